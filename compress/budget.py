@@ -1,0 +1,210 @@
+"""The budget: its units, and the verdict that holds it against the ledger. No torch in here."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from compress.config import BudgetConfig
+from compress.errors import UserError
+from compress.ledger import Row
+
+_UNITS = {"": 1.0, "K": 1e3, "M": 1e6, "G": 1e9, "T": 1e12}
+_FLOPS = re.compile(r"([0-9.]+(?:e[+-]?[0-9]+)?)\s*([KMGT]?)(?:FLOPs?)?|([0-9.]+)\s*%", re.IGNORECASE)
+
+
+def parse_flops(text: str | float, full: int) -> int:
+    """FLOPs (1 MAC = 2 FLOPs) that a budget means: "50%" of `full`, "1.2G", "800M" or a plain number.
+
+    Raises UserError for anything else, and for a budget that is not positive.
+    """
+    match = _FLOPS.fullmatch(str(text).strip())
+    try:
+        if match is None:
+            raise ValueError
+        share = match.group(3)
+        value = full * float(share) / 100 if share else float(match.group(1)) * _UNITS[match.group(2).upper()]
+    except ValueError:
+        raise UserError("budget.flops", text, "give a share such as 50% or a number of FLOPs such as 1.2G") from None
+    if value <= 0:
+        raise UserError("budget.flops", text, "give more than 0")
+    return int(value)
+
+
+def format_flops(flops: float) -> str:
+    """5.48e9 -> "5.480G"."""
+    for unit in ("T", "G", "M", "K"):
+        if flops >= _UNITS[unit]:
+            return f"{flops / _UNITS[unit]:.4g}{unit}"
+    return f"{flops:.0f}"
+
+
+@dataclass(frozen=True)
+class Check:
+    """One limit held against one number. `met` is None where the number could not be had."""
+
+    name: str
+    target: str | None
+    precision: str | None
+    limit: float
+    value: float | None
+    unit: str
+
+    @property
+    def met(self) -> bool | None:
+        return None if self.value is None else self.value <= self.limit
+
+
+@dataclass(frozen=True)
+class Remark:
+    """Something the user should know, with its numbers, e.g. that INT8 did not pay off on a runtime."""
+
+    kind: str
+    text: str
+    numbers: Mapping[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """`met` is True, False, or None where it is undetermined (something needed could not be measured)."""
+
+    checks: tuple[Check, ...]
+    remarks: tuple[Remark, ...]
+    failures: Mapping[str, str]  # {target: why it failed}
+
+    @property
+    def met(self) -> bool | None:
+        states = [check.met for check in self.checks]
+        if False in states or self.failures:
+            return False
+        return None if None in states else True
+
+    @property
+    def exit_status(self) -> int:
+        return 0 if self.met else 3
+
+    def as_dict(self) -> dict[str, Any]:
+        return {
+            "schema_version": 1,
+            "met": self.met,
+            "checks": [{**asdict(check), "met": check.met} for check in self.checks],
+            "remarks": [asdict(remark) for remark in self.remarks],
+            "failures": dict(self.failures),
+        }
+
+
+def judge(
+    budget: BudgetConfig, quantize_drop: float, rows: Sequence[Row], failures: Mapping[str, str], device: str
+) -> Verdict:
+    """Holds the budget against the ledger of a finished run.
+
+    FLOPs and accuracy are judged on the last torch row and on every exported artifact, INT8 also against the FP32
+    graph in the same runtime; latency and size on the artifact recommended for each target.
+    """
+    first, last = rows[0], [row for row in rows if row.target is None][-1]
+    finals = _finals(rows)
+    checks: list[Check] = []
+    if budget.flops is not None:
+        worst = max([last, *finals], key=lambda row: row.flops)
+        checks.append(Check("budget.flops", None, None, parse_flops(budget.flops, first.flops), worst.flops, "FLOPs"))
+    if budget.max_accuracy_drop is not None:
+        for row in finals or [last]:
+            drop = _difference(first, row)
+            checks.append(
+                Check("budget.max_accuracy_drop", row.target, row.precision, budget.max_accuracy_drop, drop, "points")
+            )
+    for row in finals:
+        if row.precision == "int8":
+            drop = _difference(_same_runtime_fp32(rows, row), row)
+            checks.append(Check("quantize.max_accuracy_drop", row.target, "int8", quantize_drop, drop, "points"))
+    recommended = {target: recommend(finals, target) for target in dict.fromkeys(row.target for row in finals)}
+    for target, row in recommended.items():
+        if budget.latency_ms is not None:
+            checks.append(
+                Check("budget.latency_ms", target, row.precision, budget.latency_ms, _latency(row, device), "ms")
+            )
+        if budget.size_mb is not None:
+            size = None if row.size_bytes is None else row.size_bytes / 1e6
+            checks.append(Check("budget.size_mb", target, row.precision, budget.size_mb, size, "MB"))
+    for name in ("energy_mj", "sram_kb", "flash_kb"):  # nothing measures these yet: undetermined, never passed
+        limit = getattr(budget, name)
+        if limit is not None:
+            checks.append(Check(f"budget.{name}", None, None, limit, None, name.rsplit("_", 1)[1]))
+    return Verdict(tuple(checks), tuple(_remarks(rows, finals, recommended)), failures)
+
+
+def recommend(rows: Sequence[Row], target: str | None) -> Row:
+    """The artifact to deploy on a target: the fastest measured one, else the one of fewest bit operations."""
+    own = [row for row in rows if row.target == target]
+    timed = [row for row in own if row.latency_ms and row.latency_ms.get("median") is not None]
+    if timed:
+        return min(timed, key=lambda row: row.latency_ms["median"])  # type: ignore[index]
+    return min(own, key=lambda row: row.bit_operations or 0)
+
+
+def _finals(rows: Sequence[Row]) -> list[Row]:
+    """Rows of what the run hands out: the exported artifacts, else the quantized graphs."""
+    for stage in ("export", "quantize"):
+        found = [row for row in rows if row.stage == stage and row.target is not None]
+        if found:
+            return found
+    return []
+
+
+def _same_runtime_fp32(rows: Sequence[Row], int8: Row) -> Row | None:
+    """The FP32 row of the same (tuned) network in the same runtime."""
+    found = [row for row in rows if row.target == int8.target and row.precision == "fp32" and row.flops == int8.flops]
+    return found[-1] if found else None
+
+
+def _difference(reference: Row | None, row: Row) -> float | None:
+    """How many points of the metric `row` lies below `reference`; None where either was not measured."""
+    if reference is None or reference.accuracy is None or row.accuracy is None:
+        return None
+    return float(reference.accuracy["value"]) - float(row.accuracy["value"])
+
+
+def _latency(row: Row, device: str) -> float | None:
+    """Median milliseconds, if they were measured on the device that the budget is for."""
+    latency = row.latency_ms
+    if latency is None or latency.get("obtained") != "measured" or latency.get("device") != device:
+        return None
+    return float(latency["median"])
+
+
+def _remarks(rows: Sequence[Row], finals: Sequence[Row], recommended: Mapping[str | None, Row]) -> list[Remark]:
+    remarks = []
+    for target, best in recommended.items():
+        int8 = next((row for row in finals if row.target == target and row.precision == "int8"), None)
+        if int8 is None or not best.latency_ms or not int8.latency_ms:
+            continue
+        ours, theirs = int8.latency_ms.get("median"), best.latency_ms.get("median")
+        if best is not int8 and ours and theirs:
+            precision = best.latency_ms.get("inference_precision", best.precision)
+            remarks.append(
+                Remark(
+                    "int8_does_not_pay",
+                    f"INT8 is not the fastest on {target} here: {ours:.2f} ms against {theirs:.2f} ms for the "
+                    f"{best.precision} file, which this runtime executes in {precision} on this machine. "
+                    f"Recommended here: {target}/{best.precision}. On a CPU without fast {precision} INT8 may pay.",
+                    {"int8_ms": ours, f"{best.precision}_ms": theirs, "ratio": ours / theirs},
+                )
+            )
+    start = {row.target: row for row in rows if row.stage == "load" and row.target is not None}
+    for target, best in recommended.items():
+        before = start.get(target)
+        if before is None or not before.latency_ms or not best.latency_ms:
+            continue
+        a, b = before.latency_ms.get("median"), best.latency_ms.get("median")
+        if a and b and b > 0.95 * a and best.flops < 0.95 * before.flops:
+            remarks.append(
+                Remark(
+                    "flops_are_not_time",
+                    f"{1 - best.flops / before.flops:.0%} fewer FLOPs did not make {target} faster here: "
+                    f"{a:.2f} ms before, {b:.2f} ms after.",
+                    {"before_ms": a, "after_ms": b, "flops_ratio": best.flops / before.flops},
+                )
+            )
+    return remarks

@@ -1,0 +1,155 @@
+"""Pruned torch models on disk without pickle: `model.safetensors` for numbers, `model.json` for how to rebuild.
+
+A pruned network is its constructor's network with other widths, and the widths can be read off the tensors: so a
+loader builds the full network, sets every layer to the shape of its tensors, and fills them in.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError
+from safetensors.torch import load as parse
+from safetensors.torch import save as serialise
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _NormBase
+from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
+
+from compress.errors import UserError
+from compress.product import Model
+
+SCHEMA_VERSION = 1
+TENSORS, FACTS = "model.safetensors", "model.json"
+
+
+def save(model: Model, folder: Path, *, facts: dict[str, Any] | None = None) -> None:
+    """Write `model` to `folder`; `facts` are kept beside the constructor for people and reports.
+
+    The facts are renamed into place last and name the hash of the tensors, so a reader finds a whole checkpoint,
+    the one before, or an error; never a mixture.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    tensors = {
+        name: value.detach().cpu().contiguous().clone() for name, value in model.net.state_dict().items()
+    }
+    data = serialise(tensors)
+    text = json.dumps(
+        {
+            "schema_version": SCHEMA_VERSION,
+            "constructor": model.constructor(),
+            "tensors": {"file": TENSORS, "sha256": hashlib.sha256(data).hexdigest(), "bytes": len(data)},
+            "shapes": {name: list(value.shape) for name, value in tensors.items()},
+            "facts": facts or {},
+        },
+        indent=1,
+    )
+    _replace(folder / TENSORS, data)
+    _replace(folder / FACTS, text.encode())
+
+
+def load(folder: Path, build: Callable[[dict[str, Any]], Model]) -> Model:
+    """The model that `save` wrote, bit for bit. `build` makes the unpruned one: `compress.models.from_constructor`.
+
+    Raises:
+        UserError: files missing, changed, cut short, or not fitting the network that `build` makes.
+    """
+    facts, tensors = read(folder)
+    model = build(facts["constructor"])
+    resize(model.net, tensors, folder)
+    model.net.load_state_dict(tensors)
+    return model
+
+
+def read(folder: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """What `model.json` says, and the tensors by name, checked against it.
+
+    Raises:
+        UserError: files missing, unreadable, of another schema, or changed since they were written.
+    """
+    try:
+        facts = json.loads((folder / FACTS).read_text())
+        data = (folder / TENSORS).read_bytes()
+    except (OSError, ValueError) as error:
+        raise UserError("checkpoint", folder, f"not a readable checkpoint folder ({error})") from error
+    wanted = {"schema_version": int, "constructor": dict, "tensors": dict}
+    if not isinstance(facts, dict) or any(
+        not isinstance(facts.get(key), kind) for key, kind in wanted.items()
+    ):
+        raise UserError("checkpoint", folder / FACTS, "does not describe a checkpoint")
+    if facts["schema_version"] != SCHEMA_VERSION:
+        raise UserError(
+            "checkpoint", folder, f"schema {facts['schema_version']}, this version reads {SCHEMA_VERSION}"
+        )
+    if hashlib.sha256(data).hexdigest() != facts["tensors"].get("sha256"):
+        raise UserError(
+            "checkpoint", folder / TENSORS, f"does not match the hash in {FACTS}: damaged or exchanged"
+        )
+    try:
+        return facts, parse(data)
+    except SafetensorError as error:
+        raise UserError("checkpoint", folder / TENSORS, f"not readable ({error})") from error
+
+
+def resize(net: nn.Module, tensors: dict[str, Tensor], source: Path) -> None:
+    """Give the layers of `net`, in place, the shapes of `tensors`; their values stay undefined.
+
+    Raises:
+        UserError: names differ, or a tensor has another number of dimensions.
+    """
+    present = net.state_dict()
+    for name in present.keys() ^ tensors.keys():
+        where = "is missing in the file" if name in present else "has no place in the network"
+        raise UserError("checkpoint", source, f"tensor {name} {where}")
+    for prefix, module in net.named_modules():
+        changed = False
+        for store in (module._parameters, module._buffers):
+            for name, value in store.items():
+                given = tensors.get(f"{prefix}.{name}".removeprefix("."))
+                if value is None or given is None or given.shape == value.shape:
+                    continue
+                if given.ndim != value.ndim:
+                    raise UserError(
+                        "checkpoint", source, f"tensor {prefix}.{name} has {given.ndim} dimensions"
+                    )
+                fresh = value.new_empty(given.shape)
+                store[name] = (
+                    nn.Parameter(fresh, value.requires_grad) if isinstance(value, nn.Parameter) else fresh
+                )
+                changed = True
+        if changed:
+            _describe(module)
+
+
+def _describe(module: nn.Module) -> None:
+    """Let a layer's own numbers follow the shapes of its tensors."""
+    if isinstance(module, _ConvNd):
+        lead, follow = module.weight.shape[:2]
+        if module.groups > 1 and module.groups == module.in_channels:  # depthwise: a group a channel
+            module.groups = lead // (module.out_channels // module.groups)
+        if isinstance(module, _ConvTransposeNd):
+            module.in_channels, module.out_channels = lead, follow * module.groups
+        else:
+            module.out_channels, module.in_channels = lead, follow * module.groups
+    elif isinstance(module, _NormBase):
+        kept = module.running_mean if module.running_mean is not None else module.weight
+        module.num_features = len(kept)
+    elif isinstance(module, nn.Linear):
+        module.out_features, module.in_features = module.weight.shape
+    elif isinstance(module, nn.LayerNorm):
+        module.normalized_shape = tuple(module.weight.shape)
+    elif isinstance(module, nn.GroupNorm):
+        module.num_channels = len(module.weight)
+
+
+def _replace(path: Path, data: bytes) -> None:
+    beside = path.with_name(f"{path.name}.part{os.getpid()}")
+    with open(beside, "wb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(beside, path)

@@ -1,0 +1,210 @@
+"""The typed configuration: what a recipe and the command line can say, checked before anything runs.
+
+Hydra composes `conf/` and `recipes/` onto these dataclasses; `to_config` turns the result into plain objects once,
+at the door. Inside the house only these dataclasses travel.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+from enum import Enum
+from pathlib import Path
+from typing import Any
+
+from hydra import compose as hydra_compose
+from hydra import initialize_config_dir
+from hydra.core.config_store import ConfigStore
+from hydra.errors import HydraException
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
+
+from compress.errors import UserError
+
+_HERE = Path(__file__).resolve().parent
+# A wheel carries conf/ and recipes/ inside the package (pyproject force-includes them); a checkout beside it.
+_ROOT = _HERE if (_HERE / "conf").is_dir() else _HERE.parent
+CONF, RECIPES = _ROOT / "conf", _ROOT / "recipes"
+
+
+class Family(Enum):
+    ultralytics = "ultralytics"
+    timm = "timm"
+    module = "module"
+    checkpoint = "checkpoint"
+    onnx = "onnx"
+
+
+class Stage(Enum):
+    train = "train"
+    prune = "prune"
+    finetune = "finetune"
+    quantize = "quantize"
+    export = "export"
+
+
+class Optimizer(Enum):
+    sgd = "sgd"
+    adamw = "adamw"
+
+
+def _check(condition: bool, key: str, value: object, remedy: str) -> None:
+    if not condition:
+        raise UserError(key, value, remedy)
+
+
+@dataclass
+class ModelConfig:
+    family: Family = Family.ultralytics
+    name: str | None = None  # ultralytics: architecture YAML; timm: model name
+    weights: str | None = None  # a shipped baseline's name, or a .safetensors / .pt file
+    path: str | None = None  # ultralytics: best.pt; checkpoint: a folder; onnx: a file
+    target: str | None = None  # module: import path of a class or function, pkg.module.Net
+    args: dict[str, Any] = field(default_factory=dict)  # module, timm: keyword arguments of the constructor
+    protected: list[str] = field(default_factory=list)  # further modules that keep their channels
+    channels: int = 3
+    imgsz: int = 256
+
+    def __post_init__(self) -> None:
+        _check(self.imgsz > 0, "model.imgsz", self.imgsz, "give the input side in pixels, e.g. 256")
+
+
+@dataclass
+class DataConfig:
+    name: str = "field_scenes"
+    path: str | None = None  # data.yaml, or a folder of class folders
+    root: str = "outputs/.data"  # where generated or prepared data sets are kept
+    calibration_images: int = 300
+    validation_images: int | None = None  # the first n only; null: all
+    large_validation: bool = False  # field_scenes: judge on the 3,000-image split
+
+    def __post_init__(self) -> None:
+        _check(self.calibration_images > 0, "data.calibration_images", self.calibration_images, "give at least 1")
+
+
+@dataclass
+class BudgetConfig:
+    flops: str | None = None  # "50%" of the loaded model, or "1.2G"
+    max_accuracy_drop: float | None = None  # absolute points of the metric against the torch FP32 baseline
+    latency_ms: float | None = None
+    size_mb: float | None = None
+    energy_mj: float | None = None
+    sram_kb: float | None = None
+    flash_kb: float | None = None
+    fps: float | None = None
+
+
+@dataclass
+class PruneConfig:
+    ratio: float | None = None  # share of channels taken from every prunable layer
+    importance: str = "group_l2"
+    allocation: str = "global"  # global ranking of groups, or uniform
+    round_to: int = 8  # channels stay multiples of this
+    max_ratio: float = 0.9  # no layer loses more than this share of its channels
+
+    def __post_init__(self) -> None:
+        if self.ratio is not None:
+            _check(0 <= self.ratio < 1, "prune.ratio", self.ratio, "give a share of channels in [0, 1), e.g. 0.3")
+        _check(self.round_to >= 1, "prune.round_to", self.round_to, "give 1, 8 or 16")
+
+
+@dataclass
+class FinetuneConfig:
+    images: int = 8000  # image presentations
+    batch: int = 16
+    learning_rate: float = 0.002
+    optimizer: Optimizer = Optimizer.adamw
+    momentum: float = 0.9
+    weight_decay: float = 5e-4
+    warmup: float = 0.05
+    ema: float = 0.999
+    bfloat16: bool = True
+    augment: bool = True
+
+    def __post_init__(self) -> None:
+        for name in ("images", "batch", "learning_rate"):
+            value = getattr(self, name)
+            _check(value > 0 and math.isfinite(value), f"finetune.{name}", value, "give a positive number")
+
+
+@dataclass
+class QuantizeConfig:
+    max_accuracy_drop: float = 0.01  # absolute points against the FP32 graph in the same runtime
+
+
+@dataclass
+class ExportConfig:
+    opset: int = 17
+
+
+@dataclass
+class DeviceConfig:
+    name: str = "host"
+
+
+@dataclass
+class Config:
+    recipe_name: str = "custom"  # set from the file name for the recipes shipped here
+    stages: list[Stage] = field(default_factory=list)
+    targets: list[str] = field(default_factory=lambda: ["onnxruntime", "openvino", "tensorrt"])
+    model: ModelConfig = field(default_factory=ModelConfig)
+    data: DataConfig = field(default_factory=DataConfig)
+    budget: BudgetConfig = field(default_factory=BudgetConfig)
+    device: DeviceConfig = field(default_factory=DeviceConfig)
+    prune: PruneConfig = field(default_factory=PruneConfig)
+    train: FinetuneConfig = field(default_factory=FinetuneConfig)
+    finetune: FinetuneConfig = field(default_factory=FinetuneConfig)
+    quantize: QuantizeConfig = field(default_factory=QuantizeConfig)
+    export: ExportConfig = field(default_factory=ExportConfig)
+    seed: int = 0
+    threads: int = 2
+    cache: bool = True
+
+
+def to_config(composed: DictConfig) -> Config:
+    """Plain dataclasses from what Hydra composed. Raises UserError for a value of the wrong type or out of range."""
+    try:
+        config = OmegaConf.to_object(composed)
+    except MissingMandatoryValue as error:
+        raise UserError(error.full_key or "recipe", "???", "give this value on the command line") from None
+    assert isinstance(config, Config)
+    return config
+
+
+def dump(config: Config) -> str:
+    """The composed configuration as YAML, as it stands in a run folder."""
+    return OmegaConf.to_yaml(OmegaConf.structured(config))
+
+
+def register() -> None:
+    """Makes the schema and every file in `recipes/` known to Hydra.
+
+    Recipes live beside `conf/`, not inside it: they are what users read first. Hydra's searchpath cannot name a
+    folder relative to the package, so each file is stored under the group `recipe`.
+    """
+    store = ConfigStore.instance()
+    store.store(name="schema", node=Config)
+    for file in sorted(RECIPES.glob("*.yaml")):
+        node = OmegaConf.merge(OmegaConf.load(file), {"recipe_name": file.stem})
+        store.store(group="recipe", name=file.stem, package="_global_", node=node)
+
+
+def compose(overrides: list[str]) -> Config:
+    """The config that `python -m compress <overrides>` runs with; for library users and tests."""
+    register()
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        try:
+            return to_config(hydra_compose("config", overrides))
+        except (HydraException, OmegaConfBaseException) as error:
+            raise UserError("config", " ".join(overrides), explain(error)) from error
+
+
+def explain(error: Exception) -> str:
+    """Hydra's and OmegaConf's messages without their internal tail lines."""
+    cause = error.__cause__ if isinstance(error.__cause__, (HydraException, OmegaConfBaseException)) else None
+    lines = [line for line in str(error).splitlines() if line.strip()]
+    noise = ("full_key:", "object_type=", "reference_type=", "Set the environment variable HYDRA_FULL_ERROR")
+    kept = [line.strip() for line in lines if not line.strip().startswith(noise)]
+    if cause is not None and str(cause).splitlines()[0] not in kept:
+        kept.append(explain(cause))
+    return "; ".join(kept)

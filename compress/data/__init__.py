@@ -1,0 +1,34 @@
+"""Train, calibration and validation splits, never overlapping. `load` turns `data=…` into a DataSet."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from compress.config import DataConfig
+from compress.data import digits, image_folder, scenes, tree_crowns, yolo
+from compress.data.batches import batches, images
+from compress.data.dataset import DataSet, Sample, Split
+from compress.errors import UserError
+
+__all__ = ["DataSet", "Sample", "Split", "batches", "images", "load"]
+
+LOADERS: dict[str, Callable[[DataConfig, int, int, int], DataSet]] = {
+    "digits": digits.load,
+    "field_scenes": scenes.load,
+    "image_folder": image_folder.load,
+    "tree_crowns": tree_crowns.load,
+    "yolo": yolo.load,
+}
+
+
+def load(config: DataConfig, imgsz: int, channels: int, seed: int) -> DataSet:
+    """The data set `config.name`, seen through a square input of `imgsz` pixels and `channels` channels.
+
+    Raises:
+        UserError: the name is unknown, the input has neither 1 nor 3 channels, or the data is at fault.
+    """
+    if config.name not in LOADERS:
+        raise UserError("data", config.name, f"choose one of {', '.join(sorted(LOADERS))}")
+    if channels not in (1, 3):
+        raise UserError("model.channels", channels, "images are read with 1 channel (grey) or 3 (RGB)")
+    return LOADERS[config.name](config, imgsz, channels, seed)

@@ -1,0 +1,134 @@
+"""What a data set is: named splits of letterboxed images and their targets.
+
+The letterbox follows what detectors are deployed with: the image keeps its aspect ratio, is scaled (up too) by bilinear
+interpolation to fit the square input, and is centred on grey 114.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from compress.data.augment import GREY, Augmentation
+from compress.errors import UserError
+from compress.product import Task
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One image and its label, before it is brought to the network's input.
+
+    Attributes:
+        source: an image file, or uint8 pixels (h, w) grey or (h, w, 3) RGB.
+        label: class index, or float32 (n, 5): class, then centre x, y, width, height as shares of the image.
+        size: width and height in pixels as decoded (orientation tags applied).
+        digest: content hash of the image, empty where none is needed.
+    """
+
+    source: Path | np.ndarray
+    label: int | np.ndarray
+    size: tuple[int, int]
+    digest: str = ""
+
+
+@dataclass(frozen=True)
+class Split:
+    """Samples in a fixed order, seen through the network's input."""
+
+    name: str
+    samples: Sequence[Sample]
+    imgsz: int
+    channels: int
+    augmentation: Augmentation = field(default_factory=Augmentation)
+
+    def __len__(self) -> int:
+        return len(self.samples)
+
+    def image(self, index: int) -> np.ndarray:
+        """uint8 (imgsz, imgsz, channels), RGB. Raises UserError where the file does not decode."""
+        return letterbox(_pixels(self.samples[index].source, self.channels), self.imgsz)
+
+    def target(self, index: int) -> np.ndarray | int:
+        """Detection: float32 (n, 5) class, x1, y1, x2, y2 in network-input pixels. Classification: class index."""
+        sample = self.samples[index]
+        if isinstance(sample.label, int):
+            return sample.label
+        width, height, left, top = _placement(sample.size, self.imgsz)
+        centre = sample.label[:, 1:3] * (width, height) + (left, top)
+        half = sample.label[:, 3:5] * (width / 2, height / 2)
+        return np.concatenate([sample.label[:, :1], centre - half, centre + half], axis=1).astype(np.float32)
+
+    def first(self, count: int | None) -> Split:
+        """The first `count` samples; all where it is None."""
+        return self if count is None else replace(self, samples=self.samples[:count])
+
+
+@dataclass(frozen=True)
+class DataSet:
+    """The splits of one data set. `fingerprint` names the data's contents, whatever a config picks of them."""
+
+    task: Task
+    classes: tuple[str, ...]
+    train: Split
+    calibration: Split
+    validation: Split
+    fingerprint: str
+    extra: Mapping[str, Split] = field(default_factory=dict)
+
+
+def letterbox(image: np.ndarray, imgsz: int) -> np.ndarray:
+    """Fits uint8 (h, w, c) into (imgsz, imgsz, c)."""
+    height, width, channels = image.shape
+    if (height, width) == (imgsz, imgsz):
+        return image
+    new_width, new_height, left, top = _placement((width, height), imgsz)
+    resized = cv2.resize(image, (new_width, new_height), interpolation=cv2.INTER_LINEAR)
+    canvas = np.full((imgsz, imgsz, channels), GREY, np.uint8)
+    canvas[top : top + new_height, left : left + new_width] = resized.reshape(new_height, new_width, channels)
+    return canvas
+
+
+def _placement(size: tuple[int, int], imgsz: int) -> tuple[int, int, int, int]:
+    """Width, height, left and top of the image inside the square, in pixels."""
+    scale = imgsz / max(size)
+    width, height = (max(1, round(side * scale)) for side in size)
+    return width, height, (imgsz - width) // 2, (imgsz - height) // 2
+
+
+def _pixels(source: Path | np.ndarray, channels: int) -> np.ndarray:
+    """uint8 (h, w, channels)."""
+    if isinstance(source, Path):
+        flag = cv2.IMREAD_GRAYSCALE if channels == 1 else cv2.IMREAD_COLOR_RGB
+        image = cv2.imread(str(source), flag)
+        if image is None:
+            raise UserError(
+                "data", source, "this image does not decode: mend it or take it out of the data set"
+            )
+    else:
+        image = source
+    if image.ndim == 2:
+        image = image[:, :, None]
+    return image if image.shape[2] == channels else np.repeat(image, channels, axis=2)
+
+
+def hold_out(samples: Sequence[Sample], count: int, seed: int) -> tuple[list[Sample], list[Sample]]:
+    """Draws a calibration split out of the training samples.
+
+    The two never overlap, and calibration takes a third of the samples at most.
+
+    Returns:
+        The samples left for training, and the calibration samples.
+    """
+    taken = max(1, min(count, len(samples) // 3)) if len(samples) > 1 else 0
+    if taken < count:
+        log.warning("calibration: %d images asked for, %d held out of %d", count, taken, len(samples))
+    drawn = np.random.default_rng(seed).permutation(len(samples))[:taken].tolist()
+    held = set(drawn)
+    return [s for i, s in enumerate(samples) if i not in held], [samples[i] for i in drawn]

@@ -1,0 +1,91 @@
+"""Looking at image files without decoding them: size, content hash, and overlap between splits."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+
+from PIL import Image, UnidentifiedImageError
+
+from compress.data.dataset import Sample
+from compress.errors import UserError
+
+SUFFIXES = frozenset({".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"})
+HEAD = 65536  # bytes; with the file's length enough to tell images apart, and one read a file
+ORIENTATION = 0x0112  # EXIF tag; values 5 to 8 turn the image by 90 degrees
+
+
+def image_files(folder: Path) -> list[Path]:
+    """All image files under a folder, sorted."""
+    return sorted(path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES)
+
+
+def look(path: Path) -> tuple[tuple[int, int], str]:
+    """Width and height as decoded, and a hash of the file's length and first bytes.
+
+    Raises:
+        UserError: the file cannot be read or is no image.
+    """
+    try:
+        with path.open("rb") as file:
+            head = file.read(HEAD)
+        digest = hashlib.sha256(head + str(path.stat().st_size).encode()).hexdigest()
+        return _size(path, head), digest
+    except (OSError, UnidentifiedImageError) as error:
+        raise UserError(
+            "data", path, f"this image cannot be read ({error}): mend it or take it out"
+        ) from error
+
+
+def _size(path: Path, head: bytes) -> tuple[int, int]:
+    try:
+        image = Image.open(io.BytesIO(head))
+    except UnidentifiedImageError:
+        image = Image.open(path)  # some formats keep their directory at the end of the file
+    with image:
+        exif = Image.Exif()
+        if image.info.get("exif"):  # image.getexif() would decode a whole PNG to look for it
+            exif.load(image.info["exif"])
+        turned = exif.get(ORIENTATION, 1) >= 5
+        return (image.height, image.width) if turned else (image.width, image.height)
+
+
+def check_disjoint(seen: Iterable[Sample], judged: Mapping[str, Sequence[Sample]]) -> None:
+    """Refuses data whose judged splits hold an image that training or calibration sees: it would flatter every number.
+
+    Raises:
+        UserError: names both files.
+    """
+    by_digest = {sample.digest: sample for sample in seen}
+    for name, samples in judged.items():
+        for sample in samples:
+            twin = by_digest.get(sample.digest)
+            if twin is not None and _same_content(sample, twin):
+                raise UserError(
+                    f"data.{name}",
+                    sample.source,
+                    f"also stands in training as {twin.source}: splits must not overlap",
+                )
+
+
+def _same_content(sample: Sample, twin: Sample) -> bool:
+    if not (isinstance(sample.source, Path) and isinstance(twin.source, Path)):
+        return True
+    return sample.source == twin.source or sample.source.read_bytes() == twin.source.read_bytes()
+
+
+def fingerprint(classes: Sequence[str], splits: Mapping[str, Sequence[Sample]]) -> str:
+    """sha256 over class names, split names, file names, image contents and labels; no folder of this machine in it."""
+    digest = hashlib.sha256("\0".join(classes).encode())
+    for name in sorted(splits):
+        digest.update(f"\n{name} {len(splits[name])}\n".encode())
+        for sample in splits[name]:
+            if isinstance(sample.source, Path):
+                digest.update(f"{sample.source.name} {sample.digest}\n".encode())
+            else:
+                digest.update(sample.source.tobytes())
+            label = sample.label
+            digest.update(str(label).encode() if isinstance(label, int) else label.tobytes())
+    return digest.hexdigest()

@@ -1,0 +1,69 @@
+"""`data=image_folder data.path=…`: `train/<class>/*.jpg` and `val/<class>/*.jpg`, to classify.
+
+Classes are the folders of `train` in alphabetical order. Calibration images are held out of `train` by seed.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from compress.config import DataConfig
+from compress.data.dataset import DataSet, Sample, Split, hold_out
+from compress.data.files import check_disjoint, fingerprint, image_files, look
+from compress.errors import UserError
+from compress.product import Task
+
+
+def load(config: DataConfig, imgsz: int, channels: int, seed: int) -> DataSet:
+    """Loads `config.path`.
+
+    Raises:
+        UserError: a folder is missing or empty, `val` holds a class that `train` does not, an image cannot be read, or
+            an image stands in both.
+    """
+    if config.path is None:
+        raise UserError("data.path", None, "data=image_folder needs data.path=…, holding train/ and val/")
+    root = Path(config.path)
+    classes = _classes(root / "train")
+    unknown = sorted(set(_classes(root / "val")) - set(classes))
+    if unknown:
+        raise UserError(
+            "data.path", root / "val" / unknown[0], "a class that train/ does not have: name it alike"
+        )
+    found = {
+        name: _samples(root / folder, classes) for name, folder in (("train", "train"), ("validation", "val"))
+    }
+    check_disjoint(found["train"], {"validation": found["validation"]})
+    train, calibration = hold_out(found["train"], config.calibration_images, seed)
+    return DataSet(
+        task=Task.classify,
+        classes=classes,
+        train=Split("train", train, imgsz, channels),
+        calibration=Split("calibration", calibration, imgsz, channels),
+        validation=Split("validation", found["validation"], imgsz, channels).first(config.validation_images),
+        fingerprint=fingerprint(classes, found),
+    )
+
+
+def _classes(folder: Path) -> tuple[str, ...]:
+    if not folder.is_dir():
+        raise UserError(
+            "data.path", folder, "no such folder: data=image_folder reads train/<class>/ and val/<class>/"
+        )
+    classes = tuple(
+        sorted(entry.name for entry in folder.iterdir() if entry.is_dir() and entry.name[0] != ".")
+    )
+    if not classes:
+        raise UserError("data.path", folder, "holds no class folders")
+    return classes
+
+
+def _samples(folder: Path, classes: tuple[str, ...]) -> list[Sample]:
+    samples = []
+    for label, name in enumerate(classes):
+        for file in image_files(folder / name):
+            size, digest = look(file)
+            samples.append(Sample(file, label, size, digest))
+    if not samples:
+        raise UserError("data.path", folder, "holds no images")
+    return samples

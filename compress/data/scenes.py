@@ -1,0 +1,25 @@
+"""`data=field_scenes`: generates the scenes under `data.root` where they are not there yet, and loads them."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import replace
+from pathlib import Path
+
+from compress.config import DataConfig
+from compress.data import field_scenes
+from compress.data.augment import AERIAL
+from compress.data.dataset import DataSet
+from compress.data.yolo import load_yaml
+
+
+def load(config: DataConfig, imgsz: int, channels: int, seed: int) -> DataSet:
+    """Farm scenes at `imgsz`; `data.large_validation=true` judges on the larger split, made only then."""
+    splits = ["train", "validation", *(["validation_large"] if config.large_validation else [])]
+    folder = field_scenes.prepare(Path(config.root), imgsz, splits, workers=min(8, os.cpu_count() or 1))
+    extra = {"test": "validation_large"} if config.large_validation else {}
+    path = folder / "data.yaml"
+    data = load_yaml(path, config, imgsz, channels, seed, extra=extra, augmentation=AERIAL)
+    if config.large_validation:
+        data = replace(data, validation=data.extra["validation_large"].first(config.validation_images))
+    return data

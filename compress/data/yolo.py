@@ -1,0 +1,185 @@
+"""`data=yolo data.path=data.yaml`: an ordinary Ultralytics data set, checked before work starts.
+
+The YAML names `path` (relative to the YAML or to the working directory), `train`, `val`, perhaps `test` (each a folder,
+a .txt list of images, or a list of those) and `names`. Labels of `images/…/x.jpg` stand in `labels/…/x.txt`: one row an
+object, class and centre x, y, width, height as shares of the image, or class and a polygon, which becomes its box.
+`calibration.txt` beside the YAML lists the calibration images; without it they are held out of `train` by seed.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import yaml
+
+from compress.config import DataConfig
+from compress.data.augment import Augmentation
+from compress.data.dataset import DataSet, Sample, Split, hold_out
+from compress.data.files import check_disjoint, fingerprint, image_files, look
+from compress.data.labels import read_labels
+from compress.errors import UserError
+from compress.product import Task
+
+log = logging.getLogger(__name__)
+
+
+def load(config: DataConfig, imgsz: int, channels: int, seed: int) -> DataSet:
+    """Loads `config.path`. Raises UserError, naming file and line, for whatever is wrong with it."""
+    if config.path is None:
+        raise UserError("data.path", None, "data=yolo needs data.path=…/data.yaml")
+    return load_yaml(Path(config.path), config, imgsz, channels, seed, extra={"test": "test"})
+
+
+def load_yaml(
+    path: Path,
+    config: DataConfig,
+    imgsz: int,
+    channels: int,
+    seed: int,
+    *,
+    extra: Mapping[str, str],
+    augmentation: Augmentation | None = None,
+) -> DataSet:
+    """The data set a YAML describes.
+
+    Args:
+        extra: further keys of the YAML that name a split, where they stand in it, and the split's name.
+        augmentation: what training may do to the images; mirroring left and right only where None.
+    """
+    facts = _read_yaml(path)
+    classes = _classes(path, facts)
+    root = _root(path, facts)
+    keys = {"train": "train", "val": "validation"} | {
+        key: name for key, name in extra.items() if facts.get(key)
+    }
+    found = {name: _samples(path, key, facts, root, len(classes)) for key, name in keys.items()}
+    _check_labelled(path, found["train"])
+    contents = dict(found)
+    listed = path.with_name("calibration.txt")
+    if listed.is_file():
+        contents["calibration"] = _read_samples(_from_list(listed, root), len(classes))
+        sources = {sample.source for sample in contents["calibration"]}
+        train = [sample for sample in found["train"] if sample.source not in sources]
+        calibration: Sequence[Sample] = contents["calibration"][: config.calibration_images]
+    else:
+        train, calibration = hold_out(found["train"], config.calibration_images, seed)
+    judged = {name: samples for name, samples in found.items() if name != "train"}
+    check_disjoint([*train, *calibration], judged)
+    policy = augmentation or Augmentation()
+    splits = {
+        name: Split(name, samples, imgsz, channels, policy)
+        for name, samples in {**judged, "train": train, "calibration": calibration}.items()
+    }
+    return DataSet(
+        task=Task.detect,
+        classes=classes,
+        train=splits.pop("train"),
+        calibration=splits.pop("calibration"),
+        validation=splits.pop("validation").first(config.validation_images),
+        fingerprint=fingerprint(classes, contents),
+        extra=splits,
+    )
+
+
+def _read_yaml(path: Path) -> dict[str, Any]:
+    if not path.is_file():
+        raise UserError("data.path", path, "no such file: give the data set's YAML")
+    try:
+        facts = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise UserError("data.path", path, f"this is no YAML: {' '.join(str(error).split())}") from error
+    if not isinstance(facts, dict):
+        raise UserError("data.path", path, "the YAML must hold keys such as train, val and names")
+    for key in ("train", "val", "names"):
+        if not facts.get(key):
+            raise UserError("data.path", path, f"the YAML names no `{key}`: add it")
+    return facts
+
+
+def _classes(path: Path, facts: Mapping[str, Any]) -> tuple[str, ...]:
+    names = facts["names"]
+    if isinstance(names, dict):
+        if sorted(names, key=str) != sorted(range(len(names)), key=str):
+            raise UserError(f"{path}: names", list(names), "class numbers must run from 0 without gaps")
+        names = [names[number] for number in range(len(names))]
+    if not isinstance(names, list):
+        raise UserError(
+            f"{path}: names", names, "give a list of class names, or a mapping from number to name"
+        )
+    if facts.get("nc", len(names)) != len(names):
+        raise UserError(f"{path}: nc", facts["nc"], f"`names` has {len(names)} entries: make them agree")
+    return tuple(str(name) for name in names)
+
+
+def _root(path: Path, facts: Mapping[str, Any]) -> Path:
+    given = facts.get("path")
+    if not given:
+        return path.parent
+    for root in (path.parent / str(given), Path(str(given))):
+        if root.is_dir():
+            return root
+    raise UserError(
+        f"{path}: path", given, "no such folder, relative to the YAML or to the working directory"
+    )
+
+
+def _samples(path: Path, key: str, facts: Mapping[str, Any], root: Path, classes: int) -> list[Sample]:
+    entries = facts[key] if isinstance(facts[key], list) else [facts[key]]
+    files: list[Path] = []
+    for entry in entries:
+        place = root / str(entry)
+        if place.is_dir():
+            files += image_files(place)
+        elif place.is_file() and place.suffix == ".txt":
+            files += _from_list(place, root)
+        else:
+            raise UserError(f"{path}: {key}", entry, f"no such folder or .txt list ({place})")
+    if not files:
+        raise UserError(f"{path}: {key}", facts[key], "no images found there")
+    return _read_samples(files, classes)
+
+
+def _from_list(path: Path, root: Path) -> list[Path]:
+    """Images of a .txt list: absolute, or relative to the list's folder or to the data set's root."""
+    files = []
+    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
+        if not line.strip():
+            continue
+        places = (path.parent / line.strip(), root / line.strip())
+        file = next((place for place in places if place.is_file()), None)
+        if file is None:
+            raise UserError(
+                f"{path}:{number}", line.strip(), "no such image, relative to the list or to the root"
+            )
+        files.append(file)
+    return files
+
+
+def _read_samples(files: Sequence[Path], classes: int) -> list[Sample]:
+    samples = []
+    for file in dict.fromkeys(files):
+        size, digest = look(file)
+        samples.append(Sample(file, read_labels(_label_file(file), classes), size, digest))
+    return samples
+
+
+def _label_file(image: Path) -> Path:
+    """images/…/x.jpg -> labels/…/x.txt, by the last folder called `images`; beside the image where there is none."""
+    parts = list(image.parts)
+    if "images" in parts[:-1]:
+        last = len(parts) - 2 - parts[-2::-1].index("images")
+        parts[last] = "labels"
+    return Path(*parts).with_suffix(".txt")
+
+
+def _check_labelled(path: Path, samples: Sequence[Sample]) -> None:
+    """Images without a label file are background; a whole training split of them is a misplaced folder."""
+    if not any(isinstance(sample.label, np.ndarray) and len(sample.label) for sample in samples):
+        place = _label_file(Path(str(samples[0].source)))
+        raise UserError(
+            f"{path}: train", samples[0].source, f"no image has a label; the first was sought at {place}"
+        )

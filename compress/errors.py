@@ -1,0 +1,30 @@
+"""The one family of errors a user can see. Everything else that escapes is our own bug."""
+
+from __future__ import annotations
+
+
+class UserError(Exception):
+    """A mistake the user can mend: bad key or value, missing file, absent extra. Exit status 2.
+
+    Args:
+        key: the config key or file the mistake sits in, e.g. ``budget.flops`` or ``images/train/3.jpg``.
+        value: what was found there.
+        remedy: what to do about it, one sentence.
+    """
+
+    def __init__(self, key: str, value: object, remedy: str) -> None:
+        self.key, self.value, self.remedy = key, value, remedy
+        super().__init__(f"{key}={value}: {remedy}")
+
+
+class MissingExtra(UserError):
+    """An optional package is absent; names the extra that installs it."""
+
+    def __init__(self, key: str, package: str, extra: str) -> None:
+        super().__init__(
+            key, package, f"the package `{package}` is not installed: pip install 'compress[{extra}]'"
+        )
+
+
+class TargetFailed(Exception):
+    """A target could not do its work (a runtime refused the graph, say). The other targets go on; exit 3."""

@@ -1,0 +1,184 @@
+"""How long a call takes on this machine: medians of many runs, alone on the machine as far as we can see to it."""
+
+from __future__ import annotations
+
+import fcntl
+import gc
+import logging
+import math
+import os
+import platform
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from compress.errors import UserError
+
+Call = Callable[[], object]
+LOCK = Path(tempfile.gettempdir()) / "compress-timing.lock"
+
+log = logging.getLogger(__name__)
+_depth = 0
+_threads = threading.RLock()
+
+
+@dataclass(frozen=True)
+class Latency:
+    """Milliseconds a call. `ratio` (only from `interleaved`) is the median, over rounds, of this call's time over
+    the first named call's in the same round; `ratio_ci95` bounds that median."""
+
+    median: float
+    p95: float
+    runs: int
+    ratio: float | None = None
+    ratio_ci95: tuple[float, float] | None = None
+
+
+def time_call(call: Call, *, seconds: float = 3, warmup: int = 10, min_runs: int = 30) -> Latency:
+    """Time `call` for about `seconds` and at least `min_runs` times, after `warmup` untimed runs.
+
+    Raises:
+        UserError: the lock file cannot be opened.
+    """
+    with timing_lock(), _no_garbage_collection():
+        for _ in range(warmup):
+            call()
+        times: list[float] = []
+        end = time.perf_counter() + seconds
+        while len(times) < min_runs or time.perf_counter() < end:
+            times.append(_milliseconds(call))
+    return Latency(float(np.median(times)), float(np.percentile(times, 95)), len(times))
+
+
+def interleaved(calls: Mapping[str, Call], *, rounds: int = 20, block: int = 5) -> dict[str, Latency]:
+    """Compare calls under the same conditions: each round runs every call `block` times, in an order that rotates.
+
+    Slow drifts of the machine (frequency, neighbours) then fall on all of them. One untimed run precedes each block,
+    since a deployed model would not find its weights evicted by a rival's.
+    """
+    names = list(calls)
+    times: dict[str, list[list[float]]] = {name: [] for name in names}
+    with timing_lock(), _no_garbage_collection():
+        for index in range(rounds):
+            shift = index % len(names)
+            for name in names[shift:] + names[:shift]:
+                calls[name]()
+                times[name].append([_milliseconds(calls[name]) for _ in range(block)])
+    medians = {name: np.median(times[name], axis=1) for name in names}
+    return {name: _compared(np.ravel(times[name]), medians[name] / medians[names[0]]) for name in names}
+
+
+def _compared(times: np.ndarray, ratios: np.ndarray) -> Latency:
+    # Order statistics bound a median without assuming a distribution: ranks n/2 -+ 1.96 sqrt(n)/2.
+    ordered, half = np.sort(ratios), 0.98 * math.sqrt(len(ratios))
+    low = max(math.floor(len(ratios) / 2 - half), 0)
+    high = min(math.ceil(len(ratios) / 2 + half), len(ratios) - 1)
+    bounds = float(ordered[low]), float(ordered[high])
+    median, p95 = float(np.median(times)), float(np.percentile(times, 95))
+    return Latency(median, p95, len(times), float(np.median(ratios)), bounds)
+
+
+def _milliseconds(call: Call) -> float:
+    start = time.perf_counter_ns()
+    call()
+    return (time.perf_counter_ns() - start) / 1e6
+
+
+@contextmanager
+def _no_garbage_collection() -> Iterator[None]:
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
+
+
+@contextmanager
+def timing_lock() -> Iterator[None]:
+    """Hold the machine-wide timing lock; waits while another process holds it. May be nested within a thread.
+
+    Raises:
+        UserError: the lock file cannot be opened.
+    """
+    global _depth
+    with _threads:
+        handle = _acquire() if _depth == 0 else None
+        _depth += 1
+        try:
+            yield
+        finally:
+            _depth -= 1
+            if handle is not None:
+                os.close(handle)
+
+
+def _acquire() -> int:
+    handle = _open_shared(LOCK)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        log.info("waiting for another process to finish timing (%s)", LOCK)
+        fcntl.flock(handle, fcntl.LOCK_EX)
+    return handle
+
+
+def _open_shared(path: Path) -> int:
+    """Open the lock file for reading, which flock is content with: in a sticky folder Linux refuses O_CREAT on
+    another user's file (fs.protected_regular), and the umask may have left it unwritable."""
+    try:
+        try:
+            return os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        except FileNotFoundError:
+            handle = os.open(path, os.O_RDONLY | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o666)
+            os.fchmod(handle, 0o666)  # the umask took others' rights away
+            return handle
+    except OSError as error:
+        raise UserError(
+            "TMPDIR", path, f"the timing lock cannot be opened ({error.strerror}); fix it"
+        ) from error
+
+
+def host() -> dict[str, Any]:
+    """The machine the rows labelled `host` were timed on: cpu, physical cores, usable threads, INT8/BF16 features."""
+    facts = _cpuinfo()
+    flags = facts.get("flags", facts.get("Features", "")).split()
+    wanted = (
+        "avx2",
+        "avx512f",
+        "avx_vnni",
+        "avx512_vnni",
+        "avx512_bf16",
+        "amx_bf16",
+        "amx_int8",
+        "asimddp",
+        "i8mm",
+    )
+    threads = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    return {
+        "cpu": facts.get("model name") or platform.processor() or platform.machine(),
+        "cores": int(facts["cores"]) if "cores" in facts else os.cpu_count(),
+        "threads": threads,
+        "features": [flag for flag in wanted if flag in flags],
+    }
+
+
+def _cpuinfo() -> dict[str, str]:
+    """The first processor's fields of /proc/cpuinfo, and the number of physical `cores`; {} where there is none."""
+    path = Path("/proc/cpuinfo")
+    if not path.exists():
+        return {}
+    blocks = [
+        {key.strip(): value.strip() for key, _, value in (line.partition(":") for line in text.splitlines())}
+        for text in path.read_text().strip().split("\n\n")
+    ]
+    cores = {(block.get("physical id"), block.get("core id")) for block in blocks if "core id" in block}
+    return {**blocks[0], **({"cores": str(len(cores))} if cores else {})}

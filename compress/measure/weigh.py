@@ -1,0 +1,91 @@
+"""One weighing: all numbers of one product at one door of the pipeline, as a ledger row."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import torch
+
+from compress import targets
+from compress.data import DataSet
+from compress.ledger import Row
+from compress.measure import accuracy, flops, latency
+from compress.product import Graph, Model
+
+TORCH_BATCH = 16  # evaluation of torch models; artifacts run at batch 1, as deployed
+TIMING_SECONDS = 2.0
+
+
+def weigh_model(stage: str, model: Model, data: DataSet, *, threads: int, cached: bool) -> Row:
+    """The torch model in its deployed (fused) form, on the CPU in float32."""
+    net, example = model.deployed(), model.example_input()
+    cost = flops.count(net, example)
+
+    def predict(images: np.ndarray) -> np.ndarray:
+        with torch.inference_mode():
+            return net(torch.from_numpy(images)).numpy()
+
+    timed = latency.time_call(lambda: predict(example.numpy()), seconds=TIMING_SECONDS)
+    return Row(
+        stage=stage,
+        target=None,
+        precision="fp32",
+        imgsz=model.imgsz,
+        macs=cost.macs,
+        other_flops=cost.other_flops,
+        int8_mac_share=0.0,
+        params=cost.params,
+        size_bytes=cost.param_bytes,
+        bytes_moved=cost.bytes_moved,
+        activation_bytes=cost.activation_bytes,
+        accuracy=_accuracy(predict, model, data, TORCH_BATCH, f"{stage} torch", "measured"),
+        latency_ms=_latency(timed, "torch", threads, "f32"),
+        cached=cached,
+    )
+
+
+def weigh_graph(stage: str, graph: Graph, model: Model, data: DataSet, *, threads: int, cached: bool) -> Row:
+    """A target's graph as loaded from disk in its own runtime (TensorRT without a GPU: emulated)."""
+    predictor = targets.load(graph, threads)
+    cost = flops.count(model.deployed(), model.example_input())
+    label = f"{stage} {graph.target} {graph.precision.value}"
+    found = _accuracy(predictor, model, data, 1, label, predictor.obtained)
+    image = model.example_input().numpy()
+    measured = predictor.obtained == "measured"
+    timed = latency.time_call(lambda: predictor(image), seconds=TIMING_SECONDS) if measured else None
+    share = predictor.int8_mac_share()
+    return Row(
+        stage=stage,
+        target=graph.target,
+        precision=graph.precision.value,
+        imgsz=model.imgsz,
+        macs=cost.macs,
+        other_flops=cost.other_flops,
+        int8_mac_share=share.overall,
+        int8_mac_share_obtained=share.obtained,
+        params=cost.params,
+        size_bytes=targets.size_bytes(graph),
+        bytes_moved=cost.bytes_moved if graph.precision.value == "fp32" else None,
+        activation_bytes=cost.activation_bytes if graph.precision.value == "fp32" else None,
+        accuracy=found,
+        latency_ms=_latency(timed, predictor.runtime, threads, predictor.inference_precision),
+        cached=cached,
+    )
+
+
+def _accuracy(
+    predict: Any, model: Model, data: DataSet, batch: int, label: str, obtained: str
+) -> dict[str, Any]:
+    found = accuracy.evaluate(
+        predict, model.decode, data.validation, model.task, data.classes, batch=batch, progress=label
+    )
+    return {**found.row(), "obtained": obtained}
+
+
+def _latency(timed: latency.Latency | None, runtime: str, threads: int, precision: str) -> Mapping[str, Any]:
+    facts = {"runtime": runtime, "threads": threads, "batch": 1, "inference_precision": precision}
+    if timed is None:
+        return {"median": None, "p95": None, **facts, "device": None, "obtained": "not_run"}
+    return {"median": timed.median, "p95": timed.p95, **facts, "device": "host", "obtained": "measured"}

@@ -1,0 +1,75 @@
+"""Model families: what differs between Ultralytics detectors, timm classifiers and a user's own modules."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from compress import checkpoint
+from compress.config import Family, ModelConfig
+from compress.errors import UserError
+from compress.models import classifier, ultralytics
+from compress.product import Model, Task
+
+Builder = Callable[[ModelConfig, "tuple[str, ...] | None"], Model]
+
+
+def _checkpoint(config: ModelConfig, classes: tuple[str, ...] | None) -> Model:
+    if config.path is None:
+        raise UserError("model.path", None, "give the checkpoint's folder, e.g. outputs/latest/pruned")
+    return checkpoint.load(Path(config.path), from_constructor)
+
+
+FAMILIES: dict[Family, Builder] = {
+    Family.ultralytics: ultralytics.build,
+    Family.timm: classifier.build_timm,
+    Family.module: classifier.build_module,
+    Family.checkpoint: _checkpoint,
+}
+
+CONSTRUCTORS: dict[str, Callable[[dict[str, Any]], Model]] = {
+    "ultralytics": ultralytics.from_constructor,
+    "timm": classifier.from_constructor,
+    "module": classifier.from_constructor,
+}
+
+
+def build(config: ModelConfig, classes: tuple[str, ...] | None = None, task: Task | None = None) -> Model:
+    """The model that `config` names, with its weights.
+
+    Args:
+        classes: the data's class names; a trained model's own win, but their number must agree.
+        task: what the data is for; None where there is no data.
+
+    Raises:
+        UserError: anything in `config` that does not work out, or does not suit the data.
+    """
+    if config.family not in FAMILIES:
+        raise UserError(
+            "model.family", config.family.value, "a graph is no torch network: it can be measured, not built"
+        )
+    model = FAMILIES[config.family](config, classes)
+    if task is not None and model.task != task:
+        raise UserError("data", task.value, f"the data is for {task.value}, the model for {model.task.value}")
+    if classes is not None and len(model.classes) != len(classes):
+        raise UserError(
+            "model", config.path or config.weights or config.name,
+            f"knows {len(model.classes)} classes, the data has {len(classes)}",
+        )  # fmt: skip
+    return model
+
+
+def from_constructor(facts: dict[str, Any]) -> Model:
+    """The unpruned network, with random weights, that `Model.constructor` described.
+
+    Raises:
+        UserError: facts of an unknown family, or incomplete.
+    """
+    family = facts.get("family")
+    if family not in CONSTRUCTORS:
+        raise UserError("checkpoint", family, f"unknown model family; known: {', '.join(CONSTRUCTORS)}")
+    try:
+        return CONSTRUCTORS[family](facts)
+    except KeyError as error:
+        raise UserError("checkpoint", family, f"the description of the model lacks {error}") from error

@@ -1,0 +1,201 @@
+"""Image classifiers: timm's by name, or any importable `nn.Module` that maps (b, c, s, s) to (b, classes) logits."""
+
+from __future__ import annotations
+
+import copy
+import importlib
+import json
+from dataclasses import dataclass, replace
+from typing import Any, Self
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from compress.config import ModelConfig
+from compress.errors import MissingExtra, UserError
+from compress.models import weights
+from compress.product import Batch, Task, example_image
+from compress.training import float32
+
+LAST = "gives the classes: its channels are the answer"
+
+
+@dataclass(frozen=True)
+class Classifier:
+    """`compress.product.Model` for a network of class logits."""
+
+    net: nn.Module
+    facts: dict[str, Any]  # family and what it needs to build the network again
+    last: str  # the layer that gives the classes
+    imgsz: int
+    channels: int
+    classes: tuple[str, ...]
+    protected: tuple[str, ...] = ()
+    task: Task = Task.classify
+
+    def with_net(self, net: nn.Module) -> Self:
+        return replace(self, net=net)
+
+    def loss(self, net: nn.Module, batch: Batch) -> Tensor:
+        """Mean cross-entropy, in float32."""
+        return F.cross_entropy(float32(net(batch["img"])), batch["cls"])
+
+    def deployed(self) -> nn.Module:
+        """Eval-mode copy giving logits (b, classes). Exporters and runtimes fold its BatchNorms themselves."""
+        return copy.deepcopy(self.net).float().eval().requires_grad_(False)
+
+    def prunable(self) -> tuple[nn.Module, dict[str, str]]:
+        return copy.deepcopy(self.net).eval(), {self.last: LAST} | {
+            name: "model.protected" for name in self.protected
+        }
+
+    def decode(self, outputs: np.ndarray) -> np.ndarray:
+        """Logits (b, classes) as they are: scores whose order is what counts."""
+        return outputs
+
+    def constructor(self) -> dict[str, Any]:
+        return self.facts | {
+            "classes": list(self.classes), "channels": self.channels, "imgsz": self.imgsz,
+            "protected": list(self.protected),
+        }  # fmt: skip
+
+    def metadata(self) -> dict[str, str]:
+        return {"task": "classify", "names": str(dict(enumerate(self.classes)))}
+
+    def kept_float(self) -> dict[str, str]:
+        return {}  # a linear layer of logits loses nothing that calibration would not show
+
+    def example_input(self, batch: int = 1) -> Tensor:
+        return example_image(batch, self.channels, self.imgsz)
+
+
+def build_timm(config: ModelConfig, classes: tuple[str, ...] | None) -> Classifier:
+    """timm's architecture `config.name` with `config.args`; never downloads weights.
+
+    Raises:
+        MissingExtra, UserError: timm absent, no such model, arguments or weights that do not fit.
+    """
+    if not config.name:
+        raise UserError("model.name", config.name, "name a timm model, e.g. mobilenetv3_small_050")
+    args = dict(config.args) | ({"num_classes": len(classes)} if classes else {})
+    return _with_weights({"family": "timm", "name": config.name, "args": args}, config, classes)
+
+
+def build_module(config: ModelConfig, classes: tuple[str, ...] | None) -> Classifier:
+    """What the class or function at import path `config.target` returns for `config.args`.
+
+    Raises:
+        UserError: it cannot be imported or called, or gives no classifier.
+    """
+    if not config.target:
+        raise UserError(
+            "model.target", config.target, "give the import path of a class or function: pkg.module.Net"
+        )
+    return _with_weights(
+        {"family": "module", "target": config.target, "args": dict(config.args)}, config, classes
+    )
+
+
+def from_constructor(facts: dict[str, Any]) -> Classifier:
+    """The unpruned network, with random weights, that `Classifier.constructor` described."""
+    net_facts = {key: facts[key] for key in ("family", "name", "target", "args") if key in facts}
+    return _assemble(
+        net_facts, tuple(facts["classes"]), facts["channels"], facts["imgsz"], tuple(facts["protected"])
+    )
+
+
+def _with_weights(facts: dict[str, Any], config: ModelConfig, classes: tuple[str, ...] | None) -> Classifier:
+    given = weights.read(config.weights) if config.weights else None
+    if given and given.classes:
+        classes = given.classes
+        if "num_classes" in facts["args"]:
+            facts["args"]["num_classes"] = len(classes)
+    model = _assemble(facts, classes, config.channels, config.imgsz, tuple(config.protected))
+    if given:
+        weights.fill(model.net, given.tensors, str(config.weights))
+    return model
+
+
+def _assemble(
+    facts: dict[str, Any],
+    classes: tuple[str, ...] | None,
+    channels: int,
+    imgsz: int,
+    protected: tuple[str, ...],
+) -> Classifier:
+    try:
+        json.dumps(facts)
+    except TypeError as error:
+        raise UserError("model.args", facts["args"], "use numbers, texts, lists and maps only") from error
+    net = (_timm if facts["family"] == "timm" else _import)(facts, channels)
+    with torch.random.fork_rng(devices=[]):
+        last, width = _last_layer(net.eval(), example_image(1, channels, imgsz))
+    if classes is not None and len(classes) != width:
+        raise UserError(
+            "model",
+            facts.get("target") or facts["name"],
+            f"gives {width} classes, the data has {len(classes)}",
+        )
+    classes = classes or tuple(str(index) for index in range(width))
+    return Classifier(net.train(), facts, last, imgsz, channels, classes, protected)
+
+
+def _timm(facts: dict[str, Any], channels: int) -> nn.Module:
+    try:
+        import timm
+    except ModuleNotFoundError as error:
+        raise MissingExtra("model.family", "timm", "timm") from error
+    if not timm.is_model(facts["name"]):
+        like = timm.list_models(f"*{facts['name'].split('_')[0]}*")[:8]
+        raise UserError("model.name", facts["name"], f"no such timm model; near: {', '.join(like) or 'none'}")
+    try:
+        return timm.create_model(facts["name"], pretrained=False, in_chans=channels, **facts["args"])
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise UserError("model.args", facts["args"], f"timm refuses them: {error}") from error
+
+
+def _import(facts: dict[str, Any], channels: int) -> nn.Module:
+    module, _, name = facts["target"].rpartition(".")
+    try:
+        maker = getattr(importlib.import_module(module), name)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise UserError("model.target", facts["target"], f"cannot be imported ({error})") from error
+    try:
+        net = maker(**facts["args"])
+    except Exception as error:  # the user's own code
+        raise UserError(
+            "model.args", facts["args"], f"{facts['target']} raised {type(error).__name__}: {error}"
+        ) from error
+    if not isinstance(net, nn.Module):
+        raise UserError(
+            "model.target", facts["target"], f"gives a {type(net).__name__}, not a torch.nn.Module"
+        )
+    return net.float()
+
+
+def _last_layer(net: nn.Module, example: Tensor) -> tuple[str, int]:
+    """Name of the last linear or convolution that runs, and the number of classes."""
+    order: list[str] = []
+    hooks = [
+        layer.register_forward_hook(lambda _, __, ___, name=name: order.append(name))
+        for name, layer in net.named_modules()
+        if isinstance(layer, (nn.Linear, nn.Conv2d))
+    ]
+    try:
+        with torch.no_grad():
+            out = net(example)
+    except Exception as error:  # the user's own code
+        raise UserError(
+            "model.imgsz", list(example.shape), f"the network fails on such an input: {error}"
+        ) from error
+    finally:
+        for hook in hooks:
+            hook.remove()
+    if not isinstance(out, Tensor) or out.ndim != 2 or not order:
+        shape = list(out.shape) if isinstance(out, Tensor) else type(out).__name__
+        raise UserError(
+            "model", type(net).__name__, f"gives {shape}, a classifier gives (batch, classes) logits"
+        )
+    return order[-1], out.shape[1]

@@ -1,0 +1,104 @@
+"""Ultralytics blocks that cut one convolution's output in two, rewritten so that a dependency graph can prune them.
+
+`C2f` and its kin (C3k2, C2PSA) compute `a, b = split(cv1(x))`, work on `b`, and join everything with `cv2`. The two
+halves play different roles, so they want different channels, but a graph of dependencies sees one convolution. Here
+`cv1` becomes two convolutions side by side; its BatchNorm works per channel, so dividing its weights and statistics
+leaves the function as it was, in training mode too.
+"""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+UNSPLIT = "cuts one convolution's output in a way that pruning cannot follow"
+
+
+class TwoWayBlock(nn.Module):
+    """Stands for a splitting block: `first` and `second` give the halves, `m` works on, `cv2` joins.
+
+    With `keep_all` (C2f) the output of every inner block is joined, otherwise (C2PSA) only that of the last.
+    """
+
+    def __init__(self, block: Any, keep_all: bool) -> None:
+        super().__init__()
+        half = block.cv1.conv.out_channels // 2
+        self.first = _channels_of(block.cv1, slice(0, half))
+        self.second = _channels_of(block.cv1, slice(half, None))
+        self.m = block.m
+        self.cv2 = block.cv2
+        self.keep_all = keep_all
+        # Where the block sits in the network: Ultralytics' forward loop reads `f` and `i`, its summary the others.
+        for name in ("f", "i", "type", "np"):
+            if hasattr(block, name):
+                setattr(self, name, getattr(block, name))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(b, in, h, w) to (b, out, h, w)."""
+        outputs = [self.first(x), self.second(x)]
+        for inner in self.m:
+            out = inner(outputs[-1])
+            if self.keep_all:
+                outputs.append(out)
+            else:
+                outputs[-1] = out
+        return self.cv2(torch.cat(outputs, 1))
+
+
+def split_blocks(net: nn.Module) -> nn.Module:
+    """Replace every splitting block inside `net`, in place, by an equal `TwoWayBlock`; returns `net`."""
+    from ultralytics.nn.modules.block import C2PSA, C2f
+
+    for parent in list(net.modules()):
+        for name, child in list(parent.named_children()):
+            # Subclasses that keep the forward (C3k2, C2fCIB, C2fPSA) are the same block with other inner ones.
+            if type(child).forward is C2f.forward:
+                setattr(parent, name, TwoWayBlock(child, keep_all=True))
+            elif type(child).forward is C2PSA.forward:
+                setattr(parent, name, TwoWayBlock(child, keep_all=False))
+    return net
+
+
+def is_split(net: nn.Module) -> bool:
+    """Whether `split_blocks` has changed this network."""
+    return any(isinstance(module, TwoWayBlock) for module in net.modules())
+
+
+def unsplit_convolutions(net: nn.Module) -> dict[str, str]:
+    """{module name: why} of convolutions whose output is cut up by blocks that are not rewritten here."""
+    from ultralytics.nn.modules import block as blocks
+
+    kinds = tuple(
+        getattr(blocks, kind)
+        for kind in ("C2", "C2f", "C2PSA", "PSA", "RepNCSPELAN4")
+        if hasattr(blocks, kind)
+    )
+    return {
+        f"{name}.cv1.conv": f"{type(module).__name__} {UNSPLIT}"
+        for name, module in net.named_modules()
+        if isinstance(module, kinds)
+    }
+
+
+def _channels_of(conv: Any, channels: slice) -> Any:
+    """A copy of an Ultralytics `Conv` (convolution, BatchNorm, activation) that keeps some output channels."""
+    part = copy.deepcopy(conv)
+    for module in (part.conv, getattr(part, "bn", None)):
+        if module is None:
+            continue
+        for store in (module._parameters, module._buffers):
+            for name, value in store.items():
+                if value is not None and value.ndim:  # not BatchNorm's counter
+                    chosen = value.detach()[channels].clone()
+                    store[name] = (
+                        nn.Parameter(chosen, value.requires_grad)
+                        if isinstance(value, nn.Parameter)
+                        else chosen
+                    )
+    part.conv.out_channels = part.conv.weight.shape[0]
+    if hasattr(part, "bn"):
+        part.bn.num_features = part.conv.out_channels
+    return part

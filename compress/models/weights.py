@@ -1,0 +1,120 @@
+"""Weights into networks: by name of a shipped baseline, or from a file, with every shape checked."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from compress import checkpoint
+from compress.errors import UserError
+
+BASELINES = Path(__file__).parent / "baselines"
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Weights:
+    """Tensors by name, and what is known of the network they belong to (empty where a bare file was given)."""
+
+    tensors: dict[str, Tensor]
+    constructor: dict[str, Any]
+
+    @property
+    def classes(self) -> tuple[str, ...] | None:
+        names = self.constructor.get("classes")
+        return tuple(names) if names else None
+
+
+def baselines() -> tuple[str, ...]:
+    """Names of the trained models that come with this package."""
+    return tuple(sorted(path.parent.name for path in BASELINES.glob(f"*/{checkpoint.FACTS}")))
+
+
+def read(given: str) -> Weights:
+    """Weights of a shipped baseline's name, a checkpoint folder, or a .safetensors / .pt file.
+
+    Raises:
+        UserError: nothing of that name, or a file that cannot be read.
+    """
+    path = Path(given)
+    if given in baselines():
+        path = BASELINES / given
+    if path.is_dir():
+        facts, tensors = checkpoint.read(path)
+        return Weights(tensors, facts["constructor"])
+    if not path.is_file():
+        known = ", ".join(baselines()) or "none in this installation"
+        raise UserError(
+            "model.weights", given, f"give a shipped baseline ({known}) or the path of a weights file"
+        )
+    if path.suffix == ".safetensors":
+        try:
+            return Weights(load_file(path), {})
+        except SafetensorError as error:
+            raise UserError("model.weights", given, f"not a readable safetensors file ({error})") from error
+    return Weights(_read_pickle(path), {})
+
+
+def fill(net: nn.Module, tensors: dict[str, Tensor], source: str, key: str = "model.weights") -> None:
+    """Copy `tensors` into `net`; names and shapes must agree exactly.
+
+    Raises:
+        UserError: naming the first tensor that is missing, odd in shape, or not wanted.
+    """
+    wanted = net.state_dict()
+    for name, value in wanted.items():
+        if name not in tensors:
+            raise UserError(
+                key, source, f"tensor {name} {list(value.shape)} is missing: is this another architecture?"
+            )
+        if tensors[name].shape != value.shape:
+            raise UserError(
+                key, source,
+                f"tensor {name} is {list(tensors[name].shape)}, the network wants {list(value.shape)}: "
+                "is this another architecture, or another number of classes?",
+            )  # fmt: skip
+    for name in tensors:
+        if name not in wanted:
+            raise UserError(
+                key, source, f"tensor {name} {list(tensors[name].shape)} has no place in the network"
+            )
+    net.load_state_dict(tensors)
+
+
+def unpickle(path: Path, key: str) -> Any:
+    """Read a .pt file that holds Python objects. It can run code of its author: trust is the user's.
+
+    Raises:
+        UserError: missing or unreadable file, or one that needs packages which are not here.
+    """
+    if not path.is_file():
+        raise UserError(key, path, "no such file")
+    log.warning(
+        "%s=%s is unpickled, which can run code hidden in it: load only files that you trust", key, path
+    )
+    try:
+        return torch.load(path, map_location="cpu", weights_only=False)
+    except Exception as error:  # unpickling raises whatever the pickled code raises
+        raise UserError(key, path, f"cannot be unpickled ({type(error).__name__}: {error})") from error
+
+
+def _read_pickle(path: Path) -> dict[str, Tensor]:
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception:  # not plain tensors, or not a checkpoint at all: the second try tells which
+        content = unpickle(path, "model.weights")
+    if isinstance(content, dict) and not all(isinstance(value, Tensor) for value in content.values()):
+        content = content.get("ema") or content.get("model") or content.get("state_dict") or content
+    if isinstance(content, nn.Module):
+        content = content.float().state_dict()
+    if not isinstance(content, dict) or not all(isinstance(value, Tensor) for value in content.values()):
+        raise UserError("model.weights", path, "holds no state dict, model or Ultralytics checkpoint")
+    return content

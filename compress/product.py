@@ -1,0 +1,128 @@
+"""What travels between stages: a torch model first, later one model file per target and precision.
+
+Products are immutable once made: a stage returns a new one. `Model` is the contract every model family in
+`compress/models/` keeps, so that stages, targets and measurements need not know whose network it is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import Enum
+from pathlib import Path
+from typing import Any, Protocol, Self
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+
+class Task(str, Enum):
+    detect = "detect"
+    classify = "classify"
+
+
+class Precision(str, Enum):
+    fp32 = "fp32"
+    fp16 = "fp16"
+    int8 = "int8"
+
+
+@dataclass(frozen=True)
+class Detections:
+    """What a detector found on one image: boxes (n, 4) x1, y1, x2, y2 in network-input pixels,
+    scores (n,) in [0, 1] in descending order, classes (n,) int64."""
+
+    boxes: np.ndarray
+    scores: np.ndarray
+    classes: np.ndarray
+
+
+Batch = dict[str, Tensor]
+"""A training batch. Detection: `img` float32 (b, 3, s, s) in [0, 1] RGB, `cls` (n, 1), `bboxes` (n, 4) centre x, y,
+width, height as shares of the image, `batch_idx` (n,). Classification: `img` and `cls` int64 (b,)."""
+
+
+class Model(Protocol):
+    """A network and all that is particular to its family. Immutable: `with_net` makes a new one."""
+
+    net: nn.Module  # trainable, not fused, float32
+    task: Task
+    imgsz: int  # pixels, square input
+    channels: int  # input channels
+    classes: tuple[str, ...]
+
+    def with_net(self, net: nn.Module) -> Self: ...
+
+    def loss(self, net: nn.Module, batch: Batch) -> Tensor:
+        """Scalar training loss of `net` (same structure as self.net, perhaps an EMA copy) on a batch."""
+        ...
+
+    def progress(self, net: nn.Module, share: float) -> None:
+        """Tells the loss of `net` how much of its training is done (0 to 1), where its terms change on the way."""
+        ...
+
+    def deployed(self) -> nn.Module:
+        """A copy as it is deployed: fused, eval mode, one image batch in, one raw output tensor out.
+        FLOPs are counted on it, graphs are exported from it."""
+        ...
+
+    def prunable(self) -> tuple[nn.Module, dict[str, str]]:
+        """A copy of `net` that a dependency graph can prune, computing the same function, and the modules in it
+        that must keep their output channels: {module name: why}."""
+        ...
+
+    def decode(self, outputs: np.ndarray) -> list[Detections] | np.ndarray:
+        """Raw outputs (b, …) of the deployed graph to one Detections an image, or class scores (b, classes)."""
+        ...
+
+    def constructor(self) -> dict[str, Any]:
+        """JSON-able facts from which `compress.models.build` makes the unpruned network again."""
+        ...
+
+    def metadata(self) -> dict[str, str]:
+        """Key/value pairs to embed in exported graphs (what plain Ultralytics reads, for its models)."""
+        ...
+
+    def kept_float(self) -> dict[str, str]:
+        """Modules of `deployed()` that INT8 should leave in float: {module name prefix: why}."""
+        ...
+
+    def example_input(self, batch: int = 1) -> Tensor:
+        """float32 (batch, channels, imgsz, imgsz) in [0, 1], the same at every call."""
+        ...
+
+
+def example_image(batch: int, channels: int, imgsz: int) -> Tensor:
+    """A fixed random image batch in [0, 1]."""
+    generator = torch.Generator().manual_seed(0)
+    return torch.rand(batch, channels, imgsz, imgsz, generator=generator)
+
+
+@dataclass(frozen=True)
+class Graph:
+    """One model file of one target: ONNX, or OpenVINO's xml (its bin beside it)."""
+
+    path: Path
+    target: str
+    precision: Precision
+    scheme: str = ""  # how it was quantized, in words
+    kept_float: Mapping[str, str] = field(default_factory=dict)  # {layer or node: why}
+    calibration: Mapping[str, Any] = field(default_factory=dict)  # images, fingerprint, method
+
+
+@dataclass(frozen=True)
+class Graphs:
+    """The product of quantize: the torch model the graphs came from, and the graphs."""
+
+    model: Model
+    graphs: tuple[Graph, ...]
+
+
+@dataclass(frozen=True)
+class Artifacts:
+    """The product of export: one folder per target, holding one file set per precision."""
+
+    model: Model
+    folder: Path
+    graphs: tuple[Graph, ...]  # paths inside `folder`, as reloaded

@@ -1,0 +1,233 @@
+"""Which channels of a network must go together, how much each matters, and taking a choice of them out.
+
+torch-pruning's dependency graph finds the groups (Fang et al. 2023, DepGraph). It is built once: its groups name
+layers and channel numbers, so any choice can be cut out of a copy of the network without tracing it again.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import io
+import warnings
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.conv import _ConvNd
+
+from compress.errors import UserError
+from compress.pruning.importance import Importance
+
+TIE = "_compress_tie"
+SMALLEST_SCORE = 1e-12  # keeps scores finite where a whole group has zero weights
+
+
+@dataclass(frozen=True)
+class Cut:
+    """What one channel of a group means for one layer: `handler(layer, channels)` removes channels of it."""
+
+    layer: str
+    handler: Callable[[nn.Module, list[int]], nn.Module]
+    channels: tuple[
+        tuple[int, ...], ...
+    ]  # channels[i]: the layer's channels that go with channel i of the group
+
+    @property
+    def cuts_outputs(self) -> bool:
+        """Whether output channels go; in depthwise layers and norms the input's go with them."""
+        return self.handler.__name__ == "prune_out_channels"
+
+
+@dataclass(frozen=True, eq=False)  # tensors do not compare: a group is itself only
+class Group:
+    """Channels of several layers that can only leave together."""
+
+    name: str  # the layer that leads it
+    scores: Tensor  # (channels,), comparable between groups, higher matters more
+    cuts: tuple[Cut, ...]
+
+    @property
+    def channels(self) -> int:
+        return len(self.scores)
+
+
+def find_groups(
+    net: nn.Module, example: Tensor, protected: Mapping[str, str], score: Importance
+) -> tuple[Group, ...]:
+    """All groups of `net` that touch no output channel of a protected module, in a fixed order.
+
+    Args:
+        net: traced in eval mode with `example` (b, …); not changed.
+        protected: {module name: why}; a name stands for the module and everything in it.
+
+    Raises:
+        UserError: a protected module does not exist, or the network cannot be traced.
+    """
+    names = dict(net.named_modules())
+    for name in protected:
+        if name not in names:
+            raise UserError("model.protected", name, "the network has no such module")
+    kept = {inner for name in protected for inner in names[name].modules()}
+    found = []
+    for raw in _trace(net, example, [names[name] for name in protected], kept):
+        if any(
+            _cuts_outputs(dep) and isinstance(dep.layer, nn.Module) and dep.layer in kept for dep, _ in raw
+        ):
+            continue
+        scores = score(raw)
+        cuts = _cuts(raw, names)
+        if scores is not None and cuts is not None:
+            scores = scores.detach().float().cpu().nan_to_num(0.0).clamp_min(SMALLEST_SCORE)
+            found.append(Group(cuts[0].layer, scores, cuts))
+    return tuple(found)
+
+
+def cut(net: nn.Module, chosen: Mapping[Group, list[int]]) -> nn.Module:
+    """A copy of `net` without the chosen channels of each group."""
+    pruned = copy.deepcopy(net)
+    layers = dict(pruned.named_modules())
+    gone: dict[tuple[str, Any], set[int]] = defaultdict(set)
+    for group, channels in chosen.items():
+        for part in group.cuts:
+            # Several groups can reach the same layer (after a concatenation), so all their channels go at once.
+            gone[part.layer, part.handler].update(
+                index for channel in channels for index in part.channels[channel]
+            )
+    for (name, handler), indices in gone.items():
+        if indices:
+            handler(layers[name], sorted(indices))
+    return pruned
+
+
+def _trace(net: nn.Module, example: Tensor, protected: list[nn.Module], kept: set[nn.Module]) -> list[Any]:
+    """torch-pruning's groups, each with all its channels."""
+    training = net.training
+    net.eval()
+    try:
+        with contextlib.redirect_stdout(io.StringIO()), warnings.catch_warnings(), torch.enable_grad():
+            warnings.simplefilter("ignore")
+            return list(_graph(net, example, protected, kept).get_all_groups())
+    except Exception as error:  # whatever a user's network raises when it runs, and torch-pruning's own
+        raise UserError(
+            "prune", type(net).__name__, f"the network cannot be traced for pruning ({error})"
+        ) from error
+    finally:
+        net.train(training)
+
+
+def _graph(net: nn.Module, example: Tensor, protected: list[nn.Module], kept: set[nn.Module]) -> Any:
+    """The dependency graph up to the outputs of protected layers; up to the network's, where those miss some layer.
+
+    What follows the protected last layers (decoding of boxes, a thousand anchors concatenated) has no channels, but
+    torch-pruning takes it for some, and following its paths takes for ever. The same holds for the reshapes inside
+    attention, so the inside of a protected block is hidden.
+    """
+    import torch_pruning as tp
+
+    ends: list[Tensor] = []
+    ran: set[nn.Module] = set()
+    leaves = [layer for layer in net.modules() if _has_channels(layer)]
+    hooks = [layer.register_forward_hook(lambda layer, _, __: ran.add(layer)) for layer in leaves]
+    hooks += [
+        layer.register_forward_hook(lambda _, __, out: ends.append(out))
+        for layer in protected
+        if layer in leaves
+    ]
+    with _hidden(net, example, [block for block in protected if block not in leaves]):
+        graph = tp.DependencyGraph()
+        try:
+            graph.build_dependency(net, (example,), output_transform=lambda out: ends or out, verbose=False)
+        finally:
+            for hook in hooks:
+                hook.remove()
+        if ends and not ran - kept <= graph.module2node.keys():
+            graph = tp.DependencyGraph().build_dependency(net, (example,), verbose=False)
+    return graph
+
+
+@contextlib.contextmanager
+def _hidden(net: nn.Module, example: Tensor, blocks: list[nn.Module]) -> Iterator[None]:
+    """While open, blocks that keep the shape of their input look like one unknown layer, tied to input and output.
+
+    The layer is none of the network's, so `_cuts` refuses every group that it is in.
+    """
+
+    def measure(block: nn.Module, inputs: tuple[Any, ...], output: Any) -> None:
+        if (
+            len(inputs) == 1
+            and isinstance(output, Tensor)
+            and output.shape == inputs[0].shape
+            and output.ndim == 4
+        ):
+            channels = output.shape[1]
+            block.add_module(TIE, nn.Conv2d(channels, channels, 1, groups=channels))
+
+    def hide(block: nn.Module, inputs: tuple[Any, ...], output: Any) -> Any:
+        return block.get_submodule(TIE)(inputs[0]) if hasattr(block, TIE) else output
+
+    # torch-pruning looks for layers before it runs the network, so the ties must be there by then.
+    hooks = [block.register_forward_hook(measure) for block in blocks]
+    try:
+        if hooks:
+            with torch.no_grad():
+                net(example)
+            for hook in hooks:
+                hook.remove()
+            hooks = [block.register_forward_hook(hide) for block in blocks]
+        yield
+    finally:
+        for hook in hooks:
+            hook.remove()
+        for block in blocks:
+            block._modules.pop(TIE, None)
+
+
+def _has_channels(layer: nn.Module) -> bool:
+    return isinstance(layer, (_ConvNd, nn.Linear))
+
+
+def _is_grouped(layer: nn.Module) -> bool:
+    """Neither plain nor depthwise: its channels come in packs."""
+    return (
+        isinstance(layer, _ConvNd)
+        and layer.groups > 1
+        and not layer.groups == layer.in_channels == layer.out_channels
+    )
+
+
+def _does_nothing(dep: Any) -> bool:
+    """Concatenations, sums, reshapes: no channels of their own to remove."""
+    from torch_pruning import ops
+
+    kinds = ops.OPTYPE
+    return dep.target.type in {
+        kinds.CONCAT, kinds.SPLIT, kinds.ELEMENTWISE, kinds.RESHAPE, kinds.UNBIND, kinds.EXPAND, kinds.SLICE, kinds.OUTPUT,
+    }  # fmt: skip
+
+
+def _cuts_outputs(dep: Any) -> bool:
+    return dep.handler.__name__ == "prune_out_channels"
+
+
+def _cuts(raw: Any, names: Mapping[str, nn.Module]) -> tuple[Cut, ...] | None:
+    """The group in our terms, or None where a layer cannot be cut channel by channel."""
+    layer_names = {id(module): name for name, module in names.items()}
+    count = len(raw[0].idxs)
+    cuts = []
+    for item in raw:
+        layer = item.dep.layer
+        if not isinstance(layer, nn.Module) or id(layer) not in layer_names:
+            if _does_nothing(item.dep):
+                continue
+            return None
+        if _is_grouped(layer) or any(root is None for root in item.root_idxs):
+            return None
+        channels: list[list[int]] = [[] for _ in range(count)]
+        for index, root in zip(item.idxs, item.root_idxs, strict=True):
+            channels[root].append(index)
+        cuts.append(Cut(layer_names[id(layer)], item.dep.handler, tuple(map(tuple, channels))))
+    return tuple(cuts)

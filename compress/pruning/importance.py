@@ -1,0 +1,76 @@
+"""How much a channel matters: torch-pruning's scores by name."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from compress.errors import UserError
+
+Importance = Callable[[Any], Tensor | None]
+"""A torch-pruning group to one score a channel of its first layer, or None where the group has no such scores."""
+
+
+def _group_l1() -> Importance:
+    """Mean L1 norm of all weights coupled to a channel (Fang et al. 2023, DepGraph)."""
+    from torch_pruning.pruner.importance import GroupMagnitudeImportance
+
+    return GroupMagnitudeImportance(p=1)
+
+
+def _group_l2() -> Importance:
+    """Mean squared L2 norm of all weights coupled to a channel (Fang et al. 2023, DepGraph)."""
+    from torch_pruning.pruner.importance import GroupMagnitudeImportance
+
+    return GroupMagnitudeImportance(p=2)
+
+
+def _bn_scale() -> Importance:
+    """Scale of the BatchNorms that a channel passes (Liu et al. 2017, Network Slimming)."""
+    from torch_pruning.pruner.importance import BNScaleImportance
+
+    return BNScaleImportance()
+
+
+def _lamp() -> Importance:
+    """Squared norm divided by the sum of the norms not smaller (Lee et al. 2021, LAMP, eq. 1)."""
+    from torch_pruning.pruner.importance import LAMPImportance
+
+    return LAMPImportance()
+
+
+def _fpgm() -> Importance:
+    """Distance to the other filters (He et al. 2019, FPGM)."""
+    from torch_pruning.pruner.importance import FPGMImportance
+
+    return FPGMImportance()
+
+
+def _random() -> Importance:
+    """Random scores, the same at every call: the control that other importances must beat."""
+    generator = torch.Generator().manual_seed(0)
+    return lambda group: torch.rand(len(group[0].idxs), generator=generator)
+
+
+IMPORTANCES: dict[str, Callable[[], Importance]] = {
+    "group_l1": _group_l1,
+    "group_l2": _group_l2,
+    "bn_scale": _bn_scale,
+    "lamp": _lamp,
+    "fpgm": _fpgm,
+    "random": _random,
+}
+
+
+def importance(name: str) -> Importance:
+    """The importance called `name`.
+
+    Raises:
+        UserError: no importance of that name.
+    """
+    if name not in IMPORTANCES:
+        raise UserError("prune.importance", name, f"choose one of {', '.join(IMPORTANCES)}")
+    return IMPORTANCES[name]()

@@ -1,0 +1,250 @@
+"""From a network, a budget and an importance to a narrower network.
+
+Every group of coupled channels is cut into steps of `round_to` channels, least important first. All steps of all
+groups form one order: by importance (global) or by the share of the group already gone (uniform). A pruned network
+is a prefix of that order, so a budget is met by search over the prefix length: an estimate proposes, an exact count decides.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections import defaultdict
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+from torch import Tensor, nn
+
+from compress.config import PruneConfig
+from compress.errors import UserError
+from compress.pruning.estimate import Estimate
+from compress.pruning.groups import Group, cut, find_groups
+from compress.pruning.importance import importance
+
+ALLOCATIONS = ("global", "uniform")
+CLOSE_ENOUGH = 0.005  # of the budget; below this gap nothing is given back
+MOST_TRIALS = 5  # candidates counted when giving back
+
+Count = Callable[[Sequence["Step"]], int]  # exact MACs once these steps are taken
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Pruned:
+    """A narrower network and how it came about."""
+
+    net: nn.Module
+    ratio: float  # share of the prunable channels that was taken
+    channels: dict[str, list[int]]  # {layer: [output channels before, after]}, changed layers only
+    protected: dict[str, str]  # {module: why it kept its channels}
+    macs: int | None = None  # of the deployed form; None where nothing was counted
+    reachable: tuple[int, int] | None = None  # MACs with everything prunable gone, and with nothing gone
+
+
+@dataclass(frozen=True)
+class Step:
+    """The next `round_to` channels that leave a group."""
+
+    group: Group
+    channels: tuple[int, ...]
+    rank: float  # lower leaves first
+
+
+def prune_to_ratio(
+    net: nn.Module, example: Tensor, protected: Mapping[str, str], config: PruneConfig, ratio: float
+) -> Pruned:
+    """Take the share `ratio` of the prunable channels, as near as rounding and `max_ratio` allow.
+
+    Args:
+        net: a network whose coupled channels a dependency graph can follow (`Model.prunable`); not changed.
+        example: (b, c, s, s) input.
+        protected: {module name: why} of modules that keep their output channels.
+
+    Raises:
+        UserError: unknown importance or allocation, unknown protected module, network that cannot be traced.
+    """
+    groups = _groups(net, example, protected, config)
+    steps = _steps(groups, config)
+    total = sum(group.channels for group in groups)
+    if (
+        config.allocation == "uniform"
+    ):  # the rank is the share of its group, so every group gets its own nearest
+        taken = [step for step in steps if step.rank <= ratio]
+    else:
+        taken, left = [], ratio * total
+        for step in steps:
+            if left < len(step.channels) / 2:
+                break
+            taken.append(step)
+            left -= len(step.channels)
+    share = _share(taken, total)
+    if abs(share - ratio) > 0.05:
+        log.warning(
+            "prune.ratio=%g: %.3g of the channels went, as near as rounding and limits allow", ratio, share
+        )
+    pruned = _cut(net, taken)
+    return Pruned(pruned, share, _changes(net, pruned), dict(protected))
+
+
+def prune_to_flops(
+    net: nn.Module,
+    example: Tensor,
+    protected: Mapping[str, str],
+    config: PruneConfig,
+    *,
+    budget_macs: float,
+    count: Callable[[nn.Module], int],
+) -> Pruned:
+    """The widest network of the order whose `count` is at or under `budget_macs`.
+
+    Args:
+        budget_macs: multiply-adds that the deployed form may have.
+        count: MACs of the deployed form of a network of this kind.
+        Others as in `prune_to_ratio`.
+
+    Raises:
+        UserError: a budget below what can be reached, with the range; and as `prune_to_ratio`.
+    """
+    groups = _groups(net, example, protected, config)
+    steps = _steps(groups, config)
+
+    def macs_of(taken: Sequence[Step]) -> int:
+        return count(_cut(net, taken))
+
+    full, least = macs_of([]), macs_of(steps)
+    log.info("pruning can reach %.4g to %.4g MMACs", least / 1e6, full / 1e6)
+    if budget_macs < least:
+        raise UserError(
+            "budget.flops",
+            f"{2 * budget_macs:.4g}",
+            f"pruning reaches {2 * least / 1e9:.4g} G to {2 * full / 1e9:.4g} G FLOPs ({least / full:.1%} to 100%): "
+            "give a budget in there, or raise prune.max_ratio",
+        )
+    estimate = Estimate(net, example)
+    taken, macs = _shortest_prefix(steps, macs_of, budget_macs, full, least, estimate)
+    taken, macs = _give_back(taken, macs_of, budget_macs, macs, estimate)
+    pruned = _cut(net, taken)
+    share = _share(taken, sum(group.channels for group in groups))
+    return Pruned(pruned, share, _changes(net, pruned), dict(protected), macs, (least, full))
+
+
+def _groups(
+    net: nn.Module, example: Tensor, protected: Mapping[str, str], config: PruneConfig
+) -> tuple[Group, ...]:
+    if config.allocation not in ALLOCATIONS:
+        raise UserError("prune.allocation", config.allocation, f"choose one of {', '.join(ALLOCATIONS)}")
+    groups = find_groups(net, example, protected, importance(config.importance))
+    if not groups:
+        raise UserError(
+            "prune", type(net).__name__, "no channels can be pruned: everything is protected or coupled to it"
+        )
+    return groups
+
+
+def _steps(groups: Sequence[Group], config: PruneConfig) -> list[Step]:
+    """All steps in the order in which they are taken."""
+    steps = []
+    for group in groups:
+        order = group.scores.argsort(stable=True).tolist()
+        floor = max(config.round_to, math.ceil(round((1 - config.max_ratio) * group.channels, 6)))
+        taken, size = (
+            0,
+            group.channels % config.round_to or config.round_to,
+        )  # a first odd step, then whole ones
+        while group.channels - taken - size >= floor:
+            channels = tuple(order[taken : taken + size])
+            share = (
+                taken + size / 2
+            ) / group.channels  # the middle: a ratio takes the nearest number of steps
+            mean = float(group.scores[list(channels)].mean())
+            steps.append(Step(group, channels, mean if config.allocation == "global" else share))
+            taken, size = taken + size, config.round_to
+    return sorted(steps, key=lambda step: step.rank)  # stable: equal ranks stay in network order
+
+
+def _shortest_prefix(
+    steps: list[Step], macs_of: Count, budget: float, full: int, least: int, estimate: Estimate
+) -> tuple[list[Step], int]:
+    """The fewest steps at or under the budget. Leaves `estimate` where they are taken."""
+    if full <= budget:
+        return [], full
+    guesses = [estimate.macs]
+    for step in steps:
+        estimate.change(step.group.cuts, step.channels, -1)
+        guesses.append(estimate.macs)
+    low, high = 0, len(steps)  # `low` steps are over the budget, `high` steps are not
+    over, macs = full, least
+    while high - low > 1:
+        # Between the two, exact counts follow the estimate nearly on a straight line: aim where it meets the budget.
+        slope = (guesses[low] - guesses[high]) / max(over - macs, 1)
+        aim = guesses[high] + slope * (budget - macs)
+        middle = next(index for index in range(low + 1, high + 1) if guesses[index] <= aim or index == high)
+        middle = min(max(middle if middle < high else high - 1, low + 1), high - 1)
+        found = macs_of(steps[:middle])
+        if found <= budget:
+            high, macs = middle, found
+        else:
+            low, over = middle, found
+    for step in steps[high:]:
+        estimate.change(step.group.cuts, step.channels, +1)
+    return steps[:high], macs
+
+
+def _give_back(
+    taken: list[Step], macs_of: Count, budget: float, macs: int, estimate: Estimate
+) -> tuple[list[Step], int]:
+    """Undo last steps of groups while the budget allows it: always the one that fills most of the gap."""
+    refused: set[int] = set()  # steps known to be too large for the gap
+    for _ in range(MOST_TRIALS):
+        if budget - macs <= CLOSE_ENOUGH * budget:
+            break
+        last = {
+            step.group: index for index, step in enumerate(taken)
+        }  # steps of a group come back in reverse order
+        gains = {index: _gain(taken[index], estimate) for index in last.values() if index not in refused}
+        fitting = {index: gain for index, gain in gains.items() if 0 < gain <= budget - macs}
+        if not fitting:
+            break
+        index = max(fitting, key=lambda each: (fitting[each], each))
+        without = taken[:index] + taken[index + 1 :]
+        found = macs_of(without)
+        if macs < found <= budget:
+            estimate.change(taken[index].group.cuts, taken[index].channels, +1)
+            taken, macs, refused = without, found, set()
+        else:
+            refused.add(index)
+    return taken, macs
+
+
+def _gain(step: Step, estimate: Estimate) -> float:
+    before = estimate.macs
+    estimate.change(step.group.cuts, step.channels, +1)
+    after = estimate.macs
+    estimate.change(step.group.cuts, step.channels, -1)
+    return after - before
+
+
+def _cut(net: nn.Module, taken: Sequence[Step]) -> nn.Module:
+    chosen: dict[Group, list[int]] = defaultdict(list)
+    for step in taken:
+        chosen[step.group].extend(step.channels)
+    return cut(net, chosen)
+
+
+def _share(taken: Sequence[Step], total: int) -> float:
+    return sum(len(step.channels) for step in taken) / total
+
+
+def _changes(before: nn.Module, after: nn.Module) -> dict[str, list[int]]:
+    widths = {name: width for name, layer in after.named_modules() if (width := _width(layer)) is not None}
+    return {
+        name: [width, widths[name]]
+        for name, layer in before.named_modules()
+        if (width := _width(layer)) is not None and widths[name] != width
+    }
+
+
+def _width(layer: nn.Module) -> int | None:
+    width = getattr(layer, "out_channels", getattr(layer, "out_features", None))
+    return width if isinstance(layer, nn.Module) and isinstance(width, int) else None

@@ -1,0 +1,85 @@
+"""What every stage is handed besides its product: the run's config, data, cache and converted graphs."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from compress import checkpoint, models, targets
+from compress.cache import Cache
+from compress.config import Config
+from compress.data import DataSet
+from compress.errors import TargetFailed
+from compress.product import Graph, Model
+
+log = logging.getLogger(__name__)
+
+
+@dataclass
+class Context:
+    """One run's surroundings. `failures` collects targets that failed, {target: why}; the others go on."""
+
+    config: Config
+    data: DataSet
+    folder: Path  # the run folder
+    scratch: Path  # graphs on their way, deleted at the end
+    cache: Cache
+    failures: dict[str, str] = field(default_factory=dict)
+    cached: bool = False  # whether the last cached step was found rather than made
+    _graphs: dict[tuple[str, str], Graph] = field(default_factory=dict)
+
+    @property
+    def targets(self) -> list[str]:
+        """Targets still standing."""
+        return [target for target in self.config.targets if target not in self.failures]
+
+    def for_each_target(self, work: Callable[[str], Any]) -> list[Any]:
+        """Results of `work(target)`; a target that fails is noted and left out from then on."""
+        results = []
+        for target in self.targets:
+            try:
+                results.append(work(target))
+            except TargetFailed as error:
+                log.error("target %s failed: %s", target, error)
+                self.failures[target] = str(error)
+        return results
+
+    def fp32_graph(self, model: Model, target: str) -> Graph:
+        """The FP32 graph of `model` for a target, converted once a run however often it is asked for."""
+        key = (identity(model), target)
+        if key not in self._graphs:
+            folder = self.scratch / f"{key[0][:12]}-{target}-fp32"
+            self._graphs[key] = targets.get(target).convert(model, folder, self.config.export)
+        return self._graphs[key]
+
+    def cached_model(
+        self, stage: str, model: Model, parts: Mapping[str, Any], make: Callable[[Path], Model]
+    ) -> Model:
+        """The model that `make(folder)` gives, from the cache where the same was made before.
+
+        `parts` name what the result depends on besides the model, the data and the seed.
+        """
+        facts = {
+            "model": identity(model),
+            "data": self.data.fingerprint,
+            "seed": self.config.seed,
+            "imgsz": model.imgsz,
+            **parts,
+        }
+        folder, self.cached = self.cache.fetch(
+            stage, facts, lambda folder: checkpoint.save(make(folder), folder / "product")
+        )
+        return checkpoint.load(folder / "product", models.from_constructor)
+
+
+def identity(model: Model) -> str:
+    """sha256 over names, shapes and values of the network's tensors: the same weights, the same identity."""
+    hashed = hashlib.sha256()
+    for name, tensor in sorted(model.net.state_dict().items()):
+        hashed.update(f"{name}{tuple(tensor.shape)}{tensor.dtype}".encode())
+        hashed.update(tensor.detach().contiguous().numpy().tobytes())
+    return hashed.hexdigest()

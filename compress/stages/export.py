@@ -1,0 +1,24 @@
+"""Export: pack each target's graphs into `artifacts/<target>/` with manifest and bench kit. graphs -> artifacts."""
+
+from __future__ import annotations
+
+from compress import targets
+from compress.product import Artifacts, Graph, Graphs, Model
+from compress.stages.context import Context
+
+
+def run(product: Model | Graphs, context: Context) -> Artifacts:
+    """Takes the graphs of quantize, or a torch model, which is converted first (FP32 only)."""
+    model = product.model if isinstance(product, Graphs) else product
+    folder = context.folder / "artifacts"
+    facts = {"data": context.data.fingerprint, "recipe": context.config.recipe_name}
+
+    def package(target: str) -> tuple[Graph, ...]:
+        if isinstance(product, Graphs):
+            graphs = [graph for graph in product.graphs if graph.target == target]
+        else:
+            graphs = [context.fp32_graph(model, target)]
+        return targets.get(target).package(graphs, folder / target, model, facts)
+
+    packed = context.for_each_target(package)
+    return Artifacts(model, folder, tuple(graph for graphs in packed for graph in graphs))

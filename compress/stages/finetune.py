@@ -1,0 +1,61 @@
+"""Finetune: win back the accuracy that pruning cost, with the model's own loss. torch -> torch.
+
+The stage `train` is the same work before pruning: it makes a baseline from initial weights.
+"""
+
+from __future__ import annotations
+
+import functools
+from dataclasses import asdict
+from pathlib import Path
+
+from compress.config import FinetuneConfig
+from compress.data import batches
+from compress.errors import UserError
+from compress.product import Model
+from compress.stages.context import Context
+from compress.training import Schedule, fit
+
+VERSION = 1
+
+
+def run(model: Model, context: Context, stage: str = "finetune") -> Model:
+    config: FinetuneConfig = getattr(context.config, stage)
+    if config.batch > len(context.data.train):
+        raise UserError(f"{stage}.batch", config.batch, f"the training split has {len(context.data.train)} images")
+    parts = {"version": VERSION, stage: asdict(config)}
+    return context.cached_model(stage, model, parts, functools.partial(_tune, model, context, config, stage))
+
+
+def _tune(model: Model, context: Context, config: FinetuneConfig, stage: str, folder: Path) -> Model:
+    seed = context.config.seed
+    load = functools.partial(
+        batches, context.data.train, model.task, batch=config.batch, seed=seed, augment=config.augment
+    )
+    state = folder / "training.safetensors"
+    tuned = fit(
+        model.net,
+        model.loss,
+        lambda epoch: load(epoch=epoch),
+        schedule(config),
+        seed=seed,
+        checkpoint=state,
+        progress=stage,
+    )
+    state.unlink(missing_ok=True)
+    return model.with_net(tuned)
+
+
+def schedule(config: FinetuneConfig) -> Schedule:
+    """The training loop's schedule for a config."""
+    return Schedule(
+        images=config.images,
+        batch=config.batch,
+        learning_rate=config.learning_rate,
+        optimizer=config.optimizer.value,
+        momentum=config.momentum,
+        weight_decay=config.weight_decay,
+        warmup=config.warmup,
+        ema=config.ema,
+        bfloat16=config.bfloat16,
+    )

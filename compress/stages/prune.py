@@ -1,0 +1,63 @@
+"""Prune: take whole channels out until the budget (or the given ratio) is met. torch -> torch."""
+
+from __future__ import annotations
+
+import json
+import logging
+from dataclasses import asdict
+from pathlib import Path
+
+from torch import nn
+
+from compress.budget import format_flops, parse_flops
+from compress.config import Config
+from compress.errors import UserError
+from compress.measure import flops
+from compress.product import Model
+from compress.pruning import solver
+from compress.stages.context import Context
+
+VERSION = 1
+
+log = logging.getLogger(__name__)
+
+
+def check(config: Config) -> None:
+    """Exactly one of `prune.ratio` and `budget.flops` says how much; both or neither is a UserError."""
+    ratio, budget = config.prune.ratio, config.budget.flops
+    if (ratio is None) == (budget is None):
+        found = f"prune.ratio={ratio}, budget.flops={budget}"
+        raise UserError("prune", found, "give either budget.flops (e.g. 50%) or prune.ratio (e.g. 0.3), not both")
+
+
+def run(model: Model, context: Context) -> Model:
+    config = context.config.prune
+    parts = {"version": VERSION, "prune": asdict(config), "budget": context.config.budget.flops}
+
+    def make(folder: Path) -> Model:
+        return _prune(model, context, folder)
+
+    return context.cached_model("prune", model, parts, make)
+
+
+def _prune(model: Model, context: Context, folder: Path) -> Model:
+    config = context.config
+    example = model.example_input()
+
+    def count(net: nn.Module) -> int:
+        return flops.count(model.with_net(net).deployed(), example).macs
+
+    net, protected = model.prunable()
+    full = count(net)
+    if config.budget.flops is not None:
+        budget = parse_flops(config.budget.flops, 2 * full)
+        result = solver.prune_to_flops(net, example, protected, config.prune, budget // 2, count)
+    else:
+        assert config.prune.ratio is not None  # check() made sure
+        result = solver.prune_to_ratio(net, example, protected, config.prune, config.prune.ratio)
+    macs = count(result.net)
+    log.info("prune: %s -> %s FLOPs (%.1f %%)", format_flops(2 * full), format_flops(2 * macs), 100 * macs / full)
+    facts = {"macs_before": full, "macs_after": macs, "ratio": result.ratio}
+    facts |= {"channels": result.channels, "protected": result.protected}
+    (folder / "pruning.json").write_text(json.dumps(facts, indent=1))
+    return model.with_net(result.net)

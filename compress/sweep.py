@@ -1,0 +1,42 @@
+"""A sweep (`-m`): each job is one point that returns its objectives; at the end the points are put side by side."""
+
+from __future__ import annotations
+
+import json
+import logging
+from pathlib import Path
+from typing import Any
+
+from hydra.experimental.callback import Callback
+from omegaconf import DictConfig
+
+from compress import pipeline, report
+from compress.config import to_config
+from compress.errors import UserError
+
+log = logging.getLogger(__name__)
+
+
+def point(composed: DictConfig, folder: Path) -> tuple[float, float]:
+    """Runs one point; returns (accuracy of the best artifact, FLOPs) for sweepers that optimise, NaN on failure.
+
+    A point never ends the process: what went wrong is kept in `failed.json` and the sweep goes on.
+    """
+    try:
+        result = pipeline.run(to_config(composed), folder)
+    except UserError as error:
+        log.error("this point failed: %s", error)
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "failed.json").write_text(json.dumps({"error": str(error)}))
+        return float("nan"), float("nan")
+    last = result.rows[-1]
+    values = [row.accuracy["value"] for row in result.rows if row.stage == last.stage and row.accuracy]
+    return max(values), float(last.flops)
+
+
+class Report(Callback):
+    """Hydra calls this when all points are done."""
+
+    def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
+        page = report.render_sweep(Path(config.hydra.sweep.dir))
+        log.info("sweep report: %s", page)

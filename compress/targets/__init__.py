@@ -1,0 +1,73 @@
+"""One module per runtime. Each offers the plain functions of `Target`; the table below is all there is to register."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Protocol, cast
+
+import numpy as np
+
+from compress.config import ExportConfig, QuantizeConfig
+from compress.errors import UserError
+from compress.product import Graph, Model
+from compress.targets.predictor import Predictor
+
+TARGETS = {
+    "onnxruntime": "compress.targets.onnxruntime",
+    "openvino": "compress.targets.openvino",
+    "tensorrt": "compress.targets.tensorrt",
+}
+
+
+class Target(Protocol):
+    """What a target module offers."""
+
+    def require(self) -> None:
+        """Raises MissingExtra where a package this target needs is absent."""
+
+    def convert(self, model: Model, folder: Path, config: ExportConfig) -> Graph:
+        """Writes the FP32 graph of `model.deployed()` (static batch 1) into `folder`."""
+
+    def quantize(
+        self, graph: Graph, model: Model, calibration: Sequence[np.ndarray], config: QuantizeConfig, folder: Path
+    ) -> Graph:
+        """Writes the INT8 graph into `folder`. Each calibration item is float32 (1, channels, s, s) in [0, 1]."""
+
+    def package(
+        self, graphs: Sequence[Graph], folder: Path, model: Model, facts: Mapping[str, Any]
+    ) -> tuple[Graph, ...]:
+        """Writes the artifact `folder` (artifacts/<target>) and returns the graphs in it; `facts` join its manifest."""
+
+    def load(self, graph: Graph, threads: int) -> Predictor:
+        """Opens a graph from disk in its own runtime."""
+
+
+def get(name: str) -> Target:
+    """The module of a target.
+
+    Raises:
+        UserError: no such target.
+        MissingExtra: a package the target needs is not installed.
+    """
+    if name not in TARGETS:
+        raise UserError("targets", name, f"choose from {', '.join(TARGETS)}")
+    target = cast(Target, importlib.import_module(TARGETS[name]))
+    target.require()
+    return target
+
+
+def load(graph: Graph, threads: int) -> Predictor:
+    """Opens a graph in the runtime of its target.
+
+    Raises:
+        TargetFailed: the runtime refuses the file.
+    """
+    return get(graph.target).load(graph, threads)
+
+
+def size_bytes(graph: Graph) -> int:
+    """Bytes of every file the runtime needs to run `graph`."""
+    weights = graph.path.with_suffix(".bin") if graph.path.suffix == ".xml" else None
+    return sum(path.stat().st_size for path in (graph.path, weights) if path is not None)

@@ -1,0 +1,119 @@
+"""What every target's artifact folder holds besides the models: manifest with checksums, sample, bench kit."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import shutil
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from compress.errors import TargetFailed
+from compress.product import Graph, Model, Precision
+from compress.targets.onnx_graph import INPUT, OUTPUT
+from compress.targets.predictor import Predictor
+
+SCHEMA_VERSION = 1
+KIT = Path(__file__).parent / "bench_kit"
+# Largest difference from the shipped output, as a share of its largest value, that is still the same computation:
+# runtimes add in another order, and INT8 rounds that difference to whole steps.
+TOLERANCE = {Precision.fp32: 0.02, Precision.fp16: 0.05, Precision.int8: 0.1}
+
+
+def copy(graph: Graph, folder: Path) -> Graph:
+    """The graph with its files copied into `folder` as model.<suffix> (and model.bin)."""
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / f"model{graph.path.suffix}"
+    shutil.copyfile(graph.path, path)
+    if graph.path.suffix == ".xml":
+        shutil.copyfile(graph.path.with_suffix(".bin"), path.with_suffix(".bin"))
+    return dataclasses.replace(graph, path=path)
+
+
+def finish(
+    graphs: Sequence[Graph],
+    folder: Path,
+    model: Model,
+    load: Callable[[Graph, int], Predictor],
+    facts: Mapping[str, Any],
+    versions: Mapping[str, str],
+) -> None:
+    """Reloads every graph, records what it answers to a sample image, and writes kit and manifest (last: its presence
+    means that the folder is complete).
+
+    Raises:
+        TargetFailed: a graph does not load again, or answers with something other than finite numbers.
+    """
+    target = graphs[0].target
+    sample = model.example_input().numpy()
+    np.save(folder / "sample_input.npy", sample)
+    models = {}
+    for graph in graphs:
+        name = graph.precision.value
+        output = load(graph, 1)(sample)
+        if not np.isfinite(output).all():
+            raise TargetFailed(f"{target} {name}: the reloaded graph answers with values that are not finite")
+        np.save(folder / f"expected_output_{name}.npy", output)
+        models[name] = {
+            "model": graph.path.relative_to(folder).as_posix(),
+            "scheme": graph.scheme,
+            "expected_output": f"expected_output_{name}.npy",
+            "tolerance": TOLERANCE[graph.precision],
+            "output_shape": list(output.shape),
+        }
+    _write_kit(folder, target)
+    manifest = _manifest(graphs, model, models, facts, versions)
+    manifest["files"] = {path.relative_to(folder).as_posix(): _sha256(path) for path in _files(folder)}
+    partial = folder / "manifest.json.partial"
+    partial.write_text(json.dumps(manifest, indent=1) + "\n", encoding="utf-8")
+    partial.replace(folder / "manifest.json")
+
+
+def _manifest(
+    graphs: Sequence[Graph],
+    model: Model,
+    models: Mapping[str, Mapping[str, Any]],
+    facts: Mapping[str, Any],
+    versions: Mapping[str, str],
+) -> dict[str, Any]:
+    int8 = [graph for graph in graphs if graph.precision is Precision.int8]
+    kept = {layer: why for graph in int8 for layer, why in graph.kept_float.items()}
+    shapes = {tuple(entry["output_shape"]) for entry in models.values()}
+    return {
+        "schema_version": SCHEMA_VERSION,
+        "target": graphs[0].target,
+        "precision": [graph.precision.value for graph in graphs],
+        "models": models,
+        "inputs": [{"name": INPUT, "shape": [1, model.channels, model.imgsz, model.imgsz], "dtype": "float32"}],
+        "outputs": [{"name": OUTPUT, "shape": list(shape), "dtype": "float32"} for shape in shapes],
+        "preprocessing": {
+            "colour": "RGB",
+            "range": "0 to 1: bytes divided by 255",
+            "resize": "letterbox: scaled to fit, padded to a square" if model.task.value == "detect" else "to a square",
+            "imgsz": model.imgsz,
+        },
+        "classes": list(model.classes),
+        "calibration": dict(int8[0].calibration) if int8 else {},
+        "kept_float": [[layer, why] for layer, why in kept.items()],
+        "versions": dict(versions),
+        **facts,
+    }
+
+
+def _write_kit(folder: Path, target: str) -> None:
+    shutil.copyfile(KIT / "bench.py", folder / "bench.py")
+    shutil.copyfile(KIT / f"runtime_{target}.py", folder / "runtime.py")
+    shutil.copyfile(KIT / f"README_{target}.md", folder / "README.md")
+
+
+def _files(folder: Path) -> list[Path]:
+    skipped = ("manifest.json", "bench.json", "manifest.json.partial")
+    return sorted(p for p in folder.rglob("*") if p.is_file() and p.name not in skipped and p.parent.name != "__pycache__")
+
+
+def _sha256(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()

@@ -1,0 +1,13 @@
+"""Opens the model in ONNX Runtime on the CPU."""
+
+import onnxruntime
+
+
+def load(path, threads):
+    """Returns (predict: array -> array, runtime name, inference precision)."""
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads or 0
+    session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    name = session.get_inputs()[0].name
+    precision = "int8" if path.parent.name.startswith("int8") else "f32"
+    return lambda image: session.run(None, {name: image})[0], f"onnxruntime {onnxruntime.__version__}", precision

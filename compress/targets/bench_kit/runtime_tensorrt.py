@@ -1,0 +1,66 @@
+"""Opens the engine in TensorRT (model.plan, made by build.sh) or else in TensorRT-RTX (model.engine, shipped).
+
+Device memory is handled through the CUDA runtime library alone, so that numpy is all Python needs besides TensorRT.
+"""
+
+import ctypes
+
+import numpy as np
+
+
+def load(path, threads):
+    """Returns (predict: array -> array, runtime name, inference precision)."""
+    plan = path.with_name("model.plan")
+    if plan.exists():
+        import tensorrt as trt
+    else:
+        import tensorrt_rtx as trt
+
+        plan = path.with_name("model.engine")
+    engine = trt.Runtime(trt.Logger(trt.Logger.WARNING)).deserialize_cuda_engine(plan.read_bytes())
+    if engine is None:
+        raise SystemExit(f"{plan.name} was built for another GPU or TensorRT version: run build.sh")
+    context = engine.create_execution_context()
+    cuda = cuda_runtime()
+    buffers = {}
+    for i in range(engine.num_io_tensors):
+        name = engine.get_tensor_name(i)
+        host = np.zeros(tuple(engine.get_tensor_shape(name)), np.float32)
+        pointer = ctypes.c_void_p()
+        check(cuda.cudaMalloc(ctypes.byref(pointer), ctypes.c_size_t(host.nbytes)))
+        context.set_tensor_address(name, pointer.value)
+        buffers[engine.get_tensor_mode(name) == trt.TensorIOMode.INPUT] = (host, pointer)
+    stream = ctypes.c_void_p()
+    check(cuda.cudaStreamCreate(ctypes.byref(stream)))
+    (given, given_at), (result, result_at) = buffers[True], buffers[False]
+    to_device, to_host = 1, 2  # cudaMemcpyKind
+
+    def predict(image):
+        given[...] = image
+        copy(cuda, given_at, given.ctypes.data_as(ctypes.c_void_p), given.nbytes, to_device)
+        if not context.execute_async_v3(stream.value):
+            raise SystemExit("TensorRT could not run the engine")
+        check(cuda.cudaStreamSynchronize(stream))
+        copy(cuda, result.ctypes.data_as(ctypes.c_void_p), result_at, result.nbytes, to_host)
+        return result.copy()
+
+    precision = "int8" if path.parent.name == "int8" else "f16"
+    return predict, f"{trt.__name__} {trt.__version__}", precision
+
+
+def cuda_runtime():
+    for name in ("libcudart.so", "libcudart.so.13", "libcudart.so.12", "libcudart.so.11.0", "cudart64_13.dll"):
+        try:
+            return ctypes.CDLL(name)
+        except OSError:
+            continue
+    raise SystemExit("the CUDA runtime library (libcudart) was not found")
+
+
+def copy(cuda, to, source, size, kind):
+    check(cuda.cudaMemcpy(to, source, ctypes.c_size_t(size), ctypes.c_int(kind)))
+
+
+def check(status):
+    if status != 0:
+        raise SystemExit(f"CUDA error {status}")

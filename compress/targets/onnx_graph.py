@@ -1,0 +1,176 @@
+"""torch to ONNX, and what can be read from an ONNX file without running it."""
+
+from __future__ import annotations
+
+import tempfile
+import warnings
+from collections.abc import Mapping
+from math import prod
+from pathlib import Path
+from typing import Any
+
+import onnx
+import onnxruntime
+import torch
+from onnx import ModelProto, NodeProto, shape_inference
+
+from compress.errors import TargetFailed, UserError
+from compress.product import Model
+from compress.targets.placement import Node
+
+INPUT, OUTPUT = "images", "output0"
+MAX_OPSET = 20  # ONNX Runtime's static quantization and torch's exporter both end here
+
+_WEIGHTS_INPUT = {"Conv": 1, "ConvTranspose": 1, "ConvInteger": 1, "Gemm": 1, "MatMul": 1, "MatMulInteger": 1}
+_WEIGHTS_INPUT |= {"QLinearConv": 3, "QLinearMatMul": 3}
+
+
+def export(model: Model, path: Path, opset: int) -> Path:
+    """Writes the FP32 graph of `model.deployed()`: static batch 1, input `images`, output `output0`, constants
+    folded, `model.metadata()` embedded.
+
+    Raises:
+        UserError: an opset beyond MAX_OPSET.
+        TargetFailed: torch cannot export the network.
+    """
+    if not 11 <= opset <= MAX_OPSET:
+        raise UserError("export.opset", opset, f"give 11 to {MAX_OPSET}: static quantization ends at {MAX_OPSET}")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory() as scratch:
+        raw, folded = Path(scratch, "raw.onnx"), Path(scratch, "folded.onnx")
+        _torch_export(model, raw, opset)
+        optimized(raw, folded, onnxruntime.GraphOptimizationLevel.ORT_ENABLE_BASIC)
+        graph = onnx.load(folded)
+    save(graph, path, model.metadata())
+    return path
+
+
+def _torch_export(model: Model, path: Path, opset: int) -> None:
+    names: dict[str, Any] = {"input_names": [INPUT], "output_names": [OUTPUT], "opset_version": opset}
+    try:
+        with warnings.catch_warnings(), torch.no_grad():
+            # Tracing warns of every Python number it freezes: shapes are static here on purpose.
+            warnings.simplefilter("ignore")
+            # The dynamo exporter wants onnxscript, and its node names do not carry the module path.
+            torch.onnx.export(model.deployed(), (model.example_input(),), str(path), dynamo=False, **names)
+    except Exception as error:  # torch raises anything from here
+        raise TargetFailed(f"torch cannot export this network to ONNX: {error}") from error
+
+
+def optimized(source: Path, path: Path, level: Any) -> None:
+    """Writes the graph as ONNX Runtime rewrites it. ORT_ENABLE_BASIC folds constants and stays standard ONNX."""
+    options = session_options(threads=1)
+    options.graph_optimization_level = level
+    options.optimized_model_filepath = str(path)
+    open_session(source, options)
+
+
+def session_options(threads: int) -> onnxruntime.SessionOptions:
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.inter_op_num_threads = 1
+    options.log_severity_level = 3  # errors: warnings here only say that the host's kernels shape a saved graph
+    return options
+
+
+def open_session(path: Path, options: onnxruntime.SessionOptions) -> onnxruntime.InferenceSession:
+    """Raises TargetFailed when ONNX Runtime refuses the file."""
+    try:
+        return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    except Exception as error:  # its exceptions share no public base class
+        raise TargetFailed(f"ONNX Runtime cannot open {path}: {error}") from error
+
+
+def read(path: Path) -> ModelProto:
+    """Raises TargetFailed for a missing or damaged file."""
+    try:
+        return onnx.load(path)
+    except Exception as error:  # protobuf's DecodeError is not importable under a stable name
+        raise TargetFailed(f"not a readable ONNX file: {path}: {error}") from error
+
+
+def save(graph: ModelProto, path: Path, metadata: Mapping[str, str]) -> None:
+    """Writes a graph with `metadata`, free of what no runtime reads: doc strings, shapes that can be inferred again,
+    operator sets that are declared and not used."""
+    graph.doc_string = graph.graph.doc_string = ""
+    for node in graph.graph.node:
+        node.doc_string = ""
+    del graph.graph.value_info[:]
+    used = {node.domain for node in graph.graph.node} | {""}
+    opsets = [opset for opset in graph.opset_import if opset.domain in used]
+    del graph.opset_import[:]
+    graph.opset_import.extend(opsets)
+    onnx.helper.set_model_props(graph, dict(metadata))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(graph.SerializeToString(deterministic=True))
+
+
+def shrink(graph: ModelProto) -> None:
+    """Short tensor names and one copy of equal constants: in an INT8 graph of a small network, names and repeated
+    zero points outweigh a fifth of the weights. Node names, inputs and outputs stay."""
+    first: dict[tuple[Any, ...], str] = {}
+    new: dict[str, str] = {value.name: value.name for value in (*graph.graph.input, *graph.graph.output)} | {"": ""}
+    constants = []
+    for constant in graph.graph.initializer:
+        values = onnx.numpy_helper.to_array(constant)
+        key = (constant.data_type, tuple(constant.dims), values.tobytes())
+        if key not in first:
+            first[key] = f"c{len(first)}"
+            constants.append(constant)
+        new[constant.name] = first[key]
+    for constant in constants:
+        constant.name = new[constant.name]
+    del graph.graph.initializer[:]
+    graph.graph.initializer.extend(constants)
+    for node in graph.graph.node:
+        for names in (node.input, node.output):
+            names[:] = [new.setdefault(name, f"t{len(new)}") for name in names]
+        if node.op_type in ("QuantizeLinear", "DequantizeLinear"):
+            node.name = ""
+
+
+def nodes(graph: ModelProto) -> list[Node]:
+    """The graph's nodes for `placement`; constants are no nodes, Q/DQ pairs on weights count as constant."""
+    constant = {initializer.name for initializer in graph.graph.initializer}
+    producer: dict[str, NodeProto] = {}
+    found = []
+    for node in graph.graph.node:
+        if all(name in constant for name in node.input):
+            constant.update(node.output)
+            continue
+        parents = tuple(producer[name].name for name in node.input if name in producer)
+        at = _WEIGHTS_INPUT.get(node.op_type)
+        weighted = at is not None and any(name in constant for name in (node.input[0], node.input[at]))
+        found.append(Node(node.name, parents, weighted, product=at is not None and not weighted))
+        producer.update(dict.fromkeys(node.output, node))
+    return found
+
+
+def count_macs(path: Path) -> dict[str, int]:
+    """{node name: MACs} of the convolutions and matrix products, attention included, at the static shapes.
+
+    Raises:
+        TargetFailed: unreadable file, or a shape that cannot be inferred.
+    """
+    graph = shape_inference.infer_shapes(read(path), data_prop=True)
+    shapes = {tensor.name: tuple(tensor.dims) for tensor in graph.graph.initializer}
+    for value in (*graph.graph.input, *graph.graph.output, *graph.graph.value_info):
+        dims = value.type.tensor_type.shape.dim
+        if value.type.tensor_type.HasField("shape") and all(dim.HasField("dim_value") for dim in dims):
+            shapes[value.name] = tuple(dim.dim_value for dim in dims)
+    counted = [node for node in graph.graph.node if node.op_type in _WEIGHTS_INPUT]
+    return {node.name: _node_macs(node, shapes) for node in counted}
+
+
+def _node_macs(node: NodeProto, shapes: Mapping[str, tuple[int, ...]]) -> int:
+    try:
+        first, output = shapes[node.input[0]], shapes[node.output[0]]
+        weights = shapes[node.input[_WEIGHTS_INPUT[node.op_type]]]
+    except KeyError as error:
+        raise TargetFailed(f"the shape of {error} at node {node.name} cannot be inferred") from error
+    if node.op_type == "ConvTranspose":  # weights (in, out / groups, kh, kw)
+        return prod(first) * prod(weights[1:])
+    if "Conv" in node.op_type:  # weights (out, in / groups, kh, kw)
+        return prod(output) * prod(weights[1:])
+    transposed = any(attribute.name == "transA" and attribute.i for attribute in node.attribute)
+    return prod(output) * first[-2 if transposed else -1]

@@ -1,0 +1,157 @@
+"""ONNX Runtime: static QDQ as its own quantizer writes it.
+
+U8 activations with S8 per-channel weights over all operators: symmetric S8S8 graphs and NNCF's run slower than FP32
+there, and so do graphs where only convolutions are quantized, since every activation function between them then
+converts twice.
+"""
+
+from __future__ import annotations
+
+import logging
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import onnxruntime
+
+from compress.config import ExportConfig, QuantizeConfig
+from compress.errors import TargetFailed
+from compress.product import Graph, Model, Precision
+from compress.targets import artifact, onnx_graph, placement
+from compress.targets.calibration import tensor_ranges
+from compress.targets.predictor import LayerMacs, Predictor
+
+NAME = "onnxruntime"
+SCHEME = "static QDQ: U8 asymmetric activations, S8 symmetric per-channel weights, all operators"
+INT8_OPERATORS = {"QLinearConv", "QLinearMatMul", "QGemm", "ConvInteger", "MatMulInteger", "MatMulIntegerToFloat"}
+INT8_OPERATORS |= {"DynamicQuantizeMatMul", "QAttention"}
+
+log = logging.getLogger(__name__)
+
+
+def require() -> None:
+    """ONNX Runtime is a core dependency: nothing to look for."""
+
+
+def convert(model: Model, folder: Path, config: ExportConfig) -> Graph:
+    """Writes `folder`/model.onnx in FP32.
+
+    Raises:
+        TargetFailed: the network cannot be exported.
+    """
+    return Graph(onnx_graph.export(model, folder / "model.onnx", config.opset), NAME, Precision.fp32)
+
+
+def quantize(
+    graph: Graph, model: Model, calibration: Sequence[np.ndarray], config: QuantizeConfig, folder: Path
+) -> Graph:
+    """Writes `folder`/model.onnx in INT8; see `SCHEME`."""
+    from onnxruntime.quantization import QuantType
+
+    options = {"activation_qType": QuantType.QUInt8, "weight_qType": QuantType.QInt8}
+    path = folder / "model.onnx"
+    kept = static_qdq(graph.path, path, model, calibration, options)
+    facts = {"images": len(calibration), "method": "minimum and maximum over all images"}
+    return Graph(path, NAME, Precision.int8, SCHEME, kept, facts)
+
+
+def static_qdq(
+    source: Path, path: Path, model: Model, calibration: Sequence[np.ndarray], options: Mapping[str, Any]
+) -> dict[str, str]:
+    """ONNX Runtime's static quantization of `source` into `path`, in the QDQ form and with `options` of its
+    QDQQuantizer. Returns {module name: why} of the layers left in float.
+
+    Raises:
+        TargetFailed: unreadable graph, no calibration images, or the quantizer fails.
+    """
+    from onnxruntime.quantization.calibrate import CalibrationMethod, TensorsData
+    from onnxruntime.quantization.qdq_quantizer import QDQQuantizer
+    from onnxruntime.quantization.quant_utils import load_model_with_shape_infer
+    from onnxruntime.quantization.registry import QDQRegistry, QLinearOpsRegistry
+
+    if not calibration:
+        raise TargetFailed("no calibration images")
+    graph = onnx_graph.read(source)
+    kept = placement.kept_nodes(onnx_graph.nodes(graph), model.kept_float())
+    ranges = TensorsData(CalibrationMethod.MinMax, tensor_ranges(graph, calibration))
+    settings = {
+        "per_channel": True,
+        "reduce_range": False,
+        "tensors_range": ranges,
+        "nodes_to_quantize": [],
+        "extra_options": {},
+        "nodes_to_exclude": sorted(kept),
+        "op_types_to_quantize": sorted({*QDQRegistry, *QLinearOpsRegistry}),
+        **options,
+    }
+    with _quiet():
+        try:
+            quantizer = QDQQuantizer(load_model_with_shape_infer(source), **settings)
+            quantizer.quantize_model()
+        except Exception as error:  # anything: it is a chain of Python passes over the graph
+            raise TargetFailed(f"ONNX Runtime cannot quantize {source}: {error}") from error
+    quantizer.model.topological_sort()  # shape inference reads nodes in order
+    quantized = quantizer.model.model
+    onnx_graph.shrink(quantized)
+    onnx_graph.save(quantized, path, model.metadata())
+    return placement.by_module(kept)
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """The quantizer warns through the root logger of advice already taken: shown at debug level only."""
+
+    def lower(record: logging.LogRecord) -> bool:
+        if "onnxruntime" in record.pathname and record.levelno <= logging.WARNING:
+            log.debug("%s", record.getMessage())
+            return False
+        return True
+
+    root = logging.getLogger()
+    root.addFilter(lower)
+    try:
+        yield
+    finally:
+        root.removeFilter(lower)
+
+
+def package(
+    graphs: Sequence[Graph], folder: Path, model: Model, facts: Mapping[str, Any]
+) -> tuple[Graph, ...]:
+    """Writes `folder`/{fp32,int8}/model.onnx, the manifest and the bench kit; returns the graphs in `folder`."""
+    packed = [artifact.copy(graph, folder / graph.precision.value) for graph in graphs]
+    artifact.finish(packed, folder, model, load, facts, {"onnx": onnx.__version__, "onnxruntime": onnxruntime.__version__})
+    return tuple(packed)
+
+
+def load(graph: Graph, threads: int) -> Predictor:
+    """Opens a graph in ONNX Runtime on the CPU.
+
+    Raises:
+        TargetFailed: missing or damaged file.
+    """
+    session = onnx_graph.open_session(graph.path, onnx_graph.session_options(threads))
+    name = session.get_inputs()[0].name
+
+    def run(image: np.ndarray) -> np.ndarray:
+        return session.run(None, {name: image})[0]
+
+    precision = "int8" if graph.precision is Precision.int8 else "f32"
+    return Predictor(run, f"onnxruntime {onnxruntime.__version__}", precision, "measured", lambda: layers(graph))
+
+
+def layers(graph: Graph) -> list[LayerMacs]:
+    """What runs in INT8, read from the graph as ONNX Runtime rewrites it."""
+    with tempfile.TemporaryDirectory() as scratch:
+        path = Path(scratch, "optimized.onnx")
+        # One level below the default: the last one only changes layouts, and renames nodes on the way.
+        onnx_graph.optimized(graph.path, path, onnxruntime.GraphOptimizationLevel.ORT_ENABLE_EXTENDED)
+        executed = {node.name for node in onnx_graph.read(path).graph.node if node.op_type in INT8_OPERATORS}
+    return [
+        LayerMacs(name, macs, name in executed, placement.module_path(name) in graph.kept_float)
+        for name, macs in onnx_graph.count_macs(graph.path).items()
+    ]

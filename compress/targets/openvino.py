@@ -1,0 +1,229 @@
+"""OpenVINO: NNCF's post-training quantization of the OpenVINO graph, run on the CPU.
+
+OpenVINO refuses ONNX Runtime's QDQ graphs, and on CPUs with AMX it runs FP32 graphs in BF16 unless told otherwise:
+every predictor therefore names the precision it was given.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import importlib.util
+import io
+import logging
+import sys
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from math import prod
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import yaml
+
+from compress.config import ExportConfig, QuantizeConfig
+from compress.errors import MissingExtra, TargetFailed
+from compress.product import Graph, Model, Precision
+from compress.targets import artifact, onnx_graph, placement
+from compress.targets.predictor import LayerMacs, Predictor
+
+NAME = "openvino"
+SCHEME = "NNCF post-training quantization, preset mixed: S8 per-channel weights, fast bias correction"
+PRODUCTS = ("Convolution", "GroupConvolution", "ConvolutionBackpropData", "GroupConvolutionBackpropData", "MatMul")
+
+
+def require() -> None:
+    """Raises MissingExtra where OpenVINO or NNCF is absent."""
+    for package in ("openvino", "nncf"):
+        if importlib.util.find_spec(package) is None:
+            raise MissingExtra("targets", package, NAME)
+
+
+def _openvino() -> Any:
+    """The package, imported without its telemetry: both it and NNCF fall back to a stub when the package that would
+    send events cannot be imported. (OpenVINO sends one on import; its opt-out is a file in the home directory.)"""
+    require()
+    sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]
+    return importlib.import_module("openvino")
+
+
+def convert(model: Model, folder: Path, config: ExportConfig) -> Graph:
+    """Writes `folder`/model.xml and model.bin in FP32, uncompressed.
+
+    Raises:
+        TargetFailed: the network cannot be exported, or OpenVINO cannot read it.
+    """
+    openvino = _openvino()
+    path = folder / "model.xml"
+    with tempfile.TemporaryDirectory() as scratch:
+        source = onnx_graph.export(model, Path(scratch, "model.onnx"), config.opset)
+        try:
+            converted = openvino.convert_model(source)
+        except Exception as error:  # OpenVINO raises RuntimeError and its own kinds
+            raise TargetFailed(f"OpenVINO cannot convert this network: {error}") from error
+        _save(openvino, converted, path)
+    return Graph(path, NAME, Precision.fp32)
+
+
+def _save(openvino: Any, graph: Any, path: Path) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    openvino.save_model(graph, path, compress_to_fp16=False)
+
+
+def quantize(
+    graph: Graph, model: Model, calibration: Sequence[np.ndarray], config: QuantizeConfig, folder: Path
+) -> Graph:
+    """Writes `folder`/model.xml and model.bin in INT8; see `SCHEME`.
+
+    Raises:
+        TargetFailed: unreadable graph, no calibration images, or NNCF fails.
+    """
+    if not calibration:
+        raise TargetFailed("no calibration images")
+    openvino = _openvino()
+    source = _read(openvino, graph.path)
+    kept = placement.kept_nodes(_nodes(source), model.kept_float())
+    with _quiet():
+        import nncf
+
+        try:
+            quantized = nncf.quantize(
+                source,
+                nncf.Dataset(calibration),
+                preset=nncf.QuantizationPreset.MIXED,
+                subset_size=len(calibration),
+                fast_bias_correction=True,
+                ignored_scope=nncf.IgnoredScope(names=sorted(kept), validate=False),
+            )
+        except Exception as error:  # anything: it is a chain of Python passes over the graph
+            raise TargetFailed(f"NNCF cannot quantize {graph.path}: {error}") from error
+    path = folder / "model.xml"
+    _save(openvino, quantized, path)
+    facts = {"images": len(calibration), "method": "NNCF: minimum and maximum, averaged over images"}
+    return Graph(path, NAME, Precision.int8, SCHEME, placement.by_module({_onnx_name(name): why for name, why in kept.items()}), facts)
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """NNCF's messages go where ours go, and its progress bars, which would draw over ours, nowhere."""
+    import nncf  # noqa: F401  (makes the logger that is changed here)
+
+    logger = logging.getLogger("nncf")
+    handlers, propagate, level = list(logger.handlers), logger.propagate, logger.level
+    logger.handlers.clear()
+    logger.propagate = True
+    logger.setLevel(logging.WARNING)
+    try:
+        with contextlib.redirect_stdout(io.StringIO()):
+            yield
+    finally:
+        logger.handlers[:], logger.propagate = handlers, propagate
+        logger.setLevel(level)
+
+
+def _read(openvino: Any, path: Path) -> Any:
+    try:
+        return openvino.Core().read_model(path)
+    except Exception as error:  # RuntimeError from C++
+        raise TargetFailed(f"OpenVINO cannot open {path}: {error}") from error
+
+
+def _nodes(graph: Any) -> list[placement.Node]:
+    """The graph's operations for `placement`, constants left out."""
+    found = []
+    constant: set[str] = set()
+    for operation in graph.get_ordered_ops():
+        sources = [value.get_source_output().get_node().friendly_name for value in operation.inputs()]
+        is_product = operation.get_type_name() in PRODUCTS
+        if operation.get_type_name() != "Parameter" and all(name in constant for name in sources):
+            constant.add(operation.friendly_name)
+            continue
+        weighted = is_product and any(name in constant for name in sources)
+        parents = tuple(name for name in sources if name not in constant)
+        found.append(placement.Node(operation.friendly_name, parents, weighted, is_product and not weighted))
+    return found
+
+
+def package(
+    graphs: Sequence[Graph], folder: Path, model: Model, facts: Mapping[str, Any]
+) -> tuple[Graph, ...]:
+    """Writes `folder`/{fp32,int8}_openvino_model/{model.xml, model.bin, metadata.yaml}, the manifest and the bench
+    kit; returns the graphs in `folder`."""
+    packed = []
+    for graph in graphs:
+        # Ultralytics recognises the runtime by this suffix.
+        packed.append(artifact.copy(graph, folder / f"{graph.precision.value}_openvino_model"))
+        text = yaml.safe_dump(model.metadata(), sort_keys=False, allow_unicode=True)
+        packed[-1].path.with_name("metadata.yaml").write_text(text, encoding="utf-8")
+    import nncf
+
+    versions = {"openvino": _openvino().__version__, "nncf": nncf.__version__}
+    artifact.finish(packed, folder, model, load, facts, versions)
+    return tuple(packed)
+
+
+def load(graph: Graph, threads: int, inference_precision: str | None = None) -> Predictor:
+    """Opens a graph in OpenVINO on the CPU.
+
+    Args:
+        inference_precision: "f32" or "bf16" for what is not INT8; None: what OpenVINO picks on this CPU, which the
+            predictor then names.
+
+    Raises:
+        TargetFailed: missing or damaged file.
+    """
+    openvino = _openvino()
+    settings: dict[str, Any] = {"INFERENCE_NUM_THREADS": threads, "PERFORMANCE_HINT": "LATENCY"}
+    if inference_precision is not None:
+        settings["INFERENCE_PRECISION_HINT"] = inference_precision
+    source = _read(openvino, graph.path)
+    try:
+        compiled = openvino.Core().compile_model(source, "CPU", settings)
+    except Exception as error:  # RuntimeError from C++
+        raise TargetFailed(f"OpenVINO cannot compile {graph.path}: {error}") from error
+    request = compiled.create_infer_request()
+
+    def run(image: np.ndarray) -> np.ndarray:
+        return request.infer([image])[0].copy()
+
+    floats = compiled.get_property("INFERENCE_PRECISION_HINT").to_string()
+    precision = "int8" if graph.precision is Precision.int8 else floats
+    runtime = f"openvino {openvino.__version__}"
+    return Predictor(run, runtime, precision, "measured", lambda: _layers(graph, source, compiled))
+
+
+def _layers(graph: Graph, source: Any, compiled: Any) -> list[LayerMacs]:
+    """What runs in INT8: `runtimePrecision` of the compiled graph's nodes, by the names of what they were made of."""
+    executed: set[str] = set()
+    for operation in compiled.get_runtime_model().get_ops():
+        facts = operation.get_rt_info()
+        if str(facts["runtimePrecision"].astype(str)) in ("i8", "u8"):
+            executed.update(facts["originalLayersNames"].astype(str).split(","))
+    return [
+        LayerMacs(name, macs, name in executed, placement.module_path(_onnx_name(name)) in graph.kept_float)
+        for name, macs in _count_macs(source).items()
+    ]
+
+
+def _count_macs(graph: Any) -> dict[str, int]:
+    """{operation: MACs}. Convolution weights are (out, in, k, k), grouped ones (groups, out, in, k, k)."""
+    found = {}
+    for operation in graph.get_ops():
+        kind = operation.get_type_name()
+        if kind not in PRODUCTS:
+            continue
+        first, second = (tuple(operation.input_value(i).get_shape()) for i in (0, 1))
+        output = prod(operation.output(0).get_shape())
+        grouped = 2 if kind.startswith("Group") else 1
+        if kind == "MatMul":
+            found[operation.friendly_name] = output * first[-2 if operation.get_attributes()["transpose_a"] else -1]
+        elif "Backprop" in kind:  # weights (in, out, k, k)
+            found[operation.friendly_name] = prod(first) * prod(second[grouped:])
+        else:
+            found[operation.friendly_name] = output * prod(second[grouped:])
+    return found
+
+
+def _onnx_name(name: str) -> str:
+    """A convolution with a bias becomes two operations, of which the first gets this suffix."""
+    return name.removesuffix("/WithoutBiases")

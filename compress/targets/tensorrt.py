@@ -1,0 +1,205 @@
+"""TensorRT: symmetric INT8 Q/DQ that its parser accepts, FP16, and engines built with TensorRT-RTX, no GPU needed.
+
+TensorRT rejects what ONNX Runtime and OpenVINO like best (asymmetric U8). Accuracy without a GPU is emulated: the same
+ONNX file evaluated in ONNX Runtime, with the Q/DQ pairs computed one by one rather than fused.
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import logging
+import warnings
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import onnxruntime
+
+from compress.config import ExportConfig, QuantizeConfig
+from compress.errors import MissingExtra, TargetFailed
+from compress.product import Graph, Model, Precision
+from compress.targets import artifact, onnx_graph, placement
+from compress.targets.onnxruntime import static_qdq
+from compress.targets.predictor import LayerMacs, Predictor
+
+NAME = "tensorrt"
+SCHEME = "static Q/DQ: S8 symmetric activations, S8 symmetric per-channel weights stored as INT8"
+QUANTIZED = ["Conv", "ConvTranspose", "Gemm", "MatMul"]
+
+log = logging.getLogger(__name__)
+
+
+def require() -> None:
+    """Raises MissingExtra where TensorRT-RTX is absent."""
+    if importlib.util.find_spec("tensorrt_rtx") is None:
+        raise MissingExtra("targets", "tensorrt-rtx-cu13", NAME)
+
+
+def convert(model: Model, folder: Path, config: ExportConfig) -> Graph:
+    """Writes `folder`/model.onnx in FP32: what the INT8 and FP16 graphs are made of.
+
+    Raises:
+        TargetFailed: the network cannot be exported.
+    """
+    return Graph(onnx_graph.export(model, folder / "model.onnx", config.opset), NAME, Precision.fp32)
+
+
+def quantize(
+    graph: Graph, model: Model, calibration: Sequence[np.ndarray], config: QuantizeConfig, folder: Path
+) -> Graph:
+    """Writes `folder`/model.onnx in INT8 (see `SCHEME`), parsed by TensorRT as a check.
+
+    Raises:
+        TargetFailed: unreadable graph, no calibration images, or TensorRT rejects the result.
+    """
+    from onnxruntime.quantization import QuantType
+
+    # Only products get Q/DQ pairs: TensorRT fuses activations into them by itself, and a pair it cannot fuse costs.
+    options = {
+        "activation_qType": QuantType.QInt8,
+        "weight_qType": QuantType.QInt8,
+        "op_types_to_quantize": QUANTIZED,
+        "extra_options": {"ActivationSymmetric": True, "WeightSymmetric": True, "QuantizeBias": False},
+    }
+    path = folder / "model.onnx"
+    kept = static_qdq(graph.path, path, model, calibration, options)
+    parse(path)
+    facts = {"images": len(calibration), "method": "largest magnitude over all images"}
+    return Graph(path, NAME, Precision.int8, SCHEME, kept, facts)
+
+
+def half(graph: Graph, model: Model, folder: Path) -> Graph:
+    """Writes `folder`/model.onnx with weights and arithmetic in FP16, inputs and outputs still float32."""
+    from onnxruntime.transformers.float16 import convert_float_to_float16
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # one line for each weight below FP16's smallest value
+        converted = convert_float_to_float16(onnx_graph.read(graph.path), keep_io_types=True)
+    path = folder / "model.onnx"
+    onnx_graph.save(converted, path, model.metadata())
+    parse(path)
+    return Graph(path, NAME, Precision.fp16, "weights and activations in FP16")
+
+
+def package(
+    graphs: Sequence[Graph], folder: Path, model: Model, facts: Mapping[str, Any]
+) -> tuple[Graph, ...]:
+    """Writes `folder`/{fp16,int8}/{model.onnx, model.engine, build.sh}, the manifest and the bench kit. The FP16 graph
+    is made here of the FP32 one, which is not shipped. Returns the graphs in `folder`.
+
+    Raises:
+        TargetFailed: TensorRT rejects a graph.
+    """
+    packed = []
+    for graph in graphs:
+        if graph.precision is Precision.fp32:
+            packed.append(half(graph, model, folder / Precision.fp16.value))
+        else:
+            packed.append(artifact.copy(graph, folder / graph.precision.value))
+    for graph in packed:
+        build(graph.path, graph.path.with_name("model.engine"))
+        _write_build_script(graph)
+    versions = {
+        "onnx": onnx.__version__,
+        "onnxruntime": onnxruntime.__version__,
+        "tensorrt_rtx": importlib.import_module("tensorrt_rtx").__version__,
+    }
+    artifact.finish(packed, folder, model, load, facts, versions)
+    return tuple(packed)
+
+
+def _write_build_script(graph: Graph) -> None:
+    script = graph.path.with_name("build.sh")
+    script.write_text(
+        "#!/bin/sh\n"
+        "# Builds the engine for this device with TensorRT's own tool (on a Jetson: part of JetPack). The types stand\n"
+        "# in the ONNX file; model.engine beside it is TensorRT-RTX's, for desktop and workstation GPUs.\n"
+        'cd "$(dirname "$0")" || exit 1\n'
+        'PATH="$PATH:/usr/src/tensorrt/bin"\n'
+        "trtexec --onnx=model.onnx --saveEngine=model.plan --stronglyTyped\n",
+        encoding="utf-8",
+    )
+    script.chmod(0o755)
+
+
+def parse(path: Path) -> tuple[Any, Any]:
+    """TensorRT-RTX's builder and the network it reads from an ONNX file.
+
+    Raises:
+        TargetFailed: it rejects the file; says at which node.
+    """
+    require()
+    trt: Any = importlib.import_module("tensorrt_rtx")
+    builder = trt.Builder(_logger(trt))
+    network = builder.create_network(1 << int(trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED))
+    parser = trt.OnnxParser(network, _logger(trt))
+    if not parser.parse_from_file(str(path)):
+        reasons = "; ".join(str(parser.get_error(i)) for i in range(parser.num_errors))
+        raise TargetFailed(f"TensorRT rejects {path}: {reasons}")
+    return builder, network
+
+
+def build(path: Path, engine: Path) -> None:
+    """Writes a TensorRT-RTX engine of an ONNX file; it is compiled to the end on the GPU that first loads it.
+
+    Raises:
+        TargetFailed: TensorRT rejects the file or cannot build it.
+    """
+    builder, network = parse(path)
+    built = builder.build_serialized_network(network, builder.create_builder_config())
+    if built is None:
+        raise TargetFailed(f"TensorRT cannot build an engine of {path}")
+    engine.write_bytes(bytes(built))
+
+
+def _logger(trt: Any) -> Any:
+    class Logger(trt.ILogger):  # type: ignore[misc, name-defined]
+        def __init__(self) -> None:
+            trt.ILogger.__init__(self)
+
+        def log(self, severity: Any, message: str) -> None:
+            # Errors come back to us through the parser, so nothing here is louder than a debug line.
+            log.debug("%s: %s", severity, message)
+
+    global _kept_logger
+    if _kept_logger is None:
+        _kept_logger = Logger()
+    return _kept_logger
+
+
+_kept_logger: Any = None  # TensorRT keeps a bare pointer to the first logger it is given
+
+
+def load(graph: Graph, threads: int) -> Predictor:
+    """Opens a graph's ONNX file in ONNX Runtime, which stands in for TensorRT: accuracy only, never latency.
+
+    Raises:
+        TargetFailed: missing or damaged file.
+    """
+    options = onnx_graph.session_options(threads)
+    # Fused INT8 kernels saturate on some CPUs and round otherwise than TensorRT: compute the Q/DQ pairs as written.
+    options.add_session_config_entry("session.disable_quant_qdq", "1")
+    session = onnx_graph.open_session(graph.path, options)
+
+    def run(image: np.ndarray) -> np.ndarray:
+        return session.run(None, {onnx_graph.INPUT: image})[0]
+
+    precision = {Precision.fp32: "f32", Precision.fp16: "f16", Precision.int8: "int8"}[graph.precision]
+    runtime = f"onnxruntime {onnxruntime.__version__} in place of tensorrt"
+    return Predictor(run, runtime, precision, "emulated", lambda: layers(graph), layers_obtained="graph")
+
+
+def layers(graph: Graph) -> list[LayerMacs]:
+    """What TensorRT must run in INT8: products whose two operands both come out of a DequantizeLinear."""
+    if graph.precision is not Precision.int8:
+        return []
+    model = onnx_graph.read(graph.path)
+    dequantized = {name for node in model.graph.node if node.op_type == "DequantizeLinear" for name in node.output}
+    int8 = {node.name for node in model.graph.node if all(name in dequantized for name in node.input[:2])}
+    return [
+        LayerMacs(name, macs, name in int8, placement.module_path(name) in graph.kept_float)
+        for name, macs in onnx_graph.count_macs(graph.path).items()
+    ]

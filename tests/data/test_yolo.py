@@ -1,0 +1,150 @@
+from __future__ import annotations
+
+import logging
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from compress.config import DataConfig
+from compress.data import DataSet, load
+from compress.errors import UserError
+from compress.product import Task
+
+
+def open_yolo(folder: Path, seed: int = 0, **options: object) -> DataSet:
+    config = DataConfig(name="yolo", path=str(folder / "data.yaml"), **{"calibration_images": 3, **options})  # type: ignore[arg-type]
+    return load(config, 64, 3, seed)
+
+
+def names(split: object) -> list[str]:
+    return [str(sample.source) for sample in split.samples]  # type: ignore[attr-defined]
+
+
+def test_an_ordinary_data_set(yolo_folder: Path) -> None:
+    data = open_yolo(yolo_folder)
+    assert (data.task, data.classes) == (Task.detect, ("cat", "dog"))
+    assert (len(data.train), len(data.calibration), len(data.validation)) == (9, 3, 4)
+    # 64x32 stands between 16 grey rows above and below; the box is the middle quarter of its width, half its height
+    np.testing.assert_allclose(data.validation.target(1), [[1, 24, 24, 40, 40]])
+    assert (data.validation.image(1)[:16] == 114).all() and data.validation.image(1)[16:48].std() > 50
+
+
+def test_calibration_is_held_out_of_training_by_seed(yolo_folder: Path) -> None:
+    data, again, other = open_yolo(yolo_folder), open_yolo(yolo_folder), open_yolo(yolo_folder, seed=1)
+    assert not set(names(data.calibration)) & set(names(data.train))
+    assert names(data.calibration) == names(again.calibration) != names(other.calibration)
+
+
+def test_too_many_calibration_images_leave_two_thirds_to_train(
+    yolo_folder: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level(logging.WARNING):
+        data = open_yolo(yolo_folder, calibration_images=300)
+    assert (len(data.train), len(data.calibration)) == (8, 4)
+    assert "300" in caplog.text
+
+
+def test_calibration_txt_is_used_in_its_order_and_not_trained_on(yolo_folder: Path) -> None:
+    (yolo_folder / "calibration.txt").write_text("images/train/5.png\nimages/train/2.png\n")
+    data = open_yolo(yolo_folder)
+    assert [Path(name).name for name in names(data.calibration)] == ["5.png", "2.png"]
+    assert len(data.train) == 10 and not set(names(data.calibration)) & set(names(data.train))
+
+
+def test_calibration_txt_may_not_list_validation_images(yolo_folder: Path) -> None:
+    (yolo_folder / "calibration.txt").write_text("images/val/0.png\n")
+    with pytest.raises(UserError, match="must not overlap"):
+        open_yolo(yolo_folder)
+
+
+def test_a_copy_of_a_training_image_in_validation_is_refused(yolo_folder: Path) -> None:
+    shutil.copy(yolo_folder / "images/train/3.png", yolo_folder / "images/val/renamed.png")
+    with pytest.raises(UserError, match=r"renamed\.png.*3\.png.*must not overlap"):
+        open_yolo(yolo_folder)
+
+
+def test_lists_names_by_number_and_test_split(yolo_folder: Path) -> None:
+    (yolo_folder / "some.txt").write_text("./images/train/0.png\n\nimages/train/1.png\nimages/train/2.png\n")
+    (yolo_folder / "data.yaml").write_text(
+        "train: [some.txt]\nval: images/val\ntest: images/train/../test\nnames: {0: cat, 1: dog}\nnc: 2\n"
+    )
+    shutil.copytree(yolo_folder / "images/val", yolo_folder / "images/test")
+    data = open_yolo(yolo_folder, calibration_images=1)
+    assert len(data.train) + len(data.calibration) == 3 and len(data.extra["test"]) == 4
+
+
+def test_validation_images_takes_the_first(yolo_folder: Path) -> None:
+    whole, part = open_yolo(yolo_folder), open_yolo(yolo_folder, validation_images=2)
+    assert names(part.validation) == names(whole.validation)[:2]
+    assert part.fingerprint == whole.fingerprint
+
+
+def test_the_fingerprint_follows_contents_not_place(
+    yolo_folder: Path, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    before = open_yolo(yolo_folder).fingerprint
+    moved = tmp_path_factory.mktemp("moved") / "there"
+    shutil.copytree(yolo_folder, moved)
+    assert open_yolo(moved).fingerprint == before
+    (moved / "labels/val/0.txt").write_text("1 0.5 0.5 0.25 0.5\n")
+    assert open_yolo(moved).fingerprint != before
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("train: images/train\nval: images/val\n", "names no `names`"),
+        ("train: images/train\nnames: [a, b]\n", "names no `val`"),
+        ("train: nowhere\nval: images/val\nnames: [a, b]\n", "train=nowhere: no such folder"),
+        (
+            "path: nowhere\ntrain: images/train\nval: images/val\nnames: [a, b]\n",
+            "path=nowhere: no such folder",
+        ),
+        ("train: images\nval: labels\nnames: [a, b]\n", "val=labels: no images"),
+        ("train: images/train\nval: images/val\nnames: {1: a, 2: b}\n", "from 0 without gaps"),
+        ("train: images/train\nval: images/val\nnames: [a, b]\nnc: 3\n", "2 entries"),
+        ("train: images/train\nval: images/val\nnames: [a]\n", "class 1 is out of range"),
+        ("train: [images/train\n", "this is no YAML"),
+        ("just words\n", "must hold keys"),
+    ],
+)
+def test_a_yaml_at_fault_is_named(yolo_folder: Path, text: str, message: str) -> None:
+    (yolo_folder / "data.yaml").write_text(text)
+    with pytest.raises(UserError) as caught:
+        open_yolo(yolo_folder)
+    assert message in str(caught.value) and str(yolo_folder) in str(caught.value)
+
+
+def test_a_missing_yaml_and_a_missing_path(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="no such file"):
+        open_yolo(tmp_path)
+    with pytest.raises(UserError, match=r"data\.path"):
+        load(DataConfig(name="yolo"), 64, 3, 0)
+
+
+def test_a_line_of_a_list_that_points_nowhere_is_named(yolo_folder: Path) -> None:
+    (yolo_folder / "calibration.txt").write_text("images/train/1.png\nimages/train/gone.png\n")
+    with pytest.raises(UserError, match=r"calibration\.txt:2=images/train/gone\.png"):
+        open_yolo(yolo_folder)
+
+
+def test_a_training_split_without_labels_is_refused(yolo_folder: Path) -> None:
+    shutil.rmtree(yolo_folder / "labels/train")
+    with pytest.raises(UserError, match=r"no image has a label.*labels/train/0\.txt"):
+        open_yolo(yolo_folder)
+
+
+def test_an_image_that_is_none_is_named(yolo_folder: Path) -> None:
+    (yolo_folder / "images/val/2.png").write_bytes(b"not an image")
+    with pytest.raises(UserError, match=r"val/2\.png.*cannot be read"):
+        open_yolo(yolo_folder)
+
+
+def test_an_image_cut_short_is_named_when_it_is_read(yolo_folder: Path) -> None:
+    file = yolo_folder / "images/val/2.png"
+    file.write_bytes(file.read_bytes()[:60])
+    data = open_yolo(yolo_folder)
+    with pytest.raises(UserError, match=r"val/2\.png.*does not decode"):
+        data.validation.image(2)

@@ -1,0 +1,72 @@
+from __future__ import annotations
+
+import subprocess
+import sys
+import time
+
+import pytest
+
+from compress.errors import UserError
+from compress.measure import latency
+
+HOLD = """
+import sys, time
+from pathlib import Path
+from compress.measure import latency
+latency.LOCK = Path(sys.argv[1])
+with latency.timing_lock():
+    print("held", flush=True)
+    time.sleep(1)
+"""
+
+
+@pytest.fixture(autouse=True)
+def own_lock(tmp_path, monkeypatch):
+    monkeypatch.setattr(latency, "LOCK", tmp_path / "lock")
+    return tmp_path / "lock"
+
+
+def test_time_call_counts_and_orders():
+    calls = []
+    result = latency.time_call(lambda: (calls.append(1), time.sleep(0.002)), seconds=0, warmup=3, min_runs=10)
+    assert result.runs == 10 and len(calls) == 13
+    assert 2 <= result.median <= result.p95
+
+
+def test_interleaved_compares_with_the_first():
+    results = latency.interleaved(
+        {"slow": lambda: time.sleep(0.006), "fast": lambda: time.sleep(0.002)}, rounds=10, block=2
+    )
+    assert results["slow"].ratio == 1 and results["slow"].ratio_ci95 == (1, 1)
+    fast = results["fast"]
+    assert fast.runs == 20 and fast.ratio < 0.9
+    assert fast.ratio_ci95[0] <= fast.ratio <= fast.ratio_ci95[1]
+
+
+def test_lock_excludes_a_second_process(own_lock):
+    with subprocess.Popen([sys.executable, "-c", HOLD, own_lock], stdout=subprocess.PIPE, text=True) as other:
+        assert other.stdout.readline() == "held\n"
+        start = time.monotonic()
+        with latency.timing_lock():
+            assert time.monotonic() - start > 0.5
+        assert other.wait() == 0
+
+
+def test_lock_nests_and_is_shared_by_users(own_lock):
+    with latency.timing_lock(), latency.timing_lock():
+        assert own_lock.stat().st_mode & 0o777 == 0o666
+    own_lock.chmod(0o444)
+    with latency.timing_lock():
+        pass
+
+
+def test_lock_that_cannot_be_opened_is_a_users_error(tmp_path, monkeypatch):
+    monkeypatch.setattr(latency, "LOCK", tmp_path / "missing" / "lock")
+    with pytest.raises(UserError, match="lock"), latency.timing_lock():
+        pass
+
+
+def test_host_names_the_machine():
+    facts = latency.host()
+    assert facts["cpu"] and facts["threads"] >= 1 and facts["cores"] >= 1
+    assert isinstance(facts["features"], list)

@@ -1,0 +1,127 @@
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from compress.config import PruneConfig
+from compress.errors import UserError
+from compress.pruning.importance import IMPORTANCES
+from compress.pruning.solver import prune_to_flops, prune_to_ratio
+from tests.models.toy import Net, randomise
+
+EXAMPLE = torch.rand(1, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+PROTECTED = {"head": "gives the classes"}
+
+
+def count(net: nn.Module) -> int:
+    with torch.no_grad(), FlopCounterMode(display=False) as counter:
+        net.eval()(EXAMPLE)
+    return counter.get_total_flops() // 2
+
+
+@pytest.fixture
+def net() -> nn.Module:
+    torch.manual_seed(0)
+    return randomise(Net(width=64))
+
+
+@pytest.mark.parametrize("allocation", ["global", "uniform"])
+@pytest.mark.parametrize("share", [0.8, 0.5, 0.3])
+def test_budget_is_met_and_nearly_used_up(net: nn.Module, allocation: str, share: float) -> None:
+    full = count(net)
+    config = PruneConfig(allocation=allocation)
+    pruned = prune_to_flops(net, EXAMPLE, PROTECTED, config, budget_macs=share * full, count=count)
+    assert pruned.macs == count(pruned.net) <= share * full
+    assert pruned.macs > 0.9 * share * full  # seven groups in steps of eight channels are coarse
+    assert pruned.reachable is not None and pruned.reachable[1] == full
+    assert pruned.net(EXAMPLE).shape == (1, 10)
+    assert pruned.channels and all(
+        after < before and after % 8 == 0 for before, after in pruned.channels.values()
+    )
+
+
+def test_nothing_happens_to_the_given_network_or_without_need(net: nn.Module) -> None:
+    before = {name: value.clone() for name, value in net.state_dict().items()}
+    pruned = prune_to_flops(net, EXAMPLE, PROTECTED, PruneConfig(), budget_macs=2 * count(net), count=count)
+    assert pruned.ratio == 0 and not pruned.channels
+    assert all(torch.equal(value, before[name]) for name, value in net.state_dict().items())
+    assert torch.equal(pruned.net.eval()(EXAMPLE), net.eval()(EXAMPLE))
+
+
+def test_unreachable_budget_names_the_range(net: nn.Module) -> None:
+    with pytest.raises(UserError, match="reaches .* G to .* G FLOPs") as caught:
+        prune_to_flops(
+            net, EXAMPLE, PROTECTED, PruneConfig(max_ratio=0.3), budget_macs=0.1 * count(net), count=count
+        )
+    assert caught.value.key == "budget.flops"
+
+
+def test_it_is_the_least_important_channels_that_go(net: nn.Module) -> None:
+    """Channels that are zero everywhere change nothing when they leave."""
+    idle = [3, 5, 9, 17, 33, 40, 41, 60]
+    for module, axis in ((net.side, 0), (net.side.bias, 0), (net.head, 1)):
+        weight = module.weight if isinstance(module, nn.Module) else module
+        chosen = [64 + index for index in idle] if axis else idle
+        weight.data.index_fill_(axis, torch.tensor(chosen), 0.0)
+    expected = net.eval()(EXAMPLE)
+    pruned = prune_to_ratio(net, EXAMPLE, PROTECTED, PruneConfig(), 0.03)
+    assert pruned.channels == {"side": [64, 56]}
+    assert torch.allclose(pruned.net.eval()(EXAMPLE), expected, atol=1e-5)
+
+
+def test_protected_modules_and_what_is_coupled_to_them_stay(net: nn.Module) -> None:
+    pruned = prune_to_ratio(
+        net, EXAMPLE, PROTECTED | {"stem": "asked for"}, PruneConfig(allocation="uniform"), 0.5
+    )
+    assert pruned.net.stem[0].out_channels == 64
+    assert pruned.net.one.body[0].out_channels == 64
+    assert pruned.channels["side"] == [64, 32]
+    assert pruned.protected["stem"] == "asked for"
+
+
+def test_uniform_ratio_takes_the_same_share_everywhere(net: nn.Module) -> None:
+    pruned = prune_to_ratio(net, EXAMPLE, PROTECTED, PruneConfig(allocation="uniform"), 0.25)
+    assert all(after == 0.75 * before for before, after in pruned.channels.values())
+    assert pruned.ratio == pytest.approx(0.25)
+
+
+@pytest.mark.parametrize("name", IMPORTANCES)
+def test_every_importance_works_and_repeats(net: nn.Module, name: str) -> None:
+    first, again = (
+        prune_to_ratio(net, EXAMPLE, PROTECTED, PruneConfig(importance=name), 0.4) for _ in range(2)
+    )
+    assert 0.35 < first.ratio < 0.45
+    assert torch.equal(first.net.eval()(EXAMPLE), again.net.eval()(EXAMPLE))
+
+
+@pytest.mark.parametrize(
+    ("given", "protected", "key"),
+    [
+        ({"importance": "magic"}, {}, "prune.importance"),
+        ({"allocation": "fair"}, {}, "prune.allocation"),
+        ({}, {"hed": "typo"}, "model.protected"),
+        ({}, {"": "all of it"}, "prune"),
+    ],
+)
+def test_mistakes_name_their_key(
+    net: nn.Module, given: dict[str, str], protected: dict[str, str], key: str
+) -> None:
+    with pytest.raises(UserError) as caught:
+        prune_to_ratio(net, EXAMPLE, protected, PruneConfig(**given), 0.3)  # type: ignore[arg-type]
+    assert caught.value.key == key
+
+
+def test_a_network_that_cannot_run_is_the_users_error(net: nn.Module) -> None:
+    with pytest.raises(UserError, match="traced"):
+        prune_to_ratio(net, EXAMPLE[:, :1], PROTECTED, PruneConfig(), 0.3)
+
+
+def test_grouped_convolutions_are_left_alone() -> None:
+    packs = nn.Sequential(
+        nn.Conv2d(3, 16, 1), nn.Conv2d(16, 32, 1, groups=4), nn.Conv2d(32, 32, 1), nn.Conv2d(32, 2, 1)
+    )
+    pruned = prune_to_ratio(packs, EXAMPLE, {"3": "last"}, PruneConfig(), 0.5)
+    assert pruned.channels == {"2": [32, 16]}
+    assert pruned.net(EXAMPLE).shape == (1, 2, 32, 32)

@@ -1,0 +1,418 @@
+from __future__ import annotations
+
+import json
+import re
+import xml.dom.minidom
+from html.parser import HTMLParser
+from io import StringIO
+from pathlib import Path
+from typing import Any
+
+import pytest
+from ledgers import bench, config, row, rows, score, timing, verdict, write_run
+from rich.console import Console
+
+from compress.errors import UserError
+from compress.report import print_table, render, render_sweep
+from compress.report.__main__ import main
+from compress.report.bench import add
+from compress.report.chain import before, change_from_before, change_from_start, final_rows
+from compress.report.compare import compare
+from compress.report.run import read_ledger
+from compress.report.svg import ticks
+from compress.report.sweep import read_sweep
+from compress.report.table import table
+from compress.report.words import accuracy, against, energy, latency, timed_as
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Path:
+    return write_run(tmp_path / "drone_nano" / "20261121_171500")
+
+
+def pick(
+    ledger: list[dict[str, Any]], stage: str, target: str | None, precision: str = "fp32"
+) -> dict[str, Any]:
+    return next(r for r in ledger if (r["stage"], r["target"], r["precision"]) == (stage, target, precision))
+
+
+# ---- the chain
+
+
+def test_int8_follows_fp32_of_the_same_runtime() -> None:
+    ledger = rows()
+    int8 = pick(ledger, "quantize", "onnxruntime", "int8")
+    assert before(ledger, int8) is pick(ledger, "finetune", "onnxruntime")
+    change = change_from_before(ledger, int8)
+    assert change.latency == pytest.approx(2.96 / 3.87)
+    assert change.precisions == ("f32", "int8")
+    assert change.accuracy == pytest.approx(0.4742 - 0.4790)
+    assert change.flops == 1
+
+
+def test_export_follows_its_own_precision() -> None:
+    ledger = rows()
+    assert before(ledger, pick(ledger, "export", "openvino")) is pick(ledger, "finetune", "openvino")
+    assert before(ledger, pick(ledger, "export", "openvino", "int8")) is pick(
+        ledger, "quantize", "openvino", "int8"
+    )
+    assert before(ledger, pick(ledger, "export", "tensorrt", "fp16")) is pick(ledger, "finetune", "tensorrt")
+
+
+def test_start_is_torch_for_accuracy_and_the_same_runtime_for_latency() -> None:
+    ledger = rows()
+    change = change_from_start(ledger, pick(ledger, "export", "openvino", "int8"))
+    assert change.accuracy == pytest.approx(0.4755 - 0.4873)
+    assert change.latency == pytest.approx(3.45 / 4.18)
+    assert change.flops == pytest.approx(0.4984, abs=1e-4)
+
+
+@pytest.mark.parametrize(
+    "other", [{"device": "jetson"}, {"threads": 4}, {"batch": 8}, {"obtained": "predicted"}]
+)
+def test_latencies_that_do_not_compare_have_no_ratio(other: dict[str, Any]) -> None:
+    ledger = [
+        row("load"),
+        row("load", "openvino", latency=(4.0, "bf16")),
+        row("quantize", "openvino", "int8"),
+    ]
+    ledger[2]["latency_ms"] = timing("openvino", 2.0, "int8")
+    assert change_from_start(ledger, ledger[2]).latency == 0.5
+    ledger[2]["latency_ms"] |= other
+    assert change_from_start(ledger, ledger[2]).latency is None
+    assert change_from_before(ledger, ledger[2]).latency is None
+
+
+def test_accuracies_on_other_images_have_no_difference() -> None:
+    ledger = [row("load", accuracy=0.5), row("prune", accuracy=0.4)]
+    assert change_from_start(ledger, ledger[1]).accuracy == pytest.approx(-0.1)
+    ledger[1]["accuracy"] = score(0.4, images=3000)
+    assert change_from_start(ledger, ledger[1]).accuracy is None
+
+
+def test_final_rows_are_of_the_last_stage_of_each_target() -> None:
+    found = [(r["stage"], r["target"], r["precision"]) for r in final_rows(rows())]
+    assert ("finetune", None, "fp32") in found and ("export", "tensorrt", "fp16") in found
+    assert len(found) == 7
+
+
+# ---- words
+
+
+def test_what_was_not_measured_says_so() -> None:
+    assert accuracy(row("load") | {"accuracy": score(0.41, "emulated")}) == "0.4100 ± 0.0124 (emulated)"
+    assert (
+        latency(row("load") | {"latency_ms": timing("x", 3.0, "int8", obtained="predicted")})
+        == "3.00 (predicted)"
+    )
+    assert latency(row("load") | {"latency_ms": {"median": None, "obtained": "not_run"}}) == "not run"
+    assert latency(row("load")) == "–"
+    assert accuracy(row("load") | {"accuracy": {"value": 0.5}}) == "0.5000 (origin not stated)"
+    assert energy(row("load") | {"energy_mj": {"value": 2.5, "obtained": "predicted"}}) == "2.50 (predicted)"
+
+
+def test_a_latency_names_runtime_precision_threads_and_device() -> None:
+    assert timed_as(pick(rows(), "load", "openvino")) == "openvino bf16 2 thr b1 host"
+    silent = row("load", "openvino") | {"latency_ms": {"median": 1.0}}
+    assert timed_as(silent) == "runtime? fp32 file threads n/a batch? device?"
+
+
+def test_rounding_never_turns_a_miss_into_a_tie() -> None:
+    assert against(438_200_001, 438_200_000) == ("438.200001 M", "438.2 M")
+    assert against(0.0100004, 0.01) == ("0.0100004", "0.01")
+    assert against(0.0131, 0.02) == ("0.0131", "0.02")
+    assert against(None, 4) == ("–", "4")
+
+
+# ---- reading
+
+
+def test_a_cut_last_line_is_left_out_with_a_note(run: Path) -> None:
+    ledger = run / "ledger.jsonl"
+    ledger.write_text(ledger.read_text() + '{"schema_version": 1, "stage": "exp')
+    found, notes = read_ledger(ledger)
+    assert len(found) == len(rows()) and "cut short" in notes[0]
+    assert "cut short" in render(run).read_text()
+
+
+@pytest.mark.parametrize(
+    "damage", ['{"stage": "lo', "[1]", '{"target": null}', '{"stage": "load", "schema_version": 9}']
+)
+def test_a_corrupt_line_in_the_middle_is_named(run: Path, damage: str) -> None:
+    lines = (run / "ledger.jsonl").read_text().splitlines()
+    (run / "ledger.jsonl").write_text("\n".join([*lines[:2], damage, *lines[2:]]) + "\n")
+    with pytest.raises(UserError, match="line 3"):
+        render(run)
+
+
+# ---- table
+
+
+def test_table_has_every_row_and_no_escape_codes() -> None:
+    text = table(rows())
+    assert "\x1b" not in text
+    assert (
+        sum(
+            line.startswith(("load", "prune", "finetune", "quantize", "export")) for line in text.splitlines()
+        )
+        == 18
+    )
+    assert (
+        "lat ×0.76 (f32→int8)" in text
+        and "97.2\N{NO-BREAK SPACE}% (by graph)" in text
+        and "0.4733 ± 0.0124 (emulated)" in text
+    )
+
+
+def test_a_narrow_terminal_is_told_what_is_left_out(run: Path) -> None:
+    console = Console(file=StringIO(), force_terminal=True, width=120)
+    print_table(run, console)
+    assert isinstance(console.file, StringIO)
+    text = re.sub(r"\x1b\[[0-9;]*m", "", console.file.getvalue())
+    assert "Left out here, in report.html: p95, GMACs" in text
+    assert "MISSED  quantize.max_accuracy_drop [onnxruntime/int8]: 0.00484, limit 0.0048 points" in text
+    assert "verdict: Budget not met" in text
+
+
+# ---- page
+
+
+class Balance(HTMLParser):
+    """Checks that what opens closes, and collects what a browser would fetch."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.fetched: list[str] = []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.fetched += [value or "" for name, value in attrs if name in ("src", "href", "xlink:href")]
+        self.open += [] if tag == "meta" else [tag]
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        pass
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+
+def test_report_is_one_well_formed_file(run: Path) -> None:
+    path = render(run)
+    text = path.read_text()
+    page = Balance()
+    page.feed(text)
+    assert path == run / "report.html" and page.open == [] and page.fetched == []
+    assert "<script" not in text and "url(" not in text and "@import" not in text
+    charts = re.findall(r"<svg.*?</svg>", text, re.DOTALL)
+    assert len(charts) == 6
+    for chart in charts:
+        xml.dom.minidom.parseString(chart)
+    assert [p.name for p in run.iterdir() if p.name.startswith(".")] == []
+
+
+def test_report_is_a_pure_function_of_the_folder(run: Path) -> None:
+    assert render(run).read_bytes() == render(run).read_bytes()
+
+
+def test_report_escapes_all_text(tmp_path: Path) -> None:
+    evil = "<img src=x onerror=alert(1)>"
+    ledger = [row("load", accuracy=0.5), row(evil, evil, evil, accuracy=0.4, latency=(1.0, evil, evil))]
+    ledger[1]["accuracy"]["metric"] = evil
+    ledger[1]["accuracy"]["obtained"] = evil
+    run = write_run(tmp_path / "run", ledger)
+    (run / "verdict.json").write_text(json.dumps(verdict() | {"failures": {evil: evil}}))
+    (run / "config.yaml").write_text(f'recipe_name: "{evil}"\nmodel: {{name: "{evil}"}}\n')
+    text = render(run).read_text()
+    assert "<img" not in text and "&lt;img" in text
+
+
+def test_report_says_what_the_run_says(run: Path) -> None:
+    text = render(run).read_text()
+    assert "Budget not met" in text and "3 met, 1 missed, 1 could not be measured" in text
+    assert "INT8 is not the fastest on openvino here" in text
+    assert "0.876 → 0.437" in text and "Not drawn: prune 0.0312" in text
+    assert "recipe_name: drone_nano" in text and "torch 2.14.1" in text
+
+
+@pytest.mark.parametrize(
+    "ledger", [[], [row("load")], [row("load") | {"flops": None, "macs": None, "params": None}]]
+)
+def test_an_unfinished_run_still_has_a_report(tmp_path: Path, ledger: list[dict[str, Any]]) -> None:
+    run = write_run(tmp_path / "run", ledger)
+    (run / "verdict.json").unlink()
+    (run / "config.yaml").unlink()
+    assert "Not judged" in render(run).read_text()
+
+
+def test_nothing_to_judge_is_not_a_pass(run: Path) -> None:
+    (run / "verdict.json").write_text(json.dumps({"met": True, "checks": [], "remarks": []}))
+    text = render(run).read_text()
+    assert "Nothing to judge" in text and "Budget met" not in text
+
+
+def test_a_failed_target_is_in_the_banner(run: Path) -> None:
+    (run / "verdict.json").write_text(json.dumps(verdict() | {"failures": {"tensorrt": "no such operator"}}))
+    assert "tensorrt failed: no such operator" in render(run).read_text()
+
+
+def test_ticks_are_round_and_inside() -> None:
+    assert ticks(0, 10) == [0, 2, 4, 6, 8, 10]
+    assert ticks(0.46, 0.5) == pytest.approx([0.46, 0.47, 0.48, 0.49, 0.5])
+    assert ticks(3.0, 3.0) == [3.0]
+
+
+# ---- compare
+
+
+def test_compare_sets_final_rows_against_the_first_run(run: Path, tmp_path: Path) -> None:
+    ledger = rows()
+    pick(ledger, "export", "onnxruntime", "int8")["latency_ms"]["median"] = 1.49
+    other = write_run(tmp_path / "drone_nano" / "other", ledger)
+    lines = compare([run, other]).splitlines()
+    line = next(x for x in lines if re.match(r"onnxruntime +int8 ", x) and "drone_nano/other" in x)
+    assert line.endswith("acc 0.0000  lat ×0.50") and "export" in line
+    assert not any(x.startswith("onnxruntime") and "finetune" in x for x in lines)
+    assert "drone_nano/other: budget not met" in lines
+
+
+# ---- add
+
+
+def write_bench(run: Path, **changes: Any) -> Path:
+    path = run.parent / "bench.json"
+    path.write_text(json.dumps({k: v for k, v in bench(**changes).items() if v != "drop"}))
+    return path
+
+
+def test_add_appends_a_measured_row(run: Path) -> None:
+    old = (run / "ledger.jsonl").read_text()
+    made = add(run, write_bench(run))
+    found, notes = read_ledger(run / "ledger.jsonl")
+    assert notes == [] and found[-1] == made and (run / "ledger.jsonl").read_text().startswith(old)
+    assert made["stage"] == "export" and made["target"] == "tensorrt" and made["flops"] == 436_800_000
+    assert (
+        made["latency_ms"]["obtained"] == "measured"
+        and made["latency_ms"]["device"] == "Jetson Orin Nano 8GB"
+    )
+    assert made["accuracy"] is None, "the bench kit measures no accuracy"
+    assert set(made) >= set(rows()[0])
+
+
+def test_int8_on_a_device_compares_with_fp16_on_that_device(run: Path) -> None:
+    slow = {"median": 2.0, "p95": 2.2, "runs": 500}
+    add(run, write_bench(run, precision="fp16", files={"fp16/model.onnx": "a" * 64}, latency_ms=slow))
+    made = add(run, write_bench(run))
+    found, _ = read_ledger(run / "ledger.jsonl")
+    assert change_from_before(found, found[-1]).latency == pytest.approx(0.81)
+    assert change_from_start(found, found[-1]).latency is None, "the loaded model never ran there"
+    assert made["precision"] == "int8"
+
+
+def test_add_mends_a_cut_last_line(run: Path) -> None:
+    with open(run / "ledger.jsonl", "a") as file:
+        file.write('{"stage": "exp')
+    add(run, write_bench(run))
+    found, notes = read_ledger(run / "ledger.jsonl")
+    assert len(found) == len(rows()) + 1 and notes == []
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"device": "drop"}, "device=absent"),
+        ({"device": "host"}, "name the device"),
+        ({"device": " "}, "name it"),
+        ({"batch": True}, "batch"),
+        ({"batch": 0}, "positive"),
+        ({"threads": "two"}, "a whole number or null"),
+        ({"schema_version": 2}, "reads 1"),
+        ({"target": "ncnn"}, "no such artifact"),
+        ({"latency_ms": {"median": -1, "p95": 1, "runs": 3}}, "latency_ms.median"),
+        ({"latency_ms": {"median": 2, "p95": 1, "runs": 3}}, "below the median"),
+        ({"latency_ms": {"median": float("nan"), "p95": 1, "runs": 3}}, "latency_ms.median"),
+        ({"files": {}}, "checksums"),
+        ({"files": {"int8/model.onnx": "b" * 64}}, "another checksum"),
+        ({"files": {"int8/other.onnx": "a" * 64}}, "is not in"),
+        ({"files": {"fp16/model.onnx": "a" * 64}}, "is the fp16 file"),
+        ({"outputs_match": False}, "another computation"),
+    ],
+)
+def test_add_refuses(
+    run: Path, changes: dict[str, Any], message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path, old = write_bench(run, **changes), (run / "ledger.jsonl").read_text()
+    assert main(["add", str(run), str(path)]) == 2
+    assert message in capsys.readouterr().err
+    assert (run / "ledger.jsonl").read_text() == old
+
+
+def test_add_refuses_the_same_measurement_twice(run: Path) -> None:
+    add(run, write_bench(run))
+    with pytest.raises(UserError, match="already"):
+        add(run, write_bench(run))
+
+
+# ---- sweep
+
+
+@pytest.fixture
+def sweep(tmp_path: Path) -> Path:
+    folder = tmp_path / "sweeps" / "drone_nano" / "20261121_180000"
+    for i, (ratio, macs, value) in enumerate(
+        [(0.1, 350_000_000, 0.48), (0.3, 220_000_000, 0.46), (0.5, 1, 0.1)]
+    ):
+        ledger = [row("load", macs=400_000_000, accuracy=0.49), row("finetune", macs=macs, accuracy=value)]
+        point = write_run(folder / str(i), ledger)
+        (point / "config.yaml").write_text(config(ratio))
+        (point / "verdict.json").write_text(json.dumps(verdict() | {"met": i == 0}))
+    (folder / "2" / "verdict.json").unlink()
+    (folder / "3").mkdir()
+    (folder / "3" / "config.yaml").write_text(config(0.7))
+    (folder / "4").mkdir()
+    (folder / "4" / "failed.json").write_text('{"error": "budget.flops=0%: give more than 0"}')
+    (folder / ".submitit").mkdir()
+    return folder
+
+
+def test_sweep_lists_every_point(sweep: Path) -> None:
+    assert [p.state for p in read_sweep(sweep)] == [
+        "met",
+        "missed",
+        "failed: it stopped after finetune",
+        "failed: it stopped before the model was weighed",
+        "failed: budget.flops=0%: give more than 0",
+    ]
+    text = render_sweep(sweep).read_text()
+    assert "5 points: 1 met, 1 missed, 3 failed" in text and "prune.ratio" in text
+    assert text.count("<circle") == 3, "the two finished points and the start"
+
+
+def test_sweep_survives_a_damaged_point(sweep: Path) -> None:
+    (sweep / "1" / "ledger.jsonl").write_text("rubbish\n")
+    states = [p.state for p in read_sweep(sweep)]
+    assert states[0] == "met" and states[1].startswith("failed") and "line 1" in states[1]
+
+
+def test_command_shows_a_sweep(sweep: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([str(sweep)]) == 0
+    out = capsys.readouterr().out
+    assert "prune.ratio" in out and "0.440" in out and out.rstrip().endswith("report.html")
+
+
+# ---- command
+
+
+def test_command_renders_and_prints(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([str(run)]) == 0
+    out = capsys.readouterr().out
+    assert "budget.flops: 436.8 M, limit 438.2 M FLOPs" in out and (run / "report.html").is_file()
+
+
+@pytest.mark.parametrize(
+    "arguments", [["nowhere"], ["compare", "nowhere", "b"], ["add", "nowhere", "b.json"], ["compare", "x"]]
+)
+def test_an_unknown_run_is_the_users_mistake(
+    arguments: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(arguments) == 2
+    assert capsys.readouterr().err.startswith("error: ")

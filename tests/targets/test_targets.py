@@ -1,0 +1,144 @@
+"""A small CNN walks through every target: convert, quantize, package, load."""
+
+from __future__ import annotations
+
+import copy
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from compress import targets
+from compress.config import ExportConfig, QuantizeConfig
+from compress.errors import TargetFailed, UserError
+from compress.product import Graph, Precision, Task, example_image
+from compress.targets import onnx_graph, placement
+
+SIDE = 32
+
+
+class Small:
+    """The least that `product.Model` asks of a network."""
+
+    task, imgsz, channels, classes = Task.classify, SIDE, 3, ("a", "b", "c")
+
+    def __init__(self) -> None:
+        torch.manual_seed(0)
+        body = [nn.Conv2d(3, 16, 3, 2, 1), nn.SiLU(), nn.Conv2d(16, 32, 3, 2, 1), nn.SiLU()]
+        self.net = nn.Sequential(*body, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(32, 3))
+
+    def deployed(self) -> nn.Module:
+        return copy.deepcopy(self.net).eval()
+
+    def example_input(self, batch: int = 1) -> torch.Tensor:
+        return example_image(batch, 3, SIDE)
+
+    def metadata(self) -> dict[str, str]:
+        return {"names": "{0: 'a', 1: 'b', 2: 'c'}"}
+
+    def kept_float(self) -> dict[str, str]:
+        return {"6": "the last layer"}
+
+    def answer(self, images: np.ndarray) -> np.ndarray:
+        with torch.no_grad():
+            return self.deployed()(torch.from_numpy(images)).numpy()
+
+
+@pytest.fixture(scope="module")
+def model() -> Small:
+    return Small()
+
+
+@pytest.fixture(scope="module")
+def images() -> list[np.ndarray]:
+    generator = np.random.default_rng(0)
+    return [generator.random((1, 3, SIDE, SIDE), dtype=np.float32) for _ in range(8)]
+
+
+@pytest.mark.parametrize("name", ["onnxruntime", "openvino", "tensorrt"])
+def test_a_model_becomes_an_artifact(name: str, model: Small, images: list[np.ndarray], tmp_path: Path) -> None:
+    packages = {"openvino": ("openvino", "nncf"), "tensorrt": ("tensorrt_rtx",)}
+    for package in packages.get(name, ()):
+        pytest.importorskip(package)
+    target = targets.get(name)
+    fp32 = target.convert(model, tmp_path / "fp32", ExportConfig())  # type: ignore[arg-type]
+    int8 = target.quantize(fp32, model, images, QuantizeConfig(), tmp_path / "int8")  # type: ignore[arg-type]
+    assert int8.calibration["images"] == 8
+    assert int8.kept_float["6"] == "the last layer"
+
+    packed = target.package([fp32, int8], tmp_path / "artifact", model, {"recipe": "r"})  # type: ignore[arg-type]
+    batch = np.concatenate(images)
+    wanted = model.answer(batch)
+    for graph in packed:
+        predictor = targets.load(graph, 1)
+        found = predictor(batch)
+        assert found.shape == wanted.shape and found.dtype == np.float32
+        limit = 0.1 if graph.precision is Precision.int8 else 0.02
+        assert np.abs(found - wanted).max() < limit * np.abs(wanted).max()
+        share = predictor.int8_mac_share()
+        assert share.outside_kept == (1.0 if graph.precision is Precision.int8 else 0.0)
+        assert share.overall <= share.outside_kept
+
+    manifest = json.loads((tmp_path / "artifact/manifest.json").read_text())
+    assert ["6", "the last layer"] in manifest["kept_float"]
+    for file in manifest["files"]:
+        assert (tmp_path / "artifact" / file).is_file()
+    if name != "tensorrt":  # its kit needs a GPU
+        kit = [sys.executable, "bench.py", "int8", "--device", "test", "--threads", "1", "--seconds", "0.05"]
+        subprocess.run(kit, cwd=tmp_path / "artifact", check=True, capture_output=True)
+        bench = json.loads((tmp_path / "artifact/bench.json").read_text())
+        assert bench["outputs_match"] and bench["files"] and bench["latency_ms"]["median"] > 0
+
+
+def test_macs_of_an_onnx_graph(model: Small, tmp_path: Path) -> None:
+    path = onnx_graph.export(model, tmp_path / "model.onnx", 17)  # type: ignore[arg-type]
+    assert sum(onnx_graph.count_macs(path).values()) == 16 * 16 * 16 * 27 + 8 * 8 * 32 * 16 * 9 + 32 * 3
+
+
+def test_metadata_is_embedded(model: Small, tmp_path: Path) -> None:
+    path = onnx_graph.export(model, tmp_path / "model.onnx", 17)  # type: ignore[arg-type]
+    assert {entry.key: entry.value for entry in onnx_graph.read(path).metadata_props} == model.metadata()
+
+
+@pytest.mark.parametrize("name", ["onnxruntime", "openvino"])
+def test_a_damaged_file_is_named(name: str, tmp_path: Path) -> None:
+    if name == "openvino":
+        pytest.importorskip("openvino")
+    path = tmp_path / ("model.xml" if name == "openvino" else "model.onnx")
+    path.write_bytes(b"not a graph")
+    with pytest.raises(TargetFailed, match=path.name):
+        targets.load(Graph(path, name, Precision.fp32), 1)
+
+
+def test_an_unknown_target_lists_the_known_ones() -> None:
+    with pytest.raises(UserError, match="onnxruntime, openvino, tensorrt"):
+        targets.get("ncnn")
+
+
+def test_an_opset_too_new_is_the_users_mistake(model: Small, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="export.opset"):
+        onnx_graph.export(model, tmp_path / "model.onnx", 22)  # type: ignore[arg-type]
+
+
+def test_module_paths_are_read_from_node_names() -> None:
+    assert placement.module_path("/model.23/cv3.0/cv3.0.1/conv/Conv") == "model.23.cv3.0.1.conv"
+    assert placement.module_path("/model.10/m/m.0/attn/MatMul") == "model.10.m.0.attn"
+
+
+def test_what_follows_the_last_quantized_layer_stays_float() -> None:
+    chain = [
+        placement.Node("/a/Conv", (), True),
+        placement.Node("/a/Relu", ("/a/Conv",), False),
+        placement.Node("/b/Conv", ("/a/Relu",), True),
+        placement.Node("/Sigmoid", ("/b/Conv",), False),
+    ]
+    assert placement.kept_nodes(chain, {"b": "because"}) == {
+        "/b/Conv": "because",
+        "/a/Relu": placement.TAIL,
+        "/Sigmoid": placement.TAIL,
+    }
