@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import logging
 import os
+import shutil
 import sys
 from pathlib import Path
 
@@ -17,42 +17,55 @@ from omegaconf.errors import OmegaConfBaseException
 from compress import config as configuration
 from compress.errors import UserError
 
-log = logging.getLogger("compress")
+MET, OUR_ERROR, USER_MISTAKE, NOT_MET, INTERRUPTED = 0, 1, 2, 3, 130
 
 
-def _job(composed: DictConfig) -> float | None:
-    """One run, or one point of a sweep. A sweep's job returns its accuracy and never exits the process."""
-    from compress import pipeline, sweep  # after Hydra has checked the command: importing torch takes seconds
+class Door:
+    """Hydra throws away what a job returns, and prints around what it raises: the outcome is kept here."""
 
-    folder = Path(HydraConfig.get().runtime.output_dir)
-    if HydraConfig.get().mode == RunMode.MULTIRUN:
-        return sweep.point(composed, folder)
-    result = pipeline.run(configuration.to_config(composed), folder)
-    pipeline.link_latest(folder)
-    global _status
-    _status = result.verdict.exit_status
-    return None
+    def __init__(self) -> None:
+        self.status = MET
+        self.mistake: UserError | None = None
 
+    def job(self, composed: DictConfig) -> tuple[float, float] | None:
+        """One run, or one point of a sweep. A point returns its objectives and never ends the process."""
+        from compress import pipeline, sweep  # once Hydra has checked the command: torch takes seconds to import
 
-_status = 0
+        folder = Path(HydraConfig.get().runtime.output_dir)
+        if HydraConfig.get().mode == RunMode.MULTIRUN:
+            return sweep.point(composed, folder)
+        try:
+            result = pipeline.run(configuration.to_config(composed), folder)
+        except UserError as error:
+            self.mistake = error
+            if not (folder / "ledger.jsonl").exists():  # found before work began: leave nothing behind
+                shutil.rmtree(folder, ignore_errors=True)
+            return None
+        self.status = result.verdict.exit_status
+        return None
 
 
 def main() -> int:
     os.environ["HYDRA_FULL_ERROR"] = "1"  # or Hydra prints its own message and exits 1 for a user's typo
     configuration.register()
-    door = hydra.main(version_base="1.3", config_path=str(configuration.CONF), config_name="config")(_job)
+    door = Door()
     try:
-        door()
+        hydra.main(version_base="1.3", config_path=str(configuration.CONF), config_name="config")(door.job)()
+        if door.mistake is not None:
+            raise door.mistake
     except UserError as error:
-        print(f"compress: error: {error}", file=sys.stderr)
-        return 2
+        return _refuse(str(error))
     except (HydraException, OmegaConfBaseException) as error:
-        print(f"compress: error: {configuration.explain(error)}", file=sys.stderr)
-        return 2
+        return _refuse(configuration.explain(error))
     except KeyboardInterrupt:
         print("compress: interrupted; the same command goes on where it stopped", file=sys.stderr)
-        return 130
-    return _status
+        return INTERRUPTED
+    return door.status
+
+
+def _refuse(message: str) -> int:
+    print(f"compress: error: {message}", file=sys.stderr)
+    return USER_MISTAKE
 
 
 if __name__ == "__main__":

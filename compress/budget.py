@@ -12,6 +12,7 @@ from compress.errors import UserError
 from compress.ledger import Row
 
 _UNITS = {"": 1.0, "K": 1e3, "M": 1e6, "G": 1e9, "T": 1e12}
+TIMING_NOISE = 0.03  # medians closer than this share are a tie
 _FLOPS = re.compile(r"([0-9.]+(?:e[+-]?[0-9]+)?)\s*([KMGT]?)(?:FLOPs?)?|([0-9.]+)\s*%", re.IGNORECASE)
 
 
@@ -98,12 +99,14 @@ class Verdict:
 def judge(
     budget: BudgetConfig, quantize_drop: float, rows: Sequence[Row], failures: Mapping[str, str], device: str
 ) -> Verdict:
-    """Holds the budget against the ledger of a finished run.
+    """Holds the budget against the ledger of a finished run. The baseline is the model as loaded, or as trained by
+    the recipe's own `train` stage.
 
     FLOPs and accuracy are judged on the last torch row and on every exported artifact, INT8 also against the FP32
     graph in the same runtime; latency and size on the artifact recommended for each target.
     """
-    first, last = rows[0], [row for row in rows if row.target is None][-1]
+    first = baseline(rows)
+    last = [row for row in rows if row.target is None][-1]
     finals = _finals(rows)
     checks: list[Check] = []
     if budget.flops is not None:
@@ -135,13 +138,23 @@ def judge(
     return Verdict(tuple(checks), tuple(_remarks(rows, finals, recommended)), failures)
 
 
+def baseline(rows: Sequence[Row], target: str | None = None) -> Row:
+    """The row that everything is compared with, for torch or for a target's FP32 graph. Raises IndexError if none."""
+    return [row for row in rows if row.target == target and row.stage in ("load", "train")][-1]
+
+
 def recommend(rows: Sequence[Row], target: str | None) -> Row:
-    """The artifact to deploy on a target: the fastest measured one, else the one of fewest bit operations."""
+    """The artifact to deploy on a target: of those timed the fastest, a tie within noise going to the one of fewest
+    bit operations, which is also the smallest file; that one too where nothing could be timed."""
     own = [row for row in rows if row.target == target]
-    timed = [row for row in own if row.latency_ms and row.latency_ms.get("median") is not None]
-    if timed:
-        return min(timed, key=lambda row: row.latency_ms["median"])  # type: ignore[index]
-    return min(own, key=lambda row: row.bit_operations or 0)
+    timed = [row for row in own if _median(row) is not None]
+    fastest = min((_median(row) or 0.0 for row in timed), default=0.0)
+    ties = [row for row in timed if (_median(row) or 0.0) <= (1 + TIMING_NOISE) * fastest]
+    return min(ties or own, key=lambda row: row.bit_operations)
+
+
+def _median(row: Row) -> float | None:
+    return row.latency_ms.get("median") if row.latency_ms else None
 
 
 def _finals(rows: Sequence[Row]) -> list[Row]:
@@ -175,36 +188,35 @@ def _latency(row: Row, device: str) -> float | None:
 
 
 def _remarks(rows: Sequence[Row], finals: Sequence[Row], recommended: Mapping[str | None, Row]) -> list[Remark]:
-    remarks = []
+    remarks: list[Remark] = []
     for target, best in recommended.items():
         int8 = next((row for row in finals if row.target == target and row.precision == "int8"), None)
-        if int8 is None or not best.latency_ms or not int8.latency_ms:
-            continue
-        ours, theirs = int8.latency_ms.get("median"), best.latency_ms.get("median")
-        if best is not int8 and ours and theirs:
-            precision = best.latency_ms.get("inference_precision", best.precision)
-            remarks.append(
-                Remark(
-                    "int8_does_not_pay",
-                    f"INT8 is not the fastest on {target} here: {ours:.2f} ms against {theirs:.2f} ms for the "
-                    f"{best.precision} file, which this runtime executes in {precision} on this machine. "
-                    f"Recommended here: {target}/{best.precision}. On a CPU without fast {precision} INT8 may pay.",
-                    {"int8_ms": ours, f"{best.precision}_ms": theirs, "ratio": ours / theirs},
-                )
-            )
-    start = {row.target: row for row in rows if row.stage == "load" and row.target is not None}
-    for target, best in recommended.items():
-        before = start.get(target)
-        if before is None or not before.latency_ms or not best.latency_ms:
-            continue
-        a, b = before.latency_ms.get("median"), best.latency_ms.get("median")
-        if a and b and b > 0.95 * a and best.flops < 0.95 * before.flops:
-            remarks.append(
-                Remark(
-                    "flops_are_not_time",
-                    f"{1 - best.flops / before.flops:.0%} fewer FLOPs did not make {target} faster here: "
-                    f"{a:.2f} ms before, {b:.2f} ms after.",
-                    {"before_ms": a, "after_ms": b, "flops_ratio": best.flops / before.flops},
-                )
-            )
+        if int8 is not None:
+            remarks += _int8_does_not_pay(int8, best)
+        if any(row.target == target and row.stage in ("load", "train") for row in rows):
+            remarks += _flops_are_not_time(baseline(rows, target), best)
     return remarks
+
+
+def _int8_does_not_pay(int8: Row, best: Row) -> list[Remark]:
+    ours, theirs = _median(int8), _median(best)
+    if best is int8 or ours is None or theirs is None or best.latency_ms is None:
+        return []
+    precision = best.latency_ms.get("inference_precision", best.precision)
+    text = (
+        f"INT8 is not the fastest on {best.target} here: {ours:.2f} ms against {theirs:.2f} ms for the "
+        f"{best.precision} file, which this runtime computes in {precision} on this machine. "
+        f"Recommended here: {best.target}/{best.precision}. Elsewhere INT8 may pay: time both with the bench kit."
+    )
+    return [Remark("int8_does_not_pay", text, {"int8_ms": ours, "recommended_ms": theirs, "ratio": ours / theirs})]
+
+
+def _flops_are_not_time(before: Row, best: Row) -> list[Remark]:
+    old, new = _median(before), _median(best)
+    if old is None or new is None or new <= 0.95 * old or best.flops >= 0.95 * before.flops:
+        return []
+    text = (
+        f"{1 - best.flops / before.flops:.0%} fewer FLOPs did not make {best.target} faster here: "
+        f"{old:.2f} ms before, {new:.2f} ms after."
+    )
+    return [Remark("flops_are_not_time", text, {"before_ms": old, "after_ms": new})]

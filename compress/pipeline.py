@@ -8,7 +8,7 @@ import logging
 import os
 import shutil
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,7 +22,7 @@ from compress.config import Config, Stage, dump
 from compress.errors import UserError
 from compress.ledger import Ledger, Row
 from compress.measure.weigh import weigh_graph, weigh_model
-from compress.product import Artifacts, Graphs, Model, Precision
+from compress.product import Artifacts, Graph, Graphs, Model, Precision
 from compress.stages import export, finetune, prune, quantize
 from compress.stages.context import Context
 from compress.targets import get as get_target
@@ -39,6 +39,7 @@ STAGES: dict[Stage, Callable[[Any, Context], Product]] = {
     Stage.export: export.run,
 }
 _ORDER = list(STAGES)
+CHECKPOINT = "pruned"  # in the run folder: the last torch model, for `compress.load` and model=checkpoint
 
 
 @dataclass(frozen=True)
@@ -67,22 +68,23 @@ def run(config: Config, folder: Path) -> Result:
     try:
         context = Context(config, dataset, folder, scratch, cache)
         ledger = Ledger(folder / "ledger.jsonl", folder.name)
-        last = _walk(model, context, ledger)
+        _walk(model, context, ledger)
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
-    if isinstance(last, Model) and len(config.stages) > 0:
-        checkpoint.save(last, folder / "pruned")
     verdict = judge(
         config.budget, config.quantize.max_accuracy_drop, ledger.rows, context.failures, config.device.name
     )
     part = folder / "verdict.json.part"
     part.write_text(json.dumps(verdict.as_dict(), indent=1))
     os.replace(part, folder / "verdict.json")
-    report.render(folder)
+    page = report.render(folder)
+    report.print_table(folder)
+    log.info("report: %s", page)
+    _link_latest(folder)
     return Result(folder, tuple(ledger.rows), verdict)
 
 
-def link_latest(folder: Path) -> None:
+def _link_latest(folder: Path) -> None:
     """Points `outputs/latest` at the newest run."""
     link = folder.resolve().parents[1] / "latest"
     part = link.with_name("latest.part")
@@ -91,54 +93,49 @@ def link_latest(folder: Path) -> None:
     os.replace(part, link)
 
 
-def _walk(model: Model, context: Context, ledger: Ledger) -> Product:
-    """The one way through the house; returns the last product."""
-    compressing = any(stage in (Stage.quantize, Stage.export) for stage in context.config.stages)
+def _walk(model: Model, context: Context, ledger: Ledger) -> None:
+    """The one way through the house: a weighing at every door."""
+    stages = context.config.stages
     product: Product = model
-    _weigh("load", product, context, ledger, in_runtimes=compressing or not context.config.stages)
-    for stage in context.config.stages:
-        log.info("stage %s", stage.value)
-        before = product
-        product = STAGES[stage](before, context)
-        # The last torch model before the graphs is what INT8 is compared with, runtime by runtime.
-        last_torch = isinstance(product, Model) and compressing and _next_is_graph(stage, context.config)
-        _weigh(stage.value, product, context, ledger, in_runtimes=last_torch)
+    _weigh("load", product, context, ledger, in_runtimes=_compared_in_runtimes(None, stages))
+    for index, stage in enumerate(stages):
+        log.info("stage %d of %d: %s", index + 1, len(stages), stage.value)
         context.cached = False
-        if isinstance(before, Model) and not isinstance(product, Model):
-            checkpoint.save(before, context.folder / "pruned")
-    return product
+        product = STAGES[stage](product, context)
+        if not isinstance(product, Graphs | Artifacts):
+            checkpoint.save(product, context.folder / CHECKPOINT)
+        _weigh(stage.value, product, context, ledger, in_runtimes=_compared_in_runtimes(stage, stages))
 
 
-def _weigh(stage: str, product: Product, context: Context, ledger: Ledger, in_runtimes: bool) -> None:
+def _compared_in_runtimes(stage: Stage | None, stages: Sequence[Stage]) -> bool:
+    """Whether the torch model that left `stage` is weighed in every runtime too.
+
+    Two are: the baseline, which is what users deploy today, and the model that the graphs are made of, so that INT8
+    compares with FP32 in the same runtime.
+    """
+    baseline = Stage.train if Stage.train in stages else None
+    graphs = [index for index, each in enumerate(stages) if each in (Stage.quantize, Stage.export)]
+    tuned = stages[graphs[0] - 1] if graphs and graphs[0] > 0 else None
+    return stage in (baseline, tuned)
+
+
+def _weigh(stage: str, product: Product, context: Context, ledger: Ledger, *, in_runtimes: bool) -> None:
     """Weighs what left a stage: one row for a torch model, one a graph for graphs and artifacts."""
     facts = {"threads": context.config.threads, "cached": context.cached}
-    if isinstance(product, Model):
-        ledger.append(weigh_model(stage, product, context.data, **facts))
-        graphs = context.for_each_target(lambda target: context.fp32_graph(product, target)) if in_runtimes else []
-        model = product
-    else:
-        # What quantize was given was weighed after the stage before it: only what is new gets a row.
-        graphs = [g for g in product.graphs if isinstance(product, Artifacts) or g.precision != Precision.fp32]
-        model = product.model
-    for graph in graphs:
-        _weigh_target(stage, graph, model, context, ledger, facts)
 
-
-def _weigh_target(stage: str, graph: Any, model: Model, context: Context, ledger: Ledger, facts: dict) -> None:
-    from compress.errors import TargetFailed
-
-    if graph.target in context.failures:
-        return
-    try:
+    def weigh(graph: Graph) -> None:
         ledger.append(weigh_graph(stage, graph, model, context.data, **facts))
-    except TargetFailed as error:
-        log.error("target %s failed: %s", graph.target, error)
-        context.failures[graph.target] = str(error)
 
-
-def _next_is_graph(stage: Stage, config: Config) -> bool:
-    following = config.stages[config.stages.index(stage) + 1 :]
-    return bool(following) and following[0] in (Stage.quantize, Stage.export)
+    if isinstance(product, Graphs | Artifacts):
+        model = product.model
+        # The FP32 graphs that quantize started from were weighed when they left the stage before.
+        new = [g for g in product.graphs if isinstance(product, Artifacts) or g.precision is not Precision.fp32]
+        context.for_each_target(lambda target: [weigh(graph) for graph in new if graph.target == target])
+        return
+    model = product
+    ledger.append(weigh_model(stage, model, context.data, **facts))
+    if in_runtimes:
+        context.for_each_target(lambda target: weigh(context.fp32_graph(model, target)))
 
 
 def _check_chain(config: Config) -> None:

@@ -42,6 +42,9 @@ class Classifier:
         """Mean cross-entropy, in float32."""
         return F.cross_entropy(float32(net(batch["img"])), batch["cls"])
 
+    def progress(self, net: nn.Module, share: float) -> None:
+        """Cross-entropy stays the same all along."""
+
     def deployed(self) -> nn.Module:
         """Eval-mode copy giving logits (b, classes). Exporters and runtimes fold its BatchNorms themselves."""
         return copy.deepcopy(self.net).float().eval().requires_grad_(False)

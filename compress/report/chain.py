@@ -14,6 +14,7 @@ from typing import Any
 from compress.report.run import Row
 
 STAGES = ("load", "train", "prune", "finetune", "quantize", "export")
+BASELINES = ("load", "train")  # the model as loaded, or as trained by the recipe's own stage
 PRECISIONS = ("fp32", "fp16", "int8")
 
 
@@ -48,7 +49,8 @@ def torch_rows(rows: Sequence[Row]) -> list[Row]:
 def start_of(rows: Sequence[Row]) -> Row | None:
     """The torch FP32 baseline: what accuracy drops and FLOP budgets are counted from."""
     torch = torch_rows(rows)
-    return next((row for row in torch if row["stage"] == "load"), torch[0] if torch else None)
+    found = [row for row in torch if row["stage"] in BASELINES]
+    return found[-1] if found else (torch[0] if torch else None)
 
 
 def final_rows(rows: Sequence[Row]) -> list[Row]:
@@ -63,12 +65,12 @@ def final_rows(rows: Sequence[Row]) -> list[Row]:
 
 
 def change_from_start(rows: Sequence[Row], row: Row) -> Change:
-    """FLOPs and accuracy against the torch baseline; latency against the loaded model in the same runtime."""
+    """FLOPs and accuracy against the torch baseline; latency against the baseline in the same runtime."""
     start = start_of(rows)
-    if start is None or start is row:
+    if start is None or start is row or (row["stage"] == "load" and start["stage"] != "load"):
         return Change()
-    loaded = next((r for r in rows if r["stage"] == "load" and r is not row and _same_timing(r, row)), None)
-    return _change(start, start, loaded, row)
+    timed = [r for r in rows if r["stage"] == start["stage"] and r is not row and _same_timing(r, row)]
+    return _change(start, start, timed[0] if timed else None, row)
 
 
 def change_from_before(rows: Sequence[Row], row: Row) -> Change:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from compress.report import page, plots, words
-from compress.report.chain import change_from_start, number, part, start_of, torch_rows
+from compress.report.chain import BASELINES, change_from_start, number, part, start_of, torch_rows
 from compress.report.ledger_table import ledger_table
 from compress.report.page import text
 from compress.report.run import Row, Run, read_run, write_atomically
@@ -99,7 +99,7 @@ def _torch_tiles(rows: Sequence[Row], start: Row, last: Row) -> list[tuple[str, 
 
 def _speed_tiles(rows: Sequence[Row]) -> list[tuple[str, str, str]]:
     """The fastest final row of each runtime and device that has a loaded row to compare with."""
-    timed = [(change_from_start(rows, row).latency, row) for row in rows if row["stage"] != "load"]
+    timed = [(change_from_start(rows, row).latency, row) for row in rows if row["stage"] not in BASELINES]
     best: dict[tuple[str, str], tuple[float, Row]] = {}
     for ratio, row in timed:
         key = (words.target_name(row), str(part(row, "latency_ms").get("device")))
@@ -109,7 +109,7 @@ def _speed_tiles(rows: Sequence[Row]) -> list[tuple[str, str, str]]:
         (
             f"{target} on {device}, ms",
             f"{words.latency(row)}",
-            f"×{ratio:.2f} of the loaded model, {row.get('precision')} file",
+            f"×{ratio:.2f} of the baseline, {row.get('precision')} file",
         )
         for (target, device), (ratio, row) in best.items()
     ]
@@ -164,7 +164,7 @@ def _legend(rows: Sequence[Row]) -> str:
 
 
 def _before_after(rows: Sequence[Row]) -> str:
-    note = "×: against the loaded model in the same runtime. Last: the precision the runtime computed in."
+    note = "×: against the baseline in the same runtime. Last: the precision the runtime computed in."
     charts = [
         (f"Median latency, {device} (ms)", plots.latency_bars(rows, device), note)
         for device in plots.devices(rows)

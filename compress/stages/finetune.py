@@ -33,6 +33,8 @@ def _tune(model: Model, context: Context, config: FinetuneConfig, stage: str, fo
         batches, context.data.train, model.task, batch=config.batch, seed=seed, augment=config.augment
     )
     state = folder / "training.safetensors"
+    # What is already trained goes on where its training ended, not with the loss weights of a beginner.
+    start = 0.0 if stage == "train" else 1.0
     tuned = fit(
         model.net,
         model.loss,
@@ -41,6 +43,7 @@ def _tune(model: Model, context: Context, config: FinetuneConfig, stage: str, fo
         seed=seed,
         checkpoint=state,
         progress=stage,
+        on_step=lambda share: model.progress(model.net, start + (1 - start) * share),
     )
     state.unlink(missing_ok=True)
     return model.with_net(tuned)
