@@ -34,9 +34,7 @@ def save(model: Model, folder: Path, *, facts: dict[str, Any] | None = None) -> 
     the one before, or an error; never a mixture.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    tensors = {
-        name: value.detach().cpu().contiguous().clone() for name, value in model.net.state_dict().items()
-    }
+    tensors = {name: value.detach().cpu().contiguous().clone() for name, value in model.net.state_dict().items()}
     data = serialise(tensors)
     text = json.dumps(
         {
@@ -77,18 +75,12 @@ def read(folder: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
     except (OSError, ValueError) as error:
         raise UserError("checkpoint", folder, f"not a readable checkpoint folder ({error})") from error
     wanted = {"schema_version": int, "constructor": dict, "tensors": dict}
-    if not isinstance(facts, dict) or any(
-        not isinstance(facts.get(key), kind) for key, kind in wanted.items()
-    ):
+    if not isinstance(facts, dict) or any(not isinstance(facts.get(key), kind) for key, kind in wanted.items()):
         raise UserError("checkpoint", folder / FACTS, "does not describe a checkpoint")
     if facts["schema_version"] != SCHEMA_VERSION:
-        raise UserError(
-            "checkpoint", folder, f"schema {facts['schema_version']}, this version reads {SCHEMA_VERSION}"
-        )
+        raise UserError("checkpoint", folder, f"schema {facts['schema_version']}, this version reads {SCHEMA_VERSION}")
     if hashlib.sha256(data).hexdigest() != facts["tensors"].get("sha256"):
-        raise UserError(
-            "checkpoint", folder / TENSORS, f"does not match the hash in {FACTS}: damaged or exchanged"
-        )
+        raise UserError("checkpoint", folder / TENSORS, f"does not match the hash in {FACTS}: damaged or exchanged")
     try:
         return facts, parse(data)
     except SafetensorError as error:
@@ -113,13 +105,9 @@ def resize(net: nn.Module, tensors: dict[str, Tensor], source: Path) -> None:
                 if value is None or given is None or given.shape == value.shape:
                     continue
                 if given.ndim != value.ndim:
-                    raise UserError(
-                        "checkpoint", source, f"tensor {prefix}.{name} has {given.ndim} dimensions"
-                    )
+                    raise UserError("checkpoint", source, f"tensor {prefix}.{name} has {given.ndim} dimensions")
                 fresh = value.new_empty(given.shape)
-                store[name] = (
-                    nn.Parameter(fresh, value.requires_grad) if isinstance(value, nn.Parameter) else fresh
-                )
+                store[name] = nn.Parameter(fresh, value.requires_grad) if isinstance(value, nn.Parameter) else fresh
                 changed = True
         if changed:
             _describe(module)

@@ -58,6 +58,7 @@ class ModelConfig:
     family: Family = Family.ultralytics
     name: str | None = None  # ultralytics: architecture YAML; timm: model name
     weights: str | None = None  # a shipped baseline's name, or a .safetensors / .pt file
+    init: str | None = None  # weights to start training from; tensors whose shapes differ stay random
     path: str | None = None  # ultralytics: best.pt; checkpoint: a folder; onnx: a file
     target: str | None = None  # module: import path of a class or function, pkg.module.Net
     args: dict[str, Any] = field(default_factory=dict)  # module, timm: keyword arguments of the constructor

@@ -21,9 +21,7 @@ class MissingExtra(UserError):
     """An optional package is absent; names the extra that installs it."""
 
     def __init__(self, key: str, package: str, extra: str) -> None:
-        super().__init__(
-            key, package, f"the package `{package}` is not installed: pip install 'compress[{extra}]'"
-        )
+        super().__init__(key, package, f"the package `{package}` is not installed: pip install 'compress[{extra}]'")
 
 
 class TargetFailed(Exception):

@@ -10,6 +10,7 @@ import shutil
 import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -71,9 +72,7 @@ def run(config: Config, folder: Path) -> Result:
         _walk(model, context, ledger)
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
-    verdict = judge(
-        config.budget, config.quantize.max_accuracy_drop, ledger.rows, context.failures, config.device.name
-    )
+    verdict = judge(config.budget, config.quantize.max_accuracy_drop, ledger.rows, context.failures, config.device.name)
     part = folder / "verdict.json.part"
     part.write_text(json.dumps(verdict.as_dict(), indent=1))
     os.replace(part, folder / "verdict.json")
@@ -82,6 +81,11 @@ def run(config: Config, folder: Path) -> Result:
     log.info("report: %s", page)
     _link_latest(folder)
     return Result(folder, tuple(ledger.rows), verdict)
+
+
+def new_folder(config: Config) -> Path:
+    """Where a run of this config goes when nobody says otherwise; the command line's pattern is in conf/."""
+    return Path("outputs") / config.recipe_name / datetime.now().strftime("%Y-%m-%d_%H-%M-%S")
 
 
 def _link_latest(folder: Path) -> None:

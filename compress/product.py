@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from enum import Enum
+from enum import StrEnum
 from pathlib import Path
 from typing import Any, Protocol, Self
 
@@ -17,12 +17,12 @@ import torch
 from torch import Tensor, nn
 
 
-class Task(str, Enum):
+class Task(StrEnum):
     detect = "detect"
     classify = "classify"
 
 
-class Precision(str, Enum):
+class Precision(StrEnum):
     fp32 = "fp32"
     fp16 = "fp16"
     int8 = "int8"

@@ -279,7 +279,7 @@ class _Run:
         try:
             with safe_open(path, "pt") as file:
                 meta = file.metadata() or {}
-                tensors = {key: file.get_tensor(key) for key in file.keys()}
+                tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118  (no mapping)
         except SafetensorError as error:
             raise ValueError(f"checkpoint {path} cannot be read ({error}): delete it to start afresh") from error
         if meta.get("identity") != self.identity:

@@ -70,9 +70,7 @@ def _unpickle(checkpoint: bytes) -> dict[str, Any]:
     # Ultralytics reads these when it is imported: no telemetry, no look-ups.
     os.environ.setdefault("YOLO_OFFLINE", "true")
     try:
-        allowed = [
-            getattr(importlib.import_module(module), name) for module in ALLOWED for name in ALLOWED[module]
-        ]
+        allowed = [getattr(importlib.import_module(module), name) for module in ALLOWED for name in ALLOWED[module]]
     except ModuleNotFoundError as error:
         raise MissingExtra("weights", "ultralytics", "ultralytics") from error
     with torch.serialization.safe_globals(allowed):

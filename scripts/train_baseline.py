@@ -40,7 +40,9 @@ def main() -> None:
     parser.add_argument("--images", type=int, default=64_000, help="length in image presentations")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--compile", action="store_true", help="torch.compile: minutes to start, then 1.4 times as fast")
+    parser.add_argument(
+        "--compile", action="store_true", help="torch.compile: minutes to start, then 1.4 times as fast"
+    )
     parser.add_argument("--work", type=Path, default=Path("outputs/baselines/drone_nano"), help="state on the way")
     parser.add_argument("--out", type=Path, default=BASELINES / "drone_nano")
     given = parser.parse_args()
@@ -121,7 +123,12 @@ class Curve:
         """Measures the averaged network after an epoch (from 0)."""
         rows = [row for row in self.rows() if int(row["epoch"]) < epoch + 1]  # a cut-off epoch is measured again
         found = measure(self.model.with_net(net), self.split, self.classes)
-        new = {"epoch": epoch + 1, "loss": f"{loss:.4f}", "map50_95": f"{found.value:.4f}", "map50": f"{found.map50:.4f}"}
+        new = {
+            "epoch": epoch + 1,
+            "loss": f"{loss:.4f}",
+            "map50_95": f"{found.value:.4f}",
+            "map50": f"{found.map50:.4f}",
+        }
         new |= {f"ap_{name}": f"{value:.4f}" for name, value in found.per_class.items()}
         with open(self.path, "w", newline="") as file:
             writer = csv.DictWriter(file, fieldnames=list(new))

@@ -17,13 +17,9 @@ from tests.models.toy import randomise
 
 @pytest.fixture
 def pruned() -> Model:
-    model = build(
-        ModelConfig(family=Family.module, target="tests.models.toy.Net", imgsz=32, args={"width": 32})
-    )
+    model = build(ModelConfig(family=Family.module, target="tests.models.toy.Net", imgsz=32, args={"width": 32}))
     net, protected = model.prunable()
-    return model.with_net(
-        prune_to_ratio(randomise(net), model.example_input(), protected, PruneConfig(), 0.4).net
-    )
+    return model.with_net(prune_to_ratio(randomise(net), model.example_input(), protected, PruneConfig(), 0.4).net)
 
 
 @pytest.fixture

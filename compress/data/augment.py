@@ -82,9 +82,7 @@ def _zoom(
     """Scales and moves. A resize and a slice cost a third of what an affine warp does."""
     side, channels = image.shape[0], image.shape[2]
     size = round(side * np.exp(rng.uniform(*np.log(policy.scale))))
-    left, top = (
-        np.rint((side - size) / 2 + rng.uniform(-1, 1, 2) * policy.translate * side).astype(int).tolist()
-    )
+    left, top = np.rint((side - size) / 2 + rng.uniform(-1, 1, 2) * policy.translate * side).astype(int).tolist()
     resized = cv2.resize(image, (size, size), interpolation=cv2.INTER_LINEAR).reshape(size, size, channels)
     x1, y1, x2, y2 = max(left, 0), max(top, 0), min(left + size, side), min(top + size, side)
     canvas = resized

@@ -108,9 +108,7 @@ def _detection(
         "img": _to_tensor(pixels),
         "cls": table[:, :1].clone(),
         "bboxes": torch.cat([(corners[:, :2] + corners[:, 2:]) / 2, corners[:, 2:] - corners[:, :2]], dim=1),
-        "batch_idx": torch.from_numpy(
-            np.repeat(np.arange(len(boxes), dtype=np.float32), [len(b) for b in boxes])
-        ),
+        "batch_idx": torch.from_numpy(np.repeat(np.arange(len(boxes), dtype=np.float32), [len(b) for b in boxes])),
     }
 
 

@@ -15,7 +15,7 @@ import multiprocessing
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import lru_cache, partial
+from functools import cache, lru_cache, partial
 from pathlib import Path
 
 import cv2
@@ -48,7 +48,7 @@ _CANVAS = 512  # drawing area of a sprite before it is cropped and scaled down
 _MIN_SHORT, _MAX_LONG = 8.5, 128.0  # limits of an object's sides before it is turned
 
 # Mean length in persons, its spread (log-uniform, times/divided by), height in persons (for the shadow),
-# weight in the draw of classes, least length in pixels. Real lengths are compressed, so one altitude shows all the classes.
+# weight in the draw of classes, least length in pixels. Real lengths are compressed: one altitude shows all classes.
 _KIND = {
     "person": (1.05, 1.4, 0.55, 1.0, 11.0),
     "vehicle": (1.9, 1.6, 0.55, 1.2, 12.0),
@@ -279,7 +279,9 @@ def _draw_truck(rng: Rng) -> list[np.ndarray]:
         for x in np.linspace(-1.2, 0.45, 10):
             pen.line(x, -width, x, width, 0.03, wall * 0.8)
     else:  # grain, soil or hay in an open box
-        fill = _hsv(rng, (28, 50), (0.3, 0.75), (0.35, 0.9)) if load == 1 else _hsv(rng, (80, 120), (0.4, 0.6), (0.3, 0.5))
+        fill = (
+            _hsv(rng, (28, 50), (0.3, 0.75), (0.35, 0.9)) if load == 1 else _hsv(rng, (80, 120), (0.4, 0.6), (0.3, 0.5))
+        )
         pen.box(-0.38, 0, 0.82, width - 0.07, fill)
         for _ in range(140):
             x, y = rng.uniform(-1.15, 0.4), rng.uniform(0.09 - width, width - 0.09)
@@ -475,7 +477,7 @@ _DRAW: dict[str, Callable[[Rng], list[np.ndarray]]] = {
 }
 
 
-@lru_cache(maxsize=None)
+@cache
 def _sprite(name: str, variant: int) -> list[np.ndarray]:
     """Mip levels of one variant, the same in every process."""
     return _DRAW[name](np.random.default_rng([_LIBRARY_SEED, list(_DRAW).index(name), variant]))
@@ -484,7 +486,7 @@ def _sprite(name: str, variant: int) -> list[np.ndarray]:
 # ---------------------------------------------------------------- ground
 
 
-@lru_cache(maxsize=None)
+@cache
 def _ground(variant: int) -> list[np.ndarray]:
     """Mip levels (uint8 RGB) of a ground tile; crop rows run along x."""
     rng = np.random.default_rng([_LIBRARY_SEED, 100, variant])

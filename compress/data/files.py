@@ -34,9 +34,7 @@ def look(path: Path) -> tuple[tuple[int, int], str]:
         digest = hashlib.sha256(head + str(path.stat().st_size).encode()).hexdigest()
         return _size(path, head), digest
     except (OSError, UnidentifiedImageError) as error:
-        raise UserError(
-            "data", path, f"this image cannot be read ({error}): mend it or take it out"
-        ) from error
+        raise UserError("data", path, f"this image cannot be read ({error}): mend it or take it out") from error
 
 
 def _size(path: Path, head: bytes) -> tuple[int, int]:

@@ -27,12 +27,8 @@ def load(config: DataConfig, imgsz: int, channels: int, seed: int) -> DataSet:
     classes = _classes(root / "train")
     unknown = sorted(set(_classes(root / "val")) - set(classes))
     if unknown:
-        raise UserError(
-            "data.path", root / "val" / unknown[0], "a class that train/ does not have: name it alike"
-        )
-    found = {
-        name: _samples(root / folder, classes) for name, folder in (("train", "train"), ("validation", "val"))
-    }
+        raise UserError("data.path", root / "val" / unknown[0], "a class that train/ does not have: name it alike")
+    found = {name: _samples(root / folder, classes) for name, folder in (("train", "train"), ("validation", "val"))}
     check_disjoint(found["train"], {"validation": found["validation"]})
     train, calibration = hold_out(found["train"], config.calibration_images, seed)
     return DataSet(
@@ -47,12 +43,8 @@ def load(config: DataConfig, imgsz: int, channels: int, seed: int) -> DataSet:
 
 def _classes(folder: Path) -> tuple[str, ...]:
     if not folder.is_dir():
-        raise UserError(
-            "data.path", folder, "no such folder: data=image_folder reads train/<class>/ and val/<class>/"
-        )
-    classes = tuple(
-        sorted(entry.name for entry in folder.iterdir() if entry.is_dir() and entry.name[0] != ".")
-    )
+        raise UserError("data.path", folder, "no such folder: data=image_folder reads train/<class>/ and val/<class>/")
+    classes = tuple(sorted(entry.name for entry in folder.iterdir() if entry.is_dir() and entry.name[0] != "."))
     if not classes:
         raise UserError("data.path", folder, "holds no class folders")
     return classes

@@ -45,9 +45,7 @@ def _row(place: str, line: str, classes: int) -> list[float]:
             f"{len(values)} columns: give class x y width height, or a class and a polygon",
         )
     if not values[0].is_integer() or not 0 <= values[0] < classes:
-        raise UserError(
-            place, line.strip(), f"class {values[0]:g} is out of range: `names` has {classes} classes"
-        )
+        raise UserError(place, line.strip(), f"class {values[0]:g} is out of range: `names` has {classes} classes")
     if not all(-TOLERANCE <= value <= 1 + TOLERANCE for value in values[1:]):
         raise UserError(place, line.strip(), "coordinates must be shares of the image, in [0, 1]")
     box = values if len(values) == BOX else _box_of(values)

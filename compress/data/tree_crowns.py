@@ -123,9 +123,7 @@ def _overlapping(width: int, height: int, start: int = 0) -> Iterator[Window]:
 def _apart(width: int, height: int) -> Iterator[Window]:
     """The whole scene in equal cells of about TILE pixels, side by side."""
     columns, rows = (max(1, round(side / TILE)) for side in (width, height))
-    xs, ys = (
-        np.linspace(0, side, n + 1).astype(int).tolist() for side, n in ((width, columns), (height, rows))
-    )
+    xs, ys = (np.linspace(0, side, n + 1).astype(int).tolist() for side, n in ((width, columns), (height, rows)))
     return ((xs[i], ys[j], xs[i + 1], ys[j + 1]) for j in range(rows) for i in range(columns))
 
 
@@ -143,11 +141,7 @@ def _write_tiles(
         cv2.imwrite(str(images / f"{stem}.jpg"), image[y1:y2, x1:x2], options)
         seen = clip(boxes, (x1, y1, x2, y2))
         corners = (seen[:, 1:] - (x1, y1, x1, y1)) / (x2 - x1, y2 - y1, x2 - x1, y2 - y1)
-        shares = np.concatenate(
-            [(corners[:, :2] + corners[:, 2:]) / 2, corners[:, 2:] - corners[:, :2]], axis=1
-        )
-        (labels / f"{stem}.txt").write_text(
-            "".join("0 {:.6f} {:.6f} {:.6f} {:.6f}\n".format(*row) for row in shares)
-        )
+        shares = np.concatenate([(corners[:, :2] + corners[:, 2:]) / 2, corners[:, 2:] - corners[:, :2]], axis=1)
+        (labels / f"{stem}.txt").write_text("".join("0 {:.6f} {:.6f} {:.6f} {:.6f}\n".format(*row) for row in shares))
         written.append(f"images/{split}/{stem}.jpg")
     return written

@@ -60,9 +60,7 @@ def _download(wheel: Wheel, folder: Path) -> Path:
         )
     except (subprocess.SubprocessError, OSError) as error:
         said = str(getattr(error, "stderr", None) or error).strip().splitlines()[-1]
-        raise UserError(
-            "data", requirement, f"pip could not download it ({said}): is the index reachable?"
-        ) from error
+        raise UserError("data", requirement, f"pip could not download it ({said}): is the index reachable?") from error
     (file,) = folder.glob("*.whl")
     found = hashlib.sha256(file.read_bytes()).hexdigest()
     if found != wheel.sha256:

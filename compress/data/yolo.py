@@ -53,9 +53,7 @@ def load_yaml(
     facts = _read_yaml(path)
     classes = _classes(path, facts)
     root = _root(path, facts)
-    keys = {"train": "train", "val": "validation"} | {
-        key: name for key, name in extra.items() if facts.get(key)
-    }
+    keys = {"train": "train", "val": "validation"} | {key: name for key, name in extra.items() if facts.get(key)}
     found = {name: _samples(path, key, facts, root, len(classes)) for key, name in keys.items()}
     _check_labelled(path, found["train"])
     contents = dict(found)
@@ -107,9 +105,7 @@ def _classes(path: Path, facts: Mapping[str, Any]) -> tuple[str, ...]:
             raise UserError(f"{path}: names", list(names), "class numbers must run from 0 without gaps")
         names = [names[number] for number in range(len(names))]
     if not isinstance(names, list):
-        raise UserError(
-            f"{path}: names", names, "give a list of class names, or a mapping from number to name"
-        )
+        raise UserError(f"{path}: names", names, "give a list of class names, or a mapping from number to name")
     if facts.get("nc", len(names)) != len(names):
         raise UserError(f"{path}: nc", facts["nc"], f"`names` has {len(names)} entries: make them agree")
     return tuple(str(name) for name in names)
@@ -122,9 +118,7 @@ def _root(path: Path, facts: Mapping[str, Any]) -> Path:
     for root in (path.parent / str(given), Path(str(given))):
         if root.is_dir():
             return root
-    raise UserError(
-        f"{path}: path", given, "no such folder, relative to the YAML or to the working directory"
-    )
+    raise UserError(f"{path}: path", given, "no such folder, relative to the YAML or to the working directory")
 
 
 def _samples(path: Path, key: str, facts: Mapping[str, Any], root: Path, classes: int) -> list[Sample]:
@@ -152,9 +146,7 @@ def _from_list(path: Path, root: Path) -> list[Path]:
         places = (path.parent / line.strip(), root / line.strip())
         file = next((place for place in places if place.is_file()), None)
         if file is None:
-            raise UserError(
-                f"{path}:{number}", line.strip(), "no such image, relative to the list or to the root"
-            )
+            raise UserError(f"{path}:{number}", line.strip(), "no such image, relative to the list or to the root")
         files.append(file)
     return files
 
@@ -180,6 +172,4 @@ def _check_labelled(path: Path, samples: Sequence[Sample]) -> None:
     """Images without a label file are background; a whole training split of them is a misplaced folder."""
     if not any(isinstance(sample.label, np.ndarray) and len(sample.label) for sample in samples):
         place = _label_file(Path(str(samples[0].source)))
-        raise UserError(
-            f"{path}: train", samples[0].source, f"no image has a label; the first was sought at {place}"
-        )
+        raise UserError(f"{path}: train", samples[0].source, f"no image has a label; the first was sought at {place}")

@@ -45,18 +45,10 @@ class Accuracy:
     images: int
     ci95: tuple[float, float]
     map50: float | None = None
-    per_class: dict[str, float] = field(
-        default_factory=dict
-    )  # AP50-95 or top-1; classes without ground truth absent
-    records: Matches | np.ndarray | None = field(
-        default=None, repr=False, compare=False
-    )  # or (images,) bool correct
-    resampled: np.ndarray | None = field(
-        default=None, repr=False, compare=False
-    )  # (500,) the value of each resample
-    fingerprint: str = field(
-        default="", repr=False
-    )  # of the targets: are two evaluations of the same images?
+    per_class: dict[str, float] = field(default_factory=dict)  # AP50-95 or top-1; classes without ground truth absent
+    records: Matches | np.ndarray | None = field(default=None, repr=False, compare=False)  # or (images,) bool correct
+    resampled: np.ndarray | None = field(default=None, repr=False, compare=False)  # (500,) the value of each resample
+    fingerprint: str = field(default="", repr=False)  # of the targets: are two evaluations of the same images?
 
     def row(self) -> dict[str, Any]:
         """metric, value, images, ci95: JSON-able."""
@@ -105,9 +97,7 @@ def paired_difference(a: Accuracy, b: Accuracy) -> tuple[float, tuple[float, flo
         ValueError: they are not of the same metric on the same images.
     """
     if a.resampled is None or b.resampled is None or (a.metric, a.fingerprint) != (b.metric, b.fingerprint):
-        raise ValueError(
-            "a paired difference needs two evaluations of the same images, as `evaluate` returned them"
-        )
+        raise ValueError("a paired difference needs two evaluations of the same images, as `evaluate` returned them")
     return a.value - b.value, _interval(a.resampled - b.resampled)
 
 
@@ -120,9 +110,7 @@ def _network_input(images: np.ndarray) -> np.ndarray:
 def _checked(decoded: Decoded, task: Task, images: int) -> Decoded:
     if len(decoded) != images:
         raise TargetFailed(f"{len(decoded)} predictions for {images} images")
-    arrays = (
-        [a for d in decoded for a in (d.boxes, d.scores)] if task is Task.detect else [np.asarray(decoded)]
-    )
+    arrays = [a for d in decoded for a in (d.boxes, d.scores)] if task is Task.detect else [np.asarray(decoded)]
     if any(np.isnan(array).any() for array in arrays):
         raise TargetFailed("predictions hold NaN: the graph is numerically broken in this runtime")
     return decoded
@@ -160,9 +148,7 @@ def _top1(scores: list[np.ndarray], targets: list[int], classes: Sequence[str]) 
         value=float(correct.mean()),
         images=len(labels),
         ci95=_interval(resampled),
-        per_class={
-            n: float(correct[labels == i].mean()) for i, n in enumerate(classes) if (labels == i).any()
-        },
+        per_class={n: float(correct[labels == i].mean()) for i, n in enumerate(classes) if (labels == i).any()},
         records=correct,
         resampled=resampled,
         fingerprint=_fingerprint([labels]),

@@ -92,9 +92,7 @@ def count(net: nn.Module, example: Tensor) -> Cost:
 
     parameters = list(net.parameters())
     if counter.macs == 0 and any(p.dim() >= 2 for p in parameters):
-        raise UserError(
-            "model", type(net).__name__, "no products were counted: its forward hides them from torch"
-        )
+        raise UserError("model", type(net).__name__, "no products were counted: its forward hides them from torch")
     return Cost(
         macs=counter.macs,
         other_flops=counter.other_flops,
@@ -189,11 +187,13 @@ _BIAS_ARGUMENT = {
 
 # --- everything else --------------------------------------------------------------------------------------------
 
-_MOVES = """cat stack clone copy_ _to_copy contiguous index index_put index_put_ index_select gather scatter scatter_
+_MOVES = """
+    cat stack clone copy_ _to_copy contiguous index index_put index_put_ index_select gather scatter scatter_
     embedding constant_pad_nd reflection_pad1d reflection_pad2d replication_pad1d replication_pad2d roll flip repeat
     upsample_nearest1d upsample_nearest2d upsample_nearest3d _upsample_nearest_exact2d pixel_shuffle pixel_unshuffle
-    channel_shuffle native_channel_shuffle im2col fill_ zero_ where masked_fill masked_fill_ _unsafe_index slice_scatter select_scatter
-    repeat_interleave tril triu one_hot _reshape_copy""".split()
+    channel_shuffle native_channel_shuffle im2col fill_ zero_ where masked_fill masked_fill_ _unsafe_index
+    slice_scatter select_scatter repeat_interleave tril triu one_hot _reshape_copy
+""".split()
 _PER_OUTPUT = {
     **dict.fromkeys(_MOVES, 0),
     **dict.fromkeys(["sigmoid", "sigmoid_", "tanh", "tanh_", "hardsigmoid", "hardsigmoid_"], 4),
@@ -209,11 +209,15 @@ _PER_OUTPUT = {
     "upsample_bicubic2d": 35,
 }
 _PER_INPUT = set(
-    """sum mean amax amin max min argmax argmin prod cumsum topk sort _adaptive_avg_pool2d _adaptive_avg_pool3d
-    adaptive_max_pool2d adaptive_max_pool3d any all linalg_vector_norm logsumexp var std var_mean""".split()
+    """
+    sum mean amax amin max min argmax argmin prod cumsum topk sort _adaptive_avg_pool2d _adaptive_avg_pool3d
+    adaptive_max_pool2d adaptive_max_pool3d any all linalg_vector_norm logsumexp var std var_mean
+""".split()
 )
 _SHAPE_ONLY = set(
-    "new_zeros new_ones new_full new_empty zeros_like ones_like full_like empty_like new_empty_strided".split()
+    """
+    new_zeros new_ones new_full new_empty zeros_like ones_like full_like empty_like new_empty_strided
+""".split()
 )
 _WINDOWED = {"max_pool2d_with_indices", "max_pool3d_with_indices", "avg_pool2d", "avg_pool3d"}
 
@@ -342,15 +346,11 @@ class _Counter(TorchDispatchMode):
             self._book(func, args, kwargs, result, inputs, outputs)
         self._follow(keys, outputs)
 
-    def _book(
-        self, func: Any, args: Any, kwargs: Any, result: Any, inputs: Any, outputs: list[Tensor]
-    ) -> None:
+    def _book(self, func: Any, args: Any, kwargs: Any, result: Any, inputs: Any, outputs: list[Tensor]) -> None:
         packet, layer = func._overloadpacket, self._running[-1]
         name = packet.__name__
         if name in _HIDING_PRODUCTS:
-            raise UserError(
-                "model", f"{layer}: {name}", "this operator hides its products; write it with plain ones"
-            )
+            raise UserError("model", f"{layer}: {name}", "this operator hides its products; write it with plain ones")
         formula = _FORMULAS.get(packet)
         macs = formula(*args, **kwargs, out_val=result) // 2 if formula else 0
         moved = sum(map(_bytes, inputs)) + sum(map(_bytes, outputs))
@@ -387,6 +387,4 @@ def _key(tensor: Tensor) -> int:
 
 
 def _bytes(tensor: Tensor) -> int:
-    return min(
-        tensor.numel() * tensor.element_size(), tensor.untyped_storage().nbytes()
-    )  # expanded: read once
+    return min(tensor.numel() * tensor.element_size(), tensor.untyped_storage().nbytes())  # expanded: read once

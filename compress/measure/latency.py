@@ -142,9 +142,7 @@ def _open_shared(path: Path) -> int:
             os.fchmod(handle, 0o666)  # the umask took others' rights away
             return handle
     except OSError as error:
-        raise UserError(
-            "TMPDIR", path, f"the timing lock cannot be opened ({error.strerror}); fix it"
-        ) from error
+        raise UserError("TMPDIR", path, f"the timing lock cannot be opened ({error.strerror}); fix it") from error
 
 
 def host() -> dict[str, Any]:

@@ -119,8 +119,6 @@ def _class_ap(matches: Matches, index: int, weights: np.ndarray, positives: np.n
 def _interpolate(true: np.ndarray, seen: np.ndarray, positives: np.ndarray) -> np.ndarray:
     """Mean over 101 recalls of the precision envelope; true, seen (hits, b) cumulative, positives (b,)."""
     envelope = np.maximum.accumulate((true / np.maximum(seen, 1))[::-1], axis=0)[::-1]
-    reached = (
-        np.floor((_RECALLS - 1) * true / np.maximum(positives, 1) + 1e-6) + 1
-    )  # recalls at or below each hit's
+    reached = np.floor((_RECALLS - 1) * true / np.maximum(positives, 1) + 1e-6) + 1  # recalls at or below each hit's
     gained = np.diff(reached, axis=0, prepend=0)
     return (envelope * gained).sum(axis=0) / _RECALLS

@@ -75,9 +75,7 @@ def weigh_graph(stage: str, graph: Graph, model: Model, data: DataSet, *, thread
     )
 
 
-def _accuracy(
-    predict: Any, model: Model, data: DataSet, batch: int, label: str, obtained: str
-) -> dict[str, Any]:
+def _accuracy(predict: Any, model: Model, data: DataSet, batch: int, label: str, obtained: str) -> dict[str, Any]:
     found = accuracy.evaluate(
         predict, model.decode, data.validation, model.task, data.classes, batch=batch, progress=label
     )

@@ -50,9 +50,7 @@ class Classifier:
         return copy.deepcopy(self.net).float().eval().requires_grad_(False)
 
     def prunable(self) -> tuple[nn.Module, dict[str, str]]:
-        return copy.deepcopy(self.net).eval(), {self.last: LAST} | {
-            name: "model.protected" for name in self.protected
-        }
+        return copy.deepcopy(self.net).eval(), {self.last: LAST} | dict.fromkeys(self.protected, "model.protected")
 
     def decode(self, outputs: np.ndarray) -> np.ndarray:
         """Logits (b, classes) as they are: scores whose order is what counts."""
@@ -93,20 +91,14 @@ def build_module(config: ModelConfig, classes: tuple[str, ...] | None) -> Classi
         UserError: it cannot be imported or called, or gives no classifier.
     """
     if not config.target:
-        raise UserError(
-            "model.target", config.target, "give the import path of a class or function: pkg.module.Net"
-        )
-    return _with_weights(
-        {"family": "module", "target": config.target, "args": dict(config.args)}, config, classes
-    )
+        raise UserError("model.target", config.target, "give the import path of a class or function: pkg.module.Net")
+    return _with_weights({"family": "module", "target": config.target, "args": dict(config.args)}, config, classes)
 
 
 def from_constructor(facts: dict[str, Any]) -> Classifier:
     """The unpruned network, with random weights, that `Classifier.constructor` described."""
     net_facts = {key: facts[key] for key in ("family", "name", "target", "args") if key in facts}
-    return _assemble(
-        net_facts, tuple(facts["classes"]), facts["channels"], facts["imgsz"], tuple(facts["protected"])
-    )
+    return _assemble(net_facts, tuple(facts["classes"]), facts["channels"], facts["imgsz"], tuple(facts["protected"]))
 
 
 def _with_weights(facts: dict[str, Any], config: ModelConfig, classes: tuple[str, ...] | None) -> Classifier:
@@ -172,9 +164,7 @@ def _import(facts: dict[str, Any], channels: int) -> nn.Module:
             "model.args", facts["args"], f"{facts['target']} raised {type(error).__name__}: {error}"
         ) from error
     if not isinstance(net, nn.Module):
-        raise UserError(
-            "model.target", facts["target"], f"gives a {type(net).__name__}, not a torch.nn.Module"
-        )
+        raise UserError("model.target", facts["target"], f"gives a {type(net).__name__}, not a torch.nn.Module")
     return net.float()
 
 
@@ -190,15 +180,11 @@ def _last_layer(net: nn.Module, example: Tensor) -> tuple[str, int]:
         with torch.no_grad():
             out = net(example)
     except Exception as error:  # the user's own code
-        raise UserError(
-            "model.imgsz", list(example.shape), f"the network fails on such an input: {error}"
-        ) from error
+        raise UserError("model.imgsz", list(example.shape), f"the network fails on such an input: {error}") from error
     finally:
         for hook in hooks:
             hook.remove()
     if not isinstance(out, Tensor) or out.ndim != 2 or not order:
         shape = list(out.shape) if isinstance(out, Tensor) else type(out).__name__
-        raise UserError(
-            "model", type(net).__name__, f"gives {shape}, a classifier gives (batch, classes) logits"
-        )
+        raise UserError("model", type(net).__name__, f"gives {shape}, a classifier gives (batch, classes) logits")
     return order[-1], out.shape[1]

@@ -64,9 +64,7 @@ class UltralyticsModel:
         """
         criterion = _criterion(net)
         if hasattr(criterion, "final_o2m"):
-            criterion.o2m = criterion.o2m_copy + (criterion.final_o2m - criterion.o2m_copy) * min(
-                max(share, 0.0), 1.0
-            )
+            criterion.o2m = criterion.o2m_copy + (criterion.final_o2m - criterion.o2m_copy) * min(max(share, 0.0), 1.0)
             criterion.o2o = criterion.total - criterion.o2m
 
     def deployed(self) -> nn.Module:
@@ -75,7 +73,7 @@ class UltralyticsModel:
 
     def prunable(self) -> tuple[nn.Module, dict[str, str]]:
         net = blocks.split_blocks(copy.deepcopy(self.net)).eval()
-        return net, _protected(net) | {name: "model.protected" for name in self.protected}
+        return net, _protected(net) | dict.fromkeys(self.protected, "model.protected")
 
     def decode(self, outputs: np.ndarray) -> list[Detections]:
         return head.decode(outputs, bool(self.net.end2end))
@@ -138,6 +136,8 @@ def build(config: ModelConfig, classes: tuple[str, ...] | None) -> UltralyticsMo
         if given.constructor.get("split"):
             blocks.split_blocks(model.net)
         weights.fill(model.net, given.tensors, str(config.weights))
+    elif config.init:
+        weights.transfer(model.net, weights.read(config.init, "model.init").tensors, config.init)
     return model
 
 
@@ -167,9 +167,7 @@ def _assemble(
     classes = classes or tuple(str(index) for index in range(yaml["nc"]))
     net = DetectionModel(copy.deepcopy(yaml), ch=channels, nc=len(classes), verbose=False)
     if type(net.model[-1]) is not Detect:
-        raise UserError(
-            "model.name", name, "only detectors with a plain Detect head are supported, e.g. yolo26n"
-        )
+        raise UserError("model.name", name, "only detectors with a plain Detect head are supported, e.g. yolo26n")
     _check_imgsz(net, imgsz)
     return UltralyticsModel(_prepared(net, classes), name, imgsz, channels, classes, protected)
 
@@ -191,9 +189,7 @@ def _from_pt(config: ModelConfig) -> UltralyticsModel:
     channels = int(net.yaml.get("channels", 3))
     _check_imgsz(net, config.imgsz)
     name = Path(net.yaml.get("yaml_file") or path).stem
-    return UltralyticsModel(
-        _prepared(net, classes), name, config.imgsz, channels, classes, tuple(config.protected)
-    )
+    return UltralyticsModel(_prepared(net, classes), name, config.imgsz, channels, classes, tuple(config.protected))
 
 
 def _prepared(net: Any, classes: tuple[str, ...]) -> Any:
@@ -259,9 +255,7 @@ def _protected(net: Any) -> dict[str, str]:
             at = f"{prefix}.{branch}.{level}"
             if idle:
                 kept |= {
-                    f"{at}.{inner}": TRAINING_ONLY
-                    for inner, layer in layers.named_modules()
-                    if _is_pointwise(layer)
+                    f"{at}.{inner}": TRAINING_ONLY for inner, layer in layers.named_modules() if _is_pointwise(layer)
                 }
             kept[f"{at}.{len(layers) - 1}"] = LAST
     if isinstance(getattr(detect.dfl, "conv", None), nn.Conv2d):

@@ -72,9 +72,7 @@ def unsplit_convolutions(net: nn.Module) -> dict[str, str]:
     from ultralytics.nn.modules import block as blocks
 
     kinds = tuple(
-        getattr(blocks, kind)
-        for kind in ("C2", "C2f", "C2PSA", "PSA", "RepNCSPELAN4")
-        if hasattr(blocks, kind)
+        getattr(blocks, kind) for kind in ("C2", "C2f", "C2PSA", "PSA", "RepNCSPELAN4") if hasattr(blocks, kind)
     )
     return {
         f"{name}.cv1.conv": f"{type(module).__name__} {UNSPLIT}"
@@ -94,9 +92,7 @@ def _channels_of(conv: Any, channels: slice) -> Any:
                 if value is not None and value.ndim:  # not BatchNorm's counter
                     chosen = value.detach()[channels].clone()
                     store[name] = (
-                        nn.Parameter(chosen, value.requires_grad)
-                        if isinstance(value, nn.Parameter)
-                        else chosen
+                        nn.Parameter(chosen, value.requires_grad) if isinstance(value, nn.Parameter) else chosen
                     )
     part.conv.out_channels = part.conv.weight.shape[0]
     if hasattr(part, "bn"):

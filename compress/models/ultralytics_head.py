@@ -81,9 +81,7 @@ def kept_float(net: Any) -> dict[str, str]:
             )
     if head.reg_max > 1:
         kept[f"{name}.dfl"] = "expectation over distance bins, a softmax that needs fine steps"
-    kept[f"{name}.decode"] = (
-        "box geometry and the sigmoid of scores: pixels and probabilities do not share a scale"
-    )
+    kept[f"{name}.decode"] = "box geometry and the sigmoid of scores: pixels and probabilities do not share a scale"
     return kept
 
 

@@ -18,7 +18,7 @@ def require_ultralytics() -> None:
     os.environ.setdefault("YOLO_AUTOINSTALL", "false")
     threads = os.environ.get("OMP_NUM_THREADS")
     try:
-        import ultralytics  # noqa: F401
+        import ultralytics
         import ultralytics.nn.tasks  # noqa: F401
     except ModuleNotFoundError as error:
         raise MissingExtra("model.family", "ultralytics", "ultralytics") from error

@@ -38,7 +38,7 @@ def baselines() -> tuple[str, ...]:
     return tuple(sorted(path.parent.name for path in BASELINES.glob(f"*/{checkpoint.FACTS}")))
 
 
-def read(given: str) -> Weights:
+def read(given: str, key: str = "model.weights") -> Weights:
     """Weights of a shipped baseline's name, a checkpoint folder, or a .safetensors / .pt file.
 
     Raises:
@@ -52,14 +52,12 @@ def read(given: str) -> Weights:
         return Weights(tensors, facts["constructor"])
     if not path.is_file():
         known = ", ".join(baselines()) or "none in this installation"
-        raise UserError(
-            "model.weights", given, f"give a shipped baseline ({known}) or the path of a weights file"
-        )
+        raise UserError("model.weights", given, f"give a shipped baseline ({known}) or the path of a weights file")
     if path.suffix == ".safetensors":
         try:
             return Weights(load_file(path), {})
         except SafetensorError as error:
-            raise UserError("model.weights", given, f"not a readable safetensors file ({error})") from error
+            raise UserError(key, given, f"not a readable safetensors file ({error})") from error
     return Weights(_read_pickle(path), {})
 
 
@@ -72,9 +70,7 @@ def fill(net: nn.Module, tensors: dict[str, Tensor], source: str, key: str = "mo
     wanted = net.state_dict()
     for name, value in wanted.items():
         if name not in tensors:
-            raise UserError(
-                key, source, f"tensor {name} {list(value.shape)} is missing: is this another architecture?"
-            )
+            raise UserError(key, source, f"tensor {name} {list(value.shape)} is missing: is this another architecture?")
         if tensors[name].shape != value.shape:
             raise UserError(
                 key, source,
@@ -83,10 +79,25 @@ def fill(net: nn.Module, tensors: dict[str, Tensor], source: str, key: str = "mo
             )  # fmt: skip
     for name in tensors:
         if name not in wanted:
-            raise UserError(
-                key, source, f"tensor {name} {list(tensors[name].shape)} has no place in the network"
-            )
+            raise UserError(key, source, f"tensor {name} {list(tensors[name].shape)} has no place in the network")
     net.load_state_dict(tensors)
+
+
+def transfer(net: nn.Module, tensors: dict[str, Tensor], source: str) -> None:
+    """Copies what fits by name and shape into `net`, as a start for training; the rest stays as it is and is logged.
+
+    Raises:
+        UserError: less than half of the network's weights fit, so it is another architecture.
+    """
+    wanted = net.state_dict()
+    fitting = {name: value for name, value in tensors.items() if name in wanted and value.shape == wanted[name].shape}
+    taken, total = sum(wanted[name].numel() for name in fitting), sum(value.numel() for value in wanted.values())
+    if taken < total / 2:
+        raise UserError(
+            "model.init", source, f"only {taken / total:.0%} of the weights fit: is this another architecture?"
+        )
+    net.load_state_dict(fitting, strict=False)
+    log.info("%s: %.1f %% of the weights start from there, the rest at random", source, 100 * taken / total)
 
 
 def unpickle(path: Path, key: str) -> Any:
@@ -97,9 +108,7 @@ def unpickle(path: Path, key: str) -> Any:
     """
     if not path.is_file():
         raise UserError(key, path, "no such file")
-    log.warning(
-        "%s=%s is unpickled, which can run code hidden in it: load only files that you trust", key, path
-    )
+    log.warning("%s=%s is unpickled, which can run code hidden in it: load only files that you trust", key, path)
     try:
         return torch.load(path, map_location="cpu", weights_only=False)
     except Exception as error:  # unpickling raises whatever the pickled code raises

@@ -32,9 +32,7 @@ class Cut:
 
     layer: str
     handler: Callable[[nn.Module, list[int]], nn.Module]
-    channels: tuple[
-        tuple[int, ...], ...
-    ]  # channels[i]: the layer's channels that go with channel i of the group
+    channels: tuple[tuple[int, ...], ...]  # channels[i]: the layer's channels that go with channel i of the group
 
     @property
     def cuts_outputs(self) -> bool:
@@ -55,9 +53,7 @@ class Group:
         return len(self.scores)
 
 
-def find_groups(
-    net: nn.Module, example: Tensor, protected: Mapping[str, str], score: Importance
-) -> tuple[Group, ...]:
+def find_groups(net: nn.Module, example: Tensor, protected: Mapping[str, str], score: Importance) -> tuple[Group, ...]:
     """All groups of `net` that touch no output channel of a protected module, in a fixed order.
 
     Args:
@@ -74,9 +70,7 @@ def find_groups(
     kept = {inner for name in protected for inner in names[name].modules()}
     found = []
     for raw in _trace(net, example, [names[name] for name in protected], kept):
-        if any(
-            _cuts_outputs(dep) and isinstance(dep.layer, nn.Module) and dep.layer in kept for dep, _ in raw
-        ):
+        if any(_cuts_outputs(dep) and isinstance(dep.layer, nn.Module) and dep.layer in kept for dep, _ in raw):
             continue
         scores = score(raw)
         cuts = _cuts(raw, names)
@@ -94,9 +88,7 @@ def cut(net: nn.Module, chosen: Mapping[Group, list[int]]) -> nn.Module:
     for group, channels in chosen.items():
         for part in group.cuts:
             # Several groups can reach the same layer (after a concatenation), so all their channels go at once.
-            gone[part.layer, part.handler].update(
-                index for channel in channels for index in part.channels[channel]
-            )
+            gone[part.layer, part.handler].update(index for channel in channels for index in part.channels[channel])
     for (name, handler), indices in gone.items():
         if indices:
             handler(layers[name], sorted(indices))
@@ -112,9 +104,7 @@ def _trace(net: nn.Module, example: Tensor, protected: list[nn.Module], kept: se
             warnings.simplefilter("ignore")
             return list(_graph(net, example, protected, kept).get_all_groups())
     except Exception as error:  # whatever a user's network raises when it runs, and torch-pruning's own
-        raise UserError(
-            "prune", type(net).__name__, f"the network cannot be traced for pruning ({error})"
-        ) from error
+        raise UserError("prune", type(net).__name__, f"the network cannot be traced for pruning ({error})") from error
     finally:
         net.train(training)
 
@@ -133,9 +123,7 @@ def _graph(net: nn.Module, example: Tensor, protected: list[nn.Module], kept: se
     leaves = [layer for layer in net.modules() if _has_channels(layer)]
     hooks = [layer.register_forward_hook(lambda layer, _, __: ran.add(layer)) for layer in leaves]
     hooks += [
-        layer.register_forward_hook(lambda _, __, out: ends.append(out))
-        for layer in protected
-        if layer in leaves
+        layer.register_forward_hook(lambda _, __, out: ends.append(out)) for layer in protected if layer in leaves
     ]
     with _hidden(net, example, [block for block in protected if block not in leaves]):
         graph = tp.DependencyGraph()
@@ -157,12 +145,7 @@ def _hidden(net: nn.Module, example: Tensor, blocks: list[nn.Module]) -> Iterato
     """
 
     def measure(block: nn.Module, inputs: tuple[Any, ...], output: Any) -> None:
-        if (
-            len(inputs) == 1
-            and isinstance(output, Tensor)
-            and output.shape == inputs[0].shape
-            and output.ndim == 4
-        ):
+        if len(inputs) == 1 and isinstance(output, Tensor) and output.shape == inputs[0].shape and output.ndim == 4:
             channels = output.shape[1]
             block.add_module(TIE, nn.Conv2d(channels, channels, 1, groups=channels))
 
@@ -193,9 +176,7 @@ def _has_channels(layer: nn.Module) -> bool:
 def _is_grouped(layer: nn.Module) -> bool:
     """Neither plain nor depthwise: its channels come in packs."""
     return (
-        isinstance(layer, _ConvNd)
-        and layer.groups > 1
-        and not layer.groups == layer.in_channels == layer.out_channels
+        isinstance(layer, _ConvNd) and layer.groups > 1 and not layer.groups == layer.in_channels == layer.out_channels
     )
 
 
@@ -205,7 +186,8 @@ def _does_nothing(dep: Any) -> bool:
 
     kinds = ops.OPTYPE
     return dep.target.type in {
-        kinds.CONCAT, kinds.SPLIT, kinds.ELEMENTWISE, kinds.RESHAPE, kinds.UNBIND, kinds.EXPAND, kinds.SLICE, kinds.OUTPUT,
+        kinds.CONCAT, kinds.SPLIT, kinds.ELEMENTWISE, kinds.RESHAPE, kinds.UNBIND, kinds.EXPAND, kinds.SLICE,
+        kinds.OUTPUT,
     }  # fmt: skip
 
 

@@ -2,7 +2,8 @@
 
 Every group of coupled channels is cut into steps of `round_to` channels, least important first. All steps of all
 groups form one order: by importance (global) or by the share of the group already gone (uniform). A pruned network
-is a prefix of that order, so a budget is met by search over the prefix length: an estimate proposes, an exact count decides.
+is a prefix of that order, so a budget is met by search over the prefix length: an estimate proposes, an exact count
+decides.
 """
 
 from __future__ import annotations
@@ -67,9 +68,7 @@ def prune_to_ratio(
     groups = _groups(net, example, protected, config)
     steps = _steps(groups, config)
     total = sum(group.channels for group in groups)
-    if (
-        config.allocation == "uniform"
-    ):  # the rank is the share of its group, so every group gets its own nearest
+    if config.allocation == "uniform":  # the rank is the share of its group, so every group gets its own nearest
         taken = [step for step in steps if step.rank <= ratio]
     else:
         taken, left = [], ratio * total
@@ -80,9 +79,7 @@ def prune_to_ratio(
             left -= len(step.channels)
     share = _share(taken, total)
     if abs(share - ratio) > 0.05:
-        log.warning(
-            "prune.ratio=%g: %.3g of the channels went, as near as rounding and limits allow", ratio, share
-        )
+        log.warning("prune.ratio=%g: %.3g of the channels went, as near as rounding and limits allow", ratio, share)
     pruned = _cut(net, taken)
     return Pruned(pruned, share, _changes(net, pruned), dict(protected))
 
@@ -129,9 +126,7 @@ def prune_to_flops(
     return Pruned(pruned, share, _changes(net, pruned), dict(protected), macs, (least, full))
 
 
-def _groups(
-    net: nn.Module, example: Tensor, protected: Mapping[str, str], config: PruneConfig
-) -> tuple[Group, ...]:
+def _groups(net: nn.Module, example: Tensor, protected: Mapping[str, str], config: PruneConfig) -> tuple[Group, ...]:
     if config.allocation not in ALLOCATIONS:
         raise UserError("prune.allocation", config.allocation, f"choose one of {', '.join(ALLOCATIONS)}")
     groups = find_groups(net, example, protected, importance(config.importance))
@@ -154,9 +149,7 @@ def _steps(groups: Sequence[Group], config: PruneConfig) -> list[Step]:
         )  # a first odd step, then whole ones
         while group.channels - taken - size >= floor:
             channels = tuple(order[taken : taken + size])
-            share = (
-                taken + size / 2
-            ) / group.channels  # the middle: a ratio takes the nearest number of steps
+            share = (taken + size / 2) / group.channels  # the middle: a ratio takes the nearest number of steps
             mean = float(group.scores[list(channels)].mean())
             steps.append(Step(group, channels, mean if config.allocation == "global" else share))
             taken, size = taken + size, config.round_to
@@ -199,9 +192,7 @@ def _give_back(
     for _ in range(MOST_TRIALS):
         if budget - macs <= CLOSE_ENOUGH * budget:
             break
-        last = {
-            step.group: index for index, step in enumerate(taken)
-        }  # steps of a group come back in reverse order
+        last = {step.group: index for index, step in enumerate(taken)}  # steps of a group come back in reverse order
         gains = {index: _gain(taken[index], estimate) for index in last.values() if index not in refused}
         fitting = {index: gain for index, gain in gains.items() if 0 < gain <= budget - macs}
         if not fitting:

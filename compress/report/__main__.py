@@ -45,9 +45,7 @@ def _paths(command: str, given: Sequence[str], *names: str) -> list[Path]:
 
 def _add(run: Path, bench: Path) -> None:
     row = add(run, bench)
-    print(
-        f"added {row['target']} {row['precision']}, {row['latency_ms']['device']}. Verdict not judged again."
-    )
+    print(f"added {row['target']} {row['precision']}, {row['latency_ms']['device']}. Verdict not judged again.")
     _show(run)
 
 

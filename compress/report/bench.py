@@ -69,32 +69,24 @@ def _read_bench(path: Path) -> dict[str, Any]:
 
 def _check_values(facts: dict[str, Any], path: Path) -> None:
     if facts["schema_version"] != SCHEMA_VERSION:
-        raise UserError(
-            f"{path}: schema_version", facts["schema_version"], f"this program reads {SCHEMA_VERSION}"
-        )
+        raise UserError(f"{path}: schema_version", facts["schema_version"], f"this program reads {SCHEMA_VERSION}")
     for name in ("target", "precision", "device", "runtime"):
         if not facts[name].strip():
             raise UserError(f"{path}: {name}", "empty", "name it: a latency without it means nothing")
     if facts["device"].split()[0] == "host":
-        raise UserError(
-            f"{path}: device", facts["device"], "name the device; `host` is the machine the run was on"
-        )
+        raise UserError(f"{path}: device", facts["device"], "name the device; `host` is the machine the run was on")
     timing = facts["latency_ms"]
     for name in ("median", "p95", "runs"):
         value = number(timing.get(name))
         if value is None or value <= 0:
-            raise UserError(
-                f"{path}: latency_ms.{name}", timing.get(name, "absent"), "expected a positive number"
-            )
+            raise UserError(f"{path}: latency_ms.{name}", timing.get(name, "absent"), "expected a positive number")
     if timing["p95"] < timing["median"]:
         raise UserError(f"{path}: latency_ms.p95", timing["p95"], f"is below the median, {timing['median']}")
     for name in ("batch", "threads", "peak_memory_bytes"):
         if facts[name] is not None and facts[name] <= 0:
             raise UserError(f"{path}: {name}", facts[name], "expected a positive number")
     if not facts["outputs_match"]:
-        remedy = (
-            "the outputs on the device differ from the recorded ones: this latency is of another computation"
-        )
+        remedy = "the outputs on the device differ from the recorded ones: this latency is of another computation"
         raise UserError(f"{path}: outputs_match", "false", remedy)
 
 
@@ -102,9 +94,7 @@ def _check_files(run: Run, facts: dict[str, Any], path: Path) -> None:
     manifest = run.manifests.get(facts["target"])
     if manifest is None:
         known = ", ".join(run.manifests) or "none"
-        raise UserError(
-            f"{path}: target", facts["target"], f"this run has no such artifact (it has: {known})"
-        )
+        raise UserError(f"{path}: target", facts["target"], f"this run has no such artifact (it has: {known})")
     files = manifest.get("files")
     recorded = files if isinstance(files, dict) else {}
     if not facts["files"]:
@@ -121,16 +111,10 @@ def _check_files(run: Run, facts: dict[str, Any], path: Path) -> None:
 
 def _row(run: Run, facts: dict[str, Any]) -> Row:
     """What is known of the same file stays known; what the device did not measure is null."""
-    mine = [
-        r for r in run.rows if (r.get("target"), r.get("precision")) == (facts["target"], facts["precision"])
-    ]
-    kept = next(
-        (r for r in reversed(mine) if r["stage"] in ("export", "quantize")), mine[-1] if mine else None
-    )
+    mine = [r for r in run.rows if (r.get("target"), r.get("precision")) == (facts["target"], facts["precision"])]
+    kept = next((r for r in reversed(mine) if r["stage"] in ("export", "quantize")), mine[-1] if mine else None)
     if kept is None:
-        raise UserError(
-            "bench", f"{facts['target']} {facts['precision']}", "the ledger has no row of this artifact"
-        )
+        raise UserError("bench", f"{facts['target']} {facts['precision']}", "the ledger has no row of this artifact")
     timing = facts["latency_ms"]
     latency = {
         "median": timing["median"],
@@ -150,9 +134,7 @@ def _row(run: Run, facts: dict[str, Any]) -> Row:
 
 def _same(row: Row, other: Row) -> bool:
     names = ("target", "precision")
-    return all(row.get(n) == other.get(n) for n in names) and part(row, "latency_ms") == part(
-        other, "latency_ms"
-    )
+    return all(row.get(n) == other.get(n) for n in names) and part(row, "latency_ms") == part(other, "latency_ms")
 
 
 def _named(kind: type | tuple[type, ...]) -> str:

@@ -19,9 +19,7 @@ def render(run: Path) -> Path:
         UserError: no such run, or a damaged file in it.
     """
     found = read_run(run)
-    return write_atomically(
-        run / "report.html", page.document(f"{found.name} – compress report", _body(found))
-    )
+    return write_atomically(run / "report.html", page.document(f"{found.name} – compress report", _body(found)))
 
 
 def _body(run: Run) -> list[str]:
@@ -147,9 +145,7 @@ def _trade_offs(rows: Sequence[Row]) -> str:
     flops, note = plots.accuracy_against_flops(rows)
     charts = [("Accuracy against FLOPs", flops, note)]
     for device in plots.devices(rows):
-        charts.append(
-            (f"Accuracy against latency, {device}", plots.accuracy_against_latency(rows, device), "")
-        )
+        charts.append((f"Accuracy against latency, {device}", plots.accuracy_against_latency(rows, device), ""))
     shown = page.pair(*charts)
     return shown + _legend(rows) if shown else ""
 
@@ -157,17 +153,14 @@ def _trade_offs(rows: Sequence[Row]) -> str:
 def _legend(rows: Sequence[Row]) -> str:
     names = {words.target_name(row): plots.colour(row) for row in rows}
     items = [f'<span><i class="f-{colour}"></i>{text(name)}</span>' for name, colour in names.items()]
-    items.append(
-        "<span>● fp32  ◆ fp16  ■ int8  ○ hollow: not measured</span><span>bars: 95 % interval</span>"
-    )
+    items.append("<span>● fp32  ◆ fp16  ■ int8  ○ hollow: not measured</span><span>bars: 95 % interval</span>")
     return f'<div class="legend">{"".join(items)}</div>'
 
 
 def _before_after(rows: Sequence[Row]) -> str:
     note = "×: against the baseline in the same runtime. Last: the precision the runtime computed in."
     charts = [
-        (f"Median latency, {device} (ms)", plots.latency_bars(rows, device), note)
-        for device in plots.devices(rows)
+        (f"Median latency, {device} (ms)", plots.latency_bars(rows, device), note) for device in plots.devices(rows)
     ]
     sizes = ("Size of the files the runtime needs", plots.size_bars(rows), "")
     return page.pair(*charts[:1], sizes, *charts[1:])
@@ -215,11 +208,7 @@ def _artifacts(run: Run) -> str:
     rows = []
     for target, manifest in run.manifests.items():
         versions, files = manifest.get("versions"), manifest.get("files")
-        said = (
-            ", ".join(f"{k} {v}" for k, v in versions.items())
-            if isinstance(versions, dict)
-            else str(versions or "")
-        )
+        said = ", ".join(f"{k} {v}" for k, v in versions.items()) if isinstance(versions, dict) else str(versions or "")
         for path, digest in files.items() if isinstance(files, dict) else ():
             rows.append([text(target), text(path), f"<code>{text(str(digest)[:16])}…</code>", text(said)])
             said = ""

@@ -66,9 +66,7 @@ def _two_lines(first: str, second: str) -> str:
 
 def _change(change: Change) -> str:
     parts = words.change_parts(change)
-    lines = (
-        f'<div class="small {_tone(better)}">{text(what)} {text(much)}</div>' for what, much, better in parts
-    )
+    lines = (f'<div class="small {_tone(better)}">{text(what)} {text(much)}</div>' for what, much, better in parts)
     return "".join(lines) or words.NONE
 
 

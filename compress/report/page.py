@@ -35,11 +35,7 @@ def folded(title: str, *body: str) -> str:
 
 def pair(*charts: tuple[str, str, str]) -> str:
     """Charts side by side where there is room: (heading, svg, note)."""
-    shown = [
-        f"<div><h3>{text(heading)}</h3>{chart}{note_line(note)}</div>"
-        for heading, chart, note in charts
-        if chart
-    ]
+    shown = [f"<div><h3>{text(heading)}</h3>{chart}{note_line(note)}</div>" for heading, chart, note in charts if chart]
     return f'<div class="two">{"".join(shown)}</div>' if shown else ""
 
 
@@ -47,15 +43,12 @@ def note_line(note: str) -> str:
     return f'<p class="note">{text(note)}</p>' if note else ""
 
 
-def plain_table(
-    head: Sequence[str], rows: Iterable[Sequence[str]], right: frozenset[int] = frozenset()
-) -> str:
+def plain_table(head: Sequence[str], rows: Iterable[Sequence[str]], right: frozenset[int] = frozenset()) -> str:
     """`rows` are HTML cells, already escaped; columns in `right` are numbers."""
     style = [' class="r"' if i in right else "" for i in range(len(head))]
     top = "".join(f"<th{s}>{text(h)}</th>" for h, s in zip(head, style, strict=True))
     body = "".join(
-        "<tr>" + "".join(f"<td{s}>{c}</td>" for c, s in zip(row, style, strict=True)) + "</tr>"
-        for row in rows
+        "<tr>" + "".join(f"<td{s}>{c}</td>" for c, s in zip(row, style, strict=True)) + "</tr>" for row in rows
     )
     return f'<div class="scroll"><table><thead><tr>{top}</tr></thead><tbody>{body}</tbody></table></div>'
 

@@ -55,9 +55,7 @@ def accuracy_against_flops(rows: Sequence[Row]) -> tuple[str, str]:
         return "", ""
     path = [(p.x, p.y) for p, row in zip(points, drawn, strict=True) if row.get("target") is None]
     chart = svg.scatter(points, path, "GFLOPs (2 × MACs)", metric(rows), "Accuracy against FLOPs")
-    return chart, "; ".join(
-        f"Not drawn: {row['stage']} {words.accuracy(row)}, before fine-tuning" for row in left_out
-    )
+    return chart, "; ".join(f"Not drawn: {row['stage']} {words.accuracy(row)}, before fine-tuning" for row in left_out)
 
 
 def accuracy_against_latency(rows: Sequence[Row], device: str) -> str:
@@ -79,22 +77,16 @@ def devices(rows: Sequence[Row]) -> list[str]:
 
 def latency_bars(rows: Sequence[Row], device: str) -> str:
     """Before and after in each runtime on one device: loaded, tuned, quantized, exported."""
-    return _bars(
-        rows, [row for row in rows if _timed_on(row, device)], f"Median latency on {device}", _latency_bar
-    )
+    return _bars(rows, [row for row in rows if _timed_on(row, device)], f"Median latency on {device}", _latency_bar)
 
 
 def size_bars(rows: Sequence[Row]) -> str:
     sized = [row for row in rows if number(row.get("size_bytes")) is not None]
     once = {(row.get("target"), row["stage"], row.get("precision")): row for row in reversed(sized)}
-    return _bars(
-        rows, [row for row in sized if row in once.values()], "Size of the files the runtime needs", _size_bar
-    )
+    return _bars(rows, [row for row in sized if row in once.values()], "Size of the files the runtime needs", _size_bar)
 
 
-def _bars(
-    rows: Sequence[Row], found: Sequence[Row], title: str, bar: Callable[[Sequence[Row], Row], svg.Bar]
-) -> str:
+def _bars(rows: Sequence[Row], found: Sequence[Row], title: str, bar: Callable[[Sequence[Row], Row], svg.Bar]) -> str:
     groups = []
     for target in dict.fromkeys(words.target_name(row) for row in found):
         groups.append((target, [bar(rows, row) for row in found if words.target_name(row) == target]))

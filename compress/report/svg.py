@@ -79,9 +79,7 @@ def scatter(
         if p.low is not None and p.high is not None:
             parts.append(_line(px(p.x), py(p.low), px(p.x), py(p.high), f"error s-{p.colour}"))
     parts += [_mark(px(p.x), py(p.y), p) for p in sorted(points, key=lambda p: p.hollow)]
-    parts += _labels(
-        [(px(p.x), py(p.y), p.label) for p in points], (left, top, WIDTH - right, height - bottom)
-    )
+    parts += _labels([(px(p.x), py(p.y), p.label) for p in points], (left, top, WIDTH - right, height - bottom))
     return _svg(parts, height, title)
 
 
@@ -113,9 +111,7 @@ def waterfall(steps: Sequence[Bar], title: str) -> str:
         parts.append(_text(left - 10, y + 19, bar.label, "group", "end"))
         if bar.ghost is not None and bar.ghost > bar.value:
             width = (bar.ghost - bar.value) * scale
-            parts.append(
-                f'<rect class="ghost" x="{left + length:.1f}" y="{y}" width="{width:.1f}" height="28"/>'
-            )
+            parts.append(f'<rect class="ghost" x="{left + length:.1f}" y="{y}" width="{width:.1f}" height="28"/>')
         parts.append(_bar(left, y, length, 28, bar))
         at = left + max(length, (bar.ghost or 0) * scale) + 9
         first, _, second = bar.text.partition("\n")

@@ -68,9 +68,7 @@ def sweep_table(folder: Path) -> str:
     keys = _varying(points)
     lines = [_head(keys), *([*_cells(point, keys), point.state] for point in points)]
     widths = [max(len(line[i]) for line in lines) for i in range(len(lines[0]))]
-    return "\n".join(
-        "  ".join(c.ljust(w) for c, w in zip(line, widths, strict=True)).rstrip() for line in lines
-    )
+    return "\n".join("  ".join(c.ljust(w) for c, w in zip(line, widths, strict=True)).rstrip() for line in lines)
 
 
 def read_sweep(folder: Path) -> list[SweepPoint]:
@@ -89,12 +87,8 @@ def _point_folders(folder: Path) -> list[Path]:
     if not folder.is_dir():
         return []
     marks = ("config.yaml", "ledger.jsonl", "log.txt", "failed.json", ".hydra")
-    found = [
-        each for each in folder.iterdir() if each.is_dir() and any((each / mark).exists() for mark in marks)
-    ]
-    return sorted(
-        found, key=lambda each: (len(each.name), each.name) if each.name.isdigit() else (99, each.name)
-    )
+    found = [each for each in folder.iterdir() if each.is_dir() and any((each / mark).exists() for mark in marks)]
+    return sorted(found, key=lambda each: (len(each.name), each.name) if each.name.isdigit() else (99, each.name))
 
 
 def _read_point(folder: Path) -> SweepPoint:
@@ -164,9 +158,7 @@ def _chart(points: Sequence[SweepPoint], keys: Sequence[str]) -> str:
     if start is not None and (value := number(part(start, "accuracy").get("value"))) is not None:
         low, high = words.bounds(start) or (None, None)
         x = (number(start.get("flops")) or 0.0) / 1e9
-        marks.append(
-            svg.Point(x, value, "0", "circle", "start", f"start: {words.accuracy(start)}", low, high)
-        )
+        marks.append(svg.Point(x, value, "0", "circle", "start", f"start: {words.accuracy(start)}", low, high))
     path = sorted((mark.x, mark.y) for mark in marks)
     metric = str(part(start, "accuracy").get("metric") or "accuracy") if start else "accuracy"
     return svg.scatter(

@@ -106,9 +106,7 @@ def _table(rows: Sequence[Row], columns: Sequence[Column], style: box.Box) -> Ta
 
 
 def _metrics(rows: Sequence[Row]) -> str:
-    names = dict.fromkeys(
-        str(part(row, "accuracy")["metric"]) for row in rows if part(row, "accuracy").get("metric")
-    )
+    names = dict.fromkeys(str(part(row, "accuracy")["metric"]) for row in rows if part(row, "accuracy").get("metric"))
     return ", ".join(names)
 
 

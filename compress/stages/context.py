@@ -56,9 +56,7 @@ class Context:
             self._graphs[key] = targets.get(target).convert(model, folder, self.config.export)
         return self._graphs[key]
 
-    def cached_model(
-        self, stage: str, model: Model, parts: Mapping[str, Any], make: Callable[[Path], Model]
-    ) -> Model:
+    def cached_model(self, stage: str, model: Model, parts: Mapping[str, Any], make: Callable[[Path], Model]) -> Model:
         """The model that `make(folder)` gives, from the cache where the same was made before.
 
         `parts` name what the result depends on besides the model, the data and the seed.

@@ -51,9 +51,7 @@ def _prune(model: Model, context: Context, folder: Path) -> Model:
     full = count(net)
     if config.budget.flops is not None:
         budget = parse_flops(config.budget.flops, 2 * full)
-        result = solver.prune_to_flops(
-            net, example, protected, config.prune, budget_macs=budget / 2, count=count
-        )
+        result = solver.prune_to_flops(net, example, protected, config.prune, budget_macs=budget / 2, count=count)
     else:
         assert config.prune.ratio is not None  # check() made sure
         result = solver.prune_to_ratio(net, example, protected, config.prune, config.prune.ratio)

@@ -112,7 +112,9 @@ def _write_kit(folder: Path, target: str) -> None:
 
 def _files(folder: Path) -> list[Path]:
     skipped = ("manifest.json", "bench.json", "manifest.json.partial")
-    return sorted(p for p in folder.rglob("*") if p.is_file() and p.name not in skipped and p.parent.name != "__pycache__")
+    return sorted(
+        p for p in folder.rglob("*") if p.is_file() and p.name not in skipped and p.parent.name != "__pycache__"
+    )
 
 
 def _sha256(path: Path) -> str:

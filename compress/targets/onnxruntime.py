@@ -119,12 +119,12 @@ def _quiet() -> Iterator[None]:
         root.removeFilter(lower)
 
 
-def package(
-    graphs: Sequence[Graph], folder: Path, model: Model, facts: Mapping[str, Any]
-) -> tuple[Graph, ...]:
+def package(graphs: Sequence[Graph], folder: Path, model: Model, facts: Mapping[str, Any]) -> tuple[Graph, ...]:
     """Writes `folder`/{fp32,int8}/model.onnx, the manifest and the bench kit; returns the graphs in `folder`."""
     packed = [artifact.copy(graph, folder / graph.precision.value) for graph in graphs]
-    artifact.finish(packed, folder, model, load, facts, {"onnx": onnx.__version__, "onnxruntime": onnxruntime.__version__})
+    artifact.finish(
+        packed, folder, model, load, facts, {"onnx": onnx.__version__, "onnxruntime": onnxruntime.__version__}
+    )
     return tuple(packed)
 
 

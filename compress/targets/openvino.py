@@ -100,7 +100,14 @@ def quantize(
     path = folder / "model.xml"
     _save(openvino, quantized, path)
     facts = {"images": len(calibration), "method": "NNCF: minimum and maximum, averaged over images"}
-    return Graph(path, NAME, Precision.int8, SCHEME, placement.by_module({_onnx_name(name): why for name, why in kept.items()}), facts)
+    return Graph(
+        path,
+        NAME,
+        Precision.int8,
+        SCHEME,
+        placement.by_module({_onnx_name(name): why for name, why in kept.items()}),
+        facts,
+    )
 
 
 @contextlib.contextmanager
@@ -144,9 +151,7 @@ def _nodes(graph: Any) -> list[placement.Node]:
     return found
 
 
-def package(
-    graphs: Sequence[Graph], folder: Path, model: Model, facts: Mapping[str, Any]
-) -> tuple[Graph, ...]:
+def package(graphs: Sequence[Graph], folder: Path, model: Model, facts: Mapping[str, Any]) -> tuple[Graph, ...]:
     """Writes `folder`/{fp32,int8}_openvino_model/{model.xml, model.bin, metadata.yaml}, the manifest and the bench
     kit; returns the graphs in `folder`."""
     packed = []

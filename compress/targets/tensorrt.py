@@ -84,9 +84,7 @@ def half(graph: Graph, model: Model, folder: Path) -> Graph:
     return Graph(path, NAME, Precision.fp16, "weights and activations in FP16")
 
 
-def package(
-    graphs: Sequence[Graph], folder: Path, model: Model, facts: Mapping[str, Any]
-) -> tuple[Graph, ...]:
+def package(graphs: Sequence[Graph], folder: Path, model: Model, facts: Mapping[str, Any]) -> tuple[Graph, ...]:
     """Writes `folder`/{fp16,int8}/{model.onnx, model.engine, build.sh}, the manifest and the bench kit. The FP16 graph
     is made here of the FP32 one, which is not shipped. Returns the graphs in `folder`.
 

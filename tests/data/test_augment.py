@@ -56,8 +56,7 @@ def test_recolouring_is_drawn_per_image() -> None:
     policy = Augmentation(flip_left_right=False, scale=(1, 1), translate=0)
     grey = np.full((8, 8, 3), 100, np.uint8)
     means = [
-        augment_image(grey, np.zeros((0, 5), np.float32), policy, np.random.default_rng(i))[0].mean()
-        for i in range(9)
+        augment_image(grey, np.zeros((0, 5), np.float32), policy, np.random.default_rng(i))[0].mean() for i in range(9)
     ]
     assert min(means) < 90 and max(means) > 110
 
@@ -70,9 +69,7 @@ def test_any_number_of_channels(channels: int) -> None:
 
 
 def test_clip_drops_what_is_mostly_gone() -> None:
-    boxes = np.array(
-        [[0, -5, 0, 5, 10], [1, -7, 0, 3, 10], [2, 30, 30, 31, 40], [3, 50, 50, 60, 60]], np.float32
-    )
+    boxes = np.array([[0, -5, 0, 5, 10], [1, -7, 0, 3, 10], [2, 30, 30, 31, 40], [3, 50, 50, 60, 60]], np.float32)
     np.testing.assert_array_equal(clip(boxes, (0, 0, 40, 40)), [[0, 0, 0, 5, 10]])
 
 

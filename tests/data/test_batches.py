@@ -20,9 +20,7 @@ def train(yolo_folder: Path) -> Split:
     return load(config, 64, 3, 0).train
 
 
-def epoch(
-    split: Split, number: int = 0, augment: bool = True, skipped: int = 0, seed: int = 0
-) -> list[Batch]:
+def epoch(split: Split, number: int = 0, augment: bool = True, skipped: int = 0, seed: int = 0) -> list[Batch]:
     stream = batches(split, Task.detect, batch=4, seed=seed, epoch=number, augment=augment)
     if skipped:
         stream.skip(skipped)
@@ -33,9 +31,7 @@ def test_a_detection_batch_keeps_the_contract(train: Split) -> None:
     made = epoch(train, augment=False)
     assert len(made) == 2  # 11 images, the last three dropped
     batch = made[0]
-    assert batch["img"].shape == (4, 3, 64, 64) and batch["img"].is_contiguous(
-        memory_format=torch.channels_last
-    )
+    assert batch["img"].shape == (4, 3, 64, 64) and batch["img"].is_contiguous(memory_format=torch.channels_last)
     assert batch["img"].min() >= 0 and 0.9 < batch["img"].max() <= 1
     assert {key: value.dtype for key, value in batch.items()} == dict.fromkeys(batch, torch.float32)
     assert batch["cls"].shape == (4, 1) and batch["batch_idx"].tolist() == [0, 1, 2, 3]

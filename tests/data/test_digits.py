@@ -17,8 +17,7 @@ def test_the_splits_are_fixed_disjoint_and_hold_every_digit() -> None:
     assert (len(data.train), len(data.calibration), len(data.validation)) == (1097, 300, 400)
     assert data.fingerprint == other_seed.fingerprint
     contents = [
-        {sample.digest for sample in split.samples}
-        for split in (data.train, data.calibration, data.validation)
+        {sample.digest for sample in split.samples} for split in (data.train, data.calibration, data.validation)
     ]
     assert not contents[0] & contents[1] and not (contents[0] | contents[1]) & contents[2]
     assert {data.validation.target(i) for i in range(400)} == set(range(10))

@@ -19,11 +19,7 @@ def test_rows_polygons_and_repetitions(tmp_path: Path) -> None:
 
 def test_absent_and_empty_files_are_background(tmp_path: Path) -> None:
     (tmp_path / "empty.txt").write_text("\n")
-    assert (
-        read_labels(tmp_path / "empty.txt", 1).shape
-        == read_labels(tmp_path / "absent.txt", 1).shape
-        == (0, 5)
-    )
+    assert read_labels(tmp_path / "empty.txt", 1).shape == read_labels(tmp_path / "absent.txt", 1).shape == (0, 5)
 
 
 @pytest.mark.parametrize(

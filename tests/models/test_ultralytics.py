@@ -105,11 +105,7 @@ def test_deployed_gives_one_tensor_that_decodes(name: str, shape: tuple[int, ...
     assert model.kept_float().keys() <= dict(net.named_modules()).keys()
     for found in model.decode(out.numpy()):
         assert found.boxes.shape == (len(found.scores), 4) and found.classes.dtype == np.int64
-        assert (
-            np.all(np.diff(found.scores) <= 0)
-            and np.all(found.scores > 0.001)
-            and found.classes.max(initial=0) < 5
-        )
+        assert np.all(np.diff(found.scores) <= 0) and np.all(found.scores > 0.001) and found.classes.max(initial=0) < 5
 
 
 def test_suppression_agrees_with_ultralytics() -> None:
@@ -143,11 +139,7 @@ def test_training_moves_from_one_head_to_the_other() -> None:
 def test_metadata_can_be_read_back() -> None:
     facts = make().metadata()
     assert ast.literal_eval(facts["names"]) == dict(enumerate(CLASSES))
-    assert (
-        facts["end2end"] == "True"
-        and facts["stride"] == "32"
-        and ast.literal_eval(facts["imgsz"]) == [SIZE, SIZE]
-    )
+    assert facts["end2end"] == "True" and facts["stride"] == "32" and ast.literal_eval(facts["imgsz"]) == [SIZE, SIZE]
 
 
 def test_a_trained_pt_brings_its_classes(tmp_path, caplog) -> None:
@@ -180,9 +172,7 @@ def test_a_users_mistake_names_its_key(given: dict[str, object], key: str) -> No
 
 
 def test_weights_of_another_architecture_name_the_tensor(tmp_path) -> None:
-    save_file(
-        {k: v.clone() for k, v in make("yolov8n").net.state_dict().items()}, tmp_path / "v8.safetensors"
-    )
+    save_file({k: v.clone() for k, v in make("yolov8n").net.state_dict().items()}, tmp_path / "v8.safetensors")
     assert make("yolov8n", weights=str(tmp_path / "v8.safetensors"))
     with pytest.raises(UserError, match=r"tensor model\.\d+\..* is"):
         make("yolo11n", weights=str(tmp_path / "v8.safetensors"))

@@ -37,9 +37,7 @@ def test_budget_is_met_and_nearly_used_up(net: nn.Module, allocation: str, share
     assert pruned.macs > 0.9 * share * full  # seven groups in steps of eight channels are coarse
     assert pruned.reachable is not None and pruned.reachable[1] == full
     assert pruned.net(EXAMPLE).shape == (1, 10)
-    assert pruned.channels and all(
-        after < before and after % 8 == 0 for before, after in pruned.channels.values()
-    )
+    assert pruned.channels and all(after < before and after % 8 == 0 for before, after in pruned.channels.values())
 
 
 def test_nothing_happens_to_the_given_network_or_without_need(net: nn.Module) -> None:
@@ -52,9 +50,7 @@ def test_nothing_happens_to_the_given_network_or_without_need(net: nn.Module) ->
 
 def test_unreachable_budget_names_the_range(net: nn.Module) -> None:
     with pytest.raises(UserError, match="reaches .* G to .* G FLOPs") as caught:
-        prune_to_flops(
-            net, EXAMPLE, PROTECTED, PruneConfig(max_ratio=0.3), budget_macs=0.1 * count(net), count=count
-        )
+        prune_to_flops(net, EXAMPLE, PROTECTED, PruneConfig(max_ratio=0.3), budget_macs=0.1 * count(net), count=count)
     assert caught.value.key == "budget.flops"
 
 
@@ -72,9 +68,7 @@ def test_it_is_the_least_important_channels_that_go(net: nn.Module) -> None:
 
 
 def test_protected_modules_and_what_is_coupled_to_them_stay(net: nn.Module) -> None:
-    pruned = prune_to_ratio(
-        net, EXAMPLE, PROTECTED | {"stem": "asked for"}, PruneConfig(allocation="uniform"), 0.5
-    )
+    pruned = prune_to_ratio(net, EXAMPLE, PROTECTED | {"stem": "asked for"}, PruneConfig(allocation="uniform"), 0.5)
     assert pruned.net.stem[0].out_channels == 64
     assert pruned.net.one.body[0].out_channels == 64
     assert pruned.channels["side"] == [64, 32]
@@ -89,9 +83,7 @@ def test_uniform_ratio_takes_the_same_share_everywhere(net: nn.Module) -> None:
 
 @pytest.mark.parametrize("name", IMPORTANCES)
 def test_every_importance_works_and_repeats(net: nn.Module, name: str) -> None:
-    first, again = (
-        prune_to_ratio(net, EXAMPLE, PROTECTED, PruneConfig(importance=name), 0.4) for _ in range(2)
-    )
+    first, again = (prune_to_ratio(net, EXAMPLE, PROTECTED, PruneConfig(importance=name), 0.4) for _ in range(2))
     assert 0.35 < first.ratio < 0.45
     assert torch.equal(first.net.eval()(EXAMPLE), again.net.eval()(EXAMPLE))
 
@@ -105,9 +97,7 @@ def test_every_importance_works_and_repeats(net: nn.Module, name: str) -> None:
         ({}, {"": "all of it"}, "prune"),
     ],
 )
-def test_mistakes_name_their_key(
-    net: nn.Module, given: dict[str, str], protected: dict[str, str], key: str
-) -> None:
+def test_mistakes_name_their_key(net: nn.Module, given: dict[str, str], protected: dict[str, str], key: str) -> None:
     with pytest.raises(UserError) as caught:
         prune_to_ratio(net, EXAMPLE, protected, PruneConfig(**given), 0.3)  # type: ignore[arg-type]
     assert caught.value.key == key

@@ -57,8 +57,7 @@ def rows() -> list[dict[str, Any]]:
         row("load", macs=BASE, accuracy=0.4873, size_bytes=9_612_000),
         row("load", "onnxruntime", macs=BASE, accuracy=0.4872, latency=(5.92, "f32"), size_bytes=9_640_000),
         row("load", "openvino", macs=BASE, accuracy=0.4869, latency=(4.18, "bf16"), size_bytes=9_702_000),
-        row("load", "tensorrt", macs=BASE, accuracy=None, size_bytes=9_640_000)
-        | {"accuracy": score(0.4872, emulated)},
+        row("load", "tensorrt", macs=BASE, accuracy=None, size_bytes=9_640_000) | {"accuracy": score(0.4872, emulated)},
         row("prune", accuracy=0.0312, size_bytes=3_804_000),
         row("finetune", accuracy=0.4791, size_bytes=3_804_000),
         row("finetune", "onnxruntime", accuracy=0.4790, latency=(3.87, "f32"), size_bytes=3_861_000),

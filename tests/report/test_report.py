@@ -30,9 +30,7 @@ def run(tmp_path: Path) -> Path:
     return write_run(tmp_path / "drone_nano" / "20261121_171500")
 
 
-def pick(
-    ledger: list[dict[str, Any]], stage: str, target: str | None, precision: str = "fp32"
-) -> dict[str, Any]:
+def pick(ledger: list[dict[str, Any]], stage: str, target: str | None, precision: str = "fp32") -> dict[str, Any]:
     return next(r for r in ledger if (r["stage"], r["target"], r["precision"]) == (stage, target, precision))
 
 
@@ -53,9 +51,7 @@ def test_int8_follows_fp32_of_the_same_runtime() -> None:
 def test_export_follows_its_own_precision() -> None:
     ledger = rows()
     assert before(ledger, pick(ledger, "export", "openvino")) is pick(ledger, "finetune", "openvino")
-    assert before(ledger, pick(ledger, "export", "openvino", "int8")) is pick(
-        ledger, "quantize", "openvino", "int8"
-    )
+    assert before(ledger, pick(ledger, "export", "openvino", "int8")) is pick(ledger, "quantize", "openvino", "int8")
     assert before(ledger, pick(ledger, "export", "tensorrt", "fp16")) is pick(ledger, "finetune", "tensorrt")
 
 
@@ -67,9 +63,7 @@ def test_start_is_torch_for_accuracy_and_the_same_runtime_for_latency() -> None:
     assert change.flops == pytest.approx(0.4984, abs=1e-4)
 
 
-@pytest.mark.parametrize(
-    "other", [{"device": "jetson"}, {"threads": 4}, {"batch": 8}, {"obtained": "predicted"}]
-)
+@pytest.mark.parametrize("other", [{"device": "jetson"}, {"threads": 4}, {"batch": 8}, {"obtained": "predicted"}])
 def test_latencies_that_do_not_compare_have_no_ratio(other: dict[str, Any]) -> None:
     ledger = [
         row("load"),
@@ -101,10 +95,7 @@ def test_final_rows_are_of_the_last_stage_of_each_target() -> None:
 
 def test_what_was_not_measured_says_so() -> None:
     assert accuracy(row("load") | {"accuracy": score(0.41, "emulated")}) == "0.4100 ± 0.0124 (emulated)"
-    assert (
-        latency(row("load") | {"latency_ms": timing("x", 3.0, "int8", obtained="predicted")})
-        == "3.00 (predicted)"
-    )
+    assert latency(row("load") | {"latency_ms": timing("x", 3.0, "int8", obtained="predicted")}) == "3.00 (predicted)"
     assert latency(row("load") | {"latency_ms": {"median": None, "obtained": "not_run"}}) == "not run"
     assert latency(row("load")) == "–"
     assert accuracy(row("load") | {"accuracy": {"value": 0.5}}) == "0.5000 (origin not stated)"
@@ -151,12 +142,7 @@ def test_a_corrupt_line_in_the_middle_is_named(run: Path, damage: str) -> None:
 def test_table_has_every_row_and_no_escape_codes() -> None:
     text = table(rows())
     assert "\x1b" not in text
-    assert (
-        sum(
-            line.startswith(("load", "prune", "finetune", "quantize", "export")) for line in text.splitlines()
-        )
-        == 18
-    )
+    assert sum(line.startswith(("load", "prune", "finetune", "quantize", "export")) for line in text.splitlines()) == 18
     assert (
         "lat ×0.76 (f32→int8)" in text
         and "97.2\N{NO-BREAK SPACE}% (by graph)" in text
@@ -234,9 +220,7 @@ def test_report_says_what_the_run_says(run: Path) -> None:
     assert "recipe_name: drone_nano" in text and "torch 2.14.1" in text
 
 
-@pytest.mark.parametrize(
-    "ledger", [[], [row("load")], [row("load") | {"flops": None, "macs": None, "params": None}]]
-)
+@pytest.mark.parametrize("ledger", [[], [row("load")], [row("load") | {"flops": None, "macs": None, "params": None}]])
 def test_an_unfinished_run_still_has_a_report(tmp_path: Path, ledger: list[dict[str, Any]]) -> None:
     run = write_run(tmp_path / "run", ledger)
     (run / "verdict.json").unlink()
@@ -290,10 +274,7 @@ def test_add_appends_a_measured_row(run: Path) -> None:
     found, notes = read_ledger(run / "ledger.jsonl")
     assert notes == [] and found[-1] == made and (run / "ledger.jsonl").read_text().startswith(old)
     assert made["stage"] == "export" and made["target"] == "tensorrt" and made["flops"] == 436_800_000
-    assert (
-        made["latency_ms"]["obtained"] == "measured"
-        and made["latency_ms"]["device"] == "Jetson Orin Nano 8GB"
-    )
+    assert made["latency_ms"]["obtained"] == "measured" and made["latency_ms"]["device"] == "Jetson Orin Nano 8GB"
     assert made["accuracy"] is None, "the bench kit measures no accuracy"
     assert set(made) >= set(rows()[0])
 
@@ -337,9 +318,7 @@ def test_add_mends_a_cut_last_line(run: Path) -> None:
         ({"outputs_match": False}, "another computation"),
     ],
 )
-def test_add_refuses(
-    run: Path, changes: dict[str, Any], message: str, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_add_refuses(run: Path, changes: dict[str, Any], message: str, capsys: pytest.CaptureFixture[str]) -> None:
     path, old = write_bench(run, **changes), (run / "ledger.jsonl").read_text()
     assert main(["add", str(run), str(path)]) == 2
     assert message in capsys.readouterr().err
@@ -358,9 +337,7 @@ def test_add_refuses_the_same_measurement_twice(run: Path) -> None:
 @pytest.fixture
 def sweep(tmp_path: Path) -> Path:
     folder = tmp_path / "sweeps" / "drone_nano" / "20261121_180000"
-    for i, (ratio, macs, value) in enumerate(
-        [(0.1, 350_000_000, 0.48), (0.3, 220_000_000, 0.46), (0.5, 1, 0.1)]
-    ):
+    for i, (ratio, macs, value) in enumerate([(0.1, 350_000_000, 0.48), (0.3, 220_000_000, 0.46), (0.5, 1, 0.1)]):
         ledger = [row("load", macs=400_000_000, accuracy=0.49), row("finetune", macs=macs, accuracy=value)]
         point = write_run(folder / str(i), ledger)
         (point / "config.yaml").write_text(config(ratio))
@@ -411,8 +388,6 @@ def test_command_renders_and_prints(run: Path, capsys: pytest.CaptureFixture[str
 @pytest.mark.parametrize(
     "arguments", [["nowhere"], ["compare", "nowhere", "b"], ["add", "nowhere", "b.json"], ["compare", "x"]]
 )
-def test_an_unknown_run_is_the_users_mistake(
-    arguments: list[str], capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_an_unknown_run_is_the_users_mistake(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     assert main(arguments) == 2
     assert capsys.readouterr().err.startswith("error: ")

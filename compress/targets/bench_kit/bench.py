@@ -13,7 +13,6 @@ import sys
 import time
 
 import numpy as np
-
 import runtime
 
 FOLDER = pathlib.Path(__file__).resolve().parent
