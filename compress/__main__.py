@@ -47,6 +47,8 @@ class Door:
 
 def main() -> int:
     os.environ["HYDRA_FULL_ERROR"] = "1"  # or Hydra prints its own message and exits 1 for a user's typo
+    # argparse takes positional words in one run only: `recipe=x -m prune.ratio=0.1,0.3` would be refused.
+    sys.argv[1:] = sorted(sys.argv[1:], key=lambda word: word not in ("-m", "--multirun"))
     configuration.register()
     door = Door()
     try:

@@ -837,7 +837,7 @@ def write_split(folder: Path, split: str, count: int, imgsz: int, workers: int =
         Path(folder, kind, split).mkdir(parents=True, exist_ok=True)
     task = partial(_write_image, folder=str(folder), split=split, imgsz=imgsz)
     workers = workers if count >= 64 else 1  # a few images are quicker than starting processes
-    for _ in tqdm(_each(task, count, workers), total=count, desc=f"field scenes: {split}", unit="image"):
+    for _ in tqdm(_each(task, count, workers), total=count, desc=f"field scenes: {split}", unit="image", disable=None):
         pass
 
 
@@ -849,7 +849,7 @@ def _write_lists(folder: Path, splits: Sequence[str], counts: Mapping[str, int])
     (folder / "data.yaml").write_text("\n".join(lines) + "\n")
     if "train" in splits:
         rng = np.random.default_rng([GENERATOR_VERSION, SPLITS["train"][0], 512])
-        chosen = np.sort(rng.permutation(counts["train"])[:CALIBRATION_IMAGES])
+        chosen = np.sort(rng.permutation(counts["train"])[: min(CALIBRATION_IMAGES, counts["train"] // 3)])
         (folder / "calibration.txt").write_text("".join(f"images/train/{i:06d}.jpg\n" for i in chosen))
 
 

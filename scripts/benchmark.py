@@ -1,0 +1,204 @@
+"""Times the baseline and the tuned model of a finished run side by side, in every runtime of its artifacts.
+
+    python scripts/benchmark.py outputs/latest [--imgsz 640] [--json FILE]
+
+A run's ledger times one model after another, and machines drift in between. Here the models of a runtime take turns in
+one process, so that their ratios hold even where their milliseconds do not. OpenVINO is timed at the precision it picks
+(BF16 on CPUs with AMX) and forced to f32; both are compared with the baseline at the precision it picks, which is what
+users deploy today. With --imgsz the networks are exported once more at another input size: for timing only, since INT8
+is then calibrated on random images.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+import logging
+import sys
+import tempfile
+from collections.abc import Mapping
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from omegaconf import OmegaConf
+
+import compress
+from compress import models, targets
+from compress.config import Config, to_config
+from compress.errors import UserError
+from compress.measure.latency import Latency, host, interleaved
+from compress.product import Graph, Model, Precision
+from compress.targets import openvino
+from compress.targets.predictor import Predictor
+
+GRAPHS = {
+    "onnxruntime": {"fp32": "fp32/model.onnx", "int8": "int8/model.onnx"},
+    "openvino": {"fp32": "fp32_openvino_model/model.xml", "int8": "int8_openvino_model/model.xml"},
+}
+RANDOM_IMAGES = 4  # calibration at another size: enough to find scales, useless for accuracy
+ONNXRUNTIME_GOAL = 0.70  # INT8 over the FP32 baseline
+OPENVINO_GOAL = 0.90  # the fastest tuned graph over the FP32 baseline, both at the default precision
+
+Row = dict[str, Any]
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("run", type=Path, help="folder of a finished run")
+    parser.add_argument("--imgsz", type=int, help="time at this input size too")
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--rounds", type=int, default=20, help="turns of each model, 5 runs a turn")
+    parser.add_argument("--json", type=Path, help="write the numbers here")
+    given = parser.parse_args()
+    logging.basicConfig(level=logging.WARNING, format="%(message)s")
+    torch.set_num_threads(given.threads)
+    try:
+        rows = benchmark(given.run, given.imgsz, given.threads, given.rounds)
+    except UserError as error:
+        print(error, file=sys.stderr)
+        return 2
+    verdicts = [line for size in dict.fromkeys(row["imgsz"] for row in rows) for line in judge(rows, size)]
+    print_table(rows)
+    print("\n".join(verdicts))
+    if given.json is not None:
+        facts = {"run": str(given.run), "host": host(), "threads": given.threads, "batch": 1}
+        given.json.write_text(json.dumps({**facts, "rows": rows, "verdicts": verdicts}, indent=1) + "\n")
+    return 0
+
+
+def benchmark(run: Path, imgsz: int | None, threads: int, rounds: int) -> list[Row]:
+    """Rows of every runtime among the run's artifacts, at the run's input size and at `imgsz`.
+
+    Raises:
+        UserError: `run` is no folder of a finished run.
+    """
+    config = read_config(run)
+    tuned = compress.load(run / "pruned")
+    # Weights do not change the time, so a baseline that the run trained itself is timed with random ones.
+    baseline = models.build(dataclasses.replace(config.model, init=None), tuned.classes)
+    runtimes = [name for name in GRAPHS if (run / "artifacts" / name / "manifest.json").is_file()]
+    if not runtimes:
+        raise UserError("run", run, f"holds no artifacts of {' or '.join(GRAPHS)}")
+    rows: list[Row] = []
+    with tempfile.TemporaryDirectory() as scratch:
+        for name in runtimes:
+            folder = Path(scratch, name)
+            graphs = {"baseline fp32": targets.get(name).convert(baseline, folder, config.export)}
+            for precision, place in GRAPHS[name].items():
+                path = run / "artifacts" / name / place
+                if path.is_file():
+                    graphs[f"tuned {precision}"] = Graph(path, name, Precision(precision))
+            rows += time_graphs(name, graphs, tuned, threads, rounds, note="")
+            if imgsz is not None and imgsz != tuned.imgsz:
+                sized = [dataclasses.replace(model, imgsz=imgsz) for model in (baseline, tuned)]  # type: ignore[type-var]
+                graphs = export_again(name, *sized, config, folder / "resized")
+                note = "INT8 calibrated on random images"
+                rows += time_graphs(name, graphs, sized[1], threads, rounds, note)
+    return rows
+
+
+def read_config(run: Path) -> Config:
+    """The configuration of a run.
+
+    Raises:
+        UserError: there is none in that folder.
+    """
+    if not (run / "config.yaml").is_file():
+        raise UserError("run", run, "no run folder: it holds no config.yaml")
+    return to_config(OmegaConf.merge(OmegaConf.structured(Config), OmegaConf.load(run / "config.yaml")))  # type: ignore[arg-type]
+
+
+def export_again(name: str, baseline: Model, tuned: Model, config: Config, folder: Path) -> dict[str, Graph]:
+    """The three graphs of both models at their (changed) input size."""
+    target = targets.get(name)
+    rng = np.random.default_rng(0)
+    shape = (1, tuned.channels, tuned.imgsz, tuned.imgsz)
+    images = [rng.random(shape, dtype=np.float32) for _ in range(RANDOM_IMAGES)]
+    fp32 = target.convert(tuned, folder / "fp32", config.export)
+    return {
+        "baseline fp32": target.convert(baseline, folder / "baseline", config.export),
+        "tuned fp32": fp32,
+        "tuned int8": target.quantize(fp32, tuned, images, config.quantize, folder / "int8"),
+    }
+
+
+def time_graphs(
+    runtime: str, graphs: Mapping[str, Graph], model: Model, threads: int, rounds: int, note: str
+) -> list[Row]:
+    """Interleaved times of one runtime's graphs; the first is what the others are compared with."""
+    predictors: dict[tuple[str, str], Predictor] = {}
+    for name, graph in graphs.items():
+        predictors[name, "default"] = targets.load(graph, threads)
+    if runtime == "openvino":
+        for name, graph in graphs.items():
+            predictors[name, "f32"] = openvino.load(graph, threads, inference_precision="f32")
+    image = model.example_input().numpy()
+    # One runtime at a time: their thread pools go on spinning for a while after a call and would disturb each other.
+    calls = {f"{name} {asked}": partial(predictor, image) for (name, asked), predictor in predictors.items()}
+    times = interleaved(calls, rounds=rounds)
+    return [
+        row(runtime, name, asked, predictor, times[f"{name} {asked}"], model.imgsz, note)
+        for (name, asked), predictor in predictors.items()
+    ]
+
+
+def row(runtime: str, name: str, asked: str, predictor: Predictor, time: Latency, imgsz: int, note: str) -> Row:
+    assert time.ratio is not None and time.ratio_ci95 is not None  # interleaved always compares
+    return {
+        "runtime": runtime,
+        "version": predictor.runtime,
+        "name": name,
+        "imgsz": imgsz,
+        "precision_asked": asked,
+        "inference_precision": predictor.inference_precision,
+        "median_ms": time.median,
+        "p95_ms": time.p95,
+        "runs": time.runs,
+        "ratio": time.ratio,
+        "ratio_ci95": list(time.ratio_ci95),
+        "note": note,
+    }
+
+
+def judge(rows: list[Row], imgsz: int) -> list[str]:
+    """One line a goal, at one input size."""
+    found = {(r["runtime"], r["name"]): r for r in rows if r["imgsz"] == imgsz and r["precision_asked"] == "default"}
+    lines = []
+    int8 = found.get(("onnxruntime", "tuned int8"))
+    if int8 is not None:
+        lines.append(_line(int8, ONNXRUNTIME_GOAL, "tuned int8"))
+    fastest = [r for (runtime, name), r in found.items() if runtime == "openvino" and name != "baseline fp32"]
+    if fastest:
+        best = min(fastest, key=lambda r: float(r["ratio"]))
+        lines.append(_line(best, OPENVINO_GOAL, f"fastest, {best['name']} ({best['inference_precision']})"))
+    return lines
+
+
+def _line(row: Row, goal: float, what: str) -> str:
+    verdict = "met" if row["ratio"] <= goal else "NOT met"
+    return (
+        f"{row['runtime']} at {row['imgsz']} px: {what} takes {row['ratio']:.3f} of the baseline's time "
+        f"(goal {goal:.2f}): {verdict}"
+    )
+
+
+def print_table(rows: list[Row]) -> None:
+    print(f"{'runtime':<12} {'model':<14} {'imgsz':>5} {'runs in':<8} {'median ms':>9} {'p95':>7}  ratio (95 %)")
+    for r in rows:
+        computed = r["inference_precision"] + (" (asked)" if r["precision_asked"] != "default" else "")
+        if r["inference_precision"] == "int8" and r["precision_asked"] != "default":
+            computed = f"int8+{r['precision_asked']}"
+        low, high = r["ratio_ci95"]
+        note = f"  {r['note']}" if r["note"] and "int8" in r["name"] else ""
+        print(
+            f"{r['runtime']:<12} {r['name']:<14} {r['imgsz']:>5} {computed:<8} {r['median_ms']:>9.2f} "
+            f"{r['p95_ms']:>7.2f}  {r['ratio']:.3f} ({low:.3f}-{high:.3f}){note}"
+        )
+
+
+if __name__ == "__main__":
+    sys.exit(main())

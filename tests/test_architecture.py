@@ -1,0 +1,169 @@
+"""The house keeps its plan: imports go down only, stages stay apart, folders and config mirror each other."""
+
+from __future__ import annotations
+
+import ast
+import dataclasses
+from functools import cache
+from pathlib import Path
+
+import pytest
+import yaml
+
+from compress.config import CONF, Config
+
+ROOT = Path(__file__).parents[1]
+PACKAGE = ROOT / "compress"
+FILES = sorted(PACKAGE.rglob("*.py"))
+
+# Floors from the roof down; a room may import rooms on lower floors, and itself.
+FLOORS = [
+    {"__main__"},
+    {"sweep"},
+    {"pipeline"},
+    {"report"},
+    {"stages"},
+    {"measure"},
+    {"models", "data", "targets", "pruning", "devices"},
+    {"training"},
+    {"checkpoint", "cache", "ledger", "budget"},
+    {"product"},
+    {"config"},  # its dataclasses may be imported by anybody
+    {"errors"},
+]
+NEIGHBOURS = {("budget", "ledger")}  # on one floor, and still: the budget is held against the ledger
+FACADE = "__init__"  # the library's front: reaches every room, and no room may reach it
+
+
+def module_name(file: Path) -> str:
+    parts = file.relative_to(ROOT).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+MODULES = {module_name(file) for file in FILES}
+
+
+def room(module: str) -> str:
+    """compress.stages.prune -> stages; the package itself -> the facade."""
+    return module.split(".")[1] if "." in module else FACADE
+
+
+@cache
+def imports(file: Path) -> frozenset[str]:
+    """Absolute names of modules that `file` imports anywhere, in functions and for type checking too."""
+    here, found = module_name(file), set()
+    for node in ast.walk(ast.parse(file.read_text())):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            package = here if file.name == "__init__.py" else here.rpartition(".")[0]
+            base = package.split(".")[: len(package.split(".")) - node.level + 1] if node.level else []
+            source = ".".join([*base, *([node.module] if node.module else [])])
+            found |= {
+                f"{source}.{alias.name}" if f"{source}.{alias.name}" in MODULES else source for alias in node.names
+            }
+    return frozenset(found)
+
+
+def ours(file: Path) -> list[str]:
+    return sorted(name for name in imports(file) if name == "compress" or name.startswith("compress."))
+
+
+def may_import(importer: str, imported: str) -> bool:
+    if importer == imported or importer == FACADE:
+        return True
+    floor = {name: index for index, names in enumerate(FLOORS) for name in names}
+    return floor[importer] < floor.get(imported, -1) or (importer, imported) in NEIGHBOURS
+
+
+def test_the_rules_can_be_broken() -> None:
+    for importer, imported in [
+        ("stages", "pipeline"), ("targets", "measure"), ("models", "data"), ("training", "models"),
+        ("checkpoint", "models"), ("errors", "config"), ("ledger", "budget"), ("report", "pipeline"),
+        ("pipeline", "sweep"), ("stages", FACADE),
+    ]:  # fmt: skip
+        assert not may_import(importer, imported)
+    assert may_import("pipeline", "stages")
+    assert may_import("data", "config")
+    assert "compress.stages.context" in imports(PACKAGE / "stages" / "prune.py")
+    assert "compress.pruning.solver" in imports(PACKAGE / "stages" / "prune.py")
+    assert "compress.models" in imports(PACKAGE / "stages" / "context.py")
+
+
+def test_every_room_has_its_floor() -> None:
+    rooms = {room(name) for name in MODULES} - {FACADE}
+    assert rooms == set().union(*FLOORS)
+
+
+@pytest.mark.parametrize("file", FILES, ids=module_name)
+def test_imports_go_down_only(file: Path) -> None:
+    importer = room(module_name(file))
+    wrong = [name for name in ours(file) if not may_import(importer, room(name))]
+    assert wrong == []
+
+
+def test_stages_never_import_each_other() -> None:
+    for file in (PACKAGE / "stages").glob("*.py"):
+        inside = {name for name in ours(file) if room(name) == "stages"}
+        assert inside <= {"compress.stages.context"}, file
+
+
+def test_the_report_is_a_function_of_the_run_folder_alone() -> None:
+    for file in (PACKAGE / "report").glob("*.py"):
+        assert {room(name) for name in ours(file)} <= {"report", "errors"}, file
+        assert "torch" not in {name.split(".")[0] for name in imports(file)}, file
+
+
+def test_budget_ledger_config_and_errors_do_without_torch() -> None:
+    for name in ("budget", "ledger", "config", "errors", "cache"):
+        assert "torch" not in {module.split(".")[0] for module in imports(PACKAGE / f"{name}.py")}
+
+
+def test_the_bench_kit_runs_without_this_package() -> None:
+    kit = sorted((PACKAGE / "targets" / "bench_kit").glob("*.py"))
+    assert kit
+    assert {file.name: ours(file) for file in kit} == {file.name: [] for file in kit}
+
+
+def test_nothing_is_imported_from_scripts_or_tests() -> None:
+    for file in FILES:
+        assert not {name.split(".")[0] for name in imports(file)} & {"scripts", "tests", "conftest"}, file
+
+
+@pytest.mark.parametrize("file", FILES, ids=module_name)
+def test_every_module_says_what_it_is(file: Path) -> None:
+    assert ast.get_docstring(ast.parse(file.read_text()))
+
+
+def test_folders_of_packages_are_packages() -> None:
+    for file in FILES:
+        if file.parent.name != "bench_kit":  # files to be copied, not imported
+            assert (file.parent / "__init__.py").exists(), file
+
+
+def test_every_folder_in_conf_is_a_group_of_the_config() -> None:
+    fields = {field.name: field for field in dataclasses.fields(Config)}
+    groups = {folder.name for folder in CONF.iterdir() if folder.is_dir()}
+    assert groups <= fields.keys()
+    assert all(dataclasses.is_dataclass(getattr(Config(), group)) for group in groups)
+
+
+def test_the_defaults_list_is_the_table_of_contents() -> None:
+    defaults = yaml.safe_load((CONF / "config.yaml").read_text())["defaults"]
+    chosen = {group: choice for entry in defaults if isinstance(entry, dict) for group, choice in entry.items()}
+    groups = {folder.name for folder in CONF.iterdir() if folder.is_dir()}
+    assert chosen.keys() == groups | {"recipe"}
+    assert all((CONF / group / f"{chosen[group]}.yaml").exists() for group in groups)
+
+
+def test_config_files_name_only_keys_of_their_group() -> None:
+    config = Config()
+    for file in CONF.glob("*/*.yaml"):
+        known = {field.name for field in dataclasses.fields(getattr(config, file.parent.name))}
+        assert set(yaml.safe_load(file.read_text())) - {"defaults"} <= known, file
+
+
+def test_tests_mirror_the_package() -> None:
+    rooms = {path.name for path in PACKAGE.iterdir() if path.is_dir() and (path / "__init__.py").exists()}
+    folders = {path.name for path in (ROOT / "tests").iterdir() if path.is_dir() and any(path.glob("test_*.py"))}
+    assert folders - {"end_to_end"} <= rooms

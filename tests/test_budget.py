@@ -1,0 +1,303 @@
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+from compress.budget import TIMING_NOISE, Verdict, format_flops, judge, parse_flops, recommend
+from compress.config import BudgetConfig
+from compress.errors import UserError
+from compress.ledger import Row
+
+FULL = 1_000_000  # FLOPs of the network before pruning
+
+
+def row(
+    stage: str = "load", target: str | None = None, precision: str = "fp32", *,
+    flops: int = FULL, accuracy: float | None = 0.9, ms: float | None = None, device: str | None = "host",
+    obtained: str = "measured", size: int | None = 1_000_000, share: float | None = None,
+) -> Row:  # fmt: skip
+    share = (0.9 if precision == "int8" else 0.0) if share is None else share
+    latency: dict[str, Any] | None = None
+    if target is not None:
+        latency = {"median": ms, "device": device, "obtained": obtained, "inference_precision": "bf16"}
+    found = None if accuracy is None else {"metric": "top1", "value": accuracy}
+    return Row(
+        stage, target, precision, imgsz=16, macs=flops // 2, int8_mac_share=share,
+        size_bytes=size, accuracy=found, latency_ms=latency,
+    )  # fmt: skip
+
+
+def ledger(*exported: Row, accuracy: float = 0.9, fp32_ms: float = 2.0) -> list[Row]:
+    """A run that halves the FLOPs, with `exported` as its last rows."""
+    return [
+        row("load"),
+        row("load", "openvino", ms=fp32_ms),
+        row("prune", flops=FULL // 2, accuracy=0.5),
+        row("finetune", flops=FULL // 2, accuracy=accuracy),
+        row("finetune", "openvino", flops=FULL // 2, accuracy=accuracy, ms=fp32_ms / 2),
+        *exported,
+    ]
+
+
+def fp32(**facts: Any) -> Row:
+    return row("export", "openvino", "fp32", flops=FULL // 2, **{"ms": 1.0, **facts})
+
+
+def int8(**facts: Any) -> Row:
+    return row("export", "openvino", "int8", flops=FULL // 2, **{"ms": 0.8, "size": 400_000, **facts})
+
+
+def verdict(rows: list[Row], *, device: str = "host", failures: dict[str, str] | None = None, **budget: Any) -> Verdict:
+    return judge(BudgetConfig(**budget), 0.01, rows, failures or {}, device)
+
+
+def check(found: Verdict, name: str) -> Any:
+    [only] = [check for check in found.checks if check.name == name]
+    return only
+
+
+# --- units ----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("text", "flops"),
+    [
+        ("50%", 500_000), ("50 %", 500_000), ("12.5%", 125_000), ("100%", FULL),
+        ("1.2G", 1_200_000_000), ("800M", 800_000_000), ("800m", 800_000_000), ("3K", 3_000), ("2T", 2 * 10**12),
+        ("5e8", 500_000_000), ("5e+08", 500_000_000), ("500000000", 500_000_000), (5e8, 500_000_000), (1e17, 10**17),
+        ("1.2 GFLOPs", 1_200_000_000), ("1.2GFLOP", 1_200_000_000), (" 1.2G ", 1_200_000_000), ("7 FLOPs", 7),
+    ],
+)  # fmt: skip
+def test_units(text: str | float, flops: int) -> None:
+    found = parse_flops(text, FULL)
+    assert found == flops
+    assert isinstance(found, int)
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["junk", "", "%", "G", ".", "1,2G", "1..2G", "1.2.3", "1.2GB", "1.2 MACs", "50%%", "1e5%", "nan", "inf", "None"]
+    + ["0", "0%", "0.0G", 0, "-1", "-50%", "-1.2G", -1.0, "1e400", "9" * 400],
+)  # fmt: skip
+def test_no_budget(text: str | float) -> None:
+    with pytest.raises(UserError) as caught:
+        parse_flops(text, FULL)
+    assert caught.value.key == "budget.flops"
+    assert caught.value.value == text
+    assert str(caught.value).startswith(f"budget.flops={text}: give ")
+
+
+def test_a_share_written_without_percent_is_no_budget_of_zero() -> None:
+    with pytest.raises(UserError):
+        parse_flops("0.5", FULL)
+
+
+@pytest.mark.parametrize(
+    ("flops", "text"),
+    [(5.48e9, "5.48G"), (2_740_150_000, "2.74G"), (812_345_678, "812.3M"), (1_000, "1K"), (999, "999"), (0, "0")],
+)
+def test_format(flops: float, text: str) -> None:
+    assert format_flops(flops) == text
+
+
+# --- verdict --------------------------------------------------------------------------------------------------
+
+
+def test_all_met() -> None:
+    found = verdict(
+        ledger(fp32(), int8(accuracy=0.895)), flops="50%", max_accuracy_drop=0.02, latency_ms=1, size_mb=0.5
+    )
+    assert [(c.name, c.target, c.precision, c.limit, c.unit) for c in found.checks] == [
+        ("budget.flops", None, None, 500_000, "FLOPs"),
+        ("budget.max_accuracy_drop", "openvino", "fp32", 0.02, "points"),
+        ("budget.max_accuracy_drop", "openvino", "int8", 0.02, "points"),
+        ("quantize.max_accuracy_drop", "openvino", "int8", 0.01, "points"),
+        ("budget.latency_ms", "openvino", "int8", 1, "ms"),
+        ("budget.size_mb", "openvino", "int8", 0.5, "MB"),
+    ]
+    assert [c.value for c in found.checks] == pytest.approx([500_000, 0, 0.005, 0.005, 0.8, 0.4])
+    assert all(c.met is True for c in found.checks)
+    assert found.met is True
+    assert found.exit_status == 0
+
+
+def test_nothing_to_judge_is_met() -> None:
+    found = verdict([row("load"), row("load", "openvino", ms=1.0)])
+    assert (found.checks, found.remarks) == ((), ())
+    assert (found.met, found.exit_status) == (True, 0)
+
+
+@pytest.mark.parametrize(
+    ("name", "budget", "exported"),
+    [
+        ("budget.flops", {"flops": "49%"}, int8()),
+        ("budget.flops", {"flops": "499.998K"}, int8()),
+        ("budget.latency_ms", {"latency_ms": 0.79}, int8()),
+        ("budget.size_mb", {"size_mb": 0.39}, int8()),
+        ("quantize.max_accuracy_drop", {}, int8(accuracy=0.88)),
+    ],
+)
+def test_missed(name: str, budget: dict[str, Any], exported: Row) -> None:
+    found = verdict(ledger(fp32(), exported), **budget)
+    assert check(found, name).met is False
+    assert (found.met, found.exit_status) == (False, 3)
+
+
+def test_every_artifact_is_held_to_the_accuracy_drop() -> None:
+    found = verdict(ledger(fp32(), int8(accuracy=0.895), accuracy=0.9), max_accuracy_drop=0.004)
+    drops = {c.precision: c.met for c in found.checks if c.name == "budget.max_accuracy_drop"}
+    assert drops == {"fp32": True, "int8": False}
+    assert found.met is False
+
+
+@pytest.mark.parametrize(
+    ("name", "budget", "exported"),
+    [
+        ("budget.latency_ms", {"latency_ms": 9}, int8(ms=None, obtained="not_run", device=None)),
+        ("budget.latency_ms", {"latency_ms": 9}, int8(obtained="predicted")),
+        ("budget.size_mb", {"size_mb": 9}, int8(size=None)),
+        ("quantize.max_accuracy_drop", {}, int8(accuracy=None)),
+        ("budget.energy_mj", {"energy_mj": 1}, int8()),
+        ("budget.sram_kb", {"sram_kb": 1}, int8()),
+        ("budget.flash_kb", {"flash_kb": 1}, int8()),
+        ("budget.fps", {"fps": 1}, int8()),
+    ],
+)
+def test_what_was_not_measured_is_undetermined(name: str, budget: dict[str, Any], exported: Row) -> None:
+    found = verdict(ledger(exported), **budget)
+    assert check(found, name).value is None
+    assert check(found, name).met is None
+    assert (found.met, found.exit_status) == (None, 3)
+
+
+def test_a_miss_outweighs_what_is_undetermined() -> None:
+    found = verdict(ledger(fp32(), int8()), flops="10%", energy_mj=1.0)
+    assert [c.met for c in found.checks if c.name.startswith("budget")] == [False, None]
+    assert found.met is False
+
+
+def test_a_failed_target_is_not_met() -> None:
+    met = verdict(ledger(fp32(), int8()), flops="50%")
+    failed = verdict(ledger(fp32(), int8()), flops="50%", failures={"tensorrt": "refused the graph"})
+    assert met.met is True
+    assert all(c.met for c in failed.checks)
+    assert (failed.met, failed.exit_status) == (False, 3)
+    assert failed.as_dict()["failures"] == {"tensorrt": "refused the graph"}
+
+
+def test_no_artifacts_judges_the_last_torch_model() -> None:
+    rows = [row("load"), row("prune", flops=600_000, accuracy=0.7), row("finetune", flops=600_000, accuracy=0.85)]
+    found = verdict(rows, flops="60%", max_accuracy_drop=0.04)
+    assert (check(found, "budget.flops").value, check(found, "budget.flops").met) == (600_000, True)
+    assert check(found, "budget.max_accuracy_drop").value == pytest.approx(0.05)
+    assert found.met is False
+
+
+def test_quantized_graphs_are_judged_where_nothing_was_exported() -> None:
+    quantized = row("quantize", "openvino", "int8", flops=FULL // 2, accuracy=0.7, ms=1.0)
+    assert check(verdict(ledger(quantized)), "quantize.max_accuracy_drop").value == pytest.approx(0.2)
+
+
+def test_flops_are_those_of_the_worst_artifact() -> None:
+    found = verdict([*ledger(), row("export", "openvino", flops=700_000, ms=1.0)], flops="60%")
+    assert check(found, "budget.flops").value == 700_000
+    assert found.met is False
+
+
+def test_the_baseline_is_what_the_recipe_trained() -> None:
+    rows = [row("load", accuracy=0.1), row("train", accuracy=0.9), *ledger(int8(accuracy=0.8))[2:]]
+    assert check(verdict(rows, max_accuracy_drop=0.05), "budget.max_accuracy_drop").value == pytest.approx(0.1)
+    untrained = [rows[0], *rows[2:]]
+    assert check(verdict(untrained, max_accuracy_drop=0.05), "budget.max_accuracy_drop").value == pytest.approx(-0.7)
+
+
+def test_a_share_is_of_the_loaded_model() -> None:
+    assert check(verdict(ledger(fp32(), int8()), flops="70%"), "budget.flops").limit == 700_000
+
+
+def test_int8_is_compared_with_the_same_network_in_the_same_runtime() -> None:
+    """Neither with torch, nor with the unpruned network, nor with another runtime."""
+    other = row("export", "onnxruntime", "fp32", flops=FULL // 2, accuracy=0.1, ms=1.0)
+    found = verdict(ledger(fp32(accuracy=0.85), int8(accuracy=0.845), other, accuracy=0.95))
+    assert check(found, "quantize.max_accuracy_drop").value == pytest.approx(0.005)
+
+
+def test_latency_counts_on_the_named_device_only() -> None:
+    rows = ledger(fp32(), int8())
+    assert check(verdict(rows, latency_ms=1.0), "budget.latency_ms").met is True
+    elsewhere = verdict(rows, latency_ms=1.0, device="raspberry_pi_5")
+    assert check(elsewhere, "budget.latency_ms").value is None
+    assert elsewhere.exit_status == 3
+    there = [*ledger(), int8(device="raspberry_pi_5", ms=30.0)]
+    assert check(verdict(there, latency_ms=40.0, device="raspberry_pi_5"), "budget.latency_ms").value == 30.0
+
+
+def test_verdict_json() -> None:
+    found = verdict(ledger(fp32(), int8(ms=1.5)), flops="50%", energy_mj=2.0)
+    written = json.loads(json.dumps(found.as_dict()))
+    assert written.keys() == {"schema_version", "met", "checks", "remarks", "failures"}
+    assert written["met"] is None
+    assert {"name", "target", "limit", "value", "unit", "met"} <= written["checks"][0].keys()
+    assert [c["met"] for c in written["checks"]] == [True, True, None]
+    assert all(remark.keys() == {"kind", "text", "numbers"} for remark in written["remarks"])
+
+
+# --- recommendation and remarks -------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("fp32_ms", "int8_ms", "best"),
+    [
+        (1.0, 0.5, "int8"),
+        (1.0, 1.0, "int8"),
+        (1.0, 1.0 + 0.9 * TIMING_NOISE, "int8"),  # a tie within noise
+        (1.0, 1.0 + 1.1 * TIMING_NOISE, "fp32"),
+        (1.0, 2.0, "fp32"),
+        (None, 2.0, "int8"),  # only what was timed can be recommended for its speed
+        (2.0, None, "fp32"),
+        (None, None, "int8"),
+    ],
+)
+def test_recommend(fp32_ms: float | None, int8_ms: float | None, best: str) -> None:
+    rows = [fp32(ms=fp32_ms), int8(ms=int8_ms), row("export", "onnxruntime", "fp32", ms=0.01)]
+    assert recommend(rows, "openvino").precision == best
+    assert recommend(rows[::-1], "openvino").precision == best
+
+
+def test_size_and_latency_are_those_of_the_recommended_artifact() -> None:
+    found = verdict(ledger(fp32(ms=1.0, size=900_000), int8(ms=1.5)), latency_ms=1.2, size_mb=0.5)
+    assert [(c.precision, c.value) for c in found.checks if c.unit in ("ms", "MB")] == [("fp32", 1.0), ("fp32", 0.9)]
+
+
+def test_int8_does_not_pay() -> None:
+    found = verdict(ledger(fp32(ms=1.0), int8(ms=1.5)))
+    [remark] = [r for r in found.remarks if r.kind == "int8_does_not_pay"]
+    assert remark.numbers == {"int8_ms": 1.5, "recommended_ms": 1.0, "ratio": 1.5}
+    assert "1.50 ms" in remark.text
+    assert "bf16" in remark.text
+    assert "openvino/fp32" in remark.text
+
+
+def test_int8_pays() -> None:
+    for ms in (0.5, 1.0):
+        assert "int8_does_not_pay" not in {r.kind for r in verdict(ledger(fp32(ms=1.0), int8(ms=ms))).remarks}
+
+
+def test_flops_are_not_time() -> None:
+    found = verdict(ledger(fp32(ms=2.0), int8(ms=1.95), fp32_ms=2.0))
+    [remark] = found.remarks
+    assert remark.kind == "flops_are_not_time"
+    assert remark.numbers == {"before_ms": 2.0, "after_ms": 1.95}
+    assert "50% fewer FLOPs" in remark.text
+    assert "2.00 ms before, 1.95 ms after" in remark.text
+
+
+def test_flops_are_time_here() -> None:
+    assert verdict(ledger(fp32(ms=1.2), int8(ms=1.0), fp32_ms=2.0)).remarks == ()
+
+
+def test_no_remark_on_time_where_no_flops_were_saved() -> None:
+    rows = [row("load"), row("load", "openvino", ms=1.0), row("export", "openvino", "int8", ms=1.0)]
+    assert verdict(rows).remarks == ()

@@ -1,0 +1,218 @@
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+from compress import cache
+from compress.cache import ENTRY, Cache, digest
+
+ROOT = Path(__file__).parents[1]
+
+
+class Maker:
+    """Writes `product` and counts its calls."""
+
+    def __init__(self, text: str = "made") -> None:
+        self.text, self.calls = text, 0
+
+    def __call__(self, folder: Path) -> None:
+        self.calls += 1
+        (folder / "product").write_text(self.text)
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Cache:
+    return Cache(tmp_path / "cache")
+
+
+def test_miss_then_hit(store: Cache) -> None:
+    first, second = Maker("first"), Maker("second")
+    made, cached = store.fetch("prune", {"ratio": 0.3, "seed": 0}, first)
+    assert (cached, first.calls) == (False, 1)
+    found, cached = store.fetch("prune", {"seed": 0, "ratio": 0.3}, second)  # the order of facts does not matter
+    assert (found, cached, second.calls) == (made, True, 0)
+    assert (found / "product").read_text() == "first"
+    entry = json.loads((found / ENTRY).read_text())
+    assert (entry["stage"], entry["parts"]) == ("prune", {"ratio": 0.3, "seed": 0})
+
+
+@pytest.mark.parametrize(
+    ("stage", "parts"),
+    [
+        ("finetune", {"seed": 0, "model": "a"}),
+        ("prune", {"seed": 1, "model": "a"}),
+        ("prune", {"seed": 0, "model": "b"}),
+        ("prune", {"seed": 0, "model": "a", "version": 2}),
+        ("prune", {"seed": 0}),
+    ],
+)
+def test_other_inputs_are_another_entry(store: Cache, stage: str, parts: dict[str, object]) -> None:
+    known, _ = store.fetch("prune", {"seed": 0, "model": "a"}, Maker())
+    folder, cached = store.fetch(stage, parts, Maker())
+    assert folder != known
+    assert cached is False
+
+
+def test_digest_does_not_depend_on_order() -> None:
+    assert digest({"a": 1, "b": {"c": 2, "d": 3}}) == digest({"b": {"d": 3, "c": 2}, "a": 1})
+    assert digest({"a": 1}) != digest({"a": "1"})
+
+
+def test_an_unfinished_entry_is_handed_to_make_again(store: Cache) -> None:
+    def die(folder: Path) -> None:
+        (folder / "half").write_text("epoch 3")
+        raise KeyboardInterrupt
+
+    def go_on(folder: Path) -> None:
+        assert (folder / "half").read_text() == "epoch 3"
+        (folder / "product").write_text("whole")
+
+    with pytest.raises(KeyboardInterrupt):
+        store.fetch("train", {"seed": 0}, die)
+    [unfinished] = store.entries()
+    assert not (unfinished / ENTRY).exists()
+    folder, cached = store.fetch("train", {"seed": 0}, go_on)
+    assert (folder, cached) == (unfinished, False)
+    assert store.fetch("train", {"seed": 0}, die) == (folder, True)
+
+
+def test_nothing_half_written_counts_as_complete(store: Cache) -> None:
+    folder, _ = store.fetch("prune", {}, Maker())
+    assert sorted(path.name for path in folder.iterdir()) == [ENTRY, "product"]
+    (folder / ENTRY).rename(folder / (ENTRY + ".part"))  # died before the last step
+    again = Maker()
+    assert store.fetch("prune", {}, again) == (folder, False)
+    assert again.calls == 1
+
+
+def test_cache_off_makes_anew(store: Cache) -> None:
+    off, maker = Cache(store.root, enabled=False), Maker("new")
+    folder, _ = store.fetch("prune", {}, Maker("old"))
+    (folder / "left over").touch()
+    assert off.fetch("prune", {}, maker) == (folder, False)
+    assert (folder / "product").read_text() == "new"
+    assert not (folder / "left over").exists()
+    off.fetch("prune", {}, maker)
+    assert maker.calls == 2
+    assert store.fetch("prune", {}, maker) == (folder, True)  # what was made anew serves later runs
+
+
+def test_cache_off_does_not_go_on_with_half_a_training(store: Cache) -> None:
+    def die(folder: Path) -> None:
+        (folder / "half").touch()
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        store.fetch("train", {}, die)
+    folder, _ = Cache(store.root, enabled=False).fetch("train", {}, Maker())
+    assert sorted(path.name for path in folder.iterdir()) == [ENTRY, "product"]
+
+
+def test_two_processes_make_an_entry_once(tmp_path: Path) -> None:
+    script = """
+import os, sys, time
+from pathlib import Path
+from compress.cache import Cache
+def make(folder):
+    with open("made", "a") as file:
+        file.write("x")
+    time.sleep(0.5)
+    (folder / "product").write_text("whole")
+Path(sys.argv[1]).touch()
+while not (Path("a").exists() and Path("b").exists()):
+    time.sleep(0.01)
+folder, cached = Cache(Path("cache")).fetch("prune", {"seed": 0}, make)
+print(cached, (folder / "product").read_text())
+"""
+    processes = [
+        subprocess.Popen(
+            [sys.executable, "-c", script, name], cwd=tmp_path, env={"PYTHONPATH": str(ROOT)},
+            stdout=subprocess.PIPE, text=True,
+        )
+        for name in ("a", "b")
+    ]  # fmt: skip
+    said = sorted(process.communicate(timeout=60)[0].strip() for process in processes)
+    assert said == ["False whole", "True whole"]
+    assert (tmp_path / "made").read_text() == "x"
+
+
+def _filled(store: Cache) -> list[Path]:
+    """Three entries of 1 MB each; the first, used last, first."""
+    folders = []
+    for age, stage in enumerate(("export", "prune", "train")):
+        folder, _ = store.fetch(stage, {}, lambda folder: (folder / "product").write_bytes(bytes(1_000_000)) and None)
+        os.utime(folder / ENTRY, (time.time() - 3600 * age,) * 2)
+        folders.append(folder)
+    return folders
+
+
+def test_list(store: Cache, capsys: pytest.CaptureFixture[str]) -> None:
+    folders = _filled(store)
+    (folders[2] / ENTRY).unlink()
+    os.utime(folders[2], (0, 0))
+    assert cache.main(["--root", str(store.root), "list"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split()[0] for line in lines] == [folder.name for folder in folders]
+    assert [line.split()[-1] for line in lines] == ["complete", "complete", "unfinished"]
+    assert all(line.split()[1:3] == ["1.0", "MB"] for line in lines)
+    assert all(folder.exists() for folder in folders)
+
+
+def test_prune_drops_what_was_used_longest_ago(store: Cache, capsys: pytest.CaptureFixture[str]) -> None:
+    folders = _filled(store)
+    assert store.fetch("train", {}, Maker()) == (folders[2], True)  # now it is the one used last
+    assert cache.main(["--root", str(store.root), "prune", "--keep-gb", "0.0025"]) == 0
+    assert capsys.readouterr().out == f"deleted {folders[1].name}\n"
+    assert [folder.exists() for folder in folders] == [True, False, True]
+
+
+def test_prune_all(store: Cache, capsys: pytest.CaptureFixture[str]) -> None:
+    _filled(store)
+    assert cache.main(["--root", str(store.root), "prune"]) == 0
+    assert len(capsys.readouterr().out.splitlines()) == 3
+    assert store.entries() == []
+    cache.main(["--root", str(store.root), "list"])
+    assert "nothing cached in" in capsys.readouterr().out
+    maker = Maker()
+    assert store.fetch("train", {}, maker)[1] is False
+    assert maker.calls == 1
+
+
+def test_prune_waits_for_a_run_that_makes_an_entry(store: Cache) -> None:
+    began, release, whole = threading.Event(), threading.Event(), []
+
+    def slow(folder: Path) -> None:
+        (folder / "half").write_text("epoch 3")
+        began.set()
+        release.wait(10)
+        whole.append((folder / "half").exists())
+
+    run = threading.Thread(target=store.fetch, args=("train", {}, slow))
+    run.start()
+    began.wait(10)
+    prune = threading.Thread(target=cache.main, args=(["--root", str(store.root), "prune"],))
+    prune.start()
+    prune.join(0.2)
+    assert prune.is_alive()
+    release.set()
+    run.join(10)
+    prune.join(10)
+    assert whole == [True]
+    assert store.entries() == []
+
+
+def test_the_command_line(tmp_path: Path) -> None:
+    Cache(tmp_path / "outputs" / ".cache").fetch("prune", {}, Maker())
+    ended = subprocess.run(
+        [sys.executable, "-m", "compress.cache", "list"],
+        cwd=tmp_path, env={"PYTHONPATH": str(ROOT)}, capture_output=True, text=True,
+    )  # fmt: skip
+    assert ended.returncode == 0, ended.stderr
+    assert ended.stdout.startswith("prune-")

@@ -1,0 +1,230 @@
+from __future__ import annotations
+
+import dataclasses
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from omegaconf import OmegaConf
+
+from compress.config import CONF, RECIPES, Config, Family, Optimizer, Stage, compose, dump
+from compress.errors import UserError
+
+ROOT = Path(__file__).parents[1]
+RECIPE_FILES = sorted(RECIPES.glob("*.yaml"))
+GROUPS = {folder.name for folder in CONF.iterdir() if folder.is_dir()}
+
+# The groups and choices that the contract names; those that exist bear these names.
+CONTRACT_GROUPS = {"recipe", "model", "data", "device", "prune", "finetune", "quantize", "export", "target"}
+MODELS = ["checkpoint", "module", "timm", "ultralytics", "yolo11n", "yolo26n", "yolov8n"]
+
+
+def refusal(*overrides: str) -> UserError:
+    with pytest.raises(UserError) as caught:
+        compose(list(overrides))
+    return caught.value
+
+
+def choices(group: str) -> list[str]:
+    return sorted(path.stem for path in (CONF / group).glob("*.yaml"))
+
+
+# --- what is shipped ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("file", RECIPE_FILES, ids=lambda file: file.stem)
+def test_every_recipe_composes(file: Path) -> None:
+    config = compose([f"recipe={file.stem}"])
+    assert isinstance(config, Config)
+    assert config.recipe_name == file.stem
+    assert config.targets
+    assert all(isinstance(stage, Stage) for stage in config.stages)
+    if Stage.prune in config.stages:
+        assert (config.prune.ratio is None) != (config.budget.flops is None)
+
+
+@pytest.mark.parametrize("file", RECIPE_FILES, ids=lambda file: file.stem)
+def test_the_first_line_says_the_goal_and_the_command(file: Path) -> None:
+    goal, _, command = file.read_text().splitlines()[0].partition(": python -m compress ")
+    assert goal.startswith("# ")
+    assert command.split()[0] == f"recipe={file.stem}"
+
+
+def test_drone_nano_is_as_the_contract_has_it() -> None:
+    config = compose(["recipe=drone_nano"])
+    assert (config.model.family, config.model.name, config.model.imgsz) == (Family.ultralytics, "yolo26n", 256)
+    assert config.stages == [Stage.prune, Stage.finetune, Stage.quantize, Stage.export]
+    assert config.targets == ["onnxruntime", "openvino", "tensorrt"]
+    assert (config.budget.flops, config.data.name, config.device.name) == ("50%", "field_scenes", "host")
+
+
+def test_profile_measures_only() -> None:
+    config = compose(["recipe=profile"])
+    assert config.stages == []
+    assert set(dataclasses.asdict(config.budget).values()) == {None}
+
+
+def test_groups_are_those_of_the_contract() -> None:
+    assert GROUPS >= {"model", "data", "device", "prune", "finetune", "quantize", "export"}
+    assert GROUPS <= CONTRACT_GROUPS
+    assert choices("model") == MODELS
+    assert {"field_scenes", "digits", "yolo", "image_folder"} <= set(choices("data"))
+    assert "host" in choices("device")
+
+
+@pytest.mark.parametrize("group", sorted(GROUPS))
+def test_every_choice_composes(group: str) -> None:
+    given = {
+        "timm": "model.name=resnet18", "module": "model.target=pkg.Net", "checkpoint": "model.path=pruned",
+        "ultralytics": "model.path=best.pt", "yolo": "data.path=data.yaml", "image_folder": "data.path=images",
+    }  # fmt: skip
+    for choice in choices(group):
+        overrides = [given[choice]] if choice in given else []
+        config = getattr(compose(["recipe=profile", f"{group}={choice}", *overrides]), group)
+        if group in ("data", "device"):
+            assert config.name == choice
+        for override in overrides:
+            key, value = override.removeprefix(f"{group}.").split("=")
+            assert getattr(config, key) == value
+
+
+def test_data_choices_are_the_data_sets_there_are() -> None:
+    from compress.data import LOADERS
+
+    assert choices("data") == sorted(LOADERS)
+
+
+def test_prune_choices_name_methods_there_are() -> None:
+    from compress.pruning.importance import IMPORTANCES
+    from compress.pruning.solver import ALLOCATIONS
+
+    for choice in choices("prune"):
+        config = compose(["recipe=profile", f"prune={choice}"]).prune
+        assert config.importance in IMPORTANCES
+        assert config.allocation in ALLOCATIONS
+
+
+# --- what a user gives ----------------------------------------------------------------------------------------
+
+
+def test_overrides_arrive_typed() -> None:
+    config = compose(
+        ["recipe=digits", "prune.ratio=0.3", "budget.flops=1.2G", "seed=7", "cache=off", "finetune.optimizer=sgd"]
+        + ["stages=[prune,export]", "targets=[openvino]", "model.args.width=16", "data.path=some/where"]
+    )
+    assert (config.prune.ratio, config.budget.flops, config.seed, config.cache) == (0.3, "1.2G", 7, False)
+    assert config.finetune.optimizer is Optimizer.sgd
+    assert config.stages == [Stage.prune, Stage.export]
+    assert config.targets == ["openvino"]
+    assert config.model.args == {"channels": 1, "width": 16}
+    assert config.data.path == "some/where"
+
+
+def test_any_working_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert compose(["recipe=digits"]).data.name == "digits"
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("overrides", [["recipe=nobody"], []])
+def test_a_recipe_that_is_not_there_lists_those_that_are(overrides: list[str]) -> None:
+    message = str(refusal(*overrides))
+    assert all(file.stem in message for file in RECIPE_FILES)
+    assert "\n" not in message
+
+
+@pytest.mark.parametrize("group", ["model", "data", "prune"])
+def test_a_choice_that_is_not_there_lists_those_that_are(group: str) -> None:
+    message = str(refusal("recipe=digits", f"{group}=nobody"))
+    assert f"{group}/nobody" in message
+    assert all(choice in message for choice in choices(group))
+    assert "\n" not in message
+
+
+@pytest.mark.parametrize(
+    ("override", "words"),
+    [
+        ("prune.ratoi=0.3", ["ratoi", "PruneConfig"]),
+        ("sed=1", ["sed"]),
+        ("+prune.ratoi=0.3", ["ratoi"]),
+        ("+sed=1", ["sed"]),
+        ("seed=abc", ["seed", "abc", "Integer"]),
+        ("prune.ratio=much", ["prune.ratio", "much"]),
+        ("finetune.optimizer=lamb", ["lamb", "sgd", "adamw"]),
+        ("stages=[prune,bake]", ["bake", "prune", "finetune", "quantize", "export"]),
+        ("seed", ["seed"]),
+    ],
+)
+def test_a_mistyped_key_or_type(override: str, words: list[str]) -> None:
+    message = str(refusal("recipe=digits", override))
+    assert all(word in message for word in words)
+    assert "full_key" not in message
+    assert "\n" not in message
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("prune.ratio", 1.0), ("prune.ratio", -0.1), ("prune.ratio", 30.0), ("prune.round_to", 0),
+        ("prune.max_ratio", 7.0), ("finetune.images", 0), ("finetune.batch", -1), ("train.images", -1),
+        ("finetune.learning_rate", 0.0), ("finetune.learning_rate", float("inf")), ("finetune.warmup", 2.0),
+        ("train.ema", 1.0), ("data.calibration_images", 0), ("model.imgsz", 0), ("model.imgsz", -256), ("threads", 0),
+    ],
+)  # fmt: skip
+def test_out_of_range(key: str, value: float) -> None:
+    error = refusal("recipe=digits", f"{key}={value}")
+    assert (error.key, error.value) == (key, value)
+    assert str(error).startswith(f"{key}={value}: ")
+
+
+@pytest.mark.parametrize("key", ["prune.ratio", "finetune.learning_rate"])
+def test_not_a_number(key: str) -> None:
+    assert refusal("recipe=digits", f"{key}=nan").key == key
+
+
+@pytest.mark.parametrize(
+    ("choice", "key"),
+    [
+        ("model=timm", "model.name"), ("model=module", "model.target"), ("model=checkpoint", "model.path"),
+        ("model=ultralytics", "model.path"), ("data=yolo", "data.path"), ("data=image_folder", "data.path"),
+    ],
+)  # fmt: skip
+def test_a_missing_value_is_named(choice: str, key: str) -> None:
+    assert refusal("recipe=profile", choice).key == key
+
+
+@pytest.mark.parametrize("recipe", [file.stem for file in RECIPE_FILES])
+def test_dump_round_trip(recipe: str) -> None:
+    config = compose([f"recipe={recipe}", "seed=3"])
+    read = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(Config), OmegaConf.create(dump(config))))
+    assert read == config
+
+
+# --- the command line -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["recipe=nobody"], ["recipe/nobody", "digits", "drone_nano"]),
+        (["recipe=digits", "prune.ratio=0.3"], ["prune.ratio=0.3", "budget.flops=50%", "either"]),
+        (["recipe=digits", "budget.flops=null"], ["prune.ratio=None", "budget.flops=None", "either"]),
+    ],
+    ids=["unknown recipe", "ratio and budget", "neither ratio nor budget"],
+)
+def test_a_users_mistake_exits_2_and_leaves_nothing_behind(
+    arguments: list[str], words: list[str], tmp_path: Path
+) -> None:
+    ended = subprocess.run(
+        [sys.executable, "-m", "compress", *arguments],
+        cwd=tmp_path, env={**os.environ, "PYTHONPATH": str(ROOT)}, capture_output=True, text=True,
+    )  # fmt: skip
+    assert ended.returncode == 2, ended.stderr
+    [line] = ended.stderr.splitlines()
+    assert line.startswith("compress: error: ")
+    assert all(word in line for word in words)
+    assert "Traceback" not in ended.stdout + ended.stderr
+    assert [path for path in tmp_path.rglob("*") if not path.is_dir()] == []
+    assert list((tmp_path / "outputs").rglob("*/*")) == []  # no run folder

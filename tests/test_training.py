@@ -1,0 +1,336 @@
+from __future__ import annotations
+
+import dataclasses
+import math
+import os
+import signal
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from compress.training import Batch, Schedule, fit, float32
+
+BATCH, BATCHES = 8, 5  # batches an epoch
+
+
+class Tiny(nn.Sequential):
+    """Convolution, BatchNorm and Dropout: weights, running statistics and random numbers, all to be kept."""
+
+    def __init__(self, width: int = 4) -> None:
+        super().__init__(
+            nn.Conv2d(1, width, 3, padding=1), nn.BatchNorm2d(width), nn.ReLU(), nn.Conv2d(width, 8, 3, 2),
+            nn.ReLU(), nn.Dropout(0.1), nn.Flatten(), nn.Linear(8 * 9, 2),
+        )  # fmt: skip
+
+
+def tiny(seed: int = 0, width: int = 4) -> Tiny:
+    torch.manual_seed(seed)
+    return Tiny(width)
+
+
+def epoch(number: int) -> Iterator[Batch]:
+    """Bright left halves against bright right halves, in noise."""
+    generator = torch.Generator().manual_seed(100 + number)
+    for _ in range(BATCHES):
+        labels = torch.randint(0, 2, (BATCH,), generator=generator)
+        images = 0.3 * torch.rand(BATCH, 1, 8, 8, generator=generator)
+        images[labels == 0, :, :, :4] += 0.3
+        images[labels == 1, :, :, 4:] += 0.3
+        yield {"img": images, "cls": labels}
+
+
+class Skippable:
+    """Batches of which a resumed run may skip some without making them."""
+
+    def __init__(self, number: int) -> None:
+        self.batches, self.skipped = list(epoch(number)), 0
+
+    def __iter__(self) -> Iterator[Batch]:
+        return self
+
+    def __next__(self) -> Batch:
+        if not self.batches:
+            raise StopIteration
+        return self.batches.pop(0)
+
+    def skip(self, count: int) -> None:
+        self.skipped, self.batches = count, self.batches[count:]
+
+
+def loss(net: nn.Module, batch: Batch) -> Tensor:
+    return F.cross_entropy(float32(net(batch["img"])), batch["cls"])
+
+
+def schedule(**changes: Any) -> Schedule:
+    facts = {"images": 12 * BATCH, "batch": BATCH, "learning_rate": 0.05, "bfloat16": False, "ema": 0.9}
+    return Schedule(**{**facts, **changes})
+
+
+def state(net: nn.Module) -> dict[str, Tensor]:
+    return {name: value.clone() for name, value in net.state_dict().items()}
+
+
+def same(a: dict[str, Tensor], b: dict[str, Tensor]) -> bool:
+    return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
+
+
+def interrupt_at(step: int) -> Callable[[nn.Module, Batch], Tensor]:
+    """The loss, with a Ctrl-C in the middle of a step (from 1)."""
+    calls = 0
+
+    def interrupted(net: nn.Module, batch: Batch) -> Tensor:
+        nonlocal calls
+        calls += 1
+        if calls == step:
+            os.kill(os.getpid(), signal.SIGINT)
+        return loss(net, batch)
+
+    return interrupted
+
+
+# --- the schedule ---------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("images", 0), ("batch", 0), ("learning_rate", 0.0), ("learning_rate", -1.0), ("learning_rate", math.inf),
+        ("learning_rate", math.nan), ("optimizer", "lion"), ("momentum", 1.0), ("momentum", -0.1),
+        ("weight_decay", -1e-4), ("weight_decay", math.nan), ("warmup", 1.0), ("warmup", -0.1), ("ema", 1.0),
+        ("clip", -1.0), ("clip", math.nan), ("final", 1.1),
+    ],
+)  # fmt: skip
+def test_a_schedule_is_checked(field: str, value: Any) -> None:
+    with pytest.raises(ValueError, match=rf"Schedule\.{field} must be .*{value}"):
+        Schedule(**{"images": 100, field: value})
+
+
+def test_steps_are_rounded_up() -> None:
+    assert [Schedule(images=images, batch=16).steps for images in (1, 16, 17, 160)] == [1, 1, 2, 10]
+
+
+def test_rate() -> None:
+    plan = Schedule(images=1110, batch=10, learning_rate=0.2, warmup=10 / 111, final=0.1)
+    assert plan.steps == 111
+    assert [plan.rate(step) for step in (0, 4, 9)] == pytest.approx([0.02, 0.1, 0.2])  # a tenth a step
+    # 10 to 110 is half a cosine from 0.2 down to 0.02, whose middle is 0.11
+    quarter = 0.2 * (0.1 + 0.9 * (1 + math.sqrt(0.5)) / 2)
+    assert [plan.rate(step) for step in (10, 35, 60, 110)] == pytest.approx([0.2, quarter, 0.11, 0.02])
+    falling = [plan.rate(step) for step in range(10, 111)]
+    assert falling == sorted(falling, reverse=True)
+
+
+def test_rate_without_warmup_and_of_a_single_step() -> None:
+    assert Schedule(images=100, batch=10, warmup=0.0, learning_rate=0.2).rate(0) == pytest.approx(0.2)
+    assert Schedule(images=1, learning_rate=0.2).rate(0) == pytest.approx(0.2)
+
+
+def test_decay() -> None:
+    plan = Schedule(images=100, batch=1, ema=0.999)
+    assert plan.decay(0) == 0
+    assert plan.decay(5) == pytest.approx(0.9 * (1 - math.exp(-1)))  # a tenth of 100 steps is its reach
+    assert plan.decay(10**6) == pytest.approx(0.9)
+    assert Schedule(images=10**6, batch=1, ema=0.999).decay(10**7) == pytest.approx(0.999)
+    assert Schedule(images=8, batch=1).decay(8) == 0  # too short for an average
+    assert Schedule(images=100, batch=1, ema=0.0).decay(50) == 0
+
+
+def test_float32_casts_floats_only() -> None:
+    half, whole = torch.ones(2, dtype=torch.bfloat16), torch.ones(2, dtype=torch.int64)
+    found = float32({"a": [half, (whole, half)], "b": "text"})
+    assert (found["a"][0].dtype, found["a"][1][0].dtype, found["a"][1][1].dtype) == (
+        torch.float32, torch.int64, torch.float32,
+    )  # fmt: skip
+    assert isinstance(found["a"][1], tuple)
+    assert found["b"] == "text"
+
+
+# --- training -------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("optimizer", "rate"), [("sgd", 0.1), ("adamw", 0.01)])
+@pytest.mark.parametrize("bfloat16", [False, True])
+def test_it_learns(optimizer: str, rate: float, bfloat16: bool) -> None:
+    plan = schedule(images=100 * BATCH, learning_rate=rate, optimizer=optimizer, bfloat16=bfloat16)
+    losses: list[float] = []
+    trained = fit(tiny(), loss, epoch, plan, seed=0, on_epoch=lambda number, net, mean: losses.append(mean))
+    assert len(losses) == 20
+    assert losses[-1] < 0.3 * losses[0]
+    with torch.no_grad():
+        correct = [(trained(b["img"]).argmax(1) == b["cls"]).float().mean().item() for b in epoch(99)]
+    assert sum(correct) / len(correct) > 0.95
+
+
+def test_what_comes_back() -> None:
+    net = tiny()
+    net[0].weight.requires_grad_(False)
+    before = state(net)
+    trained = fit(net, loss, epoch, schedule(bfloat16=True), seed=0)
+    assert trained is not net
+    assert not any(module.training for module in trained.modules())
+    assert {value.dtype for value in trained.parameters()} == {torch.float32}
+    assert all(value.is_contiguous() for value in trained.parameters())
+    assert [p.requires_grad for p in trained.parameters()] == [p.requires_grad for p in net.parameters()]
+    after = state(trained)
+    assert torch.equal(after["0.weight"], before["0.weight"])  # frozen
+    assert not torch.equal(after["7.weight"], before["7.weight"])
+    assert after["1.num_batches_tracked"] == 12
+
+
+def test_the_seed_decides() -> None:
+    runs = [state(fit(tiny(), loss, epoch, schedule(), seed=seed)) for seed in (0, 0, 1)]
+    assert same(runs[0], runs[1])
+    assert not same(runs[0], runs[2])  # dropout drew others
+
+
+def test_callbacks() -> None:
+    shares: list[float] = []
+    epochs: list[tuple[int, bool]] = []
+    fit(
+        tiny(), loss, epoch, schedule(), seed=0,
+        on_step=shares.append, on_epoch=lambda number, net, mean: epochs.append((number, net.training)),
+    )  # fmt: skip
+    assert shares == [step / 12 for step in range(12)]
+    assert epochs == [(0, False), (1, False), (2, False)]  # 12 steps: two epochs of 5, and a part
+
+
+@pytest.mark.parametrize("ema", [0.9, 0.0])
+def test_the_average_by_hand(ema: float) -> None:
+    """Gradient 1, plain SGD: the weight falls by the rate at each step, and the average follows."""
+    net = nn.Linear(1, 1, bias=False)
+    nn.init.ones_(net.weight)
+    plan = Schedule(40, 1, 0.1, momentum=0.0, weight_decay=0.0, ema=ema, clip=0.0, bfloat16=False)
+    trained = fit(net, lambda net, _: net.weight.sum(), lambda _: iter([{}] * 7), plan, seed=0)
+    weight = average = 1.0
+    for step in range(40):
+        weight -= plan.rate(step)
+        kept = plan.decay(step + 1)
+        average = kept * average + (1 - kept) * weight
+    assert net.weight.item() == pytest.approx(weight, abs=1e-5)
+    assert trained.weight.item() == pytest.approx(average, abs=1e-5)
+    assert (average == weight) == (ema == 0)
+
+
+@pytest.mark.parametrize(("clip", "fall"), [(0.0, 400.0), (10.0, 10.0)])
+def test_clipping(clip: float, fall: float) -> None:
+    net = nn.Linear(1, 1, bias=False)
+    start = net.weight.item()
+    plan = Schedule(1, 1, 1.0, momentum=0.0, weight_decay=0.0, ema=0.0, clip=clip, bfloat16=False)
+    fit(net, lambda net, _: 400 * net.weight.sum(), lambda _: iter([{}]), plan, seed=0)
+    assert start - net.weight.item() == pytest.approx(fall, rel=1e-4)
+
+
+def test_weight_decay_spares_norms_and_biases() -> None:
+    net = tiny()
+    nn.init.ones_(net[0].bias)
+    plan = schedule(images=8, momentum=0.0, learning_rate=0.1, weight_decay=0.5, ema=0.0)
+    before = state(net)
+    fit(net, lambda net, _: 0 * sum(p.sum() for p in net.parameters()), epoch, plan, seed=0)
+    assert torch.allclose(net[0].weight, 0.95 * before["0.weight"])
+    assert torch.equal(net[0].bias, before["0.bias"])
+    assert torch.equal(net[1].weight, before["1.weight"])
+
+
+# --- going on -------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("optimizer", ["sgd", "adamw"])
+@pytest.mark.parametrize("step", [3, 5, 8, 12])  # inside an epoch, at its end, inside the second, at the very end
+@pytest.mark.parametrize("batches", [epoch, Skippable])
+def test_interrupted_and_resumed_is_bit_identical(
+    optimizer: str, step: int, batches: Callable[[int], Iterator[Batch]], tmp_path: Path
+) -> None:
+    plan, file = schedule(optimizer=optimizer, learning_rate=0.01), tmp_path / "deep" / "state.safetensors"
+    straight_net, net = tiny(), tiny()
+    straight = fit(straight_net, loss, batches, plan, seed=3)
+    with pytest.raises(KeyboardInterrupt):
+        fit(net, interrupt_at(step), batches, plan, seed=3, checkpoint=file)
+    other = tiny(seed=9)  # nothing but the file carries over
+    torch.manual_seed(77)
+    resumed = fit(other, loss, batches, plan, seed=3, checkpoint=file)
+    assert same(state(resumed), state(straight))
+    assert same(state(other), state(straight_net))
+    assert [path.name for path in file.parent.iterdir()] == [file.name]
+
+
+def test_a_finished_training_is_not_repeated(tmp_path: Path) -> None:
+    plan, file = schedule(), tmp_path / "state.safetensors"
+    trained = fit(tiny(), loss, epoch, plan, seed=0, checkpoint=file)
+
+    def never(net: nn.Module, batch: Batch) -> Tensor:
+        raise AssertionError("trained again")
+
+    assert same(state(fit(tiny(5), never, epoch, plan, seed=0, checkpoint=file)), state(trained))
+
+
+@pytest.mark.parametrize(
+    ("net", "changes", "seed"),
+    [(tiny(width=5), {}, 0), (tiny(), {"learning_rate": 0.04}, 0), (tiny(), {"images": 800}, 0), (tiny(), {}, 1)],
+    ids=["network", "rate", "length", "seed"],
+)
+def test_a_foreign_checkpoint_is_refused(net: Tiny, changes: dict[str, Any], seed: int, tmp_path: Path) -> None:
+    file = tmp_path / "state.safetensors"
+    fit(tiny(), loss, epoch, schedule(), seed=0, checkpoint=file)
+    kept, before = file.read_bytes(), state(net)
+    with pytest.raises(ValueError, match=r"another network, schedule or seed.*delete it"):
+        fit(net, loss, epoch, dataclasses.replace(schedule(), **changes), seed=seed, checkpoint=file)
+    assert file.read_bytes() == kept
+    assert same(state(net), before)
+
+
+def test_a_damaged_checkpoint_is_refused(tmp_path: Path) -> None:
+    file = tmp_path / "state.safetensors"
+    fit(tiny(), loss, epoch, schedule(), seed=0, checkpoint=file)
+    file.write_bytes(file.read_bytes()[:-100])
+    with pytest.raises(ValueError, match="cannot be read"):
+        fit(tiny(), loss, epoch, schedule(), seed=0, checkpoint=file)
+
+
+# --- what goes wrong ------------------------------------------------------------------------------------------
+
+
+def _infinite(net: nn.Module, batch: Batch) -> Tensor:
+    return loss(net, batch) * math.inf
+
+
+def _nan(net: nn.Module, batch: Batch) -> Tensor:
+    return loss(net, batch) * math.nan
+
+
+def _steep(net: nn.Module, batch: Batch) -> Tensor:
+    return (0 * loss(net, batch)).sqrt()  # 0 itself, but its gradient is 0 x infinity
+
+
+@pytest.mark.parametrize(("broken", "what"), [(_nan, "loss (nan)"), (_infinite, "loss (inf)"), (_steep, "gradient")])
+def test_what_is_not_finite_stops_the_training(broken: Callable[[nn.Module, Batch], Tensor], what: str) -> None:
+    net, calls, weights = tiny(), 0, {}
+
+    def third(net: nn.Module, batch: Batch) -> Tensor:
+        nonlocal calls, weights
+        calls += 1
+        if calls < 3:
+            return loss(net, batch)
+        weights = {name: value.clone() for name, value in net.named_parameters()}
+        return broken(net, batch)
+
+    with pytest.raises(FloatingPointError) as caught:
+        fit(net, third, epoch, schedule(), seed=0)
+    assert str(caught.value).startswith(f"{what} not finite at step 2, learning rate ")
+    assert same(dict(net.named_parameters()), weights)  # the step was not taken
+
+
+def test_no_batches() -> None:
+    with pytest.raises(ValueError, match=r"batches\(0\) yielded no batch"):
+        fit(tiny(), loss, lambda _: iter([]), schedule(), seed=0)
+
+
+def test_ctrl_c_works_again_afterwards() -> None:
+    before = signal.getsignal(signal.SIGINT)
+    with pytest.raises(KeyboardInterrupt):
+        fit(tiny(), interrupt_at(2), epoch, schedule(), seed=0)
+    assert signal.getsignal(signal.SIGINT) is before
