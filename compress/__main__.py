@@ -38,8 +38,7 @@ class Door:
             result = pipeline.run(configuration.to_config(composed), folder)
         except UserError as error:
             self.mistake = error
-            if not (folder / "ledger.jsonl").exists():  # found before work began: leave nothing behind
-                shutil.rmtree(folder, ignore_errors=True)
+            shutil.rmtree(folder, ignore_errors=True)  # finished stages stay in the cache
             return None
         self.status = result.verdict.exit_status
         return None

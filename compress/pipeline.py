@@ -17,7 +17,7 @@ from typing import Any
 import torch
 
 from compress import checkpoint, data, models, report
-from compress.budget import Verdict, judge
+from compress.budget import Verdict, judge, parse_flops
 from compress.cache import Cache
 from compress.config import Config, Stage, dump
 from compress.errors import UserError
@@ -61,6 +61,9 @@ def run(config: Config, folder: Path) -> Result:
     torch.manual_seed(config.seed)
     dataset = data.load(config.data, config.model.imgsz, config.model.channels, config.seed)
     model: Model = models.build(config.model, dataset.classes, dataset.task)
+
+    if Stage.prune in config.stages:
+        prune.check_model(model, config)
 
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "config.yaml").write_text(dump(config))
@@ -149,5 +152,7 @@ def _check_chain(config: Config) -> None:
         names = ", ".join(stage.value for stage in config.stages)
         order = ", ".join(stage.value for stage in _ORDER)
         raise UserError("stages", f"[{names}]", f"name each stage at most once and in this order: {order}")
+    if config.budget.flops is not None:
+        parse_flops(config.budget.flops, full=1)
     if Stage.prune in config.stages:
         prune.check(config)

@@ -94,10 +94,9 @@ def benchmark(run: Path, imgsz: int | None, threads: int, rounds: int) -> list[R
                     graphs[f"tuned {precision}"] = Graph(path, name, Precision(precision))
             rows += time_graphs(name, graphs, tuned, threads, rounds, note="")
             if imgsz is not None and imgsz != tuned.imgsz:
-                sized = [dataclasses.replace(model, imgsz=imgsz) for model in (baseline, tuned)]  # type: ignore[type-var]
-                graphs = export_again(name, *sized, config, folder / "resized")
+                graphs = export_again(name, resized(baseline, imgsz), resized(tuned, imgsz), config, folder / "resized")
                 note = "INT8 calibrated on random images"
-                rows += time_graphs(name, graphs, sized[1], threads, rounds, note)
+                rows += time_graphs(name, graphs, resized(tuned, imgsz), threads, rounds, note)
     return rows
 
 
@@ -110,6 +109,11 @@ def read_config(run: Path) -> Config:
     if not (run / "config.yaml").is_file():
         raise UserError("run", run, "no run folder: it holds no config.yaml")
     return to_config(OmegaConf.merge(OmegaConf.structured(Config), OmegaConf.load(run / "config.yaml")))  # type: ignore[arg-type]
+
+
+def resized(model: Model, imgsz: int) -> Model:
+    """The same network for another input size."""
+    return dataclasses.replace(model, imgsz=imgsz)  # type: ignore[type-var]
 
 
 def export_again(name: str, baseline: Model, tuned: Model, config: Config, folder: Path) -> dict[str, Graph]:

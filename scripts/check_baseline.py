@@ -1,4 +1,4 @@
-"""Fine-tunes the shipped baseline exactly as the recipe fine-tunes a pruned model, and says whether that gains anything.
+"""Fine-tunes the shipped baseline as its recipe fine-tunes a pruned model: does more training still gain anything?
 
     python scripts/check_baseline.py [--seeds 1] [--recipe drone_nano] [key=value ...]
 

@@ -112,7 +112,7 @@ def test_prune_choices_name_methods_there_are() -> None:
 def test_overrides_arrive_typed() -> None:
     config = compose(
         ["recipe=digits", "prune.ratio=0.3", "budget.flops=1.2G", "seed=7", "cache=off", "finetune.optimizer=sgd"]
-        + ["stages=[prune,export]", "targets=[openvino]", "model.args.width=16", "data.path=some/where"]
+        + ["stages=[prune,export]", "targets=[openvino]", "+model.args.width=16", "data.path=some/where"]
     )
     assert (config.prune.ratio, config.budget.flops, config.seed, config.cache) == (0.3, "1.2G", 7, False)
     assert config.finetune.optimizer is Optimizer.sgd

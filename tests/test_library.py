@@ -95,13 +95,22 @@ def test_load_of_nothing(tmp_path: Path) -> None:
         compress.load(tmp_path / "nowhere")
 
 
-def test_a_config_that_cannot_work_is_refused_before_any_work(tmp_path: Path) -> None:
-    for overrides in (
-        ["prune.ratio=0.3"], ["stages=[finetune,prune]"], ["targets=[abacus]"], ["budget.flops=junk"]
-    ):  # fmt: skip
-        with pytest.raises(UserError):
-            compress.run(compress.compose(["recipe=digits", "cache=off", *overrides]), tmp_path / "run")
-        assert list(tmp_path.iterdir()) == []
+@pytest.mark.parametrize(
+    ("override", "key"),
+    [
+        ("prune.ratio=0.3", "prune"), ("stages=[finetune,prune]", "stages"), ("targets=[abacus]", "targets"),
+        ("budget.flops=junk", "budget.flops"), ("budget.flops=-1", "budget.flops"),
+    ],
+)  # fmt: skip
+def test_a_config_that_cannot_work_is_refused_before_any_work(
+    override: str, key: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Before even the data, which is not there, is looked for."""
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UserError) as caught:
+        compress.run(compress.compose(["recipe=digits", "data=image_folder", "data.path=nowhere", override]))
+    assert caught.value.key == key
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_importing_compress_is_quick_and_whole() -> None:

@@ -84,6 +84,32 @@ def prune_to_ratio(
     return Pruned(pruned, share, _changes(net, pruned), dict(protected))
 
 
+def reachable(
+    net: nn.Module,
+    example: Tensor,
+    protected: Mapping[str, str],
+    config: PruneConfig,
+    count: Callable[[nn.Module], int],
+) -> tuple[int, int]:
+    """MACs of the deployed form with everything prunable gone, and with nothing gone. Arguments and errors as in
+    `prune_to_flops`."""
+    steps = _steps(_groups(net, example, protected, config), config)
+    return count(_cut(net, steps)), count(net)
+
+
+def check_reachable(budget_macs: float, least: int, full: int) -> None:
+    """Raises UserError, with the range, for a budget outside of it."""
+    if least <= budget_macs <= full:
+        return
+    remedy = "raise prune.max_ratio or the budget" if budget_macs < least else "the model already costs less"
+    raise UserError(
+        "budget.flops",
+        f"{2 * budget_macs:.4g}",
+        f"pruning reaches {2 * least / 1e9:.4g} G to {2 * full / 1e9:.4g} G FLOPs ({least / full:.1%} to 100%): "
+        + remedy,
+    )
+
+
 def prune_to_flops(
     net: nn.Module,
     example: Tensor,
@@ -110,14 +136,7 @@ def prune_to_flops(
         return count(_cut(net, taken))
 
     full, least = macs_of([]), macs_of(steps)
-    log.info("pruning can reach %.4g to %.4g MMACs", least / 1e6, full / 1e6)
-    if budget_macs < least:
-        raise UserError(
-            "budget.flops",
-            f"{2 * budget_macs:.4g}",
-            f"pruning reaches {2 * least / 1e9:.4g} G to {2 * full / 1e9:.4g} G FLOPs ({least / full:.1%} to 100%): "
-            "give a budget in there, or raise prune.max_ratio",
-        )
+    check_reachable(budget_macs, least, full)
     estimate = Estimate(net, example)
     taken, macs = _shortest_prefix(steps, macs_of, budget_macs, full, least, estimate)
     taken, macs = _give_back(taken, macs_of, budget_macs, macs, estimate)

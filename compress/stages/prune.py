@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 
@@ -30,6 +31,24 @@ def check(config: Config) -> None:
         raise UserError("prune", found, "give either budget.flops (e.g. 50%) or prune.ratio (e.g. 0.3), not both")
 
 
+def check_model(model: Model, config: Config) -> None:
+    """Raises UserError for a network that cannot be pruned, or not as far as the budget asks: before hours of work.
+
+    Takes some seconds for a nano model; widths do not depend on weights, so a train stage changes nothing here.
+    """
+    net, protected = model.prunable()
+    least, full = solver.reachable(net, model.example_input(), protected, config.prune, _counter(model))
+    log.info("pruning can reach %s to %s FLOPs", format_flops(2 * least), format_flops(2 * full))
+    if config.budget.flops is not None:
+        solver.check_reachable(parse_flops(config.budget.flops, 2 * full) / 2, least, full)
+
+
+def _counter(model: Model) -> Callable[[nn.Module], int]:
+    """MACs of the deployed form of a network of this family."""
+    example = model.example_input()
+    return lambda net: flops.count(model.with_net(net).deployed(), example).macs
+
+
 def run(model: Model, context: Context) -> Model:
     config = context.config.prune
     parts = {"version": VERSION, "prune": asdict(config), "budget": context.config.budget.flops}
@@ -42,11 +61,7 @@ def run(model: Model, context: Context) -> Model:
 
 def _prune(model: Model, context: Context, folder: Path) -> Model:
     config = context.config
-    example = model.example_input()
-
-    def count(net: nn.Module) -> int:
-        return flops.count(model.with_net(net).deployed(), example).macs
-
+    example, count = model.example_input(), _counter(model)
     net, protected = model.prunable()
     full = count(net)
     if config.budget.flops is not None:

@@ -70,6 +70,8 @@ def session_options(threads: int) -> onnxruntime.SessionOptions:
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
     options.log_severity_level = 3  # errors: warnings here only say that the host's kernels shape a saved graph
+    # Otherwise a session's threads go on spinning after a run and take the cores from whichever model runs next.
+    options.add_session_config_entry("session.force_spinning_stop", "1")
     return options
 
 

@@ -13,6 +13,7 @@ import compress
 from compress import pipeline
 from compress.config import compose
 from compress.data import field_scenes
+from compress.measure import weigh
 
 pytest.importorskip("ultralytics")
 SIZE = 64
@@ -32,6 +33,7 @@ def result(scenes: Path, tmp_path_factory: pytest.TempPathFactory) -> pipeline.R
     overrides += [f"model.imgsz={SIZE}", "data.calibration_images=32", "finetune.images=64", "finetune.batch=16"]
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(place)
+        patch.setattr(weigh, "TIMING_SECONDS", 0.1)
         return compress.run(compose(overrides), place / "outputs" / "drone_nano" / "test")
 
 
