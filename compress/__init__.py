@@ -10,6 +10,7 @@ compress.load("outputs/latest/pruned")                      # a pruned model, re
 
 from __future__ import annotations
 
+import importlib
 import os
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -26,6 +27,9 @@ if TYPE_CHECKING:
     from compress.measure.flops import Cost
     from compress.pipeline import Result
     from compress.product import Model
+
+# Importing a room binds its name here: do it now, or the first import would hide the function `measure` below.
+importlib.import_module("compress.measure")
 
 __version__ = "0.1.0"
 __all__ = ["Config", "compose", "get_flops", "load", "measure", "run"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
@@ -29,13 +30,13 @@ def parse_flops(text: str | float, full: int) -> int:
         value = full * float(share) / 100 if share else float(match.group(1)) * _UNITS[match.group(2).upper()]
     except ValueError:
         raise UserError("budget.flops", text, "give a share such as 50% or a number of FLOPs such as 1.2G") from None
-    if value <= 0:
-        raise UserError("budget.flops", text, "give more than 0")
+    if not 1 <= value < math.inf:
+        raise UserError("budget.flops", text, "give at least 1 FLOP, or a share with its sign, e.g. 50%")
     return int(value)
 
 
 def format_flops(flops: float) -> str:
-    """5.48e9 -> "5.480G"."""
+    """5.48e9 -> "5.48G"."""
     for unit in ("T", "G", "M", "K"):
         if flops >= _UNITS[unit]:
             return f"{flops / _UNITS[unit]:.4g}{unit}"
@@ -132,10 +133,10 @@ def judge(
         if budget.size_mb is not None:
             size = None if row.size_bytes is None else row.size_bytes / 1e6
             checks.append(Check("budget.size_mb", target, row.precision, budget.size_mb, size, "MB"))
-    for name in ("energy_mj", "sram_kb", "flash_kb"):  # nothing measures these yet: undetermined, never passed
+    for name in ("energy_mj", "sram_kb", "flash_kb", "fps"):  # nothing measures these yet: undetermined, never passed
         limit = getattr(budget, name)
         if limit is not None:
-            checks.append(Check(f"budget.{name}", None, None, limit, None, name.rsplit("_", 1)[1]))
+            checks.append(Check(f"budget.{name}", None, None, limit, None, name.rsplit("_", 1)[-1]))
     return Verdict(tuple(checks), tuple(_remarks(rows, finals, recommended)), failures)
 
 

@@ -107,6 +107,7 @@ class PruneConfig:
         if self.ratio is not None:
             _check(0 <= self.ratio < 1, "prune.ratio", self.ratio, "give a share of channels in [0, 1), e.g. 0.3")
         _check(self.round_to >= 1, "prune.round_to", self.round_to, "give 1, 8 or 16")
+        _check(0 <= self.max_ratio < 1, "prune.max_ratio", self.max_ratio, "give a share of channels in [0, 1)")
 
 
 @dataclass
@@ -122,10 +123,16 @@ class FinetuneConfig:
     bfloat16: bool = True
     augment: bool = True
 
-    def __post_init__(self) -> None:
+    def check(self, stage: str) -> None:
+        """Raises UserError under the key of the stage it is for, `train` or `finetune`."""
         for name in ("images", "batch", "learning_rate"):
             value = getattr(self, name)
-            _check(value > 0 and math.isfinite(value), f"finetune.{name}", value, "give a positive number")
+            _check(value > 0 and math.isfinite(value), f"{stage}.{name}", value, "give a positive number")
+        for name in ("momentum", "warmup", "ema"):
+            value = getattr(self, name)
+            _check(0 <= value < 1, f"{stage}.{name}", value, "give a share in [0, 1)")
+        decay = self.weight_decay
+        _check(0 <= decay < math.inf, f"{stage}.weight_decay", decay, "give 0 or a positive number")
 
 
 @dataclass
@@ -161,15 +168,39 @@ class Config:
     threads: int = 2
     cache: bool = True
 
+    def __post_init__(self) -> None:
+        _check(self.threads >= 1, "threads", self.threads, "give at least 1")
+        self.train.check("train")
+        self.finetune.check("finetune")
+
 
 def to_config(composed: DictConfig) -> Config:
     """Plain dataclasses from what Hydra composed. Raises UserError for a value of the wrong type or out of range."""
+    # Hydra lets `+key=value` add what the schema does not know; merging onto a fresh schema does not.
+    typed = OmegaConf.merge(OmegaConf.structured(Config), OmegaConf.to_container(composed))
     try:
-        config = OmegaConf.to_object(composed)
+        config = OmegaConf.to_object(typed)
     except MissingMandatoryValue as error:
         raise UserError(error.full_key or "recipe", "???", "give this value on the command line") from None
     assert isinstance(config, Config)
+    _check_needed(config)
     return config
+
+
+def _check_needed(config: Config) -> None:
+    """What conf/ marks with ???. OmegaConf lets the schema's null win over that mark, so it would go unnoticed."""
+    model, data = config.model, config.data
+    by_family = {
+        Family.ultralytics: ("path", model.path or model.name),
+        Family.timm: ("name", model.name),
+        Family.module: ("target", model.target),
+        Family.checkpoint: ("path", model.path),
+        Family.onnx: ("path", model.path),
+    }
+    key, value = by_family[model.family]
+    _check(value is not None, f"model.{key}", "???", "give this value on the command line")
+    if data.name in ("yolo", "image_folder"):
+        _check(data.path is not None, "data.path", "???", "give this value on the command line")
 
 
 def dump(config: Config) -> str:

@@ -59,6 +59,7 @@ def run(config: Config, folder: Path) -> Result:
         get_target(target)  # unknown names and absent packages, before hours of work
     torch.set_num_threads(config.threads)
     torch.manual_seed(config.seed)
+    models.check_files(config.model)  # before a data set is rendered or read
     dataset = data.load(config.data, config.model.imgsz, config.model.channels, config.seed)
     model: Model = models.build(config.model, dataset.classes, dataset.task)
 
@@ -92,8 +93,11 @@ def new_folder(config: Config) -> Path:
 
 
 def _link_latest(folder: Path) -> None:
-    """Points `outputs/latest` at the newest run."""
-    link = folder.resolve().parents[1] / "latest"
+    """Points `outputs/latest` at the newest run; runs elsewhere, and points of a sweep, leave it alone."""
+    outputs = Path("outputs").resolve()
+    if folder.resolve().parents[1] != outputs:
+        return
+    link = outputs / "latest"
     part = link.with_name("latest.part")
     part.unlink(missing_ok=True)
     part.symlink_to(folder.resolve())
@@ -153,6 +157,6 @@ def _check_chain(config: Config) -> None:
         order = ", ".join(stage.value for stage in _ORDER)
         raise UserError("stages", f"[{names}]", f"name each stage at most once and in this order: {order}")
     if config.budget.flops is not None:
-        parse_flops(config.budget.flops, full=1)
+        parse_flops(config.budget.flops, full=10**9)  # no model yet: any size shows a typo
     if Stage.prune in config.stages:
         prune.check(config)

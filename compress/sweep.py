@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 from pathlib import Path
 from typing import Any
 
@@ -24,14 +25,14 @@ def point(composed: DictConfig, folder: Path) -> tuple[float, float]:
     """
     try:
         result = pipeline.run(to_config(composed), folder)
-    except UserError as error:
-        log.error("this point failed: %s", error)
+    except Exception as error:  # of ours too: hours of other points must not be lost with this one
+        log.error("this point failed: %s", error, exc_info=not isinstance(error, UserError))
         folder.mkdir(parents=True, exist_ok=True)
         (folder / "failed.json").write_text(json.dumps({"error": str(error)}))
-        return float("nan"), float("nan")
+        return math.nan, math.nan
     last = result.rows[-1]
     values = [row.accuracy["value"] for row in result.rows if row.stage == last.stage and row.accuracy]
-    return max(values), float(last.flops)
+    return max(values, default=math.nan), float(last.flops)
 
 
 class Report(Callback):

@@ -51,7 +51,7 @@ def main() -> int:
     parser.add_argument("run", type=Path, help="folder of a finished run")
     parser.add_argument("--imgsz", type=int, help="time at this input size too")
     parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--rounds", type=int, default=20, help="turns of each model, 5 runs a turn")
+    parser.add_argument("--rounds", type=int, default=40, help="turns of each model, 5 runs a turn")
     parser.add_argument("--json", type=Path, help="write the numbers here")
     given = parser.parse_args()
     logging.basicConfig(level=logging.WARNING, format="%(message)s")

@@ -70,7 +70,7 @@ def ours(file: Path) -> list[str]:
 
 
 def may_import(importer: str, imported: str) -> bool:
-    if importer == imported or importer == FACADE:
+    if importer in (imported, FACADE):
         return True
     floor = {name: index for index, names in enumerate(FLOORS) for name in names}
     return floor[importer] < floor.get(imported, -1) or (importer, imported) in NEIGHBOURS

@@ -9,7 +9,7 @@ from typing import Any
 from compress import checkpoint
 from compress.config import Family, ModelConfig
 from compress.errors import UserError
-from compress.models import classifier, ultralytics
+from compress.models import classifier, ultralytics, weights
 from compress.product import Model, Task
 
 Builder = Callable[[ModelConfig, "tuple[str, ...] | None"], Model]
@@ -33,6 +33,14 @@ CONSTRUCTORS: dict[str, Callable[[dict[str, Any]], Model]] = {
     "timm": classifier.from_constructor,
     "module": classifier.from_constructor,
 }
+
+
+def check_files(config: ModelConfig) -> None:
+    """Raises UserError where `config` names weights or a model that are not there."""
+    for key, given in (("model.weights", config.weights), ("model.init", config.init), ("model.path", config.path)):
+        if given is not None and given not in weights.baselines() and not Path(given).exists():
+            shipped = ", ".join(weights.baselines()) or "none"
+            raise UserError(key, given, f"no such file or folder, nor a shipped baseline ({shipped})")
 
 
 def build(config: ModelConfig, classes: tuple[str, ...] | None = None, task: Task | None = None) -> Model:
