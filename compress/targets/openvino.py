@@ -28,7 +28,8 @@ from compress.targets import artifact, onnx_graph, placement
 from compress.targets.predictor import LayerMacs, Predictor
 
 NAME = "openvino"
-SCHEME = "NNCF post-training quantization, preset mixed: S8 per-channel weights, fast bias correction"
+# Symmetric activations: without zero points the CPU plugin was a tenth to a fifth faster, at the same accuracy.
+SCHEME = "NNCF post-training quantization, preset performance: S8 per-channel weights, fast bias correction"
 PRODUCTS = ("Convolution", "GroupConvolution", "ConvolutionBackpropData", "GroupConvolutionBackpropData", "MatMul")
 
 
@@ -90,7 +91,7 @@ def quantize(
             quantized = nncf.quantize(
                 source,
                 nncf.Dataset(calibration),
-                preset=nncf.QuantizationPreset.MIXED,
+                preset=nncf.QuantizationPreset.PERFORMANCE,
                 subset_size=len(calibration),
                 fast_bias_correction=True,
                 ignored_scope=nncf.IgnoredScope(names=sorted(kept), validate=False),
