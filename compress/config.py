@@ -114,11 +114,11 @@ class PruneConfig:
 class FinetuneConfig:
     images: int = 8000  # image presentations
     batch: int = 16
-    learning_rate: float = 0.002
+    learning_rate: float = 0.001
     optimizer: Optimizer = Optimizer.adamw
     momentum: float = 0.9
-    weight_decay: float = 5e-4
-    warmup: float = 0.05
+    weight_decay: float = 0.01
+    warmup: float = 0.1
     ema: float = 0.999
     bfloat16: bool = True
     augment: bool = True

@@ -40,7 +40,8 @@ def check_files(config: ModelConfig) -> None:
     for key, given in (("model.weights", config.weights), ("model.init", config.init), ("model.path", config.path)):
         if given is not None and given not in weights.baselines() and not Path(given).exists():
             shipped = ", ".join(weights.baselines()) or "none"
-            raise UserError(key, given, f"no such file or folder, nor a shipped baseline ({shipped})")
+            fetch = "; scripts/fetch_tree_crowns.py fetches those of tree_crowns" if key == "model.init" else ""
+            raise UserError(key, given, f"no such file or folder, nor a shipped baseline ({shipped}){fetch}")
 
 
 def build(config: ModelConfig, classes: tuple[str, ...] | None = None, task: Task | None = None) -> Model:
