@@ -98,7 +98,8 @@ class BudgetConfig:
 @dataclass
 class PruneConfig:
     ratio: float | None = None  # share of channels taken from every prunable layer
-    importance: str = "group_l2"
+    importance: str = "taylor"
+    images: int = 384  # training images that importances such as taylor look at
     allocation: str = "global"  # global ranking of groups, or uniform
     round_to: int = 16  # channels stay multiples of this; at 8 vector units of runtimes run half empty
     max_ratio: float = 0.9  # no layer loses more than this share of its channels
@@ -106,6 +107,7 @@ class PruneConfig:
     def __post_init__(self) -> None:
         if self.ratio is not None:
             _check(0 <= self.ratio < 1, "prune.ratio", self.ratio, "give a share of channels in [0, 1), e.g. 0.3")
+        _check(self.images >= 1, "prune.images", self.images, "give at least 1")
         _check(self.round_to >= 1, "prune.round_to", self.round_to, "give 1, 8 or 16")
         _check(0 <= self.max_ratio < 1, "prune.max_ratio", self.max_ratio, "give a share of channels in [0, 1)")
 

@@ -49,6 +49,17 @@ def _fpgm() -> Importance:
     return FPGMImportance()
 
 
+def _taylor() -> Importance:
+    """First-order estimate of how the loss changes when a channel goes: |sum of weight x gradient| over all weights
+    coupled to it (Molchanov et al. 2019, "Importance Estimation for Neural Network Pruning", eq. 8).
+
+    Not normalised within a group: losses compare across layers as they are, which is what a global ranking needs.
+    """
+    from torch_pruning.pruner.importance import GroupTaylorImportance
+
+    return GroupTaylorImportance(normalizer=None)
+
+
 def _random() -> Importance:
     """Random scores, the same at every call: the control that other importances must beat."""
     generator = torch.Generator().manual_seed(0)
@@ -62,7 +73,9 @@ IMPORTANCES: dict[str, Callable[[], Importance]] = {
     "lamp": _lamp,
     "fpgm": _fpgm,
     "random": _random,
+    "taylor": _taylor,
 }
+NEED_GRADIENTS = ("taylor",)  # see `sensitivity.accumulate_gradients`
 
 
 def importance(name: str) -> Importance:

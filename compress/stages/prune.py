@@ -2,23 +2,27 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import logging
 from collections.abc import Callable
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 from torch import nn
 
 from compress.budget import format_flops, parse_flops
 from compress.config import Config
+from compress.data import batches
 from compress.errors import UserError
 from compress.measure import flops
 from compress.product import Model
 from compress.pruning import solver
+from compress.pruning.importance import NEED_GRADIENTS
+from compress.pruning.sensitivity import accumulate_gradients
 from compress.stages.context import Context
 
-VERSION = 1
+VERSION = 2
 
 log = logging.getLogger(__name__)
 
@@ -37,7 +41,9 @@ def check_model(model: Model, config: Config) -> None:
     Takes some seconds for a nano model; widths do not depend on weights, so a train stage changes nothing here.
     """
     net, protected = model.prunable()
-    least, full = solver.reachable(net, model.example_input(), protected, config.prune, _counter(model))
+    # How far pruning can go does not depend on the order in which channels leave, so any importance does.
+    ranked = replace(config.prune, importance="random") if config.prune.importance in NEED_GRADIENTS else config.prune
+    least, full = solver.reachable(net, model.example_input(), protected, ranked, _counter(model))
     log.info("pruning can reach %s to %s FLOPs", format_flops(2 * least), format_flops(2 * full))
     if config.budget.flops is not None:
         solver.check_reachable(parse_flops(config.budget.flops, 2 * full) / 2, least, full)
@@ -64,6 +70,8 @@ def _prune(model: Model, context: Context, folder: Path) -> Model:
     example, count = model.example_input(), _counter(model)
     net, protected = model.prunable()
     full = count(net)
+    if config.prune.importance in NEED_GRADIENTS:
+        _look_at_data(net, model, context)
     if config.budget.flops is not None:
         budget = parse_flops(config.budget.flops, 2 * full)
         result = solver.prune_to_flops(net, example, protected, config.prune, budget_macs=budget / 2, count=count)
@@ -72,7 +80,17 @@ def _prune(model: Model, context: Context, folder: Path) -> Model:
         result = solver.prune_to_ratio(net, example, protected, config.prune, config.prune.ratio)
     macs = count(result.net)
     log.info("prune: %s -> %s FLOPs (%.1f %%)", format_flops(2 * full), format_flops(2 * macs), 100 * macs / full)
+    result.net.zero_grad(set_to_none=True)
     facts = {"macs_before": full, "macs_after": macs, "ratio": result.ratio}
     facts |= {"channels": result.channels, "protected": result.protected}
     (folder / "pruning.json").write_text(json.dumps(facts, indent=1))
     return model.with_net(result.net)
+
+
+def _look_at_data(net: nn.Module, model: Model, context: Context) -> None:
+    """Gradients of the trained model's loss on training images, from which the importance is computed."""
+    config, data = context.config, context.data
+    size = min(config.finetune.batch, len(data.train))
+    stream = batches(data.train, model.task, batch=size, seed=config.seed, epoch=0, augment=False)
+    model.progress(net, 1.0)
+    accumulate_gradients(net, model.loss, itertools.islice(stream, max(1, config.prune.images // size)))

@@ -1,0 +1,29 @@
+"""What the loss says about each weight, for importances that use data."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from compress.product import Batch
+
+
+def accumulate_gradients(net: nn.Module, loss: Callable[[nn.Module, Batch], Tensor], batches: Iterable[Batch]) -> None:
+    """Leaves the sum of the loss gradients over `batches` in `.grad` of every parameter of `net`.
+
+    BatchNorms use their running statistics, which stay as they are: the gradient is that of the network as deployed.
+    """
+    training = net.training
+    net.train()  # detectors give what their loss needs in this mode only
+    for module in net.modules():
+        if isinstance(module, _BatchNorm):
+            module.eval()
+    net.zero_grad(set_to_none=True)
+    for batch in batches:
+        with torch.autocast(batch["img"].device.type, torch.bfloat16):
+            value = loss(net, batch).sum()
+        value.backward()
+    net.train(training)
