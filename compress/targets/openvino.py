@@ -194,7 +194,7 @@ def load(graph: Graph, threads: int, inference_precision: str | None = None) -> 
 
     floats = compiled.get_property("INFERENCE_PRECISION_HINT").to_string()
     precision = "int8" if graph.precision is Precision.int8 else floats
-    runtime = f"openvino {openvino.__version__}"
+    runtime = f"openvino {openvino.__version__.split('-')[0]}"  # the rest is a build number
     return Predictor(run, runtime, precision, "measured", lambda: _layers(graph, source, compiled))
 
 
