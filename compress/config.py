@@ -98,7 +98,7 @@ class BudgetConfig:
 @dataclass
 class PruneConfig:
     ratio: float | None = None  # share of channels taken from every prunable layer
-    importance: str = "taylor"
+    importance: str = "group_l2"  # conf/prune/ chooses; see compress/pruning/importance.py
     images: int = 384  # training images that importances such as taylor look at
     allocation: str = "global"  # global ranking of groups, or uniform
     round_to: int = 16  # channels stay multiples of this; at 8 vector units of runtimes run half empty

@@ -17,6 +17,10 @@ HEAD = 65536  # bytes; with the file's length enough to tell images apart, and o
 ORIENTATION = 0x0112  # EXIF tag; values 5 to 8 turn the image by 90 degrees
 
 
+# Once imported, Ultralytics' replacement of Image.open asks for another package where it knows no format.
+NO_IMAGE = (UnidentifiedImageError, ModuleNotFoundError)
+
+
 def image_files(folder: Path) -> list[Path]:
     """All image files under a folder, sorted."""
     return sorted(path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES)
@@ -33,14 +37,14 @@ def look(path: Path) -> tuple[tuple[int, int], str]:
             head = file.read(HEAD)
         digest = hashlib.sha256(head + str(path.stat().st_size).encode()).hexdigest()
         return _size(path, head), digest
-    except (OSError, UnidentifiedImageError) as error:
+    except (OSError, *NO_IMAGE) as error:
         raise UserError("data", path, f"this image cannot be read ({error}): mend it or take it out") from error
 
 
 def _size(path: Path, head: bytes) -> tuple[int, int]:
     try:
         image = Image.open(io.BytesIO(head))
-    except UnidentifiedImageError:
+    except NO_IMAGE:
         image = Image.open(path)  # some formats keep their directory at the end of the file
     with image:
         exif = Image.Exif()

@@ -57,7 +57,20 @@ def _taylor() -> Importance:
     """
     from torch_pruning.pruner.importance import GroupTaylorImportance
 
-    return GroupTaylorImportance(normalizer=None)
+    score = GroupTaylorImportance(normalizer=None)
+
+    def checked(group: Any) -> Tensor | None:
+        if all(
+            dep.target.module.weight.grad is None
+            for dep, _ in group
+            if getattr(dep.target.module, "weight", None) is not None
+        ):
+            raise UserError(
+                "prune.importance", "taylor", "needs gradients: call sensitivity.accumulate_gradients first"
+            )
+        return score(group)
+
+    return checked
 
 
 def _random() -> Importance:
