@@ -7,6 +7,7 @@ every predictor therefore names the precision it was given.
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import importlib
 import importlib.util
 import io
@@ -84,7 +85,7 @@ def quantize(
     openvino = _openvino()
     source = _read(openvino, graph.path)
     kept = placement.kept_nodes(_nodes(source), model.kept_float())
-    with _quiet():
+    with _quiet(), _own_signal_stack():
         import nncf
 
         try:
@@ -127,6 +128,30 @@ def _quiet() -> Iterator[None]:
     finally:
         logger.handlers[:], logger.propagate = handlers, propagate
         logger.setLevel(level)
+
+
+class _SignalStack(ctypes.Structure):
+    """`stack_t` of sigaltstack(2)."""
+
+    _fields_ = [("pointer", ctypes.c_void_p), ("flags", ctypes.c_int), ("size", ctypes.c_size_t)]
+
+
+@contextlib.contextmanager
+def _own_signal_stack() -> Iterator[None]:
+    """Undoes the signal stack that a model compiled for AMX installs in this thread.
+
+    It belongs to that compiled model, and of several models gone in another order than they came, one leaves a stack
+    behind that is no longer there: the next Ctrl-C, in a fine-tuning long after, would kill the process.
+    """
+    if not sys.platform.startswith("linux"):
+        yield
+        return
+    libc, before = ctypes.CDLL(None), _SignalStack()
+    libc.sigaltstack(None, ctypes.byref(before))
+    try:
+        yield
+    finally:
+        libc.sigaltstack(ctypes.byref(before), None)
 
 
 def _read(openvino: Any, path: Path) -> Any:
@@ -184,7 +209,8 @@ def load(graph: Graph, threads: int, inference_precision: str | None = None) -> 
         settings["INFERENCE_PRECISION_HINT"] = inference_precision
     source = _read(openvino, graph.path)
     try:
-        compiled = openvino.Core().compile_model(source, "CPU", settings)
+        with _own_signal_stack():
+            compiled = openvino.Core().compile_model(source, "CPU", settings)
     except Exception as error:  # RuntimeError from C++
         raise TargetFailed(f"OpenVINO cannot compile {graph.path}: {error}") from error
     request = compiled.create_infer_request()
