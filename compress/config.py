@@ -210,6 +210,14 @@ def dump(config: Config) -> str:
     return OmegaConf.to_yaml(OmegaConf.structured(config))
 
 
+def read(run: Path) -> Config:
+    """The configuration that `dump` wrote into a run folder. Raises UserError where there is none."""
+    path = run / "config.yaml"
+    if not path.is_file():
+        raise UserError("run", run, "no run folder: it holds no config.yaml")
+    return to_config(OmegaConf.merge(OmegaConf.structured(Config), OmegaConf.load(path)))  # type: ignore[arg-type]
+
+
 def register() -> None:
     """Makes the schema and every file in `recipes/` known to Hydra.
 

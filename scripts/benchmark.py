@@ -24,11 +24,11 @@ from typing import Any
 
 import numpy as np
 import torch
-from omegaconf import OmegaConf
 
 import compress
+from compress import config as configuration
 from compress import models, targets
-from compress.config import Config, to_config
+from compress.config import Config
 from compress.errors import UserError
 from compress.measure.latency import Latency, host, interleaved
 from compress.product import Graph, Model, Precision
@@ -76,7 +76,7 @@ def benchmark(run: Path, imgsz: int | None, threads: int, rounds: int) -> list[R
     Raises:
         UserError: `run` is no folder of a finished run.
     """
-    config = read_config(run)
+    config = configuration.read(run)
     tuned = compress.load(run / "pruned")
     # Weights do not change the time, so a baseline that the run trained itself is timed with random ones.
     baseline = models.build(dataclasses.replace(config.model, init=None), tuned.classes)
@@ -98,17 +98,6 @@ def benchmark(run: Path, imgsz: int | None, threads: int, rounds: int) -> list[R
                 note = "INT8 calibrated on random images"
                 rows += time_graphs(name, graphs, resized(tuned, imgsz), threads, rounds, note)
     return rows
-
-
-def read_config(run: Path) -> Config:
-    """The configuration of a run.
-
-    Raises:
-        UserError: there is none in that folder.
-    """
-    if not (run / "config.yaml").is_file():
-        raise UserError("run", run, "no run folder: it holds no config.yaml")
-    return to_config(OmegaConf.merge(OmegaConf.structured(Config), OmegaConf.load(run / "config.yaml")))  # type: ignore[arg-type]
 
 
 def resized(model: Model, imgsz: int) -> Model:

@@ -23,11 +23,10 @@ from typing import Any
 
 import torch
 import yaml
-from omegaconf import OmegaConf
 
 import compress
+from compress import config as configuration
 from compress import data, targets
-from compress.config import Config, to_config
 from compress.data import DataSet
 from compress.errors import UserError
 from compress.measure.accuracy import evaluate
@@ -82,7 +81,7 @@ def check(run: Path, limit: int | None, threads: int) -> int:
     Raises:
         UserError: `run` holds no detector's artifacts, or its data is not there.
     """
-    config = read_config(run)
+    config = configuration.read(run)
     model = compress.load(run / "pruned")
     if model.task is not Task.detect:
         raise UserError("run", run, "plain Ultralytics validates detectors only")
@@ -113,17 +112,6 @@ def check(run: Path, limit: int | None, threads: int) -> int:
             )
     print(f"largest difference {worst:.4f}, allowed {TOLERANCE}: {'met' if worst <= TOLERANCE else 'NOT met'}")
     return 0 if worst <= TOLERANCE else 1
-
-
-def read_config(run: Path) -> Config:
-    """The configuration of a run.
-
-    Raises:
-        UserError: there is none in that folder.
-    """
-    if not (run / "config.yaml").is_file():
-        raise UserError("run", run, "no run folder: it holds no config.yaml")
-    return to_config(OmegaConf.merge(OmegaConf.structured(Config), OmegaConf.load(run / "config.yaml")))  # type: ignore[arg-type]
 
 
 def read_ledger(run: Path) -> dict[tuple[str, str], float]:
