@@ -1,7 +1,8 @@
 """Train drone_nano's baseline: YOLO26n on field scenes at 256 px, from random weights.
 
-    python scripts/train_baseline.py [--images 64000]
+    python scripts/train_baseline.py [--images 64000] [--start CHECKPOINT]
 
+Or, with --start, from an earlier baseline's folder: a second cosine from its weights, when the first was too short.
 Interrupt it whenever you like: the same command goes on where it stopped (state in --work). When done it writes
 compress/models/baselines/drone_nano/{model.safetensors,model.json} and beside them its record: training.json (how it
 was made), training.csv (the curve) and curve.png.
@@ -38,7 +39,8 @@ IMGSZ = 256
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--images", type=int, default=64_000, help="length in image presentations")
-    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--start", type=Path, help="a checkpoint folder to go on from, instead of random weights")
+    parser.add_argument("--seed", type=int, default=0, help="initial weights, order of images, augmentation")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument(
         "--compile", action="store_true", help="torch.compile: minutes to start, then 1.4 times as fast"
@@ -53,10 +55,14 @@ def main() -> None:
     dataset = data.load(DataConfig(name="field_scenes"), IMGSZ, 3, given.seed)
     torch.manual_seed(given.seed)  # the initial weights
     model = ultralytics.build(ModelConfig(name="yolo26n", imgsz=IMGSZ), dataset.classes)
+    begun = None
+    if given.start:
+        model.net.load_state_dict(checkpoint.read(given.start)[1])
+        begun = json.loads((given.start / "training.json").read_text())
     schedule = Schedule(images=given.images, **SETTINGS)
     if given.compile:
         model.net.compile(dynamic=False)
-    curve = Curve(given.work / "training.csv", model, dataset.validation, dataset.classes)
+    curve = Curve(given.work / "training.csv", model, dataset.validation, dataset.classes, given.start)
     load = functools.partial(
         data.batches, dataset.train, Task.detect, batch=schedule.batch, seed=given.seed, augment=True
     )
@@ -79,6 +85,7 @@ def main() -> None:
         "data_fingerprint": dataset.fingerprint,
         "schedule": asdict(schedule),
         "seed": given.seed,
+        "started_from": begun,
         "seconds_of_last_process": round(time.time() - began),
         "machine": platform.processor() or platform.machine(),
         "torch": torch.__version__,
@@ -114,14 +121,19 @@ def measure(model: Model, split: data.Split, classes: tuple[str, ...]) -> Accura
 
 
 class Curve:
-    """The learning curve: a CSV row an epoch, kept when training is resumed."""
+    """The learning curve: a CSV row an epoch, kept when training is resumed; after that of `start`, if given."""
 
-    def __init__(self, path: Path, model: Model, split: data.Split, classes: tuple[str, ...]) -> None:
+    def __init__(
+        self, path: Path, model: Model, split: data.Split, classes: tuple[str, ...], start: Path | None
+    ) -> None:
         self.path, self.model, self.split, self.classes = path, model, split, classes
+        self.begun = Curve.read(start / "training.csv") if start else []
 
     def add(self, epoch: int, net: nn.Module, loss: float) -> None:
         """Measures the averaged network after an epoch (from 0)."""
-        rows = [row for row in self.rows() if int(row["epoch"]) < epoch + 1]  # a cut-off epoch is measured again
+        epoch += len(self.begun)
+        rows = Curve.read(self.path) or self.begun
+        rows = [row for row in rows if int(row["epoch"]) < epoch + 1]  # a cut-off epoch is measured again
         found = measure(self.model.with_net(net), self.split, self.classes)
         new = {
             "epoch": epoch + 1,
@@ -136,17 +148,18 @@ class Curve:
             writer.writerows([*rows, new])
         logging.info("baseline: epoch %d, mAP50-95 %.4f, mAP50 %.4f", epoch + 1, found.value, found.map50)
 
-    def rows(self) -> list[dict[str, str]]:
-        if not self.path.exists():
+    @staticmethod
+    def read(path: Path) -> list[dict[str, str]]:
+        if not path.exists():
             return []
-        with open(self.path, newline="") as file:
+        with open(path, newline="") as file:
             return list(csv.DictReader(file))
 
     def draw(self, path: Path) -> None:
         """A picture of mAP50-95 and mAP50 over epochs."""
         import matplotlib.pyplot as plt  # comes with Ultralytics, which this script needs anyway
 
-        rows = self.rows()
+        rows = Curve.read(self.path)
         figure, axes = plt.subplots(figsize=(6, 3.5))
         for key, label in (("map50_95", "mAP50-95"), ("map50", "mAP50")):
             axes.plot([int(row["epoch"]) for row in rows], [float(row[key]) for row in rows], marker="o", label=label)
