@@ -22,7 +22,7 @@ from compress.config import ExportConfig, QuantizeConfig
 from compress.errors import TargetFailed
 from compress.product import Graph, Model, Precision
 from compress.targets import artifact, onnx_graph, placement
-from compress.targets.calibration import tensor_ranges
+from compress.targets.calibration import METHOD, tensor_ranges
 from compress.targets.predictor import LayerMacs, Predictor
 
 NAME = "onnxruntime"
@@ -55,7 +55,7 @@ def quantize(
     options = {"activation_qType": QuantType.QUInt8, "weight_qType": QuantType.QInt8}
     path = folder / "model.onnx"
     kept = static_qdq(graph.path, path, model, calibration, options)
-    facts = {"images": len(calibration), "method": "minimum and maximum over all images"}
+    facts = {"images": len(calibration), "method": METHOD}
     return Graph(path, NAME, Precision.int8, SCHEME, kept, facts)
 
 

@@ -22,6 +22,7 @@ from compress.config import ExportConfig, QuantizeConfig
 from compress.errors import MissingExtra, TargetFailed
 from compress.product import Graph, Model, Precision
 from compress.targets import artifact, onnx_graph, placement
+from compress.targets.calibration import METHOD
 from compress.targets.onnxruntime import static_qdq
 from compress.targets.predictor import LayerMacs, Predictor
 
@@ -67,7 +68,7 @@ def quantize(
     path = folder / "model.onnx"
     kept = static_qdq(graph.path, path, model, calibration, options)
     parse(path)
-    facts = {"images": len(calibration), "method": "largest magnitude over all images"}
+    facts = {"images": len(calibration), "method": METHOD}
     return Graph(path, NAME, Precision.int8, SCHEME, kept, facts)
 
 

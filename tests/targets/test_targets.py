@@ -17,7 +17,7 @@ from compress import targets
 from compress.config import ExportConfig, QuantizeConfig
 from compress.errors import TargetFailed, UserError
 from compress.product import Graph, Precision, Task, example_image
-from compress.targets import onnx_graph, placement
+from compress.targets import calibration, onnx_graph, placement
 
 SIDE = 32
 
@@ -142,3 +142,16 @@ def test_what_follows_the_last_quantized_layer_stays_float() -> None:
         "/a/Relu": placement.TAIL,
         "/Sigmoid": placement.TAIL,
     }
+
+
+def test_ranges_are_means_over_images_of_an_images_extremes(model: Small, tmp_path: Path) -> None:
+    graph = onnx_graph.read(targets.get("onnxruntime").convert(model, tmp_path, ExportConfig()).path)
+    low, high = np.full((1, 3, SIDE, SIDE), -1, np.float32), np.full((1, 3, SIDE, SIDE), 3, np.float32)
+    low[0, 0, 0, 0] = 0.5
+    found = calibration.tensor_ranges(graph, [low, high])
+    assert found[onnx_graph.INPUT] == (1.0, 1.75)
+    assert np.allclose(found[onnx_graph.OUTPUT], np.mean([_extremes(model.answer(each)) for each in (low, high)], 0))
+
+
+def _extremes(values: np.ndarray) -> tuple[float, float]:
+    return float(values.min()), float(values.max())
