@@ -8,7 +8,7 @@ import logging
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -22,6 +22,7 @@ from compress.cache import Cache
 from compress.config import Config, Stage, dump
 from compress.errors import UserError
 from compress.ledger import Ledger, Row
+from compress.measure import flops
 from compress.measure.weigh import weigh_graph, weigh_model
 from compress.product import Artifacts, Graph, Graphs, Model, Precision
 from compress.stages import export, finetune, prune, quantize
@@ -63,6 +64,9 @@ def run(config: Config, folder: Path) -> Result:
     dataset = data.load(config.data, config.model.imgsz, config.model.channels, config.seed)
     model: Model = models.build(config.model, dataset.classes, dataset.task)
 
+    for stage in (Stage.train, Stage.finetune):
+        if stage in config.stages:
+            finetune.check(config, dataset, stage.value)
     if Stage.prune in config.stages:
         prune.check_model(model, config)
 
@@ -132,21 +136,22 @@ def _compared_in_runtimes(stage: Stage | None, stages: Sequence[Stage]) -> bool:
 
 def _weigh(stage: str, product: Product, context: Context, ledger: Ledger, *, in_runtimes: bool) -> None:
     """Weighs what left a stage: one row for a torch model, one a graph for graphs and artifacts."""
-    facts = {"threads": context.config.threads, "cached": context.cached}
+    facts: dict[str, Any] = {"threads": context.config.threads, "cached": context.cached}
 
-    def weigh(graph: Graph) -> None:
-        ledger.append(weigh_graph(stage, graph, model, context.data, **facts))
+    def weigh(graphs: Iterable[Graph]) -> None:
+        for graph in graphs:
+            ledger.append(weigh_graph(stage, graph, model, cost, context.data, **facts))
 
+    model = product.model if isinstance(product, Graphs | Artifacts) else product
+    cost = flops.count(model.deployed(), model.example_input())
     if isinstance(product, Graphs | Artifacts):
-        model = product.model
         # The FP32 graphs that quantize started from were weighed when they left the stage before.
         new = [g for g in product.graphs if isinstance(product, Artifacts) or g.precision is not Precision.fp32]
-        context.for_each_target(lambda target: [weigh(graph) for graph in new if graph.target == target])
+        context.for_each_target(lambda target: weigh(graph for graph in new if graph.target == target))
         return
-    model = product
-    ledger.append(weigh_model(stage, model, context.data, **facts))
+    ledger.append(weigh_model(stage, model, cost, context.data, **facts))
     if in_runtimes:
-        context.for_each_target(lambda target: weigh(context.fp32_graph(model, target)))
+        context.for_each_target(lambda target: weigh([context.fp32_graph(model, target)]))
 
 
 def _check_chain(config: Config) -> None:

@@ -46,11 +46,26 @@ width, height as shares of the image, `batch_idx` (n,). Classification: `img` an
 class Model(Protocol):
     """A network and all that is particular to its family. Immutable: `with_net` makes a new one."""
 
-    net: nn.Module  # trainable, not fused, float32
-    task: Task
-    imgsz: int  # pixels, square input
-    channels: int  # input channels
-    classes: tuple[str, ...]
+    @property
+    def net(self) -> nn.Module:
+        """Trainable, not fused, float32."""
+        ...
+
+    @property
+    def task(self) -> Task: ...
+
+    @property
+    def imgsz(self) -> int:
+        """Pixels, square input."""
+        ...
+
+    @property
+    def channels(self) -> int:
+        """Input channels."""
+        ...
+
+    @property
+    def classes(self) -> tuple[str, ...]: ...
 
     def with_net(self, net: nn.Module) -> Self: ...
 

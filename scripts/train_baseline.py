@@ -17,7 +17,7 @@ import json
 import logging
 import platform
 import time
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
@@ -34,11 +34,14 @@ from compress.product import Model, Task
 from compress.training import Schedule, fit
 
 IMGSZ = 256
+SCHEDULE = Schedule(
+    images=64_000, learning_rate=0.002, optimizer="adamw", weight_decay=0.01, warmup=0.02, ema=0.9995, final=0.01
+)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--images", type=int, default=64_000, help="length in image presentations")
+    parser.add_argument("--images", type=int, default=SCHEDULE.images, help="length in image presentations")
     parser.add_argument("--start", type=Path, help="a checkpoint folder to go on from, instead of random weights")
     parser.add_argument("--seed", type=int, default=0, help="initial weights, order of images, augmentation")
     parser.add_argument("--threads", type=int, default=2)
@@ -59,7 +62,7 @@ def main() -> None:
     if given.start:
         model.net.load_state_dict(checkpoint.read(given.start)[1])
         begun = json.loads((given.start / "training.json").read_text())
-    schedule = Schedule(images=given.images, **SETTINGS)
+    schedule = replace(SCHEDULE, images=given.images)
     if given.compile:
         model.net.compile(dynamic=False)
     curve = Curve(given.work / "training.csv", model, dataset.validation, dataset.classes, given.start)
@@ -96,17 +99,6 @@ def main() -> None:
     (given.out / "training.csv").write_text(curve.path.read_text())
     curve.draw(given.out / "curve.png")
     print(json.dumps(record["validation"], indent=1))
-
-
-SETTINGS = {
-    "batch": 16,
-    "learning_rate": 0.002,
-    "optimizer": "adamw",
-    "weight_decay": 0.01,
-    "warmup": 0.02,
-    "ema": 0.9995,
-    "final": 0.01,
-}
 
 
 def measure(model: Model, split: data.Split, classes: tuple[str, ...]) -> Accuracy:

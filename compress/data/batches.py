@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import Self
+from typing import Any, Self
 
 import cv2
 import numpy as np
@@ -68,7 +68,7 @@ class Batches(Iterator[Batch]):
     def _make(self, number: int) -> Batch:
         chosen = self._batches[number].tolist()
         images = [self._split.image(i) for i in chosen]
-        targets = [self._split.target(i) for i in chosen]
+        targets: list[Any] = [self._split.target(i) for i in chosen]  # classes, or boxes
         rng = np.random.default_rng((*self._key, number)) if self._augment else None
         if self._task is Task.classify:
             return _classification(self._split, images, targets, rng)

@@ -105,6 +105,7 @@ def _write(folder: Path, files: dict[str, bytes]) -> None:
 def _read_scene(png: bytes, xml: bytes) -> tuple[np.ndarray, np.ndarray]:
     """uint8 BGR pixels and float32 (n, 5) class, x1, y1, x2, y2; dead and living trees are one class."""
     image = cv2.imdecode(np.frombuffer(png, np.uint8), cv2.IMREAD_COLOR)
+    assert image is not None  # the wheel's hash was checked
     rows = []
     for box in ElementTree.fromstring(xml).iter("bndbox"):
         x1, y1, x2, y2 = (float(box.findtext(key, "nan")) for key in ("xmin", "ymin", "xmax", "ymax"))

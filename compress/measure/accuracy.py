@@ -122,7 +122,7 @@ def _mean_ap(found: list[Detections], targets: list[np.ndarray], classes: Sequen
     if not matches.truths.any():
         raise UserError("data", f"{len(truths)} validation images", "none of them has a labelled object")
     ap = average_precision(matches, np.ones((len(truths), 1)))[0]  # (classes, 10)
-    present = matches.truths.any(axis=0)
+    present = np.asarray(matches.truths.any(axis=0))
     resampled = average_precision(matches, _resamples(len(truths)))[:, present].mean(axis=2)
     drawn = ~np.isnan(resampled)
     resampled = np.where(drawn, resampled, 0).sum(axis=1) / np.maximum(drawn.sum(axis=1), 1)

@@ -11,17 +11,17 @@ import torch
 from compress import targets
 from compress.data import DataSet
 from compress.ledger import Row
-from compress.measure import accuracy, flops, latency
+from compress.measure import accuracy, latency
+from compress.measure.flops import Cost
 from compress.product import Graph, Model
 
 TORCH_BATCH = 16  # evaluation of torch models; artifacts run at batch 1, as deployed
 TIMING_SECONDS = 2.0
 
 
-def weigh_model(stage: str, model: Model, data: DataSet, *, threads: int, cached: bool) -> Row:
-    """The torch model in its deployed (fused) form, on the CPU in float32."""
+def weigh_model(stage: str, model: Model, cost: Cost, data: DataSet, *, threads: int, cached: bool) -> Row:
+    """The torch model in its deployed (fused) form, on the CPU in float32; `cost` is `flops.count` of that form."""
     net, example = model.deployed(), model.example_input()
-    cost = flops.count(net, example)
 
     def predict(images: np.ndarray) -> np.ndarray:
         with torch.inference_mode():
@@ -46,10 +46,11 @@ def weigh_model(stage: str, model: Model, data: DataSet, *, threads: int, cached
     )
 
 
-def weigh_graph(stage: str, graph: Graph, model: Model, data: DataSet, *, threads: int, cached: bool) -> Row:
-    """A target's graph as loaded from disk in its own runtime (TensorRT without a GPU: emulated)."""
+def weigh_graph(
+    stage: str, graph: Graph, model: Model, cost: Cost, data: DataSet, *, threads: int, cached: bool
+) -> Row:
+    """A target's graph as loaded from disk in its own runtime (TensorRT without a GPU: emulated), made of `model`."""
     predictor = targets.load(graph, threads)
-    cost = flops.count(model.deployed(), model.example_input())
     label = f"{stage} {graph.target} {graph.precision.value}"
     found = _accuracy(predictor, model, data, 1, label, predictor.obtained)
     image = model.example_input().numpy()

@@ -97,7 +97,7 @@ def build_module(config: ModelConfig, classes: tuple[str, ...] | None) -> Classi
 
 def from_constructor(facts: dict[str, Any]) -> Classifier:
     """The unpruned network, with random weights, that `Classifier.constructor` described."""
-    net_facts = {key: facts[key] for key in ("family", "name", "target", "args") if key in facts}
+    net_facts: dict[str, Any] = {str(key): facts[key] for key in ("family", "name", "target", "args") if key in facts}
     return _assemble(net_facts, tuple(facts["classes"]), facts["channels"], facts["imgsz"], tuple(facts["protected"]))
 
 

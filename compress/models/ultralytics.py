@@ -96,7 +96,7 @@ class UltralyticsModel:
             "license": "AGPL-3.0 License (https://ultralytics.com/license)",
             "stride": int(self.net.stride.max()),
             "task": "detect",
-            "head": type(self.net.model[-1]).__name__,
+            "head": type(_head(self.net)).__name__,
             "batch": 1,
             "imgsz": [self.imgsz, self.imgsz],
             "names": dict(enumerate(self.classes)),
@@ -165,8 +165,8 @@ def _assemble(
     from ultralytics.nn.tasks import DetectionModel
 
     classes = classes or tuple(str(index) for index in range(yaml["nc"]))
-    net = DetectionModel(copy.deepcopy(yaml), ch=channels, nc=len(classes), verbose=False)
-    if type(net.model[-1]) is not Detect:
+    net: Any = DetectionModel(copy.deepcopy(yaml), ch=channels, nc=len(classes), verbose=False)
+    if type(_head(net)) is not Detect:
         raise UserError("model.name", name, "only detectors with a plain Detect head are supported, e.g. yolo26n")
     _check_imgsz(net, imgsz)
     return UltralyticsModel(_prepared(net, classes), name, imgsz, channels, classes, protected)
@@ -178,18 +178,22 @@ def _from_pt(config: ModelConfig) -> UltralyticsModel:
 
     path = Path(str(config.path))
     content = weights.unpickle(path, "model.path")
-    net = (content.get("ema") or content.get("model")) if isinstance(content, dict) else content
-    if not isinstance(net, DetectionModel) or type(net.model[-1]) is not Detect:
+    net: Any = (content.get("ema") or content.get("model")) if isinstance(content, dict) else content
+    if not isinstance(net, DetectionModel) or type(_head(net)) is not Detect:
         raise UserError("model.path", path, "holds no Ultralytics detection model")
     if net.is_fused():
         raise UserError("model.path", path, "the model is fused: take the checkpoint that training wrote")
     net = net.float()
     net.requires_grad_(True)
-    classes = tuple(str(net.names[index]) for index in range(net.model[-1].nc))
+    classes = tuple(str(net.names[index]) for index in range(_head(net).nc))
     channels = int(net.yaml.get("channels", 3))
     _check_imgsz(net, config.imgsz)
     name = Path(net.yaml.get("yaml_file") or path).stem
     return UltralyticsModel(_prepared(net, classes), name, config.imgsz, channels, classes, tuple(config.protected))
+
+
+def _head(net: Any) -> Any:
+    return net.model[-1]
 
 
 def _prepared(net: Any, classes: tuple[str, ...]) -> Any:
@@ -198,14 +202,14 @@ def _prepared(net: Any, classes: tuple[str, ...]) -> Any:
     net.names = dict(enumerate(classes))
     net.args = get_cfg()  # the gains of the loss; a checkpoint's own are plain dicts and may lack new ones
     net.criterion = None
-    if getattr(net.model[-1], "one2one_cv2", None) is not None:
+    if getattr(_head(net), "one2one_cv2", None) is not None:
         net.end2end = True  # deployed through the head that needs no suppression
     for module in net.modules():
         if hasattr(module, "inplace"):
             module.inplace = True
-    dfl = getattr(net.model[-1], "dfl", None)
-    if isinstance(getattr(dfl, "conv", None), nn.Conv2d):
-        dfl.conv.requires_grad_(False)  # a fixed projection, not a weight
+    dfl = getattr(getattr(_head(net), "dfl", None), "conv", None)
+    if isinstance(dfl, nn.Conv2d):
+        dfl.requires_grad_(False)  # a fixed projection, not a weight
     return net
 
 
@@ -248,7 +252,7 @@ def _protected(net: Any) -> dict[str, str]:
     for name, module in net.named_modules():
         if isinstance(module, (Attention, AAttn)):
             kept[name] = ATTENTION
-    detect, prefix = net.model[-1], f"model.{len(net.model) - 1}"
+    detect, prefix = _head(net), f"model.{len(net.model) - 1}"
     for branch in ("cv2", "cv3", "one2one_cv2", "one2one_cv3"):
         idle = detect.end2end and branch in ("cv2", "cv3")
         for level, layers in enumerate(getattr(detect, branch, None) or ()):

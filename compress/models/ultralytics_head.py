@@ -62,6 +62,8 @@ def _deployed_class() -> type:
     class DeployedDetect(Detect):
         """The head with only the branch that is used, its decoding behind one module boundary."""
 
+        decode: Any  # a module in this class
+
         def forward(self, x: list[Tensor]) -> Tensor:
             out = self.forward_head(x, **(self.one2one if self.end2end else self.one2many))
             return self.decode(out["boxes"], out["scores"], out["feats"])

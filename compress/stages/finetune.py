@@ -9,8 +9,8 @@ import functools
 from dataclasses import asdict
 from pathlib import Path
 
-from compress.config import FinetuneConfig
-from compress.data import batches
+from compress.config import Config, FinetuneConfig
+from compress.data import DataSet, batches
 from compress.errors import UserError
 from compress.product import Model
 from compress.stages.context import Context
@@ -19,10 +19,15 @@ from compress.training import Schedule, fit
 VERSION = 1
 
 
+def check(config: Config, data: DataSet, stage: str) -> None:
+    """Raises UserError where the training split does not fill one batch."""
+    batch = getattr(config, stage).batch
+    if batch > len(data.train):
+        raise UserError(f"{stage}.batch", batch, f"the training split has {len(data.train)} images")
+
+
 def run(model: Model, context: Context, stage: str = "finetune") -> Model:
     config: FinetuneConfig = getattr(context.config, stage)
-    if config.batch > len(context.data.train):
-        raise UserError(f"{stage}.batch", config.batch, f"the training split has {len(context.data.train)} images")
     parts = {"version": VERSION, stage: asdict(config)}
     return context.cached_model(stage, model, parts, functools.partial(_tune, model, context, config, stage))
 

@@ -8,6 +8,7 @@ import logging
 from collections.abc import Callable
 from dataclasses import asdict, replace
 from pathlib import Path
+from typing import Any
 
 from torch import nn
 
@@ -81,7 +82,7 @@ def _prune(model: Model, context: Context, folder: Path) -> Model:
     macs = count(result.net)
     log.info("prune: %s -> %s FLOPs (%.1f %%)", format_flops(2 * full), format_flops(2 * macs), 100 * macs / full)
     result.net.zero_grad(set_to_none=True)
-    facts = {"macs_before": full, "macs_after": macs, "ratio": result.ratio}
+    facts: dict[str, Any] = {"macs_before": full, "macs_after": macs, "ratio": result.ratio}
     facts |= {"channels": result.channels, "protected": result.protected}
     (folder / "pruning.json").write_text(json.dumps(facts, indent=1))
     return model.with_net(result.net)

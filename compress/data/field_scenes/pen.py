@@ -10,6 +10,7 @@ import cv2
 import numpy as np
 
 Rng = np.random.Generator
+Range = tuple[float, float]
 Colour = np.ndarray  # three floats, RGB, 0..255
 
 LIBRARY_SEED = 77  # of ground tiles and sprites, shared by all splits
@@ -17,7 +18,7 @@ SPRITE = 240  # longer side of a sprite's finest mip level
 _CANVAS = 512  # drawing area of a sprite before it is cropped and scaled down
 
 
-def hsv(rng: Rng, hue: Sequence[float], sat: Sequence[float], val: Sequence[float]) -> Colour:
+def hsv(rng: Rng, hue: Range, sat: Range, val: Range) -> Colour:
     """A colour with hue in degrees and saturation and value in 0..1 drawn from the ranges."""
     h, s, v = rng.uniform(*hue) % 360 / 360, rng.uniform(*sat), rng.uniform(*val)
     return np.array(colorsys.hsv_to_rgb(h, s, v)) * 255

@@ -255,8 +255,8 @@ def _draw_weed(rng: Rng) -> list[np.ndarray]:
             shade = rng.uniform(0.85, 1.1) * (0.85 + 0.25 * ring)
             pen.poly(turned(edge, angle), leaf * shade * 0.7)
             pen.poly(turned(edge * (0.95, 0.78), angle), leaf * shade)
-            end = turned(np.array([[0.9 * length, 0]]), angle)[0]
-            pen.line(0, 0, *end, 0.035, leaf * shade * 1.4)
+            x, y = turned(np.array([[0.9 * length, 0]]), angle)[0]
+            pen.line(0, 0, x, y, 0.035, leaf * shade * 1.4)
     pen.ellipse(0, 0, 0.1, 0.1, leaf * 0.65)
     if rng.random() < 0.3:
         petals = hsv(rng, [(48, 58), (270, 310), (0, 360)][rng.integers(3)], (0.1, 0.9), (0.85, 1))

@@ -11,6 +11,7 @@ import json
 import pathlib
 import sys
 import time
+from collections.abc import Callable
 
 import numpy as np
 import runtime
@@ -73,10 +74,11 @@ def largest_difference(output: np.ndarray, expected: np.ndarray) -> float:
     return float(np.median(rows) / max(np.abs(expected).max(), 1e-12))
 
 
-def measure(call, seconds: float) -> dict:
+def measure(call: Callable[[], object], seconds: float) -> dict:
     for _ in range(10):  # warm-up: allocations, clock speed
         call()
-    times, end = [], time.perf_counter() + seconds
+    times: list[float] = []
+    end = time.perf_counter() + seconds
     while len(times) < 20 or time.perf_counter() < end:
         start = time.perf_counter()
         call()
@@ -84,7 +86,7 @@ def measure(call, seconds: float) -> dict:
     return {"median": float(np.median(times)), "p95": float(np.quantile(times, 0.95)), "runs": len(times)}
 
 
-def peak_memory():
+def peak_memory() -> "int | None":
     """Bytes this process held at most, or None where the system does not tell."""
     try:
         import resource

@@ -1,9 +1,11 @@
 """Opens the model in ONNX Runtime on the CPU."""
 
+import pathlib
+
 import onnxruntime
 
 
-def load(path, threads):
+def load(path: pathlib.Path, threads: "int | None") -> tuple:
     """Returns (predict: array -> array, runtime name, inference precision)."""
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads or 0

@@ -1,11 +1,13 @@
 """Opens the model in OpenVINO on the CPU, in the precision OpenVINO picks there (BF16 where the CPU has AMX)."""
 
+import pathlib
+
 import openvino
 
 
-def load(path, threads):
+def load(path: pathlib.Path, threads: "int | None") -> tuple:
     """Returns (predict: array -> array, runtime name, inference precision)."""
-    settings = {"PERFORMANCE_HINT": "LATENCY"}
+    settings: dict = {"PERFORMANCE_HINT": "LATENCY"}
     if threads:
         settings["INFERENCE_NUM_THREADS"] = threads
     compiled = openvino.Core().compile_model(str(path), "CPU", settings)

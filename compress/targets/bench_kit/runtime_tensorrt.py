@@ -4,11 +4,12 @@ Device memory is handled through the CUDA runtime library alone, so that numpy i
 """
 
 import ctypes
+import pathlib
 
 import numpy as np
 
 
-def load(path, threads):
+def load(path: pathlib.Path, threads: "int | None") -> tuple:
     """Returns (predict: array -> array, runtime name, inference precision)."""
     plan = path.with_name("model.plan")
     if plan.exists():
@@ -35,7 +36,7 @@ def load(path, threads):
     (given, given_at), (result, result_at) = buffers[True], buffers[False]
     to_device, to_host = 1, 2  # cudaMemcpyKind
 
-    def predict(image):
+    def predict(image: np.ndarray) -> np.ndarray:
         given[...] = image
         copy(cuda, given_at, given.ctypes.data_as(ctypes.c_void_p), given.nbytes, to_device)
         if not context.execute_async_v3(stream.value):
@@ -48,7 +49,7 @@ def load(path, threads):
     return predict, f"{trt.__name__} {trt.__version__}", precision
 
 
-def cuda_runtime():
+def cuda_runtime() -> ctypes.CDLL:
     for name in ("libcudart.so", "libcudart.so.13", "libcudart.so.12", "libcudart.so.11.0", "cudart64_13.dll"):
         try:
             return ctypes.CDLL(name)
@@ -57,10 +58,10 @@ def cuda_runtime():
     raise SystemExit("the CUDA runtime library (libcudart) was not found")
 
 
-def copy(cuda, to, source, size, kind):
+def copy(cuda: ctypes.CDLL, to: ctypes.c_void_p, source: ctypes.c_void_p, size: int, kind: int) -> None:
     check(cuda.cudaMemcpy(to, source, ctypes.c_size_t(size), ctypes.c_int(kind)))
 
 
-def check(status):
+def check(status: int) -> None:
     if status != 0:
         raise SystemExit(f"CUDA error {status}")
