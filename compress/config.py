@@ -122,6 +122,7 @@ class FinetuneConfig:
     weight_decay: float = 0.01
     warmup: float = 0.1
     ema: float = 0.999
+    distillation: float = 0.0  # weight of what the unpruned model answers, beside the labels'; train has no teacher
     bfloat16: bool = True
     augment: bool = True
 
@@ -133,8 +134,9 @@ class FinetuneConfig:
         for name in ("momentum", "warmup", "ema"):
             value = getattr(self, name)
             _check(0 <= value < 1, f"{stage}.{name}", value, "give a share in [0, 1)")
-        decay = self.weight_decay
-        _check(0 <= decay < math.inf, f"{stage}.weight_decay", decay, "give 0 or a positive number")
+        for name in ("weight_decay", "distillation"):
+            value = getattr(self, name)
+            _check(0 <= value < math.inf, f"{stage}.{name}", value, "give 0 or a positive number")
 
 
 @dataclass

@@ -75,7 +75,7 @@ def run(config: Config, folder: Path) -> Result:
     cache = Cache(Path("outputs/.cache"), config.cache)
     scratch = Path(tempfile.mkdtemp(prefix="compress-"))
     try:
-        context = Context(config, dataset, folder, scratch, cache)
+        context = Context(config, dataset, folder, scratch, cache, baseline=model)
         ledger = Ledger(folder / "ledger.jsonl", folder.name)
         _walk(model, context, ledger)
     finally:
@@ -119,6 +119,8 @@ def _walk(model: Model, context: Context, ledger: Ledger) -> None:
         product = STAGES[stage](product, context)
         if not isinstance(product, Graphs | Artifacts):
             checkpoint.save(product, context.folder / CHECKPOINT)
+            if stage is Stage.train:
+                context.baseline = product
         _weigh(stage.value, product, context, ledger, in_runtimes=_compared_in_runtimes(stage, stages))
 
 

@@ -43,6 +43,14 @@ Batch = dict[str, Tensor]
 width, height as shares of the image, `batch_idx` (n,). Classification: `img` and `cls` int64 (b,)."""
 
 
+@dataclass(frozen=True)
+class Teacher:
+    """A better network of the same family, whose answers are learned from beside the labels (distillation)."""
+
+    net: nn.Module  # eval mode
+    weight: float  # of the distance from its answers; that from the labels weighs 1
+
+
 class Model(Protocol):
     """A network and all that is particular to its family. Immutable: `with_net` makes a new one."""
 
@@ -69,8 +77,9 @@ class Model(Protocol):
 
     def with_net(self, net: nn.Module) -> Self: ...
 
-    def loss(self, net: nn.Module, batch: Batch) -> Tensor:
-        """Scalar training loss of `net` (same structure as self.net, perhaps an EMA copy) on a batch."""
+    def loss(self, net: nn.Module, batch: Batch, teacher: Teacher | None = None) -> Tensor:
+        """Scalar training loss of `net` (same structure as self.net, perhaps an EMA copy) on a batch; with a teacher
+        also the distance from its answers, times its weight."""
         ...
 
     def progress(self, net: nn.Module, share: float) -> None:

@@ -16,9 +16,10 @@ from torch.nn import functional as F
 from compress.config import ModelConfig
 from compress.errors import MissingExtra, UserError
 from compress.models import weights
-from compress.product import Batch, Task, example_image
+from compress.product import Batch, Task, Teacher, example_image
 from compress.training import float32
 
+TEMPERATURE = 4.0  # softens a teacher's classes, so that the unlikely ones teach too
 LAST = "gives the classes: its channels are the answer"
 
 
@@ -38,9 +39,15 @@ class Classifier:
     def with_net(self, net: nn.Module) -> Self:
         return replace(self, net=net)
 
-    def loss(self, net: nn.Module, batch: Batch) -> Tensor:
-        """Mean cross-entropy, in float32."""
-        return F.cross_entropy(float32(net(batch["img"])), batch["cls"])
+    def loss(self, net: nn.Module, batch: Batch, teacher: Teacher | None = None) -> Tensor:
+        """Mean cross-entropy, in float32; with a teacher also that to its softened classes (arXiv:1503.02531, 2.1)."""
+        logits = float32(net(batch["img"]))
+        value = F.cross_entropy(logits, batch["cls"])
+        if teacher is None:
+            return value
+        with torch.no_grad():
+            soft = (float32(teacher.net(batch["img"])) / TEMPERATURE).softmax(1)
+        return value + teacher.weight * TEMPERATURE**2 * F.cross_entropy(logits / TEMPERATURE, soft)
 
     def progress(self, net: nn.Module, share: float) -> None:
         """Cross-entropy stays the same all along."""

@@ -17,10 +17,11 @@ from torch import Tensor, nn
 from compress.config import ModelConfig
 from compress.errors import UserError
 from compress.models import ultralytics_blocks as blocks
+from compress.models import ultralytics_distillation as distillation
 from compress.models import ultralytics_head as head
 from compress.models import weights
 from compress.models.ultralytics_package import require_ultralytics
-from compress.product import Batch, Detections, Task, example_image
+from compress.product import Batch, Detections, Task, Teacher, example_image
 from compress.training import float32
 
 FAMILY = "ultralytics"
@@ -48,13 +49,20 @@ class UltralyticsModel:
     def with_net(self, net: nn.Module) -> Self:
         return replace(self, net=net)
 
-    def loss(self, net: nn.Module, batch: Batch) -> Tensor:
-        """Ultralytics' own criterion, times the batch size as their trainer has it; scalar, in float32."""
+    def loss(self, net: nn.Module, batch: Batch, teacher: Teacher | None = None) -> Tensor:
+        """Ultralytics' own criterion, times the batch size as their trainer has it; scalar, in float32. With a teacher
+        the distance from its answers is added."""
         outputs = net(batch["img"])
+        with torch.no_grad():
+            guide = None if teacher is None else float32(teacher.net(batch["img"]))
         # Boxes in bfloat16 have steps of a pixel from 128 px on: the criterion must not decode in it.
         with torch.autocast(batch["img"].device.type, enabled=False):
-            value, _ = _criterion(net)(float32(outputs), batch)
-        return value.sum()
+            criterion = _criterion(net)
+            outputs = float32(outputs)
+            value = criterion(outputs, batch)[0].sum()
+            if teacher is not None:
+                value = value + teacher.weight * distillation.distance(criterion, outputs, guide)
+        return value
 
     def progress(self, net: nn.Module, share: float) -> None:
         """Tell the loss of `net` how much of the training is done (0 to 1).

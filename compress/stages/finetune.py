@@ -5,23 +5,28 @@ The stage `train` is the same work before pruning: it makes a baseline from init
 
 from __future__ import annotations
 
+import copy
 import functools
 from dataclasses import asdict
 from pathlib import Path
 
+import torch
+
 from compress.config import Config, FinetuneConfig
 from compress.data import DataSet, batches
 from compress.errors import UserError
-from compress.product import Model
-from compress.stages.context import Context
+from compress.product import Model, Teacher
+from compress.stages.context import Context, identity
 from compress.training import Schedule, fit
 
 VERSION = 1
 
 
 def check(config: Config, data: DataSet, stage: str) -> None:
-    """Raises UserError where the training split does not fill one batch."""
+    """Raises UserError where the training split does not fill one batch, or there is no teacher to learn from."""
     batch = getattr(config, stage).batch
+    if stage == "train" and config.train.distillation:
+        raise UserError("train.distillation", config.train.distillation, "only finetune has a teacher: give 0 here")
     if batch > len(data.train):
         raise UserError(f"{stage}.batch", batch, f"the training split has {len(data.train)} images")
 
@@ -29,6 +34,8 @@ def check(config: Config, data: DataSet, stage: str) -> None:
 def run(model: Model, context: Context, stage: str = "finetune") -> Model:
     config: FinetuneConfig = getattr(context.config, stage)
     parts = {"version": VERSION, stage: asdict(config)}
+    if config.distillation and context.baseline is not None:
+        parts["teacher"] = identity(context.baseline)
     return context.cached_model(stage, model, parts, functools.partial(_tune, model, context, config, stage))
 
 
@@ -40,9 +47,10 @@ def _tune(model: Model, context: Context, config: FinetuneConfig, stage: str, fo
     state = folder / "training.safetensors"
     # What is already trained goes on where its training ended, not with the loss weights of a beginner.
     start = 0.0 if stage == "train" else 1.0
+    teacher = _teacher(context.baseline, config.distillation)
     tuned = fit(
         model.net,
-        model.loss,
+        functools.partial(model.loss, teacher=teacher),
         lambda epoch: load(epoch=epoch),
         schedule(config),
         seed=seed,
@@ -52,6 +60,13 @@ def _tune(model: Model, context: Context, config: FinetuneConfig, stage: str, fo
     )
     state.unlink(missing_ok=True)
     return model.with_net(tuned)
+
+
+def _teacher(baseline: Model | None, weight: float) -> Teacher | None:
+    if baseline is None or not weight:
+        return None
+    net = copy.deepcopy(baseline.net).eval().requires_grad_(False)
+    return Teacher(net.to(memory_format=torch.channels_last), weight)
 
 
 def schedule(config: FinetuneConfig) -> Schedule:

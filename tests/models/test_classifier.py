@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import copy
+
 import numpy as np
 import pytest
 import torch
@@ -8,7 +10,7 @@ from safetensors.torch import save_file
 from compress.config import Family, ModelConfig
 from compress.errors import UserError
 from compress.models import build
-from compress.product import Task
+from compress.product import Task, Teacher
 
 TOY = "tests.models.toy"
 
@@ -21,8 +23,11 @@ def test_a_users_module_becomes_a_model() -> None:
     model = build(config(args={"classes": 4}), ("a", "b", "c", "d"), Task.classify)
     assert model.classes == ("a", "b", "c", "d") and model.task is Task.classify
     assert model.prunable()[1].keys() == {"head"}
-    loss = model.loss(model.net, {"img": model.example_input(2), "cls": torch.tensor([0, 3])})
+    sample = {"img": model.example_input(2), "cls": torch.tensor([0, 3])}
+    loss = model.loss(model.net, sample)
     loss.backward()
+    guided = model.loss(model.net, sample, Teacher(copy.deepcopy(model.net).eval(), weight=0.5))
+    assert guided > loss  # the entropy of the teacher's answers remains
     assert loss.ndim == 0 and all(p.grad is not None for p in model.net.parameters())
     out = model.deployed()(model.example_input(2)).numpy()
     assert out.shape == (2, 4) and np.array_equal(model.decode(out), out)

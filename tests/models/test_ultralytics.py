@@ -20,7 +20,7 @@ from compress.errors import UserError
 from compress.models import build, from_constructor, ultralytics_head
 from compress.models.ultralytics import UltralyticsModel
 from compress.models.ultralytics_blocks import is_split
-from compress.product import Task
+from compress.product import Task, Teacher
 from compress.pruning.solver import prune_to_flops
 from tests.models.toy import randomise
 
@@ -134,6 +134,27 @@ def test_training_moves_from_one_head_to_the_other() -> None:
     model.progress(net, 0.5)
     middle = model.loss(net, data)
     assert start != end and torch.isclose(middle, (start + end) / 2, rtol=1e-3)
+
+
+@pytest.mark.parametrize("name", ["yolo26n", "yolov8n"])
+def test_a_network_equal_to_its_teacher_has_nothing_to_learn_from_it(name: str) -> None:
+    model = make(name)
+    data = batch()
+    teacher = Teacher(copy.deepcopy(model.net).eval(), weight=1.0)
+
+    def pull(net: nn.Module) -> tuple[float, float]:
+        """What the teacher adds to the loss, and the size of the gradient of that."""
+        extra = model.loss(net, data, teacher) - model.loss(net, data)
+        grads = torch.autograd.grad(extra, [p for p in net.parameters() if p.requires_grad], allow_unused=True)
+        return extra.item(), sum(float(g.norm()) for g in grads if g is not None)
+
+    equal, still = pull(model.net.eval())
+    torch.manual_seed(1)
+    with torch.no_grad():
+        for parameter in model.net.parameters():
+            parameter.mul_(1 + 0.1 * torch.randn_like(parameter))
+    other, moving = pull(model.net)
+    assert other > equal and moving > 100 * still
 
 
 def test_metadata_can_be_read_back() -> None:
