@@ -190,13 +190,33 @@ def _latency(row: Row, device: str) -> float | None:
 
 
 def _remarks(rows: Sequence[Row], finals: Sequence[Row], recommended: Mapping[str | None, Row]) -> list[Remark]:
-    remarks: list[Remark] = []
+    remarks: list[Remark] = _other_splits(baseline(rows), finals)
     for target, best in recommended.items():
         int8 = next((row for row in finals if row.target == target and row.precision == "int8"), None)
         if int8 is not None:
             remarks += _int8_does_not_pay(int8, best)
         if any(row.target == target and row.stage in ("load", "train") for row in rows):
             remarks += _flops_are_not_time(baseline(rows, target), best)
+    return remarks
+
+
+def _other_splits(first: Row, finals: Sequence[Row]) -> list[Remark]:
+    """What became of the accuracy on splits that are not judged, such as images of other places."""
+    remarks = []
+    for split, before in (first.accuracy or {}).get("others", {}).items():
+        numbers = {"baseline": before["value"]}
+        for row in finals:
+            after = (row.accuracy or {}).get("others", {}).get(split)
+            if after is not None:
+                numbers[f"{row.target}/{row.precision}"] = after["value"]
+        low, high = before["ci95"]
+        text = (
+            f"On the split {split} ({before['images']} images, not judged) {before['metric']} was "
+            f"{before['value']:.3f} [{low:.3f}, {high:.3f}] in the baseline and is now "
+            + ", ".join(f"{value:.3f} ({name})" for name, value in numbers.items() if name != "baseline")
+            + "."
+        )
+        remarks.append(Remark("other_split", text, numbers))
     return remarks
 
 

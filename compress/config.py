@@ -77,6 +77,7 @@ class DataConfig:
     root: str = "outputs/.data"  # where generated or prepared data sets are kept
     calibration_images: int = 300
     validation_images: int | None = None  # the first n only; null: all
+    test: bool = False  # report accuracy on the data's test split too; never judged
     large_validation: bool = False  # field_scenes: judge on the 3,000-image split
 
     def __post_init__(self) -> None:

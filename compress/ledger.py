@@ -28,7 +28,7 @@ class Row:
     size_bytes: int | None = None
     bytes_moved: int | None = None
     activation_bytes: int | None = None
-    accuracy: Mapping[str, Any] | None = None  # metric, value, images, ci95, obtained
+    accuracy: Mapping[str, Any] | None = None  # metric, value, images, ci95, obtained; others: {split: the same}
     latency_ms: Mapping[str, Any] | None = None  # median, p95, runtime, threads, batch, …, obtained
     energy_mj: Mapping[str, Any] | None = None
     cached: bool = False  # the stage's product came from the cache; the row itself is always weighed anew

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -301,3 +302,16 @@ def test_flops_are_time_here() -> None:
 def test_no_remark_on_time_where_no_flops_were_saved() -> None:
     rows = [row("load"), row("load", "openvino", ms=1.0), row("export", "openvino", "int8", ms=1.0)]
     assert verdict(rows).remarks == ()
+
+
+def test_splits_that_are_not_judged_are_told_of() -> None:
+    def seen(value: float) -> dict[str, Any]:
+        other = {"metric": "top1", "value": value, "images": 7, "ci95": [value - 0.1, value + 0.1]}
+        return {"metric": "top1", "value": 0.9, "others": {"shifted": other}}
+
+    tuned = row("finetune", "openvino", flops=FULL // 2)
+    rows = [replace(row(), accuracy=seen(0.6)), tuned, replace(int8(), accuracy=seen(0.4))]
+    found = verdict(rows, max_accuracy_drop=0.01)
+    [remark] = [remark for remark in found.remarks if remark.kind == "other_split"]
+    assert found.met and remark.numbers == {"baseline": 0.6, "openvino/int8": 0.4}
+    assert "shifted (7 images" in remark.text and "0.600 [0.500, 0.700]" in remark.text

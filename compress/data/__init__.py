@@ -31,4 +31,7 @@ def load(config: DataConfig, imgsz: int, channels: int, seed: int) -> DataSet:
         raise UserError("data", config.name, f"choose one of {', '.join(sorted(LOADERS))}")
     if channels not in (1, 3):
         raise UserError("model.channels", channels, "images are read with 1 channel (grey) or 3 (RGB)")
-    return LOADERS[config.name](config, imgsz, channels, seed)
+    data = LOADERS[config.name](config, imgsz, channels, seed)
+    if config.test and not data.extra:
+        raise UserError("data.test", True, f"data={config.name} names no test split: take data.test=true away")
+    return data

@@ -80,7 +80,7 @@ class DataSet:
     calibration: Split
     validation: Split
     fingerprint: str
-    extra: Mapping[str, Split] = field(default_factory=dict)
+    extra: Mapping[str, Split] = field(default_factory=dict)  # reported on, never judged
 
 
 def letterbox(image: np.ndarray, imgsz: int) -> np.ndarray:

@@ -21,5 +21,6 @@ def load(config: DataConfig, imgsz: int, channels: int, seed: int) -> DataSet:
     path = folder / "data.yaml"
     data = load_yaml(path, config, imgsz, channels, seed, extra=extra, augmentation=AERIAL)
     if config.large_validation:
-        data = replace(data, validation=data.extra["validation_large"].first(config.validation_images))
+        large = data.extra["validation_large"].first(config.validation_images)
+        data = replace(data, validation=large, extra={})
     return data

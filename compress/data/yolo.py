@@ -31,7 +31,8 @@ def load(config: DataConfig, imgsz: int, channels: int, seed: int) -> DataSet:
     """Loads `config.path`. Raises UserError, naming file and line, for whatever is wrong with it."""
     if config.path is None:
         raise UserError("data.path", None, "data=yolo needs data.path=…/data.yaml")
-    return load_yaml(Path(config.path), config, imgsz, channels, seed, extra={"test": "test"})
+    extra = {"test": "test"} if config.test else {}
+    return load_yaml(Path(config.path), config, imgsz, channels, seed, extra=extra)
 
 
 def load_yaml(

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from compress import targets
-from compress.data import DataSet
+from compress.data import DataSet, Split
 from compress.ledger import Row
 from compress.measure import accuracy, latency
 from compress.measure.flops import Cost
@@ -77,10 +77,14 @@ def weigh_graph(
 
 
 def _accuracy(predict: Any, model: Model, data: DataSet, batch: int, label: str, obtained: str) -> dict[str, Any]:
-    found = accuracy.evaluate(
-        predict, model.decode, data.validation, model.task, data.classes, batch=batch, progress=label
-    )
-    return {**found.row(), "obtained": obtained}
+    def on(split: Split, label: str) -> dict[str, Any]:
+        return accuracy.evaluate(
+            predict, model.decode, split, model.task, data.classes, batch=batch, progress=label
+        ).row()
+
+    found = {**on(data.validation, label), "obtained": obtained}
+    others = {name: on(split, f"{label} {name}") for name, split in data.extra.items()}
+    return {**found, "others": others} if others else found
 
 
 def _latency(timed: latency.Latency | None, runtime: str, threads: int, precision: str) -> Mapping[str, Any]:

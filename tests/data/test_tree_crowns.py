@@ -37,7 +37,7 @@ def scene_files(wheel: Wheel, members: Mapping[str, str]) -> dict[str, bytes]:
 
 def test_tiles_cover_the_scenes_and_boxes_sit_on_crowns(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tree_crowns, "read_members", scene_files)
-    data = load(DataConfig(name="tree_crowns", root=str(tmp_path)), 400, 3, 0)
+    data = load(DataConfig(name="tree_crowns", root=str(tmp_path), test=True), 400, 3, 0)
     # columns 0, 200, 400, 500 (flush) by rows 0, 200, 400, 600, 700 (flush)
     assert (len(data.train), len(data.calibration), len(data.validation), len(data.extra["shifted"])) == (
         20,

@@ -71,7 +71,7 @@ def test_lists_names_by_number_and_test_split(yolo_folder: Path) -> None:
         "train: [some.txt]\nval: images/val\ntest: images/train/../test\nnames: {0: cat, 1: dog}\nnc: 2\n"
     )
     shutil.copytree(yolo_folder / "images/val", yolo_folder / "images/test")
-    data = open_yolo(yolo_folder, calibration_images=1)
+    data = open_yolo(yolo_folder, calibration_images=1, test=True)
     assert len(data.train) + len(data.calibration) == 3 and len(data.extra["test"]) == 4
 
 
@@ -148,3 +148,8 @@ def test_an_image_cut_short_is_named_when_it_is_read(yolo_folder: Path) -> None:
     data = open_yolo(yolo_folder)
     with pytest.raises(UserError, match=r"val/2\.png.*does not decode"):
         data.validation.image(2)
+
+
+def test_an_absent_test_split_is_said(yolo_folder: Path) -> None:
+    with pytest.raises(UserError, match=r"data\.test.*names no test split"):
+        open_yolo(yolo_folder, test=True)
