@@ -67,16 +67,13 @@ def get_flops(model: nn.Module | Model, imgsz: int = 640) -> int:
 
     A `Model` of this package is counted fused, as it is deployed; a bare module as it stands.
     """
-    import dataclasses
-
     import torch
     from torch import nn
 
-    from compress.measure import flops
+    from compress.measure import flops, weigh
 
     if isinstance(model, nn.Module):
         first = next((layer for layer in model.modules() if isinstance(layer, nn.Conv2d)), None)
         channels = first.in_channels if first is not None else 3
         return flops.count(model, torch.zeros(1, channels, imgsz, imgsz)).flops
-    sized = dataclasses.replace(model, imgsz=imgsz)  # type: ignore[type-var]
-    return flops.count(sized.deployed(), sized.example_input()).flops
+    return weigh.flops_at(model, imgsz)

@@ -21,6 +21,7 @@ class Row:
     precision: str
     imgsz: int
     macs: int
+    flops_at_640: int | None = None  # of detectors, whose published tables stand at 640 px
     other_flops: int | None = None
     int8_mac_share: float | None = None
     int8_mac_share_obtained: str | None = None  # "runtime" where the runtime tells, "graph" from Q/DQ placement

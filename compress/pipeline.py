@@ -22,8 +22,7 @@ from compress.cache import Cache
 from compress.config import Config, Stage, dump
 from compress.errors import UserError
 from compress.ledger import Ledger, Row
-from compress.measure import flops
-from compress.measure.weigh import weigh_graph, weigh_model
+from compress.measure.weigh import Costs, weigh_graph, weigh_model
 from compress.product import Artifacts, Graph, Graphs, Model, Precision
 from compress.stages import export, finetune, prune, quantize
 from compress.stages.context import Context
@@ -142,16 +141,16 @@ def _weigh(stage: str, product: Product, context: Context, ledger: Ledger, *, in
 
     def weigh(graphs: Iterable[Graph]) -> None:
         for graph in graphs:
-            ledger.append(weigh_graph(stage, graph, model, cost, context.data, **facts))
+            ledger.append(weigh_graph(stage, graph, model, costs, context.data, **facts))
 
     model = product.model if isinstance(product, Graphs | Artifacts) else product
-    cost = flops.count(model.deployed(), model.example_input())
+    costs = Costs.of(model)
     if isinstance(product, Graphs | Artifacts):
         # The FP32 graphs that quantize started from were weighed when they left the stage before.
         new = [g for g in product.graphs if isinstance(product, Artifacts) or g.precision is not Precision.fp32]
         context.for_each_target(lambda target: weigh(graph for graph in new if graph.target == target))
         return
-    ledger.append(weigh_model(stage, model, cost, context.data, **facts))
+    ledger.append(weigh_model(stage, model, costs, context.data, **facts))
     if in_runtimes:
         context.for_each_target(lambda target: weigh([context.fp32_graph(model, target)]))
 

@@ -1,10 +1,10 @@
 """`data=tree_crowns`: real aerial photographs with every tree crown boxed, one class, from the wheel of `deepforest`.
 
 Train and validation are two scenes near Yellowstone; the test split `shifted`, reported where `data.test` is set, is
-two small scenes of other forests (Florida, California). The photographs are cut into tiles of about 400 pixels, the scale
-at which a nano model sees crowns of 20 to 40 pixels. Training tiles overlap by half, so that every crown is whole in
-some tile. Validation tiles do not overlap: images stay independent, which the confidence interval relies on, and each
-crown is judged once, save those on a border of which both tiles show 40 %.
+two small scenes of other forests (Florida, California). The photographs are cut into tiles of about 400 pixels, the
+scale at which a nano model sees crowns of 20 to 40 pixels. Training tiles overlap by half, so that every crown is
+whole in some tile. Validation tiles do not overlap: images stay independent, which the confidence interval relies on,
+and each crown is judged once, save those on a border of which both tiles show 40 %.
 
 Images and annotations: Weinstein et al., "A benchmark dataset for canopy crown detection and delineation in
 co-registered airborne RGB, LiDAR and hyperspectral imagery", PLOS Computational Biology 17(7), 2021.

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -11,17 +13,36 @@ import torch
 from compress import targets
 from compress.data import DataSet, Split
 from compress.ledger import Row
-from compress.measure import accuracy, latency
+from compress.measure import accuracy, flops, latency
 from compress.measure.flops import Cost
-from compress.product import Graph, Model
+from compress.product import Graph, Model, Task
 
 TORCH_BATCH = 16  # evaluation of torch models; artifacts run at batch 1, as deployed
 TIMING_SECONDS = 2.0
 
 
-def weigh_model(stage: str, model: Model, cost: Cost, data: DataSet, *, threads: int, cached: bool) -> Row:
-    """The torch model in its deployed (fused) form, on the CPU in float32; `cost` is `flops.count` of that form."""
-    net, example = model.deployed(), model.example_input()
+def flops_at(model: Model, imgsz: int) -> int:
+    """FLOPs of the deployed form at another input size, square, in pixels."""
+    sized: Model = dataclasses.replace(model, imgsz=imgsz)  # type: ignore[type-var]
+    return flops.count(sized.deployed(), sized.example_input()).flops
+
+
+@dataclass(frozen=True)
+class Costs:
+    """What is counted rather than measured: the same for a torch model and every graph made of it."""
+
+    own: Cost  # at the model's input size
+    flops_at_640: int | None  # detectors only
+
+    @classmethod
+    def of(cls, model: Model) -> Costs:
+        at_640 = flops_at(model, 640) if model.task is Task.detect else None
+        return cls(flops.count(model.deployed(), model.example_input()), at_640)
+
+
+def weigh_model(stage: str, model: Model, costs: Costs, data: DataSet, *, threads: int, cached: bool) -> Row:
+    """The torch model in its deployed (fused) form, on the CPU in float32; `costs` are its own."""
+    net, example, cost = model.deployed(), model.example_input(), costs.own
 
     def predict(images: np.ndarray) -> np.ndarray:
         with torch.inference_mode():
@@ -34,6 +55,7 @@ def weigh_model(stage: str, model: Model, cost: Cost, data: DataSet, *, threads:
         precision="fp32",
         imgsz=model.imgsz,
         macs=cost.macs,
+        flops_at_640=costs.flops_at_640,
         other_flops=cost.other_flops,
         int8_mac_share=0.0,
         params=cost.params,
@@ -47,10 +69,10 @@ def weigh_model(stage: str, model: Model, cost: Cost, data: DataSet, *, threads:
 
 
 def weigh_graph(
-    stage: str, graph: Graph, model: Model, cost: Cost, data: DataSet, *, threads: int, cached: bool
+    stage: str, graph: Graph, model: Model, costs: Costs, data: DataSet, *, threads: int, cached: bool
 ) -> Row:
     """A target's graph as loaded from disk in its own runtime (TensorRT without a GPU: emulated), made of `model`."""
-    predictor = targets.load(graph, threads)
+    predictor, cost = targets.load(graph, threads), costs.own
     label = f"{stage} {graph.target} {graph.precision.value}"
     found = _accuracy(predictor, model, data, 1, label, predictor.obtained)
     image = model.example_input().numpy()
@@ -63,6 +85,7 @@ def weigh_graph(
         precision=graph.precision.value,
         imgsz=model.imgsz,
         macs=cost.macs,
+        flops_at_640=costs.flops_at_640,
         other_flops=cost.other_flops,
         int8_mac_share=share.overall,
         int8_mac_share_obtained=share.obtained,

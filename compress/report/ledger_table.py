@@ -39,7 +39,7 @@ def _ledger_row(rows: Sequence[Row], row: Row) -> str:
     cells = (
         _two_lines(row["stage"], "cached" if row.get("cached") else ""),
         _two_lines(words.target_name(row), str(row.get("precision") or words.NONE)),
-        _two_lines(words.giga(row.get("flops")), f"{words.giga(row.get('macs'))} GMACs"),
+        _two_lines(words.giga(row.get("flops")), _other_flops(row)),
         text(words.mega(row.get("params"), 3)),
         text(words.mega(row.get("size_bytes"))),
         _two_lines(value, interval),
@@ -49,6 +49,11 @@ def _ledger_row(rows: Sequence[Row], row: Row) -> str:
         _change(change_from_start(rows, row)),
     )
     return "<tr>" + "".join(f"<td{_right(2 <= i <= 6)}>{cell}</td>" for i, cell in enumerate(cells)) + "</tr>"
+
+
+def _other_flops(row: Row) -> str:
+    macs, at_640 = words.giga(row.get("macs")), words.giga(row.get("flops_at_640"))
+    return f"{macs} GMACs" + ("" if at_640 == words.NONE else f", {at_640} GFLOPs at 640 px")
 
 
 def _latency(row: Row) -> str:

@@ -33,6 +33,7 @@ COLUMNS = (
     Column("target", lambda rows, row: words.target_name(row)),
     Column("precision", lambda rows, row: str(row.get("precision") or words.NONE)),
     Column("GFLOPs", lambda rows, row: words.giga(row.get("flops")), True),
+    Column("at 640 px", lambda rows, row: words.giga(row.get("flops_at_640")), True, 5),
     Column("GMACs", lambda rows, row: words.giga(row.get("macs")), True, 6),
     Column("params M", lambda rows, row: words.mega(row.get("params"), 3), True, 4),
     Column("size MB", lambda rows, row: words.mega(row.get("size_bytes")), True, 3),
