@@ -50,14 +50,24 @@ class UltralyticsModel:
         return replace(self, net=net)
 
     def loss(self, net: nn.Module, batch: Batch, teacher: Teacher | None = None) -> Tensor:
-        """Ultralytics' own criterion, times the batch size as their trainer has it; scalar, in float32. With a teacher
-        the distance from its answers is added."""
-        outputs = net(batch["img"])
-        with torch.no_grad():
-            guide = None if teacher is None else float32(teacher.net(batch["img"]))
+        """Ultralytics' own criterion, times the batch size as their trainer has it; scalar, in float32.
+
+        With a teacher the distance from its answers is added, and end-to-end networks learn through the deployed
+        one-to-one head alone. By itself that head is too sparsely told what is right to teach a backbone, which is
+        why YOLO26 has a second one for training; a teacher speaks at every anchor.
+        """
+        criterion, images = _criterion(net), batch["img"]
+        guide: Any = None
+        if teacher is None:
+            outputs = net(images)
+        else:
+            criterion = getattr(criterion, "one2one", criterion)
+            with head.deployed_branch(net):
+                outputs = net(images)
+            with head.deployed_branch(teacher.net), torch.no_grad():
+                guide = float32(teacher.net(images))
         # Boxes in bfloat16 have steps of a pixel from 128 px on: the criterion must not decode in it.
-        with torch.autocast(batch["img"].device.type, enabled=False):
-            criterion = _criterion(net)
+        with torch.autocast(images.device.type, enabled=False):
             outputs = float32(outputs)
             value = criterion(outputs, batch)[0].sum()
             if teacher is not None:

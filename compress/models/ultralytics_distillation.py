@@ -13,24 +13,14 @@ from torch import Tensor
 from torch.nn import functional as F
 
 
-def distance(criterion: Any, student: Any, teacher: Any) -> Tensor:
-    """Distance of outputs, scalar, on the scale of the criterion's own loss.
+def distance(criterion: Any, student: dict[str, Any], teacher: dict[str, Any]) -> Tensor:
+    """Cross-entropy to the teacher's scores at every anchor, and overlap with its boxes weighted by its confidence:
+    scalar, normalised and scaled as the criterion does with its assigned labels.
 
     Args:
-        criterion: Ultralytics' v8DetectionLoss, or its E2ELoss, whose two branches are weighted as it weights them.
-        student, teacher: what a DetectionModel gives in training mode or, behind boxes, in eval mode; float32.
+        criterion: Ultralytics' v8DetectionLoss.
+        student, teacher: what one branch of a Detect head gives, float32.
     """
-    student, teacher = (side[1] if isinstance(side, tuple) else side for side in (student, teacher))
-    if "one2many" in student:
-        return criterion.o2m * _branch(criterion.one2many, student["one2many"], teacher["one2many"]) + (
-            criterion.o2o * _branch(criterion.one2one, student["one2one"], teacher["one2one"])
-        )
-    return _branch(criterion, student, teacher)
-
-
-def _branch(criterion: Any, student: dict[str, Any], teacher: dict[str, Any]) -> Tensor:
-    """Cross-entropy to the teacher's scores at every anchor, and overlap with its boxes weighted by its confidence:
-    normalised and scaled as the criterion does with its assigned labels."""
     from ultralytics.utils.metrics import bbox_iou
     from ultralytics.utils.tal import make_anchors
 

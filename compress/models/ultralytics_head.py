@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import cache
 from typing import Any
 
@@ -49,26 +51,41 @@ def deployed(net: Any, example: Tensor) -> nn.Module:
     head.export, head.dynamic, head.format = True, False, None
     head.decode = Decode(head)
 
-    head.__class__ = _deployed_class()
+    head.__class__ = _classes()[1]
     with torch.no_grad():
         copied(example)  # makes the anchors of this input size, so that export sees constants
     return copied
 
 
+@contextmanager
+def deployed_branch(net: Any) -> Iterator[None]:
+    """While it lasts, `net` gives the raw outputs of the branch that is deployed, {boxes, scores, feats}: in training
+    and eval mode, without the branch that only trains, and with gradients into the backbone."""
+    head = net.model[-1]
+    before, head.__class__ = head.__class__, _classes()[0]
+    try:
+        yield
+    finally:
+        head.__class__ = before
+
+
 @cache
-def _deployed_class() -> type:
+def _classes() -> tuple[type, type]:
+    """Detect without the branch that is not deployed: its raw outputs, and with its decoding behind a module."""
     from ultralytics.nn.modules.head import Detect
 
-    class DeployedDetect(Detect):
-        """The head with only the branch that is used, its decoding behind one module boundary."""
+    class Branch(Detect):
+        def forward(self, x: list[Tensor]) -> Any:
+            return self.forward_head(x, **(self.one2one if self.end2end else self.one2many))
 
+    class DeployedDetect(Branch):
         decode: Any  # a module in this class
 
-        def forward(self, x: list[Tensor]) -> Tensor:
-            out = self.forward_head(x, **(self.one2one if self.end2end else self.one2many))
+        def forward(self, x: list[Tensor]) -> Any:
+            out = super().forward(x)
             return self.decode(out["boxes"], out["scores"], out["feats"])
 
-    return DeployedDetect
+    return Branch, DeployedDetect
 
 
 def kept_float(net: Any) -> dict[str, str]:
