@@ -4,7 +4,8 @@
 
 A baseline that has not been trained to its end would flatter pruning: the fine-tuning after it would then be nothing
 but more training. So the same stage, with the same settings, must leave the baseline's mAP where it is: within 0.01
-either way, judged on the large validation split with an interval paired over its images.
+either way, judged on the large validation split with an interval paired over its images. Only the teacher is left out
+(finetune.distillation): the baseline would be its own, and learning from itself holds it where it is.
 """
 
 from __future__ import annotations
