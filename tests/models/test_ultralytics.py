@@ -157,6 +157,17 @@ def test_a_network_equal_to_its_teacher_has_nothing_to_learn_from_it(name: str) 
     assert other > equal and moving > 100 * still
 
 
+def test_a_teacher_trains_the_backbone_through_the_deployed_head_alone() -> None:
+    model = make()
+    net = model.net.train()
+    before = type(net.model[-1])
+    model.loss(net, batch(), Teacher(copy.deepcopy(net).eval(), weight=1.0)).backward()
+    detect = net.model[-1]
+    assert type(detect) is before and net.model[0].conv.weight.grad.abs().sum() > 0
+    assert all(p.grad is not None for p in (*detect.one2one_cv2.parameters(), *detect.one2one_cv3.parameters()))
+    assert all(p.grad is None for p in (*detect.cv2.parameters(), *detect.cv3.parameters()))
+
+
 def test_metadata_can_be_read_back() -> None:
     facts = make().metadata()
     assert ast.literal_eval(facts["names"]) == dict(enumerate(CLASSES))
