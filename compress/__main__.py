@@ -15,9 +15,10 @@ from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
 from compress import config as configuration
+from compress.budget import MET
 from compress.errors import UserError
 
-MET, OUR_ERROR, USER_MISTAKE, NOT_MET, INTERRUPTED = 0, 1, 2, 3, 130
+USER_MISTAKE, INTERRUPTED = 2, 130  # MET and NOT_MET are the verdict's; 1 is Python's own, for our errors
 
 
 class Door:

@@ -12,6 +12,7 @@ from compress.config import BudgetConfig
 from compress.errors import UserError
 from compress.ledger import Row
 
+MET, NOT_MET = 0, 3  # exit status
 _UNITS = {"": 1.0, "K": 1e3, "M": 1e6, "G": 1e9, "T": 1e12}
 TIMING_NOISE = 0.03  # medians closer than this share are a tie
 _FLOPS = re.compile(r"([0-9.]+(?:e[+-]?[0-9]+)?)\s*([KMGT]?)(?:FLOPs?)?|([0-9.]+)\s*%", re.IGNORECASE)
@@ -86,7 +87,7 @@ class Verdict:
 
     @property
     def exit_status(self) -> int:
-        return 0 if self.met else 3
+        return MET if self.met else NOT_MET
 
     def as_dict(self) -> dict[str, Any]:
         return {

@@ -21,6 +21,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from compress import atomic
+
 ENTRY = "entry.json"
 
 
@@ -53,9 +55,7 @@ class Cache:
             began = time.time()
             make(folder)
             facts = {"stage": stage, "parts": parts, "seconds": round(time.time() - began, 1)}
-            part = folder / (ENTRY + ".part")
-            part.write_text(json.dumps(facts, indent=1, default=str))
-            os.replace(part, folder / ENTRY)
+            atomic.write(folder / ENTRY, json.dumps(facts, indent=1, default=str))
             return folder, False
 
     def entries(self) -> list[Path]:

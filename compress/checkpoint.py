@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -20,6 +19,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _NormBase
 from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
 
+from compress import atomic
 from compress.errors import UserError
 from compress.product import Model
 
@@ -27,13 +27,12 @@ SCHEMA_VERSION = 1
 TENSORS, FACTS = "model.safetensors", "model.json"
 
 
-def save(model: Model, folder: Path, *, facts: dict[str, Any] | None = None) -> None:
-    """Write `model` to `folder`; `facts` are kept beside the constructor for people and reports.
+def save(model: Model, folder: Path) -> None:
+    """Write `model` to `folder`.
 
     The facts are renamed into place last and name the hash of the tensors, so a reader finds a whole checkpoint,
     the one before, or an error; never a mixture.
     """
-    folder.mkdir(parents=True, exist_ok=True)
     tensors = {name: value.detach().cpu().contiguous().clone() for name, value in model.net.state_dict().items()}
     data = serialise(tensors)
     text = json.dumps(
@@ -42,12 +41,11 @@ def save(model: Model, folder: Path, *, facts: dict[str, Any] | None = None) -> 
             "constructor": model.constructor(),
             "tensors": {"file": TENSORS, "sha256": hashlib.sha256(data).hexdigest(), "bytes": len(data)},
             "shapes": {name: list(value.shape) for name, value in tensors.items()},
-            "facts": facts or {},
         },
         indent=1,
     )
-    _replace(folder / TENSORS, data)
-    _replace(folder / FACTS, text.encode())
+    atomic.write(folder / TENSORS, data)
+    atomic.write(folder / FACTS, text)
 
 
 def load(folder: Path, build: Callable[[dict[str, Any]], Model]) -> Model:
@@ -132,12 +130,3 @@ def _describe(module: nn.Module) -> None:
         module.normalized_shape = tuple(module.weight.shape)
     elif isinstance(module, nn.GroupNorm):
         module.num_channels = len(module.weight)
-
-
-def _replace(path: Path, data: bytes) -> None:
-    beside = path.with_name(f"{path.name}.part{os.getpid()}")
-    with open(beside, "wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(beside, path)

@@ -27,12 +27,14 @@ _ROOT = _HERE if (_HERE / "conf").is_dir() else _HERE.parent
 CONF, RECIPES = _ROOT / "conf", _ROOT / "recipes"
 
 
+MAX_OPSET = 20
+
+
 class Family(Enum):
     ultralytics = "ultralytics"
     timm = "timm"
     module = "module"
     checkpoint = "checkpoint"
-    onnx = "onnx"
 
 
 class Stage(Enum):
@@ -48,6 +50,10 @@ class Optimizer(Enum):
     adamw = "adamw"
 
 
+def _check_drop(key: str, value: float) -> None:
+    _check(-1 < value < 1, key, value, "accuracies are shares: give 0.01 for one point of a hundred")
+
+
 def _check(condition: bool, key: str, value: object, remedy: str) -> None:
     if not condition:
         raise UserError(key, value, remedy)
@@ -59,7 +65,7 @@ class ModelConfig:
     name: str | None = None  # ultralytics: architecture YAML; timm: model name
     weights: str | None = None  # a shipped baseline's name, or a .safetensors / .pt file
     init: str | None = None  # weights to start training from; tensors whose shapes differ stay random
-    path: str | None = None  # ultralytics: best.pt; checkpoint: a folder; onnx: a file
+    path: str | None = None  # ultralytics: best.pt; checkpoint: a folder
     target: str | None = None  # module: import path of a class or function, pkg.module.Net
     args: dict[str, Any] = field(default_factory=dict)  # module, timm: keyword arguments of the constructor
     protected: list[str] = field(default_factory=list)  # further modules that keep their channels
@@ -94,6 +100,10 @@ class BudgetConfig:
     sram_kb: float | None = None
     flash_kb: float | None = None
     fps: float | None = None
+
+    def __post_init__(self) -> None:
+        if self.max_accuracy_drop is not None:
+            _check_drop("budget.max_accuracy_drop", self.max_accuracy_drop)
 
 
 @dataclass
@@ -144,10 +154,17 @@ class FinetuneConfig:
 class QuantizeConfig:
     max_accuracy_drop: float = 0.01  # absolute points against the FP32 graph in the same runtime
 
+    def __post_init__(self) -> None:
+        _check_drop("quantize.max_accuracy_drop", self.max_accuracy_drop)
+
 
 @dataclass
 class ExportConfig:
     opset: int = 17
+
+    def __post_init__(self) -> None:
+        limit = f"give 11 to {MAX_OPSET}: static quantization and torch's exporter end at {MAX_OPSET}"
+        _check(11 <= self.opset <= MAX_OPSET, "export.opset", self.opset, limit)
 
 
 @dataclass
@@ -200,7 +217,6 @@ def _check_needed(config: Config) -> None:
         Family.timm: ("name", model.name),
         Family.module: ("target", model.target),
         Family.checkpoint: ("path", model.path),
-        Family.onnx: ("path", model.path),
     }
     key, value = by_family[model.family]
     _check(value is not None, f"model.{key}", "???", "give this value on the command line")

@@ -18,10 +18,11 @@ class UserError(Exception):
 
 
 class MissingExtra(UserError):
-    """An optional package is absent; names the extra that installs it."""
+    """A package is absent; says what installs it: one of our extras, or else the package alone."""
 
-    def __init__(self, key: str, package: str, extra: str) -> None:
-        super().__init__(key, package, f"the package `{package}` is not installed: pip install 'compress[{extra}]'")
+    def __init__(self, key: str, package: str, extra: str | None = None) -> None:
+        how = f"pip install -e '.[{extra}]' in compress' folder" if extra else f"pip install {package}"
+        super().__init__(key, package, f"the package `{package}` is not installed: {how}")
 
 
 class TargetFailed(Exception):

@@ -1,4 +1,4 @@
-"""The ledger: one row per weighing, on disk the moment it is known. CONTRACTS fixes the fields."""
+"""The ledger: one row per weighing, on disk the moment it is known. Tools read these fields: see SCHEMA_VERSION."""
 
 from __future__ import annotations
 

@@ -16,7 +16,7 @@ from typing import Any
 
 import torch
 
-from compress import checkpoint, data, models, report
+from compress import atomic, checkpoint, data, models, report
 from compress.budget import Verdict, judge, parse_flops
 from compress.cache import Cache
 from compress.config import Config, Stage, dump
@@ -45,7 +45,7 @@ CHECKPOINT = "pruned"  # in the run folder: the last torch model, for `compress.
 
 @dataclass(frozen=True)
 class Result:
-    """What a run leaves behind. `folder` is the run folder that CONTRACTS describes."""
+    """What a run leaves behind. `folder` is the run folder that README describes."""
 
     folder: Path
     rows: tuple[Row, ...]
@@ -80,9 +80,7 @@ def run(config: Config, folder: Path) -> Result:
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
     verdict = judge(config.budget, config.quantize.max_accuracy_drop, ledger.rows, context.failures, config.device.name)
-    part = folder / "verdict.json.part"
-    part.write_text(json.dumps(verdict.as_dict(), indent=1))
-    os.replace(part, folder / "verdict.json")
+    atomic.write(folder / "verdict.json", json.dumps(verdict.as_dict(), indent=1))
     page = report.render(folder)
     report.print_table(folder)
     log.info("report: %s", page)

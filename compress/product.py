@@ -101,7 +101,7 @@ class Model(Protocol):
         ...
 
     def constructor(self) -> dict[str, Any]:
-        """JSON-able facts from which `compress.models.build` makes the unpruned network again."""
+        """JSON-able facts from which `compress.models.from_constructor` makes the unpruned network again."""
         ...
 
     def metadata(self) -> dict[str, str]:

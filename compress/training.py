@@ -7,7 +7,6 @@ import hashlib
 import json
 import logging
 import math
-import os
 import signal
 import threading
 import time
@@ -23,7 +22,8 @@ from safetensors.torch import save as serialise
 from torch import Tensor, nn
 from tqdm import tqdm
 
-Batch = dict[str, Tensor]
+from compress import atomic
+from compress.product import Batch
 
 SAVE_EVERY = 90.0  # seconds between checkpoints inside an epoch
 LOG_EVERY = 30.0  # seconds between log lines when no progress bar can be drawn
@@ -253,7 +253,7 @@ class _Run:
                 ours.copy_(theirs)
 
     def save(self, path: Path) -> None:
-        """Writes the state atomically: a reader finds the old file or the new one, never a part."""
+        """Writes the state, atomically."""
         tensors = {f"net.{k}": v for k, v in self.net.state_dict().items()}
         if self.schedule.ema:
             tensors |= {f"ema.{k}": v for k, v in self.average.state_dict().items()}
@@ -265,14 +265,7 @@ class _Run:
         # Own, dense memory for each: safetensors takes neither shared nor channels-last tensors.
         tensors = {k: v.detach().cpu().clone(memory_format=torch.contiguous_format) for k, v in tensors.items()}
         state = {"step": self.step, "epoch": self.epoch, "seen": self.seen, "total": self.total}
-        data = serialise(tensors, {"identity": self.identity, "state": json.dumps(state)})
-        path.parent.mkdir(parents=True, exist_ok=True)
-        beside = path.with_name(path.name + ".part")
-        with open(beside, "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(beside, path)
+        atomic.write(path, serialise(tensors, {"identity": self.identity, "state": json.dumps(state)}))
 
     def load(self, path: Path) -> None:
         """Takes up the state in `path`; ValueError if it is not this run's."""

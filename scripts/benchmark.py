@@ -115,7 +115,7 @@ def export_again(name: str, baseline: Model, tuned: Model, config: Config, folde
     return {
         "baseline fp32": target.convert(baseline, folder / "baseline", config.export),
         "tuned fp32": fp32,
-        "tuned int8": target.quantize(fp32, tuned, images, config.quantize, folder / "int8"),
+        "tuned int8": target.quantize(fp32, tuned, images, folder / "int8"),
     }
 
 

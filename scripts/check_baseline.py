@@ -18,7 +18,6 @@ import sys
 import tempfile
 from pathlib import Path
 
-import numpy as np
 import torch
 
 from compress import data, models
@@ -26,7 +25,7 @@ from compress.cache import Cache
 from compress.config import Config, compose
 from compress.data import DataSet
 from compress.errors import UserError
-from compress.measure.accuracy import Accuracy, evaluate, paired_difference
+from compress.measure.accuracy import Accuracy, evaluate, paired_difference, predictor
 from compress.product import Model
 from compress.stages import finetune
 from compress.stages.context import Context
@@ -86,13 +85,15 @@ def tune(model: Model, config: Config, dataset: DataSet) -> Model:
 
 def accuracy(model: Model, dataset: DataSet, label: str) -> Accuracy:
     """Of the deployed torch network, on the whole validation split."""
-    net = model.deployed()
-
-    def predict(images: np.ndarray) -> np.ndarray:
-        with torch.inference_mode():
-            return net(torch.from_numpy(images)).numpy()
-
-    return evaluate(predict, model.decode, dataset.validation, model.task, dataset.classes, batch=16, progress=label)
+    return evaluate(
+        predictor(model.deployed()),
+        model.decode,
+        dataset.validation,
+        model.task,
+        dataset.classes,
+        batch=16,
+        progress=label,
+    )
 
 
 def describe(found: Accuracy) -> str:

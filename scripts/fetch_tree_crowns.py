@@ -14,6 +14,7 @@ import argparse
 import importlib
 import io
 import os
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,7 @@ from safetensors.torch import save_file
 from compress.config import DataConfig
 from compress.data.tree_crowns import prepare
 from compress.data.wheels import Wheel, read_members
-from compress.errors import MissingExtra
+from compress.errors import MissingExtra, UserError
 
 WHEEL = Wheel(
     "smartrail-obstacle-detector", "0.1.1", "91c39d66afb92e31046125b6ff987b754002234572ab9ef1e1f69c33a715af12"
@@ -77,16 +78,21 @@ def _unpickle(checkpoint: bytes) -> dict[str, Any]:
         return torch.load(io.BytesIO(checkpoint), weights_only=True, map_location="cpu")
 
 
-def main() -> None:
+def main() -> int:
     """Fetches what is not there yet and prints where it lies."""
     parser = argparse.ArgumentParser(description="Fetches tree_crowns and weights to start from.")
     parser.add_argument("--root", type=Path, default=Path(DataConfig().root))
     parser.add_argument("--no-weights", action="store_true", help="leave out the AGPL-3.0 weights")
     options = parser.parse_args()
-    print(prepare(options.root))
-    if not options.no_weights:
-        print(fetch_weights(options.root))
+    try:
+        print(prepare(options.root))
+        if not options.no_weights:
+            print(fetch_weights(options.root))
+    except UserError as error:
+        print(error, file=sys.stderr)
+        return 2
+    return 0
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

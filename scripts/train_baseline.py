@@ -20,14 +20,13 @@ import time
 from dataclasses import asdict, replace
 from pathlib import Path
 
-import numpy as np
 import torch
 from torch import nn
 
 from compress import __version__, checkpoint, data
 from compress.config import DataConfig, ModelConfig
 from compress.data import field_scenes
-from compress.measure.accuracy import Accuracy, evaluate
+from compress.measure.accuracy import Accuracy, evaluate, predictor
 from compress.models import ultralytics
 from compress.models.weights import BASELINES
 from compress.product import Model, Task
@@ -103,13 +102,7 @@ def main() -> None:
 
 def measure(model: Model, split: data.Split, classes: tuple[str, ...]) -> Accuracy:
     """mAP of the deployed form on a split."""
-    net = model.deployed()
-
-    def predict(images: np.ndarray) -> np.ndarray:
-        with torch.inference_mode():
-            return net(torch.from_numpy(images)).numpy()
-
-    return evaluate(predict, model.decode, split, Task.detect, classes, batch=16)
+    return evaluate(predictor(model.deployed()), model.decode, split, Task.detect, classes, batch=16)
 
 
 class Curve:

@@ -29,7 +29,7 @@ FLOORS = [
     {"checkpoint", "cache", "ledger", "budget"},
     {"product"},
     {"config"},  # its dataclasses may be imported by anybody
-    {"errors"},
+    {"errors", "atomic"},
 ]
 NEIGHBOURS = {("budget", "ledger")}  # on one floor, and still: the budget is held against the ledger
 FACADE = "__init__"  # the library's front: reaches every room, and no room may reach it

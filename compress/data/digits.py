@@ -49,7 +49,7 @@ def _samples() -> list[Sample]:
     try:
         from sklearn.datasets import load_digits
     except ImportError as error:
-        raise MissingExtra("data", "scikit-learn", "data") from error
+        raise MissingExtra("data", "scikit-learn") from error
     digits = load_digits()
     pixels = np.rint(digits.images * (255 / 16)).astype(np.uint8)
     samples = []

@@ -12,6 +12,8 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import numpy as np
+import torch
+from torch import nn
 from tqdm import tqdm
 
 from compress.errors import TargetFailed, UserError
@@ -51,8 +53,19 @@ class Accuracy:
     fingerprint: str = field(default="", repr=False)  # of the targets: are two evaluations of the same images?
 
     def row(self) -> dict[str, Any]:
-        """metric, value, images, ci95: JSON-able."""
-        return {"metric": self.metric, "value": self.value, "images": self.images, "ci95": list(self.ci95)}
+        """metric, value, images, ci95, and map50 of detectors: JSON-able."""
+        found = {"metric": self.metric, "value": self.value, "images": self.images, "ci95": list(self.ci95)}
+        return found if self.map50 is None else {**found, "map50": self.map50}
+
+
+def predictor(net: nn.Module) -> Predict:
+    """A torch network as `evaluate` takes it."""
+
+    def predict(images: np.ndarray) -> np.ndarray:
+        with torch.inference_mode():
+            return net(torch.from_numpy(images)).numpy()
+
+    return predict
 
 
 def evaluate(

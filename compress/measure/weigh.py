@@ -7,9 +7,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
-import torch
-
 from compress import targets
 from compress.data import DataSet, Split
 from compress.ledger import Row
@@ -44,10 +41,7 @@ def weigh_model(stage: str, model: Model, costs: Costs, data: DataSet, *, thread
     """The torch model in its deployed (fused) form, on the CPU in float32; `costs` are its own."""
     net, example, cost = model.deployed(), model.example_input(), costs.own
 
-    def predict(images: np.ndarray) -> np.ndarray:
-        with torch.inference_mode():
-            return net(torch.from_numpy(images)).numpy()
-
+    predict = accuracy.predictor(net)
     timed = latency.time_call(lambda: predict(example.numpy()), seconds=TIMING_SECONDS)
     return Row(
         stage=stage,
@@ -114,4 +108,11 @@ def _latency(timed: latency.Latency | None, runtime: str, threads: int, precisio
     facts = {"runtime": runtime, "threads": threads, "batch": 1, "inference_precision": precision}
     if timed is None:
         return {"median": None, "p95": None, **facts, "device": None, "obtained": "not_run"}
-    return {"median": timed.median, "p95": timed.p95, **facts, "device": "host", "obtained": "measured"}
+    return {
+        "median": timed.median,
+        "p95": timed.p95,
+        "runs": timed.runs,
+        **facts,
+        "device": "host",
+        "obtained": "measured",
+    }

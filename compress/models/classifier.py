@@ -117,6 +117,8 @@ def _with_weights(facts: dict[str, Any], config: ModelConfig, classes: tuple[str
     model = _assemble(facts, classes, config.channels, config.imgsz, tuple(config.protected))
     if given:
         weights.fill(model.net, given.tensors, str(config.weights))
+    elif config.init:
+        weights.transfer(model.net, weights.read(config.init, "model.init").tensors, config.init)
     return model
 
 

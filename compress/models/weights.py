@@ -52,13 +52,13 @@ def read(given: str, key: str = "model.weights") -> Weights:
         return Weights(tensors, facts["constructor"])
     if not path.is_file():
         known = ", ".join(baselines()) or "none in this installation"
-        raise UserError("model.weights", given, f"give a shipped baseline ({known}) or the path of a weights file")
+        raise UserError(key, given, f"give a shipped baseline ({known}) or the path of a weights file")
     if path.suffix == ".safetensors":
         try:
             return Weights(load_file(path), {})
         except SafetensorError as error:
             raise UserError(key, given, f"not a readable safetensors file ({error})") from error
-    return Weights(_read_pickle(path), {})
+    return Weights(_read_pickle(path, key), {})
 
 
 def fill(net: nn.Module, tensors: dict[str, Tensor], source: str, key: str = "model.weights") -> None:
@@ -115,15 +115,15 @@ def unpickle(path: Path, key: str) -> Any:
         raise UserError(key, path, f"cannot be unpickled ({type(error).__name__}: {error})") from error
 
 
-def _read_pickle(path: Path) -> dict[str, Tensor]:
+def _read_pickle(path: Path, key: str) -> dict[str, Tensor]:
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except Exception:  # not plain tensors, or not a checkpoint at all: the second try tells which
-        content = unpickle(path, "model.weights")
+        content = unpickle(path, key)
     if isinstance(content, dict) and not all(isinstance(value, Tensor) for value in content.values()):
         content = content.get("ema") or content.get("model") or content.get("state_dict") or content
     if isinstance(content, nn.Module):
         content = content.float().state_dict()
     if not isinstance(content, dict) or not all(isinstance(value, Tensor) for value in content.values()):
-        raise UserError("model.weights", path, "holds no state dict, model or Ultralytics checkpoint")
+        raise UserError(key, path, "holds no state dict, model or Ultralytics checkpoint")
     return content

@@ -9,9 +9,10 @@ import json
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+from compress import atomic
 from compress.errors import UserError
 from compress.report.chain import number, part
-from compress.report.run import SCHEMA_VERSION, Row, Run, read_run, write_atomically
+from compress.report.run import SCHEMA_VERSION, Row, Run, read_run
 
 FIELDS: dict[str, type | tuple[type, ...]] = {
     "schema_version": int,
@@ -44,7 +45,7 @@ def add(run: Path, bench: Path) -> Row:
         raise UserError(str(bench), facts["device"], "this measurement is in the ledger already")
     # whole file and rename: a line that a crash cut short must not end up in the middle
     lines = [json.dumps(known) for known in [*found.rows, row]]
-    write_atomically(run / "ledger.jsonl", "\n".join(lines) + "\n")
+    atomic.write(run / "ledger.jsonl", "\n".join(lines) + "\n")
     return row
 
 

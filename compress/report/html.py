@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from compress import atomic
 from compress.report import page, plots, words
 from compress.report.chain import BASELINES, change_from_start, number, part, start_of, torch_rows
 from compress.report.ledger_table import ledger_table
 from compress.report.page import text
-from compress.report.run import Row, Run, read_run, write_atomically
+from compress.report.run import Row, Run, read_run
 
 
 def render(run: Path) -> Path:
@@ -19,7 +20,7 @@ def render(run: Path) -> Path:
         UserError: no such run, or a damaged file in it.
     """
     found = read_run(run)
-    return write_atomically(run / "report.html", page.document(f"{found.name} – compress report", _body(found)))
+    return atomic.write(run / "report.html", page.document(f"{found.name} – compress report", _body(found)))
 
 
 def _body(run: Run) -> list[str]:

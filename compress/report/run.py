@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import tempfile
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -17,7 +15,7 @@ from compress.errors import UserError
 SCHEMA_VERSION = 1
 
 Row = dict[str, Any]
-"""One ledger row, as written (CONTRACTS, "Ledger rows"); any field but `stage` may be null or absent."""
+"""One ledger row, as written (`compress.ledger.Row`); any field but `stage` may be null or absent."""
 
 
 @dataclass(frozen=True)
@@ -127,17 +125,3 @@ def read_object(path: Path) -> dict[str, Any] | None:
     if not isinstance(value, dict):
         raise UserError(str(path), type(value).__name__, "expected a JSON object")
     return value
-
-
-def write_atomically(path: Path, text: str) -> Path:
-    """Write beside `path`, then rename: a reader sees the old file or the new one, never half of one."""
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(handle, "w", encoding="utf-8") as file:
-            file.write(text)
-        Path(name).chmod(0o644)  # mkstemp's 0600 would keep colleagues from reading a shared run
-        Path(name).replace(path)
-    except BaseException:
-        Path(name).unlink(missing_ok=True)
-        raise
-    return path

@@ -7,11 +7,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from compress import atomic
 from compress.errors import UserError
 from compress.report import page, svg, words
 from compress.report.chain import change_from_start, number, part, start_of, torch_rows
 from compress.report.page import text
-from compress.report.run import Row, Run, read_config, read_object, read_run, write_atomically
+from compress.report.run import Row, Run, read_config, read_object, read_run
 
 ALWAYS = ("prune.ratio", "budget.flops")
 
@@ -59,7 +60,7 @@ def render_sweep(folder: Path) -> Path:
         page.section("Trade-off", _chart(points, keys)),
         page.section("Points", page.plain_table(head, rows, right), page.note_line(words.CONVENTIONS)),
     ]
-    return write_atomically(folder / "report.html", page.document(f"{name} – compress sweep", body))
+    return atomic.write(folder / "report.html", page.document(f"{name} – compress sweep", body))
 
 
 def sweep_table(folder: Path) -> str:

@@ -64,9 +64,10 @@ class Context:
         """
         facts = {
             "model": identity(model),
+            "constructor": model.constructor(),
             "data": self.data.fingerprint,
+            "train_images": len(self.data.train),  # how many are held out for calibration is the config's choice
             "seed": self.config.seed,
-            "imgsz": model.imgsz,
             **parts,
         }
         folder, self.cached = self.cache.fetch(

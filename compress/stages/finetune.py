@@ -19,7 +19,7 @@ from compress.product import Model, Teacher
 from compress.stages.context import Context, identity
 from compress.training import Schedule, fit
 
-VERSION = 1
+VERSION = 2
 
 
 def check(config: Config, data: DataSet, stage: str) -> None:
@@ -48,16 +48,20 @@ def _tune(model: Model, context: Context, config: FinetuneConfig, stage: str, fo
     # What is already trained goes on where its training ended, not with the loss weights of a beginner.
     start = 0.0 if stage == "train" else 1.0
     teacher = _teacher(context.baseline, config.distillation)
-    tuned = fit(
-        model.net,
-        functools.partial(model.loss, teacher=teacher),
-        lambda epoch: load(epoch=epoch),
-        schedule(config),
-        seed=seed,
-        checkpoint=state,
-        progress=stage,
-        on_step=lambda share: model.progress(model.net, start + (1 - start) * share),
-    )
+    try:
+        tuned = fit(
+            model.net,
+            functools.partial(model.loss, teacher=teacher),
+            lambda epoch: load(epoch=epoch),
+            schedule(config),
+            seed=seed,
+            checkpoint=state,
+            progress=stage,
+            on_step=lambda share: model.progress(model.net, start + (1 - start) * share),
+        )
+    except FloatingPointError as error:
+        state.unlink(missing_ok=True)
+        raise UserError(f"{stage}.learning_rate", config.learning_rate, f"{error}: give a lower one") from error
     state.unlink(missing_ok=True)
     return model.with_net(tuned)
 

@@ -23,7 +23,7 @@ from compress.pruning.importance import NEED_GRADIENTS
 from compress.pruning.sensitivity import accumulate_gradients
 from compress.stages.context import Context
 
-VERSION = 2
+VERSION = 3
 
 log = logging.getLogger(__name__)
 
@@ -59,6 +59,7 @@ def _counter(model: Model) -> Callable[[nn.Module], int]:
 def run(model: Model, context: Context) -> Model:
     config = context.config.prune
     parts = {"version": VERSION, "prune": asdict(config), "budget": context.config.budget.flops}
+    parts["batch"] = context.config.finetune.batch  # that gradients are taken in
 
     def make(folder: Path) -> Model:
         return _prune(model, context, folder)
@@ -79,10 +80,11 @@ def _prune(model: Model, context: Context, folder: Path) -> Model:
     else:
         assert config.prune.ratio is not None  # check() made sure
         result = solver.prune_to_ratio(net, example, protected, config.prune, config.prune.ratio)
-    macs = count(result.net)
+    macs = count(result.net) if result.macs is None else result.macs
     log.info("prune: %s -> %s FLOPs (%.1f %%)", format_flops(2 * full), format_flops(2 * macs), 100 * macs / full)
     result.net.zero_grad(set_to_none=True)
-    facts: dict[str, Any] = {"macs_before": full, "macs_after": macs, "ratio": result.ratio}
+    facts: dict[str, Any] = {"macs_before": full, "macs_after": macs, "reachable": result.reachable}
+    facts["ratio"] = result.ratio
     facts |= {"channels": result.channels, "protected": result.protected}
     (folder / "pruning.json").write_text(json.dumps(facts, indent=1))
     return model.with_net(result.net)

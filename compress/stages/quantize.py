@@ -24,7 +24,7 @@ def run(model: Model, context: Context) -> Graphs:
         fp32 = context.fp32_graph(model, target)
         folder: Path = context.scratch / f"{target}-int8"
         log.info("quantize: %s, %d calibration images", target, len(calibration))
-        int8 = targets.get(target).quantize(fp32, model, calibration, config.quantize, folder)
+        int8 = targets.get(target).quantize(fp32, model, calibration, folder)
         return fp32, dataclasses.replace(int8, calibration={**int8.calibration, **facts})
 
     pairs = context.for_each_target(quantize)

@@ -9,7 +9,7 @@ from typing import Any, Protocol, cast
 
 import numpy as np
 
-from compress.config import ExportConfig, QuantizeConfig
+from compress.config import ExportConfig
 from compress.errors import UserError
 from compress.product import Graph, Model
 from compress.targets.predictor import Predictor
@@ -30,9 +30,7 @@ class Target(Protocol):
     def convert(self, model: Model, folder: Path, config: ExportConfig) -> Graph:
         """Writes the FP32 graph of `model.deployed()` (static batch 1) into `folder`."""
 
-    def quantize(
-        self, graph: Graph, model: Model, calibration: Sequence[np.ndarray], config: QuantizeConfig, folder: Path
-    ) -> Graph:
+    def quantize(self, graph: Graph, model: Model, calibration: Sequence[np.ndarray], folder: Path) -> Graph:
         """Writes the INT8 graph into `folder`. Each calibration item is float32 (1, channels, s, s) in [0, 1]."""
 
     def package(

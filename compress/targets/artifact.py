@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from compress import atomic
 from compress.errors import TargetFailed
 from compress.product import Graph, Model, Precision
 from compress.targets.onnx_graph import INPUT, OUTPUT
@@ -68,9 +69,7 @@ def finish(
     _write_kit(folder, target)
     manifest = _manifest(graphs, model, models, facts, versions)
     manifest["files"] = {path.relative_to(folder).as_posix(): _sha256(path) for path in _files(folder)}
-    partial = folder / "manifest.json.partial"
-    partial.write_text(json.dumps(manifest, indent=1) + "\n", encoding="utf-8")
-    partial.replace(folder / "manifest.json")
+    atomic.write(folder / "manifest.json", json.dumps(manifest, indent=1) + "\n")
 
 
 def _manifest(
@@ -93,7 +92,7 @@ def _manifest(
         "preprocessing": {
             "colour": "RGB",
             "range": "0 to 1: bytes divided by 255",
-            "resize": "letterbox: scaled to fit, padded to a square" if model.task.value == "detect" else "to a square",
+            "resize": "letterbox: scaled to fit, centred, padded to a square with grey 114",
             "imgsz": model.imgsz,
         },
         "classes": list(model.classes),
@@ -111,7 +110,7 @@ def _write_kit(folder: Path, target: str) -> None:
 
 
 def _files(folder: Path) -> list[Path]:
-    skipped = ("manifest.json", "bench.json", "manifest.json.partial")
+    skipped = ("manifest.json", "bench.json")
     return sorted(
         p for p in folder.rglob("*") if p.is_file() and p.name not in skipped and p.parent.name != "__pycache__"
     )

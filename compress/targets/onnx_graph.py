@@ -14,12 +14,11 @@ import onnxruntime
 import torch
 from onnx import ModelProto, NodeProto, shape_inference
 
-from compress.errors import TargetFailed, UserError
+from compress.errors import TargetFailed
 from compress.product import Model
 from compress.targets.placement import Node
 
 INPUT, OUTPUT = "images", "output0"
-MAX_OPSET = 20  # ONNX Runtime's static quantization and torch's exporter both end here
 
 _WEIGHTS_INPUT = {"Conv": 1, "ConvTranspose": 1, "ConvInteger": 1, "Gemm": 1, "MatMul": 1, "MatMulInteger": 1}
 _WEIGHTS_INPUT |= {"QLinearConv": 3, "QLinearMatMul": 3}
@@ -30,11 +29,8 @@ def export(model: Model, path: Path, opset: int) -> Path:
     folded, `model.metadata()` embedded.
 
     Raises:
-        UserError: an opset beyond MAX_OPSET.
         TargetFailed: torch cannot export the network.
     """
-    if not 11 <= opset <= MAX_OPSET:
-        raise UserError("export.opset", opset, f"give 11 to {MAX_OPSET}: static quantization ends at {MAX_OPSET}")
     path.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory() as scratch:
         raw, folded = Path(scratch, "raw.onnx"), Path(scratch, "folded.onnx")

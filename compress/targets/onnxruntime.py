@@ -18,7 +18,7 @@ import numpy as np
 import onnx
 import onnxruntime
 
-from compress.config import ExportConfig, QuantizeConfig
+from compress.config import ExportConfig
 from compress.errors import TargetFailed
 from compress.product import Graph, Model, Precision
 from compress.targets import artifact, onnx_graph, placement
@@ -46,9 +46,7 @@ def convert(model: Model, folder: Path, config: ExportConfig) -> Graph:
     return Graph(onnx_graph.export(model, folder / "model.onnx", config.opset), NAME, Precision.fp32)
 
 
-def quantize(
-    graph: Graph, model: Model, calibration: Sequence[np.ndarray], config: QuantizeConfig, folder: Path
-) -> Graph:
+def quantize(graph: Graph, model: Model, calibration: Sequence[np.ndarray], folder: Path) -> Graph:
     """Writes `folder`/model.onnx in INT8; see `SCHEME`."""
     from onnxruntime.quantization import QuantType
 

@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 import yaml
 
-from compress.config import ExportConfig, QuantizeConfig
+from compress.config import ExportConfig
 from compress.errors import MissingExtra, TargetFailed
 from compress.product import Graph, Model, Precision
 from compress.targets import artifact, onnx_graph, placement
@@ -38,7 +38,7 @@ def require() -> None:
     """Raises MissingExtra where OpenVINO or NNCF is absent."""
     for package in ("openvino", "nncf"):
         if importlib.util.find_spec(package) is None:
-            raise MissingExtra("targets", package, NAME)
+            raise MissingExtra("targets", package)
 
 
 def _openvino() -> Any:
@@ -72,9 +72,7 @@ def _save(openvino: Any, graph: Any, path: Path) -> None:
     openvino.save_model(graph, path, compress_to_fp16=False)
 
 
-def quantize(
-    graph: Graph, model: Model, calibration: Sequence[np.ndarray], config: QuantizeConfig, folder: Path
-) -> Graph:
+def quantize(graph: Graph, model: Model, calibration: Sequence[np.ndarray], folder: Path) -> Graph:
     """Writes `folder`/model.xml and model.bin in INT8; see `SCHEME`.
 
     Raises:

@@ -18,7 +18,7 @@ import numpy as np
 import onnx
 import onnxruntime
 
-from compress.config import ExportConfig, QuantizeConfig
+from compress.config import ExportConfig
 from compress.errors import MissingExtra, TargetFailed
 from compress.product import Graph, Model, Precision
 from compress.targets import artifact, onnx_graph, placement
@@ -48,9 +48,7 @@ def convert(model: Model, folder: Path, config: ExportConfig) -> Graph:
     return Graph(onnx_graph.export(model, folder / "model.onnx", config.opset), NAME, Precision.fp32)
 
 
-def quantize(
-    graph: Graph, model: Model, calibration: Sequence[np.ndarray], config: QuantizeConfig, folder: Path
-) -> Graph:
+def quantize(graph: Graph, model: Model, calibration: Sequence[np.ndarray], folder: Path) -> Graph:
     """Writes `folder`/model.onnx in INT8 (see `SCHEME`), parsed by TensorRT as a check.
 
     Raises:
@@ -111,6 +109,7 @@ def package(graphs: Sequence[Graph], folder: Path, model: Model, facts: Mapping[
 
 
 def _write_build_script(graph: Graph) -> None:
+    older = "--fp16 --int8" if graph.precision is Precision.int8 else "--fp16"
     script = graph.path.with_name("build.sh")
     script.write_text(
         "#!/bin/sh\n"
@@ -118,7 +117,10 @@ def _write_build_script(graph: Graph) -> None:
         "# in the ONNX file; model.engine beside it is TensorRT-RTX's, for desktop and workstation GPUs.\n"
         'cd "$(dirname "$0")" || exit 1\n'
         'PATH="$PATH:/usr/src/tensorrt/bin"\n'
-        "trtexec --onnx=model.onnx --saveEngine=model.plan --stronglyTyped\n",
+        "types=--stronglyTyped\n"
+        "# TensorRT 8 does not know that word yet, and is told which types it may use.\n"
+        f"trtexec --help | grep -q stronglyTyped || types='{older}'\n"
+        "trtexec --onnx=model.onnx --saveEngine=model.plan $types\n",
         encoding="utf-8",
     )
     script.chmod(0o755)

@@ -46,7 +46,6 @@ def test_a_users_module_becomes_a_model() -> None:
         ({"args": {"width": object}}, "model.args"),
         ({"channels": 1}, "model.imgsz"),
         ({"target": f"{TOY}.Segmenter"}, "model"),
-        ({"family": Family.onnx}, "model.family"),
         ({"weights": "nowhere.safetensors"}, "model.weights"),
     ],
 )

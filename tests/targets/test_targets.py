@@ -14,7 +14,7 @@ import torch
 from torch import nn
 
 from compress import targets
-from compress.config import ExportConfig, QuantizeConfig
+from compress.config import ExportConfig
 from compress.errors import TargetFailed, UserError
 from compress.product import Graph, Precision, Task, example_image
 from compress.targets import calibration, onnx_graph, placement
@@ -67,7 +67,7 @@ def test_a_model_becomes_an_artifact(name: str, model: Small, images: list[np.nd
         pytest.importorskip(package)
     target = targets.get(name)
     fp32 = target.convert(model, tmp_path / "fp32", ExportConfig())  # type: ignore[arg-type]
-    int8 = target.quantize(fp32, model, images, QuantizeConfig(), tmp_path / "int8")  # type: ignore[arg-type]
+    int8 = target.quantize(fp32, model, images, tmp_path / "int8")  # type: ignore[arg-type]
     assert int8.calibration["images"] == 8
     assert int8.kept_float["6"] == "the last layer"
 
@@ -118,11 +118,6 @@ def test_a_damaged_file_is_named(name: str, tmp_path: Path) -> None:
 def test_an_unknown_target_lists_the_known_ones() -> None:
     with pytest.raises(UserError, match="onnxruntime, openvino, tensorrt"):
         targets.get("ncnn")
-
-
-def test_an_opset_too_new_is_the_users_mistake(model: Small, tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="export.opset"):
-        onnx_graph.export(model, tmp_path / "model.onnx", 22)  # type: ignore[arg-type]
 
 
 def test_module_paths_are_read_from_node_names() -> None:
