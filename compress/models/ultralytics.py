@@ -4,6 +4,7 @@ taken from a trained `best.pt`."""
 from __future__ import annotations
 
 import copy
+import logging
 import re
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -28,6 +29,8 @@ FAMILY = "ultralytics"
 TRAINING_ONLY = "branch used in training only, not part of the deployed network: nothing to gain"
 LAST = "last layer of a detection branch: its channels are box sides and classes"
 ATTENTION = "attention: its head sizes are fixed numbers in the code"
+
+log = logging.getLogger(__name__)
 
 # A criterion holds no network, so it goes when its network goes. Kept outside the network, which is deep-copied,
 # averaged and saved.
@@ -201,6 +204,9 @@ def _from_pt(config: ModelConfig) -> UltralyticsModel:
         raise UserError("model.path", path, "holds no Ultralytics detection model")
     if net.is_fused():
         raise UserError("model.path", path, "the model is fused: take the checkpoint that training wrote")
+    trained_at = (content.get("train_args") or {}).get("imgsz") if isinstance(content, dict) else None
+    if trained_at not in (None, config.imgsz):
+        log.warning("model.imgsz=%s, but %s was trained at %s", config.imgsz, path, trained_at)
     net = net.float()
     net.requires_grad_(True)
     classes = tuple(str(net.names[index]) for index in range(_head(net).nc))
