@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -57,10 +58,13 @@ class Context:
             self._graphs[key] = targets.get(target).convert(model, folder, self.config.export)
         return self._graphs[key]
 
-    def cached_model(self, stage: str, model: Model, parts: Mapping[str, Any], make: Callable[[Path], Model]) -> Model:
+    def cached_model(
+        self, stage: str, model: Model, parts: Mapping[str, Any], make: Callable[[Path], Model], record: str = ""
+    ) -> Model:
         """The model that `make(folder)` gives, from the cache where the same was made before.
 
-        `parts` name what the result depends on besides the model, the data and the seed.
+        `parts` name what the result depends on besides the model, the data and the seed; `record` a file that `make`
+        writes about it, which is copied into the run folder.
         """
         facts = {
             "model": identity(model),
@@ -73,6 +77,8 @@ class Context:
         folder, self.cached = self.cache.fetch(
             stage, facts, lambda folder: checkpoint.save(make(folder), folder / "product")
         )
+        if record:
+            shutil.copyfile(folder / record, self.folder / record)
         return checkpoint.load(folder / "product", models.from_constructor)
 
 

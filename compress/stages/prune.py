@@ -24,6 +24,7 @@ from compress.pruning.sensitivity import accumulate_gradients
 from compress.stages.context import Context
 
 VERSION = 3
+RECORD = "pruning.json"  # what was taken where, what was protected and why, and what that leaves in reach
 
 log = logging.getLogger(__name__)
 
@@ -64,7 +65,7 @@ def run(model: Model, context: Context) -> Model:
     def make(folder: Path) -> Model:
         return _prune(model, context, folder)
 
-    return context.cached_model("prune", model, parts, make)
+    return context.cached_model("prune", model, parts, make, record=RECORD)
 
 
 def _prune(model: Model, context: Context, folder: Path) -> Model:
@@ -86,7 +87,7 @@ def _prune(model: Model, context: Context, folder: Path) -> Model:
     facts: dict[str, Any] = {"macs_before": full, "macs_after": macs, "reachable": result.reachable}
     facts["ratio"] = result.ratio
     facts |= {"channels": result.channels, "protected": result.protected}
-    (folder / "pruning.json").write_text(json.dumps(facts, indent=1))
+    (folder / RECORD).write_text(json.dumps(facts, indent=1))
     return model.with_net(result.net)
 
 

@@ -93,6 +93,14 @@ def test_the_checkpoint_carries_the_last_torch_model(run: Path) -> None:
     assert compress.measure(model.deployed(), model.example_input()).macs == last["macs"]
 
 
+def test_what_was_pruned_is_on_record(run: Path) -> None:
+    record = json.loads((run / "pruning.json").read_text())
+    before, after = (next(row["macs"] for row in rows_of(run) if row["stage"] == stage) for stage in ("load", "prune"))
+    assert (record["macs_before"], record["macs_after"]) == (before, after)
+    assert record["reachable"][0] < after < record["reachable"][1] == before
+    assert record["protected"] and all(was > now for was, now in record["channels"].values())
+
+
 def test_the_bench_kit_runs_alone_and_its_row_joins_the_ledger(run: Path, tmp_path: Path) -> None:
     kit = tmp_path / "kit"  # as copied to a device
     shutil.copytree(run / "artifacts" / "onnxruntime", kit)
