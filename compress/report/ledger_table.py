@@ -37,23 +37,23 @@ def _ledger_row(rows: Sequence[Row], row: Row) -> str:
         value, interval = words.accuracy(row), ""
     share, _, how = words.int8_share(row).partition(" (")
     cells = (
-        _two_lines(row["stage"], "cached" if row.get("cached") else ""),
-        _two_lines(words.target_name(row), str(row.get("precision") or words.NONE)),
-        _two_lines(words.giga(row.get("flops")), _other_flops(row)),
+        _lines(row["stage"], "cached" if row.get("cached") else ""),
+        _lines(words.target_name(row), str(row.get("precision") or words.NONE)),
+        _lines(words.giga(row.get("flops")), f"{words.giga(row.get('macs'))} GMACs", _at_640(row)),
         text(words.mega(row.get("params"), 3)),
         text(words.mega(row.get("size_bytes"))),
-        _two_lines(value, interval),
+        _lines(value, interval),
         _latency(row),
-        _two_lines(share, how.rstrip(")")),
+        _lines(share, how.rstrip(")")),
         _change(change_from_before(rows, row)),
         _change(change_from_start(rows, row)),
     )
     return "<tr>" + "".join(f"<td{_right(2 <= i <= 6)}>{cell}</td>" for i, cell in enumerate(cells)) + "</tr>"
 
 
-def _other_flops(row: Row) -> str:
-    macs, at_640 = words.giga(row.get("macs")), words.giga(row.get("flops_at_640"))
-    return f"{macs} GMACs" + ("" if at_640 == words.NONE else f", {at_640} GFLOPs at 640 px")
+def _at_640(row: Row) -> str:
+    found = words.giga(row.get("flops_at_640"))
+    return "" if found == words.NONE else f"{found} at 640 px"
 
 
 def _latency(row: Row) -> str:
@@ -61,12 +61,12 @@ def _latency(row: Row) -> str:
     if timed == words.NONE:
         return text(words.latency(row))
     spread = f'<span class="small">p95 {text(words.p95(row))}</span> '
-    return spread + _two_lines(words.latency(row), timed)
+    return spread + _lines(words.latency(row), timed)
 
 
-def _two_lines(first: str, second: str) -> str:
+def _lines(first: str, *small: str) -> str:
     """A number, and in small print what it must not be read without."""
-    return text(first) + (f'<div class="small">{text(second)}</div>' if second else "")
+    return text(first) + "".join(f'<div class="small">{text(line)}</div>' for line in small if line)
 
 
 def _change(change: Change) -> str:

@@ -103,7 +103,8 @@ def bars(groups: Sequence[tuple[str, Sequence[Bar]]], title: str) -> str:
 
 def waterfall(steps: Sequence[Bar], title: str) -> str:
     """One bar a stage; what a stage took away stays visible as the bar's ghost."""
-    left, row, end = 84, 38, 190
+    left, row = 84, 38
+    end = 14 + CHAR * max((len(line) for bar in steps for line in bar.text.split("\n")), default=0)
     top = max((max(bar.value, bar.ghost or 0) for bar in steps), default=0) or 1.0
     parts, scale = [], (WIDTH - left - end) / top
     for i, bar in enumerate(steps):
