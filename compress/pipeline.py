@@ -74,7 +74,7 @@ def run(config: Config, folder: Path) -> Result:
     cache = Cache(Path("outputs/.cache"), config.cache)
     scratch = Path(tempfile.mkdtemp(prefix="compress-"))
     try:
-        context = Context(config, dataset, folder, scratch, cache, baseline=model)
+        context = Context(config, dataset, folder, scratch, cache)
         ledger = Ledger(folder / "ledger.jsonl", folder.name)
         _walk(model, context, ledger)
     finally:
@@ -113,11 +113,11 @@ def _walk(model: Model, context: Context, ledger: Ledger) -> None:
     for index, stage in enumerate(stages):
         log.info("stage %d of %d: %s", index + 1, len(stages), stage.value)
         context.cached = False
+        if stage is Stage.prune and not isinstance(product, Graphs | Artifacts):
+            context.unpruned = product
         product = STAGES[stage](product, context)
         if not isinstance(product, Graphs | Artifacts):
             checkpoint.save(product, context.folder / CHECKPOINT)
-            if stage is Stage.train:
-                context.baseline = product
         _weigh(stage.value, product, context, ledger, in_runtimes=_compared_in_runtimes(stage, stages))
 
 

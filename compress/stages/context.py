@@ -29,7 +29,7 @@ class Context:
     folder: Path  # the run folder
     scratch: Path  # graphs on their way, deleted at the end
     cache: Cache
-    baseline: Model | None = None  # before pruning: what fine-tuning may learn from
+    unpruned: Model | None = None  # what fine-tuning may learn from, once something was pruned
     failures: dict[str, str] = field(default_factory=dict)
     cached: bool = False  # whether the last cached step was found rather than made
     _graphs: dict[tuple[str, str], Graph] = field(default_factory=dict)

@@ -34,8 +34,8 @@ def check(config: Config, data: DataSet, stage: str) -> None:
 def run(model: Model, context: Context, stage: str = "finetune") -> Model:
     config: FinetuneConfig = getattr(context.config, stage)
     parts = {"version": VERSION, stage: asdict(config)}
-    if config.distillation and context.baseline is not None:
-        parts["teacher"] = identity(context.baseline)
+    if config.distillation and context.unpruned is not None:
+        parts["teacher"] = identity(context.unpruned)
     return context.cached_model(stage, model, parts, functools.partial(_tune, model, context, config, stage))
 
 
@@ -47,7 +47,7 @@ def _tune(model: Model, context: Context, config: FinetuneConfig, stage: str, fo
     state = folder / "training.safetensors"
     # What is already trained goes on where its training ended, not with the loss weights of a beginner.
     start = 0.0 if stage == "train" else 1.0
-    teacher = _teacher(context.baseline, config.distillation)
+    teacher = _teacher(context.unpruned, config.distillation)
     try:
         tuned = fit(
             model.net,
@@ -66,10 +66,10 @@ def _tune(model: Model, context: Context, config: FinetuneConfig, stage: str, fo
     return model.with_net(tuned)
 
 
-def _teacher(baseline: Model | None, weight: float) -> Teacher | None:
-    if baseline is None or not weight:
+def _teacher(unpruned: Model | None, weight: float) -> Teacher | None:
+    if unpruned is None or not weight:
         return None
-    net = copy.deepcopy(baseline.net).eval().requires_grad_(False)
+    net = copy.deepcopy(unpruned.net).eval().requires_grad_(False)
     return Teacher(net.to(memory_format=torch.channels_last), weight)
 
 
