@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from compress import atomic
 from compress.report import page, plots, words
@@ -35,6 +36,7 @@ def _body(run: Run) -> list[str]:
         page.section("Every weighing", ledger_table(run.rows)) if run.rows else "",
         page.section("Trade-offs", _trade_offs(run.rows)),
         page.section("Before and after", _before_after(run.rows)),
+        page.folded("What was pruned", _pruning(run.pruning)),
         page.folded("More numbers", _more(run.rows)),
         page.folded("Artifacts and versions", _artifacts(run)),
         page.folded("Configuration", f"<pre>{text(run.config_text)}</pre>" if run.config_text else ""),
@@ -203,6 +205,26 @@ def _more_row(row: Row) -> list[str]:
         timed.get("runs") or words.NONE,
     )
     return [text(cell) for cell in cells]
+
+
+def _pruning(found: Mapping[str, Any]) -> str:
+    """Channels of each layer before and after, and what kept its channels and why."""
+    if not found:
+        return ""
+    channels, protected = found.get("channels") or {}, found.get("protected") or {}
+    note = f"{len(channels)} layers are narrower"
+    if found.get("reachable"):
+        least, most = (words.giga(2 * macs) for macs in found["reachable"])
+        note += f"; between {least} and {most} GFLOPs could be reached"
+    narrower = [
+        [text(layer), str(before), str(after), f"{after / before:.0%}"] for layer, (before, after) in channels.items()
+    ]
+    kept = [[text(module), text(why)] for module, why in protected.items()]
+    return (
+        page.note_line(f"{note}. {len(kept)} modules kept their channels:")
+        + (page.plain_table(("module", "why"), kept) if kept else "")
+        + page.plain_table(("layer", "channels before", "after", "kept"), narrower, frozenset((1, 2, 3)))
+    )
 
 
 def _artifacts(run: Run) -> str:

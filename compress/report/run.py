@@ -1,4 +1,4 @@
-"""Reads a run folder: `config.yaml`, `ledger.jsonl`, `verdict.json`, the artifacts' manifests."""
+"""Reads a run folder: `config.yaml`, `ledger.jsonl`, `verdict.json`, `pruning.json`, the artifacts' manifests."""
 
 from __future__ import annotations
 
@@ -29,6 +29,7 @@ class Run:
     verdict: dict[str, Any] | None
     manifests: dict[str, dict[str, Any]]
     notes: list[str] = field(default_factory=list)
+    pruning: dict[str, Any] = field(default_factory=dict)  # pruning.json, empty where nothing was pruned
 
     @property
     def name(self) -> str:
@@ -58,7 +59,8 @@ def read_run(folder: Path) -> Run:
         notes.append("verdict.json is absent: the run has not finished, or it stopped before it was judged.")
     found = sorted((folder / "artifacts").glob("*/manifest.json"))
     manifests = {path.parent.name: read_object(path) or {} for path in found}
-    return Run(folder, rows, config, text, verdict, manifests, notes)
+    pruning = read_object(folder / "pruning.json") or {}
+    return Run(folder, rows, config, text, verdict, manifests, notes, pruning)
 
 
 def read_ledger(path: Path) -> tuple[list[Row], list[str]]:

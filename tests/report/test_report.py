@@ -221,6 +221,19 @@ def test_report_says_what_the_run_says(run: Path) -> None:
 
 
 @pytest.mark.parametrize("ledger", [[], [row("load")], [row("load") | {"flops": None, "macs": None, "params": None}]])
+def test_report_tells_what_was_pruned(run: Path) -> None:
+    assert "What was pruned" not in render(run).read_text()
+    facts = {
+        "reachable": [100_000_000, 500_000_000],
+        "channels": {"model.1": [64, 48]},
+        "protected": {"head": "<last>"},
+    }
+    (run / "pruning.json").write_text(json.dumps(facts))
+    page = render(run).read_text()
+    for said in ("1 layers are narrower; between 0.200 and 1.000 GFLOPs", "model.1", "75%", "&lt;last&gt;"):
+        assert said in page
+
+
 def test_an_unfinished_run_still_has_a_report(tmp_path: Path, ledger: list[dict[str, Any]]) -> None:
     run = write_run(tmp_path / "run", ledger)
     (run / "verdict.json").unlink()
