@@ -212,15 +212,6 @@ def test_report_escapes_all_text(tmp_path: Path) -> None:
     assert "<img" not in text and "&lt;img" in text
 
 
-def test_report_says_what_the_run_says(run: Path) -> None:
-    text = render(run).read_text()
-    assert "Budget not met" in text and "3 met, 1 missed, 1 could not be measured" in text
-    assert "INT8 is not the fastest on openvino here" in text
-    assert "0.876 → 0.437" in text and "Not drawn: prune 0.0312" in text
-    assert "recipe_name: drone_nano" in text and "torch 2.14.1" in text
-
-
-@pytest.mark.parametrize("ledger", [[], [row("load")], [row("load") | {"flops": None, "macs": None, "params": None}]])
 def test_report_tells_what_was_pruned(run: Path) -> None:
     assert "What was pruned" not in render(run).read_text()
     facts = {
@@ -234,6 +225,15 @@ def test_report_tells_what_was_pruned(run: Path) -> None:
         assert said in page
 
 
+def test_report_says_what_the_run_says(run: Path) -> None:
+    text = render(run).read_text()
+    assert "Budget not met" in text and "3 met, 1 missed, 1 could not be measured" in text
+    assert "INT8 is not the fastest on openvino here" in text
+    assert "0.876 → 0.437" in text and "Not drawn: prune 0.0312" in text
+    assert "recipe_name: drone_nano" in text and "torch 2.14.1" in text
+
+
+@pytest.mark.parametrize("ledger", [[], [row("load")], [row("load") | {"flops": None, "macs": None, "params": None}]])
 def test_an_unfinished_run_still_has_a_report(tmp_path: Path, ledger: list[dict[str, Any]]) -> None:
     run = write_run(tmp_path / "run", ledger)
     (run / "verdict.json").unlink()
