@@ -1,0 +1,189 @@
+"""Prunes architectures of many families to half their FLOPs: which does the pipeline take, and what becomes of them?
+
+    python scripts/prune_zoo.py [NAME ...] [--share 0.5] [--out outputs/prune_zoo.jsonl]
+
+Each timm model, with random weights, is cut to the FLOP share, run forward and backward, exported to ONNX and compared
+in ONNX Runtime with torch. Every model has a process of its own, so one that crashes or hangs takes no other along.
+Rows are kept in --out: the same command goes on where it stopped. Exits 1 where less than nine in ten succeed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import logging
+import subprocess
+import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import torch
+
+from compress import atomic, targets
+from compress.config import ExportConfig, Family, ModelConfig, PruneConfig
+from compress.errors import TargetFailed, UserError
+from compress.measure import flops
+from compress.models import build
+from compress.pruning.solver import prune_to_flops
+
+IMGSZ = 224
+TOLERANCE = 0.02  # of the FLOP share
+AGREEMENT = 1e-3  # ONNX Runtime against torch, as a share of the largest output
+SECONDS = 300  # a model
+GOAL = 0.9
+
+ZOO = {
+    "ResNet": ["resnet18", "resnet50", "resnet26d"],
+    "ResNeXt": ["resnext50_32x4d"],
+    "Wide ResNet": ["wide_resnet50_2"],
+    "SE-ResNet": ["seresnet50"],
+    "ECA-ResNet": ["ecaresnet26t"],
+    "RegNet": ["regnetx_002", "regnety_004"],
+    "DenseNet": ["densenet121"],
+    "VGG": ["vgg11_bn", "vgg16"],
+    "Inception": ["inception_v3", "inception_v4"],
+    "Xception": ["xception41"],
+    "MobileNetV1": ["mobilenetv1_100"],
+    "MobileNetV2": ["mobilenetv2_100", "mobilenetv2_050"],
+    "MobileNetV3": ["mobilenetv3_small_100", "mobilenetv3_large_100"],
+    "MobileNetV4": ["mobilenetv4_conv_small", "mobilenetv4_conv_medium"],
+    "MnasNet": ["mnasnet_100", "semnasnet_075"],
+    "FBNet": ["fbnetc_100"],
+    "SPNASNet": ["spnasnet_100"],
+    "EfficientNet": ["efficientnet_b0", "efficientnet_b1"],
+    "EfficientNet-Lite": ["efficientnet_lite0"],
+    "EfficientNetV2": ["tf_efficientnetv2_b0", "efficientnetv2_rw_t"],
+    "ConvNeXt": ["convnext_atto", "convnext_tiny"],
+    "ConvNeXtV2": ["convnextv2_atto"],
+    "GhostNet": ["ghostnet_100", "ghostnetv2_100"],
+    "RepVGG": ["repvgg_a0"],
+    "Res2Net": ["res2net50_26w_4s"],
+    "DLA": ["dla34", "dla60"],
+    "HRNet": ["hrnet_w18_small"],
+    "CSPNet": ["cspresnet50", "cspdarknet53"],
+    "DarkNet": ["darknet53"],
+    "EdgeNeXt": ["edgenext_xx_small"],
+    "FastViT": ["fastvit_t8"],
+    "MobileViT": ["mobilevit_xxs", "mobilevitv2_050"],
+    "MobileOne": ["mobileone_s0"],
+    "ViT": ["vit_tiny_patch16_224", "vit_small_patch16_224"],
+    "DeiT": ["deit_tiny_patch16_224"],
+    "Swin": ["swin_tiny_patch4_window7_224"],
+    "PoolFormer": ["poolformer_s12"],
+    "LCNet": ["lcnet_100"],
+    "TinyNet": ["tinynet_a"],
+    "HardCoRe-NAS": ["hardcorenas_a"],
+    "RexNet": ["rexnet_100"],
+    "SelecSLS": ["selecsls42b"],
+    "VoVNet": ["ese_vovnet19b_dw"],
+    "MixNet": ["mixnet_s"],
+    "StarNet": ["starnet_s1"],
+}
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("names", nargs="*", help="timm models; all of the zoo where none is given")
+    parser.add_argument("--share", type=float, default=0.5, help="of the FLOPs to keep")
+    parser.add_argument("--out", type=Path, default=Path("outputs/prune_zoo.jsonl"))
+    parser.add_argument("--jobs", type=int, default=2)
+    parser.add_argument("--one", action="store_true", help="prune the one NAME here and print its row")
+    given = parser.parse_args()
+    if given.one:
+        print(json.dumps(prune(given.names[0], given.share)))
+        return 0
+    zoo = {name: family for family, names in ZOO.items() for name in names}
+    names = given.names or list(zoo)
+    rows = {row["name"]: row for row in _read(given.out)}
+    waiting = [name for name in names if name not in rows]
+    with ThreadPoolExecutor(given.jobs) as pool:
+        for row in pool.map(lambda name: in_own_process(name, given.share), waiting):
+            row["family"] = zoo.get(row["name"], "")
+            rows[row["name"]] = row
+            atomic.write(given.out, "".join(json.dumps(each) + "\n" for each in rows.values()))
+            print(line(row), flush=True)
+    asked = [rows[name] for name in names]
+    good = [row for row in asked if row["error"] is None]
+    families = len({row["family"] for row in good})
+    print(f"{len(good)} of {len(asked)} architectures, of {families} families, at {given.share:.0%} of their FLOPs")
+    for row in asked:
+        if row["error"] is not None:
+            print(f"  {row['name']}: {row['error']}")
+    return 0 if len(good) >= GOAL * len(asked) else 1
+
+
+def in_own_process(name: str, share: float) -> dict[str, Any]:
+    """`prune` in a fresh interpreter; a crash or a hang becomes the row's error."""
+    command = [sys.executable, __file__, name, "--one", "--share", str(share)]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=SECONDS)
+    except subprocess.TimeoutExpired:
+        return {"name": name, "error": f"our own: not done after {SECONDS} s"}
+    if done.returncode:
+        last = (done.stderr.strip().splitlines() or [f"exit status {done.returncode}"])[-1]
+        return {"name": name, "error": f"our own: {last}"}
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def prune(name: str, share: float) -> dict[str, Any]:
+    """What became of one model: FLOPs, agreement, seconds of the solver, or the pipeline's error."""
+    torch.set_num_threads(1)
+    torch.manual_seed(0)
+    logging.disable(logging.WARNING)
+    row: dict[str, Any] = {"name": name, "error": None}
+    try:
+        model = build(ModelConfig(family=Family.timm, name=name, imgsz=IMGSZ))
+        net, protected = model.prunable()
+        example = model.example_input()
+
+        def count(candidate: torch.nn.Module) -> int:
+            return flops.count(model.with_net(candidate).deployed(), example).macs
+
+        full = count(net)
+        began = time.time()
+        # Magnitudes need no data; of random weights they say nothing, and nothing is asked of them here.
+        config = PruneConfig(importance="group_l2", allocation="uniform", round_to=8)
+        pruned = prune_to_flops(net, example, protected, config, budget_macs=share * full, count=count)
+        row |= {"seconds": round(time.time() - began, 1), "gflops": 2 * full / 1e9, "share": count(pruned.net) / full}
+        small = model.with_net(pruned.net)
+        sample = {"img": model.example_input(2), "cls": torch.tensor([0, 1])}
+        small.loss(small.net.train(), sample).backward()
+        row["onnx_difference"] = difference(small)
+    except (UserError, TargetFailed) as error:
+        return row | {"error": str(error)}
+    if not share - TOLERANCE <= row["share"] <= share:
+        return row | {"error": f"{row['share']:.1%} of the FLOPs: channels leave in steps too coarse for {share:.0%}"}
+    if row["onnx_difference"] > AGREEMENT:
+        return row | {"error": f"ONNX Runtime differs from torch by {row['onnx_difference']:.2g} of the largest output"}
+    return row
+
+
+def difference(model: Any) -> float:
+    """Largest difference of ONNX Runtime's output from torch's, as a share of the largest output."""
+    image = model.example_input()
+    with torch.inference_mode():
+        expected = model.deployed()(image).numpy()
+    with TemporaryDirectory() as scratch:
+        graph = targets.get("onnxruntime").convert(model, Path(scratch), ExportConfig())
+        found = targets.load(graph, threads=1)(image.numpy())
+    return float(abs(found - expected).max() / abs(expected).max())
+
+
+def line(row: dict[str, Any]) -> str:
+    if row["error"] is not None:
+        return f"{row['name']:32} FAILED  {row['error']}"
+    return (
+        f"{row['name']:32} {row['gflops']:7.2f} G  {row['share']:6.1%}  {row['seconds']:6.1f} s"
+        f"  ONNX {row['onnx_difference']:.1e}"
+    )
+
+
+def _read(path: Path) -> list[dict[str, Any]]:
+    return [json.loads(text) for text in path.read_text().splitlines()] if path.is_file() else []
+
+
+if __name__ == "__main__":
+    sys.exit(main())
