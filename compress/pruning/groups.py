@@ -23,6 +23,7 @@ from compress.errors import UserError
 from compress.pruning.importance import Importance
 
 TIE = "_compress_tie"
+UNCUTTABLE = "coupled to layers that cannot be cut channel by channel"
 SMALLEST_SCORE = 1e-12  # keeps scores finite where a whole group has zero weights
 
 
@@ -53,8 +54,11 @@ class Group:
         return len(self.scores)
 
 
-def find_groups(net: nn.Module, example: Tensor, protected: Mapping[str, str], score: Importance) -> tuple[Group, ...]:
-    """All groups of `net` that touch no output channel of a protected module, in a fixed order.
+def find_groups(
+    net: nn.Module, example: Tensor, protected: Mapping[str, str], score: Importance
+) -> tuple[tuple[Group, ...], dict[str, str]]:
+    """All groups of `net` that touch no output channel of a protected module, in a fixed order, and the layers that
+    lead groups which cannot be cut: {layer: why}.
 
     Args:
         net: traced in eval mode with `example` (b, …); not changed.
@@ -68,16 +72,19 @@ def find_groups(net: nn.Module, example: Tensor, protected: Mapping[str, str], s
         if name not in names:
             raise UserError("model.protected", name, "the network has no such module")
     kept = {inner for name in protected for inner in names[name].modules()}
-    found = []
+    found: list[Group] = []
+    refused: dict[str, str] = {}
     for raw in _trace(net, example, [names[name] for name in protected], kept):
         if any(_cuts_outputs(dep) and isinstance(dep.layer, nn.Module) and dep.layer in kept for dep, _ in raw):
             continue
-        scores = score(raw)
         cuts = _cuts(raw, names)
+        scores = None if cuts is None or _beyond(raw) else score(raw)
         if scores is not None and cuts is not None:
             scores = scores.detach().float().cpu().nan_to_num(0.0).clamp_min(SMALLEST_SCORE)
             found.append(Group(cuts[0].layer, scores, cuts))
-    return tuple(found)
+        elif leader := _leader(raw, names):
+            refused[leader] = UNCUTTABLE
+    return tuple(found), refused
 
 
 def cut(net: nn.Module, chosen: Mapping[Group, list[int]]) -> nn.Module:
@@ -193,6 +200,21 @@ def _does_nothing(dep: Any) -> bool:
 
 def _cuts_outputs(dep: Any) -> bool:
     return dep.handler.__name__ == "prune_out_channels"
+
+
+def _beyond(raw: Any) -> bool:
+    """Whether the graph lost track: it names channels that a layer does not have (after splits into many parts)."""
+    for item in raw:
+        sides = ("out_channels", "out_features") if _cuts_outputs(item.dep) else ("in_channels", "in_features")
+        width = next((w for side in sides if isinstance(w := getattr(item.dep.layer, side, None), int)), None)
+        if width is not None and item.idxs and max(item.idxs) >= width:
+            return True
+    return False
+
+
+def _leader(raw: Any, names: Mapping[str, nn.Module]) -> str | None:
+    layer = raw[0].dep.layer
+    return next((name for name, module in names.items() if module is layer), None)
 
 
 def _cuts(raw: Any, names: Mapping[str, nn.Module]) -> tuple[Cut, ...] | None:

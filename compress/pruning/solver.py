@@ -14,6 +14,7 @@ from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor, nn
 
 from compress.config import PruneConfig
@@ -65,8 +66,8 @@ def prune_to_ratio(
     Raises:
         UserError: unknown importance or allocation, unknown protected module, network that cannot be traced.
     """
-    groups = _groups(net, example, protected, config)
-    steps = _steps(groups, config)
+    plan = _plan(net, example, protected, config)
+    groups, steps = plan.groups, plan.steps
     total = sum(group.channels for group in groups)
     if config.allocation == "uniform":  # the rank is the share of its group, so every group gets its own nearest
         taken = [step for step in steps if step.rank <= ratio]
@@ -81,7 +82,7 @@ def prune_to_ratio(
     if abs(share - ratio) > 0.05:
         log.warning("prune.ratio=%g: %.3g of the channels went, as near as rounding and limits allow", ratio, share)
     pruned = _cut(net, taken)
-    return Pruned(pruned, share, _changes(net, pruned), dict(protected))
+    return Pruned(pruned, share, _changes(net, pruned), plan.protected)
 
 
 def reachable(
@@ -93,7 +94,7 @@ def reachable(
 ) -> tuple[int, int]:
     """MACs of the deployed form with everything prunable gone, and with nothing gone. Arguments and errors as in
     `prune_to_flops`."""
-    steps = _steps(_groups(net, example, protected, config), config)
+    steps = _plan(net, example, protected, config).steps
     return count(_cut(net, steps)), count(net)
 
 
@@ -129,8 +130,8 @@ def prune_to_flops(
     Raises:
         UserError: a budget below what can be reached, with the range; and as `prune_to_ratio`.
     """
-    groups = _groups(net, example, protected, config)
-    steps = _steps(groups, config)
+    plan = _plan(net, example, protected, config)
+    groups, steps = plan.groups, plan.steps
 
     def macs_of(taken: Sequence[Step]) -> int:
         return count(_cut(net, taken))
@@ -142,18 +143,70 @@ def prune_to_flops(
     taken, macs = _give_back(taken, macs_of, budget_macs, macs, estimate)
     pruned = _cut(net, taken)
     share = _share(taken, sum(group.channels for group in groups))
-    return Pruned(pruned, share, _changes(net, pruned), dict(protected), macs, (least, full))
+    return Pruned(pruned, share, _changes(net, pruned), plan.protected, macs, (least, full))
 
 
-def _groups(net: nn.Module, example: Tensor, protected: Mapping[str, str], config: PruneConfig) -> tuple[Group, ...]:
+@dataclass(frozen=True)
+class Plan:
+    """All that can be taken, in its order, and what cannot and why."""
+
+    groups: tuple[Group, ...]
+    steps: list[Step]
+    protected: dict[str, str]
+
+
+def _plan(net: nn.Module, example: Tensor, protected: Mapping[str, str], config: PruneConfig) -> Plan:
+    groups, uncuttable = _groups(net, example, protected, config)
+    protected = {**protected, **uncuttable}
+    steps = _steps(groups, config)
+    if _failure(net, example, steps) is None:
+        return Plan(groups, steps, protected)
+    # Some code counts channels by itself (slices, reshapes, attention over the channel axis) and breaks without some of
+    # them. Halves of the groups are tried, beside those that worked, down to the single ones that break it.
+    refused: dict[str, str] = {}
+    kept: set[Group] = set()
+
+    def try_out(candidates: Sequence[Group]) -> None:
+        asked = kept.union(candidates)
+        why = _failure(net, example, [step for step in steps if step.group in asked])
+        if why is None:
+            kept.update(candidates)
+        elif len(candidates) == 1:
+            refused[candidates[0].name] = f"the network's own code fails without some of these channels ({why})"
+        else:
+            middle = len(candidates) // 2
+            try_out(candidates[:middle])
+            try_out(candidates[middle:])
+
+    try_out(groups)
+    log.warning("%d of %d groups keep their channels: the network fails without them", len(refused), len(groups))
+    if not kept:
+        raise UserError("prune", type(net).__name__, f"no channels can be pruned: {next(iter(refused.values()))}")
+    chosen = tuple(group for group in groups if group in kept)
+    return Plan(chosen, [step for step in steps if step.group in kept], {**protected, **refused})
+
+
+def _failure(net: nn.Module, example: Tensor, taken: Sequence[Step]) -> str | None:
+    """What happens when the network runs without these channels; None where it does run."""
+    try:
+        with torch.no_grad():
+            _cut(net, taken).eval()(example)
+    except Exception as error:  # whatever the network's own code raises
+        return " ".join(f"{type(error).__name__}: {error}".split())[:160]
+    return None
+
+
+def _groups(
+    net: nn.Module, example: Tensor, protected: Mapping[str, str], config: PruneConfig
+) -> tuple[tuple[Group, ...], dict[str, str]]:
     if config.allocation not in ALLOCATIONS:
         raise UserError("prune.allocation", config.allocation, f"choose one of {', '.join(ALLOCATIONS)}")
-    groups = find_groups(net, example, protected, importance(config.importance))
+    groups, refused = find_groups(net, example, protected, importance(config.importance))
     if not groups:
         raise UserError(
             "prune", type(net).__name__, "no channels can be pruned: everything is protected or coupled to it"
         )
-    return groups
+    return groups, refused
 
 
 def _steps(groups: Sequence[Group], config: PruneConfig) -> list[Step]:

@@ -122,3 +122,25 @@ def test_grouped_convolutions_are_left_alone() -> None:
     pruned = prune_to_ratio(packs, EXAMPLE, {"3": "last"}, PruneConfig(), 0.5)
     assert pruned.channels == {"2": [32, 16]}
     assert pruned.net(EXAMPLE).shape == (1, 2, 32, 32)
+
+
+class Slices(nn.Module):
+    """Counts channels by itself, as GhostNet does: the middle layer's channels cannot leave."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.middle, self.last = nn.Conv2d(3, 32, 1), nn.Conv2d(32, 32, 1), nn.Conv2d(32, 8, 1)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        middle = self.middle(self.first(x))
+        return self.last(middle.reshape(len(x), 32, *x.shape[2:]))
+
+
+def test_channels_that_the_code_counts_on_stay_and_it_is_said(caplog: pytest.LogCaptureFixture) -> None:
+    net = Slices().eval()
+    example = torch.rand(1, 3, 8, 8)
+    config = PruneConfig(importance="group_l2", round_to=8)
+    pruned = prune_to_ratio(net, example, {"last": "the answer"}, config, 0.5)
+    assert pruned.net(example).shape == (1, 8, 8, 8)
+    assert pruned.channels["first"][1] < 32 and "middle" not in pruned.channels
+    assert "fails without" in pruned.protected["middle"] and "keep their channels" in caplog.text
