@@ -117,7 +117,7 @@ def judge(
         checks.append(Check("budget.flops", None, None, parse_flops(budget.flops, first.flops), worst.flops, "FLOPs"))
     if budget.max_accuracy_drop is not None:
         for row in finals or [last]:
-            drop = _difference(first, row)
+            drop = None if _proves_nothing(first, budget.max_accuracy_drop) else _difference(first, row)
             checks.append(
                 Check("budget.max_accuracy_drop", row.target, row.precision, budget.max_accuracy_drop, drop, "points")
             )
@@ -138,7 +138,10 @@ def judge(
         limit = getattr(budget, name)
         if limit is not None:
             checks.append(Check(f"budget.{name}", None, None, limit, None, name.rsplit("_", 1)[-1]))
-    return Verdict(tuple(checks), tuple(_remarks(rows, finals, recommended)), failures)
+    remarks = _remarks(rows, finals, recommended)
+    if budget.max_accuracy_drop is not None and _proves_nothing(first, budget.max_accuracy_drop):
+        remarks.insert(0, _baseline_is_too_weak(first, budget.max_accuracy_drop))
+    return Verdict(tuple(checks), tuple(remarks), failures)
 
 
 def baseline(rows: Sequence[Row], target: str | None = None) -> Row:
@@ -199,6 +202,20 @@ def _remarks(rows: Sequence[Row], finals: Sequence[Row], recommended: Mapping[st
         if any(row.target == target and row.stage in ("load", "train") for row in rows):
             remarks += _flops_are_not_time(baseline(rows, target), best)
     return remarks
+
+
+def _proves_nothing(first: Row, drop: float) -> bool:
+    """Whether the baseline could not even lose what it is allowed to: then keeping within the limit says nothing."""
+    return first.accuracy is not None and float(first.accuracy["value"]) <= drop
+
+
+def _baseline_is_too_weak(first: Row, drop: float) -> Remark:
+    value = float(first.accuracy["value"]) if first.accuracy else 0.0
+    text = (
+        f"The baseline's own accuracy is {value:.4f}, no more than the allowed drop of {drop:g}: keeping within "
+        "that proves nothing and is not judged. Are these the right weights, and the classes in the model's order?"
+    )
+    return Remark("baseline_is_too_weak", text, {"baseline": value, "limit": drop})
 
 
 def _other_splits(first: Row, finals: Sequence[Row]) -> list[Remark]:

@@ -264,8 +264,9 @@ def explain(error: Exception) -> str:
     """Hydra's and OmegaConf's messages without their internal tail lines."""
     cause = error.__cause__ if isinstance(error.__cause__, (HydraException, OmegaConfBaseException)) else None
     lines = [line for line in str(error).splitlines() if line.strip()]
-    noise = ("full_key:", "object_type=", "reference_type=", "Set the environment variable HYDRA_FULL_ERROR")
-    kept = [line.strip() for line in lines if not line.strip().startswith(noise)]
+    noise: tuple[str, ...] = ("full_key:", "object_type=", "reference_type=", "Set the environment variable HYDRA_")
+    noise += ("To append to your config use",)  # keys are fixed: that advice leads nowhere
+    kept = [line.strip().rstrip(".") for line in lines if not line.strip().startswith(noise)]
     if cause is not None and str(cause).splitlines()[0] not in kept:
         kept.append(explain(cause))
     return "; ".join(kept)

@@ -315,3 +315,11 @@ def test_splits_that_are_not_judged_are_told_of() -> None:
     [remark] = [remark for remark in found.remarks if remark.kind == "other_split"]
     assert found.met and remark.numbers == {"baseline": 0.6, "openvino/int8": 0.4}
     assert "shifted (7 images" in remark.text and "0.600 [0.500, 0.700]" in remark.text
+
+
+def test_a_baseline_with_nothing_to_lose_proves_nothing() -> None:
+    rows = [replace(each, accuracy={"metric": "top1", "value": 0.0}) for each in ledger(fp32())]
+    found = verdict(rows, max_accuracy_drop=0.02)
+    assert found.met is None and found.exit_status == 3
+    assert found.remarks[0].kind == "baseline_is_too_weak"
+    assert verdict(ledger(fp32()), max_accuracy_drop=0.02).met

@@ -113,6 +113,7 @@ def quantize(graph: Graph, model: Model, calibration: Sequence[np.ndarray], fold
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
     """NNCF's messages go where ours go, and its progress bars, which would draw over ours, nowhere."""
+    logging.getLogger("torch.utils.cpp_extension").setLevel(logging.ERROR)  # NNCF's import looks for CUDA and warns
     import nncf  # noqa: F401  (makes the logger that is changed here)
 
     logger = logging.getLogger("nncf")
