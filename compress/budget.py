@@ -115,9 +115,10 @@ def judge(
     if budget.flops is not None:
         worst = max([last, *finals], key=lambda row: row.flops)
         checks.append(Check("budget.flops", None, None, parse_flops(budget.flops, first.flops), worst.flops, "FLOPs"))
+    weak = budget.max_accuracy_drop is not None and _proves_nothing(first, budget.max_accuracy_drop)
     if budget.max_accuracy_drop is not None:
         for row in finals or [last]:
-            drop = None if _proves_nothing(first, budget.max_accuracy_drop) else _difference(first, row)
+            drop = None if weak else _difference(first, row)
             checks.append(
                 Check("budget.max_accuracy_drop", row.target, row.precision, budget.max_accuracy_drop, drop, "points")
             )
@@ -139,7 +140,7 @@ def judge(
         if limit is not None:
             checks.append(Check(f"budget.{name}", None, None, limit, None, name.rsplit("_", 1)[-1]))
     remarks = _remarks(rows, finals, recommended)
-    if budget.max_accuracy_drop is not None and _proves_nothing(first, budget.max_accuracy_drop):
+    if budget.max_accuracy_drop is not None and weak:
         remarks.insert(0, _baseline_is_too_weak(first, budget.max_accuracy_drop))
     return Verdict(tuple(checks), tuple(remarks), failures)
 

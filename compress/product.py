@@ -7,7 +7,7 @@ Products are immutable once made: a stage returns a new one. `Model` is the cont
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from pathlib import Path
 from typing import Any, Protocol, Self
@@ -115,6 +115,11 @@ class Model(Protocol):
     def example_input(self, batch: int = 1) -> Tensor:
         """float32 (batch, channels, imgsz, imgsz) in [0, 1], the same at every call."""
         ...
+
+
+def resized(model: Model, imgsz: int) -> Model:
+    """The same network for another input size, square, in pixels."""
+    return replace(model, imgsz=imgsz)  # type: ignore[type-var]
 
 
 def example_image(batch: int, channels: int, imgsz: int) -> Tensor:

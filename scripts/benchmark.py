@@ -31,7 +31,7 @@ from compress import models, targets
 from compress.config import Config
 from compress.errors import UserError
 from compress.measure.latency import Latency, host, interleaved
-from compress.product import Graph, Model, Precision
+from compress.product import Graph, Model, Precision, resized
 from compress.targets import openvino
 from compress.targets.predictor import Predictor
 
@@ -98,11 +98,6 @@ def benchmark(run: Path, imgsz: int | None, threads: int, rounds: int) -> list[R
                 note = "INT8 calibrated on random images"
                 rows += time_graphs(name, graphs, resized(tuned, imgsz), threads, rounds, note)
     return rows
-
-
-def resized(model: Model, imgsz: int) -> Model:
-    """The same network for another input size."""
-    return dataclasses.replace(model, imgsz=imgsz)  # type: ignore[type-var]
 
 
 def export_again(name: str, baseline: Model, tuned: Model, config: Config, folder: Path) -> dict[str, Graph]:

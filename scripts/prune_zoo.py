@@ -25,9 +25,9 @@ import torch
 from compress import atomic, targets
 from compress.config import ExportConfig, Family, ModelConfig, PruneConfig
 from compress.errors import TargetFailed, UserError
-from compress.measure import flops
 from compress.models import build
 from compress.pruning.solver import prune_to_flops
+from compress.stages.prune import counter
 
 IMGSZ = 224
 TOLERANCE = 0.02  # of the FLOP share
@@ -139,9 +139,7 @@ def prune(name: str, share: float) -> dict[str, Any]:
         net, protected = model.prunable()
         example = model.example_input()
 
-        def count(candidate: torch.nn.Module) -> int:
-            return flops.count(model.with_net(candidate).deployed(), example).macs
-
+        count = counter(model)
         full = count(net)
         began = time.time()
         # Magnitudes need no data; of random weights they say nothing, and nothing is asked of them here.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -12,7 +11,7 @@ from compress.data import DataSet, Split
 from compress.ledger import Row
 from compress.measure import accuracy, flops, latency
 from compress.measure.flops import Cost
-from compress.product import Graph, Model, Task
+from compress.product import Graph, Model, Task, resized
 
 TORCH_BATCH = 16  # evaluation of torch models; artifacts run at batch 1, as deployed
 TIMING_SECONDS = 2.0
@@ -20,7 +19,7 @@ TIMING_SECONDS = 2.0
 
 def flops_at(model: Model, imgsz: int) -> int:
     """FLOPs of the deployed form at another input size, square, in pixels."""
-    sized: Model = dataclasses.replace(model, imgsz=imgsz)  # type: ignore[type-var]
+    sized = resized(model, imgsz)
     return flops.count(sized.deployed(), sized.example_input()).flops
 
 
@@ -33,8 +32,10 @@ class Costs:
 
     @classmethod
     def of(cls, model: Model) -> Costs:
-        at_640 = flops_at(model, 640) if model.task is Task.detect else None
-        return cls(flops.count(model.deployed(), model.example_input()), at_640)
+        own = flops.count(model.deployed(), model.example_input())
+        if model.task is not Task.detect:
+            return cls(own, None)
+        return cls(own, own.flops if model.imgsz == 640 else flops_at(model, 640))
 
 
 def weigh_model(stage: str, model: Model, costs: Costs, data: DataSet, *, threads: int, cached: bool) -> Row:

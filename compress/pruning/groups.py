@@ -72,17 +72,18 @@ def find_groups(
         if name not in names:
             raise UserError("model.protected", name, "the network has no such module")
     kept = {inner for name in protected for inner in names[name].modules()}
+    layer_names = {id(module): name for name, module in names.items()}
     found: list[Group] = []
     refused: dict[str, str] = {}
     for raw in _trace(net, example, [names[name] for name in protected], kept):
         if any(_cuts_outputs(dep) and isinstance(dep.layer, nn.Module) and dep.layer in kept for dep, _ in raw):
             continue
-        cuts = _cuts(raw, names)
-        scores = None if cuts is None or _beyond(raw) else score(raw)
+        cuts = _cuts(raw, layer_names)
+        scores = None if cuts is None else score(raw)
         if scores is not None and cuts is not None:
             scores = scores.detach().float().cpu().nan_to_num(0.0).clamp_min(SMALLEST_SCORE)
             found.append(Group(cuts[0].layer, scores, cuts))
-        elif leader := _leader(raw, names):
+        elif leader := layer_names.get(id(raw[0].dep.layer)):
             refused[leader] = UNCUTTABLE
     return tuple(found), refused
 
@@ -202,24 +203,15 @@ def _cuts_outputs(dep: Any) -> bool:
     return dep.handler.__name__ == "prune_out_channels"
 
 
-def _beyond(raw: Any) -> bool:
-    """Whether the graph lost track: it names channels that a layer does not have (after splits into many parts)."""
-    for item in raw:
-        sides = ("out_channels", "out_features") if _cuts_outputs(item.dep) else ("in_channels", "in_features")
-        width = next((w for side in sides if isinstance(w := getattr(item.dep.layer, side, None), int)), None)
-        if width is not None and item.idxs and max(item.idxs) >= width:
-            return True
-    return False
+def _is_beyond(dep: Any, channels: list[int]) -> bool:
+    """Whether the graph lost track: it names channels that the layer does not have (after splits into many parts)."""
+    sides = ("out_channels", "out_features") if _cuts_outputs(dep) else ("in_channels", "in_features")
+    width = next((w for side in sides if isinstance(w := getattr(dep.layer, side, None), int)), None)
+    return width is not None and bool(channels) and max(channels) >= width
 
 
-def _leader(raw: Any, names: Mapping[str, nn.Module]) -> str | None:
-    layer = raw[0].dep.layer
-    return next((name for name, module in names.items() if module is layer), None)
-
-
-def _cuts(raw: Any, names: Mapping[str, nn.Module]) -> tuple[Cut, ...] | None:
-    """The group in our terms, or None where a layer cannot be cut channel by channel."""
-    layer_names = {id(module): name for name, module in names.items()}
+def _cuts(raw: Any, layer_names: Mapping[int, str]) -> tuple[Cut, ...] | None:
+    """The group in our terms, or None where a layer cannot be cut channel by channel; `layer_names` are by id."""
     count = len(raw[0].idxs)
     cuts = []
     for item in raw:
@@ -228,7 +220,7 @@ def _cuts(raw: Any, names: Mapping[str, nn.Module]) -> tuple[Cut, ...] | None:
             if _does_nothing(item.dep):
                 continue
             return None
-        if _is_grouped(layer) or any(root is None for root in item.root_idxs):
+        if _is_grouped(layer) or any(root is None for root in item.root_idxs) or _is_beyond(item.dep, item.idxs):
             return None
         channels: list[list[int]] = [[] for _ in range(count)]
         for index, root in zip(item.idxs, item.root_idxs, strict=True):

@@ -34,12 +34,15 @@ def check(config: Config, data: DataSet, stage: str) -> None:
 def run(model: Model, context: Context, stage: str = "finetune") -> Model:
     config: FinetuneConfig = getattr(context.config, stage)
     parts = {"version": VERSION, stage: asdict(config)}
-    if config.distillation and context.unpruned is not None:
-        parts["teacher"] = identity(context.unpruned)
-    return context.cached_model(stage, model, parts, functools.partial(_tune, model, context, config, stage))
+    unpruned = context.unpruned if config.distillation else None
+    if unpruned is not None:
+        parts["teacher"] = identity(unpruned)
+    return context.cached_model(stage, model, parts, functools.partial(_tune, model, unpruned, context, config, stage))
 
 
-def _tune(model: Model, context: Context, config: FinetuneConfig, stage: str, folder: Path) -> Model:
+def _tune(
+    model: Model, unpruned: Model | None, context: Context, config: FinetuneConfig, stage: str, folder: Path
+) -> Model:
     seed = context.config.seed
     load = functools.partial(
         batches, context.data.train, model.task, batch=config.batch, seed=seed, augment=config.augment
@@ -47,7 +50,7 @@ def _tune(model: Model, context: Context, config: FinetuneConfig, stage: str, fo
     state = folder / "training.safetensors"
     # What is already trained goes on where its training ended, not with the loss weights of a beginner.
     start = 0.0 if stage == "train" else 1.0
-    teacher = _teacher(context.unpruned, config.distillation)
+    teacher = None if unpruned is None else _teacher(unpruned, config.distillation)
     try:
         tuned = fit(
             model.net,
@@ -66,9 +69,7 @@ def _tune(model: Model, context: Context, config: FinetuneConfig, stage: str, fo
     return model.with_net(tuned)
 
 
-def _teacher(unpruned: Model | None, weight: float) -> Teacher | None:
-    if unpruned is None or not weight:
-        return None
+def _teacher(unpruned: Model, weight: float) -> Teacher:
     net = copy.deepcopy(unpruned.net).eval().requires_grad_(False)
     return Teacher(net.to(memory_format=torch.channels_last), weight)
 

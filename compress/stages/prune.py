@@ -45,13 +45,13 @@ def check_model(model: Model, config: Config) -> None:
     net, protected = model.prunable()
     # How far pruning can go does not depend on the order in which channels leave, so any importance does.
     ranked = replace(config.prune, importance="random") if config.prune.importance in NEED_GRADIENTS else config.prune
-    least, full = solver.reachable(net, model.example_input(), protected, ranked, _counter(model))
+    least, full = solver.reachable(net, model.example_input(), protected, ranked, counter(model))
     log.info("pruning can reach %s to %s FLOPs", format_flops(2 * least), format_flops(2 * full))
     if config.budget.flops is not None:
         solver.check_reachable(parse_flops(config.budget.flops, 2 * full) / 2, least, full)
 
 
-def _counter(model: Model) -> Callable[[nn.Module], int]:
+def counter(model: Model) -> Callable[[nn.Module], int]:
     """MACs of the deployed form of a network of this family."""
     example = model.example_input()
     return lambda net: flops.count(model.with_net(net).deployed(), example).macs
@@ -70,7 +70,7 @@ def run(model: Model, context: Context) -> Model:
 
 def _prune(model: Model, context: Context, folder: Path) -> Model:
     config = context.config
-    example, count = model.example_input(), _counter(model)
+    example, count = model.example_input(), counter(model)
     net, protected = model.prunable()
     full = count(net)
     if config.prune.importance in NEED_GRADIENTS:
