@@ -68,6 +68,11 @@ class Model(Protocol):
         ...
 
     @property
+    def stride(self) -> int:
+        """Input sides are multiples of this, in pixels."""
+        ...
+
+    @property
     def channels(self) -> int:
         """Input channels."""
         ...

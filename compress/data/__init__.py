@@ -7,10 +7,10 @@ from collections.abc import Callable
 from compress.config import DataConfig
 from compress.data import digits, image_folder, scenes, tree_crowns, yolo
 from compress.data.batches import batches, images
-from compress.data.dataset import DataSet, Sample, Split
+from compress.data.dataset import DataSet, Sample, Split, resized
 from compress.errors import UserError
 
-__all__ = ["DataSet", "Sample", "Split", "batches", "images", "load"]
+__all__ = ["DataSet", "Sample", "Split", "batches", "images", "load", "resized"]
 
 LOADERS: dict[str, Callable[[DataConfig, int, int, int], DataSet]] = {
     "digits": digits.load,

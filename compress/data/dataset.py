@@ -83,6 +83,21 @@ class DataSet:
     extra: Mapping[str, Split] = field(default_factory=dict)  # reported on, never judged
 
 
+def resized(data: DataSet, imgsz: int) -> DataSet:
+    """The same images and labels for another input size, square, in pixels."""
+
+    def split(split: Split) -> Split:
+        return replace(split, imgsz=imgsz)
+
+    return replace(
+        data,
+        train=split(data.train),
+        calibration=split(data.calibration),
+        validation=split(data.validation),
+        extra={name: split(each) for name, each in data.extra.items()},
+    )
+
+
 def letterbox(image: np.ndarray, imgsz: int) -> np.ndarray:
     """Fits uint8 (h, w, c) into (imgsz, imgsz, c)."""
     height, width, channels = image.shape

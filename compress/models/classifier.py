@@ -36,6 +36,10 @@ class Classifier:
     protected: tuple[str, ...] = ()
     task: Task = Task.classify
 
+    @property
+    def stride(self) -> int:
+        return 1
+
     def with_net(self, net: nn.Module) -> Self:
         return replace(self, net=net)
 

@@ -49,6 +49,10 @@ class UltralyticsModel:
     protected: tuple[str, ...] = ()
     task: Task = Task.detect
 
+    @property
+    def stride(self) -> int:
+        return int(self.net.stride.max())
+
     def with_net(self, net: nn.Module) -> Self:
         return replace(self, net=net)
 
@@ -115,7 +119,7 @@ class UltralyticsModel:
             "description": f"Ultralytics {self.name} model, compressed",
             "version": ultralytics.__version__,
             "license": "AGPL-3.0 License (https://ultralytics.com/license)",
-            "stride": int(self.net.stride.max()),
+            "stride": self.stride,
             "task": "detect",
             "head": type(_head(self.net)).__name__,
             "batch": 1,

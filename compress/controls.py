@@ -1,0 +1,76 @@
+"""Controls: the same FLOPs by plainer means, tuned with as many images. Does the pruning earn its place?
+
+`random` takes channels out by lot, everything else as in the recipe. `smaller_input` leaves the network whole and gives
+it smaller images, which is what anybody can do without this package.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+from compress.data import DataSet, resized
+from compress.errors import UserError
+from compress.measure.weigh import flops_at
+from compress.product import Model
+from compress.product import resized as with_input
+from compress.stages import finetune, prune
+from compress.stages.context import Context
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Control:
+    """A tuned model and the data it is to be judged on: the same images, at its own input size."""
+
+    name: str
+    model: Model
+    data: DataSet
+
+
+def random(unpruned: Model, flops: int, context: Context) -> Control:
+    """Channels drawn by lot within the budget, then the recipe's own fine-tuning."""
+    config = replace(context.config, prune=replace(context.config.prune, importance="random"))
+    folder = context.folder / "controls" / "random"
+    folder.mkdir(parents=True, exist_ok=True)
+    context = replace(context, config=config, folder=folder)
+    return Control("random", finetune.run(prune.run(unpruned, context), context), context.data)
+
+
+def smaller_input(unpruned: Model, flops: int, context: Context) -> Control:
+    """The unpruned network at the largest input within `flops`, fine-tuned there without a teacher: the only better
+    network there is looks at larger images.
+
+    Raises:
+        UserError: no input is small enough.
+    """
+    return at_input(unpruned, input_within(unpruned, flops), context)
+
+
+def at_input(unpruned: Model, imgsz: int, context: Context) -> Control:
+    """The unpruned network fine-tuned at `imgsz` pixels, without a teacher."""
+    context = replace(context, data=resized(context.data, imgsz), unpruned=None)
+    return Control("smaller_input", finetune.run(with_input(unpruned, imgsz), context), context.data)
+
+
+def input_within(model: Model, flops: int) -> int:
+    """The largest input side, in pixels, at which the deployed form of `model` costs at most `flops`.
+
+    Raises:
+        UserError: no input is small enough.
+    """
+    low, high = 0, model.imgsz // model.stride + 1  # in strides: `low` is within the budget, `high` is not
+    while high - low > 1:
+        middle = (low + high) // 2
+        if flops_at(model, middle * model.stride) <= flops:
+            low = middle
+        else:
+            high = middle
+    if low == 0:
+        raise UserError("controls", True, f"no input of {type(model.net).__name__} costs as little as the budget")
+    return low * model.stride
+
+
+CONTROLS: dict[str, Callable[[Model, int, Context], Control]] = {"random": random, "smaller_input": smaller_input}
