@@ -100,13 +100,19 @@ class Verdict:
 
 
 def judge(
-    budget: BudgetConfig, quantize_drop: float, rows: Sequence[Row], failures: Mapping[str, str], device: str
+    budget: BudgetConfig,
+    quantize_drop: float,
+    rows: Sequence[Row],
+    failures: Mapping[str, str],
+    device: str,
+    controls: Sequence[Row] = (),
 ) -> Verdict:
     """Holds the budget against the ledger of a finished run. The baseline is the model as loaded, or as trained by
     the recipe's own `train` stage.
 
     FLOPs and accuracy are judged on the last torch row and on every exported artifact, INT8 also against the FP32
-    graph in the same runtime; latency and size on the artifact recommended for each target.
+    graph in the same runtime; latency and size on the artifact recommended for each target. `controls` are rows of
+    other ways to the same FLOPs, tuned alike: they are remarked on, never judged.
     """
     first = baseline(rows)
     last = [row for row in rows if row.target is None][-1]
@@ -139,7 +145,7 @@ def judge(
         limit = getattr(budget, name)
         if limit is not None:
             checks.append(Check(f"budget.{name}", None, None, limit, None, name.rsplit("_", 1)[-1]))
-    remarks = _remarks(rows, finals, recommended)
+    remarks = _remarks(rows, finals, recommended) + _controls(last, controls)
     if budget.max_accuracy_drop is not None and weak:
         remarks.insert(0, _baseline_is_too_weak(first, budget.max_accuracy_drop))
     return Verdict(tuple(checks), tuple(remarks), failures)
@@ -236,6 +242,29 @@ def _other_splits(first: Row, finals: Sequence[Row]) -> list[Remark]:
             + "."
         )
         remarks.append(Remark("other_split", text, numbers))
+    return remarks
+
+
+def _controls(tuned: Row, controls: Sequence[Row]) -> list[Remark]:
+    """Whether the pruned and tuned model beats what the same FLOPs give by plainer means."""
+    ours, remarks = (tuned.accuracy or {}).get("value"), []
+    for row in controls:
+        theirs, name = (row.accuracy or {}).get("value"), row.stage.replace("_", " ")
+        if ours is None or theirs is None:
+            continue
+        won = ours > theirs
+        text = (
+            f"{'Pruning wins' if won else 'Pruning does NOT win'} against the control `{name}`: {ours:.4f} at "
+            f"{tuned.flops / 1e9:.3f} G FLOPs against {theirs:.4f} at {row.flops / 1e9:.3f} G ({row.imgsz} px), tuned "
+            "with as many images."
+        )
+        remarks.append(
+            Remark(
+                "control" if won else "pruning_does_not_win",
+                text,
+                {"pruned": ours, row.stage: theirs, "flops": row.flops, "imgsz": row.imgsz},
+            )
+        )
     return remarks
 
 

@@ -45,6 +45,11 @@ class Stage(Enum):
     export = "export"
 
 
+class Objective(Enum):
+    flops = "flops"
+    latency = "latency"
+
+
 class Optimizer(Enum):
     sgd = "sgd"
     adamw = "adamw"
@@ -111,7 +116,8 @@ class PruneConfig:
     ratio: float | None = None  # share of channels taken from every prunable layer
     importance: str = "group_l2"  # conf/prune/ chooses; see compress/pruning/importance.py
     images: int = 384  # training images that importances such as taylor look at
-    allocation: str = "global"  # global ranking of groups, or uniform
+    allocation: str = "global"  # how the budget is shared out over layers; see compress/pruning/allocation.py
+    objective: Objective = Objective.flops  # what the allocation `knapsack` saves: FLOPs, or time measured here
     round_to: int = 16  # channels stay multiples of this; at 8 vector units of runtimes run half empty
     max_ratio: float = 0.9  # no layer loses more than this share of its channels
 
@@ -121,6 +127,8 @@ class PruneConfig:
         _check(self.images >= 1, "prune.images", self.images, "give at least 1")
         _check(self.round_to >= 1, "prune.round_to", self.round_to, "give 1, 8 or 16")
         _check(0 <= self.max_ratio < 1, "prune.max_ratio", self.max_ratio, "give a share of channels in [0, 1)")
+        spends = self.objective is Objective.flops or self.allocation == "knapsack"
+        _check(spends, "prune.objective", self.objective.value, "only prune.allocation=knapsack spends by latency")
 
 
 @dataclass
@@ -186,6 +194,7 @@ class Config:
     finetune: FinetuneConfig = field(default_factory=FinetuneConfig)
     quantize: QuantizeConfig = field(default_factory=QuantizeConfig)
     export: ExportConfig = field(default_factory=ExportConfig)
+    controls: bool = False  # also what the same FLOPs give by random pruning and by a smaller input, tuned alike
     seed: int = 0
     threads: int = 2
     cache: bool = True

@@ -20,6 +20,7 @@ from compress import atomic, checkpoint, data, models, report
 from compress.budget import Verdict, judge, parse_flops
 from compress.cache import Cache
 from compress.config import Config, Stage, dump
+from compress.controls import CONTROLS
 from compress.errors import UserError
 from compress.ledger import Ledger, Row
 from compress.measure.weigh import Costs, weigh_graph, weigh_model
@@ -77,9 +78,11 @@ def run(config: Config, folder: Path) -> Result:
         context = Context(config, dataset, folder, scratch, cache)
         ledger = Ledger(folder / "ledger.jsonl", folder.name)
         _walk(model, context, ledger)
+        controls = _weigh_controls(context, ledger.rows)
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
-    verdict = judge(config.budget, config.quantize.max_accuracy_drop, ledger.rows, context.failures, config.device.name)
+    drop, device = config.quantize.max_accuracy_drop, config.device.name
+    verdict = judge(config.budget, drop, ledger.rows, context.failures, device, controls)
     atomic.write(folder / "verdict.json", json.dumps(verdict.as_dict(), indent=1))
     page = report.render(folder)
     report.print_table(folder)
@@ -119,6 +122,26 @@ def _walk(model: Model, context: Context, ledger: Ledger) -> None:
         if not isinstance(product, Graphs | Artifacts):
             checkpoint.save(product, context.folder / CHECKPOINT)
         _weigh(stage.value, product, context, ledger, in_runtimes=_compared_in_runtimes(stage, stages))
+
+
+def _weigh_controls(context: Context, rows: Sequence[Row]) -> list[Row]:
+    """Other ways to the FLOPs of the last torch row, in a ledger of their own: they are no stage of the model."""
+    if not context.config.controls:
+        return []
+    assert context.unpruned is not None  # _check_chain made sure that something is pruned
+    flops = [row for row in rows if row.target is None][-1].flops
+    ledger = Ledger(context.folder / "controls.jsonl", context.folder.name)
+    for name, make in CONTROLS.items():
+        log.info("control: %s", name)
+        try:
+            control = make(context.unpruned, flops, context)
+        except UserError as error:  # the run itself is done and stays
+            log.warning("control %s: %s", name, error)
+            continue
+        costs = Costs.of(control.model)
+        threads = context.config.threads
+        ledger.append(weigh_model(name, control.model, costs, control.data, threads=threads, cached=False))
+    return list(ledger.rows)
 
 
 def _compared_in_runtimes(stage: Stage | None, stages: Sequence[Stage]) -> bool:
@@ -164,3 +187,5 @@ def _check_chain(config: Config) -> None:
         parse_flops(config.budget.flops, full=10**9)  # no model yet: any size shows a typo
     if Stage.prune in config.stages:
         prune.check(config)
+    if config.controls and not {Stage.prune, Stage.finetune} <= set(config.stages):
+        raise UserError("controls", True, "they are compared with a pruned and fine-tuned model: name both stages")

@@ -33,7 +33,7 @@ from torch import nn
 
 from compress import atomic, controls, data, models
 from compress.cache import Cache
-from compress.config import Config, compose
+from compress.config import compose
 from compress.errors import UserError
 from compress.measure.accuracy import evaluate, predictor
 from compress.measure.weigh import flops_at
@@ -45,6 +45,7 @@ RECIPE = "drone_nano"
 SHARES = [0.5, 0.3, 0.15]
 RECOVERED = 0.5  # of what torch-pruning loses, where it loses more than WORTH
 WORTH = 0.01
+BEFORE_TUNING = 500  # images that a model is judged on as it comes out of pruning: for the record only
 
 # What each way changes in the recipe. `unpruned` is tuned like the rest: what the others are compared with.
 WAYS = {
@@ -155,10 +156,10 @@ def make(cell: Cell, images: int, out: Path) -> None:
         row |= {"cpu_seconds": time.process_time() - worked, "flops": flops_at(tuned, tuned.imgsz)}
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
-    found = _accuracy(tuned, judged)
+    found = _accuracy(tuned, judged.validation)
     row |= {"map": found.value, "map50": found.map50, "resampled": found.resampled.tolist()}
     if raw is not None:
-        row["map_before_tuning"] = _accuracy(raw, judged).value
+        row["map_before_tuning"] = _accuracy(raw, judged.validation.first(BEFORE_TUNING)).value
     atomic.write(_file(out, cell), json.dumps(row))
 
 
@@ -205,9 +206,8 @@ def by_torch_pruning(model: Model, budget_macs: float) -> nn.Module:
     return min((at(low), at(high)), key=lambda net: abs(count(net) - budget_macs))
 
 
-def _accuracy(model: Model, dataset: data.DataSet) -> Any:
-    net = predictor(model.deployed())
-    return evaluate(net, model.decode, dataset.validation, model.task, dataset.classes, batch=16)
+def _accuracy(model: Model, split: data.Split) -> Any:
+    return evaluate(predictor(model.deployed()), model.decode, split, model.task, model.classes, batch=16)
 
 
 def _file(out: Path, cell: Cell) -> Path:

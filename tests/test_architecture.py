@@ -22,6 +22,7 @@ FLOORS = [
     {"sweep"},
     {"pipeline"},
     {"report"},
+    {"controls"},
     {"stages"},
     {"measure"},
     {"models", "data", "targets", "pruning", "devices"},

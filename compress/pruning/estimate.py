@@ -1,4 +1,4 @@
-"""A quick estimate of the MACs that a choice of channels leaves, without cutting anything.
+"""A quick estimate of what a choice of channels leaves to compute, without cutting anything.
 
 It sees the convolutions and linear layers of the network as traced, so heads that go before deployment are in it and
 attention's matrix products are not. It guides the search; what counts is counted exactly.
@@ -6,7 +6,8 @@ attention's matrix products are not. It guides the search; what counts is counte
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import math
+from collections.abc import Iterable, Mapping
 
 import torch
 from torch import Tensor, nn
@@ -16,16 +17,32 @@ from compress.pruning.groups import Cut
 
 
 class Estimate:
-    """MACs of the layers of a network while channels leave and come back."""
+    """Cost of the layers of a network while channels leave and come back: MACs, or time.
 
-    def __init__(self, net: nn.Module, example: Tensor) -> None:
-        self._unit: dict[str, float] = {}  # MACs for one output and one input channel
+    With `seconds` a layer costs what it took at full width, in proportion to its output and its input channels; layers
+    not named there cost nothing.
+    """
+
+    def __init__(self, net: nn.Module, example: Tensor, seconds: Mapping[str, float] | None = None) -> None:
+        self._unit: dict[str, float] = {}  # cost for one output and one input channel
         self._width: dict[str, list[int]] = {}  # [output, input] channels
         self._measure(net, example)
+        if seconds is not None:
+            self._unit = {name: seconds.get(name, 0.0) / math.prod(self._width[name]) for name in self._unit}
 
     @property
-    def macs(self) -> float:
-        return sum(unit * self._width[name][0] * self._width[name][1] for name, unit in self._unit.items())
+    def cost(self) -> float:
+        return self._cost_of(self._unit)
+
+    def saved(self, cuts: Iterable[Cut], channels: Iterable[int]) -> float:
+        """What it costs less without these channels of a group, as things are."""
+        cuts, channels = list(cuts), list(channels)
+        touched = {cut.layer for cut in cuts} & self._unit.keys()
+        before = self._cost_of(touched)
+        self.change(cuts, channels, -1)
+        after = self._cost_of(touched)
+        self.change(cuts, channels, +1)
+        return before - after
 
     def change(self, cuts: Iterable[Cut], channels: Iterable[int], sign: int) -> None:
         """Let channels of a group leave (`sign` -1) or come back (+1)."""
@@ -34,6 +51,9 @@ class Estimate:
             if cut.layer in self._unit:
                 side = 0 if cut.cuts_outputs else 1
                 self._width[cut.layer][side] += sign * sum(len(cut.channels[channel]) for channel in chosen)
+
+    def _cost_of(self, layers: Iterable[str]) -> float:
+        return sum(self._unit[name] * self._width[name][0] * self._width[name][1] for name in layers)
 
     def _measure(self, net: nn.Module, example: Tensor) -> None:
         def record(name: str, layer: nn.Module, output: Tensor) -> None:

@@ -57,17 +57,22 @@ def _taylor() -> Importance:
     """
     from torch_pruning.pruner.importance import GroupTaylorImportance
 
-    score = GroupTaylorImportance(normalizer=None)
+    return _with_gradients("taylor", GroupTaylorImportance(normalizer=None))
 
+
+def _hessian() -> Importance:
+    """Second-order estimate of the same: sum of weight^2 x mean squared gradient, the diagonal of the Fisher matrix in
+    place of the Hessian's (LeCun et al. 1989, "Optimal Brain Damage", eq. 5; Theis et al. 2018, arXiv:1801.05787)."""
+    from torch_pruning.pruner.importance import GroupHessianImportance
+
+    return _with_gradients("hessian", GroupHessianImportance(normalizer=None))
+
+
+def _with_gradients(name: str, score: Importance) -> Importance:
     def checked(group: Any) -> Tensor | None:
-        if all(
-            dep.target.module.weight.grad is None
-            for dep, _ in group
-            if getattr(dep.target.module, "weight", None) is not None
-        ):
-            raise UserError(
-                "prune.importance", "taylor", "needs gradients: call sensitivity.accumulate_gradients first"
-            )
+        weights = (getattr(dep.target.module, "weight", None) for dep, _ in group)
+        if all(weight.grad is None for weight in weights if weight is not None):
+            raise UserError("prune.importance", name, "needs gradients: call sensitivity.accumulate_gradients first")
         return score(group)
 
     return checked
@@ -87,8 +92,10 @@ IMPORTANCES: dict[str, Callable[[], Importance]] = {
     "fpgm": _fpgm,
     "random": _random,
     "taylor": _taylor,
+    "hessian": _hessian,
 }
-NEED_GRADIENTS = ("taylor",)  # see `sensitivity.accumulate_gradients`
+# What these want to find in `.grad`, as `sensitivity.accumulate_gradients` leaves it: is it squared?
+NEED_GRADIENTS = {"taylor": False, "hessian": True}
 
 
 def importance(name: str) -> Importance:

@@ -11,8 +11,11 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from compress.product import Batch
 
 
-def accumulate_gradients(net: nn.Module, loss: Callable[[nn.Module, Batch], Tensor], batches: Iterable[Batch]) -> None:
-    """Leaves the sum of the loss gradients over `batches` in `.grad` of every parameter of `net`.
+def accumulate_gradients(
+    net: nn.Module, loss: Callable[[nn.Module, Batch], Tensor], batches: Iterable[Batch], *, squared: bool = False
+) -> None:
+    """Leaves the sum over `batches` of the loss gradients in `.grad` of every parameter of `net`; or, `squared`, that
+    of their squares.
 
     BatchNorms use their running statistics, which stay as they are: the gradient is that of the network as deployed.
     """
@@ -21,9 +24,20 @@ def accumulate_gradients(net: nn.Module, loss: Callable[[nn.Module, Batch], Tens
     for module in net.modules():
         if isinstance(module, _BatchNorm):
             module.eval()
+    sums: dict[nn.Parameter, Tensor] = {}
     net.zero_grad(set_to_none=True)
     for batch in batches:
         with torch.autocast(batch["img"].device.type, torch.bfloat16):
             value = loss(net, batch).sum()
         value.backward()
+        if squared:
+            for parameter in net.parameters():
+                if parameter.grad is not None:
+                    sums[parameter] = sums.get(parameter, 0) + parameter.grad.square()
+            net.zero_grad(set_to_none=True)
+    for parameter in net.parameters():
+        if squared:
+            parameter.grad = sums.get(parameter)
+        if parameter.grad is None:  # out of the loss's reach, such as a branch that is not trained
+            parameter.grad = torch.zeros_like(parameter)
     net.train(training)

@@ -1,15 +1,13 @@
 """From a network, a budget and an importance to a narrower network.
 
-Every group of coupled channels is cut into steps of `round_to` channels, least important first. All steps of all
-groups form one order: by importance (global) or by the share of the group already gone (uniform). A pruned network
-is a prefix of that order, so a budget is met by search over the prefix length: an estimate proposes, an exact count
-decides.
+Every group of coupled channels is cut into steps of `round_to` channels, least important first, and an allocation
+brings all steps of all groups into one order. A pruned network is a prefix of that order, so a budget is met by search
+over the prefix length: an estimate proposes, an exact count decides.
 """
 
 from __future__ import annotations
 
 import logging
-import math
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -19,15 +17,16 @@ from torch import Tensor, nn
 
 from compress.config import PruneConfig
 from compress.errors import UserError
+from compress.pruning.allocation import ALLOCATIONS, Step, order, steps_of
 from compress.pruning.estimate import Estimate
 from compress.pruning.groups import Group, cut, find_groups
 from compress.pruning.importance import importance
 
-ALLOCATIONS = ("global", "uniform")
 CLOSE_ENOUGH = 0.005  # of the budget; below this gap nothing is given back
-MOST_TRIALS = 5  # candidates counted when giving back
+NEAR = 0.01  # of the budget: what a solution may leave unused before others are looked for
+MOST_TRIALS = 5  # of candidates when giving back, and of orders
 
-Count = Callable[[Sequence["Step"]], int]  # exact MACs once these steps are taken
+Count = Callable[[Sequence[Step]], int]  # exact MACs once these steps are taken
 
 log = logging.getLogger(__name__)
 
@@ -40,21 +39,18 @@ class Pruned:
     ratio: float  # share of the prunable channels that was taken
     channels: dict[str, list[int]]  # {layer: [output channels before, after]}, changed layers only
     protected: dict[str, str]  # {module: why it kept its channels}
+    narrowest: nn.Module  # with everything prunable gone: what stands in the way of smaller budgets
     macs: int | None = None  # of the deployed form; None where nothing was counted
     reachable: tuple[int, int] | None = None  # MACs with everything prunable gone, and with nothing gone
 
 
-@dataclass(frozen=True)
-class Step:
-    """The next `round_to` channels that leave a group."""
-
-    group: Group
-    channels: tuple[int, ...]
-    rank: float  # lower leaves first
-
-
 def prune_to_ratio(
-    net: nn.Module, example: Tensor, protected: Mapping[str, str], config: PruneConfig, ratio: float
+    net: nn.Module,
+    example: Tensor,
+    protected: Mapping[str, str],
+    config: PruneConfig,
+    ratio: float,
+    seconds: Mapping[str, float] | None = None,
 ) -> Pruned:
     """Take the share `ratio` of the prunable channels, as near as rounding and `max_ratio` allow.
 
@@ -62,15 +58,16 @@ def prune_to_ratio(
         net: a network whose coupled channels a dependency graph can follow (`Model.prunable`); not changed.
         example: (b, c, s, s) input.
         protected: {module name: why} of modules that keep their output channels.
+        seconds: {layer: what it takes}; with them `knapsack` saves time, without them MACs.
 
     Raises:
         UserError: unknown importance or allocation, unknown protected module, network that cannot be traced.
     """
     plan = _plan(net, example, protected, config)
-    groups, steps = plan.groups, plan.steps
-    total = sum(group.channels for group in groups)
-    if config.allocation == "uniform":  # the rank is the share of its group, so every group gets its own nearest
-        taken = [step for step in steps if step.rank <= ratio]
+    steps = order(plan.steps, config.allocation, Estimate(net, example, seconds))
+    total = sum(group.channels for group in plan.groups)
+    if config.allocation == "uniform":  # every group gets its own nearest
+        taken = [step for step in steps if step.share <= ratio]
     else:
         taken, left = [], ratio * total
         for step in steps:
@@ -82,7 +79,7 @@ def prune_to_ratio(
     if abs(share - ratio) > 0.05:
         log.warning("prune.ratio=%g: %.3g of the channels went, as near as rounding and limits allow", ratio, share)
     pruned = _cut(net, taken)
-    return Pruned(pruned, share, _changes(net, pruned), plan.protected)
+    return Pruned(pruned, share, _changes(net, pruned), plan.protected, _cut(net, steps))
 
 
 def reachable(
@@ -119,6 +116,7 @@ def prune_to_flops(
     *,
     budget_macs: float,
     count: Callable[[nn.Module], int],
+    seconds: Mapping[str, float] | None = None,
 ) -> Pruned:
     """The widest network of the order whose `count` is at or under `budget_macs`.
 
@@ -131,24 +129,23 @@ def prune_to_flops(
         UserError: a budget below what can be reached, with the range; and as `prune_to_ratio`.
     """
     plan = _plan(net, example, protected, config)
-    groups, steps = plan.groups, plan.steps
+    steps = order(plan.steps, config.allocation, Estimate(net, example, seconds))
 
     def macs_of(taken: Sequence[Step]) -> int:
         return count(_cut(net, taken))
 
-    full, least = macs_of([]), macs_of(steps)
+    narrowest = _cut(net, steps)
+    full, least = macs_of([]), count(narrowest)
     check_reachable(budget_macs, least, full)
-    estimate = Estimate(net, example)
-    taken, macs = _shortest_prefix(steps, macs_of, budget_macs, full, least, estimate)
-    taken, macs = _give_back(taken, macs_of, budget_macs, macs, estimate)
+    taken, macs = _fit(steps, macs_of, budget_macs, full, least, lambda: Estimate(net, example))
     pruned = _cut(net, taken)
-    share = _share(taken, sum(group.channels for group in groups))
-    return Pruned(pruned, share, _changes(net, pruned), plan.protected, macs, (least, full))
+    share = _share(taken, sum(group.channels for group in plan.groups))
+    return Pruned(pruned, share, _changes(net, pruned), plan.protected, narrowest, macs, (least, full))
 
 
 @dataclass(frozen=True)
 class Plan:
-    """All that can be taken, in its order, and what cannot and why."""
+    """All that can be taken, group by group, and what cannot and why."""
 
     groups: tuple[Group, ...]
     steps: list[Step]
@@ -158,7 +155,7 @@ class Plan:
 def _plan(net: nn.Module, example: Tensor, protected: Mapping[str, str], config: PruneConfig) -> Plan:
     groups, uncuttable = _groups(net, example, protected, config)
     protected = {**protected, **uncuttable}
-    steps = _steps(groups, config)
+    steps = steps_of(groups, config)
     if _failure(net, example, steps) is None:
         return Plan(groups, steps, protected)
     # Some code counts channels by itself (slices, reshapes, attention over the channel axis) and breaks without some of
@@ -209,35 +206,39 @@ def _groups(
     return groups, refused
 
 
-def _steps(groups: Sequence[Group], config: PruneConfig) -> list[Step]:
-    """All steps in the order in which they are taken."""
-    steps = []
-    for group in groups:
-        order = group.scores.argsort(stable=True).tolist()
-        floor = max(config.round_to, math.ceil(round((1 - config.max_ratio) * group.channels, 6)))
-        taken, size = (
-            0,
-            group.channels % config.round_to or config.round_to,
-        )  # a first odd step, then whole ones
-        while group.channels - taken - size >= floor:
-            channels = tuple(order[taken : taken + size])
-            share = (taken + size / 2) / group.channels  # the middle: a ratio takes the nearest number of steps
-            mean = float(group.scores[list(channels)].mean())
-            steps.append(Step(group, channels, mean if config.allocation == "global" else share))
-            taken, size = taken + size, config.round_to
-    return sorted(steps, key=lambda step: step.rank)  # stable: equal ranks stay in network order
+def _fit(
+    steps: Sequence[Step], macs_of: Count, budget: float, full: int, least: int, estimate: Callable[[], Estimate]
+) -> tuple[list[Step], int]:
+    """The steps to take, and what they leave: the shortest prefix within the budget, less what can be given back. Where
+    that ends far below the budget, a single step has gone too far: others are tried in the place of its group's."""
+    best: tuple[list[Step], int] = (list(steps), least)
+    order = list(steps)
+    for _ in range(MOST_TRIALS):
+        at_each = estimate()
+        prefix, macs = _shortest_prefix(order, macs_of, budget, full, least, at_each)
+        taken, macs = _give_back(prefix, macs_of, budget, macs, at_each)
+        if macs >= best[1]:
+            best = (taken, macs)
+        if not prefix or budget - best[1] <= NEAR * budget:
+            break
+        last = len(prefix) - 1
+        order = order[:last] + [step for step in order[last:] if step.group is not prefix[last].group]
+        least = macs_of(order)
+        if least > budget:
+            break
+    return best
 
 
 def _shortest_prefix(
-    steps: list[Step], macs_of: Count, budget: float, full: int, least: int, estimate: Estimate
+    steps: Sequence[Step], macs_of: Count, budget: float, full: int, least: int, estimate: Estimate
 ) -> tuple[list[Step], int]:
     """The fewest steps at or under the budget. Leaves `estimate` where they are taken."""
     if full <= budget:
         return [], full
-    guesses = [estimate.macs]
+    guesses = [estimate.cost]
     for step in steps:
         estimate.change(step.group.cuts, step.channels, -1)
-        guesses.append(estimate.macs)
+        guesses.append(estimate.cost)
     low, high = 0, len(steps)  # `low` steps are over the budget, `high` steps are not
     over, macs = full, least
     while high - low > 1:
@@ -253,7 +254,7 @@ def _shortest_prefix(
             low, over = middle, found
     for step in steps[high:]:
         estimate.change(step.group.cuts, step.channels, +1)
-    return steps[:high], macs
+    return list(steps[:high]), macs
 
 
 def _give_back(
@@ -281,11 +282,10 @@ def _give_back(
 
 
 def _gain(step: Step, estimate: Estimate) -> float:
-    before = estimate.macs
     estimate.change(step.group.cuts, step.channels, +1)
-    after = estimate.macs
+    gain = estimate.saved(step.group.cuts, step.channels)
     estimate.change(step.group.cuts, step.channels, -1)
-    return after - before
+    return gain
 
 
 def _cut(net: nn.Module, taken: Sequence[Step]) -> nn.Module:

@@ -219,10 +219,14 @@ def _pruning(found: Mapping[str, Any]) -> str:
     narrower = [
         [text(layer), str(before), str(after), f"{after / before:.0%}"] for layer, (before, after) in channels.items()
     ]
-    kept = [[text(module), text(why)] for module, why in protected.items()]
+    beyond = found.get("out_of_reach") or {}  # FLOPs by module
+    kept = [
+        [text(module), text(why), f"{beyond.get(module, 0) / 1e6:.1f}"]
+        for module, why in sorted(protected.items(), key=lambda item: -beyond.get(item[0], 0))
+    ]
     return (
         page.note_line(f"{note}. {len(kept)} modules kept their channels:")
-        + (page.plain_table(("module", "why"), kept) if kept else "")
+        + (page.plain_table(("module", "why", "MFLOPs out of reach"), kept, frozenset((2,))) if kept else "")
         + page.plain_table(("layer", "channels before", "after", "kept"), narrower, frozenset((1, 2, 3)))
     )
 

@@ -8,6 +8,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from compress.config import PruneConfig
 from compress.errors import UserError
+from compress.pruning.allocation import ALLOCATIONS
 from compress.pruning.importance import IMPORTANCES, NEED_GRADIENTS
 from compress.pruning.sensitivity import accumulate_gradients
 from compress.pruning.solver import prune_to_flops, prune_to_ratio
@@ -29,7 +30,7 @@ def net() -> nn.Module:
     return randomise(Net(width=64))
 
 
-@pytest.mark.parametrize("allocation", ["global", "uniform"])
+@pytest.mark.parametrize("allocation", ALLOCATIONS)
 @pytest.mark.parametrize("share", [0.8, 0.5, 0.3])
 def test_budget_is_met_and_nearly_used_up(net: nn.Module, allocation: str, share: float) -> None:
     full = count(net)
@@ -89,7 +90,11 @@ def test_every_importance_works_and_repeats(net: nn.Module, name: str) -> None:
         with pytest.raises(UserError, match="gradients"):
             prune_to_ratio(net, EXAMPLE, PROTECTED, PruneConfig(importance=name), 0.4)
         batch = {"img": EXAMPLE, "cls": torch.zeros(len(EXAMPLE), dtype=torch.int64)}
-        accumulate_gradients(net, lambda net, batch: F.cross_entropy(net(batch["img"]), batch["cls"]), [batch, batch])
+
+        def loss(net: nn.Module, batch: dict[str, torch.Tensor]) -> torch.Tensor:
+            return F.cross_entropy(net(batch["img"]), batch["cls"])
+
+        accumulate_gradients(net, loss, [batch, batch], squared=NEED_GRADIENTS[name])
     first, again = (prune_to_ratio(net, EXAMPLE, PROTECTED, PruneConfig(importance=name), 0.4) for _ in range(2))
     assert 0.35 < first.ratio < 0.45
     assert torch.equal(first.net.eval()(EXAMPLE), again.net.eval()(EXAMPLE))

@@ -1,0 +1,109 @@
+"""Where the time of a network goes, layer by layer, in ONNX Runtime on this machine.
+
+Layers alone, one by one, would take other times than in the network: runtimes choose layouts for chains of layers, and
+early layers are as much memory traffic as arithmetic. So the whole graph runs under the runtime's own profiler, and
+what is no layer (activations, sums, concatenations) is charged to the layers that feed it.
+"""
+
+from __future__ import annotations
+
+import json
+import statistics
+from collections import defaultdict
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import onnx
+import onnxruntime
+import torch
+from onnx import GraphProto, NodeProto
+from torch import nn
+from torch.nn.modules.conv import _ConvNd
+
+from compress import targets
+from compress.config import ExportConfig
+from compress.errors import TargetFailed
+from compress.product import Model
+
+RUNS = 40
+WARM_UP = 5
+LAYERS = ("Conv", "ConvTranspose", "Gemm", "MatMul")
+
+
+def layer_seconds(model: Model, threads: int) -> dict[str, float]:
+    """{convolution or linear layer of the deployed form: seconds an image}, the median of some runs at batch 1.
+
+    Raises:
+        TargetFailed: the graph does not show which of its nodes is which layer.
+    """
+    with TemporaryDirectory(prefix="compress-") as scratch:
+        graph = targets.get("onnxruntime").convert(model, Path(scratch), ExportConfig())
+        nodes = onnx.load(graph.path).graph
+        times = _profile(graph.path, model.example_input().numpy(), threads, Path(scratch))
+    layers = _layers(nodes, model)
+    charged = _charged(nodes, layers)
+    names = sorted(charged, key=len, reverse=True)
+    seconds: dict[str, float] = defaultdict(float)
+    for event, took in times.items():
+        # Optimised nodes are named after what they replace, with something behind: /conv/Conv_output_0_nchwc
+        node = next((name for name in names if event.startswith(name)), None)
+        for layer in charged[node] if node else ():
+            seconds[layer] += took / len(charged[node])  # type: ignore[index]
+    return dict(seconds)
+
+
+def _profile(path: Path, image: object, threads: int, folder: Path) -> dict[str, float]:
+    """{node of the optimised graph: seconds a run, median}."""
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.enable_profiling = True
+    options.profile_file_prefix = str(folder / "profile")
+    session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+    feed = {session.get_inputs()[0].name: image}
+    for _ in range(WARM_UP + RUNS):
+        session.run(None, feed)
+    events = json.loads(Path(session.end_profiling()).read_text())
+    runs: dict[str, list[float]] = defaultdict(list)
+    for event in events:
+        if event.get("cat") == "Node" and event["name"].endswith("_kernel_time"):
+            runs[event["name"].removesuffix("_kernel_time")].append(event["dur"] / 1e6)
+    return {name: statistics.median(took[WARM_UP:]) for name, took in runs.items()}
+
+
+def _layers(graph: GraphProto, model: Model) -> dict[str, str]:
+    """{node: layer}, by the names of their weights; where the exporter has folded something into them and given them
+    new ones, by the order in which they run."""
+    net, ran = model.deployed(), []
+    hooks = [
+        layer.register_forward_hook(lambda layer, _, __, name=name: ran.append((name, layer)))
+        for name, layer in net.named_modules()
+        if isinstance(layer, (_ConvNd, nn.Linear))
+    ]
+    with torch.no_grad():
+        net(model.example_input())
+    for hook in hooks:
+        hook.remove()
+    weights = {tensor.name: sorted(tensor.dims) for tensor in graph.initializer}
+    nodes = [node for node in graph.node if node.op_type in LAYERS and node.input[1] in weights]
+    by_weight = {f"{name}.weight": name for name, _ in ran}
+    if all(node.input[1] in by_weight for node in nodes):
+        return {node.name: by_weight[node.input[1]] for node in nodes}
+    if [weights[node.input[1]] for node in nodes] != [sorted(layer.weight.shape) for _, layer in ran]:
+        raise TargetFailed("the ONNX graph has other layers than the network: their times cannot be told apart")
+    return {node.name: name for node, (name, _) in zip(nodes, ran, strict=True)}
+
+
+def _charged(graph: GraphProto, layers: dict[str, str]) -> dict[str, tuple[str, ...]]:
+    """{node: the layers that its time belongs to}: itself, or the nearest ones upstream."""
+    source: dict[str, tuple[str, ...]] = {}  # of every value
+
+    def of(node: NodeProto) -> tuple[str, ...]:
+        if node.name in layers:
+            return (layers[node.name],)
+        return tuple(dict.fromkeys(layer for value in node.input for layer in source.get(value, ())))
+
+    charged = {}
+    for node in graph.node:  # in the order of execution
+        charged[node.name] = of(node)
+        source.update(dict.fromkeys(node.output, charged[node.name]))
+    return charged
