@@ -15,7 +15,6 @@ from tempfile import TemporaryDirectory
 
 import onnx
 import onnxruntime
-import torch
 from onnx import GraphProto, NodeProto
 from torch import nn
 from torch.nn.modules.conv import _ConvNd
@@ -40,7 +39,7 @@ def layer_seconds(model: Model, threads: int) -> dict[str, float]:
         graph = targets.get("onnxruntime").convert(model, Path(scratch), ExportConfig())
         nodes = onnx.load(graph.path).graph
         times = _profile(graph.path, model.example_input().numpy(), threads, Path(scratch))
-    layers = _layers(nodes, model)
+    layers = _layers(nodes, model.deployed())
     charged = _charged(nodes, layers)
     names = sorted(charged, key=len, reverse=True)
     seconds: dict[str, float] = defaultdict(float)
@@ -70,27 +69,23 @@ def _profile(path: Path, image: object, threads: int, folder: Path) -> dict[str,
     return {name: statistics.median(took[WARM_UP:]) for name, took in runs.items()}
 
 
-def _layers(graph: GraphProto, model: Model) -> dict[str, str]:
-    """{node: layer}, by the names of their weights; where the exporter has folded something into them and given them
-    new ones, by the order in which they run."""
-    net, ran = model.deployed(), []
-    hooks = [
-        layer.register_forward_hook(lambda layer, _, __, name=name: ran.append((name, layer)))
-        for name, layer in net.named_modules()
-        if isinstance(layer, (_ConvNd, nn.Linear))
-    ]
-    with torch.no_grad():
-        net(model.example_input())
-    for hook in hooks:
-        hook.remove()
-    weights = {tensor.name: sorted(tensor.dims) for tensor in graph.initializer}
-    nodes = [node for node in graph.node if node.op_type in LAYERS and node.input[1] in weights]
-    by_weight = {f"{name}.weight": name for name, _ in ran}
-    if all(node.input[1] in by_weight for node in nodes):
-        return {node.name: by_weight[node.input[1]] for node in nodes}
-    if [weights[node.input[1]] for node in nodes] != [sorted(layer.weight.shape) for _, layer in ran]:
-        raise TargetFailed("the ONNX graph has other layers than the network: their times cannot be told apart")
-    return {node.name: name for node, (name, _) in zip(nodes, ran, strict=True)}
+def _layers(graph: GraphProto, net: nn.Module) -> dict[str, str]:
+    """{node: layer}. The exporter names a node after the modules it was called in; what a Sequential holds repeats the
+    container's name: /model.22/m.0/m.0.1/conv/Conv is model.22.m.0.1.conv."""
+    known = {name for name, layer in net.named_modules() if isinstance(layer, (_ConvNd, nn.Linear))}
+    weights = {tensor.name for tensor in graph.initializer}
+    found = {}
+    for node in graph.node:
+        if node.op_type in LAYERS and node.input[1] in weights:
+            path: list[str] = []
+            for part in node.name.strip("/").split("/")[:-1]:
+                if path and part.startswith(f"{path[-1]}."):
+                    path.pop()
+                path.append(part)
+            found[node.name] = ".".join(path)
+    if not found or not known.issuperset(found.values()):
+        raise TargetFailed("the ONNX graph does not show which layers its nodes are: their times cannot be told apart")
+    return found
 
 
 def _charged(graph: GraphProto, layers: dict[str, str]) -> dict[str, tuple[str, ...]]:
