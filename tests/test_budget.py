@@ -323,3 +323,14 @@ def test_a_baseline_with_nothing_to_lose_proves_nothing() -> None:
     assert found.met is None and found.exit_status == 3
     assert found.remarks[0].kind == "baseline_is_too_weak"
     assert verdict(ledger(fp32()), max_accuracy_drop=0.02).met
+
+
+def test_controls_are_remarked_on_and_never_judged() -> None:
+    """Other ways to the same FLOPs, tuned alike: what loses to one of them says so."""
+    better, worse = row("smaller_input", flops=FULL // 2, accuracy=0.91), row("random", flops=FULL // 2, accuracy=0.5)
+    found = judge(BudgetConfig(flops="50%"), 0.01, ledger(fp32()), {}, "host", [worse, better])
+    told = {remark.kind: remark for remark in found.remarks}
+    assert found.met
+    assert "Pruning wins against the control `random`" in told["control"].text
+    assert "does NOT win against the control `smaller input`: 0.9000" in told["pruning_does_not_win"].text
+    assert told["pruning_does_not_win"].numbers["smaller_input"] == 0.91
