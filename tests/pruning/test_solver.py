@@ -144,3 +144,31 @@ def test_channels_that_the_code_counts_on_stay_and_it_is_said(caplog: pytest.Log
     assert pruned.net(example).shape == (1, 8, 8, 8)
     assert pruned.channels["first"][1] < 32 and "middle" not in pruned.channels
     assert "fails without" in pruned.protected["middle"] and "keep their channels" in caplog.text
+
+
+class PartialSums(nn.Module):
+    """Blocks that grow, each summed with its input where that has channels, as in ReXNet (arXiv:2007.00992)."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        widths = [3, *range(16, 52, 5)]
+        self.blocks = nn.ModuleList(
+            nn.Sequential(nn.Conv2d(before, 24, 1), nn.Conv2d(24, after, 1))
+            for before, after in zip(widths, widths[1:], strict=False)
+        )
+        self.head = nn.Linear(widths[-1], 10)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = self.blocks[0](x)
+        for block in list(self.blocks)[1:]:
+            y, width = block(x), x.shape[1]
+            x = torch.cat([y[:, :width] + x, y[:, width:]], dim=1)
+        return self.head(x.mean((2, 3)))
+
+
+def test_partial_sums_one_after_the_other_are_walked_to_an_end() -> None:
+    """torch-pruning's own walk over them has none: this test would hang."""
+    net = PartialSums()
+    pruned = prune_to_flops(net, EXAMPLE, PROTECTED, PruneConfig(round_to=8), budget_macs=0.7 * count(net), count=count)
+    assert 0.6 * count(net) < count(pruned.net) <= 0.7 * count(net)
+    assert "blocks.1.1" in pruned.protected
