@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import itertools
+
 import pytest
 import torch
 from torch import nn
@@ -154,7 +156,7 @@ class PartialSums(nn.Module):
         widths = [3, *range(16, 52, 5)]
         self.blocks = nn.ModuleList(
             nn.Sequential(nn.Conv2d(before, 24, 1), nn.Conv2d(24, after, 1))
-            for before, after in zip(widths, widths[1:], strict=False)
+            for before, after in itertools.pairwise(widths)
         )
         self.head = nn.Linear(widths[-1], 10)
 
