@@ -125,7 +125,7 @@ def _coupled(graph: Any, layer: nn.Module, handler: Any, channels: list[int]) ->
 
     Where sums over slices follow each other, as in ReXNet, the graph loses track: each time round, the path comes
     back with other channels, and soon with some that a layer does not have. Its own walk goes on for ever; this one
-    ends there, and `_cuts` refuses the group.
+    ends there, or where all channels hang on one, and `_cuts` refuses the group.
     """
     from torch_pruning import _helpers, function, ops
     from torch_pruning.dependency import Dependency, Group, index_mapping
@@ -154,7 +154,7 @@ def _coupled(graph: Any, layer: nn.Module, handler: Any, channels: list[int]) ->
             known.update(new)
             group.add_and_merge(following, new)
             waiting.append((following, new))
-            if _is_beyond(following, [index.idx for index in new]):
+            if _is_dead_end(following, [index.idx for index in new], len(channels)):
                 waiting.clear()
                 break
     for place, (dep, indices) in enumerate(group.items):
@@ -249,11 +249,12 @@ def _cuts_outputs(dep: Any) -> bool:
     return dep.handler.__name__ == "prune_out_channels"
 
 
-def _is_beyond(dep: Any, channels: list[int]) -> bool:
-    """Whether the graph lost track: it names channels that the layer does not have (after splits into many parts)."""
+def _is_dead_end(dep: Any, channels: list[int], count: int) -> bool:
+    """Whether a group of `count` channels cannot be cut, as this layer shows: the graph lost track and names channels
+    that it does not have (after splits into many parts), or all hang on its only one (ECA's attention)."""
     sides = ("out_channels", "out_features") if _cuts_outputs(dep) else ("in_channels", "in_features")
     width = next((w for side in sides if isinstance(w := getattr(dep.layer, side, None), int)), None)
-    return width is not None and bool(channels) and max(channels) >= width
+    return width is not None and bool(channels) and (max(channels) >= width or width == 1 < count)
 
 
 def _cuts(raw: Any, layer_names: Mapping[int, str]) -> tuple[Cut, ...] | None:
@@ -266,7 +267,11 @@ def _cuts(raw: Any, layer_names: Mapping[int, str]) -> tuple[Cut, ...] | None:
             if _does_nothing(item.dep):
                 continue
             return None
-        if _is_grouped(layer) or any(root is None for root in item.root_idxs) or _is_beyond(item.dep, item.idxs):
+        if (
+            _is_grouped(layer)
+            or any(root is None for root in item.root_idxs)
+            or _is_dead_end(item.dep, item.idxs, count)
+        ):
             return None
         channels: list[list[int]] = [[] for _ in range(count)]
         for index, root in zip(item.idxs, item.root_idxs, strict=True):

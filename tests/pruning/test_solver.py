@@ -174,3 +174,23 @@ def test_partial_sums_one_after_the_other_are_walked_to_an_end() -> None:
     pruned = prune_to_flops(net, EXAMPLE, PROTECTED, PruneConfig(round_to=8), budget_macs=0.7 * count(net), count=count)
     assert 0.6 * count(net) < count(pruned.net) <= 0.7 * count(net)
     assert "blocks.1.1" in pruned.protected
+
+
+class ChannelAttention(nn.Module):
+    """A convolution that runs over the channels, as in ECA-Net (arXiv:1910.03151): all hang on its only one."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.gate = nn.Conv2d(3, 32, 1), nn.Conv1d(1, 1, 3, padding=1)
+        self.middle, self.head = nn.Conv2d(32, 32, 1), nn.Linear(32, 10)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = self.first(x)
+        gate = self.gate(x.mean((2, 3)).view(len(x), 1, -1)).sigmoid()
+        return self.head(self.middle(x * gate.view(len(x), -1, 1, 1)).mean((2, 3)))
+
+
+def test_channels_that_hang_on_one_stay() -> None:
+    pruned = prune_to_ratio(ChannelAttention(), EXAMPLE, PROTECTED, PruneConfig(round_to=8), 0.5)
+    assert pruned.channels == {"middle": [32, 16]}
+    assert "cannot be cut" in pruned.protected["first"]
