@@ -104,11 +104,15 @@ class BudgetConfig:
     energy_mj: float | None = None
     sram_kb: float | None = None
     flash_kb: float | None = None
-    fps: float | None = None
+    fps: float | None = None  # on the device: says flops and latency_ms, see compress/devices/frame_rate.py
 
     def __post_init__(self) -> None:
         if self.max_accuracy_drop is not None:
             _check_drop("budget.max_accuracy_drop", self.max_accuracy_drop)
+        if self.fps is not None:
+            _check(
+                0 < self.fps < math.inf, "budget.fps", self.fps, "give a positive number of frames a second, e.g. 30"
+            )
 
 
 @dataclass
@@ -176,8 +180,28 @@ class ExportConfig:
 
 
 @dataclass
+class LatencyFit:
+    """`ms = a_ms + b_ms_per_gflop * GFLOPs` on one device in one runtime and precision."""
+
+    runtime: str = "onnxruntime"  # a target's name
+    precision: str = "fp32"
+    a_ms: float = 1.0
+    b_ms_per_gflop: float = 1.0
+    error: float = 0.0  # largest relative difference from a time that it was fitted on
+    gflops: list[float] = field(default_factory=lambda: [0.0, 0.0])  # smallest and largest network among those
+
+    def __post_init__(self) -> None:
+        _check(self.a_ms > 0, "device.fits.a_ms", self.a_ms, "give the positive milliseconds of an empty network")
+        slope = self.b_ms_per_gflop
+        _check(slope > 0, "device.fits.b_ms_per_gflop", slope, "give the positive milliseconds of a GFLOP")
+        _check(len(self.gflops) == 2, "device.fits.gflops", self.gflops, "give the smallest and the largest fitted")
+
+
+@dataclass
 class DeviceConfig:
     name: str = "host"
+    source: str = ""  # where the times were published
+    fits: list[LatencyFit] = field(default_factory=list)  # made by scripts/fit_devices.py
 
 
 @dataclass

@@ -10,6 +10,7 @@ import logging
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
+from compress.config import Objective
 from compress.data import DataSet, resized
 from compress.errors import UserError
 from compress.measure.weigh import flops_at
@@ -32,7 +33,8 @@ class Control:
 
 def random(unpruned: Model, flops: int, context: Context) -> Control:
     """Channels drawn by lot within the budget, then the recipe's own fine-tuning."""
-    config = replace(context.config, prune=replace(context.config.prune, importance="random"))
+    by_lot = replace(context.config.prune, importance="random", allocation="global", objective=Objective.flops)
+    config = replace(context.config, prune=by_lot)
     folder = context.folder / "controls" / "random"
     folder.mkdir(parents=True, exist_ok=True)
     context = replace(context, config=config, folder=folder)

@@ -9,14 +9,14 @@ import os
 import shutil
 import tempfile
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from compress import atomic, checkpoint, data, models, report
+from compress import atomic, checkpoint, data, devices, models, report
 from compress.budget import Verdict, judge, parse_flops
 from compress.cache import Cache
 from compress.config import Config, Stage, dump
@@ -55,6 +55,7 @@ class Result:
 
 def run(config: Config, folder: Path) -> Result:
     """Runs a recipe into `folder`. Raises UserError before any work where the config cannot work."""
+    config = devices.resolve(config)
     _check_chain(config)
     for target in config.targets:
         get_target(target)  # unknown names and absent packages, before hours of work
@@ -68,7 +69,8 @@ def run(config: Config, folder: Path) -> Result:
         if stage in config.stages:
             finetune.check(config, dataset, stage.value)
     if Stage.prune in config.stages:
-        prune.check_model(model, config)
+        with devices.named_by_frame_rate(config):
+            prune.check_model(model, config)
 
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "config.yaml").write_text(dump(config))
@@ -83,6 +85,7 @@ def run(config: Config, folder: Path) -> Result:
         shutil.rmtree(scratch, ignore_errors=True)
     drop, device = config.quantize.max_accuracy_drop, config.device.name
     verdict = judge(config.budget, drop, ledger.rows, context.failures, device, controls)
+    verdict = replace(verdict, remarks=(*verdict.remarks, *devices.remarks(config.device, ledger.rows)))
     atomic.write(folder / "verdict.json", json.dumps(verdict.as_dict(), indent=1))
     page = report.render(folder)
     report.print_table(folder)

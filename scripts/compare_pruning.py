@@ -45,7 +45,6 @@ RECIPE = "drone_nano"
 SHARES = [0.5, 0.3, 0.15]
 RECOVERED = 0.5  # of what torch-pruning loses, where it loses more than WORTH
 WORTH = 0.01
-BEFORE_TUNING = 500  # images that a model is judged on as it comes out of pruning: for the record only
 
 # What each way changes in the recipe. `unpruned` is tuned like the rest: what the others are compared with.
 WAYS = {
@@ -151,31 +150,31 @@ def make(cell: Cell, images: int, out: Path) -> None:
     try:
         context = Context(config, dataset, scratch, scratch, Cache(out / "cache"), unpruned=unpruned)
         began, worked = time.time(), time.process_time()
-        raw, tuned, judged = tuned_by(cell, unpruned, context)
+        tuned, judged = tuned_by(cell, unpruned, context)
         row: Row = {**cell.__dict__, "images": images, "seconds": time.time() - began}
         row |= {"cpu_seconds": time.process_time() - worked, "flops": flops_at(tuned, tuned.imgsz)}
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
-    found = _accuracy(tuned, judged.validation)
+    split = judged.validation
+    found = evaluate(predictor(tuned.deployed()), tuned.decode, split, tuned.task, tuned.classes, batch=16)
+    assert found.resampled is not None  # evaluate drew them
     row |= {"map": found.value, "map50": found.map50, "resampled": found.resampled.tolist()}
-    if raw is not None:
-        row["map_before_tuning"] = _accuracy(raw, judged.validation.first(BEFORE_TUNING)).value
     atomic.write(_file(out, cell), json.dumps(row))
 
 
-def tuned_by(cell: Cell, unpruned: Model, context: Context) -> tuple[Model | None, Model, data.DataSet]:
-    """The pruned model as it came out (None where nothing was pruned), the tuned one, and what to judge it on."""
+def tuned_by(cell: Cell, unpruned: Model, context: Context) -> tuple[Model, data.DataSet]:
+    """The tuned model, and what to judge it on."""
     if cell.imgsz is not None:
         control = controls.at_input(unpruned, cell.imgsz, context)
-        return None, control.model, control.data
+        return control.model, control.data
     if cell.way == "unpruned":
-        return None, finetune.run(unpruned, replace(context, unpruned=None)), context.data
+        return finetune.run(unpruned, replace(context, unpruned=None)), context.data
     if cell.way == "torch_pruning":
         budget = cell.share * flops_at(unpruned, unpruned.imgsz) / 2
         raw = unpruned.with_net(by_torch_pruning(unpruned, budget))
     else:
         raw = prune.run(unpruned, context)
-    return raw, finetune.run(raw, context), context.data
+    return finetune.run(raw, context), context.data
 
 
 def by_torch_pruning(model: Model, budget_macs: float) -> nn.Module:
@@ -204,10 +203,6 @@ def by_torch_pruning(model: Model, budget_macs: float) -> nn.Module:
         middle = (low + high) // 2
         low, high = (low, middle) if count(at(middle)) <= budget_macs else (middle, high)
     return min((at(low), at(high)), key=lambda net: abs(count(net) - budget_macs))
-
-
-def _accuracy(model: Model, split: data.Split) -> Any:
-    return evaluate(predictor(model.deployed()), model.decode, split, model.task, model.classes, batch=16)
 
 
 def _file(out: Path, cell: Cell) -> Path:

@@ -163,7 +163,6 @@ def test_every_artifact_is_held_to_the_accuracy_drop() -> None:
         ("budget.energy_mj", {"energy_mj": 1}, int8()),
         ("budget.sram_kb", {"sram_kb": 1}, int8()),
         ("budget.flash_kb", {"flash_kb": 1}, int8()),
-        ("budget.fps", {"fps": 1}, int8()),
     ],
 )
 def test_what_was_not_measured_is_undetermined(name: str, budget: dict[str, Any], exported: Row) -> None:
@@ -233,6 +232,17 @@ def test_latency_counts_on_the_named_device_only() -> None:
     assert elsewhere.exit_status == 3
     there = [*ledger(), int8(device="raspberry_pi_5", ms=30.0)]
     assert check(verdict(there, latency_ms=40.0, device="raspberry_pi_5"), "budget.latency_ms").value == 30.0
+
+
+def test_a_frame_rate_is_judged_by_what_it_came_to() -> None:
+    derived = {"fps": 100.0, "flops": "50%", "latency_ms": 10.0}
+    assert [c.name for c in verdict(ledger(fp32()), **derived).checks if c.unit in ("FLOPs", "ms", "fps")] == [
+        "budget.flops",
+        "budget.latency_ms",
+    ]
+    elsewhere = verdict(ledger(fp32(obtained="predicted", device="board")), device="board", **derived)
+    assert check(elsewhere, "budget.latency_ms").met is None
+    assert elsewhere.exit_status == 3
 
 
 def test_verdict_json() -> None:

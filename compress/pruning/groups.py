@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import functools
 import io
 import warnings
 from collections import defaultdict
@@ -110,11 +111,56 @@ def _trace(net: nn.Module, example: Tensor, protected: list[nn.Module], kept: se
     try:
         with contextlib.redirect_stdout(io.StringIO()), warnings.catch_warnings(), torch.enable_grad():
             warnings.simplefilter("ignore")
-            return list(_graph(net, example, protected, kept).get_all_groups())
+            graph = _graph(net, example, protected, kept)
+            graph.get_pruning_group = functools.partial(_coupled, graph)
+            return list(graph.get_all_groups())
     except Exception as error:  # whatever a user's network raises when it runs, and torch-pruning's own
         raise UserError("prune", type(net).__name__, f"the network cannot be traced for pruning ({error})") from error
     finally:
         net.train(training)
+
+
+def _coupled(graph: Any, layer: nn.Module, handler: Any, channels: list[int]) -> Any:
+    """What `channels` of a layer are coupled with, as torch-pruning's `get_pruning_group` has it, with an end.
+
+    Where sums over slices follow each other, as in ReXNet, the graph loses track: each time round, the path comes
+    back with other channels, and soon with some that a layer does not have. Its own walk goes on for ever; this one
+    ends there, or where all channels hang on one, and `_cuts` refuses the group.
+    """
+    from torch_pruning import _helpers, function, ops
+    from torch_pruning.dependency import Dependency, Group, index_mapping
+
+    if isinstance(layer, ops.TORCH_CONV) and layer.groups == layer.out_channels > 1:
+        handler = function.prune_depthwise_conv_out_channels
+    index_mapping.update_index_mapping(graph)
+    root = graph.module2node[layer]
+    first = Dependency(handler, handler, source=root, target=root)
+    waiting = [(first, [_helpers._HybridIndex(channel, channel) for channel in channels])]
+    met: defaultdict[tuple[Any, Any], set[Any]] = defaultdict(set)  # {(node, handler): its channels and the layer's}
+    met[root, handler].update(waiting[0][1])
+    group = Group()
+    group._DG = graph
+    group.add_and_merge(*waiting[0])
+    while waiting:
+        dep, indices = waiting.pop()
+        for following in dep.target.dependencies:
+            if not following.is_triggered_by(dep.handler):
+                continue
+            reached = functools.reduce(lambda at, go: at if go is None else go(at), following.index_mapping, indices)
+            known = met[following.target, following.handler]
+            new = [index for index in reached if index not in known]
+            if not new:
+                continue
+            known.update(new)
+            group.add_and_merge(following, new)
+            waiting.append((following, new))
+            if _is_dead_end(following, [index.idx for index in new], len(channels)):
+                waiting.clear()
+                break
+    for place, (dep, indices) in enumerate(group.items):
+        group[place] = _helpers.GroupItem(dep, _helpers.to_plain_idxs(indices))
+        group[place].root_idxs = _helpers.to_root_idxs(indices)
+    return group
 
 
 def _graph(net: nn.Module, example: Tensor, protected: list[nn.Module], kept: set[nn.Module]) -> Any:
@@ -203,11 +249,12 @@ def _cuts_outputs(dep: Any) -> bool:
     return dep.handler.__name__ == "prune_out_channels"
 
 
-def _is_beyond(dep: Any, channels: list[int]) -> bool:
-    """Whether the graph lost track: it names channels that the layer does not have (after splits into many parts)."""
+def _is_dead_end(dep: Any, channels: list[int], count: int) -> bool:
+    """Whether a group of `count` channels cannot be cut, as this layer shows: the graph lost track and names channels
+    that it does not have (after splits into many parts), or all hang on its only one (ECA's attention)."""
     sides = ("out_channels", "out_features") if _cuts_outputs(dep) else ("in_channels", "in_features")
     width = next((w for side in sides if isinstance(w := getattr(dep.layer, side, None), int)), None)
-    return width is not None and bool(channels) and max(channels) >= width
+    return width is not None and bool(channels) and (max(channels) >= width or width == 1 < count)
 
 
 def _cuts(raw: Any, layer_names: Mapping[int, str]) -> tuple[Cut, ...] | None:
@@ -220,7 +267,11 @@ def _cuts(raw: Any, layer_names: Mapping[int, str]) -> tuple[Cut, ...] | None:
             if _does_nothing(item.dep):
                 continue
             return None
-        if _is_grouped(layer) or any(root is None for root in item.root_idxs) or _is_beyond(item.dep, item.idxs):
+        if (
+            _is_grouped(layer)
+            or any(root is None for root in item.root_idxs)
+            or _is_dead_end(item.dep, item.idxs, count)
+        ):
             return None
         channels: list[list[int]] = [[] for _ in range(count)]
         for index, root in zip(item.idxs, item.root_idxs, strict=True):

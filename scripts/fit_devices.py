@@ -1,0 +1,46 @@
+"""Writes `conf/device/*.yaml` from `compress/devices/published_latency.csv`: python scripts/fit_devices.py [FOLDER]
+
+Run it after adding rows to the table; a row of a new profile makes a new file. Times of one profile come from one
+device. Files of devices without published times (`host`) are not touched.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+from compress.config import CONF, LatencyFit
+from compress.devices import fit
+
+
+def main() -> int:
+    folder = Path(sys.argv[1]) if sys.argv[1:] else CONF / "device"
+    for profile, rows in fit.published().items():
+        (folder / f"{profile}.yaml").write_text(text(profile, rows))
+    return 0
+
+
+def text(profile: str, rows: list[dict[str, str]]) -> str:
+    """The profile as YAML."""
+    sources = ", ".join(dict.fromkeys(row["source"] for row in rows))
+    networks = ", ".join(dict.fromkeys(row["model"] for row in rows))
+    lines = [
+        f"# {rows[0]['device']}: published times of {networks} at {rows[0]['imgsz']} px, batch 1.",
+        "# Written by scripts/fit_devices.py.",
+        f"name: {profile}",
+        f'source: "{sources}"',
+        "fits: # ms = a_ms + b_ms_per_gflop * GFLOPs, within `error` for networks between the two `gflops`",
+        *(_line(each) for each in fit.fits(rows)),
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def _line(line: LatencyFit) -> str:
+    return (
+        f"  - {{runtime: {line.runtime}, precision: {line.precision}, a_ms: {line.a_ms}, "
+        f"b_ms_per_gflop: {line.b_ms_per_gflop}, error: {line.error}, gflops: {line.gflops}}}"
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main())
