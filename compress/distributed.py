@@ -6,6 +6,7 @@ and join in where it calls `together`. So nobody trains what another found in th
 
 from __future__ import annotations
 
+import os
 import pickle
 import signal
 from collections.abc import Callable, Iterator, Sequence
@@ -37,6 +38,8 @@ def run(command: Callable[[], int]) -> int:
     global _processes
     dist.init_process_group("gloo", timeout=PATIENCE)
     _processes = dist.get_world_size()
+    for name in ("RANK", "LOCAL_RANK", "WORLD_SIZE"):
+        os.environ.pop(name, None)  # Ultralytics, finding them, waits for the other processes by itself, and for ever
     try:
         if dist.get_rank() == 0:
             return command()

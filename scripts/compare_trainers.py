@@ -2,7 +2,7 @@
 
     python scripts/compare_trainers.py [--rounds 3] [--steps 12] [--images 1600] [--only speed|accuracy]
 
-Both start from drone_nano's network, pruned by the recipe and not tuned yet, at 256 px and batch 16, in float32 weights.
+Both start from drone_nano's network, pruned by the recipe and not tuned yet, at 256 px and batch 16.
 Speed: short trainings in turns, A B C A B C ..., without their setting up and first steps; of the unpruned network too.
 Accuracy: each sees the same --images once; mAP50-95 on the 1,000 validation images by our own evaluation.
 
@@ -177,7 +177,8 @@ def theirs(bench: Bench, way: Way, model: Model, split: data.Split, settings: Sc
         trainer.add_callback("on_train_batch_start", rate)
     trainer.train()
     assert len(clock.starts) == settings.steps
-    return trainer.ema.ema.float().eval()
+    average: Any = trainer.ema
+    return average.ema.float().eval()
 
 
 def _listed(split: data.Split, scratch: Path, model: Model) -> Path:

@@ -81,6 +81,7 @@ def trained(
 def scenes(folder: Path) -> int:
     """What rank 0 does in the first pair of processes."""
     assert (distributed.rank(), distributed.world(), distributed.processes()) == (0, 1, 2)  # alone so far
+    assert not {"RANK", "LOCAL_RANK", "WORLD_SIZE"} & os.environ.keys()
     torch.set_num_threads(2)
     distributed.together(trained, folder, "plain", False)
     assert torch.get_num_threads() == 2  # its own again
@@ -101,7 +102,13 @@ def resume(folder: Path) -> int:
 
 
 def start(rank: int, port: int, folder: Path, scene: Any) -> None:
-    os.environ |= {"RANK": str(rank), "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+    os.environ |= {
+        "RANK": str(rank),
+        "LOCAL_RANK": str(rank),
+        "WORLD_SIZE": "2",
+        "MASTER_ADDR": "127.0.0.1",
+        "MASTER_PORT": str(port),
+    }
     torch.set_num_threads(1)
     (folder / f"{scene.__name__}-{rank}.status").write_text(str(distributed.run(lambda: scene(folder))))
 
