@@ -46,6 +46,15 @@ class Door:
 
 
 def main() -> int:
+    if int(os.environ.get("WORLD_SIZE", 1)) == 1:
+        return command()
+    from compress import distributed  # imports torch, which takes seconds
+
+    return distributed.run(command)
+
+
+def command() -> int:
+    """The exit status of the command line."""
     os.environ["HYDRA_FULL_ERROR"] = "1"  # or Hydra prints its own message and exits 1 for a user's typo
     # argparse takes positional words in one run only: `recipe=x -m prune.ratio=0.1,0.3` would be refused.
     sys.argv[1:] = sorted(sys.argv[1:], key=lambda word: word not in ("-m", "--multirun"))

@@ -22,7 +22,7 @@ from safetensors.torch import save as serialise
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from compress import atomic
+from compress import atomic, distributed
 from compress.product import Batch
 
 SAVE_EVERY = 90.0  # seconds between checkpoints inside an epoch
@@ -124,6 +124,10 @@ def fit(
     The state goes to `checkpoint` every SAVE_EVERY seconds, at epoch ends and on KeyboardInterrupt;
     a run finding it there goes on from it. Raises ValueError if it belongs to another run, and
     FloatingPointError on a loss or gradient that is not finite.
+
+    Inside `distributed.together` each process takes its share of every batch, so `loss` must be a mean over images. All
+    end with the same network; only rank 0 writes and calls `on_epoch`. They draw the same random numbers, so that its
+    checkpoint holds for all.
     """
     device = next(net.parameters()).device
     layout = torch.channels_last if schedule.channels_last else torch.preserve_format
@@ -133,15 +137,18 @@ def fit(
     if checkpoint is not None and checkpoint.exists():
         run.load(checkpoint)
         log.info("%s: resuming at step %d of %d", progress, run.step, schedule.steps)
+    if not distributed.agree(run.step):
+        raise ValueError(f"not all processes see the checkpoint {checkpoint}: they need one file system")
+    leads = distributed.rank() == 0
 
     def save() -> float:
-        if checkpoint is not None:
+        if checkpoint is not None and leads:
             run.save(checkpoint)
         return time.monotonic()
 
     bar = tqdm(  # disable=None: drawn on a terminal only
         total=schedule.steps * schedule.batch, initial=run.step * schedule.batch,
-        desc=progress, unit="img", smoothing=0.05, dynamic_ncols=True, disable=None,
+        desc=progress, unit="img", smoothing=0.05, dynamic_ncols=True, disable=None if leads else True,
     )  # fmt: skip
     saved = logged = began = time.monotonic()
     first = run.step
@@ -160,6 +167,7 @@ def fit(
                 if on_step is not None:
                     on_step(run.step / schedule.steps)
                 with _uninterrupted():
+                    batch = distributed.share(batch)
                     batch = {key: _place(item, device, schedule.channels_last) for key, item in batch.items()}
                     with torch.autocast(device.type, torch.bfloat16, enabled=schedule.bfloat16):
                         value = loss(net, batch).sum()
@@ -179,7 +187,7 @@ def fit(
                     saved = save()
             if not run.seen:
                 raise ValueError(f"batches({run.epoch}) yielded no batch")
-            if on_epoch is not None:
+            if on_epoch is not None and leads:
                 save()  # the validation may take long
                 on_epoch(run.epoch, run.average.eval(), run.mean)
                 net.train()  # without an average the callback got the net itself
@@ -207,6 +215,7 @@ class _Run:
         self.average = copy.deepcopy(net).eval().requires_grad_(False) if schedule.ema else net
         self.pairs = list(zip(self.average.state_dict().values(), net.state_dict().values(), strict=True))
         self.params = [p for p in net.parameters() if p.requires_grad]
+        self.buffers = [buffer for buffer in net.buffers() if buffer.is_floating_point()]
         groups = [
             {"params": [p for p in self.params if p.ndim > 1], "weight_decay": schedule.weight_decay},
             {"params": [p for p in self.params if p.ndim <= 1], "weight_decay": 0.0},
@@ -228,11 +237,11 @@ class _Run:
 
     def update(self, loss: Tensor) -> None:
         """One optimizer step down `loss`."""
-        value, rate = float(loss.detach()), self.schedule.rate(self.step)
+        rate = self.schedule.rate(self.step)
         self.optimizer.zero_grad(set_to_none=True)
-        if math.isfinite(value):
-            loss.backward()
-            norm = float(nn.utils.clip_grad_norm_(self.params, self.schedule.clip or math.inf))
+        loss.backward()
+        value = float(distributed.average(loss.detach(), self.params, self.buffers))
+        norm = float(nn.utils.clip_grad_norm_(self.params, self.schedule.clip or math.inf))
         if not (math.isfinite(value) and math.isfinite(norm)):
             what = "gradient" if math.isfinite(value) else f"loss ({value})"
             raise FloatingPointError(f"{what} not finite at step {self.step}, learning rate {rate:.3g}")
@@ -314,4 +323,4 @@ def _uninterrupted() -> Iterator[None]:
     finally:
         signal.signal(signal.SIGINT, before)
     if caught:
-        raise KeyboardInterrupt
+        signal.raise_signal(signal.SIGINT)  # a KeyboardInterrupt, or whatever the process has arranged

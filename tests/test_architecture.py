@@ -27,7 +27,7 @@ FLOORS = [
     {"measure"},
     {"models", "data", "targets", "pruning", "devices"},
     {"training"},
-    {"checkpoint", "cache", "ledger", "budget"},
+    {"checkpoint", "cache", "ledger", "budget", "distributed"},
     {"product"},
     {"config"},  # its dataclasses may be imported by anybody
     {"errors", "atomic"},

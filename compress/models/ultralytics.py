@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from compress import distributed
 from compress.config import ModelConfig
 from compress.errors import UserError
 from compress.models import ultralytics_blocks as blocks
@@ -57,7 +58,8 @@ class UltralyticsModel:
         return replace(self, net=net)
 
     def loss(self, net: nn.Module, batch: Batch, teacher: Teacher | None = None) -> Tensor:
-        """Ultralytics' own criterion, times the batch size as their trainer has it; scalar, in float32.
+        """Ultralytics' own criterion, times the batch size as their trainer has it; scalar, in float32. Where several
+        processes train together that is the size of the whole batch, of which each normalises its share by itself.
 
         With a teacher the distance from its answers is added, and end-to-end networks learn through the deployed
         one-to-one head alone. By itself that head is too sparsely told what is right to teach a backbone, which is
@@ -79,7 +81,7 @@ class UltralyticsModel:
             value = criterion(outputs, batch)[0].sum()
             if teacher is not None:
                 value = value + teacher.weight * distillation.distance(criterion, outputs, guide)
-        return value
+        return value * distributed.world()
 
     def progress(self, net: nn.Module, share: float) -> None:
         """Tell the loss of `net` how much of the training is done (0 to 1).

@@ -11,9 +11,11 @@ from dataclasses import asdict
 from pathlib import Path
 
 import torch
+from torch import nn
 
+from compress import distributed
 from compress.config import Config, FinetuneConfig
-from compress.data import DataSet, batches
+from compress.data import DataSet, Split, batches
 from compress.errors import UserError
 from compress.product import Model, Teacher
 from compress.stages.context import Context, identity
@@ -27,6 +29,9 @@ def check(config: Config, data: DataSet, stage: str) -> None:
     batch = getattr(config, stage).batch
     if stage == "train" and config.train.distillation:
         raise UserError("train.distillation", config.train.distillation, "only finetune has a teacher: give 0 here")
+    if batch % distributed.processes():
+        remedy = f"give a multiple of {distributed.processes()}: each process takes an equal share"
+        raise UserError(f"{stage}.batch", batch, remedy)
     if batch > len(data.train):
         raise UserError(f"{stage}.batch", batch, f"the training split has {len(data.train)} images")
 
@@ -43,30 +48,35 @@ def run(model: Model, context: Context, stage: str = "finetune") -> Model:
 def _tune(
     model: Model, unpruned: Model | None, context: Context, config: FinetuneConfig, stage: str, folder: Path
 ) -> Model:
-    seed = context.config.seed
-    load = functools.partial(
-        batches, context.data.train, model.task, batch=config.batch, seed=seed, augment=config.augment
-    )
     state = folder / "training.safetensors"
-    # What is already trained goes on where its training ended, not with the loss weights of a beginner.
-    start = 0.0 if stage == "train" else 1.0
-    teacher = None if unpruned is None else _teacher(unpruned, config.distillation)
     try:
-        tuned = fit(
-            model.net,
-            functools.partial(model.loss, teacher=teacher),
-            lambda epoch: load(epoch=epoch),
-            schedule(config),
-            seed=seed,
-            checkpoint=state,
-            progress=stage,
-            on_step=lambda share: model.progress(model.net, start + (1 - start) * share),
+        tuned = distributed.together(
+            _fit, model, unpruned, context.data.train, config, context.config.seed, stage, state
         )
     except FloatingPointError as error:
         state.unlink(missing_ok=True)
         raise UserError(f"{stage}.learning_rate", config.learning_rate, f"{error}: give a lower one") from error
     state.unlink(missing_ok=True)
     return model.with_net(tuned)
+
+
+def _fit(
+    model: Model, unpruned: Model | None, train: Split, config: FinetuneConfig, seed: int, stage: str, state: Path
+) -> nn.Module:
+    load = functools.partial(batches, train, model.task, batch=config.batch, seed=seed, augment=config.augment)
+    # What is already trained goes on where its training ended, not with the loss weights of a beginner.
+    start = 0.0 if stage == "train" else 1.0
+    teacher = None if unpruned is None else _teacher(unpruned, config.distillation)
+    return fit(
+        model.net,
+        functools.partial(model.loss, teacher=teacher),
+        lambda epoch: load(epoch=epoch),
+        schedule(config),
+        seed=seed,
+        checkpoint=state,
+        progress=stage,
+        on_step=lambda share: model.progress(model.net, start + (1 - start) * share),
+    )
 
 
 def _teacher(unpruned: Model, weight: float) -> Teacher:
