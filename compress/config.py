@@ -122,6 +122,8 @@ class PruneConfig:
     images: int = 384  # training images that importances such as taylor look at
     allocation: str = "global"  # how the budget is shared out over layers; see compress/pruning/allocation.py
     objective: Objective = Objective.flops  # what the allocation `knapsack` saves: FLOPs, or time measured here
+    rounds: int = 1  # prune a little, tune a little: each round leaves the same share of what it finds
+    round_images: int = 2000  # image presentations between two rounds, beside those of finetune
     round_to: int = 16  # channels stay multiples of this; at 8 vector units of runtimes run half empty
     max_ratio: float = 0.9  # no layer loses more than this share of its channels
 
@@ -129,6 +131,8 @@ class PruneConfig:
         if self.ratio is not None:
             _check(0 <= self.ratio < 1, "prune.ratio", self.ratio, "give a share of channels in [0, 1), e.g. 0.3")
         _check(self.images >= 1, "prune.images", self.images, "give at least 1")
+        _check(self.rounds >= 1, "prune.rounds", self.rounds, "give at least 1")
+        _check(self.round_images >= 1, "prune.round_images", self.round_images, "give at least 1")
         _check(self.round_to >= 1, "prune.round_to", self.round_to, "give 1, 8 or 16")
         _check(0 <= self.max_ratio < 1, "prune.max_ratio", self.max_ratio, "give a share of channels in [0, 1)")
         spends = self.objective is Objective.flops or self.allocation == "knapsack"

@@ -10,7 +10,7 @@ import logging
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
-from compress.config import Objective
+from compress.config import Objective, PruneConfig
 from compress.data import DataSet, resized
 from compress.errors import UserError
 from compress.measure.weigh import flops_at
@@ -33,11 +33,12 @@ class Control:
 
 def random(unpruned: Model, flops: int, context: Context) -> Control:
     """Channels drawn by lot within the budget, then the recipe's own fine-tuning."""
-    by_lot = replace(context.config.prune, importance="random", allocation="global", objective=Objective.flops)
-    config = replace(context.config, prune=by_lot)
+    given = context.config.prune
+    by_lot = replace(given, importance="random", allocation="global", objective=Objective.flops, rounds=1)
+    context = _as_long(replace(context, config=replace(context.config, prune=by_lot)), given)
     folder = context.folder / "controls" / "random"
     folder.mkdir(parents=True, exist_ok=True)
-    context = replace(context, config=config, folder=folder)
+    context = replace(context, folder=folder)
     return Control("random", finetune.run(prune.run(unpruned, context), context), context.data)
 
 
@@ -53,8 +54,15 @@ def smaller_input(unpruned: Model, flops: int, context: Context) -> Control:
 
 def at_input(unpruned: Model, imgsz: int, context: Context) -> Control:
     """The unpruned network fine-tuned at `imgsz` pixels, without a teacher."""
-    context = replace(context, data=resized(context.data, imgsz), unpruned=None)
+    context = _as_long(replace(context, data=resized(context.data, imgsz), unpruned=None), context.config.prune)
     return Control("smaller_input", finetune.run(with_input(unpruned, imgsz), context), context.data)
+
+
+def _as_long(context: Context, pruned: PruneConfig) -> Context:
+    """A fine-tuning as long as all that a model pruned this way has had, between its rounds too."""
+    config = context.config
+    images = config.finetune.images + (pruned.rounds - 1) * pruned.round_images
+    return replace(context, config=replace(config, finetune=replace(config.finetune, images=images)))
 
 
 def input_within(model: Model, flops: int) -> int:

@@ -24,6 +24,7 @@ FLOORS = [
     {"report"},
     {"controls"},
     {"stages"},
+    {"recovery"},
     {"measure"},
     {"models", "data", "targets", "pruning", "devices"},
     {"training"},

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import heapq
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from compress.config import PruneConfig
@@ -31,12 +31,14 @@ class Step:
         return float(self.group.scores[list(self.channels)].mean())
 
 
-def steps_of(groups: Sequence[Group], config: PruneConfig) -> list[Step]:
-    """All that may leave, group by group, least important channels first."""
+def steps_of(groups: Sequence[Group], config: PruneConfig, widths: Mapping[str, int] | None = None) -> list[Step]:
+    """All that may leave, group by group, least important channels first; `max_ratio` counts from `widths` where the
+    layer that leads a group is named there, as earlier rounds have found it."""
     steps = []
     for group in groups:
         order = group.scores.argsort(stable=True).tolist()
-        floor = max(config.round_to, math.ceil(round((1 - config.max_ratio) * group.channels, 6)))
+        whole = (widths or {}).get(group.name, group.channels)
+        floor = max(config.round_to, math.ceil(round((1 - config.max_ratio) * whole, 6)))
         taken, size = 0, group.channels % config.round_to or config.round_to  # a first odd step, then whole ones
         while group.channels - taken - size >= floor:
             channels = tuple(order[taken : taken + size])

@@ -37,7 +37,7 @@ class Pruned:
 
     net: nn.Module
     ratio: float  # share of the prunable channels that was taken
-    channels: dict[str, list[int]]  # {layer: [output channels before, after]}, changed layers only
+    channels: dict[str, list[int]]  # {layer: [output channels before, after]}, changed layers only; see `changes`
     protected: dict[str, str]  # {module: why it kept its channels}
     narrowest: nn.Module  # with everything prunable gone: what stands in the way of smaller budgets
     macs: int | None = None  # of the deployed form; None where nothing was counted
@@ -51,6 +51,7 @@ def prune_to_ratio(
     config: PruneConfig,
     ratio: float,
     seconds: Mapping[str, float] | None = None,
+    widths: Mapping[str, int] | None = None,
 ) -> Pruned:
     """Take the share `ratio` of the prunable channels, as near as rounding and `max_ratio` allow.
 
@@ -59,11 +60,12 @@ def prune_to_ratio(
         example: (b, c, s, s) input.
         protected: {module name: why} of modules that keep their output channels.
         seconds: {layer: what it takes}; with them `knapsack` saves time, without them MACs.
+        widths: {layer: output channels} before any pruning, from which `max_ratio` counts; those of `net` if None.
 
     Raises:
         UserError: unknown importance or allocation, unknown protected module, network that cannot be traced.
     """
-    plan = _plan(net, example, protected, config)
+    plan = _plan(net, example, protected, config, widths)
     steps = order(plan.steps, config.allocation, Estimate(net, example, seconds))
     total = sum(group.channels for group in plan.groups)
     if config.allocation == "uniform":  # every group gets its own nearest
@@ -79,7 +81,7 @@ def prune_to_ratio(
     if abs(share - ratio) > 0.05:
         log.warning("prune.ratio=%g: %.3g of the channels went, as near as rounding and limits allow", ratio, share)
     pruned = _cut(net, taken)
-    return Pruned(pruned, share, _changes(net, pruned), plan.protected, _cut(net, steps))
+    return Pruned(pruned, share, changes(widths_of(net), pruned), plan.protected, _cut(net, steps))
 
 
 def reachable(
@@ -117,6 +119,7 @@ def prune_to_flops(
     budget_macs: float,
     count: Callable[[nn.Module], int],
     seconds: Mapping[str, float] | None = None,
+    widths: Mapping[str, int] | None = None,
 ) -> Pruned:
     """The widest network of the order whose `count` is at or under `budget_macs`.
 
@@ -128,7 +131,7 @@ def prune_to_flops(
     Raises:
         UserError: a budget below what can be reached, with the range; and as `prune_to_ratio`.
     """
-    plan = _plan(net, example, protected, config)
+    plan = _plan(net, example, protected, config, widths)
     steps = order(plan.steps, config.allocation, Estimate(net, example, seconds))
 
     def macs_of(taken: Sequence[Step]) -> int:
@@ -140,7 +143,7 @@ def prune_to_flops(
     taken, macs = _fit(steps, macs_of, budget_macs, full, least, lambda: Estimate(net, example))
     pruned = _cut(net, taken)
     share = _share(taken, sum(group.channels for group in plan.groups))
-    return Pruned(pruned, share, _changes(net, pruned), plan.protected, narrowest, macs, (least, full))
+    return Pruned(pruned, share, changes(widths_of(net), pruned), plan.protected, narrowest, macs, (least, full))
 
 
 @dataclass(frozen=True)
@@ -152,10 +155,16 @@ class Plan:
     protected: dict[str, str]
 
 
-def _plan(net: nn.Module, example: Tensor, protected: Mapping[str, str], config: PruneConfig) -> Plan:
+def _plan(
+    net: nn.Module,
+    example: Tensor,
+    protected: Mapping[str, str],
+    config: PruneConfig,
+    widths: Mapping[str, int] | None = None,
+) -> Plan:
     groups, uncuttable = _groups(net, example, protected, config)
     protected = {**protected, **uncuttable}
-    steps = steps_of(groups, config)
+    steps = steps_of(groups, config, widths)
     if _failure(net, example, steps) is None:
         return Plan(groups, steps, protected)
     # Some code counts channels by itself (slices, reshapes, attention over the channel axis) and breaks without some of
@@ -299,15 +308,17 @@ def _share(taken: Sequence[Step], total: int) -> float:
     return sum(len(step.channels) for step in taken) / total
 
 
-def _changes(before: nn.Module, after: nn.Module) -> dict[str, list[int]]:
-    widths = {name: width for name, layer in after.named_modules() if (width := _width(layer)) is not None}
-    return {
-        name: [width, widths[name]]
-        for name, layer in before.named_modules()
-        if (width := _width(layer)) is not None and widths[name] != width
-    }
+def widths_of(net: nn.Module) -> dict[str, int]:
+    """{layer: output channels} of the layers that have some."""
+    found = {}
+    for name, layer in net.named_modules():
+        width = getattr(layer, "out_channels", getattr(layer, "out_features", None))
+        if isinstance(width, int):
+            found[name] = width
+    return found
 
 
-def _width(layer: nn.Module) -> int | None:
-    width = getattr(layer, "out_channels", getattr(layer, "out_features", None))
-    return width if isinstance(layer, nn.Module) and isinstance(width, int) else None
+def changes(before: Mapping[str, int], after: nn.Module) -> dict[str, list[int]]:
+    """{layer: [output channels before, after]} of the layers whose width is another now."""
+    widths = widths_of(after)
+    return {name: [width, widths[name]] for name, width in before.items() if widths[name] != width}

@@ -5,21 +5,16 @@ The stage `train` is the same work before pruning: it makes a baseline from init
 
 from __future__ import annotations
 
-import copy
-import functools
 from dataclasses import asdict
 from pathlib import Path
 
-import torch
-from torch import nn
-
 from compress import distributed
 from compress.config import Config, FinetuneConfig
-from compress.data import DataSet, Split, batches
+from compress.data import DataSet
 from compress.errors import UserError
-from compress.product import Model, Teacher
+from compress.product import Model
+from compress.recovery import recover
 from compress.stages.context import Context, identity
-from compress.training import Schedule, fit
 
 VERSION = 2
 
@@ -39,61 +34,13 @@ def check(config: Config, data: DataSet, stage: str) -> None:
 def run(model: Model, context: Context, stage: str = "finetune") -> Model:
     config: FinetuneConfig = getattr(context.config, stage)
     parts = {"version": VERSION, stage: asdict(config)}
-    unpruned = context.unpruned if config.distillation else None
-    if unpruned is not None:
-        parts["teacher"] = identity(unpruned)
-    return context.cached_model(stage, model, parts, functools.partial(_tune, model, unpruned, context, config, stage))
+    teacher = context.unpruned if config.distillation else None
+    if teacher is not None:
+        parts["teacher"] = identity(teacher)
 
+    def make(folder: Path) -> Model:
+        seed, trained = context.config.seed, stage != "train"
+        train = context.data.train
+        return recover(model, teacher, train, config, seed=seed, stage=stage, folder=folder, trained=trained)
 
-def _tune(
-    model: Model, unpruned: Model | None, context: Context, config: FinetuneConfig, stage: str, folder: Path
-) -> Model:
-    state = folder / "training.safetensors"
-    try:
-        tuned = distributed.together(
-            _fit, model, unpruned, context.data.train, config, context.config.seed, stage, state
-        )
-    except FloatingPointError as error:
-        state.unlink(missing_ok=True)
-        raise UserError(f"{stage}.learning_rate", config.learning_rate, f"{error}: give a lower one") from error
-    state.unlink(missing_ok=True)
-    return model.with_net(tuned)
-
-
-def _fit(
-    model: Model, unpruned: Model | None, train: Split, config: FinetuneConfig, seed: int, stage: str, state: Path
-) -> nn.Module:
-    load = functools.partial(batches, train, model.task, batch=config.batch, seed=seed, augment=config.augment)
-    # What is already trained goes on where its training ended, not with the loss weights of a beginner.
-    start = 0.0 if stage == "train" else 1.0
-    teacher = None if unpruned is None else _teacher(unpruned, config.distillation)
-    return fit(
-        model.net,
-        functools.partial(model.loss, teacher=teacher),
-        lambda epoch: load(epoch=epoch),
-        schedule(config),
-        seed=seed,
-        checkpoint=state,
-        progress=stage,
-        on_step=lambda share: model.progress(model.net, start + (1 - start) * share),
-    )
-
-
-def _teacher(unpruned: Model, weight: float) -> Teacher:
-    net = copy.deepcopy(unpruned.net).eval().requires_grad_(False)
-    return Teacher(net.to(memory_format=torch.channels_last), weight)
-
-
-def schedule(config: FinetuneConfig) -> Schedule:
-    """The training loop's schedule for a config."""
-    return Schedule(
-        images=config.images,
-        batch=config.batch,
-        learning_rate=config.learning_rate,
-        optimizer=config.optimizer.value,
-        momentum=config.momentum,
-        weight_decay=config.weight_decay,
-        warmup=config.warmup,
-        ema=config.ema,
-        bfloat16=config.bfloat16,
-    )
+    return context.cached_model(stage, model, parts, make)

@@ -5,13 +5,14 @@ from __future__ import annotations
 import itertools
 import json
 import logging
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 from torch import nn
 
+from compress import checkpoint, models
 from compress.budget import format_flops, parse_flops
 from compress.config import Config, Objective
 from compress.data import batches
@@ -22,6 +23,7 @@ from compress.product import Model
 from compress.pruning import solver
 from compress.pruning.importance import NEED_GRADIENTS
 from compress.pruning.sensitivity import accumulate_gradients
+from compress.recovery import recover
 from compress.stages.context import Context
 
 VERSION = 4
@@ -60,8 +62,10 @@ def counter(model: Model) -> Callable[[nn.Module], int]:
 
 def run(model: Model, context: Context) -> Model:
     config = context.config.prune
-    parts = {"version": VERSION, "prune": asdict(config), "budget": context.config.budget.flops}
+    parts: dict[str, Any] = {"version": VERSION, "prune": asdict(config), "budget": context.config.budget.flops}
     parts["batch"] = context.config.finetune.batch  # that gradients are taken in
+    if config.rounds > 1:
+        parts["finetune"] = asdict(context.config.finetune)
 
     def make(folder: Path) -> Model:
         return _prune(model, context, folder)
@@ -70,33 +74,62 @@ def run(model: Model, context: Context) -> Model:
 
 
 def _prune(model: Model, context: Context, folder: Path) -> Model:
-    config = context.config
-    example, count = model.example_input(), counter(model)
+    """All rounds, with tuning in between."""
+    count, rounds = counter(model), context.config.prune.rounds
+    net, _ = model.prunable()
+    full, widths, kept = count(net), solver.widths_of(net), 1.0
+    budget = context.config.budget.flops
+    goal = None if budget is None else parse_flops(budget, 2 * full) / 2
+    for number in range(1, rounds + 1):
+        # Each round leaves the same share of the MACs, or of the channels, that it finds.
+        macs = None if goal is None else full * (goal / full) ** (number / rounds)
+        result, facts = _round(model, context, macs, widths)
+        model, kept = model.with_net(result.net), kept * (1 - result.ratio)
+        after = count(result.net)
+        log.info("prune: %s -> %s FLOPs (%.1f %%)", format_flops(2 * full), format_flops(2 * after), 100 * after / full)
+        if number < rounds:
+            model = _tune(model, context, folder / f"round-{number}")
+    facts |= {"macs_before": full, "macs_after": after, "reachable": result.reachable, "ratio": 1 - kept}
+    facts |= {"channels": solver.changes(widths, result.net), "protected": result.protected}
+    facts["out_of_reach"] = _out_of_reach(model.with_net(result.narrowest), result.protected)
+    (folder / RECORD).write_text(json.dumps(facts, indent=1))
+    return model
+
+
+def _round(
+    model: Model, context: Context, macs: float | None, widths: Mapping[str, int]
+) -> tuple[solver.Pruned, dict[str, Any]]:
+    """What one round takes, down to `macs` or by its part of the ratio, and what it went by."""
+    config, example = context.config, model.example_input()
     net, protected = model.prunable()
-    full = count(net)
     if config.prune.importance in NEED_GRADIENTS:
         _look_at_data(net, model, context)
-    by_latency = config.prune.objective is Objective.latency
-    seconds = layer_seconds(model.with_net(net), config.threads) if by_latency else None
-    if config.budget.flops is not None:
-        budget = parse_flops(config.budget.flops, 2 * full)
+    seconds, facts = None, {}
+    if config.prune.objective is Objective.latency:
+        seconds = layer_seconds(model.with_net(net), config.threads)
+        facts["layer_milliseconds"] = {layer: round(1000 * took, 5) for layer, took in seconds.items()}
+    if macs is not None:
         result = solver.prune_to_flops(
-            net, example, protected, config.prune, budget_macs=budget / 2, count=count, seconds=seconds
-        )
+            net, example, protected, config.prune,
+            budget_macs=macs, count=counter(model), seconds=seconds, widths=widths,
+        )  # fmt: skip
     else:
         assert config.prune.ratio is not None  # check() made sure
-        result = solver.prune_to_ratio(net, example, protected, config.prune, config.prune.ratio, seconds)
-    macs = count(result.net) if result.macs is None else result.macs
-    log.info("prune: %s -> %s FLOPs (%.1f %%)", format_flops(2 * full), format_flops(2 * macs), 100 * macs / full)
+        ratio = 1 - (1 - config.prune.ratio) ** (1 / config.prune.rounds)
+        result = solver.prune_to_ratio(net, example, protected, config.prune, ratio, seconds, widths)
     result.net.zero_grad(set_to_none=True)
-    facts: dict[str, Any] = {"macs_before": full, "macs_after": macs, "reachable": result.reachable}
-    facts["ratio"] = result.ratio
-    facts |= {"channels": result.channels, "protected": result.protected}
-    facts["out_of_reach"] = _out_of_reach(model.with_net(result.narrowest), result.protected)
-    if seconds is not None:
-        facts["layer_milliseconds"] = {layer: round(1000 * took, 5) for layer, took in seconds.items()}
-    (folder / RECORD).write_text(json.dumps(facts, indent=1))
-    return model.with_net(result.net)
+    return result, facts
+
+
+def _tune(model: Model, context: Context, folder: Path) -> Model:
+    """The model after the tuning between two rounds; the one in `folder`, where an interrupted stage has left it."""
+    if not (folder / checkpoint.FACTS).exists():
+        config = replace(context.config.finetune, images=context.config.prune.round_images)
+        teacher, train = context.unpruned if config.distillation else None, context.data.train
+        seed = context.config.seed
+        tuned = recover(model, teacher, train, config, seed=seed, stage="finetune", folder=folder)
+        checkpoint.save(tuned, folder)
+    return checkpoint.load(folder, models.from_constructor)
 
 
 def _out_of_reach(narrowest: Model, protected: Iterable[str]) -> dict[str, int]:
