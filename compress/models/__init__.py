@@ -60,7 +60,8 @@ def build(config: ModelConfig, classes: tuple[str, ...] | None = None, task: Tas
         )
     model = FAMILIES[config.family](config, classes)
     if task is not None and model.task != task:
-        raise UserError("data", task.value, f"the data is for {task.value}, the model for {model.task.value}")
+        also = "" if model.task in (Task.detect, Task.classify) else ": such models can be pruned and exported only"
+        raise UserError("data", task.value, f"the data is for {task.value}, the model for {model.task.value}{also}")
     if classes is not None and len(model.classes) != len(classes):
         raise UserError(
             "model", config.path or config.weights or config.name,

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 UNSPLIT = "cuts one convolution's output in a way that pruning cannot follow"
+ATTENTION = "attention: its head sizes are fixed numbers in the code"
 
 
 class TwoWayBlock(nn.Module):
@@ -67,18 +68,20 @@ def is_split(net: nn.Module) -> bool:
     return any(isinstance(module, TwoWayBlock) for module in net.modules())
 
 
-def unsplit_convolutions(net: nn.Module) -> dict[str, str]:
-    """{module name: why} of convolutions whose output is cut up by blocks that are not rewritten here."""
+def protected(net: nn.Module) -> dict[str, str]:
+    """{module name: why} of attention, and of convolutions whose output is cut up by blocks not rewritten here."""
     from ultralytics.nn.modules import block as blocks
 
     kinds = tuple(
         getattr(blocks, kind) for kind in ("C2", "C2f", "C2PSA", "PSA", "RepNCSPELAN4") if hasattr(blocks, kind)
     )
-    return {
+    kept = {
         f"{name}.cv1.conv": f"{type(module).__name__} {UNSPLIT}"
         for name, module in net.named_modules()
         if isinstance(module, kinds)
     }
+    attention = (blocks.Attention, blocks.AAttn)
+    return kept | {name: ATTENTION for name, module in net.named_modules() if isinstance(module, attention)}
 
 
 def _channels_of(conv: Any, channels: slice) -> Any:

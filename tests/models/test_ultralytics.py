@@ -191,7 +191,8 @@ def test_a_trained_pt_brings_its_classes(tmp_path, caplog) -> None:
     [
         ({"name": None}, "model.name"),
         ({"name": "yolo27n"}, "model.name"),
-        ({"name": "yolo26n-seg"}, "model.name"),
+        ({"name": "yolov10n"}, "model.name"),
+        ({"name": "yolo26n-depth"}, "model.name"),
         ({"name": "yolo26n", "imgsz": 100}, "model.imgsz"),
         ({"name": "yolo26n", "weights": "atlantis"}, "model.weights"),
         ({"path": "nowhere.pt"}, "model.path"),
