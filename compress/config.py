@@ -114,6 +114,7 @@ class PruneConfig:
     allocation: str = "global"  # global ranking of groups, or uniform
     round_to: int = 16  # channels stay multiples of this; at 8 vector units of runtimes run half empty
     max_ratio: float = 0.9  # no layer loses more than this share of its channels
+    equal_halves: bool = False  # Ultralytics: split blocks stay symmetric, so that a plain .pt can be written
 
     def __post_init__(self) -> None:
         if self.ratio is not None:

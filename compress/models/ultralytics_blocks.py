@@ -24,6 +24,8 @@ class TwoWayBlock(nn.Module):
     With `keep_all` (C2f) the output of every inner block is joined, otherwise (C2PSA) only that of the last.
     """
 
+    halves = ("first.conv", "second.conv")  # with equally many channels the stock block can be made again: `merged`
+
     def __init__(self, block: Any, keep_all: bool) -> None:
         super().__init__()
         half = block.cv1.conv.out_channels // 2
@@ -60,6 +62,34 @@ def split_blocks(net: nn.Module) -> nn.Module:
                 setattr(parent, name, TwoWayBlock(child, keep_all=True))
             elif type(child).forward is C2PSA.forward:
                 setattr(parent, name, TwoWayBlock(child, keep_all=False))
+    return net
+
+
+def merged(net: nn.Module) -> dict[str, Tensor] | None:
+    """The tensors of `net` as they would stand with stock blocks in place of every `TwoWayBlock`; None where the halves
+    of one differ in width."""
+    tensors = dict(net.state_dict())
+    for name, block in net.named_modules():
+        if not isinstance(block, TwoWayBlock):
+            continue
+        first, second = block.first.state_dict(), block.second.state_dict()
+        if any(first[part].shape != second[part].shape for part in first):
+            return None
+        for part, value in first.items():
+            # BatchNorm's counter is one number, the same in both.
+            whole = torch.cat((value, second[part])) if value.ndim else value
+            tensors[f"{name}.cv1.{part}"] = whole
+            del tensors[f"{name}.first.{part}"], tensors[f"{name}.second.{part}"]
+    return tensors
+
+
+def fit_to_weights(net: nn.Module) -> nn.Module:
+    """Let the stock blocks of `net`, in place, know how wide their halves have become; returns `net`."""
+    from ultralytics.nn.modules.block import C2PSA, C2f
+
+    for module in net.modules():
+        if isinstance(module, (C2f, C2PSA)):
+            module.c = module.cv1.conv.out_channels // 2
     return net
 
 

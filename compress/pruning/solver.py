@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from compress.config import PruneConfig
 from compress.errors import UserError
 from compress.pruning.estimate import Estimate
-from compress.pruning.groups import Group, cut, find_groups
+from compress.pruning.groups import Group, cut, find_groups, halves, tie
 from compress.pruning.importance import importance
 
 ALLOCATIONS = ("global", "uniform")
@@ -202,6 +202,9 @@ def _groups(
     if config.allocation not in ALLOCATIONS:
         raise UserError("prune.allocation", config.allocation, f"choose one of {', '.join(ALLOCATIONS)}")
     groups, refused = find_groups(net, example, protected, importance(config.importance))
+    if config.equal_halves:
+        groups, unpaired = tie(groups, halves(net))
+        refused = refused | unpaired
     if not groups:
         raise UserError(
             "prune", type(net).__name__, "no channels can be pruned: everything is protected or coupled to it"
