@@ -9,8 +9,11 @@ from typing import Any
 from compress import checkpoint
 from compress.config import Family, ModelConfig
 from compress.errors import UserError
-from compress.models import classifier, ultralytics, weights
+from compress.models import classifier, ultralytics, ultralytics_pt, weights
+from compress.models.ultralytics_model import UltralyticsModel
 from compress.product import Model, Task
+
+NATIVE = "model.pt"
 
 Builder = Callable[[ModelConfig, "tuple[str, ...] | None"], Model]
 
@@ -68,6 +71,19 @@ def build(config: ModelConfig, classes: tuple[str, ...] | None = None, task: Tas
             f"knows {len(model.classes)} classes, the data has {len(classes)}",
         )  # fmt: skip
     return model
+
+
+def save_native(model: Model, folder: Path) -> Path | None:
+    """Writes `model` as its own library saves models, for use without this package: `model.pt` of an Ultralytics model.
+
+    None, with no such file left in `folder`, where there is no such form: other families, and pruned networks that
+    the library's stock blocks cannot hold.
+    """
+    path = folder / NATIVE
+    if isinstance(model, UltralyticsModel) and ultralytics_pt.save(model, path):
+        return path
+    path.unlink(missing_ok=True)
+    return None
 
 
 def from_constructor(facts: dict[str, Any]) -> Model:
