@@ -28,7 +28,7 @@ from typing import Any
 import cv2
 import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
 from compress import get_flops, targets
@@ -113,7 +113,7 @@ def check(name: str, imgsz: int, folder: Path) -> dict[str, Any]:
     """What was measured on one model; under "error" what is amiss, or None."""
     torch.manual_seed(0)
     model = build(ModelConfig(name=name, imgsz=imgsz), CLASSES)
-    randomise(model.net)
+    randomise(model.net, model.example_input())
     net, protected = model.prunable()
     example, count = model.example_input(), counter(model)
     pixels = 224 if model.task is Task.classify else 640
@@ -150,20 +150,19 @@ def check(name: str, imgsz: int, folder: Path) -> dict[str, Any]:
     return row
 
 
-def randomise(net: Any) -> None:
-    """BatchNorms that do something, and class scores that differ, so that the best 300 come in a certain order."""
-    generator = torch.Generator().manual_seed(0)
-    for module in net.modules():
-        if isinstance(module, nn.BatchNorm2d):
-            for name, low, high in (
-                ("weight", 0.5, 1.5), ("bias", -0.2, 0.2), ("running_mean", -0.2, 0.2), ("running_var", 0.5, 1.5)
-            ):  # fmt: skip
-                tensor = module.get_buffer(name) if name.startswith("running") else module.get_parameter(name)
-                tensor.data.uniform_(low, high, generator=generator)
-    for branch in ("cv3", "one2one_cv3"):
-        for layers in getattr(net.model[-1], branch, None) or ():
-            layers[-1].weight.data.mul_(4)
-            layers[-1].bias.data.zero_()
+def randomise(net: nn.Module, example: Tensor) -> None:
+    """BatchNorms that do something: statistics of noise images, so that signals neither fade nor grow on their way and
+    all outputs differ, then scales and shifts of their own."""
+    norms = [module for module in net.modules() if isinstance(module, nn.BatchNorm2d)]
+    usual = norms[0].momentum
+    for norm in norms:
+        norm.momentum = 1.0
+        nn.init.uniform_(norm.weight, 0.5, 1.5)
+        nn.init.uniform_(norm.bias, -0.2, 0.2)
+    with torch.no_grad():
+        net.train()(torch.rand(8, *example.shape[1:]))
+    for norm in norms:
+        norm.momentum = usual
 
 
 def in_onnxruntime(model: Model, folder: Path) -> float:

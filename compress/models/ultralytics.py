@@ -14,7 +14,6 @@ from torch import nn
 from compress.config import ModelConfig
 from compress.errors import UserError
 from compress.models import ultralytics_blocks as blocks
-from compress.models import ultralytics_head as head
 from compress.models import weights
 from compress.models.ultralytics_classify import UltralyticsClassifier
 from compress.models.ultralytics_model import UltralyticsModel
@@ -57,7 +56,8 @@ def build(config: ModelConfig, classes: tuple[str, ...] | None) -> UltralyticsMo
     yaml = _shipped_yaml(config.name)
     model = _assemble(yaml, config.name, classes, config.channels, config.imgsz, tuple(config.protected))
     if given:
-        _rewrite(model.net, given.constructor)
+        if given.constructor.get("split"):
+            blocks.split_blocks(model.net)
         weights.fill(model.net, given.tensors, str(config.weights))
     elif config.init:
         weights.transfer(model.net, weights.read(config.init, "model.init").tensors, config.init)
@@ -71,16 +71,9 @@ def from_constructor(facts: dict[str, Any]) -> UltralyticsModel:
         facts["yaml"], facts["name"], tuple(facts["classes"]), facts["channels"], facts["imgsz"],
         tuple(facts["protected"]),
     )  # fmt: skip
-    _rewrite(model.net, facts)
+    if facts["split"]:
+        blocks.split_blocks(model.net)
     return model
-
-
-def _rewrite(net: nn.Module, facts: dict[str, Any]) -> None:
-    """What `prunable` had done to the network that `facts` describe."""
-    if facts.get("split"):
-        blocks.split_blocks(net)
-    if facts.get("stripped"):
-        head.strip(net)
 
 
 def _assemble(
@@ -115,8 +108,9 @@ def _from_pt(config: ModelConfig) -> UltralyticsModel:
     task, kind = HEADS.get(type(last).__name__, (None, ""))
     if task is None or not isinstance(net, getattr(tasks, kind)):
         raise UserError("model.path", path, f"is a {type(net).__name__} with a {type(last).__name__} head; {SUPPORTED}")
-    if net.is_fused():
-        raise UserError("model.path", path, "the model is fused: take the checkpoint that training wrote")
+    if net.is_fused() or getattr(last, "cv2", last) is None:
+        why = "the model is fused: take the checkpoint that training wrote, or ours with model=checkpoint"
+        raise UserError("model.path", path, why)
     trained_at = (content.get("train_args") or {}).get("imgsz") if isinstance(content, dict) else None
     if trained_at not in (None, config.imgsz):
         log.warning("model.imgsz=%s, but %s was trained at %s", config.imgsz, path, trained_at)

@@ -6,7 +6,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Iterator
 from contextlib import contextmanager
-from functools import cache
+from functools import cache, partial
 from typing import Any
 
 import numpy as np
@@ -22,9 +22,6 @@ MOST_CANDIDATES = 30_000  # boxes that enter suppression
 
 TRAINING_ONLY = "branch used in training only, not part of the deployed network: nothing to gain"
 LAST = "last layer of a head's branch: its channels are the answer"
-# Parts of YOLO26's heads that run in training mode only: a dependency graph, which is traced in eval mode, would not
-# see that they take the channels of layers that it prunes. Ultralytics drops them too when it fuses a network.
-UNSEEN = ("flow_model", "cv4_sigma", "one2one_cv4_sigma", "proto.semseg")
 
 
 class Decode(nn.Module):
@@ -44,23 +41,34 @@ class Decode(nn.Module):
         return head.postprocess(out.permute(0, 2, 1)) if head.end2end else out
 
 
-def strip(net: Any) -> Any:
-    """Drop, in place, the parts of the head that only training runs and a graph cannot see; returns `net`."""
-    for name in UNSEEN:
-        owner, _, part = name.rpartition(".")
-        module = getattr(net.model[-1], owner, None) if owner else net.model[-1]
-        if getattr(module, part, None) is not None:
-            setattr(module, part, None)
+def show_unseen(net: Any) -> Any:
+    """Let what the head runs in training mode only run in eval mode too, in place; returns `net`.
+
+    A dependency graph is traced in eval mode. It would prune layers without seeing that the keypoints' sigma and the
+    masks' semantic branch (YOLO26) read them too.
+    """
+    head = net.model[-1]
+    for branch in ("cv4", "one2one_cv4"):
+        readers = getattr(head, f"{branch}_sigma", None) or ()
+        for layers, reader in zip(getattr(head, branch, None) or (), readers, strict=False):
+            layers.register_forward_hook(partial(_also_run, reader))
+    if (reader := getattr(getattr(head, "proto", None), "semseg", None)) is not None:
+        head.proto.feat_fuse.register_forward_pre_hook(partial(_also_run, reader))
     return net
 
 
-def is_stripped(net: Any) -> bool:
-    """Whether `strip` has taken something from this network."""
-    head = net.model[-1]
-    return any(
-        hasattr(module, part) and getattr(module, part) is None
-        for module, part in ((head, "flow_model"), (getattr(head, "proto", None), "semseg"))
-    )
+def _also_run(reader: nn.Module, layer: nn.Module, inputs: Any, output: Any = None) -> None:
+    if not layer.training:
+        reader(inputs[0] if output is None else output)
+
+
+def hide_unseen(net: nn.Module) -> None:
+    """Undoes `show_unseen`."""
+    for module in net.modules():
+        for hooks in (module._forward_hooks, module._forward_pre_hooks):
+            for key, hook in list(hooks.items()):
+                if isinstance(hook, partial) and hook.func is _also_run:
+                    del hooks[key]
 
 
 def protected(net: Any) -> dict[str, str]:
@@ -69,7 +77,7 @@ def protected(net: Any) -> dict[str, str]:
     kept: dict[str, str] = {}
     for branch, level, layers in _branches(head):
         at = f"{prefix}.{branch}.{level}"
-        if head.end2end and not branch.startswith("one2one_"):
+        if branch.endswith("_sigma") or (head.end2end and not branch.startswith("one2one_")):
             kept |= {
                 f"{at}.{inner}".removesuffix("."): TRAINING_ONLY
                 for inner, layer in layers.named_modules()
@@ -81,6 +89,9 @@ def protected(net: Any) -> dict[str, str]:
         kept[f"{prefix}.dfl.conv"] = "a fixed projection, not a weight"
     if hasattr(head, "proto"):
         kept[f"{prefix}.proto.cv3.conv"] = LAST
+        semantic = getattr(head.proto, "semseg", None) or nn.Sequential()
+        at = f"{prefix}.proto.semseg"
+        kept |= {f"{at}.{name}": TRAINING_ONLY for name, layer in semantic.named_modules() if _is_pointwise(layer)}
     return kept
 
 
@@ -112,6 +123,7 @@ def deployed(net: Any, example: Tensor) -> nn.Module:
     keypoints and angles follow in the same rows; networks that segment give mask prototypes as a second tensor.
     """
     copied = copy.deepcopy(net).float().eval()
+    hide_unseen(copied)
     head = copied.model[-1]
     copied.fuse(verbose=False)
     for parameter in copied.parameters():
@@ -165,7 +177,8 @@ def kept_float(net: Any) -> dict[str, str]:
     kept = {}
     for branch, level, layers in _branches(head):
         last = _last(layers)
-        if last is not None and branch.startswith("one2one_") == bool(head.end2end):
+        deployed = branch.startswith("one2one_") == bool(head.end2end) and not branch.endswith("_sigma")
+        if last is not None and deployed:
             kept[f"{name}.{branch}.{level}{last}"] = (
                 f"last layer of the {_gives(branch)} at level {level}: its error goes straight into the answer"
             )

@@ -91,7 +91,7 @@ class UltralyticsModel:
         return head.deployed(self.net, self.example_input())
 
     def prunable(self) -> tuple[nn.Module, dict[str, str]]:
-        net = head.strip(blocks.split_blocks(copy.deepcopy(self.net))).eval()
+        net = head.show_unseen(blocks.split_blocks(copy.deepcopy(self.net))).eval()
         return net, blocks.protected(net) | head.protected(net) | dict.fromkeys(self.protected, "model.protected")
 
     def decode(self, outputs: np.ndarray) -> list[Detections] | np.ndarray:
@@ -102,8 +102,8 @@ class UltralyticsModel:
         yaml = {key: value for key, value in self.net.yaml.items() if key != "yaml_file"}
         return {
             "family": FAMILY, "name": self.name, "yaml": yaml, "split": blocks.is_split(self.net),
-            "stripped": head.is_stripped(self.net), "classes": list(self.classes), "channels": self.channels,
-            "imgsz": self.imgsz, "protected": list(self.protected),
+            "classes": list(self.classes), "channels": self.channels, "imgsz": self.imgsz,
+            "protected": list(self.protected),
         }  # fmt: skip
 
     def metadata(self) -> dict[str, str]:
