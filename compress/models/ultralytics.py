@@ -17,7 +17,7 @@ from compress.models import ultralytics_blocks as blocks
 from compress.models import weights
 from compress.models.ultralytics_classify import UltralyticsClassifier
 from compress.models.ultralytics_model import UltralyticsModel
-from compress.models.ultralytics_package import require_ultralytics
+from compress.models.ultralytics_package import quiet, require_ultralytics
 from compress.product import Task
 
 # {head: (task, class of the network in ultralytics.nn.tasks)}; subclasses of these heads decode in ways of their own.
@@ -91,7 +91,8 @@ def _assemble(
         raise UserError("model.name", name, f"its head is {last}; {SUPPORTED}")
     task, kind = HEADS[last]
     classes = classes or tuple(str(index) for index in range(yaml["nc"]))
-    net = getattr(tasks, kind)(copy.deepcopy(yaml), ch=channels, nc=len(classes), verbose=False)
+    with quiet():
+        net = getattr(tasks, kind)(copy.deepcopy(yaml), ch=channels, nc=len(classes), verbose=False)
     return _model(net, task, name, imgsz, channels, classes, protected)
 
 
