@@ -99,3 +99,5 @@ def from_constructor(facts: dict[str, Any]) -> Model:
         return CONSTRUCTORS[family](facts)
     except KeyError as error:
         raise UserError("checkpoint", family, f"the description of the model lacks {error}") from error
+    except (AttributeError, TypeError, ValueError) as error:
+        raise UserError("checkpoint", family, f"the description of the model cannot be read ({error})") from error

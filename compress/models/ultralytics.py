@@ -91,8 +91,12 @@ def _assemble(
         raise UserError("model.name", name, f"its head is {last}; {SUPPORTED}")
     task, kind = HEADS[last]
     classes = classes or tuple(str(index) for index in range(yaml["nc"]))
-    with quiet():
-        net = getattr(tasks, kind)(copy.deepcopy(yaml), ch=channels, nc=len(classes), verbose=False)
+    try:
+        with quiet():
+            net = getattr(tasks, kind)(copy.deepcopy(yaml), ch=channels, nc=len(classes), verbose=False)
+    except Exception as error:  # a description of another version of the package, or a spoilt one
+        why = f"the installed ultralytics cannot build it ({type(error).__name__}: {error})"
+        raise UserError("model.name", name, why) from error
     return _model(net, task, name, imgsz, channels, classes, protected)
 
 
@@ -120,6 +124,8 @@ def _from_pt(config: ModelConfig) -> UltralyticsModel:
     width = last.linear.out_features if task is Task.classify else last.nc
     classes = tuple(str(net.names[index]) for index in range(width))
     channels = int(net.yaml.get("channels", 3))
+    if channels != config.channels:
+        raise UserError("model.channels", config.channels, f"{path} was trained on images of {channels} channels")
     name = Path(net.yaml.get("yaml_file") or path).stem
     return _model(net, task, name, config.imgsz, channels, classes, tuple(config.protected))
 
