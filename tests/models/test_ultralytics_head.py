@@ -11,12 +11,12 @@ from torch.utils._pytree import tree_leaves
 
 pytest.importorskip("ultralytics")
 
+import compress
 from compress import checkpoint, targets
-from compress.config import ExportConfig, ModelConfig, PruneConfig
+from compress.config import ExportConfig, ModelConfig
 from compress.errors import UserError
 from compress.models import build, from_constructor
 from compress.product import Task
-from compress.pruning.solver import prune_to_flops
 from compress.stages.prune import counter
 from compress.targets import onnx_graph
 from tests.models.toy import enliven
@@ -37,10 +37,10 @@ def test_pruned_saved_loaded_and_exported(name: str, task: str, tmp_path: Path) 
         before, after = (tree_leaves(each.eval()(x)[0]) for each in (model.net, net))
     assert all(torch.allclose(one, two, atol=1e-4) for one, two in zip(before, after, strict=True))
 
-    full = count(net)
-    pruned = prune_to_flops(net, x, protected, PruneConfig(), budget_macs=0.3 * full, count=count)
-    assert pruned.macs is not None and pruned.macs > 0.29 * full
-    small = model.with_net(pruned.net)
+    assert protected.keys() <= dict(net.named_modules()).keys()
+
+    small = compress.prune(model, "30%")
+    assert 0.29 < count(small.net) / count(net) <= 0.3
     assert small.kept_float().keys() <= dict(small.deployed().named_modules()).keys()
     with torch.no_grad():
         small.net.train()(x.repeat(2, 1, 1, 1))  # what only training runs has lost its inputs too
