@@ -6,6 +6,7 @@ compress.get_flops(model, imgsz=640)                        # 1 MAC = 2 FLOPs
 compress.measure(model, example_input)                      # MACs, parameters, memory traffic
 compress.run(compress.compose(["recipe=drone_nano"]))       # what the command line does
 compress.load("outputs/latest/pruned")                      # a pruned model, rebuilt without pickle
+compress.prune(model, "50%")                                # without data, so neither tuned nor judged
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from typing import TYPE_CHECKING
 # request of the process, as in most virtual machines, training is up to twice as fast with them.
 os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
 
-from compress.config import Config, compose
+from compress.config import Config, PruneConfig, compose
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -32,7 +33,7 @@ if TYPE_CHECKING:
 importlib.import_module("compress.measure")
 
 __version__ = "0.1.0"
-__all__ = ["Config", "compose", "get_flops", "load", "measure", "run"]
+__all__ = ["Config", "PruneConfig", "compose", "get_flops", "load", "measure", "prune", "run"]
 
 
 def run(config: Config, folder: str | Path | None = None) -> Result:
@@ -53,6 +54,24 @@ def load(path: str | Path) -> Model:
     from compress import checkpoint, models
 
     return checkpoint.load(Path(path), models.from_constructor)
+
+
+def prune(model: Model, flops: str, config: PruneConfig | None = None) -> Model:
+    """`model` cut to `flops` ("50%" or "1.2G"), untuned, for models that no recipe has data for.
+
+    Channels are ranked by what needs no data, `config.importance` (default: group_l2). Raises UserError for a budget
+    that cannot be reached, with the range.
+    """
+    from compress.budget import parse_flops
+    from compress.pruning import solver
+    from compress.stages.prune import counter
+
+    (net, protected), count = model.prunable(), counter(model)
+    budget = parse_flops(flops, 2 * count(net)) / 2
+    pruned = solver.prune_to_flops(
+        net, model.example_input(), protected, config or PruneConfig(), budget_macs=budget, count=count
+    )
+    return model.with_net(pruned.net)
 
 
 def measure(model: nn.Module, example_input: Tensor) -> Cost:

@@ -126,6 +126,7 @@ class PruneConfig:
     round_images: int = 2000  # image presentations between two rounds, beside those of finetune
     round_to: int = 16  # channels stay multiples of this; at 8 vector units of runtimes run half empty
     max_ratio: float = 0.9  # no layer loses more than this share of its channels
+    equal_halves: bool = False  # Ultralytics: split blocks stay symmetric, so that a plain .pt can be written
 
     def __post_init__(self) -> None:
         if self.ratio is not None:

@@ -124,6 +124,7 @@ def _walk(model: Model, context: Context, ledger: Ledger) -> None:
         product = STAGES[stage](product, context)
         if not isinstance(product, Graphs | Artifacts):
             checkpoint.save(product, context.folder / CHECKPOINT)
+            models.save_native(product, context.folder / CHECKPOINT)
         _weigh(stage.value, product, context, ledger, in_runtimes=_compared_in_runtimes(stage, stages))
 
 

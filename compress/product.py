@@ -18,8 +18,14 @@ from torch import Tensor, nn
 
 
 class Task(StrEnum):
+    """What a model is for. Only the first two have data, a loss and an accuracy here; models of the others are pruned,
+    saved and exported."""
+
     detect = "detect"
     classify = "classify"
+    segment = "segment"
+    pose = "pose"
+    obb = "obb"
 
 
 class Precision(StrEnum):
@@ -92,8 +98,8 @@ class Model(Protocol):
         ...
 
     def deployed(self) -> nn.Module:
-        """A copy as it is deployed: fused, eval mode, one image batch in, one raw output tensor out.
-        FLOPs are counted on it, graphs are exported from it."""
+        """A copy as it is deployed: fused, eval mode, one image batch in, one raw output tensor out (two from networks
+        that segment). FLOPs are counted on it, graphs are exported from it."""
         ...
 
     def prunable(self) -> tuple[nn.Module, dict[str, str]]:

@@ -90,6 +90,15 @@ def test_load_gives_the_saved_model(small_cnn: Model, tmp_path: Path) -> None:
     assert compress.get_flops(loaded, 16) == compress.get_flops(small_cnn, 16)
 
 
+def test_prune_meets_a_share_of_the_flops(small_cnn: Model) -> None:
+    full = compress.get_flops(small_cnn, imgsz=16)
+    pruned = compress.prune(small_cnn, "70%", compress.PruneConfig(round_to=1))
+    assert 0.65 * full < compress.get_flops(pruned, imgsz=16) <= 0.7 * full
+    assert compress.get_flops(small_cnn, imgsz=16) == full
+    with pytest.raises(UserError, match="reaches"):
+        compress.prune(small_cnn, "0.1%")
+
+
 def test_load_of_nothing(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="not a readable checkpoint"):
         compress.load(tmp_path / "nowhere")

@@ -64,6 +64,12 @@ class Cost:
     def flops(self) -> int:
         return 2 * self.macs
 
+    def macs_within(self, module: str) -> int:
+        """MACs of a module and of everything in it; 0 where it did not run."""
+        return sum(
+            layer.macs for name, layer in self.layers.items() if not module or f"{name}.".startswith(f"{module}.")
+        )
+
 
 def count(net: nn.Module, example: Tensor) -> Cost:
     """Count one evaluation-mode forward pass of `net` on `example` (b, c, h, w).

@@ -9,8 +9,11 @@ from typing import Any
 from compress import checkpoint
 from compress.config import Family, ModelConfig
 from compress.errors import UserError
-from compress.models import classifier, ultralytics, weights
+from compress.models import classifier, ultralytics, ultralytics_pt, weights
+from compress.models.ultralytics_model import UltralyticsModel
 from compress.product import Model, Task
+
+NATIVE = "model.pt"
 
 Builder = Callable[[ModelConfig, "tuple[str, ...] | None"], Model]
 
@@ -60,13 +63,27 @@ def build(config: ModelConfig, classes: tuple[str, ...] | None = None, task: Tas
         )
     model = FAMILIES[config.family](config, classes)
     if task is not None and model.task != task:
-        raise UserError("data", task.value, f"the data is for {task.value}, the model for {model.task.value}")
+        also = "" if model.task in (Task.detect, Task.classify) else ": such models can be pruned and exported only"
+        raise UserError("data", task.value, f"the data is for {task.value}, the model for {model.task.value}{also}")
     if classes is not None and len(model.classes) != len(classes):
         raise UserError(
             "model", config.path or config.weights or config.name,
             f"knows {len(model.classes)} classes, the data has {len(classes)}",
         )  # fmt: skip
     return model
+
+
+def save_native(model: Model, folder: Path) -> Path | None:
+    """Writes `model` as its own library saves models, for use without this package: `model.pt` of an Ultralytics model.
+
+    None, with no such file left in `folder`, where there is no such form: other families, and pruned networks that
+    the library's stock blocks cannot hold.
+    """
+    path = folder / NATIVE
+    if isinstance(model, UltralyticsModel) and ultralytics_pt.save(model, path):
+        return path
+    path.unlink(missing_ok=True)
+    return None
 
 
 def from_constructor(facts: dict[str, Any]) -> Model:
@@ -82,3 +99,5 @@ def from_constructor(facts: dict[str, Any]) -> Model:
         return CONSTRUCTORS[family](facts)
     except KeyError as error:
         raise UserError("checkpoint", family, f"the description of the model lacks {error}") from error
+    except (AttributeError, TypeError, ValueError) as error:
+        raise UserError("checkpoint", family, f"the description of the model cannot be read ({error})") from error

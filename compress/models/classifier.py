@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import importlib
 import json
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any, Self
 
@@ -44,14 +45,7 @@ class Classifier:
         return replace(self, net=net)
 
     def loss(self, net: nn.Module, batch: Batch, teacher: Teacher | None = None) -> Tensor:
-        """Mean cross-entropy, in float32; with a teacher also that to its softened classes (arXiv:1503.02531, 2.1)."""
-        logits = float32(net(batch["img"]))
-        value = F.cross_entropy(logits, batch["cls"])
-        if teacher is None:
-            return value
-        with torch.no_grad():
-            soft = (float32(teacher.net(batch["img"])) / TEMPERATURE).softmax(1)
-        return value + teacher.weight * TEMPERATURE**2 * F.cross_entropy(logits / TEMPERATURE, soft)
+        return cross_entropy(net, batch, teacher)
 
     def progress(self, net: nn.Module, share: float) -> None:
         """Cross-entropy stays the same all along."""
@@ -81,6 +75,22 @@ class Classifier:
 
     def example_input(self, batch: int = 1) -> Tensor:
         return example_image(batch, self.channels, self.imgsz)
+
+
+def cross_entropy(
+    net: nn.Module, batch: Batch, teacher: Teacher | None, logits: Callable[[Any], Tensor] = float32
+) -> Tensor:
+    """Mean cross-entropy, in float32; with a teacher also that to its softened classes (arXiv:1503.02531, 2.1).
+
+    `logits` finds them, as float32 (b, classes), in what a network gives.
+    """
+    found = logits(net(batch["img"]))
+    value = F.cross_entropy(found, batch["cls"])
+    if teacher is None:
+        return value
+    with torch.no_grad():
+        soft = (logits(teacher.net(batch["img"])) / TEMPERATURE).softmax(1)
+    return value + teacher.weight * TEMPERATURE**2 * F.cross_entropy(found / TEMPERATURE, soft)
 
 
 def build_timm(config: ModelConfig, classes: tuple[str, ...] | None) -> Classifier:

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 UNSPLIT = "cuts one convolution's output in a way that pruning cannot follow"
+ATTENTION = "attention: its head sizes are fixed numbers in the code"
 
 
 class TwoWayBlock(nn.Module):
@@ -22,6 +23,8 @@ class TwoWayBlock(nn.Module):
 
     With `keep_all` (C2f) the output of every inner block is joined, otherwise (C2PSA) only that of the last.
     """
+
+    halves = ("first.conv", "second.conv")  # with equally many channels the stock block can be made again: `merged`
 
     def __init__(self, block: Any, keep_all: bool) -> None:
         super().__init__()
@@ -62,23 +65,53 @@ def split_blocks(net: nn.Module) -> nn.Module:
     return net
 
 
+def merged(net: nn.Module) -> dict[str, Tensor] | None:
+    """The tensors of `net` as they would stand with stock blocks in place of every `TwoWayBlock`; None where the halves
+    of one differ in width."""
+    tensors = dict(net.state_dict())
+    for name, block in net.named_modules():
+        if not isinstance(block, TwoWayBlock):
+            continue
+        first, second = block.first.state_dict(), block.second.state_dict()
+        if any(first[part].shape != second[part].shape for part in first):
+            return None
+        for part, value in first.items():
+            # BatchNorm's counter is one number, the same in both.
+            whole = torch.cat((value, second[part])) if value.ndim else value
+            tensors[f"{name}.cv1.{part}"] = whole
+            del tensors[f"{name}.first.{part}"], tensors[f"{name}.second.{part}"]
+    return tensors
+
+
+def fit_to_weights(net: nn.Module) -> nn.Module:
+    """Let the stock blocks of `net`, in place, know how wide their halves have become; returns `net`."""
+    from ultralytics.nn.modules.block import C2PSA, C2f
+
+    for module in net.modules():
+        if isinstance(module, (C2f, C2PSA)):
+            module.c = module.cv1.conv.out_channels // 2
+    return net
+
+
 def is_split(net: nn.Module) -> bool:
     """Whether `split_blocks` has changed this network."""
     return any(isinstance(module, TwoWayBlock) for module in net.modules())
 
 
-def unsplit_convolutions(net: nn.Module) -> dict[str, str]:
-    """{module name: why} of convolutions whose output is cut up by blocks that are not rewritten here."""
+def protected(net: nn.Module) -> dict[str, str]:
+    """{module name: why} of attention, and of convolutions whose output is cut up by blocks not rewritten here."""
     from ultralytics.nn.modules import block as blocks
 
     kinds = tuple(
         getattr(blocks, kind) for kind in ("C2", "C2f", "C2PSA", "PSA", "RepNCSPELAN4") if hasattr(blocks, kind)
     )
-    return {
+    kept = {
         f"{name}.cv1.conv": f"{type(module).__name__} {UNSPLIT}"
         for name, module in net.named_modules()
         if isinstance(module, kinds)
     }
+    attention = (blocks.Attention, blocks.AAttn)
+    return kept | {name: ATTENTION for name, module in net.named_modules() if isinstance(module, attention)}
 
 
 def _channels_of(conv: Any, channels: slice) -> Any:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 from compress.errors import MissingExtra
 
@@ -25,3 +28,15 @@ def require_ultralytics() -> None:
     finally:
         if threads is None:  # the package sets it to 1, which would slow every library loaded later
             os.environ.pop("OMP_NUM_THREADS", None)
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """While open, the package keeps to warnings: classifiers print a summary of themselves whatever they are told."""
+    logger = logging.getLogger("ultralytics")
+    before = logger.level
+    logger.setLevel(logging.WARNING)
+    try:
+        yield
+    finally:
+        logger.setLevel(before)

@@ -12,7 +12,7 @@ import functools
 import io
 import warnings
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -25,6 +25,7 @@ from compress.pruning.importance import Importance
 
 TIE = "_compress_tie"
 UNCUTTABLE = "coupled to layers that cannot be cut channel by channel"
+UNPAIRED = "must stay as wide as a layer that keeps its channels (prune.equal_halves)"
 SMALLEST_SCORE = 1e-12  # keeps scores finite where a whole group has zero weights
 
 
@@ -87,6 +88,54 @@ def find_groups(
         elif leader := layer_names.get(id(raw[0].dep.layer)):
             refused[leader] = UNCUTTABLE
     return tuple(found), refused
+
+
+def halves(net: nn.Module) -> tuple[tuple[str, str], ...]:
+    """Names of the layers that blocks of `net` want equally wide: those that a block names in its attribute `halves`,
+    if it has one."""
+    return tuple(
+        (f"{name}.{block.halves[0]}".lstrip("."), f"{name}.{block.halves[1]}".lstrip("."))
+        for name, block in net.named_modules()
+        if isinstance(getattr(block, "halves", None), tuple)
+    )
+
+
+def tie(groups: Sequence[Group], pairs: Sequence[tuple[str, str]]) -> tuple[tuple[Group, ...], dict[str, str]]:
+    """Groups in which the two layers of each pair lose equally many channels, and the leaders of groups that can no
+    longer be cut: {layer: why}.
+
+    Groups that hold the outputs of a pair's layers become one; its channel i stands for the i-th least important of
+    each, and scores the sum. Where one of a pair keeps its channels, so does all that is tied to it.
+    """
+    home = {cut.layer: group for group in groups for cut in group.cuts if cut.cuts_outputs}
+    bundles = {group: [group] for group in groups}
+    stuck: set[Group] = set()
+    for pair in pairs:
+        found = [home[layer] for layer in pair if layer in home]
+        if len(found) == 1:
+            stuck.update(found)
+        elif found and bundles[found[0]] is not bundles[found[1]]:
+            bundle = bundles[found[0]] + bundles[found[1]]
+            bundles |= dict.fromkeys(bundle, bundle)
+    tied: list[Group] = []
+    refused: dict[str, str] = {}
+    for bundle in {id(bundle): bundle for bundle in bundles.values()}.values():
+        if stuck.intersection(bundle) or len({group.channels for group in bundle}) > 1:
+            refused |= dict.fromkeys((group.name for group in bundle), UNPAIRED)
+        else:
+            tied.append(bundle[0] if len(bundle) == 1 else _bundled(bundle))
+    return tuple(tied), refused
+
+
+def _bundled(groups: Sequence[Group]) -> Group:
+    ranked = [(group, group.scores.argsort(stable=True).tolist()) for group in groups]
+    scores = torch.stack([group.scores[order] for group, order in ranked]).sum(0)
+    cuts = tuple(
+        Cut(cut.layer, cut.handler, tuple(cut.channels[index] for index in order))
+        for group, order in ranked
+        for cut in group.cuts
+    )
+    return Group(groups[0].name, scores, cuts)
 
 
 def cut(net: nn.Module, chosen: Mapping[Group, list[int]]) -> nn.Module:

@@ -19,7 +19,7 @@ from compress.config import PruneConfig
 from compress.errors import UserError
 from compress.pruning.allocation import ALLOCATIONS, Step, order, steps_of
 from compress.pruning.estimate import Estimate
-from compress.pruning.groups import Group, cut, find_groups
+from compress.pruning.groups import Group, cut, find_groups, halves, tie
 from compress.pruning.importance import importance
 
 CLOSE_ENOUGH = 0.005  # of the budget; below this gap nothing is given back
@@ -208,6 +208,9 @@ def _groups(
     if config.allocation not in ALLOCATIONS:
         raise UserError("prune.allocation", config.allocation, f"choose one of {', '.join(ALLOCATIONS)}")
     groups, refused = find_groups(net, example, protected, importance(config.importance))
+    if config.equal_halves:
+        groups, unpaired = tie(groups, halves(net))
+        refused = refused | unpaired
     if not groups:
         raise UserError(
             "prune", type(net).__name__, "no channels can be pruned: everything is protected or coupled to it"

@@ -135,12 +135,9 @@ def _tune(model: Model, context: Context, folder: Path) -> Model:
 def _out_of_reach(narrowest: Model, protected: Iterable[str]) -> dict[str, int]:
     """FLOPs that are left in each protected module when everything prunable is gone; modules that cost nothing, or are
     not deployed, are left out."""
-    layers = flops.count(narrowest.deployed(), narrowest.example_input()).layers
-    left = {
-        name: sum(cost.macs for layer, cost in layers.items() if f"{layer}.".startswith(f"{name}."))
-        for name in protected
-    }
-    return {name: 2 * macs for name, macs in left.items() if macs}
+    cost = flops.count(narrowest.deployed(), narrowest.example_input())
+    left = {name: 2 * cost.macs_within(name) for name in protected}
+    return {name: work for name, work in left.items() if work}
 
 
 def _look_at_data(net: nn.Module, model: Model, context: Context) -> None:

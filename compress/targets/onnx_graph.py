@@ -13,6 +13,7 @@ import onnx
 import onnxruntime
 import torch
 from onnx import ModelProto, NodeProto, shape_inference
+from torch.utils._pytree import tree_leaves
 
 from compress.errors import TargetFailed
 from compress.product import Model
@@ -25,8 +26,8 @@ _WEIGHTS_INPUT |= {"QLinearConv": 3, "QLinearMatMul": 3}
 
 
 def export(model: Model, path: Path, opset: int) -> Path:
-    """Writes the FP32 graph of `model.deployed()`: static batch 1, input `images`, output `output0`, constants
-    folded, `model.metadata()` embedded.
+    """Writes the FP32 graph of `model.deployed()`: static batch 1, input `images`, output `output0` (and `output1` of
+    networks that give two tensors), constants folded, `model.metadata()` embedded.
 
     Raises:
         TargetFailed: torch cannot export the network.
@@ -42,13 +43,15 @@ def export(model: Model, path: Path, opset: int) -> Path:
 
 
 def _torch_export(model: Model, path: Path, opset: int) -> None:
-    names: dict[str, Any] = {"input_names": [INPUT], "output_names": [OUTPUT], "opset_version": opset}
+    net, example = model.deployed(), model.example_input()
     try:
         with warnings.catch_warnings(), torch.no_grad():
             # Tracing warns of every Python number it freezes: shapes are static here on purpose.
             warnings.simplefilter("ignore")
             # The dynamo exporter wants onnxscript, and its node names do not carry the module path.
-            torch.onnx.export(model.deployed(), (model.example_input(),), str(path), dynamo=False, **names)
+            outputs = [f"output{index}" for index in range(len(tree_leaves(net(example))))]
+            names: dict[str, Any] = {"input_names": [INPUT], "output_names": outputs, "opset_version": opset}
+            torch.onnx.export(net, (example,), str(path), dynamo=False, **names)
     except Exception as error:  # torch raises anything from here
         raise TargetFailed(f"torch cannot export this network to ONNX: {error}") from error
 

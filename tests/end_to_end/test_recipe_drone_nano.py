@@ -31,6 +31,7 @@ def result(scenes: Path, tmp_path_factory: pytest.TempPathFactory) -> pipeline.R
     place = tmp_path_factory.mktemp("run")
     overrides = ["recipe=drone_nano", "model.weights=null", "data=yolo", f"data.path={scenes}", "cache=false"]
     overrides += [f"model.imgsz={SIZE}", "data.calibration_images=32", "finetune.images=64", "finetune.batch=16"]
+    overrides += ["prune.equal_halves=true"]
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(place)
         patch.setattr(weigh, "TIMING_SECONDS", 0.1)
@@ -95,3 +96,13 @@ def test_plain_ultralytics_recognises_the_artifacts(result: pipeline.Result) -> 
     facts = {entry.key: entry.value for entry in onnx.load(path).metadata_props}
     assert facts["task"] == "detect" and "person" in facts["names"] and facts["imgsz"] == f"[{SIZE}, {SIZE}]"
     assert (result.folder / "artifacts" / "openvino" / "int8_openvino_model" / "metadata.yaml").exists()
+
+
+def test_plain_ultralytics_opens_the_pruned_model(result: pipeline.Result) -> None:
+    import torch
+    from ultralytics import YOLO
+
+    model = compress.load(result.folder / "pruned")
+    plain = YOLO(str(result.folder / "pruned" / "model.pt")).model.fuse(verbose=False).eval()
+    with torch.no_grad():
+        assert torch.allclose(plain(model.example_input())[0], model.deployed()(model.example_input()), atol=1e-4)

@@ -118,3 +118,10 @@ def test_yolo_nano_at_640(name, gflops, params):
     cost = count(tasks.DetectionModel(f"{name}.yaml", verbose=False).eval().fuse(), torch.rand(1, 3, 640, 640))
     assert cost.flops / 1e9 == pytest.approx(gflops, rel=1e-3)
     assert cost.params == params
+
+
+def test_macs_within_a_module_are_those_of_its_layers() -> None:
+    inner = nn.Sequential(nn.Conv2d(3, 4, 1), nn.Conv2d(4, 4, 1))
+    cost = count(nn.Sequential(inner, nn.Conv2d(4, 1, 1)), torch.zeros(1, 3, 2, 2))
+    assert cost.macs_within("0") == 4 * (3 * 4 + 4 * 4)
+    assert cost.macs_within("0.1") == 4 * 4 * 4 and cost.macs_within("") == cost.macs and cost.macs_within("7") == 0

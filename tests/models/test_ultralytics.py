@@ -17,7 +17,7 @@ pytest.importorskip("ultralytics")
 from compress import checkpoint
 from compress.config import Family, ModelConfig, PruneConfig
 from compress.errors import UserError
-from compress.models import build, from_constructor, ultralytics_head
+from compress.models import build, from_constructor, save_native, ultralytics_head
 from compress.models.ultralytics import UltralyticsModel
 from compress.models.ultralytics_blocks import is_split
 from compress.product import Task, Teacher
@@ -191,7 +191,8 @@ def test_a_trained_pt_brings_its_classes(tmp_path, caplog) -> None:
     [
         ({"name": None}, "model.name"),
         ({"name": "yolo27n"}, "model.name"),
-        ({"name": "yolo26n-seg"}, "model.name"),
+        ({"name": "yolov10n"}, "model.name"),
+        ({"name": "yolo26n-depth"}, "model.name"),
         ({"name": "yolo26n", "imgsz": 100}, "model.imgsz"),
         ({"name": "yolo26n", "weights": "atlantis"}, "model.weights"),
         ({"path": "nowhere.pt"}, "model.path"),
@@ -208,3 +209,65 @@ def test_weights_of_another_architecture_name_the_tensor(tmp_path) -> None:
     assert make("yolov8n", weights=str(tmp_path / "v8.safetensors"))
     with pytest.raises(UserError, match=r"tensor model\.\d+\..* is"):
         make("yolo11n", weights=str(tmp_path / "v8.safetensors"))
+
+
+@pytest.mark.parametrize(
+    ("content", "says"),
+    [
+        ({"model": None}, "holds no Ultralytics model"),
+        ([1, 2], "holds no Ultralytics model"),
+        ({"model": {"model.0.conv.weight": torch.zeros(1)}}, "holds no Ultralytics model"),
+        (nn.Conv2d(3, 3, 1), "holds no Ultralytics model"),
+        (b"no pickle at all", "cannot be unpickled"),
+    ],
+)
+def test_a_pt_that_is_no_model(content: object, says: str, tmp_path) -> None:
+    path = tmp_path / "odd.pt"
+    if isinstance(content, bytes):
+        path.write_bytes(content)
+    else:
+        torch.save(content, path)
+    with pytest.raises(UserError, match=says):
+        build(ModelConfig(path=str(path), imgsz=SIZE), CLASSES)
+
+
+def test_a_pt_that_this_cannot_go_on_from(tmp_path) -> None:
+    from ultralytics.nn.tasks import DetectionModel
+
+    def load(net: nn.Module, **given: object) -> None:
+        torch.save({"model": net}, tmp_path / "best.pt")
+        build(ModelConfig(path=str(tmp_path / "best.pt"), imgsz=SIZE, **given), CLASSES)  # type: ignore[arg-type]
+
+    with pytest.raises(UserError, match="v10Detect head; supported are"):
+        load(DetectionModel("yolov10n.yaml", verbose=False))
+    model = make("yolov8n")
+    with pytest.raises(UserError, match="fused"):
+        load(copy.deepcopy(model.net).fuse(verbose=False))
+    with pytest.raises(UserError, match=r"model\.channels=1.*3 channels"):
+        load(model.net, channels=1)
+    save_native(make("yolo26n"), tmp_path)  # holds the deployed head alone
+    with pytest.raises(UserError, match="model=checkpoint"):
+        build(ModelConfig(path=str(tmp_path / "model.pt"), imgsz=SIZE), CLASSES)
+
+
+def test_a_checkpoint_of_another_model_or_version(tmp_path) -> None:
+    checkpoint.save(make("yolov8n"), tmp_path)
+    good = json.loads((tmp_path / checkpoint.FACTS).read_text())
+
+    def load(**facts: object) -> None:
+        changed = good | {"constructor": good["constructor"] | facts}
+        (tmp_path / checkpoint.FACTS).write_text(json.dumps(changed))
+        checkpoint.load(tmp_path, from_constructor)
+
+    load()
+    with pytest.raises(UserError, match="tensor .* (is missing|has no place)"):
+        load(yaml=make("yolo11n").constructor()["yaml"])
+    yaml = good["constructor"]["yaml"]
+    with pytest.raises(UserError, match="installed ultralytics cannot build it"):
+        load(yaml=yaml | {"backbone": [[-1, 1, "BlockOfTomorrow", [64, 3, 2]], *yaml["backbone"][1:]]})
+    with pytest.raises(UserError, match="HeadOfTomorrow; supported are"):
+        load(yaml=yaml | {"head": [*yaml["head"][:-1], [[15, 18, 21], 1, "HeadOfTomorrow", ["nc"]]]})
+    with pytest.raises(UserError, match="cannot be read"):
+        load(classes=5)
+    with pytest.raises(UserError, match="multiple of the network's stride"):
+        load(imgsz=100)

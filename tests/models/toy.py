@@ -59,3 +59,17 @@ def randomise(net: nn.Module, seed: int = 0) -> nn.Module:
             ):  # fmt: skip
                 tensor.data.copy_(low + (high - low) * torch.rand(tensor.shape, generator=generator))
     return net
+
+
+def enliven(net: nn.Module, example: Tensor) -> nn.Module:
+    """`randomise`, but with the statistics of noise images: signals neither fade nor grow on their way through a deep
+    network, so that all its outputs differ and the best of them come in a certain order."""
+    norms = [module for module in randomise(net).modules() if isinstance(module, nn.BatchNorm2d)]
+    usual = norms[0].momentum
+    for norm in norms:
+        norm.momentum = 1.0
+    with torch.no_grad():
+        net.train()(torch.rand(8, *example.shape[1:], generator=torch.Generator().manual_seed(0)))
+    for norm in norms:
+        norm.momentum = usual
+    return net

@@ -1,0 +1,68 @@
+"""Heads derived from Detect: pruned, saved, loaded, exported. Detect itself: test_ultralytics.py."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch.utils._pytree import tree_leaves
+
+pytest.importorskip("ultralytics")
+
+import compress
+from compress import checkpoint, targets
+from compress.config import ExportConfig, ModelConfig
+from compress.errors import UserError
+from compress.models import build, from_constructor
+from compress.product import Task
+from compress.stages.prune import counter
+from compress.targets import onnx_graph
+from tests.models.toy import enliven
+
+SIZE = 64
+
+
+@pytest.mark.parametrize(
+    ("name", "task"), [("yolo26n-seg", "segment"), ("yolov8n-seg", "segment"), ("yolo26n-pose", "pose")]
+)
+def test_pruned_saved_loaded_and_exported(name: str, task: str, tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    model = build(ModelConfig(name=name, imgsz=SIZE), ("a", "b"))
+    model = model.with_net(enliven(model.net, model.example_input()))
+    net, protected = model.prunable()
+    x, count = model.example_input(), counter(model)
+    with torch.no_grad():  # the raw numbers of the branch that is deployed, before and after the rewriting
+        before, after = (tree_leaves(each.eval()(x)[0]) for each in (model.net, net))
+    assert all(torch.allclose(one, two, atol=1e-4) for one, two in zip(before, after, strict=True))
+
+    assert protected.keys() <= dict(net.named_modules()).keys()
+
+    small = compress.prune(model, "30%")
+    assert 0.29 < count(small.net) / count(net) <= 0.3
+    assert small.kept_float().keys() <= dict(small.deployed().named_modules()).keys()
+    with torch.no_grad():
+        small.net.train()(x.repeat(2, 1, 1, 1))  # what only training runs has lost its inputs too
+    checkpoint.save(small, tmp_path / "pruned")
+    again = checkpoint.load(tmp_path / "pruned", from_constructor)
+    assert again.task is Task(task)
+    expected = tree_leaves(small.deployed()(x))
+    assert all(torch.equal(one, two) for one, two in zip(expected, tree_leaves(again.deployed()(x)), strict=True))
+
+    graph = targets.get("onnxruntime").convert(again, tmp_path, ExportConfig())
+    session = onnx_graph.open_session(graph.path, onnx_graph.session_options(1))
+    found = session.run(None, {onnx_graph.INPUT: x.numpy()})
+    assert [each.name for each in session.get_outputs()] == [f"output{i}" for i in range(len(expected))]
+    for ours, theirs in zip(expected, found, strict=True):
+        assert ours.shape == theirs.shape and np.abs(ours.numpy() - theirs).max() <= 1e-3 * np.abs(theirs).max()
+
+
+def test_what_is_not_offered_is_said() -> None:
+    model = build(ModelConfig(name="yolo11n-seg", imgsz=SIZE), ("a", "b"))
+    with pytest.raises(UserError, match="segment.*pruned and exported"):
+        model.decode(np.zeros((1, 38, 84), dtype=np.float32))
+    with pytest.raises(UserError, match="segment.*pruned and exported"):
+        model.loss(model.net, {"img": model.example_input()})
+    with pytest.raises(UserError, match="the model for segment.*pruned and exported only"):
+        build(ModelConfig(name="yolo11n-seg", imgsz=SIZE), ("a", "b"), Task.detect)
