@@ -12,6 +12,7 @@ import cv2
 import numpy as np
 from tqdm import tqdm
 
+from compress import atomic
 from compress.data.field_scenes.scene import CLASSES, GENERATOR_VERSION, SPLITS, render
 
 CALIBRATION_IMAGES = 512
@@ -61,11 +62,11 @@ def _write_lists(folder: Path, splits: Sequence[str], counts: Mapping[str, int])
     keys = {"train": "train", "val": "validation", "test": "validation_large"}
     lines = ["path: ."] + [f"{key}: images/{split}" for key, split in keys.items() if split in splits]
     lines += ["names:"] + [f"  {k}: {name}" for k, name in enumerate(CLASSES)]
-    (folder / "data.yaml").write_text("\n".join(lines) + "\n")
+    atomic.write(folder / "data.yaml", "\n".join(lines) + "\n")  # another run may be reading it
     if "train" in splits:
         rng = np.random.default_rng([GENERATOR_VERSION, SPLITS["train"][0], 512])
         chosen = np.sort(rng.permutation(counts["train"])[: min(CALIBRATION_IMAGES, counts["train"] // 3)])
-        (folder / "calibration.txt").write_text("".join(f"images/train/{i:06d}.jpg\n" for i in chosen))
+        atomic.write(folder / "calibration.txt", "".join(f"images/train/{i:06d}.jpg\n" for i in chosen))
 
 
 def prepare(
