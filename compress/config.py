@@ -144,7 +144,7 @@ class PruneConfig:
 class FinetuneConfig:
     images: int = 8000  # image presentations
     batch: int = 16
-    learning_rate: float = 0.001
+    learning_rate: float | None = None  # null: 0.0015, more the more was pruned; see `recovery.learning_rate`
     optimizer: Optimizer = Optimizer.adamw
     momentum: float = 0.9
     weight_decay: float = 0.01
@@ -158,7 +158,8 @@ class FinetuneConfig:
         """Raises UserError under the key of the stage it is for, `train` or `finetune`."""
         for name in ("images", "batch", "learning_rate"):
             value = getattr(self, name)
-            _check(value > 0 and math.isfinite(value), f"{stage}.{name}", value, "give a positive number")
+            good = value is None or (value > 0 and math.isfinite(value))
+            _check(good, f"{stage}.{name}", value, "give a positive number")
         for name in ("momentum", "warmup", "ema"):
             value = getattr(self, name)
             _check(0 <= value < 1, f"{stage}.{name}", value, "give a share in [0, 1)")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import functools
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -13,13 +14,17 @@ from compress import distributed
 from compress.config import FinetuneConfig
 from compress.data import Split, batches
 from compress.errors import UserError
+from compress.measure import flops
 from compress.product import Model, Teacher
 from compress.training import Schedule, fit
 
 
+RATE = 0.0015  # peak learning rate for a network that nothing was taken from
+
+
 def recover(
     model: Model,
-    teacher: Model | None,
+    unpruned: Model | None,
     train: Split,
     config: FinetuneConfig,
     *,
@@ -31,7 +36,8 @@ def recover(
     """The model after the training that `config` describes; its network is trained in place.
 
     Args:
-        teacher: whose answers are learned from beside the labels, `config.distillation` says how much.
+        unpruned: what the model was pruned from. Its answers are learned from beside the labels, as much as
+            `config.distillation` says.
         stage: names the config's keys in errors, and the progress.
         folder: where an interrupted training leaves its state, and is taken up again.
         trained: it has been trained before, so that it goes on with the loss weights of a training's end.
@@ -39,6 +45,9 @@ def recover(
     Raises:
         UserError: the learning rate is too high.
     """
+    if config.learning_rate is None:
+        config = replace(config, learning_rate=learning_rate(model, unpruned))
+    teacher = unpruned if config.distillation else None
     state = folder / "training.safetensors"
     try:
         tuned = distributed.together(_fit, model, teacher, train, config, seed, stage, state, trained)
@@ -51,7 +60,7 @@ def recover(
 
 def _fit(
     model: Model,
-    unpruned: Model | None,
+    teacher: Model | None,
     train: Split,
     config: FinetuneConfig,
     seed: int,
@@ -60,10 +69,10 @@ def _fit(
     trained: bool,
 ) -> nn.Module:
     load = functools.partial(batches, train, model.task, batch=config.batch, seed=seed, augment=config.augment)
-    teacher = None if unpruned is None else teach(unpruned, config.distillation)
+    guide = None if teacher is None else teach(teacher, config.distillation)
     return fit(
         model.net,
-        functools.partial(model.loss, teacher=teacher),
+        functools.partial(model.loss, teacher=guide),
         lambda epoch: load(epoch=epoch),
         schedule(config),
         seed=seed,
@@ -71,6 +80,19 @@ def _fit(
         progress=stage,
         on_step=lambda share: model.progress(model.net, 1.0 if trained else share),
     )
+
+
+def learning_rate(model: Model, unpruned: Model | None) -> float:
+    """Peak rate for what pruning has left: the more it took the more there is to learn anew, so RATE is multiplied by
+    FLOPs before over FLOPs after.
+
+    Tried on drone_nano's YOLO26n with 4,000 images and a teacher, mAP50-95 at 30 % of the FLOPs: 0.397 at 0.001, 0.469 at
+    0.003, 0.480 at 0.006, 0.462 at 0.01; at 50 % 0.625 at 0.001 and at 0.003; at 15 % 0.173 at 0.003, 0.181 at 0.007.
+    """
+    if unpruned is None:
+        return RATE
+    before, after = (flops.count(each.deployed(), each.example_input()).flops for each in (unpruned, model))
+    return RATE * before / after
 
 
 def teach(model: Model, weight: float) -> Teacher:
@@ -84,7 +106,7 @@ def schedule(config: FinetuneConfig) -> Schedule:
     return Schedule(
         images=config.images,
         batch=config.batch,
-        learning_rate=config.learning_rate,
+        learning_rate=RATE if config.learning_rate is None else config.learning_rate,
         optimizer=config.optimizer.value,
         momentum=config.momentum,
         weight_decay=config.weight_decay,

@@ -101,7 +101,8 @@ def check_reachable(budget_macs: float, least: int, full: int) -> None:
     """Raises UserError, with the range, for a budget outside of it."""
     if least <= budget_macs <= full:
         return
-    remedy = "raise prune.max_ratio or the budget" if budget_macs < least else "the model already costs less"
+    lower = "lower prune.round_to, raise prune.max_ratio, or raise the budget"
+    remedy = lower if budget_macs < least else "the model already costs less"
     raise UserError(
         "budget.flops",
         f"{2 * budget_macs:.4g}",

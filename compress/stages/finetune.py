@@ -16,7 +16,7 @@ from compress.product import Model
 from compress.recovery import recover
 from compress.stages.context import Context, identity
 
-VERSION = 2
+VERSION = 3
 
 
 def check(config: Config, data: DataSet, stage: str) -> None:
@@ -34,13 +34,13 @@ def check(config: Config, data: DataSet, stage: str) -> None:
 def run(model: Model, context: Context, stage: str = "finetune") -> Model:
     config: FinetuneConfig = getattr(context.config, stage)
     parts = {"version": VERSION, stage: asdict(config)}
-    teacher = context.unpruned if config.distillation else None
-    if teacher is not None:
-        parts["teacher"] = identity(teacher)
+    unpruned = context.unpruned
+    if unpruned is not None:
+        parts["unpruned"] = identity(unpruned)
 
     def make(folder: Path) -> Model:
         seed, trained = context.config.seed, stage != "train"
         train = context.data.train
-        return recover(model, teacher, train, config, seed=seed, stage=stage, folder=folder, trained=trained)
+        return recover(model, unpruned, train, config, seed=seed, stage=stage, folder=folder, trained=trained)
 
     return context.cached_model(stage, model, parts, make)

@@ -125,9 +125,8 @@ def _tune(model: Model, context: Context, folder: Path) -> Model:
     """The model after the tuning between two rounds; the one in `folder`, where an interrupted stage has left it."""
     if not (folder / checkpoint.FACTS).exists():
         config = replace(context.config.finetune, images=context.config.prune.round_images)
-        teacher, train = context.unpruned if config.distillation else None, context.data.train
-        seed = context.config.seed
-        tuned = recover(model, teacher, train, config, seed=seed, stage="finetune", folder=folder)
+        train, seed = context.data.train, context.config.seed
+        tuned = recover(model, context.unpruned, train, config, seed=seed, stage="finetune", folder=folder)
         checkpoint.save(tuned, folder)
     return checkpoint.load(folder, models.from_constructor)
 
