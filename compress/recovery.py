@@ -18,7 +18,6 @@ from compress.measure import flops
 from compress.product import Model, Teacher
 from compress.training import Schedule, fit
 
-
 RATE = 0.0015  # peak learning rate for a network that nothing was taken from
 
 
