@@ -85,8 +85,8 @@ def learning_rate(model: Model, unpruned: Model | None) -> float:
     """Peak rate for what pruning has left: the more it took the more there is to learn anew, so RATE is multiplied by
     FLOPs before over FLOPs after.
 
-    Tried on drone_nano's YOLO26n with 4,000 images and a teacher, mAP50-95 at 30 % of the FLOPs: 0.397 at 0.001, 0.469 at
-    0.003, 0.480 at 0.006, 0.462 at 0.01; at 50 % 0.625 at 0.001 and at 0.003; at 15 % 0.173 at 0.003, 0.181 at 0.007.
+    Tried on drone_nano with 4,000 images and a teacher, mAP50-95 at 30 % of the FLOPs: 0.397 at 0.001, 0.469 at 0.003,
+    0.480 at 0.006, 0.462 at 0.01; at 50 % 0.625 at 0.001 and at 0.003; at 15 % 0.173 at 0.003, 0.181 at 0.007.
     """
     if unpruned is None:
         return RATE

@@ -89,7 +89,8 @@ def _prune(model: Model, context: Context, folder: Path) -> Model:
         log.info("prune: %s -> %s FLOPs (%.1f %%)", format_flops(2 * full), format_flops(2 * after), 100 * after / full)
         if number < rounds:
             model = _tune(model, context, folder / f"round-{number}")
-    facts |= {"macs_before": full, "macs_after": after, "reachable": result.reachable, "ratio": 1 - kept}
+    facts |= {"macs_before": full, "macs_after": after, "ratio": 1 - kept}
+    facts["reachable"] = None if result.reachable is None else (result.reachable[0], full)
     facts |= {"channels": solver.changes(widths, result.net), "protected": result.protected}
     facts["out_of_reach"] = _out_of_reach(model.with_net(result.narrowest), result.protected)
     (folder / RECORD).write_text(json.dumps(facts, indent=1))

@@ -1,0 +1,76 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import compress
+
+SHORT = ["recipe=digits", "stages=[train,prune]", "targets=[]", "data.validation_images=100", "train.images=1600"]
+SHORT += ["budget.max_accuracy_drop=null", "prune.round_to=8"]
+
+
+def record(folder: Path, *overrides: str) -> dict[str, Any]:
+    compress.run(compress.compose([*SHORT, *overrides]), folder)
+    return json.loads((folder / "pruning.json").read_text())
+
+
+@pytest.fixture
+def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def test_rounds_meet_the_budget_and_keep_to_the_widths_of_the_start(place: Path) -> None:
+    rounds = ["prune.rounds=3", "prune.round_images=160", "budget.flops=30%", "prune.max_ratio=0.7"]
+    found = record(place / "a", *rounds)
+    before, after = found["macs_before"], found["macs_after"]
+    assert 0.2 * before < after <= 0.3 * before
+    assert found["reachable"][0] < after and found["reachable"][1] == before
+    for layer, (was, now) in found["channels"].items():
+        assert now >= 0.3 * was, layer
+    again = record(place / "b", *rounds, "cache=false")
+    assert again["channels"] == found["channels"]
+
+
+def test_rounds_share_out_a_ratio(place: Path) -> None:
+    ratio = ["budget.flops=null", "prune.ratio=0.5", "prune.rounds=2", "prune.round_images=160"]
+    assert record(place / "a", *ratio)["ratio"] == pytest.approx(0.5, abs=0.06)
+
+
+def test_an_interrupted_stage_takes_up_the_rounds_that_are_done(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from compress.stages import prune
+
+    rounds = ["prune.rounds=3", "prune.round_images=160", "budget.flops=30%"]
+    tuned = []
+    whole = prune.recover
+
+    def interrupted(*given: object, **named: object) -> object:
+        if len(tuned) == 1:
+            tuned.append("stopped")
+            raise KeyboardInterrupt
+        tuned.append("done")
+        return whole(*given, **named)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(prune, "recover", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        record(place / "a", *rounds)
+    found = record(place / "a", *rounds)
+    assert tuned == ["done", "stopped", "done"]  # the first round's tuning was not done again
+    monkeypatch.setattr(prune, "recover", whole)
+    assert record(place / "b", *rounds, "cache=false")["channels"] == found["channels"]
+
+
+def test_what_is_protected_says_what_it_keeps_out_of_reach(place: Path) -> None:
+    found = record(place / "a")
+    assert found["protected"] and set(found["out_of_reach"]) <= set(found["protected"])
+    assert all(0 < flops <= 2 * found["reachable"][0] for flops in found["out_of_reach"].values())
+    assert "layer_milliseconds" not in found
+
+
+def test_the_objective_latency_leaves_the_times_it_went_by(place: Path) -> None:
+    found = record(place / "a", "prune=latency")
+    assert set(found["layer_milliseconds"]) >= set(found["channels"])
+    assert all(took > 0 for took in found["layer_milliseconds"].values())
