@@ -3,10 +3,11 @@
     python scripts/compare_pruning.py [--shares 0.5 0.3 0.15] [--seeds 3] [--images 8000] [--jobs 2]
 
 Everything starts from the recipe's trained model, is fine-tuned with the same number of images, at a learning rate
-that follows the FLOPs taken out of the network by one rule, and is judged on the large validation split. Every cell of the table (way, share of the FLOPs, seed) runs in a
-process of its own with one thread and leaves one file in --out; the same command goes on where it stopped, inside a
-cell too. Inputs come in multiples of the network's stride, so the smaller input is taken at the size below the budget
-and at the one above, and its accuracy at the budget is read off the straight line between them.
+that follows the FLOPs taken out of the network by one rule, and is judged on the large validation split. Every cell of
+the table (way, share of the FLOPs, seed) runs in a process of its own with one thread and leaves one file in --out; the
+same command goes on where it stopped, inside a cell too. Inputs come in multiples of the network's stride, so the
+smaller input is taken at the size below the budget and at the one above, and its accuracy at the budget is read off the
+straight line between them.
 """
 
 from __future__ import annotations
