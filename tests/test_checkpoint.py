@@ -64,9 +64,13 @@ def _flip(folder: Path) -> None:
     file.write_bytes(data)
 
 
-def _change(folder: Path, **facts: object) -> None:
+def _change(folder: Path, *, signed: bool = False, **facts: object) -> None:
+    """Other facts, as an older version wrote them (without a hash of their own) or as somebody altered them."""
     file = folder / checkpoint.FACTS
-    file.write_text(json.dumps(json.loads(file.read_text()) | facts))
+    found = json.loads(file.read_text()) | facts
+    if not signed:
+        del found["sha256"]
+    file.write_text(json.dumps(found))
 
 
 @pytest.mark.parametrize(
@@ -88,6 +92,15 @@ def test_damage_is_the_users_error(folder: Path, damage) -> None:
     damage(folder)
     with pytest.raises(UserError):
         checkpoint.load(folder, from_constructor)
+
+
+def test_altered_facts_are_refused_and_older_ones_without_a_hash_are_not(folder: Path) -> None:
+    constructor = json.loads((folder / checkpoint.FACTS).read_text())["constructor"]
+    _change(folder, signed=True, constructor=constructor | {"imgsz": 64})
+    with pytest.raises(UserError, match="altered"):
+        checkpoint.load(folder, from_constructor)
+    _change(folder, constructor=constructor)
+    assert checkpoint.load(folder, from_constructor).imgsz == 32
 
 
 def test_tensors_of_another_network(folder: Path) -> None:
