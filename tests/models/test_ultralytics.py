@@ -253,6 +253,7 @@ def test_a_pt_that_this_cannot_go_on_from(tmp_path) -> None:
 def test_a_checkpoint_of_another_model_or_version(tmp_path) -> None:
     checkpoint.save(make("yolov8n"), tmp_path)
     good = json.loads((tmp_path / checkpoint.FACTS).read_text())
+    del good["sha256"]  # as an older version wrote it: what is tried here is what comes after that check
 
     def load(**facts: object) -> None:
         changed = good | {"constructor": good["constructor"] | facts}
