@@ -313,8 +313,8 @@ def _place(value: Any, device: torch.device, channels_last: bool) -> Any:
 @contextmanager
 def _uninterrupted() -> Iterator[None]:
     """Holds Ctrl-C back until the step is whole, so that the saved state is that of a step's end."""
-    if threading.current_thread() is not threading.main_thread():
-        yield  # only the main thread receives signals
+    if threading.current_thread() is not threading.main_thread() or distributed.rank() > 0:
+        yield  # only the main thread receives signals, and only rank 0 decides when to stop
         return
     caught: list[int] = []
     before = signal.signal(signal.SIGINT, lambda number, frame: caught.append(number))
@@ -323,4 +323,4 @@ def _uninterrupted() -> Iterator[None]:
     finally:
         signal.signal(signal.SIGINT, before)
     if caught:
-        signal.raise_signal(signal.SIGINT)  # a KeyboardInterrupt, or whatever the process has arranged
+        raise KeyboardInterrupt
