@@ -142,6 +142,7 @@ def in_own_process(given: argparse.Namespace, cell: Cell) -> str | None:
 def make(cell: Cell, images: int, out: Path) -> None:
     """One cell: prune, fine-tune, judge, write."""
     fixed = [f"recipe={RECIPE}", "data.large_validation=true", "threads=1", f"finetune.images={images}"]
+    fixed.append("finetune.learning_rate=null")  # the recipe's own is for half the FLOPs
     fixed += [f"seed={cell.seed}", f"budget.flops={100 * cell.share:g}%"]
     if cell.share < DEEP:
         fixed.append("prune.round_to=8")
