@@ -26,7 +26,6 @@ log = logging.getLogger(__name__)
 class Control:
     """A tuned model and the data it is to be judged on: the same images, at its own input size."""
 
-    name: str
     model: Model
     data: DataSet
 
@@ -39,7 +38,7 @@ def random(unpruned: Model, flops: int, context: Context) -> Control:
     folder = context.folder / "controls" / "random"
     folder.mkdir(parents=True, exist_ok=True)
     context = replace(context, folder=folder)
-    return Control("random", finetune.run(prune.run(unpruned, context), context), context.data)
+    return Control(finetune.run(prune.run(unpruned, context), context), context.data)
 
 
 def smaller_input(unpruned: Model, flops: int, context: Context) -> Control:
@@ -55,7 +54,7 @@ def smaller_input(unpruned: Model, flops: int, context: Context) -> Control:
 def at_input(unpruned: Model, imgsz: int, context: Context) -> Control:
     """The unpruned network fine-tuned at `imgsz` pixels, without a teacher."""
     context = _as_long(replace(context, data=resized(context.data, imgsz), unpruned=None), context.config.prune)
-    return Control("smaller_input", finetune.run(with_input(unpruned, imgsz), context), context.data)
+    return Control(finetune.run(with_input(unpruned, imgsz), context), context.data)
 
 
 def _as_long(context: Context, pruned: PruneConfig) -> Context:

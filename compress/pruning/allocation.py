@@ -12,7 +12,6 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from compress.config import PruneConfig
-from compress.errors import UserError
 from compress.pruning.estimate import Estimate
 from compress.pruning.groups import Group
 
@@ -100,11 +99,7 @@ def order(steps: Sequence[Step], allocation: str, cost: Estimate) -> list[Step]:
     """The steps in the order in which they are taken.
 
     Args:
+        allocation: a name in ALLOCATIONS.
         cost: of the whole network, in what the allocation is to save; left as it was.
-
-    Raises:
-        UserError: no allocation of that name.
     """
-    if allocation not in ALLOCATIONS:
-        raise UserError("prune.allocation", allocation, f"choose one of {', '.join(ALLOCATIONS)}")
     return ALLOCATIONS[allocation](steps, cost)

@@ -225,18 +225,18 @@ def _fit(
     """The steps to take, and what they leave: the shortest prefix within the budget, less what can be given back. Where
     that ends far below the budget, a single step has gone too far: others are tried in the place of its group's."""
     best: tuple[list[Step], int] = (list(steps), least)
-    order = list(steps)
+    left = list(steps)
     for _ in range(MOST_TRIALS):
         at_each = estimate()
-        prefix, macs = _shortest_prefix(order, macs_of, budget, full, least, at_each)
+        prefix, macs = _shortest_prefix(left, macs_of, budget, full, least, at_each)
         taken, macs = _give_back(prefix, macs_of, budget, macs, at_each)
         if macs >= best[1]:
             best = (taken, macs)
         if not prefix or budget - best[1] <= NEAR * budget:
             break
         last = len(prefix) - 1
-        order = order[:last] + [step for step in order[last:] if step.group is not prefix[last].group]
-        least = macs_of(order)
+        left = left[:last] + [step for step in left[last:] if step.group is not prefix[last].group]
+        least = macs_of(left)
         if least > budget:
             break
     return best

@@ -85,7 +85,7 @@ def _prune(model: Model, context: Context, folder: Path) -> Model:
         macs = None if goal is None else full * (goal / full) ** (number / rounds)
         result, facts = _round(model, context, macs, widths)
         model, kept = model.with_net(result.net), kept * (1 - result.ratio)
-        after = count(result.net)
+        after = count(result.net) if result.macs is None else result.macs
         log.info("prune: %s -> %s FLOPs (%.1f %%)", format_flops(2 * full), format_flops(2 * after), 100 * after / full)
         if number < rounds:
             model = _tune(model, context, folder / f"round-{number}")
