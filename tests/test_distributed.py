@@ -8,7 +8,6 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -24,8 +23,9 @@ from compress.errors import UserError
 from compress.product import Batch
 from compress.stages import finetune
 from compress.training import Schedule, fit, float32
+from tests.halves import BATCH, epoch
 
-BATCH, BATCHES, STEPS = 8, 5, 30  # batches an epoch
+STEPS = 30
 PLAN = Schedule(STEPS * BATCH, BATCH, 0.01, "adamw", ema=0.9, bfloat16=False)
 STILL = replace(PLAN, learning_rate=1e-12)  # statistics change, weights do not
 
@@ -37,17 +37,6 @@ def net(norm: bool) -> nn.Module:
         nn.Conv2d(8, 8, 3, 2), nn.ReLU(), nn.Dropout(0.1 if norm else 0), nn.Flatten(), nn.Linear(8 * 9, 2),
         nn.Linear(2, 2),
     )  # fmt: skip
-
-
-def epoch(number: int) -> Iterator[Batch]:
-    """Bright left halves against bright right halves, in noise."""
-    generator = torch.Generator().manual_seed(100 + number)
-    for _ in range(BATCHES):
-        labels = torch.randint(0, 2, (BATCH,), generator=generator)
-        images = 0.3 * torch.rand(BATCH, 1, 8, 8, generator=generator)
-        images[labels == 0, :, :, :4] += 0.3
-        images[labels == 1, :, :, 4:] += 0.3
-        yield {"img": images, "cls": labels}
 
 
 def loss(net: nn.Module, batch: Batch) -> Tensor:

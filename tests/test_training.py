@@ -14,8 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from compress.training import Batch, Schedule, fit, float32
-
-BATCH, BATCHES = 8, 5  # batches an epoch
+from tests.halves import BATCH, epoch
 
 
 @pytest.fixture(autouse=True)
@@ -40,17 +39,6 @@ class Tiny(nn.Sequential):
 def tiny(seed: int = 0, width: int = 4) -> Tiny:
     torch.manual_seed(seed)
     return Tiny(width)
-
-
-def epoch(number: int) -> Iterator[Batch]:
-    """Bright left halves against bright right halves, in noise."""
-    generator = torch.Generator().manual_seed(100 + number)
-    for _ in range(BATCHES):
-        labels = torch.randint(0, 2, (BATCH,), generator=generator)
-        images = 0.3 * torch.rand(BATCH, 1, 8, 8, generator=generator)
-        images[labels == 0, :, :, :4] += 0.3
-        images[labels == 1, :, :, 4:] += 0.3
-        yield {"img": images, "cls": labels}
 
 
 class Skippable:
