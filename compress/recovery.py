@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import functools
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -31,6 +32,7 @@ def recover(
     stage: str,
     folder: Path,
     trained: bool = True,
+    kept: Mapping[str, Sequence[int]] | None = None,
 ) -> Model:
     """The model after the training that `config` describes; its network is trained in place.
 
@@ -40,16 +42,20 @@ def recover(
         stage: names the config's keys in errors, and the progress.
         folder: where an interrupted training leaves its state, and is taken up again.
         trained: it has been trained before, so that it goes on with the loss weights of a training's end.
+        kept: {layer: numbers of the unpruned network's output channels that it has}, of layers that lack some; only
+            `config.features` asks for it.
 
     Raises:
         UserError: the learning rate is too high.
     """
     if config.learning_rate is None:
         config = replace(config, learning_rate=learning_rate(model, unpruned))
-    teacher = unpruned if config.distillation else None
+    guide = None
+    if unpruned is not None and (config.distillation or config.features):
+        guide = teach(unpruned, config.distillation, config.features, kept)
     state = folder / "training.safetensors"
     try:
-        tuned = distributed.together(_fit, model, teacher, train, config, seed, stage, state, trained)
+        tuned = distributed.together(_fit, model, guide, train, config, seed, stage, state, trained)
     except FloatingPointError as error:
         state.unlink(missing_ok=True)
         raise UserError(f"{stage}.learning_rate", config.learning_rate, f"{error}: give a lower one") from error
@@ -59,7 +65,7 @@ def recover(
 
 def _fit(
     model: Model,
-    teacher: Model | None,
+    guide: Teacher | None,
     train: Split,
     config: FinetuneConfig,
     seed: int,
@@ -68,7 +74,6 @@ def _fit(
     trained: bool,
 ) -> nn.Module:
     load = functools.partial(batches, train, model.task, batch=config.batch, seed=seed, augment=config.augment)
-    guide = None if teacher is None else teach(teacher, config.distillation)
     return fit(
         model.net,
         functools.partial(model.loss, teacher=guide),
@@ -94,10 +99,14 @@ def learning_rate(model: Model, unpruned: Model | None) -> float:
     return RATE * before / after
 
 
-def teach(model: Model, weight: float) -> Teacher:
-    """A copy of the model's network to learn from; `weight` is that of its answers beside the labels'."""
-    net = copy.deepcopy(model.net).eval().requires_grad_(False)
-    return Teacher(net.to(memory_format=torch.channels_last), weight)
+def teach(
+    model: Model, weight: float, features: float = 0.0, kept: Mapping[str, Sequence[int]] | None = None
+) -> Teacher:
+    """A copy of the model's network to learn from; `weight` is that of its answers beside the labels', `features` that
+    of what its layers make of an image, of which the student has the channels `kept`."""
+    net = copy.deepcopy(model.net).eval().requires_grad_(False).to(memory_format=torch.channels_last)
+    left = {layer: torch.tensor(channels) for layer, channels in (kept or {}).items()}
+    return Teacher(net, weight, features, left)
 
 
 def schedule(config: FinetuneConfig) -> Schedule:

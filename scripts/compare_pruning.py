@@ -1,13 +1,13 @@
 """Compares ways to the same FLOPs: ours, torch-pruning as its examples use it, random channels, a smaller input.
 
-    python scripts/compare_pruning.py [--shares 0.5 0.3 0.15] [--seeds 3] [--images 8000] [--jobs 2]
+    python scripts/compare_pruning.py [--shares 0.5 0.3 0.15] [--seeds 3] [--images 8000] [--jobs 2] [--time]
 
 Everything starts from the recipe's trained model, is fine-tuned with the same number of images, at a learning rate
 that follows the FLOPs taken out of the network by one rule, and is judged on the large validation split. Every cell of
 the table (way, share of the FLOPs, seed) runs in a process of its own with one thread and leaves one file in --out; the
 same command goes on where it stopped, inside a cell too. Inputs come in multiples of the network's stride, so the
 smaller input is taken at the size below the budget and at the one above, and its accuracy at the budget is read off the
-straight line between them.
+straight line between them. With --time the tuned networks of seed 0 then take turns in ONNX Runtime and in OpenVINO.
 """
 
 from __future__ import annotations
@@ -16,7 +16,6 @@ import argparse
 import functools
 import json
 import logging
-import shutil
 import statistics
 import subprocess
 import sys
@@ -24,6 +23,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -32,11 +32,12 @@ import numpy as np
 import torch
 from torch import nn
 
-from compress import atomic, controls, data, models
+from compress import atomic, controls, data, models, targets
 from compress.cache import Cache
 from compress.config import compose
 from compress.errors import UserError
 from compress.measure.accuracy import evaluate, predictor
+from compress.measure.latency import interleaved
 from compress.measure.weigh import flops_at
 from compress.product import Model
 from compress.stages import finetune, prune
@@ -45,8 +46,11 @@ from compress.stages.context import Context
 RECIPE = "drone_nano"
 SHARES = [0.5, 0.3, 0.15]
 WORTH = 0.01  # a loss of torch-pruning's that counts
-# Below this share of the FLOPs ours goes in three rounds, and in steps of 8 channels: those of 16 reach 20 % at least.
+# Below this share of the FLOPs channels leave in steps of 8, since those of 16 reach 20 % at least, and ours goes by
+# the knapsack, in three rounds.
 DEEP = 0.25
+RUNTIMES = ("onnxruntime", "openvino")
+TURNS = 40  # of each network, when they are timed: 5 runs a turn
 
 # What each way changes in the recipe. `unpruned` is tuned like the rest: what the others are compared with.
 WAYS = {
@@ -84,6 +88,7 @@ def main() -> int:
     parser.add_argument("--images", type=int, default=8000, help="image presentations of a fine-tuning")
     parser.add_argument("--jobs", type=int, default=2, help="cells at a time, one thread each")
     parser.add_argument("--out", type=Path, default=Path("outputs/compare_pruning"))
+    parser.add_argument("--time", action="store_true", help="time the networks too: wants a quiet machine")
     parser.add_argument("--cell", help="make this one cell here (JSON)")
     given = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
@@ -99,6 +104,8 @@ def main() -> int:
             failed = [name for name in pool.map(functools.partial(in_own_process, given), wanted) if name]
         rows = [json.loads(_file(given.out, cell).read_text()) for cell in wanted if _file(given.out, cell).exists()]
         report(rows, given.shares)
+        if given.time:
+            timed([Cell(**{key: row[key] for key in Cell.__dataclass_fields__}) for row in rows], given)
     except UserError as error:
         print(error, file=sys.stderr)
         return 2
@@ -141,36 +148,56 @@ def in_own_process(given: argparse.Namespace, cell: Cell) -> str | None:
 
 def make(cell: Cell, images: int, out: Path) -> None:
     """One cell: prune, fine-tune, judge, write."""
+    with _opened(cell, images, out) as (unpruned, context):
+        began, worked = time.time(), time.process_time()
+        tuned, judged = tuned_by(cell, unpruned, context)
+        row: Row = {**cell.__dict__, "images": images, "seconds": time.time() - began}
+        row |= {"cpu_seconds": time.process_time() - worked, "flops": flops_at(tuned, tuned.imgsz)}
+    split = judged.validation
+    found = evaluate(predictor(tuned.deployed()), tuned.decode, split, tuned.task, tuned.classes, batch=16)
+    assert found.resampled is not None  # evaluate drew them
+    row |= {"map": found.value, "map50": found.map50, "resampled": found.resampled.tolist()}
+    atomic.write(_file(out, cell), json.dumps(row))
+
+
+def timed(cells: Sequence[Cell], given: argparse.Namespace) -> None:
+    """Prints the milliseconds of an image, at one thread, for the tuned networks of seed 0 at the recipe's input."""
+    chosen = [cell for cell in cells if cell.seed == 0 and cell.imgsz is None]
+    with tempfile.TemporaryDirectory(prefix="compress-") as scratch:
+        for runtime in RUNTIMES:
+            calls: dict[str, Callable[[], object]] = {}
+            for cell in chosen:
+                with _opened(cell, given.images, given.out) as (unpruned, context):
+                    tuned, _ = tuned_by(cell, unpruned, context)  # from the cache
+                folder = Path(scratch, runtime, cell.name)
+                graph = targets.get(runtime).convert(tuned, folder, context.config.export)
+                calls[cell.name] = functools.partial(targets.load(graph, threads=1), tuned.example_input().numpy())
+            for name, took in interleaved(calls, rounds=TURNS).items():
+                assert took.ratio is not None and took.ratio_ci95 is not None  # interleaved always compares
+                low, high = took.ratio_ci95
+                print(f"{runtime:12} {name:20} {took.median:7.2f} ms {took.ratio:6.3f} ({low:.3f} to {high:.3f})")
+
+
+@contextmanager
+def _opened(cell: Cell, images: int, out: Path) -> Iterator[tuple[Model, Context]]:
+    """The recipe's trained model, and what stages need to do what the cell asks for; for as long as this is open."""
     fixed = [f"recipe={RECIPE}", "data.large_validation=true", "threads=1", f"finetune.images={images}"]
     fixed.append("finetune.learning_rate=null")  # the recipe's own is for half the FLOPs
     fixed += [f"seed={cell.seed}", f"budget.flops={100 * cell.share:g}%"]
     if cell.share < DEEP:
         fixed.append("prune.round_to=8")
         if cell.way not in WAYS or cell.way == "ours":  # as many images in all
-            fixed += [
-                "prune.rounds=3",
-                f"prune.round_images={images // 5}",
-                f"finetune.images={images - 2 * (images // 5)}",
-            ]
+            between = images // 5
+            fixed += ["prune=knapsack", "prune.rounds=3", f"prune.round_images={between}"]
+            fixed.append(f"finetune.images={images - 2 * between}")
     config = compose([*fixed, *WAYS.get(cell.way, []), *cell.overrides])
     torch.set_num_threads(config.threads)
     torch.manual_seed(config.seed)
     dataset = data.load(config.data, config.model.imgsz, config.model.channels, config.seed)
     unpruned: Model = models.build(config.model, dataset.classes, dataset.task)
-    scratch = Path(tempfile.mkdtemp(prefix="compress-"))
-    try:
-        context = Context(config, dataset, scratch, scratch, Cache(out / "cache"), unpruned=unpruned)
-        began, worked = time.time(), time.process_time()
-        tuned, judged = tuned_by(cell, unpruned, context)
-        row: Row = {**cell.__dict__, "images": images, "seconds": time.time() - began}
-        row |= {"cpu_seconds": time.process_time() - worked, "flops": flops_at(tuned, tuned.imgsz)}
-    finally:
-        shutil.rmtree(scratch, ignore_errors=True)
-    split = judged.validation
-    found = evaluate(predictor(tuned.deployed()), tuned.decode, split, tuned.task, tuned.classes, batch=16)
-    assert found.resampled is not None  # evaluate drew them
-    row |= {"map": found.value, "map50": found.map50, "resampled": found.resampled.tolist()}
-    atomic.write(_file(out, cell), json.dumps(row))
+    with tempfile.TemporaryDirectory(prefix="compress-") as scratch:
+        folder = Path(scratch)
+        yield unpruned, Context(config, dataset, folder, folder, Cache(out / "cache"), unpruned=unpruned)
 
 
 def tuned_by(cell: Cell, unpruned: Model, context: Context) -> tuple[Model, data.DataSet]:
