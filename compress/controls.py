@@ -48,11 +48,7 @@ def smaller_input(unpruned: Model, flops: int, context: Context) -> Control:
     Raises:
         UserError: no input is small enough.
     """
-    return at_input(unpruned, input_within(unpruned, flops), context)
-
-
-def at_input(unpruned: Model, imgsz: int, context: Context) -> Control:
-    """The unpruned network fine-tuned at `imgsz` pixels, without a teacher."""
+    imgsz = input_within(unpruned, flops)
     context = _as_long(replace(context, data=resized(context.data, imgsz), unpruned=None), context.config.prune)
     return Control(finetune.run(with_input(unpruned, imgsz), context), context.data)
 

@@ -7,7 +7,7 @@ that follows the FLOPs taken out of the network by one rule, and is judged on th
 the table (way, share of the FLOPs, seed) runs in a process of its own with one thread and leaves one file in --out; the
 same command goes on where it stopped, inside a cell too. Inputs come in multiples of the network's stride, so the
 smaller input is taken at the size below the budget and at the one above, and its accuracy at the budget is read off the
-straight line between them. With --time the tuned networks of seed 0 then take turns in ONNX Runtime and in OpenVINO.
+straight line between them. With --time the networks of seed 0 then take turns in ONNX Runtime and in OpenVINO.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ from compress.errors import UserError
 from compress.measure.accuracy import evaluate, predictor
 from compress.measure.latency import interleaved
 from compress.measure.weigh import flops_at
-from compress.product import Model
+from compress.product import Model, resized
 from compress.stages import finetune, prune
 from compress.stages.context import Context
 
@@ -47,7 +47,7 @@ RECIPE = "drone_nano"
 SHARES = [0.5, 0.3, 0.15]
 WORTH = 0.01  # a loss of torch-pruning's that counts
 # Below this share of the FLOPs channels leave in steps of 8, since those of 16 reach 20 % at least, and ours goes by
-# the knapsack, in three rounds.
+# the knapsack, in four rounds.
 DEEP = 0.25
 RUNTIMES = ("onnxruntime", "openvino")
 TURNS = 40  # of each network, when they are timed: 5 runs a turn
@@ -55,9 +55,9 @@ TURNS = 40  # of each network, when they are timed: 5 runs a turn
 # What each way changes in the recipe. `unpruned` is tuned like the rest: what the others are compared with.
 WAYS = {
     "unpruned": ["finetune.distillation=0"],
-    "ours": [],
+    "ours": ["finetune.features=3"],
     "torch_pruning": ["finetune.distillation=0"],
-    "random": ["prune.importance=random", "prune.allocation=global"],
+    "random": ["prune.importance=random", "prune.allocation=global", "finetune.features=3"],
     "smaller_input": ["finetune.distillation=0"],
 }
 
@@ -150,7 +150,8 @@ def make(cell: Cell, images: int, out: Path) -> None:
     """One cell: prune, fine-tune, judge, write."""
     with _opened(cell, images, out) as (unpruned, context):
         began, worked = time.time(), time.process_time()
-        tuned, judged = tuned_by(cell, unpruned, context)
+        raw, context = pruned_by(cell, unpruned, context)
+        tuned, judged = finetune.run(raw, context), context.data
         row: Row = {**cell.__dict__, "images": images, "seconds": time.time() - began}
         row |= {"cpu_seconds": time.process_time() - worked, "flops": flops_at(tuned, tuned.imgsz)}
     split = judged.validation
@@ -161,17 +162,17 @@ def make(cell: Cell, images: int, out: Path) -> None:
 
 
 def timed(cells: Sequence[Cell], given: argparse.Namespace) -> None:
-    """Prints the milliseconds of an image, at one thread, for the tuned networks of seed 0 at the recipe's input."""
+    """Prints the milliseconds of an image, at one thread, for the networks of seed 0 at the recipe's input size."""
     chosen = [cell for cell in cells if cell.seed == 0 and cell.imgsz is None]
     with tempfile.TemporaryDirectory(prefix="compress-") as scratch:
         for runtime in RUNTIMES:
             calls: dict[str, Callable[[], object]] = {}
             for cell in chosen:
                 with _opened(cell, given.images, given.out) as (unpruned, context):
-                    tuned, _ = tuned_by(cell, unpruned, context)  # from the cache
-                folder = Path(scratch, runtime, cell.name)
-                graph = targets.get(runtime).convert(tuned, folder, context.config.export)
-                calls[cell.name] = functools.partial(targets.load(graph, threads=1), tuned.example_input().numpy())
+                    model, context = pruned_by(cell, unpruned, context)  # tuning does not change the time
+                    folder = Path(scratch, runtime, cell.name)
+                    graph = targets.get(runtime).convert(model, folder, context.config.export)
+                calls[cell.name] = functools.partial(targets.load(graph, threads=1), model.example_input().numpy())
             for name, took in interleaved(calls, rounds=TURNS).items():
                 assert took.ratio is not None and took.ratio_ci95 is not None  # interleaved always compares
                 low, high = took.ratio_ci95
@@ -181,16 +182,17 @@ def timed(cells: Sequence[Cell], given: argparse.Namespace) -> None:
 @contextmanager
 def _opened(cell: Cell, images: int, out: Path) -> Iterator[tuple[Model, Context]]:
     """The recipe's trained model, and what stages need to do what the cell asks for; for as long as this is open."""
+    ours = cell.way == "ours" or cell.way not in WAYS  # --also starts from ours
     fixed = [f"recipe={RECIPE}", "data.large_validation=true", "threads=1", f"finetune.images={images}"]
     fixed.append("finetune.learning_rate=null")  # the recipe's own is for half the FLOPs
     fixed += [f"seed={cell.seed}", f"budget.flops={100 * cell.share:g}%"]
     if cell.share < DEEP:
         fixed.append("prune.round_to=8")
-        if cell.way not in WAYS or cell.way == "ours":  # as many images in all
-            between = images // 5
-            fixed += ["prune=knapsack", "prune.rounds=3", f"prune.round_images={between}"]
-            fixed.append(f"finetune.images={images - 2 * between}")
-    config = compose([*fixed, *WAYS.get(cell.way, []), *cell.overrides])
+        if ours:
+            between = images // 6  # as many images in all
+            fixed += ["prune=knapsack", "prune.rounds=4", f"prune.round_images={between}"]
+            fixed.append(f"finetune.images={images - 3 * between}")
+    config = compose([*fixed, *WAYS["ours" if ours else cell.way], *cell.overrides])
     torch.set_num_threads(config.threads)
     torch.manual_seed(config.seed)
     dataset = data.load(config.data, config.model.imgsz, config.model.channels, config.seed)
@@ -200,19 +202,18 @@ def _opened(cell: Cell, images: int, out: Path) -> Iterator[tuple[Model, Context
         yield unpruned, Context(config, dataset, folder, folder, Cache(out / "cache"), unpruned=unpruned)
 
 
-def tuned_by(cell: Cell, unpruned: Model, context: Context) -> tuple[Model, data.DataSet]:
-    """The tuned model, and what to judge it on."""
+def pruned_by(cell: Cell, unpruned: Model, context: Context) -> tuple[Model, Context]:
+    """The model to fine-tune, and with what."""
     if cell.imgsz is not None:
-        control = controls.at_input(unpruned, cell.imgsz, context)
-        return control.model, control.data
+        return resized(unpruned, cell.imgsz), replace(
+            context, data=data.resized(context.data, cell.imgsz), unpruned=None
+        )
     if cell.way == "unpruned":
-        return finetune.run(unpruned, replace(context, unpruned=None)), context.data
+        return unpruned, replace(context, unpruned=None)
     if cell.way == "torch_pruning":
         budget = cell.share * flops_at(unpruned, unpruned.imgsz) / 2
-        raw = unpruned.with_net(by_torch_pruning(unpruned, budget))
-    else:
-        raw = prune.run(unpruned, context)
-    return finetune.run(raw, context), context.data
+        return unpruned.with_net(by_torch_pruning(unpruned, budget)), context
+    return prune.run(unpruned, context), context
 
 
 def by_torch_pruning(model: Model, budget_macs: float) -> nn.Module:
