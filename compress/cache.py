@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import argparse
 import fcntl
-import hashlib
 import json
 import os
 import shutil
@@ -22,13 +21,9 @@ from pathlib import Path
 from typing import Any
 
 from compress import atomic
+from compress.digest import digest
 
 ENTRY = "entry.json"
-
-
-def digest(parts: Mapping[str, Any]) -> str:
-    """sha256 of JSON-able facts, independent of their order."""
-    return hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode()).hexdigest()
 
 
 @dataclass(frozen=True)

@@ -20,6 +20,7 @@ from torch.nn.modules.batchnorm import _NormBase
 from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
 
 from compress import atomic
+from compress.digest import digest
 from compress.errors import UserError
 from compress.product import Model
 
@@ -43,7 +44,7 @@ def save(model: Model, folder: Path) -> None:
     }
     facts = json.loads(json.dumps(written))  # as a reader finds them: keys are strings, tuples are lists
     atomic.write(folder / TENSORS, data)
-    atomic.write(folder / FACTS, json.dumps({**facts, "sha256": _digest(facts)}, indent=1))
+    atomic.write(folder / FACTS, json.dumps({**facts, "sha256": digest(facts)}, indent=1))
 
 
 def load(folder: Path, build: Callable[[dict[str, Any]], Model]) -> Model:
@@ -74,7 +75,7 @@ def read(folder: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
     if not isinstance(facts, dict) or any(not isinstance(facts.get(key), kind) for key, kind in wanted.items()):
         raise UserError("checkpoint", folder / FACTS, "does not describe a checkpoint")
     own = facts.pop("sha256", None)  # shipped baselines are older than this field
-    if own is not None and own != _digest(facts):
+    if own is not None and own != digest(facts):
         raise UserError("checkpoint", folder / FACTS, "does not match its own hash: damaged or altered")
     if facts["schema_version"] != SCHEMA_VERSION:
         raise UserError("checkpoint", folder, f"schema {facts['schema_version']}, this version reads {SCHEMA_VERSION}")
@@ -84,11 +85,6 @@ def read(folder: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
         return facts, parse(data)
     except SafetensorError as error:
         raise UserError("checkpoint", folder / TENSORS, f"not readable ({error})") from error
-
-
-def _digest(facts: dict[str, Any]) -> str:
-    """sha256 of JSON-able facts, whatever their order and spacing."""
-    return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
 
 
 def resize(net: nn.Module, tensors: dict[str, Tensor], source: Path) -> None:

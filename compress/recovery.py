@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 import functools
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -48,17 +47,17 @@ def recover(
     Raises:
         UserError: the learning rate is too high.
     """
-    if config.learning_rate is None:
-        config = replace(config, learning_rate=learning_rate(model, unpruned))
+    rate = learning_rate(model, unpruned) if config.learning_rate is None else config.learning_rate
     guide = None
     if unpruned is not None and (config.distillation or config.features):
         guide = teach(unpruned, config.distillation, config.features, kept)
     state = folder / "training.safetensors"
     try:
-        tuned = distributed.together(_fit, model, guide, train, config, seed, stage, state, trained)
+        plan = schedule(config, rate)
+        tuned = distributed.together(_fit, model, guide, train, plan, config.augment, seed, stage, state, trained)
     except FloatingPointError as error:
         state.unlink(missing_ok=True)
-        raise UserError(f"{stage}.learning_rate", config.learning_rate, f"{error}: give a lower one") from error
+        raise UserError(f"{stage}.learning_rate", rate, f"{error}: give a lower one") from error
     state.unlink(missing_ok=True)
     return model.with_net(tuned)
 
@@ -67,18 +66,19 @@ def _fit(
     model: Model,
     guide: Teacher | None,
     train: Split,
-    config: FinetuneConfig,
+    plan: Schedule,
+    augment: bool,
     seed: int,
     stage: str,
     state: Path,
     trained: bool,
 ) -> nn.Module:
-    load = functools.partial(batches, train, model.task, batch=config.batch, seed=seed, augment=config.augment)
+    load = functools.partial(batches, train, model.task, batch=plan.batch, seed=seed, augment=augment)
     return fit(
         model.net,
         functools.partial(model.loss, teacher=guide),
         lambda epoch: load(epoch=epoch),
-        schedule(config),
+        plan,
         seed=seed,
         checkpoint=state,
         progress=stage,
@@ -109,12 +109,12 @@ def teach(
     return Teacher(net, weight, features, left)
 
 
-def schedule(config: FinetuneConfig) -> Schedule:
-    """The training loop's schedule for a config."""
+def schedule(config: FinetuneConfig, rate: float) -> Schedule:
+    """The training loop's schedule for a config; `rate` is the peak learning rate."""
     return Schedule(
         images=config.images,
         batch=config.batch,
-        learning_rate=RATE if config.learning_rate is None else config.learning_rate,
+        learning_rate=rate,
         optimizer=config.optimizer.value,
         momentum=config.momentum,
         weight_decay=config.weight_decay,

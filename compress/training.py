@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import hashlib
 import json
 import logging
 import math
@@ -23,6 +22,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from compress import atomic, distributed
+from compress.digest import digest
 from compress.product import Batch
 
 SAVE_EVERY = 90.0  # seconds between checkpoints inside an epoch
@@ -227,8 +227,7 @@ class _Run:
             else torch.optim.AdamW(groups, rate, (beta, 0.999), fused=True)
         )
         shapes = {name: list(value.shape) for name, value in net.state_dict().items()}
-        identity = json.dumps([asdict(schedule), seed, shapes], sort_keys=True)
-        self.identity = hashlib.sha256(identity.encode()).hexdigest()
+        self.identity = digest([asdict(schedule), seed, shapes])
 
     @property
     def mean(self) -> float:

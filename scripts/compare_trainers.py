@@ -41,7 +41,7 @@ from compress.errors import UserError
 from compress.measure.accuracy import evaluate, predictor
 from compress.models.ultralytics_package import require_ultralytics
 from compress.product import Model, Teacher
-from compress.recovery import schedule
+from compress.recovery import RATE, schedule
 from compress.stages import prune
 from compress.stages.context import Context
 from compress.training import Schedule, fit
@@ -109,7 +109,7 @@ class Bench:
         model = self.pruned if pruned else self.unpruned
         order = np.random.default_rng(0).permutation(len(self.data.train))[:images].tolist()
         split = replace(self.data.train, samples=[self.data.train.samples[i] for i in order])
-        settings = schedule(replace(self.config.finetune, images=images))
+        settings = schedule(replace(self.config.finetune, images=images), self.config.finetune.learning_rate or RATE)
         torch.set_num_threads(self.config.threads)
         torch.manual_seed(0)
         try:

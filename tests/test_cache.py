@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 
 from compress import cache
-from compress.cache import ENTRY, Cache, digest
+from compress.cache import ENTRY, Cache
+from compress.digest import digest
 
 ROOT = Path(__file__).parents[1]
 
