@@ -47,7 +47,7 @@ RECIPE = "drone_nano"
 SHARES = [0.5, 0.3, 0.15]
 WORTH = 0.01  # a loss of torch-pruning's that counts
 # Below this share of the FLOPs channels leave in steps of 8, since those of 16 reach 20 % at least, and ours goes by
-# the knapsack, in four rounds.
+# the knapsack, in three rounds, and learns from features.
 DEEP = 0.25
 RUNTIMES = ("onnxruntime", "openvino")
 TURNS = 40  # of each network, when they are timed: 5 runs a turn
@@ -55,9 +55,9 @@ TURNS = 40  # of each network, when they are timed: 5 runs a turn
 # What each way changes in the recipe. `unpruned` is tuned like the rest: what the others are compared with.
 WAYS = {
     "unpruned": ["finetune.distillation=0"],
-    "ours": ["finetune.features=3"],
+    "ours": [],
     "torch_pruning": ["finetune.distillation=0"],
-    "random": ["prune.importance=random", "prune.allocation=global", "finetune.features=3"],
+    "random": ["prune.importance=random", "prune.allocation=global"],
     "smaller_input": ["finetune.distillation=0"],
 }
 
@@ -189,9 +189,9 @@ def _opened(cell: Cell, images: int, out: Path) -> Iterator[tuple[Model, Context
     if cell.share < DEEP:
         fixed.append("prune.round_to=8")
         if ours:
-            between = images // 6  # as many images in all
-            fixed += ["prune=knapsack", "prune.rounds=4", f"prune.round_images={between}"]
-            fixed.append(f"finetune.images={images - 3 * between}")
+            between = images // 5  # as many images in all
+            fixed += ["prune=knapsack", "prune.rounds=3", f"prune.round_images={between}", "finetune.features=3"]
+            fixed.append(f"finetune.images={images - 2 * between}")
     config = compose([*fixed, *WAYS["ours" if ours else cell.way], *cell.overrides])
     torch.set_num_threads(config.threads)
     torch.manual_seed(config.seed)

@@ -17,15 +17,15 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from compress.product import Teacher
 
-COARSE = 4  # maps of at most this part of the largest one's side: the larger ones cost most of the time
 LEAST_SCALE = 1e-2  # of a BatchNorm, below which a channel counts as one that hardly varies
+BLOCK = 2  # parts of a layer's name that name its block: model.4.cv2.bn is in model.4, layer1.0.bn2 in layer1.0
 
 
 @contextmanager
 def compared(net: nn.Module, teacher: Teacher) -> Iterator[Callable[[], Tensor | float]]:
-    """While open, notes what the BatchNorms of both networks give; the callable says how far apart that was, as a mean
-    over layers of the mean squared difference in standard deviations of the teacher's channels. 0 at no cost where the
-    teacher's `features` weigh nothing."""
+    """While open, notes what the BatchNorms of both networks give; the callable says how far apart the last ones of each
+    block were: the mean over blocks of the mean squared difference, in deviations of the teacher's channels. 0 at no
+    cost where the teacher's `features` weigh nothing."""
     if not teacher.features:
         yield lambda: 0.0
         return
@@ -48,11 +48,13 @@ def compared(net: nn.Module, teacher: Teacher) -> Iterator[Callable[[], Tensor |
 def _distance(
     pairs: dict[str, tuple[nn.Module, _BatchNorm]], found: dict[nn.Module, Tensor], teacher: Teacher
 ) -> Tensor | float:
-    seen = {name: pair for name, pair in pairs.items() if pair[0] in found and pair[1] in found}
-    sides = {name: found[norm].shape[-1] for name, (norm, _) in seen.items()}
-    largest = max(sides.values(), default=0)
-    coarse = [name for name, side in sides.items() if COARSE * side <= largest] or list(seen)
-    return sum(_difference(*seen[name], found, teacher.kept.get(name)) for name in coarse) / max(1, len(coarse))
+    names = {ours: name for name, (ours, _) in pairs.items()}
+    last: dict[tuple[str, ...], str] = {}
+    for layer in found:  # in the order in which they ran
+        name = names.get(layer)
+        if name is not None and pairs[name][1] in found:
+            last[tuple(name.split(".")[:BLOCK])] = name
+    return sum(_difference(*pairs[name], found, teacher.kept.get(name)) for name in last.values()) / max(1, len(last))
 
 
 def _difference(

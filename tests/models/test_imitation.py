@@ -10,7 +10,7 @@ from compress.product import Teacher
 
 
 class Net(nn.Module):
-    """A large map, then two small ones, so that only the BatchNorms of those count."""
+    """Two blocks with a BatchNorm each, and one that never runs."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -54,8 +54,27 @@ def test_the_distance_is_in_deviations_of_the_teachers_channels() -> None:
     student = copy.deepcopy(teacher.net)
     with torch.no_grad():
         student.body[1].bias += 0.1
-    expected = (0.1 / (teacher.net.body[1].weight.abs() + 0.01)).square().mean()
+    expected = (0.1 / (teacher.net.body[1].weight.abs() + 0.01)).square().mean() / 2  # the stem's is none
     torch.testing.assert_close(distance(student, teacher, IMAGES), expected.detach(), rtol=1e-4, atol=0)
+
+
+def test_only_the_last_layer_of_a_block_counts() -> None:
+    class Block(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.blocks = nn.Sequential(nn.Sequential(nn.BatchNorm2d(3), nn.Dropout(1.0), nn.BatchNorm2d(3)))
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.blocks(x)
+
+    teacher = Teacher(Block().eval(), weight=1.0, features=1.0)
+    student = copy.deepcopy(teacher.net)
+    student.blocks[0][1].p = 0.0
+    with torch.no_grad():
+        student.blocks[0][0].bias += 1.0
+        student.blocks[0][2].running_mean += student.blocks[0][0].bias
+    images = IMAGES.clone()
+    assert distance(student, teacher, images) < 1e-8
 
 
 def test_channels_are_compared_with_those_they_were() -> None:
