@@ -151,7 +151,6 @@ class FinetuneConfig:
     warmup: float = 0.1
     ema: float = 0.999
     distillation: float = 0.0  # weight of what the unpruned model answers, beside the labels'; train has no teacher
-    features: float = 0.0  # weight of what the unpruned model's layers make of an image
     bfloat16: bool = True
     augment: bool = True
 
@@ -164,7 +163,7 @@ class FinetuneConfig:
         for name in ("momentum", "warmup", "ema"):
             value = getattr(self, name)
             _check(0 <= value < 1, f"{stage}.{name}", value, "give a share in [0, 1)")
-        for name in ("weight_decay", "distillation", "features"):
+        for name in ("weight_decay", "distillation"):
             value = getattr(self, name)
             _check(0 <= value < math.inf, f"{stage}.{name}", value, "give 0 or a positive number")
 

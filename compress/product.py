@@ -51,12 +51,10 @@ width, height as shares of the image, `batch_idx` (n,). Classification: `img` an
 
 @dataclass(frozen=True)
 class Teacher:
-    """A better network of the same family, that is learned from beside the labels (distillation)."""
+    """A better network of the same family, whose answers are learned from beside the labels (distillation)."""
 
     net: nn.Module  # eval mode
     weight: float  # of the distance from its answers; that from the labels weighs 1
-    features: float = 0.0  # weight of the distance from what its layers make of an image
-    kept: Mapping[str, Tensor] = field(default_factory=dict)  # {layer: its channels the student has}, where not all
 
 
 class Model(Protocol):
@@ -92,7 +90,7 @@ class Model(Protocol):
 
     def loss(self, net: nn.Module, batch: Batch, teacher: Teacher | None = None) -> Tensor:
         """Scalar training loss of `net` (same structure as self.net, perhaps an EMA copy) on a batch; with a teacher
-        also the distance from its answers and from its features, times their weights."""
+        also the distance from its answers, times its weight."""
         ...
 
     def progress(self, net: nn.Module, share: float) -> None:

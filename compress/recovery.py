@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import functools
-from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import torch
@@ -31,7 +30,6 @@ def recover(
     stage: str,
     folder: Path,
     trained: bool = True,
-    kept: Mapping[str, Sequence[int]] | None = None,
 ) -> Model:
     """The model after the training that `config` describes; its network is trained in place.
 
@@ -41,16 +39,12 @@ def recover(
         stage: names the config's keys in errors, and the progress.
         folder: where an interrupted training leaves its state, and is taken up again.
         trained: it has been trained before, so that it goes on with the loss weights of a training's end.
-        kept: {layer: numbers of the unpruned network's output channels that it has}, of layers that lack some; only
-            `config.features` asks for it.
 
     Raises:
         UserError: the learning rate is too high.
     """
     rate = learning_rate(model, unpruned) if config.learning_rate is None else config.learning_rate
-    guide = None
-    if unpruned is not None and (config.distillation or config.features):
-        guide = teach(unpruned, config.distillation, config.features, kept)
+    guide = teach(unpruned, config.distillation) if unpruned is not None and config.distillation else None
     state = folder / "training.safetensors"
     try:
         plan = schedule(config, rate)
@@ -99,14 +93,10 @@ def learning_rate(model: Model, unpruned: Model | None) -> float:
     return RATE * before / after
 
 
-def teach(
-    model: Model, weight: float, features: float = 0.0, kept: Mapping[str, Sequence[int]] | None = None
-) -> Teacher:
-    """A copy of the model's network to learn from; `weight` is that of its answers beside the labels', `features` that
-    of what its layers make of an image, of which the student has the channels `kept`."""
-    net = copy.deepcopy(model.net).eval().requires_grad_(False).to(memory_format=torch.channels_last)
-    left = {layer: torch.tensor(channels) for layer, channels in (kept or {}).items()}
-    return Teacher(net, weight, features, left)
+def teach(model: Model, weight: float) -> Teacher:
+    """A copy of the model's network to learn from; `weight` is that of its answers beside the labels'."""
+    net = copy.deepcopy(model.net).eval().requires_grad_(False)
+    return Teacher(net.to(memory_format=torch.channels_last), weight)
 
 
 def schedule(config: FinetuneConfig, rate: float) -> Schedule:

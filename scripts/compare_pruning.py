@@ -47,7 +47,7 @@ RECIPE = "drone_nano"
 SHARES = [0.5, 0.3, 0.15]
 WORTH = 0.01  # a loss of torch-pruning's that counts
 # Below this share of the FLOPs channels leave in steps of 8, since those of 16 reach 20 % at least, and ours goes by
-# the knapsack, in three rounds, and learns from features.
+# the knapsack, in three rounds.
 DEEP = 0.25
 RUNTIMES = ("onnxruntime", "openvino")
 TURNS = 40  # of each network, when they are timed: 5 runs a turn
@@ -190,7 +190,7 @@ def _opened(cell: Cell, images: int, out: Path) -> Iterator[tuple[Model, Context
         fixed.append("prune.round_to=8")
         if ours:
             between = images // 5  # as many images in all
-            fixed += ["prune=knapsack", "prune.rounds=3", f"prune.round_images={between}", "finetune.features=3"]
+            fixed += ["prune=knapsack", "prune.rounds=3", f"prune.round_images={between}"]
             fixed.append(f"finetune.images={images - 2 * between}")
     config = compose([*fixed, *WAYS["ours" if ours else cell.way], *cell.overrides])
     torch.set_num_threads(config.threads)

@@ -172,7 +172,7 @@ def test_a_mistyped_key_or_type(override: str, words: list[str]) -> None:
         ("finetune.learning_rate", 0.0), ("finetune.learning_rate", float("inf")), ("finetune.warmup", 2.0),
         ("train.ema", 1.0), ("data.calibration_images", 0), ("model.imgsz", 0), ("model.imgsz", -256), ("threads", 0),
         ("export.opset", 22), ("budget.max_accuracy_drop", 1.0), ("quantize.max_accuracy_drop", 2.0),
-        ("finetune.distillation", -1.0), ("finetune.features", -1.0),
+        ("finetune.distillation", -1.0),
     ],
 )  # fmt: skip
 def test_out_of_range(key: str, value: float) -> None:

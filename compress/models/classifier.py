@@ -17,7 +17,6 @@ from torch.nn import functional as F
 from compress.config import ModelConfig
 from compress.errors import MissingExtra, UserError
 from compress.models import weights
-from compress.models.imitation import compared
 from compress.product import Batch, Task, Teacher, example_image
 from compress.training import float32
 
@@ -81,19 +80,17 @@ class Classifier:
 def cross_entropy(
     net: nn.Module, batch: Batch, teacher: Teacher | None, logits: Callable[[Any], Tensor] = float32
 ) -> Tensor:
-    """Mean cross-entropy, in float32; with a teacher also that to its softened classes (arXiv:1503.02531, 2.1),
-    and the distance from its features.
+    """Mean cross-entropy, in float32; with a teacher also that to its softened classes (arXiv:1503.02531, 2.1).
 
     `logits` finds them, as float32 (b, classes), in what a network gives.
     """
+    found = logits(net(batch["img"]))
+    value = F.cross_entropy(found, batch["cls"])
     if teacher is None:
-        return F.cross_entropy(logits(net(batch["img"])), batch["cls"])
-    with compared(net, teacher) as apart:
-        found = logits(net(batch["img"]))
-        with torch.no_grad():
-            soft = (logits(teacher.net(batch["img"])) / TEMPERATURE).softmax(1)
-    answers = TEMPERATURE**2 * F.cross_entropy(found / TEMPERATURE, soft)
-    return F.cross_entropy(found, batch["cls"]) + teacher.weight * answers + teacher.features * apart()
+        return value
+    with torch.no_grad():
+        soft = (logits(teacher.net(batch["img"])) / TEMPERATURE).softmax(1)
+    return value + teacher.weight * TEMPERATURE**2 * F.cross_entropy(found / TEMPERATURE, soft)
 
 
 def build_timm(config: ModelConfig, classes: tuple[str, ...] | None) -> Classifier:

@@ -17,7 +17,6 @@ from compress.errors import UserError
 from compress.models import ultralytics_blocks as blocks
 from compress.models import ultralytics_distillation as distillation
 from compress.models import ultralytics_head as head
-from compress.models.imitation import compared
 from compress.product import Batch, Detections, Task, Teacher, example_image
 from compress.training import float32
 
@@ -66,17 +65,16 @@ class UltralyticsModel:
             outputs = net(images)
         else:
             criterion = getattr(criterion, "one2one", criterion)
-            with head.deployed_branch(net), head.deployed_branch(teacher.net), compared(net, teacher) as apart:
+            with head.deployed_branch(net):
                 outputs = net(images)
-                with torch.no_grad():
-                    guide = float32(teacher.net(images))
+            with head.deployed_branch(teacher.net), torch.no_grad():
+                guide = float32(teacher.net(images))
         # Boxes in bfloat16 have steps of a pixel from 128 px on: the criterion must not decode in it.
         with torch.autocast(images.device.type, enabled=False):
             outputs = float32(outputs)
             value = criterion(outputs, batch)[0].sum()
             if teacher is not None:
                 value = value + teacher.weight * distillation.distance(criterion, outputs, guide)
-                value = value + teacher.features * len(images) * apart()
         return value * distributed.world()
 
     def progress(self, net: nn.Module, share: float) -> None:

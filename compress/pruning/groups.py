@@ -26,7 +26,6 @@ from compress.pruning.importance import Importance
 TIE = "_compress_tie"
 UNCUTTABLE = "coupled to layers that cannot be cut channel by channel"
 UNPAIRED = "must stay as wide as a layer that keeps its channels (prune.equal_halves)"
-WIDTHS = ("out_channels", "out_features", "num_features")  # attributes of layers that have output channels
 SMALLEST_SCORE = 1e-12  # keeps scores finite where a whole group has zero weights
 
 
@@ -143,34 +142,15 @@ def cut(net: nn.Module, chosen: Mapping[Group, list[int]]) -> nn.Module:
     """A copy of `net` without the chosen channels of each group."""
     pruned = copy.deepcopy(net)
     layers = dict(pruned.named_modules())
-    for part, indices in _gone(chosen):
-        part.handler(layers[part.layer], indices)
-    return pruned
-
-
-def kept(net: nn.Module, chosen: Mapping[Group, list[int]]) -> dict[str, list[int]]:
-    """{layer: numbers of the output channels that `cut` leaves it}, of the layers that lose some."""
-    layers = dict(net.named_modules())
-    left = {}
-    for part, indices in _gone(chosen):
-        width = next((w for side in WIDTHS if isinstance(w := getattr(layers[part.layer], side, None), int)), None)
-        if part.cuts_outputs and width is not None:
-            left[part.layer] = sorted(set(range(width)).difference(indices))
-    return left
-
-
-def _gone(chosen: Mapping[Group, list[int]]) -> Iterator[tuple[Cut, list[int]]]:
-    """What goes of each layer at once: several groups can reach the same one (after a concatenation). A cut of each
-    layer and side, for its name and handler, and the layer's own channel numbers, in order."""
     gone: dict[tuple[str, Any], set[int]] = defaultdict(set)
-    cuts: dict[tuple[str, Any], Cut] = {}
     for group, channels in chosen.items():
         for part in group.cuts:
-            cuts[part.layer, part.handler] = part
+            # Several groups can reach the same layer (after a concatenation), so all their channels go at once.
             gone[part.layer, part.handler].update(index for channel in channels for index in part.channels[channel])
-    for side, indices in gone.items():
+    for (name, handler), indices in gone.items():
         if indices:
-            yield cuts[side], sorted(indices)
+            handler(layers[name], sorted(indices))
+    return pruned
 
 
 def _trace(net: nn.Module, example: Tensor, protected: list[nn.Module], kept: set[nn.Module]) -> list[Any]:

@@ -19,7 +19,7 @@ from compress.config import PruneConfig
 from compress.errors import UserError
 from compress.pruning.allocation import ALLOCATIONS, Step, order, steps_of
 from compress.pruning.estimate import Estimate
-from compress.pruning.groups import Group, cut, find_groups, halves, kept, tie
+from compress.pruning.groups import Group, cut, find_groups, halves, tie
 from compress.pruning.importance import importance
 
 CLOSE_ENOUGH = 0.005  # of the budget; below this gap nothing is given back
@@ -38,7 +38,6 @@ class Pruned:
     net: nn.Module
     ratio: float  # share of the prunable channels that was taken
     channels: dict[str, list[int]]  # {layer: [output channels before, after]}, changed layers only; see `changes`
-    kept: dict[str, list[int]]  # {layer: numbers of the output channels that are left}, norms too; see `kept_of_all`
     protected: dict[str, str]  # {module: why it kept its channels}
     narrowest: nn.Module  # with everything prunable gone: what stands in the way of smaller budgets
     macs: int | None = None  # of the deployed form; None where nothing was counted
@@ -72,18 +71,17 @@ def prune_to_ratio(
     if config.allocation == "uniform":  # every group gets its own nearest
         taken = [step for step in steps if step.share <= ratio]
     else:
-        taken, missing = [], ratio * total
+        taken, left = [], ratio * total
         for step in steps:
-            if missing < len(step.channels) / 2:
+            if left < len(step.channels) / 2:
                 break
             taken.append(step)
-            missing -= len(step.channels)
+            left -= len(step.channels)
     share = _share(taken, total)
     if abs(share - ratio) > 0.05:
         log.warning("prune.ratio=%g: %.3g of the channels went, as near as rounding and limits allow", ratio, share)
     pruned = _cut(net, taken)
-    changed, left = changes(widths_of(net), pruned), kept(net, _by_group(taken))
-    return Pruned(pruned, share, changed, left, plan.protected, _cut(net, steps))
+    return Pruned(pruned, share, changes(widths_of(net), pruned), plan.protected, _cut(net, steps))
 
 
 def reachable(
@@ -146,8 +144,7 @@ def prune_to_flops(
     taken, macs = _fit(steps, macs_of, budget_macs, full, least, lambda: Estimate(net, example))
     pruned = _cut(net, taken)
     share = _share(taken, sum(group.channels for group in plan.groups))
-    changed, left = changes(widths_of(net), pruned), kept(net, _by_group(taken))
-    return Pruned(pruned, share, changed, left, plan.protected, narrowest, macs, (least, full))
+    return Pruned(pruned, share, changes(widths_of(net), pruned), plan.protected, narrowest, macs, (least, full))
 
 
 @dataclass(frozen=True)
@@ -305,21 +302,10 @@ def _gain(step: Step, estimate: Estimate) -> float:
 
 
 def _cut(net: nn.Module, taken: Sequence[Step]) -> nn.Module:
-    return cut(net, _by_group(taken))
-
-
-def _by_group(taken: Sequence[Step]) -> dict[Group, list[int]]:
     chosen: dict[Group, list[int]] = defaultdict(list)
     for step in taken:
         chosen[step.group].extend(step.channels)
-    return chosen
-
-
-def kept_of_all(first: Mapping[str, list[int]], then: Mapping[str, list[int]]) -> dict[str, list[int]]:
-    """`Pruned.kept` of two prunings after each other, in channel numbers of the start."""
-    return dict(first) | {
-        layer: [first[layer][channel] for channel in left] if layer in first else left for layer, left in then.items()
-    }
+    return cut(net, chosen)
 
 
 def _share(taken: Sequence[Step], total: int) -> float:

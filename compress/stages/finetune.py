@@ -14,7 +14,6 @@ from compress.data import DataSet
 from compress.errors import UserError
 from compress.product import Model
 from compress.recovery import recover
-from compress.stages import prune
 from compress.stages.context import Context, identity
 
 VERSION = 3
@@ -23,10 +22,8 @@ VERSION = 3
 def check(config: Config, data: DataSet, stage: str) -> None:
     """Raises UserError where the training split does not fill one batch, or there is no teacher to learn from."""
     batch = getattr(config, stage).batch
-    if stage == "train":
-        for key in ("distillation", "features"):
-            if value := getattr(config.train, key):
-                raise UserError(f"train.{key}", value, "only finetune has a teacher: give 0 here")
+    if stage == "train" and config.train.distillation:
+        raise UserError("train.distillation", config.train.distillation, "only finetune has a teacher: give 0 here")
     if batch % distributed.processes():
         remedy = f"give a multiple of {distributed.processes()}: each process takes an equal share"
         raise UserError(f"{stage}.batch", batch, remedy)
@@ -44,9 +41,6 @@ def run(model: Model, context: Context, stage: str = "finetune") -> Model:
     def make(folder: Path) -> Model:
         seed, trained = context.config.seed, stage != "train"
         train = context.data.train
-        left = prune.kept(context.folder) if unpruned is not None and config.features else {}
-        return recover(
-            model, unpruned, train, config, seed=seed, stage=stage, folder=folder, trained=trained, kept=left
-        )
+        return recover(model, unpruned, train, config, seed=seed, stage=stage, folder=folder, trained=trained)
 
     return context.cached_model(stage, model, parts, make)

@@ -26,9 +26,8 @@ from compress.pruning.sensitivity import accumulate_gradients
 from compress.recovery import recover
 from compress.stages.context import Context
 
-VERSION = 5
-# What was taken where and what is left, what was protected and why, and what that leaves in reach.
-RECORD = "pruning.json"
+VERSION = 4
+RECORD = "pruning.json"  # what was taken where, what was protected and why, and what that leaves in reach
 
 log = logging.getLogger(__name__)
 
@@ -81,30 +80,21 @@ def _prune(model: Model, context: Context, folder: Path) -> Model:
     full, widths, kept = count(net), solver.widths_of(net), 1.0
     budget = context.config.budget.flops
     goal = None if budget is None else parse_flops(budget, 2 * full) / 2
-    left: dict[str, list[int]] = {}
     for number in range(1, rounds + 1):
         # Each round leaves the same share of the MACs, or of the channels, that it finds.
         macs = None if goal is None else full * (goal / full) ** (number / rounds)
         result, facts = _round(model, context, macs, widths)
         model, kept = model.with_net(result.net), kept * (1 - result.ratio)
-        left = solver.kept_of_all(left, result.kept)
         after = count(result.net) if result.macs is None else result.macs
         log.info("prune: %s -> %s FLOPs (%.1f %%)", format_flops(2 * full), format_flops(2 * after), 100 * after / full)
         if number < rounds:
-            model = _tune(model, context, left, folder / f"round-{number}")
+            model = _tune(model, context, folder / f"round-{number}")
     facts |= {"macs_before": full, "macs_after": after, "ratio": 1 - kept}
     facts["reachable"] = None if result.reachable is None else (result.reachable[0], full)
-    facts |= {"channels": solver.changes(widths, result.net), "kept": left, "protected": result.protected}
+    facts |= {"channels": solver.changes(widths, result.net), "protected": result.protected}
     facts["out_of_reach"] = _out_of_reach(model.with_net(result.narrowest), result.protected)
     (folder / RECORD).write_text(json.dumps(facts, indent=1))
     return model
-
-
-def kept(folder: Path) -> dict[str, list[int]]:
-    """{layer: numbers of the unpruned network's output channels that are left}, as the prune stage noted in the run
-    folder; of the layers that lost some."""
-    left: dict[str, list[int]] = json.loads((folder / RECORD).read_text())["kept"]
-    return left
 
 
 def _round(
@@ -132,12 +122,12 @@ def _round(
     return result, facts
 
 
-def _tune(model: Model, context: Context, left: Mapping[str, list[int]], folder: Path) -> Model:
+def _tune(model: Model, context: Context, folder: Path) -> Model:
     """The model after the tuning between two rounds; the one in `folder`, where an interrupted stage has left it."""
     if not (folder / checkpoint.FACTS).exists():
         config = replace(context.config.finetune, images=context.config.prune.round_images)
         train, seed = context.data.train, context.config.seed
-        tuned = recover(model, context.unpruned, train, config, seed=seed, stage="finetune", folder=folder, kept=left)
+        tuned = recover(model, context.unpruned, train, config, seed=seed, stage="finetune", folder=folder)
         checkpoint.save(tuned, folder)
     return checkpoint.load(folder, models.from_constructor)
 
