@@ -163,16 +163,17 @@ def make(cell: Cell, images: int, out: Path) -> None:
 
 def timed(cells: Sequence[Cell], given: argparse.Namespace) -> None:
     """Prints the milliseconds of an image, at one thread, for the networks of seed 0 at the recipe's input size."""
-    chosen = [cell for cell in cells if cell.seed == 0 and cell.imgsz is None]
+    found: dict[str, tuple[Model, Context]] = {}
+    for cell in cells:
+        if cell.seed == 0 and cell.imgsz is None:
+            with _opened(cell, given.images, given.out) as (unpruned, context):
+                found[cell.name] = pruned_by(cell, unpruned, context)  # tuning does not change the time
     with tempfile.TemporaryDirectory(prefix="compress-") as scratch:
         for runtime in RUNTIMES:
             calls: dict[str, Callable[[], object]] = {}
-            for cell in chosen:
-                with _opened(cell, given.images, given.out) as (unpruned, context):
-                    model, context = pruned_by(cell, unpruned, context)  # tuning does not change the time
-                    folder = Path(scratch, runtime, cell.name)
-                    graph = targets.get(runtime).convert(model, folder, context.config.export)
-                calls[cell.name] = functools.partial(targets.load(graph, threads=1), model.example_input().numpy())
+            for name, (model, context) in found.items():
+                graph = targets.get(runtime).convert(model, Path(scratch, runtime, name), context.config.export)
+                calls[name] = functools.partial(targets.load(graph, threads=1), model.example_input().numpy())
             for name, took in interleaved(calls, rounds=TURNS).items():
                 assert took.ratio is not None and took.ratio_ci95 is not None  # interleaved always compares
                 low, high = took.ratio_ci95
