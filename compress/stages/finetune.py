@@ -16,7 +16,7 @@ from compress.product import Model
 from compress.recovery import recover
 from compress.stages.context import Context, identity
 
-VERSION = 3
+VERSION = 4
 
 
 def check(config: Config, data: DataSet, stage: str) -> None:

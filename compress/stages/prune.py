@@ -26,7 +26,7 @@ from compress.pruning.sensitivity import accumulate_gradients
 from compress.recovery import recover
 from compress.stages.context import Context
 
-VERSION = 4
+VERSION = 5
 RECORD = "pruning.json"  # what was taken where, what was protected and why, and what that leaves in reach
 
 log = logging.getLogger(__name__)
