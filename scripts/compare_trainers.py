@@ -1,10 +1,10 @@
 """Our training loop against Ultralytics' own trainer, on this CPU: images a second, and accuracy for the same images.
 
-    python scripts/compare_trainers.py [--rounds 3] [--steps 12] [--images 1600] [--only speed|accuracy]
+    python scripts/compare_trainers.py [--rounds 3] [--steps 12] [--images 1600] [--seeds 3] [--only speed|accuracy]
 
 Both start from drone_nano's network, pruned by the recipe and not tuned yet, at 256 px and batch 16.
 Speed: short trainings in turns, A B C A B C ..., without their setting up and first steps; of the unpruned network too.
-Accuracy: each sees the same --images once; mAP50-95 on the 1,000 validation images by our own evaluation.
+Accuracy: each sees the same --images of its seed once; mAP50-95 on the 1,000 validation images by our own evaluation.
 
 Ultralytics' trainer leaves one core idle by itself and loads images in the training process (on CPUs it sets `workers`
 to 0), so it is also timed with all threads, and with a loader process. Its defaults turn mosaic off in so short a
@@ -104,22 +104,24 @@ class Bench:
     unpruned: Model
     scratch: Path
 
-    def train(self, way: Way, images: int, clock: Clock, *, pruned: bool = True) -> nn.Module:
-        """The network after one pass over the first `images` of a fixed random order of the training images."""
+    def train(self, way: Way, images: int, clock: Clock, *, pruned: bool = True, seed: int = 0) -> nn.Module:
+        """The network after one pass over the first `images` of the seed's random order of the training images."""
         model = self.pruned if pruned else self.unpruned
-        order = np.random.default_rng(0).permutation(len(self.data.train))[:images].tolist()
+        order = np.random.default_rng(seed).permutation(len(self.data.train))[:images].tolist()
         split = replace(self.data.train, samples=[self.data.train.samples[i] for i in order])
         settings = schedule(replace(self.config.finetune, images=images), self.config.finetune.learning_rate or RATE)
         torch.set_num_threads(self.config.threads)
-        torch.manual_seed(0)
+        torch.manual_seed(seed)
         try:
-            return (ours if way.theirs is None else theirs)(self, way, model, split, settings, clock)
+            return (ours if way.theirs is None else theirs)(self, way, model, split, settings, clock, seed)
         finally:
             torch.set_num_threads(self.config.threads)
 
 
-def ours(bench: Bench, way: Way, model: Model, split: data.Split, settings: Schedule, clock: Clock) -> nn.Module:
-    load = functools.partial(data.batches, split, model.task, batch=settings.batch, seed=0, augment=False)
+def ours(
+    bench: Bench, way: Way, model: Model, split: data.Split, settings: Schedule, clock: Clock, seed: int
+) -> nn.Module:
+    load = functools.partial(data.batches, split, model.task, batch=settings.batch, seed=seed, augment=False)
     teacher = None
     if way.distillation:
         net = copy.deepcopy(bench.unpruned.net).eval().requires_grad_(False)
@@ -127,10 +129,12 @@ def ours(bench: Bench, way: Way, model: Model, split: data.Split, settings: Sche
     model = model.with_net(copy.deepcopy(model.net))
     model.progress(model.net, 1.0)
     loss = functools.partial(model.loss, teacher=teacher)
-    return fit(model.net, loss, lambda epoch: load(epoch=epoch), settings, seed=0, on_step=clock.tick)
+    return fit(model.net, loss, lambda epoch: load(epoch=epoch), settings, seed=seed, on_step=clock.tick)
 
 
-def theirs(bench: Bench, way: Way, model: Model, split: data.Split, settings: Schedule, clock: Clock) -> nn.Module:
+def theirs(
+    bench: Bench, way: Way, model: Model, split: data.Split, settings: Schedule, clock: Clock, seed: int
+) -> nn.Module:
     from ultralytics.models.yolo.detect import DetectionTrainer
 
     class Trainer(DetectionTrainer):
@@ -153,7 +157,7 @@ def theirs(bench: Bench, way: Way, model: Model, split: data.Split, settings: Sc
     arguments = {
         "model": "yolo26n.yaml", "data": str(_listed(split, bench.scratch, model)), "epochs": 1, "imgsz": model.imgsz,
         "batch": settings.batch, "device": "cpu", "amp": False, "val": False, "plots": False, "save": False,
-        "project": str(bench.scratch / "runs"), "exist_ok": True, "verbose": False, "seed": 0,
+        "project": str(bench.scratch / "runs"), "exist_ok": True, "verbose": False, "seed": seed,
         **(way.theirs or {}),
     }  # fmt: skip
     if way.our_rates:
@@ -206,6 +210,7 @@ def main() -> int:
     parser.add_argument("--rounds", type=int, default=3, help="of timing")
     parser.add_argument("--steps", type=int, default=12, help="timed steps of each training")
     parser.add_argument("--images", type=int, default=1600, help="image presentations for the accuracy")
+    parser.add_argument("--seeds", type=int, default=3, help="for the accuracy: seeds 0 to N-1")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--only", choices=["speed", "accuracy"])
     parser.add_argument("--ways", nargs="+", default=list(WAYS), help=f"of: {'; '.join(WAYS)}")
@@ -222,7 +227,7 @@ def main() -> int:
             if given.only != "accuracy":
                 speed(bench, ways, given.rounds, given.steps, given.out)
             if given.only != "speed":
-                accuracy(bench, ways, given.images, given.out)
+                accuracy(bench, ways, given.images, given.seeds, given.out)
     except UserError as error:
         print(error, file=sys.stderr)
         return 2
@@ -273,28 +278,31 @@ def speed(bench: Bench, ways: dict[str, Way], rounds: int, steps: int, out: Path
     print(f"goal: {GOAL} times")
 
 
-def accuracy(bench: Bench, ways: dict[str, Way], images: int, out: Path) -> None:
+def accuracy(bench: Bench, ways: dict[str, Way], images: int, seeds: int, out: Path) -> None:
     """Prints mAP50-95 of each judged way; finished ones are read from where an earlier call left them."""
     path = out / f"accuracy-{images}.json"
     found: dict[str, Any] = json.loads(path.read_text()) if path.exists() else {}
-    for name, way in {"before tuning": Way(judged=True), **ways}.items():
-        if not way.judged:
-            continue
-        if name not in found:
-            clock, began = Clock(), time.time()
-            net = bench.pruned.net if name == "before tuning" else bench.train(way, images, clock)
-            seconds = time.time() - began
-            judged = _accuracy(bench.pruned.with_net(net), bench.data)
-            found[name] = {"map": judged.value, "ci95": list(judged.ci95), "map50": judged.map50, "seconds": seconds}
-            atomic.write(path, json.dumps(found, indent=1))
-        row = found[name]
-        low, high = row["ci95"]
-        print(f"{name:46} mAP50-95 {row['map']:.4f} [{low:.4f}, {high:.4f}]  {row['seconds']:.0f} s", flush=True)
+    judged = {name: way for name, way in ways.items() if way.judged}
+    for seed in range(seeds):
+        for name, way in judged.items():
+            key = f"{name}, seed {seed}"
+            if key not in found:
+                began = time.time()
+                net = bench.train(way, images, Clock(), seed=seed)
+                value = _accuracy(bench.pruned.with_net(net), bench.data)
+                found[key] = {"map": value, "seconds": time.time() - began}
+                atomic.write(path, json.dumps(found, indent=1))
+            print(f"  {key}: {found[key]['map']:.4f}", flush=True)
+    before = _accuracy(bench.pruned, bench.data)
+    print(f"\nmAP50-95 after {images} images: mean over seeds (each); before tuning {before:.4f}")
+    for name in judged:
+        values = [found[f"{name}, seed {seed}"]["map"] for seed in range(seeds)]
+        print(f"{name:46} {statistics.mean(values):.4f} ({', '.join(f'{value:.4f}' for value in values)})")
 
 
-def _accuracy(model: Model, dataset: data.DataSet) -> Any:
+def _accuracy(model: Model, dataset: data.DataSet) -> float:
     net = predictor(model.deployed())
-    return evaluate(net, model.decode, dataset.validation, model.task, dataset.classes, batch=16)
+    return evaluate(net, model.decode, dataset.validation, model.task, dataset.classes, batch=16).value
 
 
 if __name__ == "__main__":
