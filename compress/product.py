@@ -57,6 +57,29 @@ class Teacher:
     weight: float  # of the distance from its answers; that from the labels weighs 1
 
 
+@dataclass(frozen=True)
+class TopK:
+    """How an end-to-end detector picks its detections from a row for every anchor, in NumPy: for runtimes that cannot
+    pick by value inside a graph. The same steps as in YOLO26's own head: the best anchors by their best class, then of
+    those the best (anchor, class) pairs."""
+
+    classes: int
+    most: int  # detections an image
+
+    def __call__(self, rows: np.ndarray) -> np.ndarray:
+        """(b, anchors, 4 + classes + extra) to (b, k, 6 + extra): box, score, class, extra; in descending score."""
+        return np.stack([self._of(image) for image in rows])
+
+    def _of(self, rows: np.ndarray) -> np.ndarray:
+        end = 4 + self.classes
+        best = np.argsort(-rows[:, 4:end].max(axis=1), kind="stable")[: self.most]
+        scores = rows[best, 4:end].reshape(-1)
+        order = np.argsort(-scores, kind="stable")[: len(best)]
+        anchor, cls = np.divmod(order, self.classes)
+        chosen = rows[best[anchor]]
+        return np.concatenate([chosen[:, :4], scores[order, None], cls[:, None], chosen[:, end:]], axis=1)
+
+
 class Model(Protocol):
     """A network and all that is particular to its family. Immutable: `with_net` makes a new one."""
 
@@ -97,9 +120,15 @@ class Model(Protocol):
         """Tells the loss of `net` how much of its training is done (0 to 1), where its terms change on the way."""
         ...
 
-    def deployed(self) -> nn.Module:
+    def deployed(self, *, tail: bool = True) -> nn.Module:
         """A copy as it is deployed: fused, eval mode, one image batch in, one raw output tensor out (two from networks
-        that segment). FLOPs are counted on it, graphs are exported from it."""
+        that segment). FLOPs are counted on it, graphs are exported from it. Without its tail: what `tail` starts from.
+        """
+        ...
+
+    @property
+    def tail(self) -> TopK | None:
+        """The last step of the deployed form, where that picks by value; None where nothing does."""
         ...
 
     def prunable(self) -> tuple[nn.Module, dict[str, str]]:
@@ -141,7 +170,7 @@ def example_image(batch: int, channels: int, imgsz: int) -> Tensor:
 
 @dataclass(frozen=True)
 class Graph:
-    """One model file of one target: ONNX, or OpenVINO's xml (its bin beside it)."""
+    """One model file of one target: ONNX, or OpenVINO's xml (its bin beside it), say."""
 
     path: Path
     target: str
@@ -149,6 +178,7 @@ class Graph:
     scheme: str = ""  # how it was quantized, in words
     kept_float: Mapping[str, str] = field(default_factory=dict)  # {layer or node: why}
     calibration: Mapping[str, Any] = field(default_factory=dict)  # images, fingerprint, method
+    tail: TopK | None = None  # what is left to do with the file's output, where its runtime cannot
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ import importlib
 import json
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 import numpy as np
 import torch
@@ -50,7 +50,9 @@ class Classifier:
     def progress(self, net: nn.Module, share: float) -> None:
         """Cross-entropy stays the same all along."""
 
-    def deployed(self) -> nn.Module:
+    tail: ClassVar[None] = None
+
+    def deployed(self, *, tail: bool = True) -> nn.Module:
         """Eval-mode copy giving logits (b, classes). Exporters and runtimes fold its BatchNorms themselves."""
         return copy.deepcopy(self.net).float().eval().requires_grad_(False)
 

@@ -29,7 +29,7 @@ class UltralyticsClassifier(UltralyticsModel):
     def progress(self, net: nn.Module, share: float) -> None:
         """Cross-entropy stays the same all along."""
 
-    def deployed(self) -> nn.Module:
+    def deployed(self, *, tail: bool = True) -> nn.Module:
         """Fused eval-mode copy giving probabilities (b, classes), as Ultralytics exports them."""
         copied = copy.deepcopy(self.net).float().eval()
         copied.fuse(verbose=False)

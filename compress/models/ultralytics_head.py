@@ -30,15 +30,19 @@ class Decode(nn.Module):
     It has no weights: DFL's fixed projection and the geometry stay those of the Detect module it belongs to.
     """
 
-    def __init__(self, head: Any) -> None:
+    def __init__(self, head: Any, tail: bool) -> None:
         super().__init__()
+        self.tail = tail  # whether an end-to-end head picks its detections here
         self.owner = [head]  # in a list: the head holds this module and must not be registered inside it
 
     def forward(self, raw: dict[str, Any]) -> Tensor:
         """What a branch of the head gives ({boxes, scores, feats, …}, logits) to the raw output of `deployed`."""
         head = self.owner[0]
         out = head._inference(raw)
-        return head.postprocess(out.permute(0, 2, 1)) if head.end2end else out
+        if not head.end2end:
+            return out
+        rows = out.permute(0, 2, 1)
+        return head.postprocess(rows) if self.tail else rows
 
 
 def show_unseen(net: Any) -> Any:
@@ -115,12 +119,13 @@ def _is_pointwise(layer: nn.Module) -> bool:
     return isinstance(layer, nn.Conv2d) and layer.groups == 1
 
 
-def deployed(net: Any, example: Tensor) -> nn.Module:
+def deployed(net: Any, example: Tensor, tail: bool = True) -> nn.Module:
     """A fused copy of a DetectionModel in eval mode that maps (b, c, s, s) to one tensor.
 
     End-to-end heads (YOLO26) give (b, 300, 6) x1, y1, x2, y2, score, class in descending score; others give
     (b, 4 + classes, anchors) with centre x, y, width, height. Coordinates are input pixels. Mask coefficients,
     keypoints and angles follow in the same rows; networks that segment give mask prototypes as a second tensor.
+    End-to-end heads without their tail give (b, anchors, 4 + classes): all rows, not picked yet.
     """
     copied = copy.deepcopy(net).float().eval()
     hide_unseen(copied)
@@ -129,7 +134,7 @@ def deployed(net: Any, example: Tensor) -> nn.Module:
     for parameter in copied.parameters():
         parameter.requires_grad_(False)
     head.export, head.dynamic, head.format = True, False, None
-    head.decode = Decode(head)
+    head.decode = Decode(head, tail)
     kind: Any = type(head)
     head.__class__ = _classes(kind)[1]
     with torch.no_grad():

@@ -17,7 +17,7 @@ from compress.errors import UserError
 from compress.models import ultralytics_blocks as blocks
 from compress.models import ultralytics_distillation as distillation
 from compress.models import ultralytics_head as head
-from compress.product import Batch, Detections, Task, Teacher, example_image
+from compress.product import Batch, Detections, Task, Teacher, TopK, example_image
 from compress.training import float32
 
 FAMILY = "ultralytics"
@@ -88,9 +88,14 @@ class UltralyticsModel:
             criterion.o2m = criterion.o2m_copy + (criterion.final_o2m - criterion.o2m_copy) * min(max(share, 0.0), 1.0)
             criterion.o2o = criterion.total - criterion.o2m
 
-    def deployed(self) -> nn.Module:
+    def deployed(self, *, tail: bool = True) -> nn.Module:
         """Fused copy, (b, c, s, s) to (b, 300, 6) or (b, 4 + classes, anchors): see `ultralytics_head.deployed`."""
-        return head.deployed(self.net, self.example_input())
+        return head.deployed(self.net, self.example_input(), tail)
+
+    @property
+    def tail(self) -> TopK | None:
+        last = self.net.model[-1]
+        return TopK(len(self.classes), last.max_det) if getattr(last, "end2end", False) else None
 
     def prunable(self) -> tuple[nn.Module, dict[str, str]]:
         net = head.show_unseen(blocks.split_blocks(copy.deepcopy(self.net))).eval()

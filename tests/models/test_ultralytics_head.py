@@ -16,7 +16,7 @@ from compress import checkpoint, targets
 from compress.config import ExportConfig, ModelConfig
 from compress.errors import UserError
 from compress.models import build, from_constructor
-from compress.product import Task
+from compress.product import Task, TopK
 from compress.stages.prune import counter
 from compress.targets import onnx_graph
 from tests.models.toy import enliven
@@ -66,3 +66,25 @@ def test_what_is_not_offered_is_said() -> None:
         model.loss(model.net, {"img": model.example_input()})
     with pytest.raises(UserError, match="the model for segment.*pruned and exported only"):
         build(ModelConfig(name="yolo11n-seg", imgsz=SIZE), ("a", "b"), Task.detect)
+
+
+@pytest.mark.parametrize("name", ["yolo26n", "yolo26n-pose", "yolo11n"])
+def test_the_tail_can_be_done_in_numpy(name: str) -> None:
+    torch.manual_seed(0)
+    model = build(ModelConfig(name=name, imgsz=SIZE), ("a", "b"))
+    model = model.with_net(enliven(model.net, model.example_input()))
+    x = model.example_input(2)
+    with torch.no_grad():
+        whole, rows = (model.deployed(tail=tail)(x).numpy() for tail in (True, False))
+    if model.tail is None:
+        assert name == "yolo11n" and np.array_equal(whole, rows)
+    else:
+        picked = model.tail(rows)
+        assert picked.shape == whole.shape
+        assert np.allclose(picked, whole, atol=1e-5)
+
+
+def test_the_tail_picks_several_classes_of_one_anchor() -> None:
+    rows = np.array([[[0, 0, 2, 2, 0.1, 0.2, 7], [1, 1, 3, 3, 0.9, 0.8, 8], [4, 4, 5, 5, 0.3, 0.0, 9]]], np.float32)
+    expected = [[1, 1, 3, 3, 0.9, 0, 8], [1, 1, 3, 3, 0.8, 1, 8]]
+    assert np.allclose(TopK(classes=2, most=2)(rows)[0], expected)

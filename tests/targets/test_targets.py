@@ -25,14 +25,14 @@ SIDE = 32
 class Small:
     """The least that `product.Model` asks of a network."""
 
-    task, imgsz, channels, classes = Task.classify, SIDE, 3, ("a", "b", "c")
+    task, imgsz, channels, classes, tail = Task.classify, SIDE, 3, ("a", "b", "c"), None
 
     def __init__(self) -> None:
         torch.manual_seed(0)
         body = [nn.Conv2d(3, 16, 3, 2, 1), nn.SiLU(), nn.Conv2d(16, 32, 3, 2, 1), nn.SiLU()]
         self.net = nn.Sequential(*body, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(32, 3))
 
-    def deployed(self) -> nn.Module:
+    def deployed(self, *, tail: bool = True) -> nn.Module:
         return copy.deepcopy(self.net).eval()
 
     def example_input(self, batch: int = 1) -> torch.Tensor:
