@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Protocol, cast
 
@@ -31,7 +32,8 @@ class Target(Protocol):
         """Writes the FP32 graph of `model.deployed()` (static batch 1) into `folder`."""
 
     def quantize(self, graph: Graph, model: Model, calibration: Sequence[np.ndarray], folder: Path) -> Graph:
-        """Writes the INT8 graph into `folder`. Each calibration item is float32 (1, channels, s, s) in [0, 1]."""
+        """Writes the INT8 graph into `folder`, or that of FP16 where the target has no INT8. Each calibration item is
+        float32 (1, channels, s, s) in [0, 1]."""
 
     def package(
         self, graphs: Sequence[Graph], folder: Path, model: Model, facts: Mapping[str, Any]
@@ -39,7 +41,7 @@ class Target(Protocol):
         """Writes the artifact `folder` (artifacts/<target>) and returns the graphs in it; `facts` join its manifest."""
 
     def load(self, graph: Graph, threads: int) -> Predictor:
-        """Opens a graph from disk in its own runtime."""
+        """Opens a graph from disk in its own runtime; the predictor gives what the file gives, without `graph.tail`."""
 
 
 def get(name: str) -> Target:
@@ -57,12 +59,17 @@ def get(name: str) -> Target:
 
 
 def load(graph: Graph, threads: int) -> Predictor:
-    """Opens a graph in the runtime of its target.
+    """Opens a graph in the runtime of its target. What the file leaves to NumPy is done behind it, so that every
+    predictor answers as the torch model does.
 
     Raises:
         TargetFailed: the runtime refuses the file.
     """
-    return get(graph.target).load(graph, threads)
+    predictor = get(graph.target).load(graph, threads)
+    if (tail := graph.tail) is None:
+        return predictor
+    run = predictor.run
+    return replace(predictor, run=lambda image: tail(run(image)))
 
 
 def size_bytes(graph: Graph) -> int:

@@ -95,12 +95,24 @@ def _manifest(
             "resize": "letterbox: scaled to fit, centred, padded to a square with grey 114",
             "imgsz": model.imgsz,
         },
+        "tail": _tail(graphs[0]),
         "classes": list(model.classes),
         "calibration": dict(int8[0].calibration) if int8 else {},
         "kept_float": [[layer, why] for layer, why in kept.items()],
         "versions": dict(versions),
         **facts,
     }
+
+
+def _tail(graph: Graph) -> dict[str, Any] | None:
+    """What the reader of a file's output has still to do, in words and numbers."""
+    if graph.tail is None:
+        return None
+    what = (
+        "a row for every anchor: 4 box corners in pixels, then a score for each class; the detections are the best "
+        "anchors by their best class, and of those the best (anchor, class) pairs; no suppression is needed"
+    )
+    return {"kind": "top_k", "what": what, **dataclasses.asdict(graph.tail)}
 
 
 def _write_kit(folder: Path, target: str) -> None:
