@@ -171,9 +171,13 @@ class FinetuneConfig:
 @dataclass
 class QuantizeConfig:
     max_accuracy_drop: float = 0.01  # absolute points against the FP32 graph in the same runtime
+    search: bool = True  # try a target's schemes, and mixed precision where all lose too much; false: the first one
+    minutes: float = 5  # of searching for each target; one candidate is always made
+    few_images: bool = False  # calibrate on fewer than 32 images all the same
 
     def __post_init__(self) -> None:
         _check_drop("quantize.max_accuracy_drop", self.max_accuracy_drop)
+        _check(self.minutes >= 0, "quantize.minutes", self.minutes, "give 0 or more minutes of search for each target")
 
 
 @dataclass

@@ -24,7 +24,7 @@ FLOORS = [
     {"report"},
     {"controls"},
     {"stages"},
-    {"recovery"},
+    {"recovery", "quantization"},
     {"measure"},
     {"models", "data", "targets", "pruning", "devices"},
     {"training"},

@@ -14,6 +14,7 @@ from compress.config import ExportConfig
 from compress.errors import UserError
 from compress.product import Graph, Model
 from compress.targets.predictor import Predictor
+from compress.targets.scheme import Scheme
 
 TARGETS = {
     "onnxruntime": "compress.targets.onnxruntime",
@@ -31,9 +32,25 @@ class Target(Protocol):
     def convert(self, model: Model, folder: Path, config: ExportConfig) -> Graph:
         """Writes the FP32 graph of `model.deployed()` (static batch 1) into `folder`."""
 
-    def quantize(self, graph: Graph, model: Model, calibration: Sequence[np.ndarray], folder: Path) -> Graph:
-        """Writes the INT8 graph into `folder`, or that of FP16 where the target has no INT8. Each calibration item is
-        float32 (1, channels, s, s) in [0, 1]."""
+    SCHEMES: Sequence[Scheme]
+    """Ways to quantize, in order of promise. One alone: there is nothing to search."""
+
+    def quantize(
+        self,
+        graph: Graph,
+        model: Model,
+        calibration: Sequence[np.ndarray],
+        folder: Path,
+        scheme: Scheme = ...,
+        kept: Mapping[str, str] | None = None,
+    ) -> Graph:
+        """Writes the INT8 graph into `folder`, or that of FP16 where the target has no INT8.
+
+        Args:
+            calibration: float32 (1, channels, s, s) in [0, 1] each.
+            scheme: of `SCHEMES`; the first by default.
+            kept: {module name prefix: why} of what stays in float besides `model.kept_float()`.
+        """
 
     def package(
         self, graphs: Sequence[Graph], folder: Path, model: Model, facts: Mapping[str, Any]

@@ -22,11 +22,18 @@ from compress.config import ExportConfig
 from compress.errors import TargetFailed
 from compress.product import Graph, Model, Precision
 from compress.targets import artifact, onnx_graph, placement
-from compress.targets.calibration import METHOD, tensor_ranges
+from compress.targets.calibration import EXTREMES, MEAN, METHODS, tensor_ranges
 from compress.targets.predictor import LayerMacs, Predictor
+from compress.targets.scheme import Scheme
 
 NAME = "onnxruntime"
-SCHEME = "static QDQ: U8 asymmetric activations, S8 symmetric per-channel weights, all operators"
+_WHAT = "static QDQ: U8 asymmetric activations, S8 symmetric per-channel weights"
+_PRODUCTS = ["Conv", "ConvTranspose", "Gemm", "MatMul"]
+SCHEMES = (
+    Scheme(f"{_WHAT}, all operators"),
+    Scheme(f"{_WHAT}, all operators, ranges of the most extreme images", {"ranges": EXTREMES}),
+    Scheme(f"{_WHAT}, convolutions and products only", {"op_types_to_quantize": _PRODUCTS}, rescue=True),
+)
 INT8_OPERATORS = {"QLinearConv", "QLinearMatMul", "QGemm", "ConvInteger", "MatMulInteger", "MatMulIntegerToFloat"}
 INT8_OPERATORS |= {"DynamicQuantizeMatMul", "QAttention"}
 
@@ -46,22 +53,40 @@ def convert(model: Model, folder: Path, config: ExportConfig) -> Graph:
     return Graph(onnx_graph.export(model, folder / "model.onnx", config.opset), NAME, Precision.fp32)
 
 
-def quantize(graph: Graph, model: Model, calibration: Sequence[np.ndarray], folder: Path) -> Graph:
-    """Writes `folder`/model.onnx in INT8; see `SCHEME`."""
+def quantize(
+    graph: Graph,
+    model: Model,
+    calibration: Sequence[np.ndarray],
+    folder: Path,
+    scheme: Scheme = SCHEMES[0],
+    kept: Mapping[str, str] | None = None,
+) -> Graph:
+    """Writes `folder`/model.onnx in INT8.
+
+    Raises:
+        TargetFailed: unreadable graph, no calibration images, or the quantizer fails.
+    """
     from onnxruntime.quantization import QuantType
 
-    options = {"activation_qType": QuantType.QUInt8, "weight_qType": QuantType.QInt8}
-    path = folder / "model.onnx"
-    kept = static_qdq(graph.path, path, model, calibration, options)
-    facts = {"images": len(calibration), "method": METHOD}
-    return Graph(path, NAME, Precision.int8, SCHEME, kept, facts)
+    options = {"activation_qType": QuantType.QUInt8, "weight_qType": QuantType.QInt8, **scheme.options}
+    return static_qdq(graph, folder / "model.onnx", model, calibration, scheme.what, options, kept or {})
 
 
 def static_qdq(
-    source: Path, path: Path, model: Model, calibration: Sequence[np.ndarray], options: Mapping[str, Any]
-) -> dict[str, str]:
-    """ONNX Runtime's static quantization of `source` into `path`, in the QDQ form and with `options` of its
-    QDQQuantizer. Returns {module name: why} of the layers left in float.
+    source: Graph,
+    path: Path,
+    model: Model,
+    calibration: Sequence[np.ndarray],
+    what: str,
+    options: Mapping[str, Any],
+    kept_modules: Mapping[str, str],
+) -> Graph:
+    """ONNX Runtime's static quantization of `source` into `path`, in the QDQ form.
+
+    Args:
+        what: the scheme in words.
+        options: of its QDQQuantizer, and `ranges`: of `calibration.METHODS`.
+        kept_modules: {module name prefix: why} of what stays in float besides `model.kept_float()`.
 
     Raises:
         TargetFailed: unreadable graph, no calibration images, or the quantizer fails.
@@ -71,11 +96,9 @@ def static_qdq(
     from onnxruntime.quantization.quant_utils import load_model_with_shape_infer
     from onnxruntime.quantization.registry import QDQRegistry, QLinearOpsRegistry
 
-    if not calibration:
-        raise TargetFailed("no calibration images")
-    graph = onnx_graph.read(source)
-    kept = placement.kept_nodes(onnx_graph.nodes(graph), model.kept_float())
-    ranges = TensorsData(CalibrationMethod.MinMax, tensor_ranges(graph, calibration))
+    graph, method = onnx_graph.read(source.path), options.get("ranges", MEAN)
+    kept = placement.kept_nodes(onnx_graph.nodes(graph), {**kept_modules, **model.kept_float()})
+    ranges = TensorsData(CalibrationMethod.MinMax, tensor_ranges(graph, calibration, method))
     settings = {
         "per_channel": True,
         "reduce_range": False,
@@ -84,19 +107,20 @@ def static_qdq(
         "extra_options": {},
         "nodes_to_exclude": sorted(kept),
         "op_types_to_quantize": sorted({*QDQRegistry, *QLinearOpsRegistry}),
-        **options,
+        **{key: value for key, value in options.items() if key != "ranges"},
     }
     with _quiet():
         try:
-            quantizer = QDQQuantizer(load_model_with_shape_infer(source), **settings)
+            quantizer = QDQQuantizer(load_model_with_shape_infer(source.path), **settings)
             quantizer.quantize_model()
         except Exception as error:  # anything: it is a chain of Python passes over the graph
-            raise TargetFailed(f"ONNX Runtime cannot quantize {source}: {error}") from error
+            raise TargetFailed(f"ONNX Runtime cannot quantize {source.path}: {error}") from error
     quantizer.model.topological_sort()  # shape inference reads nodes in order
     quantized = quantizer.model.model
     onnx_graph.shrink(quantized)
     onnx_graph.save(quantized, path, model.metadata())
-    return placement.by_module(kept)
+    facts = {"images": len(calibration), "method": METHODS[method]}
+    return Graph(path, source.target, Precision.int8, what, placement.by_module(kept), facts)
 
 
 @contextmanager

@@ -26,11 +26,22 @@ from compress.config import ExportConfig
 from compress.errors import MissingExtra, TargetFailed
 from compress.product import Graph, Model, Precision
 from compress.targets import artifact, onnx_graph, placement
+from compress.targets.calibration import check
 from compress.targets.predictor import LayerMacs, Predictor
+from compress.targets.scheme import Scheme
 
 NAME = "openvino"
-# Symmetric activations: without zero points the CPU plugin was a tenth to a fifth faster, at the same accuracy.
-SCHEME = "NNCF post-training quantization, preset performance: S8 per-channel weights, fast bias correction"
+_WHAT = "NNCF post-training quantization, S8 per-channel weights"
+SCHEMES = (
+    # Without zero points the CPU plugin was a tenth to a fifth faster, at the same accuracy.
+    Scheme(f"{_WHAT}, preset performance: symmetric activations, fast bias correction"),
+    Scheme(f"{_WHAT}, preset mixed: asymmetric activations, fast bias correction", {"preset": "mixed"}),
+    Scheme(
+        f"{_WHAT}, preset mixed: asymmetric activations, accurate bias correction",
+        {"preset": "mixed", "fast_bias_correction": False},
+        rescue=True,
+    ),
+)
 PRODUCTS = ("Convolution", "GroupConvolution", "ConvolutionBackpropData", "GroupConvolutionBackpropData", "MatMul")
 
 
@@ -72,17 +83,23 @@ def _save(openvino: Any, graph: Any, path: Path) -> None:
     openvino.save_model(graph, path, compress_to_fp16=False)
 
 
-def quantize(graph: Graph, model: Model, calibration: Sequence[np.ndarray], folder: Path) -> Graph:
-    """Writes `folder`/model.xml and model.bin in INT8; see `SCHEME`.
+def quantize(
+    graph: Graph,
+    model: Model,
+    calibration: Sequence[np.ndarray],
+    folder: Path,
+    scheme: Scheme = SCHEMES[0],
+    kept: Mapping[str, str] | None = None,
+) -> Graph:
+    """Writes `folder`/model.xml and model.bin in INT8.
 
     Raises:
         TargetFailed: unreadable graph, no calibration images, or NNCF fails.
     """
-    if not calibration:
-        raise TargetFailed("no calibration images")
+    check(calibration)
     openvino = _openvino()
     source = _read(openvino, graph.path)
-    kept = placement.kept_nodes(_nodes(source), model.kept_float())
+    nodes = placement.kept_nodes(_nodes(source), {**(kept or {}), **model.kept_float()})
     with _quiet(), _own_signal_stack():
         import nncf
 
@@ -90,10 +107,10 @@ def quantize(graph: Graph, model: Model, calibration: Sequence[np.ndarray], fold
             quantized = nncf.quantize(
                 source,
                 nncf.Dataset(calibration),
-                preset=nncf.QuantizationPreset.PERFORMANCE,
+                preset=nncf.QuantizationPreset(scheme.options.get("preset", "performance")),
                 subset_size=len(calibration),
-                fast_bias_correction=True,
-                ignored_scope=nncf.IgnoredScope(names=sorted(kept), validate=False),
+                fast_bias_correction=scheme.options.get("fast_bias_correction", True),
+                ignored_scope=nncf.IgnoredScope(names=sorted(nodes), validate=False),
             )
         except Exception as error:  # anything: it is a chain of Python passes over the graph
             raise TargetFailed(f"NNCF cannot quantize {graph.path}: {error}") from error
@@ -104,8 +121,8 @@ def quantize(graph: Graph, model: Model, calibration: Sequence[np.ndarray], fold
         path,
         NAME,
         Precision.int8,
-        SCHEME,
-        placement.by_module({_onnx_name(name): why for name, why in kept.items()}),
+        scheme.what,
+        placement.by_module({_onnx_name(name): why for name, why in nodes.items()}),
         facts,
     )
 

@@ -22,12 +22,17 @@ from compress.config import ExportConfig
 from compress.errors import MissingExtra, TargetFailed
 from compress.product import Graph, Model, Precision
 from compress.targets import artifact, onnx_graph, placement
-from compress.targets.calibration import METHOD
+from compress.targets.calibration import EXTREMES
 from compress.targets.onnxruntime import static_qdq
 from compress.targets.predictor import LayerMacs, Predictor
+from compress.targets.scheme import Scheme
 
 NAME = "tensorrt"
-SCHEME = "static Q/DQ: S8 symmetric activations, S8 symmetric per-channel weights stored as INT8"
+_WHAT = "static Q/DQ: S8 symmetric activations, S8 symmetric per-channel weights stored as INT8"
+SCHEMES = (
+    Scheme(_WHAT),
+    Scheme(f"{_WHAT}, ranges of the most extreme images", {"ranges": EXTREMES}),
+)
 QUANTIZED = ["Conv", "ConvTranspose", "Gemm", "MatMul"]
 
 log = logging.getLogger(__name__)
@@ -48,8 +53,15 @@ def convert(model: Model, folder: Path, config: ExportConfig) -> Graph:
     return Graph(onnx_graph.export(model, folder / "model.onnx", config.opset), NAME, Precision.fp32)
 
 
-def quantize(graph: Graph, model: Model, calibration: Sequence[np.ndarray], folder: Path) -> Graph:
-    """Writes `folder`/model.onnx in INT8 (see `SCHEME`), parsed by TensorRT as a check.
+def quantize(
+    graph: Graph,
+    model: Model,
+    calibration: Sequence[np.ndarray],
+    folder: Path,
+    scheme: Scheme = SCHEMES[0],
+    kept: Mapping[str, str] | None = None,
+) -> Graph:
+    """Writes `folder`/model.onnx in INT8, parsed by TensorRT as a check.
 
     Raises:
         TargetFailed: unreadable graph, no calibration images, or TensorRT rejects the result.
@@ -62,12 +74,11 @@ def quantize(graph: Graph, model: Model, calibration: Sequence[np.ndarray], fold
         "weight_qType": QuantType.QInt8,
         "op_types_to_quantize": QUANTIZED,
         "extra_options": {"ActivationSymmetric": True, "WeightSymmetric": True, "QuantizeBias": False},
+        **scheme.options,
     }
-    path = folder / "model.onnx"
-    kept = static_qdq(graph.path, path, model, calibration, options)
-    parse(path)
-    facts = {"images": len(calibration), "method": METHOD}
-    return Graph(path, NAME, Precision.int8, SCHEME, kept, facts)
+    int8 = static_qdq(graph, folder / "model.onnx", model, calibration, scheme.what, options, kept or {})
+    parse(int8.path)
+    return int8
 
 
 def half(graph: Graph, model: Model, folder: Path) -> Graph:

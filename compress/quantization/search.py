@@ -1,0 +1,160 @@
+"""Tries a target's ways to quantize and picks one.
+
+Candidates are held against the FP32 graph in the same runtime, on the calibration images: they come from the training
+split and nothing was trained on them, so the validation split stays unseen until the result is weighed. Schemes come
+first, in the target's order of promise; where all lose too much, mixed precision: layers are ranked once by what INT8
+does to each alone, and the number of them that stays in float is found by bisection.
+"""
+
+from __future__ import annotations
+
+import functools
+import logging
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from compress import targets
+from compress.data import Split, images
+from compress.measure import accuracy, latency
+from compress.product import Graph, Model
+from compress.quantization.sensitivity import ranked
+from compress.targets.scheme import Scheme
+
+MOST_KEPT = 0.5  # of the layers: a graph with more of them in float is no INT8 graph
+NOISE = 0.03  # times this much apart are the same; the more accurate candidate goes first then
+
+log = logging.getLogger(__name__)
+
+
+@dataclass
+class Candidate:
+    """One graph that was tried. `accuracy` and `drop` (against FP32) are of the calibration images."""
+
+    graph: Graph
+    scheme: Scheme
+    accuracy: float
+    drop: float
+    layers_kept: tuple[str, ...] = ()  # in float beside what the model asks for, most sensitive first
+    latency_ms: float | None = None
+    seconds: float = 0.0  # to make and to judge
+
+    def row(self) -> dict[str, Any]:
+        """For `quantization.json`."""
+        return {
+            "target": self.graph.target,
+            "scheme": self.scheme.what,
+            "layers_kept": list(self.layers_kept),
+            "accuracy": self.accuracy,
+            "drop": self.drop,
+            "size_bytes": targets.size_bytes(self.graph),
+            "latency_ms": self.latency_ms,
+            "seconds": round(self.seconds, 1),
+        }
+
+
+@dataclass
+class Search:
+    """One target's search for one model.
+
+    Attributes:
+        fp32: the graph to quantize.
+        split: what to calibrate and compare on.
+        limit: how many points a candidate may lose.
+        seconds: when to stop looking; one candidate is made whatever it takes.
+        threads: for the runtime.
+        timed: whether this machine's times say anything: it is the device.
+    """
+
+    fp32: Graph
+    model: Model
+    split: Split
+    folder: Path
+    limit: float
+    seconds: float
+    threads: int
+    timed: bool
+    tried: list[Candidate] = field(default_factory=list)
+
+    def run(self) -> Candidate:
+        """The graph to hand out: of the candidates within the limit the fastest where they can be timed, else the
+        first; the most accurate one where none is within it.
+
+        Raises:
+            TargetFailed: the target cannot quantize this network at all.
+        """
+        target = targets.get(self.fp32.target)
+        self._until = time.monotonic() + self.seconds
+        self._images = list(images(self.split))
+        self.timed = self.timed and targets.load(self.fp32, self.threads).obtained == "measured"
+        self._reference = self._accuracy(self.fp32)
+        for scheme in target.SCHEMES:
+            if self.tried and (self._late() or (self._good() and (scheme.rescue or not self.timed))):
+                continue
+            self._try(scheme)
+        if not self._good() and not self._late():
+            self._mix(min(self.tried, key=lambda candidate: candidate.drop).scheme)
+        chosen = self._chosen()
+        log.info("quantize: %s: %s", self.fp32.target, self._said(chosen))
+        return chosen
+
+    def _good(self) -> list[Candidate]:
+        return [candidate for candidate in self.tried if self._within(candidate)]
+
+    def _within(self, candidate: Candidate) -> bool:
+        return candidate.drop <= self.limit + 1e-9  # in binary a drop from 0.99 to 0.98 is a hair more than 0.01
+
+    def _late(self) -> bool:
+        return time.monotonic() > self._until
+
+    def _accuracy(self, graph: Graph) -> float:
+        predictor, model = targets.load(graph, self.threads), self.model
+        return accuracy.evaluate(predictor, model.decode, self.split, model.task, model.classes).value
+
+    def _try(self, scheme: Scheme, kept: Sequence[str] = ()) -> Candidate:
+        began = time.monotonic()
+        why = {name: f"one of the {len(kept)} layers that INT8 hurts most" for name in kept}
+        target, place = targets.get(self.fp32.target), self.folder / str(len(self.tried))
+        graph = target.quantize(self.fp32, self.model, self._images, place, scheme, why)
+        found = self._accuracy(graph)
+        candidate = Candidate(graph, scheme, found, self._reference - found, tuple(kept))
+        candidate.seconds = time.monotonic() - began
+        self.tried.append(candidate)
+        log.info("quantize: %s: tried %s", self.fp32.target, self._said(candidate))
+        return candidate
+
+    def _said(self, candidate: Candidate) -> str:
+        kept = f", {len(candidate.layers_kept)} more layers in float" if candidate.layers_kept else ""
+        return f"{candidate.scheme.what}{kept}: loses {candidate.drop:.4f}, {self.limit:g} allowed"
+
+    def _mix(self, scheme: Scheme) -> None:
+        """Bisects for the fewest layers that must stay in float; nothing is left out where even most do not do."""
+        log.info("quantize: %s: no scheme keeps the accuracy, ranking layers", self.fp32.target)
+        order = [name for name, _ in ranked(self.model, self._images)]
+        least, most = 0, round(MOST_KEPT * len(order))
+        if most == 0 or not self._within(self._try(scheme, order[:most])):
+            return
+        while most - least > 1 and not self._late():
+            middle = (least + most) // 2
+            good = self._within(self._try(scheme, order[:middle]))
+            least, most = (least, middle) if good else (middle, most)
+
+    def _chosen(self) -> Candidate:
+        good = self._good()
+        if not good:
+            return min(self.tried, key=lambda candidate: candidate.drop)
+        if not self.timed:
+            return min(good, key=lambda candidate: len(candidate.layers_kept))
+        times = self._milliseconds(good)
+        for candidate, took in zip(good, times, strict=True):
+            candidate.latency_ms = took
+        ties = [candidate for candidate, took in zip(good, times, strict=True) if took <= (1 + NOISE) * min(times)]
+        return min(ties, key=lambda candidate: (candidate.drop, len(candidate.layers_kept)))
+
+    def _milliseconds(self, candidates: Sequence[Candidate]) -> list[float]:
+        image = self.model.example_input().numpy()
+        loaded = {str(i): targets.load(each.graph, self.threads) for i, each in enumerate(candidates)}
+        calls = {name: functools.partial(predictor, image) for name, predictor in loaded.items()}
+        return [took.median for took in latency.interleaved(calls).values()]

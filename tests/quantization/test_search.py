@@ -1,0 +1,161 @@
+"""Searching for a target's graph, on a target whose losses are known beforehand."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from compress import targets
+from compress.data.dataset import Sample, Split
+from compress.measure import latency
+from compress.product import Graph, Precision, Task, example_image
+from compress.quantization import search
+from compress.quantization.search import Search
+from compress.targets.predictor import Predictor
+from compress.targets.scheme import Scheme
+
+IMAGES = 100
+LAYERS = 8
+
+
+class Chain:
+    """Eight layers; only the names of those that stay in float matter to the target below."""
+
+    task, imgsz, channels, classes, tail = Task.classify, 4, 1, ("a", "b"), None
+
+    def deployed(self, *, tail: bool = True) -> nn.Module:
+        torch.manual_seed(0)
+        return nn.Sequential(*[nn.Conv2d(1 if i == 0 else 2, 2, 1) for i in range(LAYERS)], nn.Flatten()).eval()
+
+    def example_input(self, batch: int = 1) -> torch.Tensor:
+        return example_image(batch, 1, 4)
+
+    def decode(self, outputs: np.ndarray) -> np.ndarray:
+        return outputs
+
+
+class Known:
+    """A target: each scheme's options say how many of the 100 images it gets wrong, and how long it takes."""
+
+    def __init__(self, *schemes: Scheme, obtained: str = "measured", needed: int = LAYERS) -> None:
+        self.SCHEMES, self.obtained, self.needed = schemes, obtained, needed
+        self.made: list[tuple[str, int]] = []
+
+    def quantize(
+        self, graph: Graph, model: Any, images: Sequence[np.ndarray], folder: Path, scheme: Scheme,
+        kept: Mapping[str, str],
+    ) -> Graph:  # fmt: skip
+        assert len(images) == IMAGES and all(why for why in kept.values())
+        self.made.append((scheme.what, len(kept)))
+        wrong = 0 if len(kept) >= self.needed else scheme.options["wrong"]
+        folder.mkdir(parents=True)
+        path = folder / "graph"
+        path.write_text(f"{wrong} {scheme.options.get('ms', 1)}")
+        return Graph(path, "known", Precision.int8, scheme.what)
+
+    def load(self, graph: Graph, threads: int) -> Predictor:
+        wrong = int(graph.path.read_text().split()[0])
+        seen = 0
+
+        def run(image: np.ndarray) -> np.ndarray:
+            nonlocal seen
+            seen += 1
+            return np.array([[1.0, 0.0]] if seen > wrong else [[0.0, 1.0]], np.float32)
+
+        return Predictor(run, "known", "int8", self.obtained, list)
+
+
+@pytest.fixture
+def split() -> Split:
+    pixels = np.zeros((4, 4), np.uint8)
+    return Split("calibration", [Sample(pixels, 0, (4, 4))] * IMAGES, 4, 1)
+
+
+def searching(
+    target: Known, split: Split, folder: Path, patch: pytest.MonkeyPatch, *, timed: bool = True, seconds: float = 60
+) -> Search:
+    def times(calls: Mapping[str, Any], **_: Any) -> dict[str, Any]:
+        paths = {name: searched._good()[int(name)].graph.path for name in calls}
+        return {name: SimpleNamespace(median=float(path.read_text().split()[1])) for name, path in paths.items()}
+
+    patch.setattr(targets, "get", lambda name: target)
+    patch.setattr(latency, "interleaved", times)
+    fp32 = folder / "fp32"
+    fp32.write_text("0 1")
+    graph = Graph(fp32, "known", Precision.fp32)
+    searched = Search(graph, Chain(), split, folder, 0.02, seconds, threads=1, timed=timed)  # type: ignore[arg-type]
+    return searched
+
+
+def scheme(what: str, wrong: int, ms: float = 1.0, *, rescue: bool = False) -> Scheme:
+    return Scheme(what, {"wrong": wrong, "ms": ms}, rescue)
+
+
+def test_on_the_device_the_fastest_within_the_limit_wins(
+    split: Split, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    known = Known(
+        scheme("slow", 0, 2.0), scheme("fast", 2, 1.0), scheme("wrong", 3, 0.1), scheme("last", 0, rescue=True)
+    )
+    searched = searching(known, split, tmp_path, monkeypatch)
+    chosen = searched.run()
+    assert chosen.scheme.what == "fast" and chosen.drop == pytest.approx(0.02)
+    assert [what for what, _ in known.made] == ["slow", "fast", "wrong"]  # no rescue is needed
+    assert [each.latency_ms for each in searched.tried] == [2.0, 1.0, None]
+
+
+def test_times_within_noise_are_the_same(split: Split, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    known = Known(scheme("a hair faster", 2, 1.0), scheme("more accurate", 0, 1.01))
+    assert searching(known, split, tmp_path, monkeypatch).run().scheme.what == "more accurate"
+
+
+@pytest.mark.parametrize(("timed", "obtained"), [(False, "measured"), (True, "emulated")])
+def test_where_times_say_nothing_the_first_within_the_limit_wins(
+    timed: bool, obtained: str, split: Split, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    known = Known(scheme("wrong", 9), scheme("good", 2), scheme("better", 0, 0.1), obtained=obtained)
+    chosen = searching(known, split, tmp_path, monkeypatch, timed=timed).run()
+    assert chosen.scheme.what == "good" and chosen.latency_ms is None
+    assert [what for what, _ in known.made] == ["wrong", "good"]
+
+
+def test_a_rescue_is_tried_where_all_others_lose_too_much(
+    split: Split, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    known = Known(scheme("wrong", 9), scheme("rescue", 1, rescue=True))
+    assert searching(known, split, tmp_path, monkeypatch).run().scheme.what == "rescue"
+    assert known.made == [("wrong", 0), ("rescue", 0)]
+
+
+def test_the_fewest_layers_stay_in_float_that_do(split: Split, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    known = Known(scheme("bad", 9), scheme("less bad", 5), needed=3)
+    searched = searching(known, split, tmp_path, monkeypatch)
+    chosen = searched.run()
+    assert chosen.scheme.what == "less bad" and len(chosen.layers_kept) == 3
+    order = [name for name, _ in search.ranked(Chain(), list(search.images(split)))]  # type: ignore[arg-type]
+    assert list(chosen.layers_kept) == order[:3]
+    assert known.made[2:] == [("less bad", kept) for kept in (4, 2, 3)]
+
+
+def test_what_cannot_be_rescued_is_the_most_accurate_candidate(
+    split: Split, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    known = Known(scheme("bad", 9), scheme("less bad", 5), needed=LAYERS)
+    searched = searching(known, split, tmp_path, monkeypatch)
+    assert searched.run().scheme.what == "less bad"
+    assert known.made[-1] == ("less bad", LAYERS // 2)  # and no further
+
+
+def test_out_of_time_one_candidate_is_made_all_the_same(
+    split: Split, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    known = Known(scheme("wrong", 9), scheme("good", 0))
+    chosen = searching(known, split, tmp_path, monkeypatch, seconds=0).run()
+    assert chosen.scheme.what == "wrong" and len(known.made) == 1

@@ -1,0 +1,66 @@
+"""Which layers INT8 hurts."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from compress.quantization.sensitivity import ranked
+
+
+class Model:
+    """What `ranked` asks of a model: its deployed form."""
+
+    def __init__(self, net: nn.Module) -> None:
+        self.net = net
+
+    def deployed(self, *, tail: bool = True) -> nn.Module:
+        return copy.deepcopy(self.net).eval()
+
+
+def images() -> list[np.ndarray]:
+    generator = np.random.default_rng(0)
+    return [generator.random((1, 3, 8, 8), dtype=np.float32) for _ in range(4)]
+
+
+def net() -> nn.Sequential:
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Conv2d(4, 4, 3), nn.ReLU(), nn.Conv2d(4, 5, 1))
+
+
+def errors(given: nn.Module) -> dict[str, float]:
+    model: Any = Model(given)
+    return dict(ranked(model, images()))
+
+
+def test_every_layer_has_an_error_and_the_worst_comes_first() -> None:
+    model: Any = Model(net())
+    found = ranked(model, images())
+    assert {name for name, _ in found} == {"0", "2", "4"}
+    values = [error for _, error in found]
+    assert values == sorted(values, reverse=True) and 0 < values[-1] < values[0] < 0.01
+
+
+def test_a_layer_whose_inputs_spread_widely_is_hurt_most() -> None:
+    """One channel a thousand times larger than the others takes all the steps of the tensor's only scale."""
+    wide = net()
+    before = errors(wide)
+    with torch.no_grad():
+        wide[0].weight[0] *= 1000
+        wide[2].weight[:, 0] /= 1000  # the function stays nearly the same
+    after = errors(wide)
+    assert max(after, key=lambda name: after[name]) == "2" and after["2"] > 100 * before["2"]
+
+
+def test_the_network_is_left_as_it_was() -> None:
+    given = net()
+    model: Any = Model(given)
+    x = torch.from_numpy(images()[0])
+    with torch.no_grad():
+        before = given(x)
+        ranked(model, images())
+        assert torch.equal(given(x), before)
