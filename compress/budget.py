@@ -106,13 +106,15 @@ def judge(
     failures: Mapping[str, str],
     device: str,
     controls: Sequence[Row] = (),
+    contracts: Sequence[Check] = (),
 ) -> Verdict:
     """Holds the budget against the ledger of a finished run. The baseline is the model as loaded, or as trained by
     the recipe's own `train` stage.
 
     FLOPs and accuracy are judged on the last torch row and on every exported artifact, INT8 also against the FP32
     graph in the same runtime; latency and size on the artifact recommended for each target. `controls` are rows of
-    other ways to the same FLOPs, tuned alike: they are remarked on, never judged.
+    other ways to the same FLOPs, tuned alike: they are remarked on, never judged. `contracts` are what was found of the
+    artifacts' promises, and join the checks.
     """
     first = baseline(rows)
     last = [row for row in rows if row.target is None][-1]
@@ -146,6 +148,7 @@ def judge(
         limit = getattr(budget, name)
         if limit is not None:
             checks.append(Check(f"budget.{name}", None, None, limit, None, name.rsplit("_", 1)[-1]))
+    checks += contracts
     remarks = _remarks(rows, finals, recommended) + _controls(last, controls)
     if budget.max_accuracy_drop is not None and weak:
         remarks.insert(0, _baseline_is_too_weak(first, budget.max_accuracy_drop))

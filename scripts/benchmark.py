@@ -123,7 +123,7 @@ def time_graphs(
         predictors[name, "default"] = targets.load(graph, threads)
     if runtime == "openvino":
         for name, graph in graphs.items():
-            predictors[name, "f32"] = openvino.load(graph, threads, inference_precision="f32")
+            predictors[name, "f32"] = openvino.load(graph, threads, exact=True)
     image = model.example_input().numpy()
     # One runtime at a time: their thread pools go on spinning for a while after a call and would disturb each other.
     calls = {f"{name} {asked}": partial(predictor, image) for (name, asked), predictor in predictors.items()}

@@ -36,7 +36,7 @@ def match(found: Detections, truth: np.ndarray) -> np.ndarray:
 
     truth: float32 (m, 5) class, x1, y1, x2, y2 in the pixels of `found.boxes`.
     """
-    overlap = _iou(found.boxes, truth[:, 1:])
+    overlap = iou(found.boxes, truth[:, 1:])
     levels = np.searchsorted(THRESHOLDS, overlap, side="right")  # how many thresholds each pair passes
     levels[found.classes[:, None] != truth[:, 0].astype(np.int64)[None, :]] = 0
     rows, columns = np.nonzero(levels)
@@ -52,7 +52,7 @@ def match(found: Detections, truth: np.ndarray) -> np.ndarray:
     return (np.array(won, dtype=np.int64)[:, None] >> np.arange(len(THRESHOLDS)) & 1).astype(bool)
 
 
-def _iou(left: np.ndarray, right: np.ndarray) -> np.ndarray:
+def iou(left: np.ndarray, right: np.ndarray) -> np.ndarray:
     """(n, 4), (m, 4) boxes x1, y1, x2, y2 to (n, m); 0 for boxes without area."""
     a, b = left.astype(np.float64)[:, None], right.astype(np.float64)[None]
     size = np.minimum(a[..., 2:], b[..., 2:]) - np.maximum(a[..., :2], b[..., :2])

@@ -37,6 +37,7 @@ def _body(run: Run) -> list[str]:
         page.section("Trade-offs", _trade_offs(run.rows)),
         page.section("Before and after", _before_after(run.rows)),
         page.folded("What was pruned", _pruning(run.pruning)),
+        page.folded("How it was quantized", _quantization(run.quantization)),
         page.folded("More numbers", _more(run.rows)),
         page.folded("Artifacts and versions", _artifacts(run)),
         page.folded("Configuration", f"<pre>{text(run.config_text)}</pre>" if run.config_text else ""),
@@ -229,6 +230,35 @@ def _pruning(found: Mapping[str, Any]) -> str:
         + (page.plain_table(("module", "why", "MFLOPs out of reach"), kept, frozenset((2,))) if kept else "")
         + page.plain_table(("layer", "channels before", "after", "kept"), narrower, frozenset((1, 2, 3)))
     )
+
+
+def _quantization(found: Mapping[str, Any]) -> str:
+    """Every candidate that was tried for a target, and which one was taken."""
+    rows = []
+    for tried in found.get("candidates") or []:
+        layers, took = tried.get("layers_kept") or [], tried.get("latency_ms")
+        cells = [str(tried.get("target")), str(tried.get("scheme")), str(len(layers) or words.NONE)]
+        cells += [f"{tried['accuracy']:.4f}", f"{tried['drop']:.4f}", words.mega(tried.get("size_bytes"))]
+        cells += [words.NONE if took is None else f"{took:.2f}", f"{tried['seconds']:.0f}"]
+        rows.append([page.tag(True, "taken") if tried.get("chosen") else "", *(text(cell) for cell in cells)])
+    if not rows:
+        return ""
+    head = (
+        "",
+        "target",
+        "scheme",
+        "more layers in float",
+        "accuracy",
+        "below FP32",
+        "size MB",
+        "latency ms",
+        "seconds",
+    )
+    note = (
+        "Accuracy on the calibration images, which come from the training split: the validation split is for judging "
+        "what was taken. Times are of candidates in turns, where this machine is the device."
+    )
+    return page.note_line(note) + page.plain_table(head, rows, frozenset(range(3, 9)))
 
 
 def _artifacts(run: Run) -> str:

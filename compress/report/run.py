@@ -1,4 +1,4 @@
-"""Reads a run folder: `config.yaml`, `ledger.jsonl`, `verdict.json`, `pruning.json`, the artifacts' manifests."""
+"""Reads a run folder: `config.yaml`, `ledger.jsonl`, `verdict.json`, the records of stages, the artifacts' manifests."""
 
 from __future__ import annotations
 
@@ -30,6 +30,7 @@ class Run:
     manifests: dict[str, dict[str, Any]]
     notes: list[str] = field(default_factory=list)
     pruning: dict[str, Any] = field(default_factory=dict)  # pruning.json, empty where nothing was pruned
+    quantization: dict[str, Any] = field(default_factory=dict)  # quantization.json, likewise
 
     @property
     def name(self) -> str:
@@ -59,8 +60,8 @@ def read_run(folder: Path) -> Run:
         notes.append("verdict.json is absent: the run has not finished, or it stopped before it was judged.")
     found = sorted((folder / "artifacts").glob("*/manifest.json"))
     manifests = {path.parent.name: read_object(path) or {} for path in found}
-    pruning = read_object(folder / "pruning.json") or {}
-    return Run(folder, rows, config, text, verdict, manifests, notes, pruning)
+    records = (read_object(folder / f"{name}.json") or {} for name in ("pruning", "quantization"))
+    return Run(folder, rows, config, text, verdict, manifests, notes, *records)
 
 
 def read_ledger(path: Path) -> tuple[list[Row], list[str]]:

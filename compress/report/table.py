@@ -115,9 +115,14 @@ def _closing(verdict: dict[str, Any] | None, metrics: str) -> list[tuple[str, st
     lines = [(words.CONVENTIONS + (f" Accuracy is {metrics}." if metrics else ""), "dim")]
     if verdict is None:
         return lines
-    for check in verdict.get("checks") or []:
+    checks = verdict.get("checks") or []
+    kept = [check for check in checks if words.is_kept_contract(check)]
+    for check in checks:
         met = check.get("met")
-        lines.append((f"{words.MARKS[met]:<8}{words.check(check)}", STYLES[met]))
+        if check not in kept:
+            lines.append((f"{words.MARKS[met]:<8}{words.check(check)}", STYLES[met]))
+    if kept:
+        lines.append((f"{words.MARKS[True]:<8}{words.kept_contracts(kept)}", STYLES[True]))
     lines += [(f"• {remark.get('text')}", "") for remark in verdict.get("remarks") or []]
     lines += [(f"FAILED  {target}: {why}", "red") for target, why in (verdict.get("failures") or {}).items()]
     lines.append((f"verdict: {words.headline(verdict)}", f"bold {STYLES[verdict.get('met')]}"))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from compress.report.chain import Change, number, part
@@ -171,6 +172,17 @@ CONVENTIONS = (
 )
 HEADLINES: dict[object, str] = {True: "Budget met", False: "Budget not met", None: "Undetermined"}
 MARKS: dict[object, str] = {True: "met", False: "MISSED", None: "unknown"}
+
+
+def is_kept_contract(check: dict[str, Any]) -> bool:
+    """One of the many promises of an artifact, and it holds: no news where room is short."""
+    return str(check.get("name")).startswith("contract.") and check.get("met") is True
+
+
+def kept_contracts(kept: Sequence[dict[str, Any]]) -> str:
+    """`contracts: 8 of onnxruntime, openvino, each reopened from disk in a fresh process`."""
+    names = ", ".join(dict.fromkeys(str(check.get("target")) for check in kept))
+    return f"contracts: {len(kept)} of {names}, each reopened from disk in a fresh process"
 
 
 def check(found: dict[str, Any]) -> str:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from compress import checkpoint, models, targets
+from compress.budget import Check
 from compress.cache import Cache
 from compress.config import Config
 from compress.data import DataSet
@@ -31,6 +32,7 @@ class Context:
     cache: Cache
     unpruned: Model | None = None  # what fine-tuning may learn from, once something was pruned
     failures: dict[str, str] = field(default_factory=dict)
+    contracts: list[Check] = field(default_factory=list)  # what was found of the artifacts' promises
     cached: bool = False  # whether the last cached step was found rather than made
     _graphs: dict[tuple[str, str], Graph] = field(default_factory=dict)
 

@@ -1,8 +1,10 @@
-"""Export: pack each target's graphs into `artifacts/<target>/` with manifest and bench kit. graphs -> artifacts."""
+"""Export: pack each target's graphs into `artifacts/<target>/` with manifest and bench kit, and hold what was packed
+against the torch model in a fresh process. graphs -> artifacts."""
 
 from __future__ import annotations
 
 from compress import targets
+from compress.measure import contracts
 from compress.product import Artifacts, Graph, Graphs, Model
 from compress.stages.context import Context
 
@@ -18,7 +20,9 @@ def run(product: Model | Graphs, context: Context) -> Artifacts:
             graphs = [graph for graph in product.graphs if graph.target == target]
         else:
             graphs = [context.fp32_graph(model, target)]
-        return targets.get(target).package(graphs, folder / target, model, facts)
+        packed = targets.get(target).package(graphs, folder / target, model, facts)
+        context.contracts.extend(contracts.verify(folder / target, model, context.data.validation))
+        return packed
 
     packed = context.for_each_target(package)
     return Artifacts(model, folder, tuple(graph for graphs in packed for graph in graphs))

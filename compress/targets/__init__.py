@@ -57,8 +57,9 @@ class Target(Protocol):
     ) -> tuple[Graph, ...]:
         """Writes the artifact `folder` (artifacts/<target>) and returns the graphs in it; `facts` join its manifest."""
 
-    def load(self, graph: Graph, threads: int) -> Predictor:
-        """Opens a graph from disk in its own runtime; the predictor gives what the file gives, without `graph.tail`."""
+    def load(self, graph: Graph, threads: int, *, exact: bool = False) -> Predictor:
+        """Opens a graph from disk in its own runtime; the predictor gives what the file gives, without `graph.tail`.
+        Exact: computed as the file says, even where the runtime would do with fewer bits by itself."""
 
 
 def get(name: str) -> Target:

@@ -14,7 +14,7 @@ import numpy as np
 
 from compress import atomic
 from compress.errors import TargetFailed
-from compress.product import Graph, Model, Precision
+from compress.product import Graph, Model, Precision, TopK
 from compress.targets.onnx_graph import INPUT, OUTPUT
 from compress.targets.predictor import Predictor
 
@@ -102,6 +102,31 @@ def _manifest(
         "versions": dict(versions),
         **facts,
     }
+
+
+def read(folder: Path) -> list[tuple[Graph, tuple[int, ...]]]:
+    """The graphs in an artifact folder and the shapes of what their files answer to one image.
+
+    Raises:
+        TargetFailed: there is no manifest, or a file is not the one that it lists.
+    """
+    path = folder / "manifest.json"
+    try:
+        manifest = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise TargetFailed(f"{path} cannot be read ({error}): export the model again") from error
+    for name, digest in manifest["files"].items():
+        file = folder / name
+        if not file.is_file() or _sha256(file) != digest:
+            raise TargetFailed(f"{file} is missing or not the file that was exported: export the model again")
+    tail = manifest["tail"] and TopK(manifest["tail"]["classes"], manifest["tail"]["most"])
+    return [
+        (
+            Graph(folder / facts["model"], manifest["target"], Precision(precision), facts["scheme"], tail=tail),
+            tuple(facts["output_shape"]),
+        )
+        for precision, facts in manifest["models"].items()
+    ]
 
 
 def _tail(graph: Graph) -> dict[str, Any] | None:

@@ -150,7 +150,7 @@ def package(graphs: Sequence[Graph], folder: Path, model: Model, facts: Mapping[
     return tuple(packed)
 
 
-def load(graph: Graph, threads: int) -> Predictor:
+def load(graph: Graph, threads: int, *, exact: bool = False) -> Predictor:
     """Opens a graph in ONNX Runtime on the CPU.
 
     Raises:

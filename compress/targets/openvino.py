@@ -209,20 +209,20 @@ def package(graphs: Sequence[Graph], folder: Path, model: Model, facts: Mapping[
     return tuple(packed)
 
 
-def load(graph: Graph, threads: int, inference_precision: str | None = None) -> Predictor:
+def load(graph: Graph, threads: int, *, exact: bool = False) -> Predictor:
     """Opens a graph in OpenVINO on the CPU.
 
     Args:
-        inference_precision: "f32" or "bf16" for what is not INT8; None: what OpenVINO picks on this CPU, which the
-            predictor then names.
+        exact: what is not INT8 is computed in float32, and not in what OpenVINO picks on this CPU. Either way the
+            predictor names it.
 
     Raises:
         TargetFailed: missing or damaged file.
     """
     openvino = _openvino()
     settings: dict[str, Any] = {"INFERENCE_NUM_THREADS": threads, "PERFORMANCE_HINT": "LATENCY"}
-    if inference_precision is not None:
-        settings["INFERENCE_PRECISION_HINT"] = inference_precision
+    if exact:
+        settings["INFERENCE_PRECISION_HINT"] = "f32"
     source = _read(openvino, graph.path)
     try:
         with _own_signal_stack():

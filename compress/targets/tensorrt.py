@@ -185,7 +185,7 @@ def _logger(trt: Any) -> Any:
 _kept_logger: Any = None  # TensorRT keeps a bare pointer to the first logger it is given
 
 
-def load(graph: Graph, threads: int) -> Predictor:
+def load(graph: Graph, threads: int, *, exact: bool = False) -> Predictor:
     """Opens a graph's ONNX file in ONNX Runtime, which stands in for TensorRT: accuracy only, never latency.
 
     Raises:

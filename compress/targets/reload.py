@@ -1,0 +1,48 @@
+"""Opens an artifact in a process that never saw its making, as a device will, and writes down what it answers.
+
+    python -m compress.targets.reload artifacts/onnxruntime images.npy answers.npz
+
+Run by `compress.measure.contracts`.
+"""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from pathlib import Path
+from typing import cast
+
+import numpy as np
+
+from compress.errors import TargetFailed
+from compress.product import Precision
+from compress.targets import TARGETS, Target, artifact
+
+REPEATED = 4  # images that are answered twice: the same bits?
+AGAIN = "again"
+
+
+def main(folder: Path, images: Path, answers: Path) -> None:
+    """Writes {precision: (b, …), precision/again: the first images once more}.
+
+    Raises:
+        TargetFailed: a file is not the one that was packed, does not open, or answers in another shape than the
+            manifest says.
+    """
+    given, found = np.load(images), {}
+    for graph, shape in artifact.read(folder):
+        target = cast(Target, importlib.import_module(TARGETS[graph.target]))
+        predict = target.load(graph, 1, exact=graph.precision is Precision.fp32)
+        answered = predict(given)
+        if answered.shape[1:] != shape[1:]:
+            raise TargetFailed(f"{graph.path} answers in shape {answered.shape[1:]}, its manifest says {shape[1:]}")
+        found[graph.precision.value] = answered
+        found[f"{graph.precision.value}/{AGAIN}"] = predict(given[:REPEATED])
+    np.savez(answers, **found)  # type: ignore[arg-type]  # a keyword of its own may be a bool
+
+
+if __name__ == "__main__":
+    try:
+        main(*map(Path, sys.argv[1:]))
+    except TargetFailed as error:
+        sys.exit(str(error))
