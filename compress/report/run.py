@@ -1,4 +1,4 @@
-"""Reads a run folder: `config.yaml`, `ledger.jsonl`, `verdict.json`, the records of stages, the artifacts' manifests."""
+"""Reads a run folder: `config.yaml`, `ledger.jsonl`, `verdict.json`, what stages recorded, the artifacts' manifests."""
 
 from __future__ import annotations
 
