@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from compress.config import BudgetConfig
+from compress.config import HOST, BudgetConfig, DeviceConfig
 from compress.errors import UserError
 from compress.ledger import Row
 
@@ -104,7 +104,7 @@ def judge(
     quantize_drop: float,
     rows: Sequence[Row],
     failures: Mapping[str, str],
-    device: str,
+    device: DeviceConfig,
     controls: Sequence[Row] = (),
     contracts: Sequence[Check] = (),
 ) -> Verdict:
@@ -134,11 +134,13 @@ def judge(
         if row.precision == "int8":
             drop = _difference(_same_runtime_fp32(rows, row), row)
             checks.append(Check("quantize.max_accuracy_drop", row.target, "int8", quantize_drop, drop, "points"))
-    recommended = {target: recommend(finals, target) for target in dict.fromkeys(row.target for row in finals)}
+    recommended = {
+        target: recommend(finals, target, device.precisions) for target in dict.fromkeys(row.target for row in finals)
+    }
     for target, row in recommended.items():
         if budget.latency_ms is not None:
             checks.append(
-                Check("budget.latency_ms", target, row.precision, budget.latency_ms, _latency(row, device), "ms")
+                Check("budget.latency_ms", target, row.precision, budget.latency_ms, _latency(row, device.name), "ms")
             )
         if budget.size_mb is not None:
             size = None if row.size_bytes is None else row.size_bytes / 1e6
@@ -150,6 +152,8 @@ def judge(
             checks.append(Check(f"budget.{name}", None, None, limit, None, name.rsplit("_", 1)[-1]))
     checks += contracts
     remarks = _remarks(rows, finals, recommended) + _controls(last, controls)
+    if device.name != HOST and recommended:
+        remarks.append(_for_the_device(device.name, recommended))
     if budget.max_accuracy_drop is not None and weak:
         remarks.insert(0, _baseline_is_too_weak(first, budget.max_accuracy_drop))
     return Verdict(tuple(checks), tuple(remarks), failures)
@@ -160,10 +164,14 @@ def baseline(rows: Sequence[Row], target: str | None = None) -> Row:
     return [row for row in rows if row.target == target and row.stage in ("load", "train")][-1]
 
 
-def recommend(rows: Sequence[Row], target: str | None) -> Row:
-    """The artifact to deploy on a target: of those timed the fastest, a tie within noise going to the one of fewest
-    bit operations, which is also the smallest file; that one too where nothing could be timed."""
+def recommend(rows: Sequence[Row], target: str | None, precisions: Sequence[str] = ()) -> Row:
+    """The artifact to deploy on a target: the first of a device's `precisions`, where it declares an order. Else, of
+    those timed, the fastest, a tie within noise going to the one of fewest bit operations, which is also the smallest
+    file; that one too where nothing could be timed."""
     own = [row for row in rows if row.target == target]
+    declared = [row for precision in precisions for row in own if row.precision == precision]
+    if declared:
+        return declared[0]
     timed = [row for row in own if _median(row) is not None]
     fastest = min((_median(row) or 0.0 for row in timed), default=0.0)
     ties = [row for row in timed if (_median(row) or 0.0) <= (1 + TIMING_NOISE) * fastest]
@@ -213,6 +221,15 @@ def _remarks(rows: Sequence[Row], finals: Sequence[Row], recommended: Mapping[st
         if any(row.target == target and row.stage in ("load", "train") for row in rows):
             remarks += _flops_are_not_time(baseline(rows, target), best)
     return remarks
+
+
+def _for_the_device(device: str, recommended: Mapping[str | None, Row]) -> Remark:
+    names = ", ".join(f"{target}/{row.precision}" for target, row in recommended.items())
+    text = (
+        f"For {device}: {names}, by what its chip is known to compute best. Times measured on this machine say nothing "
+        "about it: time the files there with the bench kit."
+    )
+    return Remark("recommended_for_device", text)
 
 
 def _proves_nothing(first: Row, drop: float) -> bool:

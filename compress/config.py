@@ -28,6 +28,8 @@ CONF, RECIPES = _ROOT / "conf", _ROOT / "recipes"
 
 
 MAX_OPSET = 20
+HOST = "host"  # the device that is this machine
+PRECISIONS = ("fp32", "fp16", "int8")
 
 
 class Family(Enum):
@@ -209,16 +211,24 @@ class LatencyFit:
 
 @dataclass
 class DeviceConfig:
-    name: str = "host"
+    name: str = HOST
     source: str = ""  # where the times were published
     fits: list[LatencyFit] = field(default_factory=list)  # made by scripts/fit_devices.py
+    # What a run makes unless it names targets itself.
+    targets: list[str] = field(default_factory=lambda: ["onnxruntime", "openvino", "tensorrt"])
+    precisions: list[str] = field(default_factory=list)  # that its chip computes, best first; empty: time decides
+    opset: int = MAX_OPSET  # the newest of ONNX that its runtimes read
+
+    def __post_init__(self) -> None:
+        for precision in self.precisions:
+            _check(precision in PRECISIONS, "device.precisions", precision, f"choose from {', '.join(PRECISIONS)}")
 
 
 @dataclass
 class Config:
     recipe_name: str = "custom"  # set from the file name for the recipes shipped here
     stages: list[Stage] = field(default_factory=list)
-    targets: list[str] = field(default_factory=lambda: ["onnxruntime", "openvino", "tensorrt"])
+    targets: list[str] = field(default_factory=list)  # empty: the device's
     model: ModelConfig = field(default_factory=ModelConfig)
     data: DataConfig = field(default_factory=DataConfig)
     budget: BudgetConfig = field(default_factory=BudgetConfig)
@@ -235,6 +245,8 @@ class Config:
 
     def __post_init__(self) -> None:
         _check(self.threads >= 1, "threads", self.threads, "give at least 1")
+        self.targets = self.targets or self.device.targets
+        self.export.opset = min(self.export.opset, self.device.opset)
         self.train.check("train")
         self.finetune.check("finetune")
 

@@ -85,8 +85,8 @@ def run(config: Config, folder: Path) -> Result:
         controls = _weigh_controls(context, ledger.rows)
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
-    drop, device = config.quantize.max_accuracy_drop, config.device.name
-    verdict = judge(config.budget, drop, ledger.rows, context.failures, device, controls, context.contracts)
+    drop, failures = config.quantize.max_accuracy_drop, context.failures
+    verdict = judge(config.budget, drop, ledger.rows, failures, config.device, controls, context.contracts)
     verdict = replace(verdict, remarks=(*verdict.remarks, *devices.remarks(config.device, ledger.rows)))
     atomic.write(folder / "verdict.json", json.dumps(verdict.as_dict(), indent=1))
     page = report.render(folder)

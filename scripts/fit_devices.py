@@ -1,7 +1,7 @@
 """Writes `conf/device/*.yaml` from `compress/devices/published_latency.csv`: python scripts/fit_devices.py [FOLDER]
 
 Run it after adding rows to the table; a row of a new profile makes a new file. Times of one profile come from one
-device. Files of devices without published times (`host`) are not touched.
+device. What a file says of targets and precisions stays; files of devices without published times are not touched.
 """
 
 from __future__ import annotations
@@ -22,12 +22,16 @@ def main() -> int:
 
 def text(profile: str, rows: list[dict[str, str]]) -> str:
     """The profile as YAML."""
+    path = CONF / "device" / f"{profile}.yaml"
+    known = path.read_text().splitlines() if path.exists() else []
+    declared = [line for line in known if line.startswith(("targets:", "precisions:"))]
     sources = ", ".join(dict.fromkeys(row["source"] for row in rows))
     networks = ", ".join(dict.fromkeys(row["model"] for row in rows))
     lines = [
         f"# {rows[0]['device']}: published times of {networks} at {rows[0]['imgsz']} px, batch 1.",
         "# Written by scripts/fit_devices.py.",
         f"name: {profile}",
+        *declared,
         f'source: "{sources}"',
         "fits: # ms = a_ms + b_ms_per_gflop * GFLOPs, within `error` for networks between the two `gflops`",
         *(_line(each) for each in fit.fits(rows)),

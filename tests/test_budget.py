@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from compress.budget import TIMING_NOISE, Verdict, format_flops, judge, parse_flops, recommend
-from compress.config import BudgetConfig
+from compress.config import BudgetConfig, DeviceConfig
 from compress.errors import UserError
 from compress.ledger import Row
 
@@ -51,7 +51,7 @@ def int8(**facts: Any) -> Row:
 
 
 def verdict(rows: list[Row], *, device: str = "host", failures: dict[str, str] | None = None, **budget: Any) -> Verdict:
-    return judge(BudgetConfig(**budget), 0.01, rows, failures or {}, device)
+    return judge(BudgetConfig(**budget), 0.01, rows, failures or {}, DeviceConfig(device))
 
 
 def check(found: Verdict, name: str) -> Any:
@@ -338,9 +338,29 @@ def test_a_baseline_with_nothing_to_lose_proves_nothing() -> None:
 def test_controls_are_remarked_on_and_never_judged() -> None:
     """Other ways to the same FLOPs, tuned alike: what loses to one of them says so."""
     better, worse = row("smaller_input", flops=FULL // 2, accuracy=0.91), row("random", flops=FULL // 2, accuracy=0.5)
-    found = judge(BudgetConfig(flops="50%"), 0.01, ledger(fp32()), {}, "host", [worse, better])
+    found = judge(BudgetConfig(flops="50%"), 0.01, ledger(fp32()), {}, DeviceConfig(), [worse, better])
     told = {remark.kind: remark for remark in found.remarks}
     assert found.met
     assert "Pruning wins against the control `random`" in told["control"].text
     assert "does NOT win against the control `smaller input`: 0.9000" in told["pruning_does_not_win"].text
     assert told["pruning_does_not_win"].numbers["smaller_input"] == 0.91
+
+
+# --- devices --------------------------------------------------------------------------------------------------
+
+
+def test_a_device_has_its_own_order_of_precisions() -> None:
+    rows = [fp32(ms=1.0), int8(ms=3.0)]  # times of this machine
+    assert recommend(rows, "openvino").precision == "fp32"
+    assert recommend(rows, "openvino", ["int8", "fp32"]).precision == "int8"
+    assert recommend(rows, "openvino", ["fp16"]).precision == "fp32"  # it made none of those: as without an order
+
+
+def test_what_is_recommended_for_another_device_is_said() -> None:
+    board = DeviceConfig("board", precisions=["int8", "fp32"])
+    found = judge(BudgetConfig(size_mb=0.5), 0.01, ledger(fp32(ms=1.0), int8(ms=3.0)), {}, board)
+    assert check(found, "budget.size_mb").precision == "int8"
+    [remark] = [each for each in found.remarks if each.kind == "recommended_for_device"]
+    assert remark.text.startswith("For board: openvino/int8")
+    assert not [each for each in found.remarks if each.kind == "int8_does_not_pay"]
+    assert "recommended_for_device" not in {each.kind for each in verdict(ledger(fp32(), int8())).remarks}

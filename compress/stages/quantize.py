@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from compress import atomic, targets
-from compress.config import Config
+from compress.config import HOST, Config
 from compress.data import DataSet, images
 from compress.errors import UserError
 from compress.product import Graph, Graphs, Model
@@ -18,7 +18,6 @@ from compress.stages.context import Context
 
 RECORD = "quantization.json"  # every candidate that was tried for a target, and which one was taken
 FEW = 32  # calibrating on a handful of images is the classic way to lose a detector
-HOST = "host"
 
 log = logging.getLogger(__name__)
 
@@ -37,8 +36,11 @@ def run(model: Model, context: Context) -> Graphs:
     split = context.data.calibration.first(config.data.calibration_images)
     facts = {"images": len(split), "split": split.name, "data": context.data.fingerprint}
 
-    def quantize(target: str) -> tuple[Graph, Graph]:
-        fp32 = context.fp32_graph(model, target)
+    def quantize(target: str) -> tuple[Graph, ...]:
+        fp32, wanted = context.fp32_graph(model, target), targets.get(target).QUANTIZED.value
+        if config.device.precisions and wanted not in config.device.precisions:
+            log.info("quantize: %s does not compute in %s: %s stays as it is", config.device.name, wanted, target)
+            return (fp32,)
         folder: Path = context.scratch / f"{target}-quantized"
         log.info("quantize: %s, %d calibration images", target, len(split))
         quantized, tried = _searched(fp32, model, context, folder)

@@ -12,7 +12,7 @@ import numpy as np
 
 from compress.config import ExportConfig
 from compress.errors import UserError
-from compress.product import Graph, Model
+from compress.product import Graph, Model, Precision
 from compress.targets.predictor import Predictor
 from compress.targets.scheme import Scheme
 
@@ -32,6 +32,9 @@ class Target(Protocol):
     def convert(self, model: Model, folder: Path, config: ExportConfig) -> Graph:
         """Writes the FP32 graph of `model.deployed()` (static batch 1) into `folder`."""
 
+    QUANTIZED: Precision
+    """What `quantize` gives: INT8, or FP16 where the target has no INT8."""
+
     SCHEMES: Sequence[Scheme]
     """Ways to quantize, in order of promise. One alone: there is nothing to search."""
 
@@ -44,7 +47,7 @@ class Target(Protocol):
         scheme: Scheme = ...,
         kept: Mapping[str, str] | None = None,
     ) -> Graph:
-        """Writes the INT8 graph into `folder`, or that of FP16 where the target has no INT8.
+        """Writes the quantized graph into `folder`.
 
         Args:
             calibration: float32 (1, channels, s, s) in [0, 1] each.

@@ -27,6 +27,7 @@ from compress.targets.predictor import LayerMacs, Predictor
 from compress.targets.scheme import Scheme
 
 NAME = "onnxruntime"
+QUANTIZED = Precision.int8
 _WHAT = "static QDQ: U8 asymmetric activations, S8 symmetric per-channel weights"
 _PRODUCTS = ["Conv", "ConvTranspose", "Gemm", "MatMul"]
 SCHEMES = (

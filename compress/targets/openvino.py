@@ -31,6 +31,7 @@ from compress.targets.predictor import LayerMacs, Predictor
 from compress.targets.scheme import Scheme
 
 NAME = "openvino"
+QUANTIZED = Precision.int8
 _WHAT = "NNCF post-training quantization, S8 per-channel weights"
 SCHEMES = (
     # Without zero points the CPU plugin was a tenth to a fifth faster, at the same accuracy.

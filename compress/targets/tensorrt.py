@@ -28,12 +28,13 @@ from compress.targets.predictor import LayerMacs, Predictor
 from compress.targets.scheme import Scheme
 
 NAME = "tensorrt"
+QUANTIZED = Precision.int8
 _WHAT = "static Q/DQ: S8 symmetric activations, S8 symmetric per-channel weights stored as INT8"
 SCHEMES = (
     Scheme(_WHAT),
     Scheme(f"{_WHAT}, ranges of the most extreme images", {"ranges": EXTREMES}),
 )
-QUANTIZED = ["Conv", "ConvTranspose", "Gemm", "MatMul"]
+PRODUCTS = ["Conv", "ConvTranspose", "Gemm", "MatMul"]
 
 log = logging.getLogger(__name__)
 
@@ -72,7 +73,7 @@ def quantize(
     options = {
         "activation_qType": QuantType.QInt8,
         "weight_qType": QuantType.QInt8,
-        "op_types_to_quantize": QUANTIZED,
+        "op_types_to_quantize": PRODUCTS,
         "extra_options": {"ActivationSymmetric": True, "WeightSymmetric": True, "QuantizeBias": False},
         **scheme.options,
     }

@@ -14,6 +14,7 @@ from compress.config import CONF, BudgetConfig, Config, DeviceConfig, LatencyFit
 from compress.devices import fit
 from compress.errors import UserError
 from compress.ledger import Row
+from compress.targets import TARGETS
 
 ROOT = Path(__file__).parents[2]
 PROFILES = sorted(fit.published())
@@ -45,8 +46,7 @@ def row(flops: int, target: str | None, precision: str) -> Row:
 def test_profiles_are_what_the_published_times_give(tmp_path: Path) -> None:
     subprocess.run([sys.executable, "scripts/fit_devices.py", str(tmp_path)], cwd=ROOT, check=True)
     made = {path.name: path.read_text() for path in tmp_path.iterdir()}
-    kept = {path.name: path.read_text() for path in (CONF / "device").glob("*.yaml") if path.stem != "host"}
-    assert made == kept
+    assert made == {name: (CONF / "device" / name).read_text() for name in made}
     assert {path.removesuffix(".yaml") for path in made} == set(PROFILES)
 
 
@@ -64,8 +64,28 @@ def test_a_profile_stands_close_to_every_published_time(profile: str) -> None:
 
 
 def test_the_host_promises_nothing() -> None:
-    assert yaml.safe_load((CONF / "device" / "host.yaml").read_text()) == {"name": "host"}
-    assert compose(["recipe=digits"]).device.fits == []
+    assert set(yaml.safe_load((CONF / "device" / "host.yaml").read_text())) == {"name", "targets"}
+
+
+def test_devices_choose() -> None:
+    host, board, old = (
+        compose(["recipe=drone_nano", f"device={name}"]) for name in ("host", "raspberry_pi_5", "jetson_nano")
+    )
+    assert host.targets == ["onnxruntime", "openvino", "tensorrt"] and host.export.opset == 17
+    assert "ncnn" in board.targets and "tensorrt" not in board.targets and board.device.precisions[0] == "int8"
+    assert (old.targets, old.device.precisions, old.export.opset) == (["tensorrt"], ["fp16"], 13)
+    told = compose(["recipe=drone_nano", "device=jetson_nano", "targets=[onnxruntime]"])
+    assert told.targets == ["onnxruntime"]  # what is named goes first
+
+
+@pytest.mark.parametrize("path", sorted((CONF / "device").glob("*.yaml")), ids=lambda path: path.stem)
+def test_devices_name_targets_that_there_are(path: Path) -> None:
+    assert set(yaml.safe_load(path.read_text())["targets"]) <= set(TARGETS)
+
+
+def test_a_precision_that_there_is_not_is_refused() -> None:
+    with pytest.raises(UserError, match=r"device\.precisions=int4: choose from fp32, fp16, int8"):
+        DeviceConfig("board", precisions=["int4"])
 
 
 def test_a_line_through_exact_points_is_found() -> None:
