@@ -19,6 +19,7 @@ TARGETS = {
     "onnxruntime": "compress.targets.onnxruntime",
     "openvino": "compress.targets.openvino",
     "tensorrt": "compress.targets.tensorrt",
+    "ncnn": "compress.targets.ncnn",
 }
 
 
@@ -74,5 +75,4 @@ def load(graph: Graph, threads: int) -> Predictor:
 
 def size_bytes(graph: Graph) -> int:
     """Bytes of every file the runtime needs to run `graph`."""
-    weights = graph.path.with_suffix(".bin") if graph.path.suffix == ".xml" else None
-    return sum(path.stat().st_size for path in (graph.path, weights) if path is not None)
+    return sum(path.stat().st_size for path in graph.files)
