@@ -170,7 +170,7 @@ def example_image(batch: int, channels: int, imgsz: int) -> Tensor:
 
 @dataclass(frozen=True)
 class Graph:
-    """One model file of one target: ONNX, or OpenVINO's xml (its bin beside it), say."""
+    """One model file of one target: ONNX, or OpenVINO's xml (its bin beside it), say. `files` are all it needs."""
 
     path: Path
     target: str
@@ -179,6 +179,11 @@ class Graph:
     kept_float: Mapping[str, str] = field(default_factory=dict)  # {layer or node: why}
     calibration: Mapping[str, Any] = field(default_factory=dict)  # images, fingerprint, method
     tail: TopK | None = None  # what is left to do with the file's output, where its runtime cannot
+
+    @property
+    def files(self) -> tuple[Path, ...]:
+        """Every file the runtime needs: OpenVINO and ncnn keep the weights in a .bin beside the graph."""
+        return (self.path, self.path.with_suffix(".bin")) if self.path.suffix in (".xml", ".param") else (self.path,)
 
 
 @dataclass(frozen=True)

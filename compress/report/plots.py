@@ -8,7 +8,7 @@ from compress.report import svg, words
 from compress.report.chain import STAGES, change_from_start, number, part
 from compress.report.run import Row
 
-COLOURS = {"torch": "0", "onnxruntime": "1", "openvino": "2", "tensorrt": "3"}
+COLOURS = {"torch": "0", "onnxruntime": "1", "openvino": "2", "tensorrt": "3", "ncnn": "4"}
 SHAPES = {"fp32": "circle", "fp16": "diamond", "int8": "square"}
 
 
@@ -31,9 +31,9 @@ def waterfall(rows: Sequence[Row], field: str, unit: str) -> str:
 
 
 def _representative(found: Sequence[Row]) -> Row | None:
-    """The torch row of a stage; where the product is already a graph for each target, the first INT8 one."""
-    order = (lambda r: r.get("target") is None, lambda r: r.get("precision") == "int8", lambda r: True)
-    return next((row for wanted in order for row in found if wanted(row)), None)
+    """The torch row of a stage; where the product is already a graph for each target, the first of the narrowest."""
+    width = {"int8": 8, "fp16": 16}
+    return min(found, key=lambda r: (r.get("target") is not None, width.get(str(r.get("precision")), 32)), default=None)
 
 
 def _step_text(row: Row, value: float, before: float | None, unit: str) -> str:

@@ -20,6 +20,7 @@ TARGETS = {
     "onnxruntime": "compress.targets.onnxruntime",
     "openvino": "compress.targets.openvino",
     "tensorrt": "compress.targets.tensorrt",
+    "ncnn": "compress.targets.ncnn",
 }
 
 
@@ -95,5 +96,4 @@ def load(graph: Graph, threads: int) -> Predictor:
 
 def size_bytes(graph: Graph) -> int:
     """Bytes of every file the runtime needs to run `graph`."""
-    weights = graph.path.with_suffix(".bin") if graph.path.suffix == ".xml" else None
-    return sum(path.stat().st_size for path in (graph.path, weights) if path is not None)
+    return sum(path.stat().st_size for path in graph.files)

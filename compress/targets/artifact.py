@@ -28,11 +28,9 @@ TOLERANCE = {Precision.fp32: 0.02, Precision.fp16: 0.05, Precision.int8: 0.1}
 def copy(graph: Graph, folder: Path) -> Graph:
     """The graph with its files copied into `folder` as model.<suffix> (and model.bin)."""
     folder.mkdir(parents=True, exist_ok=True)
-    path = folder / f"model{graph.path.suffix}"
-    shutil.copyfile(graph.path, path)
-    if graph.path.suffix == ".xml":
-        shutil.copyfile(graph.path.with_suffix(".bin"), path.with_suffix(".bin"))
-    return dataclasses.replace(graph, path=path)
+    for file in graph.files:
+        shutil.copyfile(file, folder / f"model{file.suffix}")
+    return dataclasses.replace(graph, path=folder / f"model{graph.path.suffix}")
 
 
 def finish(
@@ -42,9 +40,10 @@ def finish(
     load: Callable[[Graph, int], Predictor],
     facts: Mapping[str, Any],
     versions: Mapping[str, str],
+    names: tuple[str, str] = (INPUT, OUTPUT),
 ) -> None:
     """Reloads every graph, records what it answers to a sample image, and writes kit and manifest (last: its presence
-    means that the folder is complete).
+    means that the folder is complete). `names` are those of input and output inside the files.
 
     Raises:
         TargetFailed: a graph does not load again, or answers with something other than finite numbers.
@@ -67,7 +66,7 @@ def finish(
             "output_shape": list(output.shape),
         }
     _write_kit(folder, target)
-    manifest = _manifest(graphs, model, models, facts, versions)
+    manifest = _manifest(graphs, model, models, facts, versions, names)
     manifest["files"] = {path.relative_to(folder).as_posix(): _sha256(path) for path in _files(folder)}
     atomic.write(folder / "manifest.json", json.dumps(manifest, indent=1) + "\n")
 
@@ -78,6 +77,7 @@ def _manifest(
     models: Mapping[str, Mapping[str, Any]],
     facts: Mapping[str, Any],
     versions: Mapping[str, str],
+    names: tuple[str, str],
 ) -> dict[str, Any]:
     int8 = [graph for graph in graphs if graph.precision is Precision.int8]
     kept = {layer: why for graph in int8 for layer, why in graph.kept_float.items()}
@@ -87,8 +87,8 @@ def _manifest(
         "target": graphs[0].target,
         "precision": [graph.precision.value for graph in graphs],
         "models": models,
-        "inputs": [{"name": INPUT, "shape": [1, model.channels, model.imgsz, model.imgsz], "dtype": "float32"}],
-        "outputs": [{"name": OUTPUT, "shape": list(shape), "dtype": "float32"} for shape in shapes],
+        "inputs": [{"name": names[0], "shape": [1, model.channels, model.imgsz, model.imgsz], "dtype": "float32"}],
+        "outputs": [{"name": names[1], "shape": list(shape), "dtype": "float32"} for shape in shapes],
         "preprocessing": {
             "colour": "RGB",
             "range": "0 to 1: bytes divided by 255",

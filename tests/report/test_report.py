@@ -18,6 +18,7 @@ from compress.report.__main__ import main
 from compress.report.bench import add
 from compress.report.chain import before, change_from_before, change_from_start, final_rows
 from compress.report.compare import compare
+from compress.report.plots import waterfall
 from compress.report.run import read_ledger
 from compress.report.svg import ticks
 from compress.report.sweep import read_sweep
@@ -300,6 +301,12 @@ def test_int8_on_a_device_compares_with_fp16_on_that_device(run: Path) -> None:
     assert change_from_before(found, found[-1]).latency == pytest.approx(0.81)
     assert change_from_start(found, found[-1]).latency is None, "the loaded model never ran there"
     assert made["precision"] == "int8"
+
+
+def test_a_stage_is_drawn_by_its_narrowest_file() -> None:
+    files = [row(*of, bit_operations=bits) for of, bits in ((("load",), 4e9), (("export", "ncnn"), 4e9))]
+    files.append(row("export", "ncnn", "fp16", bit_operations=1e9))
+    assert "1 G bit ops  −75.0 %" in waterfall(files, "bit_operations", "G bit ops")
 
 
 def test_add_mends_a_cut_last_line(run: Path) -> None:

@@ -60,18 +60,20 @@ def images() -> list[np.ndarray]:
     return [generator.random((1, 3, SIDE, SIDE), dtype=np.float32) for _ in range(8)]
 
 
-@pytest.mark.parametrize("name", ["onnxruntime", "openvino", "tensorrt"])
+@pytest.mark.parametrize("name", ["onnxruntime", "openvino", "tensorrt", "ncnn"])
 def test_a_model_becomes_an_artifact(name: str, model: Small, images: list[np.ndarray], tmp_path: Path) -> None:
-    packages = {"openvino": ("openvino", "nncf"), "tensorrt": ("tensorrt_rtx",)}
+    packages = {"openvino": ("openvino", "nncf"), "tensorrt": ("tensorrt_rtx",), "ncnn": ("ncnn", "pnnx")}
     for package in packages.get(name, ()):
         pytest.importorskip(package)
     target = targets.get(name)
     fp32 = target.convert(model, tmp_path / "fp32", ExportConfig())  # type: ignore[arg-type]
-    int8 = target.quantize(fp32, model, images, tmp_path / "int8")  # type: ignore[arg-type]
-    assert int8.calibration["images"] == 8
-    assert int8.kept_float["6"] == "the last layer"
+    small = target.quantize(fp32, model, images, tmp_path / "small")  # type: ignore[arg-type]
+    assert small.precision is (Precision.fp16 if name == "ncnn" else Precision.int8)
+    if small.precision is Precision.int8:
+        assert small.calibration["images"] == 8
+        assert small.kept_float["6"] == "the last layer"
 
-    packed = target.package([fp32, int8], tmp_path / "artifact", model, {"recipe": "r"})  # type: ignore[arg-type]
+    packed = target.package([fp32, small], tmp_path / "artifact", model, {"recipe": "r"})  # type: ignore[arg-type]
     batch = np.concatenate(images)
     wanted = model.answer(batch)
     for graph in packed:
@@ -85,11 +87,21 @@ def test_a_model_becomes_an_artifact(name: str, model: Small, images: list[np.nd
         assert share.overall <= share.outside_kept
 
     manifest = json.loads((tmp_path / "artifact/manifest.json").read_text())
-    assert ["6", "the last layer"] in manifest["kept_float"]
+    assert manifest["kept_float"] == [[layer, why] for layer, why in small.kept_float.items()]
     for file in manifest["files"]:
         assert (tmp_path / "artifact" / file).is_file()
     if name != "tensorrt":  # its kit needs a GPU
-        kit = [sys.executable, "bench.py", "int8", "--device", "test", "--threads", "1", "--seconds", "0.05"]
+        kit = [
+            sys.executable,
+            "bench.py",
+            small.precision.value,
+            "--device",
+            "test",
+            "--threads",
+            "1",
+            "--seconds",
+            "0.05",
+        ]
         subprocess.run(kit, cwd=tmp_path / "artifact", check=True, capture_output=True)
         bench = json.loads((tmp_path / "artifact/bench.json").read_text())
         assert bench["outputs_match"] and bench["files"] and bench["latency_ms"]["median"] > 0
@@ -105,19 +117,18 @@ def test_metadata_is_embedded(model: Small, tmp_path: Path) -> None:
     assert {entry.key: entry.value for entry in onnx_graph.read(path).metadata_props} == model.metadata()
 
 
-@pytest.mark.parametrize("name", ["onnxruntime", "openvino"])
-def test_a_damaged_file_is_named(name: str, tmp_path: Path) -> None:
-    if name == "openvino":
-        pytest.importorskip("openvino")
-    path = tmp_path / ("model.xml" if name == "openvino" else "model.onnx")
+@pytest.mark.parametrize(("name", "suffix"), [("onnxruntime", "onnx"), ("openvino", "xml"), ("ncnn", "param")])
+def test_a_damaged_file_is_named(name: str, suffix: str, tmp_path: Path) -> None:
+    pytest.importorskip(name)
+    path = tmp_path / f"model.{suffix}"
     path.write_bytes(b"not a graph")
     with pytest.raises(TargetFailed, match=path.name):
         targets.load(Graph(path, name, Precision.fp32), 1)
 
 
 def test_an_unknown_target_lists_the_known_ones() -> None:
-    with pytest.raises(UserError, match="onnxruntime, openvino, tensorrt"):
-        targets.get("ncnn")
+    with pytest.raises(UserError, match="onnxruntime, openvino, tensorrt, ncnn"):
+        targets.get("abacus")
 
 
 def test_module_paths_are_read_from_node_names() -> None:

@@ -1,0 +1,29 @@
+"""Opens the model in ncnn on the CPU: FP32 files in float32, FP16 files in float16 where the CPU has it (ARMv8.2)."""
+
+import pathlib
+
+import ncnn
+import numpy as np
+
+
+def load(path: pathlib.Path, threads: "int | None") -> tuple:
+    """Returns (predict: array -> array, runtime name, inference precision)."""
+    half = path.parent.name.startswith("fp16") and ncnn.cpu_support_arm_asimdhp()
+    net = ncnn.Net()
+    if threads:
+        net.opt.num_threads = threads
+    net.opt.use_vulkan_compute = False
+    net.opt.use_fp16_packed = net.opt.use_fp16_storage = net.opt.use_fp16_arithmetic = half
+    net.opt.use_bf16_storage = False
+    if net.load_param(str(path)) != 0 or net.load_model(str(path.with_suffix(".bin"))) != 0:
+        raise SystemExit(f"ncnn cannot open {path}")
+
+    def predict(image: np.ndarray) -> np.ndarray:
+        with net.create_extractor() as extractor:  # arrays in ncnn have no batch axis
+            extractor.input("in0", ncnn.Mat(image[0]))
+            status, output = extractor.extract("out0")
+            if status != 0:
+                raise SystemExit(f"ncnn could not run the model: status {status}")
+            return np.array(output)[None]
+
+    return predict, f"ncnn {ncnn.__version__}", "f16" if half else "f32"
