@@ -24,11 +24,15 @@ from compress.errors import MissingExtra, TargetFailed
 from compress.product import Graph, Model, Precision
 from compress.targets import artifact
 from compress.targets.predictor import Predictor
+from compress.targets.scheme import Scheme
 
 NAME = "ncnn"
-SCHEME = (
-    "weights in FP16, arithmetic too where the CPU has it (ARMv8.2: Raspberry Pi 5); no INT8: the tools that write it, "
-    "ncnn2table and ncnn2int8, are not in ncnn's Python package"
+QUANTIZED = Precision.fp16
+SCHEMES = (
+    Scheme(
+        "weights in FP16, arithmetic too where the CPU has it (ARMv8.2: Raspberry Pi 5); no INT8: the tools that write "
+        "it, ncnn2table and ncnn2int8, are not in ncnn's Python package"
+    ),
 )
 INPUT, OUTPUT = "in0", "out0"  # pnnx's own names
 
@@ -58,9 +62,16 @@ def convert(model: Model, folder: Path, config: ExportConfig) -> Graph:
     return graph
 
 
-def quantize(graph: Graph, model: Model, calibration: Sequence[np.ndarray], folder: Path) -> Graph:
-    """Writes `folder`/model.param and model.bin in FP16, see `SCHEME`; there is nothing to calibrate. pnnx rounds while
-    it converts, so the file is made of the network that `graph` was made of.
+def quantize(
+    graph: Graph,
+    model: Model,
+    calibration: Sequence[np.ndarray],
+    folder: Path,
+    scheme: Scheme = SCHEMES[0],
+    kept: Mapping[str, str] | None = None,
+) -> Graph:
+    """Writes `folder`/model.param and model.bin in FP16; there is nothing to calibrate, and no layer is `kept`. pnnx
+    rounds while it converts, so the file is made of the network that `graph` was made of.
 
     Raises:
         TargetFailed: the network cannot be traced or converted.
@@ -78,7 +89,7 @@ def _convert(model: Model, folder: Path, precision: Precision) -> tuple[Graph, n
         _pnnx(traced, path, tuple(image.shape), precision)
     if unknown := _unknown_operators(path):
         raise TargetFailed(f"ncnn has no operators for these of the network: {', '.join(unknown)}")
-    scheme = SCHEME if precision is Precision.fp16 else ""
+    scheme = SCHEMES[0].what if precision is Precision.fp16 else ""
     return Graph(path, NAME, precision, scheme, tail=model.tail), wanted
 
 
@@ -147,7 +158,7 @@ def package(graphs: Sequence[Graph], folder: Path, model: Model, facts: Mapping[
     return tuple(packed)
 
 
-def load(graph: Graph, threads: int) -> Predictor:
+def load(graph: Graph, threads: int, *, exact: bool = False) -> Predictor:
     """Opens a graph in ncnn on the CPU. FP16 files are computed in float16 on ARMv8.2, everything else in float32.
 
     Raises:
