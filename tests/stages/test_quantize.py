@@ -1,0 +1,85 @@
+"""What the stage asks for before it starts, and what it leaves alone for a device's sake."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from compress.cache import Cache
+from compress.config import Config, DataConfig, DeviceConfig, QuantizeConfig
+from compress.data.dataset import DataSet, Sample, Split
+from compress.errors import UserError
+from compress.product import Precision, Task
+from compress.stages import quantize
+from compress.stages.context import Context
+from tests.measure.test_contracts import Classifier
+from tests.targets.test_targets import SIDE
+
+
+def data(calibration: int) -> DataSet:
+    generator = np.random.default_rng(0)
+
+    def split(name: str, count: int) -> Split:
+        pixels = [generator.integers(0, 256, (SIDE, SIDE, 3), dtype=np.uint8) for _ in range(count)]
+        return Split(name, [Sample(each, i % 3, (SIDE, SIDE)) for i, each in enumerate(pixels)], SIDE, 3)
+
+    splits = (split("train", 4), split("calibration", calibration), split("validation", 4))
+    return DataSet(Task.classify, ("a", "b", "c"), *splits, fingerprint="f")
+
+
+def config(calibration: int = 300, **quantize: Any) -> Config:
+    settings = QuantizeConfig(**{"max_accuracy_drop": 0.99, **quantize})
+    return Config(data=DataConfig(calibration_images=calibration), quantize=settings, threads=1)
+
+
+def context(config: Config, dataset: DataSet, folder: Path) -> Context:
+    (folder / "scratch").mkdir()
+    return Context(config, dataset, folder, folder / "scratch", Cache(folder / "cache", False))
+
+
+@pytest.mark.parametrize(("asked", "there"), [(31, 100), (300, 31)])
+def test_a_handful_of_images_is_refused_unless_forced(asked: int, there: int) -> None:
+    with pytest.raises(UserError, match=r"data\.calibration_images=31.*at least 32.*quantize\.few_images=true"):
+        quantize.check(config(asked), data(there))
+    quantize.check(config(asked, few_images=True), data(there))
+    quantize.check(config(32), data(32))
+
+
+def test_no_images_at_all_cannot_be_forced() -> None:
+    with pytest.raises(UserError, match=r"data\.calibration_images=0"):
+        quantize.check(config(few_images=True), data(0))
+
+
+def test_candidates_are_on_record(tmp_path: Path) -> None:
+    model: Any = Classifier()
+    asked = config()
+    asked.targets = ["onnxruntime"]
+    product = quantize.run(model, context(asked, data(40), tmp_path))
+    assert [graph.precision for graph in product.graphs] == [Precision.fp32, Precision.int8]
+    record = json.loads((tmp_path / "quantization.json").read_text())["candidates"]
+    assert [row["chosen"] for row in record].count(True) == 1 and len(record) == 2  # a rescue was not needed
+    assert all(row["latency_ms"] > 0 and row["size_bytes"] > 0 for row in record)
+    [int8] = [graph for graph in product.graphs if graph.precision is Precision.int8]
+    assert [row["scheme"] for row in record if row["chosen"]] == [int8.scheme]
+    assert int8.calibration["images"] == 40 and int8.calibration["split"] == "calibration"
+
+
+def test_without_a_search_the_first_scheme_is_taken(tmp_path: Path) -> None:
+    model: Any = Classifier()
+    asked = config(search=False)
+    asked.targets = ["onnxruntime"]
+    [_, int8] = quantize.run(model, context(asked, data(40), tmp_path)).graphs
+    assert int8.scheme.endswith("all operators")
+    assert json.loads((tmp_path / "quantization.json").read_text())["candidates"] == []
+
+
+def test_a_chip_without_int8_gets_none(tmp_path: Path) -> None:
+    model: Any = Classifier()
+    asked = config()
+    asked.targets, asked.device = ["onnxruntime"], DeviceConfig("board", precisions=["fp16", "fp32"])
+    [fp32] = quantize.run(model, context(asked, data(40), tmp_path)).graphs
+    assert fp32.precision is Precision.fp32
