@@ -19,6 +19,7 @@ TARGETS = {
     "onnxruntime": "compress.targets.onnxruntime",
     "openvino": "compress.targets.openvino",
     "tensorrt": "compress.targets.tensorrt",
+    "litert": "compress.targets.litert",
 }
 
 

@@ -20,6 +20,7 @@ from compress.product import Graph, Precision, Task, example_image
 from compress.targets import calibration, onnx_graph, placement
 
 SIDE = 32
+LITERT = ("litert_torch", "ai_edge_litert", "ai_edge_quantizer")
 
 
 class Small:
@@ -60,9 +61,9 @@ def images() -> list[np.ndarray]:
     return [generator.random((1, 3, SIDE, SIDE), dtype=np.float32) for _ in range(8)]
 
 
-@pytest.mark.parametrize("name", ["onnxruntime", "openvino", "tensorrt"])
+@pytest.mark.parametrize("name", ["onnxruntime", "openvino", "tensorrt", "litert"])
 def test_a_model_becomes_an_artifact(name: str, model: Small, images: list[np.ndarray], tmp_path: Path) -> None:
-    packages = {"openvino": ("openvino", "nncf"), "tensorrt": ("tensorrt_rtx",)}
+    packages = {"openvino": ("openvino", "nncf"), "tensorrt": ("tensorrt_rtx",), "litert": LITERT}
     for package in packages.get(name, ()):
         pytest.importorskip(package)
     target = targets.get(name)
@@ -105,11 +106,11 @@ def test_metadata_is_embedded(model: Small, tmp_path: Path) -> None:
     assert {entry.key: entry.value for entry in onnx_graph.read(path).metadata_props} == model.metadata()
 
 
-@pytest.mark.parametrize("name", ["onnxruntime", "openvino"])
+@pytest.mark.parametrize("name", ["onnxruntime", "openvino", "litert"])
 def test_a_damaged_file_is_named(name: str, tmp_path: Path) -> None:
-    if name == "openvino":
-        pytest.importorskip("openvino")
-    path = tmp_path / ("model.xml" if name == "openvino" else "model.onnx")
+    for package in {"openvino": ("openvino",), "litert": LITERT}.get(name, ()):
+        pytest.importorskip(package)
+    path = tmp_path / {"onnxruntime": "model.onnx", "openvino": "model.xml", "litert": "model.tflite"}[name]
     path.write_bytes(b"not a graph")
     with pytest.raises(TargetFailed, match=path.name):
         targets.load(Graph(path, name, Precision.fp32), 1)
