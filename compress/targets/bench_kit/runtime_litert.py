@@ -3,6 +3,8 @@
 import importlib.metadata
 import pathlib
 
+import numpy as np
+
 try:
     from ai_edge_litert.interpreter import Interpreter
 
@@ -19,7 +21,7 @@ def load(path: pathlib.Path, threads: "int | None") -> tuple:
     interpreter.allocate_tensors()
     given, answer = interpreter.get_input_details()[0]["index"], interpreter.get_output_details()[0]["index"]
 
-    def predict(image):
+    def predict(image: np.ndarray) -> np.ndarray:
         interpreter.set_tensor(given, image)
         interpreter.invoke()
         return interpreter.get_tensor(answer)
