@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import io
 import os
 from pathlib import Path
 
@@ -142,7 +143,18 @@ def test_an_absent_package_is_named_with_the_extra(monkeypatch: pytest.MonkeyPat
 
 
 def test_packages_are_silenced_for_a_while_only(capfd: pytest.CaptureFixture[str]) -> None:
+    pytest.importorskip("absl")
     with litert._quiet():
         os.write(2, b"an advertisement\n")
     os.write(2, b"an error\n")
     assert capfd.readouterr().err == "an error\n"
+
+
+def test_their_log_handler_does_not_close_our_stream() -> None:
+    absl_logging = pytest.importorskip("absl.logging")
+    ours = io.StringIO()
+    absl_logging.get_absl_handler().python_handler.setStream(ours)  # as it takes at import whatever is there then
+    with litert._quiet():
+        pass
+    absl_logging.get_absl_handler().close()
+    assert not ours.closed
