@@ -4,12 +4,12 @@ CSS = """
 :root{color-scheme:light dark;--bg:#f6f7f9;--card:#fff;--ink:#1b2330;--soft:#5b6675;--line:#e1e5ea;
 --ghost:#d9dee5;
 --good:#14764a;--good-bg:#e4f5ec;--bad:#b3261e;--bad-bg:#fdeae8;--open:#8a5a00;--open-bg:#fff3d6;
---c0:#5b6675;--c1:#2a6fdb;--c2:#0f9d76;--c3:#c2611a;--c4:#8a4fc7;--c5:#2a6fdb}
+--c0:#5b6675;--c1:#2a6fdb;--c2:#0f9d76;--c3:#c2611a;--c4:#8a4fc7;--c5:#2a6fdb;--c6:#b03a6b}
 @media(prefers-color-scheme:dark){:root{--bg:#12161c;--card:#1b2129;--ink:#e6eaf0;--soft:#9aa6b5;
 --line:#2d3641;
 --ghost:#36404d;--good:#63d39b;--good-bg:#173427;--bad:#ff8f85;--bad-bg:#3d1c1a;--open:#f2c35b;
 --open-bg:#3a2d10;
---c0:#a3afbf;--c1:#6ba4ff;--c2:#3ecfa3;--c3:#f0914a;--c4:#bd8bf2;--c5:#6ba4ff}}
+--c0:#a3afbf;--c1:#6ba4ff;--c2:#3ecfa3;--c3:#f0914a;--c4:#bd8bf2;--c5:#6ba4ff;--c6:#f08db5}}
 *{box-sizing:border-box}
 body{margin:0;background:var(--bg);color:var(--ink);font:15px/1.5 system-ui,-apple-system,"Segoe UI",Roboto,
 "DejaVu Sans",sans-serif}
@@ -54,8 +54,8 @@ svg .dot{stroke:var(--card);stroke-width:1.5}
 .legend i{display:inline-block;width:10px;height:10px;border-radius:3px;margin-right:6px}
 .f-0{fill:var(--c0);background:var(--c0)}.f-1{fill:var(--c1);background:var(--c1)}
 .f-2{fill:var(--c2);background:var(--c2)}.f-3{fill:var(--c3);background:var(--c3)}
-.f-4{fill:var(--c4);background:var(--c4)}.f-5{fill:var(--c5)}
-.s-0{stroke:var(--c0)}.s-1{stroke:var(--c1)}.s-2{stroke:var(--c2)}.s-3{stroke:var(--c3)}.s-4{stroke:var(--c4)}
+.f-4{fill:var(--c4);background:var(--c4)}.f-5{fill:var(--c5)}.f-6{fill:var(--c6);background:var(--c6)}
+.s-0{stroke:var(--c0)}.s-1{stroke:var(--c1)}.s-2{stroke:var(--c2)}.s-3{stroke:var(--c3)}.s-4{stroke:var(--c4)}.s-6{stroke:var(--c6)}
 @media(max-width:640px){main{padding:16px 10px 32px}section,.banner{padding:14px}h1{font-size:21px}}
 @media print{body{background:#fff}section{break-inside:avoid}}
 """

@@ -21,6 +21,7 @@ TARGETS = {
     "openvino": "compress.targets.openvino",
     "tensorrt": "compress.targets.tensorrt",
     "ncnn": "compress.targets.ncnn",
+    "litert": "compress.targets.litert",
 }
 
 

@@ -55,14 +55,23 @@ def tensor_ranges(
         onnx.save(observed, path)
         session = open_session(path, session_options(threads=1))
     extremes = np.array([session.run(["lowest", "highest"], {INPUT: image}) for image in images])
-    if not np.isfinite(extremes).all():
-        image = int(np.argmin(np.isfinite(extremes).all(axis=(1, 2))))
-        raise TargetFailed(f"calibration image {image}: what the network makes of it is not finite")
-    if method == EXTREMES:
-        lowest, highest = extremes[:, 0].min(axis=0), extremes[:, 1].max(axis=0)
-    else:
-        lowest, highest = extremes.mean(axis=0, dtype=np.float64).astype(np.float32)
+    lowest, highest = ranges_of(extremes, method)
     return {name: (lowest[i], highest[i]) for i, name in enumerate(names)}
+
+
+def ranges_of(extremes: np.ndarray, method: str) -> tuple[np.ndarray, np.ndarray]:
+    """Lowest and highest, float32 (tensors,), of the smallest and largest values on each image: (images, 2, tensors).
+
+    Raises:
+        TargetFailed: one of them is not finite.
+    """
+    good = np.isfinite(extremes).all(axis=(1, 2))
+    if not good.all():
+        raise TargetFailed(f"calibration image {int(np.argmin(good))}: what the network makes of it is not finite")
+    if method == EXTREMES:
+        return extremes[:, 0].min(axis=0).astype(np.float32), extremes[:, 1].max(axis=0).astype(np.float32)
+    lowest, highest = extremes.mean(axis=0, dtype=np.float64).astype(np.float32)
+    return lowest, highest
 
 
 def _observed(graph: ModelProto) -> tuple[ModelProto, list[str]]:

@@ -20,6 +20,12 @@ from compress.product import Graph, Precision, Task, example_image
 from compress.targets import calibration, onnx_graph, placement
 
 SIDE = 32
+PACKAGES = {  # what a target needs besides ours
+    "openvino": ("openvino", "nncf"),
+    "tensorrt": ("tensorrt_rtx",),
+    "ncnn": ("ncnn", "pnnx"),
+    "litert": ("litert_torch", "ai_edge_litert", "ai_edge_quantizer"),
+}
 
 
 class Small:
@@ -60,10 +66,9 @@ def images() -> list[np.ndarray]:
     return [generator.random((1, 3, SIDE, SIDE), dtype=np.float32) for _ in range(8)]
 
 
-@pytest.mark.parametrize("name", ["onnxruntime", "openvino", "tensorrt", "ncnn"])
+@pytest.mark.parametrize("name", ["onnxruntime", "openvino", "tensorrt", "ncnn", "litert"])
 def test_a_model_becomes_an_artifact(name: str, model: Small, images: list[np.ndarray], tmp_path: Path) -> None:
-    packages = {"openvino": ("openvino", "nncf"), "tensorrt": ("tensorrt_rtx",), "ncnn": ("ncnn", "pnnx")}
-    for package in packages.get(name, ()):
+    for package in PACKAGES.get(name, ()):
         pytest.importorskip(package)
     target = targets.get(name)
     fp32 = target.convert(model, tmp_path / "fp32", ExportConfig())  # type: ignore[arg-type]
@@ -117,9 +122,12 @@ def test_metadata_is_embedded(model: Small, tmp_path: Path) -> None:
     assert {entry.key: entry.value for entry in onnx_graph.read(path).metadata_props} == model.metadata()
 
 
-@pytest.mark.parametrize(("name", "suffix"), [("onnxruntime", "onnx"), ("openvino", "xml"), ("ncnn", "param")])
+@pytest.mark.parametrize(
+    ("name", "suffix"), [("onnxruntime", "onnx"), ("openvino", "xml"), ("ncnn", "param"), ("litert", "tflite")]
+)
 def test_a_damaged_file_is_named(name: str, suffix: str, tmp_path: Path) -> None:
-    pytest.importorskip(name)
+    for package in PACKAGES.get(name, ()):
+        pytest.importorskip(package)
     path = tmp_path / f"model.{suffix}"
     path.write_bytes(b"not a graph")
     with pytest.raises(TargetFailed, match=path.name):

@@ -1,0 +1,30 @@
+"""Opens the model in LiteRT on the CPU, or in its predecessor tflite-runtime where that is what the device has."""
+
+import importlib.metadata
+import pathlib
+
+import numpy as np
+
+try:
+    from ai_edge_litert.interpreter import Interpreter
+
+    PACKAGE = "ai-edge-litert"
+except ImportError:
+    from tflite_runtime.interpreter import Interpreter
+
+    PACKAGE = "tflite-runtime"
+
+
+def load(path: pathlib.Path, threads: "int | None") -> tuple:
+    """Returns (predict: array -> array, runtime name, inference precision)."""
+    interpreter = Interpreter(str(path), num_threads=threads)
+    interpreter.allocate_tensors()
+    given, answer = interpreter.get_input_details()[0]["index"], interpreter.get_output_details()[0]["index"]
+
+    def predict(image: np.ndarray) -> np.ndarray:
+        interpreter.set_tensor(given, image)
+        interpreter.invoke()
+        return interpreter.get_tensor(answer)
+
+    precision = "int8" if path.parent.name == "int8" else "f32"
+    return predict, f"{PACKAGE} {importlib.metadata.version(PACKAGE)}", precision
