@@ -137,19 +137,15 @@ def judge(
     recommended = {
         target: recommend(finals, target, device.precisions) for target in dict.fromkeys(row.target for row in finals)
     }
-    for target, row in recommended.items():
-        if budget.latency_ms is not None:
-            checks.append(
-                Check("budget.latency_ms", target, row.precision, budget.latency_ms, _latency(row, device.name), "ms")
-            )
-        if budget.size_mb is not None:
-            size = None if row.size_bytes is None else row.size_bytes / 1e6
-            checks.append(Check("budget.size_mb", target, row.precision, budget.size_mb, size, "MB"))
+    # Without an artifact nothing is known of its costs.
+    for best in recommended.values() or [None]:
+        for name, limit, found, unit in _costs(budget, best, device):
+            if limit is not None:
+                where = (best.target, best.precision) if best else (None, None)
+                checks.append(Check(f"budget.{name}", *where, limit, found, unit))
     # fps is not judged by itself: before the run it became flops and latency_ms.
-    for name in ("energy_mj", "sram_kb", "flash_kb"):  # nothing measures these yet: undetermined, never passed
-        limit = getattr(budget, name)
-        if limit is not None:
-            checks.append(Check(f"budget.{name}", None, None, limit, None, name.rsplit("_", 1)[-1]))
+    if budget.energy_mj is not None:  # nothing measures it yet: undetermined, never passed
+        checks.append(Check("budget.energy_mj", None, None, budget.energy_mj, None, "mJ"))
     checks += contracts
     remarks = _remarks(rows, finals, recommended) + _controls(last, controls)
     if device.name != HOST and recommended:
@@ -157,6 +153,23 @@ def judge(
     if budget.max_accuracy_drop is not None and weak:
         remarks.insert(0, _baseline_is_too_weak(first, budget.max_accuracy_drop))
     return Verdict(tuple(checks), tuple(remarks), failures)
+
+
+def _costs(
+    budget: BudgetConfig, row: Row | None, device: DeviceConfig
+) -> list[tuple[str, float | None, float | None, str]]:
+    """(name, limit, what the artifact takes, unit)."""
+
+    def taken(count: int | None, unit: int) -> float | None:
+        return None if count is None else count / unit
+
+    size, arena = (row.size_bytes, row.activation_bytes) if row else (None, None)
+    return [
+        ("latency_ms", budget.latency_ms, _latency(row, device.name) if row else None, "ms"),
+        ("size_mb", budget.size_mb, taken(size, 10**6), "MB"),
+        ("sram_kb", budget.sram_kb, taken(arena, 1024), "KB of 1,024 bytes"),
+        ("flash_kb", budget.flash_kb, taken(size, 1024), "KB of 1,024 bytes"),
+    ]
 
 
 def baseline(rows: Sequence[Row], target: str | None = None) -> Row:

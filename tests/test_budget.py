@@ -162,7 +162,7 @@ def test_every_artifact_is_held_to_the_accuracy_drop() -> None:
         ("quantize.max_accuracy_drop", {}, int8(accuracy=None)),
         ("budget.energy_mj", {"energy_mj": 1}, int8()),
         ("budget.sram_kb", {"sram_kb": 1}, int8()),
-        ("budget.flash_kb", {"flash_kb": 1}, int8()),
+        ("budget.flash_kb", {"flash_kb": 1}, int8(size=None)),
     ],
 )
 def test_what_was_not_measured_is_undetermined(name: str, budget: dict[str, Any], exported: Row) -> None:
@@ -364,3 +364,17 @@ def test_what_is_recommended_for_another_device_is_said() -> None:
     assert remark.text.startswith("For board: openvino/int8")
     assert not [each for each in found.remarks if each.kind == "int8_does_not_pay"]
     assert "recommended_for_device" not in {each.kind for each in verdict(ledger(fp32(), int8())).remarks}
+
+
+@pytest.mark.parametrize(("limit", "met"), [(391, True), (390, False)])
+def test_a_microcontrollers_memory_is_judged(limit: float, met: bool) -> None:
+    fits = replace(int8(size=400_000), activation_bytes=400_000)  # 390.6 KB
+    for name in ("sram_kb", "flash_kb"):
+        found = check(verdict(ledger(fits), **{name: limit}), f"budget.{name}")
+        assert (found.target, found.precision, found.met) == ("openvino", "int8", met)
+
+
+@pytest.mark.parametrize("name", ["latency_ms", "size_mb", "sram_kb", "flash_kb"])
+def test_without_an_artifact_its_costs_are_undetermined(name: str) -> None:
+    found = verdict(ledger(), **{name: 10**6})
+    assert check(found, f"budget.{name}").met is None and found.met is None

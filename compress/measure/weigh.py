@@ -87,7 +87,7 @@ def weigh_graph(
         params=cost.params,
         size_bytes=targets.size_bytes(graph),
         bytes_moved=cost.bytes_moved if graph.precision.value == "fp32" else None,
-        activation_bytes=cost.activation_bytes if graph.precision.value == "fp32" else None,
+        activation_bytes=predictor.arena_bytes or (cost.activation_bytes if graph.precision.value == "fp32" else None),
         accuracy=found,
         latency_ms=_latency(timed, predictor.runtime, threads, predictor.inference_precision),
         cached=cached,

@@ -276,7 +276,45 @@ def load(graph: Graph, threads: int, *, exact: bool = False) -> Predictor:
 
     precision = "int8" if graph.precision is Precision.int8 else "f32"
     runtime = f"litert {version(PACKAGES['ai_edge_litert'])}"
-    return Predictor(run, runtime, precision, "measured", lambda: layers(graph), layers_obtained="graph")
+    arena = arena_bytes(_read(graph.path))
+    return Predictor(run, runtime, precision, "measured", lambda: layers(graph), "graph", arena)
+
+
+def arena_bytes(graph: Any) -> int:
+    """Bytes of the arena that LiteRT for Microcontrollers lays the tensors of `graph` out in: those alive at the same
+    time side by side, the largest first, each in the first gap that holds it (its GreedyMemoryPlanner). Its own
+    bookkeeping, some kilobytes, comes on top.
+    """
+    subgraph = graph.subgraphs[0]
+    first = dict.fromkeys(subgraph.inputs, 0)
+    last: dict[int, int] = {}
+    for step, operator in enumerate(subgraph.operators):
+        for tensor in operator.outputs:
+            first.setdefault(tensor, step)
+        for tensor in (*operator.inputs, *operator.outputs):
+            last[tensor] = step
+    last |= dict.fromkeys(subgraph.outputs, len(subgraph.operators))
+    sizes = {tensor: _bytes(subgraph.tensors[tensor]) for tensor in first}
+    placed: list[tuple[int, int, int]] = []  # tensor, from, to
+    for tensor in sorted(sizes, key=lambda each: -sizes[each]):
+        rivals = sorted(
+            (start, end)
+            for other, start, end in placed
+            if first[other] <= last.get(tensor, first[tensor]) and first[tensor] <= last.get(other, first[other])
+        )
+        at = 0
+        for start, end in rivals:
+            if at + sizes[tensor] <= start:
+                break
+            at = max(at, end)
+        placed.append((tensor, at, at + sizes[tensor]))
+    return max((end for _, _, end in placed), default=0)
+
+
+def _bytes(tensor: Any) -> int:
+    """Of a tensor, rounded up to the 16 bytes that tensors are aligned to."""
+    width = {"FLOAT32": 4, "INT32": 4, "INT64": 8, "INT16": 2, "FLOAT16": 2}
+    return -(-prod(tensor.shape) * width.get(_flatbuffers().type_to_name(tensor.type), 1) // 16) * 16
 
 
 def layers(graph: Graph) -> list[LayerMacs]:

@@ -6,6 +6,7 @@ import copy
 import io
 import os
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -158,3 +159,21 @@ def test_their_log_handler_does_not_close_our_stream() -> None:
         pass
     absl_logging.get_absl_handler().close()
     assert not ours.closed
+
+
+def test_tensors_that_live_at_the_same_time_lie_side_by_side() -> None:
+    from ai_edge_litert.schema_py_generated import TensorType
+
+    def tensor(size: int, kind: int = TensorType.INT8) -> SimpleNamespace:
+        return SimpleNamespace(shape=(1, size), type=kind)
+
+    def operator(inputs: list[int], output: int) -> SimpleNamespace:
+        return SimpleNamespace(inputs=inputs, outputs=[output])
+
+    # 0 -> 1 -> 2 -> 3, and 0 is added to 2 again; tensor 4 is a weight and takes no room in the arena.
+    tensors = [tensor(64), tensor(160), tensor(64), tensor(16, TensorType.FLOAT32), tensor(9999)]
+    operators = [operator([0, 4], 1), operator([1], 2), operator([2, 0], 3)]
+    graph = SimpleNamespace(subgraphs=[SimpleNamespace(tensors=tensors, operators=operators, inputs=[0], outputs=[3])])
+    assert litert.arena_bytes(graph) == 64 + 160 + 64
+    operators[2].inputs = [2]  # now 0 is free when 2 comes
+    assert litert.arena_bytes(graph) == 160 + 64
