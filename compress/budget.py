@@ -141,8 +141,8 @@ def judge(
     for best in recommended.values() or [None]:
         for name, limit, found, unit in _costs(budget, best, device):
             if limit is not None:
-                where = (best.target, best.precision) if best else (None, None)
-                checks.append(Check(f"budget.{name}", *where, limit, found, unit))
+                target, precision = (best.target, best.precision) if best else (None, None)
+                checks.append(Check(f"budget.{name}", target, precision, limit, found, unit))
     # fps is not judged by itself: before the run it became flops and latency_ms.
     if budget.energy_mj is not None:  # nothing measures it yet: undetermined, never passed
         checks.append(Check("budget.energy_mj", None, None, budget.energy_mj, None, "mJ"))
