@@ -1,0 +1,279 @@
+"""INT8 side by side on each runtime: Ultralytics' own exports, plain NNCF, plain ONNX Runtime, and ours.
+
+    python scripts/compare_peers.py [RUN ...] [--sizes 256 640] [--threads 2] [--rounds 40]
+
+All are made of drone_nano's frozen baseline and calibrated on the same images, and judged on the 3,000-image validation
+split; RUNs are finished drone_nano runs at fewer FLOPs, whose artifacts join. Graphs of a runtime take turns when they
+are timed, so that their ratios hold where their milliseconds do not. At other sizes than the recipe's graphs are made
+once more, for timing only. What was judged is kept in --out: the same command goes on where it stopped.
+"""
+
+from __future__ import annotations
+
+import argparse
+import functools
+import json
+import logging
+import os
+import sys
+import tempfile
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import yaml
+
+import compress
+from compress import atomic, data, models, targets
+from compress.config import compose
+from compress.data import DataSet
+from compress.errors import TargetFailed, UserError
+from compress.measure.accuracy import evaluate
+from compress.measure.latency import interleaved
+from compress.models.ultralytics_package import require_ultralytics
+from compress.product import Graph, Model, Precision, resized
+from compress.quantization.search import Search
+from compress.targets import artifact
+from compress.targets.onnx_graph import INPUT
+
+RECIPE = "drone_nano"
+RUNTIMES = ("onnxruntime", "openvino")
+FEW = 32  # calibration images of graphs that are timed and not judged
+OURS = "ours"
+NEAR = 0.003  # points of mAP: as accurate as the best
+NOISE = 0.03  # of the time: as fast as the fastest
+
+Row = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Peers:
+    """Makes every way's graphs of one model at one input size."""
+
+    model: Model
+    data: DataSet  # at the model's input size
+    images: int  # to calibrate on
+    threads: int
+    folder: Path
+
+    @property
+    def calibration(self) -> list[np.ndarray]:
+        return list(data.images(self.data.calibration, limit=self.images))
+
+    def graphs(self, runtime: str) -> Iterator[tuple[str, Graph]]:
+        """(name, graph) of every way that there is for a runtime; one that fails is named and left out."""
+        fp32 = targets.get(runtime).convert(
+            self.model, self.folder / runtime / "fp32", compose([f"recipe={RECIPE}"]).export
+        )
+        yield f"{OURS} fp32", fp32
+        plain = {"onnxruntime": plain_onnxruntime, "openvino": plain_nncf}[runtime]
+        ways = {
+            "ultralytics fp32": lambda: ultralytics_export(self, runtime, None),
+            "ultralytics int8": lambda: ultralytics_export(self, runtime, 8),
+            f"{plain.__name__.removeprefix('plain_')} int8": lambda: plain(self, fp32),
+            f"{OURS} int8": lambda: self.ours(fp32),
+        }
+        for name, make in ways.items():
+            try:
+                yield name, make()
+            except Exception as error:  # another project's exporter: whatever it raises
+                print(f"{runtime} {name}: FAILED: {error}", flush=True)
+
+    def ours(self, fp32: Graph) -> Graph:
+        folder = self.folder / fp32.target / "ours"
+        split = self.data.calibration.first(self.images)
+        return Search(fp32, self.model, split, folder, 0.01, 600, threads=self.threads, timed=True).run().graph
+
+
+def ultralytics_export(peers: Peers, runtime: str, quantize: int | None) -> Graph:
+    """What `yolo export` makes of the same weights; calibrated on its `val` images, which here are ours."""
+    from ultralytics import YOLO
+
+    folder = peers.folder / runtime / f"ultralytics-{quantize}"
+    folder.mkdir(parents=True)
+    models.save_native(peers.model, folder)
+    kind = {"onnxruntime": "onnx", "openvino": "openvino"}[runtime]
+    settings: dict[str, Any] = {"format": kind, "imgsz": peers.model.imgsz, "device": "cpu", "verbose": False}
+    if quantize is not None:
+        settings |= {"quantize": quantize, "data": str(_listed(peers, folder))}
+    made = Path(YOLO(str(folder / "model.pt")).export(**settings))
+    path = next(made.glob("*.xml")) if made.is_dir() else made
+    return Graph(path, runtime, Precision.int8 if quantize else Precision.fp32)
+
+
+def _listed(peers: Peers, folder: Path) -> Path:
+    """A data.yaml of the calibration images. Ultralytics writes its index beside the labels, so they are linked."""
+    for kind in ("images", "labels"):
+        (folder / "data" / kind).mkdir(parents=True)
+    for sample in peers.data.calibration.first(peers.images).samples:
+        image = Path(str(sample.source)).resolve()
+        label = image.parents[1].with_name("labels") / image.parent.name / f"{image.stem}.txt"
+        (folder / "data" / "images" / image.name).symlink_to(image)
+        (folder / "data" / "labels" / label.name).symlink_to(label)
+    names = dict(enumerate(peers.model.classes))
+    facts = {"path": str(folder / "data"), "train": "images", "val": "images", "names": names}
+    (folder / "data.yaml").write_text(yaml.safe_dump(facts))
+    return folder / "data.yaml"
+
+
+def plain_nncf(peers: Peers, fp32: Graph) -> Graph:
+    """`nncf.quantize` with nothing but the graph and the images."""
+    import nncf
+    import openvino
+
+    quantized = nncf.quantize(openvino.Core().read_model(fp32.path), nncf.Dataset(peers.calibration))
+    path = peers.folder / fp32.target / "plain" / "model.xml"
+    path.parent.mkdir(parents=True)
+    openvino.save_model(quantized, path, compress_to_fp16=False)
+    return Graph(path, fp32.target, Precision.int8)
+
+
+def plain_onnxruntime(peers: Peers, fp32: Graph) -> Graph:
+    """`quantize_static` with nothing but the graph and the images, pre-processed as its documentation advises."""
+    from onnxruntime.quantization import CalibrationDataReader, quantize_static
+    from onnxruntime.quantization.shape_inference import quant_pre_process
+
+    class Reader(CalibrationDataReader):  # type: ignore[misc]
+        def __init__(self) -> None:
+            self.images = iter(peers.calibration)
+
+        def get_next(self) -> dict[str, np.ndarray] | None:
+            image = next(self.images, None)
+            return None if image is None else {INPUT: image}
+
+    folder = peers.folder / fp32.target / "plain"
+    folder.mkdir(parents=True)
+    quant_pre_process(str(fp32.path), str(folder / "prepared.onnx"))
+    quantize_static(str(folder / "prepared.onnx"), str(folder / "model.onnx"), Reader())
+    return Graph(folder / "model.onnx", fp32.target, Precision.int8)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("runs", nargs="*", type=Path, help="finished runs of drone_nano whose artifacts join")
+    parser.add_argument("--sizes", type=int, nargs="+", default=[256, 640], help="input sides to time at, in pixels")
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--rounds", type=int, default=40, help="turns of each graph, 5 runs a turn")
+    parser.add_argument("--out", type=Path, default=Path("outputs/compare_peers"))
+    given = parser.parse_args()
+    logging.basicConfig(level=logging.WARNING, format="%(message)s")
+    torch.set_num_threads(given.threads)
+    try:
+        with tempfile.TemporaryDirectory(prefix="compress-") as scratch:
+            os.environ.update(YOLO_CONFIG_DIR=scratch, YOLO_OFFLINE="true", YOLO_AUTOINSTALL="false")
+            require_ultralytics()
+            rows = compare(given, Path(scratch))
+    except UserError as error:
+        print(error, file=sys.stderr)
+        return 2
+    table(rows)
+    for line in goals(rows):
+        print(line)
+    return 0
+
+
+def compare(given: argparse.Namespace, scratch: Path) -> list[Row]:
+    config = compose([f"recipe={RECIPE}", "data.large_validation=true"])
+    dataset = data.load(config.data, config.model.imgsz, config.model.channels, config.seed)
+    model: Model = models.build(config.model, dataset.classes, dataset.task)
+    tuned = {run: compress.load(run / "pruned") for run in given.runs}
+    rows = []
+    for runtime in RUNTIMES:
+        for size in given.sizes:
+            judged = size == model.imgsz
+            images = config.data.calibration_images if judged else FEW
+            folder, sized = scratch / str(size), data.resized(dataset, size)
+            found = dict(Peers(resized(model, size), sized, images, given.threads, folder).graphs(runtime))
+            for run, small in tuned.items():
+                share = f"{compress.get_flops(small) / compress.get_flops(model):.0%}"
+                if judged:
+                    packed = artifact.read(run / "artifacts" / runtime)
+                    found |= {f"{OURS} {share} {graph.precision.value}": graph for graph, _ in packed}
+                else:
+                    peers = Peers(resized(small, size), sized, images, given.threads, folder / share)
+                    fp32 = targets.get(runtime).convert(peers.model, peers.folder / runtime / "fp32", config.export)
+                    found |= {f"{OURS} {share} fp32": fp32, f"{OURS} {share} int8": peers.ours(fp32)}
+            rows += rows_of(runtime, size, found, model, dataset if judged else None, given)
+    return rows
+
+
+def rows_of(
+    runtime: str, size: int, graphs: dict[str, Graph], model: Model, judge: DataSet | None, given: argparse.Namespace
+) -> list[Row]:
+    """A row a graph, timed in turns; `judge` is what to judge its accuracy on."""
+    loaded = {name: targets.load(graph, given.threads) for name, graph in graphs.items()}
+    image = resized(model, size).example_input().numpy()
+    calls = {name: functools.partial(predictor, image) for name, predictor in loaded.items()}
+    rows = []
+    for name, took in interleaved(calls, rounds=given.rounds).items():
+        assert took.ratio is not None and took.ratio_ci95 is not None  # interleaved always compares
+        row: Row = {"runtime": runtime, "size": size, "name": name, "bytes": targets.size_bytes(graphs[name])}
+        row |= {"ms": took.median, "p95": took.p95, "ratio": took.ratio, "ci95": took.ratio_ci95}
+        row |= {"computed": loaded[name].inference_precision, "int8": loaded[name].int8_mac_share().overall}
+        if judge is not None:
+            row["map"] = accuracy(given.out / f"{runtime} {name}.json", loaded[name], model, judge)
+        rows.append(row)
+    return rows
+
+
+def accuracy(path: Path, predictor: Any, model: Model, judge: DataSet) -> float | None:
+    """mAP50-95, from where an earlier call left it; None where the answers are not those of this network."""
+    if path.exists():
+        return json.loads(path.read_text())["map"]
+    try:
+        value = evaluate(predictor, model.decode, judge.validation, model.task, judge.classes).value
+    except (TargetFailed, IndexError, ValueError) as error:
+        print(f"{path.stem}: cannot be judged: {error}", flush=True)
+        return None
+    path.parent.mkdir(parents=True, exist_ok=True)
+    atomic.write(path, json.dumps({"map": value}))
+    return value
+
+
+def table(rows: Sequence[Row]) -> None:
+    print(
+        f"{'runtime':12} {'size':>4} {'graph':22} {'mAP50-95':>8} {'ms':>7} {'p95':>7} {'of the first (95 %)':>22} "
+        f"{'MB':>6} in"
+    )
+    for row in rows:
+        low, high = row["ci95"]
+        value = f"{row['map']:.4f}" if row.get("map") is not None else "–"
+        times = f"{row['ms']:7.2f} {row['p95']:7.2f} {row['ratio']:7.3f} ({low:.3f} to {high:.3f})"
+        share = f"{row['computed']}, {row['int8']:.0%} of MACs in INT8" if row["int8"] else row["computed"]
+        print(
+            f"{row['runtime']:12} {row['size']:4} {row['name']:22} {value:>8} {times} {row['bytes'] / 1e6:6.2f} {share}"
+        )
+
+
+def goals(rows: Sequence[Row]) -> Iterator[str]:
+    """Ours, unpruned, against the best of the others on each runtime and size."""
+    for runtime, size in dict.fromkeys((row["runtime"], row["size"]) for row in rows):
+        here = [row for row in rows if (row["runtime"], row["size"]) == (runtime, size)]
+        peers = [row for row in here if not row["name"].startswith(OURS)]
+        ours = [row for row in here if row["name"] in (f"{OURS} fp32", f"{OURS} int8")]
+        if not peers or not ours:
+            continue
+        fastest, mine = min(peers, key=lambda row: row["ms"]), min(ours, key=lambda row: row["ms"])
+        ratio = mine["ratio"] / fastest["ratio"]
+        met = _met(ratio <= 1 + NOISE)
+        yield f"{runtime} {size}: ours takes {ratio:.3f} of the fastest peer, {fastest['name']}: {met}"
+        for row in here:
+            if row["name"].startswith(f"{OURS} ") and "%" in row["name"]:
+                yield f"{runtime} {size}: {row['name']} takes {row['ratio'] / fastest['ratio']:.3f} of it"
+        judged = [row for row in peers if row.get("map") is not None and row["name"].endswith("int8")]
+        int8 = next((row for row in ours if row["name"].endswith("int8")), None)
+        if judged and int8 is not None:
+            best = max(judged, key=lambda row: row["map"])
+            off = best["map"] - int8["map"]
+            yield f"{runtime} {size}: INT8 {off:+.4f} below the best peer, {best['name']}: {_met(off <= NEAR)}"
+
+
+def _met(good: bool) -> str:
+    return "met" if good else "NOT met"
+
+
+if __name__ == "__main__":
+    sys.exit(main())
