@@ -148,6 +148,8 @@ def judge(
         checks.append(Check("budget.energy_mj", None, None, budget.energy_mj, None, "mJ"))
     checks += contracts
     remarks = _remarks(rows, finals, recommended) + _controls(last, controls)
+    if budget.sram_kb is not None:
+        remarks.append(_sram_is_of_tensors())
     if device.name != HOST and recommended:
         remarks.append(_for_the_device(device.name, recommended))
     if budget.max_accuracy_drop is not None and weak:
@@ -163,7 +165,7 @@ def _costs(
     def taken(count: int | None, unit: int) -> float | None:
         return None if count is None else count / unit
 
-    size, arena = (row.size_bytes, row.activation_bytes) if row else (None, None)
+    size, arena = (row.size_bytes, row.arena_bytes) if row else (None, None)
     return [
         ("latency_ms", budget.latency_ms, _latency(row, device.name) if row else None, "ms"),
         ("size_mb", budget.size_mb, taken(size, 10**6), "MB"),
@@ -236,11 +238,19 @@ def _remarks(rows: Sequence[Row], finals: Sequence[Row], recommended: Mapping[st
     return remarks
 
 
+def _sram_is_of_tensors() -> Remark:
+    text = (
+        "budget.sram_kb is held against the tensors as LiteRT for Microcontrollers lays them out; its own structures "
+        "and its kernels' scratch buffers come on top, from a few kilobytes to tens: leave room for them."
+    )
+    return Remark("sram_is_of_tensors", text)
+
+
 def _for_the_device(device: str, recommended: Mapping[str | None, Row]) -> Remark:
     names = ", ".join(f"{target}/{row.precision}" for target, row in recommended.items())
     text = (
         f"For {device}: {names}, by what its chip is known to compute best. Times measured on this machine say nothing "
-        "about it: time the files there with the bench kit."
+        "about it; the README in each artifact says how to time the files there."
     )
     return Remark("recommended_for_device", text)
 

@@ -111,6 +111,9 @@ class BudgetConfig:
     def __post_init__(self) -> None:
         if self.max_accuracy_drop is not None:
             _check_drop("budget.max_accuracy_drop", self.max_accuracy_drop)
+        for name in ("latency_ms", "size_mb", "energy_mj", "sram_kb", "flash_kb"):
+            value = getattr(self, name)
+            _check(value is None or 0 < value < math.inf, f"budget.{name}", value, "give a positive number, or null")
         if self.fps is not None:
             _check(
                 0 < self.fps < math.inf, "budget.fps", self.fps, "give a positive number of frames a second, e.g. 30"
@@ -228,7 +231,7 @@ class DeviceConfig:
 class Config:
     recipe_name: str = "custom"  # set from the file name for the recipes shipped here
     stages: list[Stage] = field(default_factory=list)
-    targets: list[str] = field(default_factory=list)  # empty: the device's
+    targets: list[str] | None = None  # null: the device's; []: none
     model: ModelConfig = field(default_factory=ModelConfig)
     data: DataConfig = field(default_factory=DataConfig)
     budget: BudgetConfig = field(default_factory=BudgetConfig)
@@ -245,7 +248,7 @@ class Config:
 
     def __post_init__(self) -> None:
         _check(self.threads >= 1, "threads", self.threads, "give at least 1")
-        self.targets = self.targets or self.device.targets
+        self.targets = self.device.targets if self.targets is None else self.targets
         self.export.opset = min(self.export.opset, self.device.opset)
         self.train.check("train")
         self.finetune.check("finetune")

@@ -29,6 +29,7 @@ class Row:
     size_bytes: int | None = None
     bytes_moved: int | None = None
     activation_bytes: int | None = None
+    arena_bytes: int | None = None  # of the tensors as the target lays them out in memory, where that is known
     accuracy: Mapping[str, Any] | None = None  # metric, value, images, ci95, obtained; others: {split: the same}
     latency_ms: Mapping[str, Any] | None = None  # median, p95, runtime, threads, batch, …, obtained
     energy_mj: Mapping[str, Any] | None = None

@@ -368,7 +368,7 @@ def test_what_is_recommended_for_another_device_is_said() -> None:
 
 @pytest.mark.parametrize(("limit", "met"), [(391, True), (390, False)])
 def test_a_microcontrollers_memory_is_judged(limit: float, met: bool) -> None:
-    fits = replace(int8(size=400_000), activation_bytes=400_000)  # 390.6 KB
+    fits = replace(int8(size=400_000), arena_bytes=400_000)  # 390.6 KB
     for name in ("sram_kb", "flash_kb"):
         found = check(verdict(ledger(fits), **{name: limit}), f"budget.{name}")
         assert (found.target, found.precision, found.met) == ("openvino", "int8", met)

@@ -15,7 +15,7 @@ ROOT = Path(__file__).parents[1]
 # The contract's table of ledger fields, and what the house adds to it.
 CONTRACT = """
     schema_version run_id stage target precision imgsz cached macs flops other_flops bit_operations int8_mac_share
-    params size_bytes bytes_moved activation_bytes accuracy latency_ms energy_mj
+    params size_bytes bytes_moved activation_bytes arena_bytes accuracy latency_ms energy_mj
 """.split()
 ADDED = ["flops_at_640", "int8_mac_share_obtained"]
 

@@ -7,6 +7,8 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 
+import yaml
+
 from compress.budget import Remark, format_flops
 from compress.config import CONF, Config, DeviceConfig, LatencyFit, Stage
 from compress.errors import UserError
@@ -74,6 +76,8 @@ def remarks(device: DeviceConfig, rows: Sequence[Row]) -> list[Remark]:
     """What the device's published times predict for the files of the final network."""
     last = rows[-1]
     made = {(row.target, row.precision) for row in rows if row.flops == last.flops}
+    if device.precisions:
+        made = {(target, precision) for target, precision in made if precision in device.precisions}
     found = [fit for fit in device.fits if (fit.runtime, fit.precision) in made]
     if not found:
         return []
@@ -93,11 +97,12 @@ def _fits(config: Config) -> list[LatencyFit]:
     """The lines of the device for files that this run makes. Raises UserError where there are none."""
     device = config.device
     if not device.fits:
-        known = ", ".join(sorted(path.stem for path in (CONF / "device").glob("*.yaml") if path.stem != "host"))
+        profiles = {path.stem: yaml.safe_load(path.read_text()) for path in sorted((CONF / "device").glob("*.yaml"))}
+        known = ", ".join(name for name, facts in profiles.items() if facts.get("fits"))
         remedy = f"no times of device={device.name} are known: give budget.flops, or a device that has some: {known}"
         raise UserError("budget.fps", config.budget.fps, remedy)
     precise = [fit for fit in device.fits if fit.precision != "int8" or Stage.quantize in config.stages]
-    found = [fit for fit in precise if fit.runtime in config.targets]
+    found = [fit for fit in precise if fit.runtime in (config.targets or [])]
     if not found:
         runtimes = ", ".join(dict.fromkeys(fit.runtime for fit in precise))
         raise UserError("targets", config.targets, f"times of {device.name} are known for {runtimes}: add it, or "

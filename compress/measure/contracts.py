@@ -19,10 +19,11 @@ from compress.data import Split, images
 from compress.errors import TargetFailed
 from compress.measure.mean_ap import iou
 from compress.product import Detections, Model, Precision, Task
+from compress.targets import artifact
 from compress.targets.reload import AGAIN
 
 IMAGES = 32  # of the validation split
-DIFFERENCE = {Precision.fp32: 1e-3, Precision.fp16: 1e-2}  # from torch, as a share of the largest answer
+DIFFERENCE = {Precision.fp32: 1e-3, Precision.fp16: 1e-2}  # from torch
 SHIFT = 0.05  # median change of a detection's confidence
 SURE = 0.25  # a detection that torch is this sure of must be found again
 OVERLAP = 0.5  # with at least this intersection over union, in the same class
@@ -39,28 +40,30 @@ def verify(folder: Path, model: Model, split: Split) -> list[Check]:
     """
     batch = np.concatenate(list(images(split, limit=IMAGES)))
     with torch.inference_mode():
-        expected = model.deployed(tail=False)(torch.from_numpy(batch)).numpy()
-    answers = _answers(folder, batch)
-    found = []
-    for precision in Precision:
-        if precision.value not in answers:
-            continue
+        rows, whole = (model.deployed(tail=tail)(torch.from_numpy(batch)).numpy() for tail in (False, True))
+    answers, found = _answers(folder, batch), []
+    for graph, _ in artifact.read(folder):
+        precision = graph.precision
 
-        def check(name: str, limit: float, value: float, unit: str, precision: Precision = precision) -> None:
+        def check(name: str, limit: float, value: float | None, unit: str, precision: Precision = precision) -> None:
             found.append(Check(f"contract.{name}", folder.name, precision.value, limit, value, unit))
 
         own, again = answers[precision.value], answers[f"{precision.value}/{AGAIN}"]
         check("deterministic", 0.0, float(np.abs(own[: len(again)] - again).max()), "difference")
-        picked = own.shape != expected.shape
         if precision in DIFFERENCE:
-            wanted = model.tail(expected) if picked and model.tail else expected
-            off = _nearest_rows(own, wanted) if picked else float(np.abs(own - wanted).max())
-            check("same_as_torch", DIFFERENCE[precision], off / float(np.abs(wanted).max()), "of the largest answer")
-        final = model.tail or (lambda rows: rows)
-        shift = confidence_shift(model, final(expected), own if picked else final(own))
-        if precision is not Precision.fp32 and shift is not None:
-            check("confidence_shift", SHIFT, shift, "points")
+            ranked = model.tail is not None and graph.tail is None  # its rows come in the order of their scores
+            off = _nearest_rows(own, whole) if ranked else _off(own, rows)
+            check("same_as_torch", DIFFERENCE[precision], off, "of 1 + each value")
+        if precision is not Precision.fp32:
+            shift = confidence_shift(model, whole, graph.tail(own) if graph.tail else own)
+            check("confidence_shift", SHIFT, shift, "median over sure detections")
     return found
+
+
+def _off(found: np.ndarray, wanted: np.ndarray) -> float:
+    """Largest difference, each against 1 + the value that is wanted: probabilities stand beside pixels, and a share of
+    the largest pixel would let any probability pass."""
+    return float((np.abs(found - wanted) / (1 + np.abs(wanted))).max())
 
 
 def _answers(folder: Path, batch: np.ndarray) -> dict[str, np.ndarray]:
@@ -80,19 +83,20 @@ def _answers(folder: Path, batch: np.ndarray) -> dict[str, np.ndarray]:
 
 
 def _nearest_rows(found: np.ndarray, wanted: np.ndarray) -> float:
-    """Largest distance of a row (box, score, class) from the nearest one found: rows of nearly equal scores may change
-    places."""
+    """As `_off`, of each row (box, score, class) and the nearest one on the other side: rows of nearly equal scores may
+    change places."""
     worst = 0.0
     for ours, theirs in zip(found, wanted, strict=True):
-        for row in theirs[theirs[:, 4] > RANKED]:
-            worst = max(worst, float(np.abs(ours - row).max(axis=1).min()))
+        for here, there in ((ours, theirs), (theirs, ours)):
+            for row in here[here[:, 4] > RANKED]:
+                worst = max(worst, float((np.abs(there - row) / (1 + np.abs(row))).max(axis=1).min()))
     return worst
 
 
 def confidence_shift(model: Model, expected: np.ndarray, found: np.ndarray) -> float | None:
     """Median change of confidence, in [0, 1], from torch's raw answers to an artifact's. Of detectors it is that of
     every detection that torch is sure of, 1 where it is not found again; of classifiers that of the class torch names.
-    None where torch is sure of nothing.
+    None where torch is sure of nothing: such a model is not known to be any good.
     """
     if model.task is not Task.detect:
         before, after = (_softmax(model.decode(each)) for each in (expected, found))

@@ -1,1 +1,2 @@
-"""Which quantized graph to hand out: candidates, and which layers an INT8 graph should leave in float."""
+"""Which INT8 graph to hand out: candidates, and where all lose too much, the layers that INT8 hurts most. What stays in
+float in every graph of a model is said by the model (`kept_float`) and found in graphs by `targets/placement.py`."""

@@ -17,14 +17,15 @@ from pathlib import Path
 from typing import Any
 
 from compress import targets
+from compress.budget import TIMING_NOISE
 from compress.data import Split, images
+from compress.errors import TargetFailed
 from compress.measure import accuracy, latency
 from compress.product import Graph, Model
 from compress.quantization.sensitivity import ranked
 from compress.targets.scheme import Scheme
 
 MOST_KEPT = 0.5  # of the layers: a graph with more of them in float is no INT8 graph
-NOISE = 0.03  # times this much apart are the same; the more accurate candidate goes first then
 
 log = logging.getLogger(__name__)
 
@@ -77,13 +78,14 @@ class Search:
     threads: int
     timed: bool
     tried: list[Candidate] = field(default_factory=list)
+    failed: list[str] = field(default_factory=list)  # why, of candidates that could not be made
 
     def run(self) -> Candidate:
         """The graph to hand out: of the candidates within the limit the fastest where they can be timed, else the
-        first; the most accurate one where none is within it.
+        first; where none is within it, the most accurate one that leaves no more layers in float than the model asks.
 
         Raises:
-            TargetFailed: the target cannot quantize this network at all.
+            TargetFailed: the target cannot quantize this network in any way.
         """
         target = targets.get(self.fp32.target)
         self._until = time.monotonic() + self.seconds
@@ -94,6 +96,8 @@ class Search:
             if self.tried and (self._late() or (self._good() and (scheme.rescue or not self.timed))):
                 continue
             self._try(scheme)
+        if not self.tried:
+            raise TargetFailed("; ".join(dict.fromkeys(self.failed)))
         if not self._good() and not self._late():
             self._mix(min(self.tried, key=lambda candidate: candidate.drop).scheme)
         chosen = self._chosen()
@@ -103,8 +107,9 @@ class Search:
     def _good(self) -> list[Candidate]:
         return [candidate for candidate in self.tried if self._within(candidate)]
 
-    def _within(self, candidate: Candidate) -> bool:
-        return candidate.drop <= self.limit + 1e-9  # in binary a drop from 0.99 to 0.98 is a hair more than 0.01
+    def _within(self, candidate: Candidate | None) -> bool:
+        # In binary a drop from 0.99 to 0.98 is a hair more than 0.01.
+        return candidate is not None and candidate.drop <= self.limit + 1e-9
 
     def _late(self) -> bool:
         return time.monotonic() > self._until
@@ -113,12 +118,18 @@ class Search:
         predictor, model = targets.load(graph, self.threads), self.model
         return accuracy.evaluate(predictor, model.decode, self.split, model.task, model.classes).value
 
-    def _try(self, scheme: Scheme, kept: Sequence[str] = ()) -> Candidate:
+    def _try(self, scheme: Scheme, kept: Sequence[str] = ()) -> Candidate | None:
+        """None where that cannot be done: others may."""
         began = time.monotonic()
         why = {name: f"one of the {len(kept)} layers that INT8 hurts most" for name in kept}
-        target, place = targets.get(self.fp32.target), self.folder / str(len(self.tried))
-        graph = target.quantize(self.fp32, self.model, self._images, place, scheme, why)
-        found = self._accuracy(graph)
+        target, place = targets.get(self.fp32.target), self.folder / str(len(self.tried) + len(self.failed))
+        try:
+            graph = target.quantize(self.fp32, self.model, self._images, place, scheme, why)
+            found = self._accuracy(graph)
+        except TargetFailed as error:
+            log.warning("quantize: %s: %s failed: %s", self.fp32.target, scheme.what, error)
+            self.failed.append(str(error))
+            return None
         candidate = Candidate(graph, scheme, found, self._reference - found, tuple(kept))
         candidate.seconds = time.monotonic() - began
         self.tried.append(candidate)
@@ -130,9 +141,10 @@ class Search:
         return f"{candidate.scheme.what}{kept}: loses {candidate.drop:.4f}, {self.limit:g} allowed"
 
     def _mix(self, scheme: Scheme) -> None:
-        """Bisects for the fewest layers that must stay in float; nothing is left out where even most do not do."""
+        """Bisects for the fewest layers that must stay in float, unless even most of them would not do."""
         log.info("quantize: %s: no scheme keeps the accuracy, ranking layers", self.fp32.target)
-        order = [name for name, _ in ranked(self.model, self._images)]
+        asked = tuple(f"{prefix}." for prefix in self.model.kept_float())  # these stay in float as it is
+        order = [name for name, _ in ranked(self.model, self._images) if not f"{name}.".startswith(asked)]
         least, most = 0, round(MOST_KEPT * len(order))
         if most == 0 or not self._within(self._try(scheme, order[:most])):
             return
@@ -144,13 +156,15 @@ class Search:
     def _chosen(self) -> Candidate:
         good = self._good()
         if not good:
-            return min(self.tried, key=lambda candidate: candidate.drop)
+            log.warning("quantize: %s: no candidate is within the limit", self.fp32.target)
+            return min((each for each in self.tried if not each.layers_kept), key=lambda candidate: candidate.drop)
         if not self.timed:
             return min(good, key=lambda candidate: len(candidate.layers_kept))
         times = self._milliseconds(good)
         for candidate, took in zip(good, times, strict=True):
             candidate.latency_ms = took
-        ties = [candidate for candidate, took in zip(good, times, strict=True) if took <= (1 + NOISE) * min(times)]
+        limit = (1 + TIMING_NOISE) * min(times)  # within noise the more accurate one goes first
+        ties = [candidate for candidate, took in zip(good, times, strict=True) if took <= limit]
         return min(ties, key=lambda candidate: (candidate.drop, len(candidate.layers_kept)))
 
     def _milliseconds(self, candidates: Sequence[Candidate]) -> list[float]:

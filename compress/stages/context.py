@@ -39,7 +39,7 @@ class Context:
     @property
     def targets(self) -> list[str]:
         """Targets still standing."""
-        return [target for target in self.config.targets if target not in self.failures]
+        return [target for target in self.config.targets or [] if target not in self.failures]
 
     def for_each_target(self, work: Callable[[str], Any]) -> list[Any]:
         """Results of `work(target)`; a target that fails is noted and left out from then on."""

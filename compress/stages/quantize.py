@@ -10,9 +10,9 @@ from typing import Any
 
 from compress import atomic, targets
 from compress.config import HOST, Config
-from compress.data import DataSet, images
+from compress.data import DataSet, Split, images
 from compress.errors import UserError
-from compress.product import Graph, Graphs, Model
+from compress.product import Graph, Graphs, Model, Precision
 from compress.quantization.search import Search
 from compress.stages.context import Context
 
@@ -25,39 +25,49 @@ log = logging.getLogger(__name__)
 def check(config: Config, data: DataSet) -> None:
     """Raises UserError where there are too few images to calibrate on."""
     found = min(config.data.calibration_images, len(data.calibration))
-    if found == 0 or (found < FEW and not config.quantize.few_images):
+    wanted = [target for target in config.targets or [] if _wanted(target, config) is Precision.int8]
+    if wanted and (found == 0 or (found < FEW and not config.quantize.few_images)):
         remedy = f"INT8 ranges need at least {FEW} images of the training split: give more of them"
         forced = "" if found == 0 else ", or take these with quantize.few_images=true"
         raise UserError("data.calibration_images", found, remedy + forced)
 
 
+def _wanted(target: str, config: Config) -> Precision | None:
+    """What a target's graph is quantized to; None where the device does not compute in that."""
+    precision = targets.get(target).QUANTIZED
+    return None if config.device.precisions and precision.value not in config.device.precisions else precision
+
+
 def run(model: Model, context: Context) -> Graphs:
     config, record = context.config, []
     split = context.data.calibration.first(config.data.calibration_images)
-    facts = {"images": len(split), "split": split.name, "data": context.data.fingerprint}
 
     def quantize(target: str) -> tuple[Graph, ...]:
-        fp32, wanted = context.fp32_graph(model, target), targets.get(target).QUANTIZED.value
-        if config.device.precisions and wanted not in config.device.precisions:
-            log.info("quantize: %s does not compute in %s: %s stays as it is", config.device.name, wanted, target)
-            return (fp32,)
+        fp32, precision = context.fp32_graph(model, target), _wanted(target, config)
         folder: Path = context.scratch / f"{target}-quantized"
+        if precision is None:
+            log.info("quantize: %s computes nothing narrower in %s", config.device.name, target)
+            return (fp32,)
+        if precision is not Precision.int8:
+            log.info("quantize: %s, to %s", target, precision.value)
+            return fp32, targets.get(target).quantize(fp32, model, [], folder)
         log.info("quantize: %s, %d calibration images", target, len(split))
-        quantized, tried = _searched(fp32, model, context, folder)
+        int8, tried = _searched(fp32, model, split, config, folder)
         record.extend(tried)
-        return fp32, dataclasses.replace(quantized, calibration={**quantized.calibration, **facts})
+        facts = {"images": len(split), "split": split.name, "data": context.data.fingerprint}
+        return fp32, dataclasses.replace(int8, calibration={**int8.calibration, **facts})
 
-    pairs = context.for_each_target(quantize)
+    made = context.for_each_target(quantize)
     atomic.write(context.folder / RECORD, json.dumps({"schema_version": 1, "candidates": record}, indent=1))
-    return Graphs(model, tuple(graph for pair in pairs for graph in pair))
+    return Graphs(model, tuple(graph for graphs in made for graph in graphs))
 
 
-def _searched(fp32: Graph, model: Model, context: Context, folder: Path) -> tuple[Graph, list[dict[str, Any]]]:
-    """The graph to hand out, and what was tried for it: nothing where there is nothing to choose."""
-    config, target = context.config, targets.get(fp32.target)
-    split = context.data.calibration.first(config.data.calibration_images)
-    if not config.quantize.search or len(target.SCHEMES) == 1:
-        return target.quantize(fp32, model, list(images(split)), folder), []
+def _searched(
+    fp32: Graph, model: Model, split: Split, config: Config, folder: Path
+) -> tuple[Graph, list[dict[str, Any]]]:
+    """The INT8 graph to hand out, and what was tried for it: nothing where no search is wanted."""
+    if not config.quantize.search:
+        return targets.get(fp32.target).quantize(fp32, model, list(images(split)), folder), []
     search = Search(
         fp32, model, split, folder, config.quantize.max_accuracy_drop, 60 * config.quantize.minutes,
         threads=config.threads, timed=config.device.name == HOST,

@@ -38,7 +38,7 @@ class Target(Protocol):
     """What `quantize` gives: INT8, or FP16 where the target has no INT8."""
 
     SCHEMES: Sequence[Scheme]
-    """Ways to quantize, in order of promise. One alone: there is nothing to search."""
+    """Ways to quantize, in order of promise."""
 
     def quantize(
         self,
@@ -52,7 +52,7 @@ class Target(Protocol):
         """Writes the quantized graph into `folder`.
 
         Args:
-            calibration: float32 (1, channels, s, s) in [0, 1] each.
+            calibration: float32 (1, channels, s, s) in [0, 1] each; FP16 needs none.
             scheme: of `SCHEMES`; the first by default.
             kept: {module name prefix: why} of what stays in float besides `model.kept_float()`.
         """

@@ -90,7 +90,8 @@ def _manifest(
         "inputs": [{"name": names[0], "shape": [1, model.channels, model.imgsz, model.imgsz], "dtype": "float32"}],
         "outputs": [{"name": names[1], "shape": list(shape), "dtype": "float32"} for shape in shapes],
         "preprocessing": {
-            "colour": "RGB",
+            "colour": "RGB" if model.channels == 3 else "grey" if model.channels == 1 else f"{model.channels} channels",
+            "layout": "NCHW: one image, its channels, rows, columns",
             "range": "0 to 1: bytes divided by 255",
             "resize": "letterbox: scaled to fit, centred, padded to a square with grey 114",
             "imgsz": model.imgsz,

@@ -276,7 +276,10 @@ def load(graph: Graph, threads: int, *, exact: bool = False) -> Predictor:
 
     precision = "int8" if graph.precision is Precision.int8 else "f32"
     runtime = f"litert {version(PACKAGES['ai_edge_litert'])}"
-    arena = arena_bytes(_read(graph.path))
+
+    def arena() -> int:
+        return arena_bytes(_read(graph.path))
+
     return Predictor(run, runtime, precision, "measured", lambda: layers(graph), "graph", arena)
 
 

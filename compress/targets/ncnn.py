@@ -117,7 +117,10 @@ def _pnnx(traced: Path, path: Path, shape: Sequence[int], precision: Precision) 
     half = int(precision is Precision.fp16)
     files = [f"ncnnparam={path.resolve()}", f"ncnnbin={path.resolve().with_suffix('.bin')}"]
     command = [pnnx.EXEC_PATH, str(traced), f"inputshape=[{sizes}]", f"fp16={half}", *files]
-    done = subprocess.run(command, cwd=traced.parent, capture_output=True, text=True, errors="replace")
+    try:
+        done = subprocess.run(command, cwd=traced.parent, capture_output=True, text=True, errors="replace")
+    except OSError as error:
+        raise TargetFailed(f"pnnx does not run: {error}") from error
     if done.returncode != 0 or not path.is_file():
         said = (done.stderr.strip() or done.stdout.strip()).splitlines()[-1:]
         raise TargetFailed(f"pnnx cannot convert this network: {' '.join(said) or f'exit {done.returncode}'}")

@@ -49,7 +49,7 @@ class Predictor:
     obtained: str  # "measured", or "emulated" where another runtime stands in
     layers: Callable[[], Sequence[LayerMacs]] = field(repr=False)
     layers_obtained: str = "runtime"
-    arena_bytes: int | None = None  # that its tensors take while it computes, where the file tells
+    arena_bytes: Callable[[], int] | None = None  # that its tensors take while it computes, where the file tells
 
     def __call__(self, images: np.ndarray) -> np.ndarray:
         images = np.ascontiguousarray(images, dtype=np.float32)

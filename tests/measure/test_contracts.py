@@ -15,6 +15,7 @@ from compress.budget import Check
 from compress.config import ExportConfig
 from compress.data.dataset import Sample, Split
 from compress.errors import TargetFailed
+from compress.measure import contracts
 from compress.measure.contracts import confidence_shift, verify
 from compress.product import Detections, Task
 from tests.targets.test_targets import SIDE, Small
@@ -55,6 +56,17 @@ def test_a_good_artifact_keeps_them_all(artifact: tuple[Any, Path], split: Split
         ("contract.deterministic", "int8"), ("contract.confidence_shift", "int8"),
     }  # fmt: skip
     assert all(check.met and check.target == "onnxruntime" for check in found.values())
+
+
+def test_scores_do_not_drown_in_pixels() -> None:
+    wanted = np.array([[[100, 100, 600, 600, 0.9, 1], [10, 10, 20, 20, 0.3, 0]]], np.float32)
+    swapped, halved, more = wanted[:, ::-1], wanted.copy(), wanted.copy()
+    halved[0, 0, 4] = 0.45
+    more[0, 1] = [300, 300, 400, 400, 0.8, 1]  # in the place of another
+    assert contracts._nearest_rows(swapped, wanted) == 0
+    assert contracts._nearest_rows(halved, wanted) == pytest.approx(0.45 / 1.45)
+    assert contracts._nearest_rows(more, wanted) > 1
+    assert contracts._off(halved, wanted) == pytest.approx(0.45 / 1.9)
 
 
 def test_an_altered_file_is_named(artifact: tuple[Any, Path], split: Split) -> None:

@@ -14,6 +14,7 @@ from torch import nn
 
 from compress import targets
 from compress.data.dataset import Sample, Split
+from compress.errors import TargetFailed
 from compress.measure import latency
 from compress.product import Graph, Precision, Task, example_image
 from compress.quantization import search
@@ -40,6 +41,9 @@ class Chain:
     def decode(self, outputs: np.ndarray) -> np.ndarray:
         return outputs
 
+    def kept_float(self) -> dict[str, str]:
+        return {"5": "the model's own wish"}
+
 
 class Known:
     """A target: each scheme's options say how many of the 100 images it gets wrong, and how long it takes."""
@@ -47,14 +51,17 @@ class Known:
     def __init__(self, *schemes: Scheme, obtained: str = "measured", needed: int = LAYERS) -> None:
         self.SCHEMES, self.obtained, self.needed = schemes, obtained, needed
         self.made: list[tuple[str, int]] = []
+        self.half = 0
 
     def quantize(
         self, graph: Graph, model: Any, images: Sequence[np.ndarray], folder: Path, scheme: Scheme,
         kept: Mapping[str, str],
     ) -> Graph:  # fmt: skip
-        assert len(images) == IMAGES and all(why for why in kept.values())
+        assert len(images) == IMAGES and all(why for why in kept.values()) and "5" not in kept
+        if scheme.options["wrong"] < 0:
+            raise TargetFailed("this runtime does not take it")
         self.made.append((scheme.what, len(kept)))
-        wrong = 0 if len(kept) >= self.needed else scheme.options["wrong"]
+        wrong = 0 if len(kept) >= self.needed else self.half if len(kept) and self.half else scheme.options["wrong"]
         folder.mkdir(parents=True)
         path = folder / "graph"
         path.write_text(f"{wrong} {scheme.options.get('ms', 1)}")
@@ -140,7 +147,7 @@ def test_the_fewest_layers_stay_in_float_that_do(split: Split, tmp_path: Path, m
     chosen = searched.run()
     assert chosen.scheme.what == "less bad" and len(chosen.layers_kept) == 3
     order = [name for name, _ in search.ranked(Chain(), list(search.images(split)))]  # type: ignore[arg-type]
-    assert list(chosen.layers_kept) == order[:3]
+    assert list(chosen.layers_kept) == [name for name in order if name != "5"][:3]  # that one is in float anyway
     assert known.made[2:] == [("less bad", kept) for kept in (4, 2, 3)]
 
 
@@ -149,8 +156,24 @@ def test_what_cannot_be_rescued_is_the_most_accurate_candidate(
 ) -> None:
     known = Known(scheme("bad", 9), scheme("less bad", 5), needed=LAYERS)
     searched = searching(known, split, tmp_path, monkeypatch)
-    assert searched.run().scheme.what == "less bad"
-    assert known.made[-1] == ("less bad", LAYERS // 2)  # and no further
+    known.half = 4  # wrong with half of the layers in float: better, and still not good
+    chosen = searched.run()
+    assert chosen.scheme.what == "less bad" and not chosen.layers_kept
+    assert known.made[-1] == ("less bad", 4)  # half of the layers, and no further
+
+
+def test_a_candidate_that_cannot_be_made_leaves_the_others(
+    split: Split, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    known = Known(scheme("refused", -1), scheme("good", 1), scheme("refused too", -1))
+    searched = searching(known, split, tmp_path, monkeypatch)
+    assert searched.run().scheme.what == "good" and len(searched.failed) == 2
+
+
+def test_where_none_can_be_made_the_target_fails(split: Split, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    known = Known(scheme("refused", -1), scheme("refused too", -1))
+    with pytest.raises(TargetFailed, match="^this runtime does not take it$"):
+        searching(known, split, tmp_path, monkeypatch).run()
 
 
 def test_out_of_time_one_candidate_is_made_all_the_same(

@@ -162,6 +162,7 @@ def test_their_log_handler_does_not_close_our_stream() -> None:
 
 
 def test_tensors_that_live_at_the_same_time_lie_side_by_side() -> None:
+    pytest.importorskip("ai_edge_litert")
     from ai_edge_litert.schema_py_generated import TensorType
 
     def tensor(size: int, kind: int = TensorType.INT8) -> SimpleNamespace:
