@@ -168,7 +168,7 @@ def _weigh(stage: str, product: Product, context: Context, ledger: Ledger, *, in
 
     def weigh(graphs: Iterable[Graph]) -> None:
         for graph in graphs:
-            ledger.append(weigh_graph(stage, graph, model, costs, context.data, **facts))
+            ledger.append(weigh_graph(stage, graph, model, costs, context.data, judged=context.judged, **facts))
 
     model = product.model if isinstance(product, Graphs | Artifacts) else product
     costs = Costs.of(model)

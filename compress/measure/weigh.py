@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from compress import targets
 from compress.data import DataSet, Split
+from compress.digest import digest
 from compress.ledger import Row
 from compress.measure import accuracy, flops, latency
 from compress.measure.flops import Cost
@@ -64,12 +66,27 @@ def weigh_model(stage: str, model: Model, costs: Costs, data: DataSet, *, thread
 
 
 def weigh_graph(
-    stage: str, graph: Graph, model: Model, costs: Costs, data: DataSet, *, threads: int, cached: bool
+    stage: str,
+    graph: Graph,
+    model: Model,
+    costs: Costs,
+    data: DataSet,
+    *,
+    threads: int,
+    cached: bool,
+    judged: dict[str, dict[str, Any]],
 ) -> Row:
-    """A target's graph as loaded from disk in its own runtime (TensorRT without a GPU: emulated), made of `model`."""
+    """A target's graph as loaded from disk in its own runtime (TensorRT without a GPU: emulated), made of `model`.
+
+    Files that were judged before in this run, byte for byte, are not judged again: `judged` knows their accuracy, and
+    learns this one's. They are timed anew.
+    """
     predictor, cost = targets.load(graph, threads), costs.own
     label = f"{stage} {graph.target} {graph.precision.value}"
-    found = _accuracy(predictor, model, data, 1, label, predictor.obtained)
+    key = digest([graph.target, *(hashlib.sha256(file.read_bytes()).hexdigest() for file in graph.files)])
+    if key not in judged:
+        judged[key] = _accuracy(predictor, model, data, 1, label, predictor.obtained)
+    found = judged[key]
     image = model.example_input().numpy()
     measured = predictor.obtained == "measured"
     timed = latency.time_call(lambda: predictor(image), seconds=TIMING_SECONDS) if measured else None

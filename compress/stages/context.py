@@ -33,6 +33,7 @@ class Context:
     unpruned: Model | None = None  # what fine-tuning may learn from, once something was pruned
     failures: dict[str, str] = field(default_factory=dict)
     contracts: list[Check] = field(default_factory=list)  # what was found of the artifacts' promises
+    judged: dict[str, dict[str, Any]] = field(default_factory=dict)  # accuracy of files, see `weigh_graph`
     cached: bool = False  # whether the last cached step was found rather than made
     _graphs: dict[tuple[str, str], Graph] = field(default_factory=dict)
 

@@ -74,6 +74,16 @@ def test_int8_is_int8_and_smaller(run: Path) -> None:
         assert int8["latency_ms"]["device"] == "host" and int8["latency_ms"]["median"] > 0
 
 
+def test_artifacts_keep_their_contracts(run: Path) -> None:
+    checks = json.loads((run / "verdict.json").read_text())["checks"]
+    kept = {(check["name"], check["target"], check["precision"]) for check in checks if check["met"]}
+    for target in ("onnxruntime", "openvino"):
+        assert {("contract.same_as_torch", target, "fp32"), ("contract.confidence_shift", target, "int8")} <= kept
+        assert {("contract.deterministic", target, precision) for precision in ("fp32", "int8")} <= kept
+    tried = json.loads((run / "quantization.json").read_text())["candidates"]
+    assert {row["target"] for row in tried if row["chosen"]} == {"onnxruntime", "openvino"} and len(tried) == 4
+
+
 def test_the_run_folder_is_as_promised(run: Path) -> None:
     for name in ("config.yaml", "ledger.jsonl", "verdict.json", "report.html", "log.txt", "pruned/model.safetensors"):
         assert (run / name).stat().st_size > 0, name

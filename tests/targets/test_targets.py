@@ -167,5 +167,30 @@ def test_ranges_are_means_over_images_of_an_images_extremes(model: Small, tmp_pa
     assert np.allclose(found[onnx_graph.OUTPUT], np.mean([_extremes(model.answer(each)) for each in (low, high)], 0))
 
 
+def test_images_are_looked_at_once(model: Small, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    graph = onnx_graph.read(targets.get("onnxruntime").convert(model, tmp_path, ExportConfig()).path)
+    generator = np.random.default_rng(7)
+    images = [generator.random((1, 3, SIDE, SIDE), dtype=np.float32) for _ in range(2)]
+    looks = []
+    open_session = onnx_graph.open_session
+    monkeypatch.setattr(calibration, "open_session", lambda *given: looks.append(given) or open_session(*given))
+    mean = calibration.tensor_ranges(graph, images)
+    wide = calibration.tensor_ranges(graph, images, calibration.EXTREMES)
+    assert len(looks) == 1 and all(wide[name][1] >= mean[name][1] for name in mean)
+    assert wide[onnx_graph.INPUT][1] == max(image.max() for image in images)
+    calibration.tensor_ranges(graph, images[:1])
+    assert len(looks) == 2
+
+
+def test_what_is_not_finite_is_refused(model: Small, tmp_path: Path) -> None:
+    fp32 = targets.get("onnxruntime").convert(model, tmp_path, ExportConfig())  # type: ignore[arg-type]
+    image = np.zeros((1, 3, SIDE, SIDE), np.float32)
+    broken = np.full_like(image, np.nan)
+    with pytest.raises(TargetFailed, match="calibration image 1 holds values that are not finite"):
+        targets.get("onnxruntime").quantize(fp32, model, [image, broken], tmp_path / "int8")  # type: ignore[arg-type]
+    with pytest.raises(TargetFailed, match="no calibration images"):
+        targets.get("onnxruntime").quantize(fp32, model, [], tmp_path / "int8")  # type: ignore[arg-type]
+
+
 def _extremes(values: np.ndarray) -> tuple[float, float]:
     return float(values.min()), float(values.max())
