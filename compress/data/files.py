@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import io
-from collections.abc import Iterable, Mapping, Sequence
+import sys
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 
 from PIL import Image, UnidentifiedImageError
@@ -15,10 +16,6 @@ from compress.errors import UserError
 SUFFIXES = frozenset({".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"})
 HEAD = 65536  # bytes; with the file's length enough to tell images apart, and one read a file
 ORIENTATION = 0x0112  # EXIF tag; values 5 to 8 turn the image by 90 degrees
-
-
-# Once imported, Ultralytics' replacement of Image.open asks for another package where it knows no format.
-NO_IMAGE = (UnidentifiedImageError, ModuleNotFoundError)
 
 
 def image_files(folder: Path) -> list[Path]:
@@ -37,15 +34,18 @@ def look(path: Path) -> tuple[tuple[int, int], str]:
             head = file.read(HEAD)
         digest = hashlib.sha256(head + str(path.stat().st_size).encode()).hexdigest()
         return _size(path, head), digest
-    except (OSError, *NO_IMAGE) as error:
+    except (OSError, UnidentifiedImageError) as error:
         raise UserError("data", path, f"this image cannot be read ({error}): mend it or take it out") from error
 
 
 def _size(path: Path, head: bytes) -> tuple[int, int]:
+    # Once imported, Ultralytics replaces Image.open by one that asks for another package where it knows no format.
+    patched = sys.modules.get("ultralytics.utils.patches")
+    open_image: Callable[..., Image.Image] = getattr(patched, "_image_open", Image.open)
     try:
-        image = Image.open(io.BytesIO(head))
-    except NO_IMAGE:
-        image = Image.open(path)  # some formats keep their directory at the end of the file
+        image = open_image(io.BytesIO(head))
+    except UnidentifiedImageError:
+        image = open_image(path)  # some formats keep their directory at the end of the file
     with image:
         exif = Image.Exif()
         if image.info.get("exif"):  # image.getexif() would decode a whole PNG to look for it
