@@ -23,7 +23,7 @@ from compress.targets import artifact
 from compress.targets.reload import AGAIN
 
 IMAGES = 32  # of the validation split
-DIFFERENCE = {Precision.fp32: 1e-3, Precision.fp16: 1e-2}  # from torch
+DIFFERENCE = {Precision.fp32: 1e-3, Precision.fp16: 5e-2}  # from torch; FP16 has steps of 0.06 px at 100 px
 SHIFT = 0.05  # median change of a detection's confidence
 SURE = 0.25  # a detection that torch is this sure of must be found again
 OVERLAP = 0.5  # with at least this intersection over union, in the same class
