@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from compress import targets
+from compress.config import HOST
 from compress.data import DataSet, Split
 from compress.digest import digest
 from compress.ledger import Row
@@ -132,6 +133,6 @@ def _latency(timed: latency.Latency | None, runtime: str, threads: int, precisio
         "p95": timed.p95,
         "runs": timed.runs,
         **facts,
-        "device": "host",
+        "device": HOST,
         "obtained": "measured",
     }

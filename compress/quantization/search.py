@@ -23,6 +23,7 @@ from compress.errors import TargetFailed
 from compress.measure import accuracy, latency
 from compress.product import Graph, Model
 from compress.quantization.sensitivity import ranked
+from compress.targets.predictor import Predictor
 from compress.targets.scheme import Scheme
 
 MOST_KEPT = 0.5  # of the layers: a graph with more of them in float is no INT8 graph
@@ -90,8 +91,9 @@ class Search:
         target = targets.get(self.fp32.target)
         self._until = time.monotonic() + self.seconds
         self._images = list(images(self.split))
-        self.timed = self.timed and targets.load(self.fp32, self.threads).obtained == "measured"
-        self._reference = self._accuracy(self.fp32)
+        reference = targets.load(self.fp32, self.threads)
+        self.timed = self.timed and reference.obtained == "measured"
+        self._reference = self._accuracy(reference)
         for scheme in target.SCHEMES:
             if self.tried and (self._late() or (self._good() and (scheme.rescue or not self.timed))):
                 continue
@@ -114,8 +116,8 @@ class Search:
     def _late(self) -> bool:
         return time.monotonic() > self._until
 
-    def _accuracy(self, graph: Graph) -> float:
-        predictor, model = targets.load(graph, self.threads), self.model
+    def _accuracy(self, predictor: Predictor) -> float:
+        model = self.model
         return accuracy.evaluate(predictor, model.decode, self.split, model.task, model.classes).value
 
     def _try(self, scheme: Scheme, kept: Sequence[str] = ()) -> Candidate | None:
@@ -125,7 +127,7 @@ class Search:
         target, place = targets.get(self.fp32.target), self.folder / str(len(self.tried) + len(self.failed))
         try:
             graph = target.quantize(self.fp32, self.model, self._images, place, scheme, why)
-            found = self._accuracy(graph)
+            found = self._accuracy(targets.load(graph, self.threads))
         except TargetFailed as error:
             log.warning("quantize: %s: %s failed: %s", self.fp32.target, scheme.what, error)
             self.failed.append(str(error))

@@ -29,11 +29,11 @@ from compress.targets.scheme import Scheme
 NAME = "onnxruntime"
 QUANTIZED = Precision.int8
 _WHAT = "static QDQ: U8 asymmetric activations, S8 symmetric per-channel weights"
-_PRODUCTS = ["Conv", "ConvTranspose", "Gemm", "MatMul"]
+PRODUCTS = ["Conv", "ConvTranspose", "Gemm", "MatMul"]
 SCHEMES = (
     Scheme(f"{_WHAT}, all operators"),
     Scheme(f"{_WHAT}, all operators, ranges of the most extreme images", {"ranges": EXTREMES}),
-    Scheme(f"{_WHAT}, convolutions and products only", {"op_types_to_quantize": _PRODUCTS}, rescue=True),
+    Scheme(f"{_WHAT}, convolutions and products only", {"op_types_to_quantize": PRODUCTS}, rescue=True),
 )
 INT8_OPERATORS = {"QLinearConv", "QLinearMatMul", "QGemm", "ConvInteger", "MatMulInteger", "MatMulIntegerToFloat"}
 INT8_OPERATORS |= {"DynamicQuantizeMatMul", "QAttention"}

@@ -7,16 +7,15 @@ Run by `compress.measure.contracts`.
 
 from __future__ import annotations
 
-import importlib
 import sys
 from pathlib import Path
-from typing import cast
 
 import numpy as np
 
+from compress import targets
 from compress.errors import TargetFailed
 from compress.product import Precision
-from compress.targets import TARGETS, Target, artifact
+from compress.targets import artifact
 
 REPEATED = 4  # images that are answered twice: the same bits?
 AGAIN = "again"
@@ -31,8 +30,7 @@ def main(folder: Path, images: Path, answers: Path) -> None:
     """
     given, found = np.load(images), {}
     for graph, shape in artifact.read(folder):
-        target = cast(Target, importlib.import_module(TARGETS[graph.target]))
-        predict = target.load(graph, 1, exact=graph.precision is Precision.fp32)
+        predict = targets.get(graph.target).load(graph, 1, exact=graph.precision is Precision.fp32)
         answered = predict(given)
         if answered.shape[1:] != shape[1:]:
             raise TargetFailed(f"{graph.path} answers in shape {answered.shape[1:]}, its manifest says {shape[1:]}")

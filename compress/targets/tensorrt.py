@@ -23,7 +23,7 @@ from compress.errors import MissingExtra, TargetFailed
 from compress.product import Graph, Model, Precision
 from compress.targets import artifact, onnx_graph, placement
 from compress.targets.calibration import EXTREMES
-from compress.targets.onnxruntime import static_qdq
+from compress.targets.onnxruntime import PRODUCTS, static_qdq
 from compress.targets.predictor import LayerMacs, Predictor
 from compress.targets.scheme import Scheme
 
@@ -34,7 +34,6 @@ SCHEMES = (
     Scheme(_WHAT),
     Scheme(f"{_WHAT}, ranges of the most extreme images", {"ranges": EXTREMES}),
 )
-PRODUCTS = ["Conv", "ConvTranspose", "Gemm", "MatMul"]
 
 log = logging.getLogger(__name__)
 
