@@ -85,7 +85,11 @@ class Peers:
     def ours(self, fp32: Graph) -> Graph:
         folder = self.folder / fp32.target / "ours"
         split = self.data.calibration.first(self.images)
-        return Search(fp32, self.model, split, folder, 0.01, 600, threads=self.threads, timed=True).run().graph
+        return (
+            Search(fp32, self.model, split, self.calibration, folder, 0.01, 600, threads=self.threads, timed=True)
+            .run()
+            .graph
+        )
 
 
 def ultralytics_export(peers: Peers, runtime: str, quantize: int | None) -> Graph:

@@ -16,9 +16,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from compress import targets
 from compress.budget import TIMING_NOISE
-from compress.data import Split, images
+from compress.data import Split
 from compress.errors import TargetFailed
 from compress.measure import accuracy, latency
 from compress.product import Graph, Model
@@ -64,6 +66,7 @@ class Search:
     Attributes:
         fp32: the graph to quantize.
         split: what to calibrate and compare on.
+        images: those of the split as the network takes them, read once for all targets.
         limit: how many points a candidate may lose.
         seconds: when to stop looking; one candidate is made whatever it takes.
         threads: for the runtime.
@@ -73,6 +76,7 @@ class Search:
     fp32: Graph
     model: Model
     split: Split
+    images: Sequence[np.ndarray]
     folder: Path
     limit: float
     seconds: float
@@ -90,7 +94,6 @@ class Search:
         """
         target = targets.get(self.fp32.target)
         self._until = time.monotonic() + self.seconds
-        self._images = list(images(self.split))
         reference = targets.load(self.fp32, self.threads)
         self.timed = self.timed and reference.obtained == "measured"
         self._reference = self._accuracy(reference)
@@ -126,7 +129,7 @@ class Search:
         why = {name: f"one of the {len(kept)} layers that INT8 hurts most" for name in kept}
         target, place = targets.get(self.fp32.target), self.folder / str(len(self.tried) + len(self.failed))
         try:
-            graph = target.quantize(self.fp32, self.model, self._images, place, scheme, why)
+            graph = target.quantize(self.fp32, self.model, self.images, place, scheme, why)
             found = self._accuracy(targets.load(graph, self.threads))
         except TargetFailed as error:
             log.warning("quantize: %s: %s failed: %s", self.fp32.target, scheme.what, error)
@@ -146,7 +149,7 @@ class Search:
         """Bisects for the fewest layers that must stay in float, unless even most of them would not do."""
         log.info("quantize: %s: no scheme keeps the accuracy, ranking layers", self.fp32.target)
         asked = tuple(f"{prefix}." for prefix in self.model.kept_float())  # these stay in float as it is
-        order = [name for name, _ in ranked(self.model, self._images) if not f"{name}.".startswith(asked)]
+        order = [name for name, _ in ranked(self.model, self.images) if not f"{name}.".startswith(asked)]
         least, most = 0, round(MOST_KEPT * len(order))
         if most == 0 or not self._within(self._try(scheme, order[:most])):
             return

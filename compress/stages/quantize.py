@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import json
 import logging
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from compress import atomic, targets
 from compress.config import HOST, Config
@@ -41,6 +45,7 @@ def _wanted(target: str, config: Config) -> Precision | None:
 def run(model: Model, context: Context) -> Graphs:
     config, record = context.config, []
     split = context.data.calibration.first(config.data.calibration_images)
+    calibration = functools.cache(lambda: list(images(split)))  # read when the first target asks, and once
 
     def quantize(target: str) -> tuple[Graph, ...]:
         fp32, precision = context.fp32_graph(model, target), _wanted(target, config)
@@ -52,7 +57,7 @@ def run(model: Model, context: Context) -> Graphs:
             log.info("quantize: %s, to %s", target, precision.value)
             return fp32, targets.get(target).quantize(fp32, model, [], folder)
         log.info("quantize: %s, %d calibration images", target, len(split))
-        int8, tried = _searched(fp32, model, split, config, folder)
+        int8, tried = _searched(fp32, model, split, calibration(), config, folder)
         record.extend(tried)
         facts = {"images": len(split), "split": split.name, "data": context.data.fingerprint}
         return fp32, dataclasses.replace(int8, calibration={**int8.calibration, **facts})
@@ -63,13 +68,13 @@ def run(model: Model, context: Context) -> Graphs:
 
 
 def _searched(
-    fp32: Graph, model: Model, split: Split, config: Config, folder: Path
+    fp32: Graph, model: Model, split: Split, calibration: Sequence[np.ndarray], config: Config, folder: Path
 ) -> tuple[Graph, list[dict[str, Any]]]:
     """The INT8 graph to hand out, and what was tried for it: nothing where no search is wanted."""
     if not config.quantize.search:
-        return targets.get(fp32.target).quantize(fp32, model, list(images(split)), folder), []
+        return targets.get(fp32.target).quantize(fp32, model, calibration, folder), []
     search = Search(
-        fp32, model, split, folder, config.quantize.max_accuracy_drop, 60 * config.quantize.minutes,
+        fp32, model, split, calibration, folder, config.quantize.max_accuracy_drop, 60 * config.quantize.minutes,
         threads=config.threads, timed=config.device.name == HOST,
     )  # fmt: skip
     chosen = search.run()

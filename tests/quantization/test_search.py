@@ -13,6 +13,7 @@ import torch
 from torch import nn
 
 from compress import targets
+from compress.data import images
 from compress.data.dataset import Sample, Split
 from compress.errors import TargetFailed
 from compress.measure import latency
@@ -97,7 +98,7 @@ def searching(
     fp32 = folder / "fp32"
     fp32.write_text("0 1")
     graph = Graph(fp32, "known", Precision.fp32)
-    searched = Search(graph, Chain(), split, folder, 0.02, seconds, threads=1, timed=timed)  # type: ignore[arg-type]
+    searched = Search(graph, Chain(), split, list(images(split)), folder, 0.02, seconds, threads=1, timed=timed)  # type: ignore[arg-type]
     return searched
 
 
@@ -146,7 +147,7 @@ def test_the_fewest_layers_stay_in_float_that_do(split: Split, tmp_path: Path, m
     searched = searching(known, split, tmp_path, monkeypatch)
     chosen = searched.run()
     assert chosen.scheme.what == "less bad" and len(chosen.layers_kept) == 3
-    order = [name for name, _ in search.ranked(Chain(), list(search.images(split)))]  # type: ignore[arg-type]
+    order = [name for name, _ in search.ranked(Chain(), list(images(split)))]  # type: ignore[arg-type]
     assert list(chosen.layers_kept) == [name for name in order if name != "5"][:3]  # that one is in float anyway
     assert known.made[2:] == [("less bad", kept) for kept in (4, 2, 3)]
 
