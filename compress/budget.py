@@ -232,7 +232,8 @@ def _remarks(rows: Sequence[Row], finals: Sequence[Row], recommended: Mapping[st
     for target, best in recommended.items():
         int8 = next((row for row in finals if row.target == target and row.precision == "int8"), None)
         if int8 is not None:
-            remarks += _int8_does_not_pay(int8, best)
+            others = [row for row in finals if row.target == target and row is not int8]
+            remarks += _int8_does_not_pay(int8, best) + _int8_saves_no_time(int8, best, others)
         if any(row.target == target and row.stage in ("load", "train") for row in rows):
             remarks += _flops_are_not_time(baseline(rows, target), best)
     return remarks
@@ -323,6 +324,26 @@ def _int8_does_not_pay(int8: Row, best: Row) -> list[Remark]:
         f"Recommended here: {best.target}/{best.precision}. Elsewhere INT8 may pay: time both with the bench kit."
     )
     return [Remark("int8_does_not_pay", text, {"int8_ms": ours, "recommended_ms": theirs, "ratio": ours / theirs})]
+
+
+def _int8_saves_no_time(int8: Row, best: Row, others: Sequence[Row]) -> list[Remark]:
+    """INT8 is recommended, and yet another file is as fast within noise."""
+    ours = _median(int8)
+    timed = [row for row in others if _median(row) is not None]
+    if best is not int8 or ours is None or not timed:
+        return []
+    other = min(timed, key=lambda row: _median(row) or 0.0)
+    theirs, latency = _median(other) or 0.0, other.latency_ms or {}
+    if theirs > (1 + TIMING_NOISE) * ours:
+        return []
+    megabytes = int8.size_bytes / 1e6, other.size_bytes / 1e6
+    text = (
+        f"{latency.get('inference_precision', other.precision).upper()} is already as fast as INT8 on {best.target} "
+        f"here: {theirs:.2f} ms for the {other.precision} file, {ours:.2f} ms for INT8, which saves space rather than "
+        f"time: {megabytes[0]:.2f} MB instead of {megabytes[1]:.2f} MB."
+    )
+    numbers = {"int8_ms": ours, "other_ms": theirs, "int8_mb": megabytes[0], "other_mb": megabytes[1]}
+    return [Remark("int8_saves_no_time", text, numbers)]
 
 
 def _flops_are_not_time(before: Row, best: Row) -> list[Remark]:

@@ -23,6 +23,7 @@ from compress.config import Config, Stage, dump
 from compress.controls import CONTROLS
 from compress.errors import UserError
 from compress.ledger import Ledger, Row
+from compress.measure import channels
 from compress.measure.weigh import Costs, weigh_graph, weigh_model
 from compress.product import Artifacts, Graph, Graphs, Model, Precision
 from compress.stages import export, finetune, prune, quantize
@@ -81,13 +82,14 @@ def run(config: Config, folder: Path) -> Result:
     try:
         context = Context(config, dataset, folder, scratch, cache)
         ledger = Ledger(folder / "ledger.jsonl", folder.name)
-        _walk(model, context, ledger)
+        model = _walk(model, context, ledger)
         controls = _weigh_controls(context, ledger.rows)
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
     drop, failures = config.quantize.max_accuracy_drop, context.failures
     verdict = judge(config.budget, drop, ledger.rows, failures, config.device, controls, context.contracts)
-    verdict = replace(verdict, remarks=(*verdict.remarks, *devices.remarks(config.device, ledger.rows)))
+    also = devices.remarks(config.device, ledger.rows) + channels.remarks(model)
+    verdict = replace(verdict, remarks=(*verdict.remarks, *also))
     atomic.write(folder / "verdict.json", json.dumps(verdict.as_dict(), indent=1))
     page = report.render(folder)
     report.print_table(folder)
@@ -113,8 +115,9 @@ def _link_latest(folder: Path) -> None:
     os.replace(part, link)
 
 
-def _walk(model: Model, context: Context, ledger: Ledger) -> None:
-    """The one way through the house: a weighing at every door."""
+def _walk(model: Model, context: Context, ledger: Ledger) -> Model:
+    """The one way through the house: a weighing at every door. The torch model that came out of it, or that the graphs
+    were made of."""
     stages = context.config.stages
     product: Product = model
     _weigh("load", product, context, ledger, in_runtimes=_compared_in_runtimes(None, stages))
@@ -128,6 +131,7 @@ def _walk(model: Model, context: Context, ledger: Ledger) -> None:
             checkpoint.save(product, context.folder / CHECKPOINT)
             models.save_native(product, context.folder / CHECKPOINT)
         _weigh(stage.value, product, context, ledger, in_runtimes=_compared_in_runtimes(stage, stages))
+    return product.model if isinstance(product, Graphs | Artifacts) else product
 
 
 def _weigh_controls(context: Context, rows: Sequence[Row]) -> list[Row]:

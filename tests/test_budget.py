@@ -296,8 +296,16 @@ def test_int8_pays() -> None:
         assert "int8_does_not_pay" not in {r.kind for r in verdict(ledger(fp32(ms=1.0), int8(ms=ms))).remarks}
 
 
+def test_what_is_as_fast_as_int8_is_named() -> None:
+    found = verdict(ledger(fp32(ms=1.02), int8(ms=1.0), fp32_ms=2.0))
+    [remark] = found.remarks
+    assert remark.kind == "int8_saves_no_time" and remark.text.startswith("BF16 is already as fast as INT8 on openvino")
+    assert remark.numbers["int8_ms"] == 1.0 and remark.numbers["other_ms"] == 1.02
+    assert verdict(ledger(fp32(ms=1.1), int8(ms=1.0), fp32_ms=2.0)).remarks == ()
+
+
 def test_flops_are_not_time() -> None:
-    found = verdict(ledger(fp32(ms=2.0), int8(ms=1.95), fp32_ms=2.0))
+    found = verdict(ledger(fp32(ms=2.1), int8(ms=1.95), fp32_ms=2.0))
     [remark] = found.remarks
     assert remark.kind == "flops_are_not_time"
     assert remark.numbers == {"before_ms": 2.0, "after_ms": 1.95}

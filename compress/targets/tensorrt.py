@@ -1,7 +1,8 @@
 """TensorRT: symmetric INT8 Q/DQ that its parser accepts, FP16, and engines built with TensorRT-RTX, no GPU needed.
 
-TensorRT rejects what ONNX Runtime and OpenVINO like best (asymmetric U8). Accuracy without a GPU is emulated: the same
-ONNX file evaluated in ONNX Runtime, with the Q/DQ pairs computed one by one rather than fused.
+TensorRT rejects what ONNX Runtime and OpenVINO like best (asymmetric U8). With a GPU present engines are run, timed and
+judged there. Without one accuracy is emulated: the same ONNX file evaluated in ONNX Runtime, with the Q/DQ pairs
+computed one by one rather than fused.
 """
 
 from __future__ import annotations
@@ -17,17 +18,20 @@ from typing import Any
 import numpy as np
 import onnx
 import onnxruntime
+import torch
 
 from compress.config import ExportConfig
 from compress.errors import MissingExtra, TargetFailed
 from compress.product import Graph, Model, Precision
 from compress.targets import artifact, onnx_graph, placement
+from compress.targets.bench_kit import runtime_tensorrt
 from compress.targets.calibration import EXTREMES
 from compress.targets.onnxruntime import PRODUCTS, static_qdq
 from compress.targets.predictor import LayerMacs, Predictor
 from compress.targets.scheme import Scheme
 
 NAME = "tensorrt"
+ENGINE = "model.engine"  # beside the ONNX file it was built of
 QUANTIZED = Precision.int8
 _WHAT = "static Q/DQ: S8 symmetric activations, S8 symmetric per-channel weights stored as INT8"
 SCHEMES = (
@@ -108,7 +112,7 @@ def package(graphs: Sequence[Graph], folder: Path, model: Model, facts: Mapping[
         else:
             packed.append(artifact.copy(graph, folder / graph.precision.value))
     for graph in packed:
-        build(graph.path, graph.path.with_name("model.engine"))
+        build(graph.path, graph.path.with_name(ENGINE))
         _write_build_script(graph)
     versions = {
         "onnx": onnx.__version__,
@@ -186,11 +190,33 @@ _kept_logger: Any = None  # TensorRT keeps a bare pointer to the first logger it
 
 
 def load(graph: Graph, threads: int, *, exact: bool = False) -> Predictor:
-    """Opens a graph's ONNX file in ONNX Runtime, which stands in for TensorRT: accuracy only, never latency.
+    """Opens a graph's engine on the GPU, where there is one; times then include the copies to it and back. Elsewhere
+    its ONNX file opens in ONNX Runtime, which stands in for TensorRT: accuracy only, never latency.
 
     Raises:
-        TargetFailed: missing or damaged file.
+        TargetFailed: missing or damaged file, or an engine that this GPU cannot run.
     """
+    return _on_gpu(graph) if gpu_is_present() else _emulated(graph, threads)
+
+
+def gpu_is_present() -> bool:
+    """Whether this machine has a GPU that TensorRT can run on."""
+    return torch.cuda.is_available()
+
+
+def _on_gpu(graph: Graph) -> Predictor:
+    engine = graph.path.with_name(ENGINE)
+    if not engine.exists():
+        build(graph.path, engine)
+    try:
+        run, runtime, _ = runtime_tensorrt.load(graph.path, None)
+    except SystemExit as error:  # how the bench kit, which runs the same lines on a device, gives up
+        raise TargetFailed(f"{engine} does not run on this GPU: {error}") from error
+    computed = {Precision.fp32: "tf32", Precision.fp16: "f16", Precision.int8: "int8"}[graph.precision]
+    return Predictor(run, runtime, computed, "measured", lambda: layers(graph), layers_obtained="graph")
+
+
+def _emulated(graph: Graph, threads: int) -> Predictor:
     options = onnx_graph.session_options(threads)
     # Fused INT8 kernels saturate on some CPUs and round otherwise than TensorRT: compute the Q/DQ pairs as written.
     options.add_session_config_entry("session.disable_quant_qdq", "1")
