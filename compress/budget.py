@@ -336,13 +336,13 @@ def _int8_saves_no_time(int8: Row, best: Row, others: Sequence[Row]) -> list[Rem
     theirs, latency = _median(other) or 0.0, other.latency_ms or {}
     if theirs > (1 + TIMING_NOISE) * ours:
         return []
-    megabytes = int8.size_bytes / 1e6, other.size_bytes / 1e6
+    small, large = ((row.size_bytes or 0) / 1e6 for row in (int8, other))
     text = (
         f"{latency.get('inference_precision', other.precision).upper()} is already as fast as INT8 on {best.target} "
         f"here: {theirs:.2f} ms for the {other.precision} file, {ours:.2f} ms for INT8, which saves space rather than "
-        f"time: {megabytes[0]:.2f} MB instead of {megabytes[1]:.2f} MB."
+        f"time: {small:.2f} MB instead of {large:.2f} MB."
     )
-    numbers = {"int8_ms": ours, "other_ms": theirs, "int8_mb": megabytes[0], "other_mb": megabytes[1]}
+    numbers = {"int8_ms": ours, "other_ms": theirs, "int8_mb": small, "other_mb": large}
     return [Remark("int8_saves_no_time", text, numbers)]
 
 

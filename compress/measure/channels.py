@@ -25,8 +25,8 @@ def remarks(model: Model) -> list[Remark]:
         return []
     text = (
         f"{len(odd)} layers that do {share:.0%} of the MACs have channel counts that are no multiple of {LANES}: "
-        f"vector units run partly empty there, which FLOPs do not show. prune.round_to={LANES} or {2 * LANES} takes as many "
-        "FLOPs out in whole blocks; compare latency at the same budget."
+        f"vector units run partly empty there, which FLOPs do not show. prune.round_to={LANES} or {2 * LANES} takes "
+        "as many FLOPs out in whole blocks; compare latency at the same budget."
     )
     return [Remark("odd_channels", text, {"layers": len(odd), "macs_share": share})]
 
