@@ -39,7 +39,8 @@ class Door:
             result = pipeline.run(configuration.to_config(composed), folder)
         except UserError as error:
             self.mistake = error
-            shutil.rmtree(folder, ignore_errors=True)  # finished stages stay in the cache
+            if {file.name for file in folder.iterdir()} <= {"log.txt"}:  # refused before any work
+                shutil.rmtree(folder, ignore_errors=True)
             return None
         self.status = result.verdict.exit_status
         return None

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import fcntl
 import functools
 import json
 import logging
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
@@ -21,6 +23,7 @@ from compress.budget import Verdict, judge, parse_flops
 from compress.cache import Cache
 from compress.config import Config, Stage, dump
 from compress.controls import CONTROLS
+from compress.data import DataSet
 from compress.errors import UserError
 from compress.ledger import Ledger, Row
 from compress.measure import channels
@@ -75,7 +78,12 @@ def run(config: Config, folder: Path) -> Result:
         with devices.named_by_frame_rate(config):
             prune.check_model(model, config)
 
-    folder.mkdir(parents=True, exist_ok=True)
+    with _alone_in(folder):
+        return _run(config, model, dataset, folder)
+
+
+def _run(config: Config, model: Model, dataset: DataSet, folder: Path) -> Result:
+    """The work, once everything that can be wrong with a config was looked at."""
     (folder / "config.yaml").write_text(dump(config))
     cache = Cache(Path("outputs/.cache"), config.cache)
     scratch = Path(tempfile.mkdtemp(prefix="compress-"))
@@ -96,6 +104,25 @@ def run(config: Config, folder: Path) -> Result:
     log.info("report: %s", page)
     _link_latest(folder)
     return Result(folder, tuple(ledger.rows), verdict)
+
+
+@contextmanager
+def _alone_in(folder: Path) -> Iterator[None]:
+    """Makes the run folder and holds it: runs that start within one second are given the same name.
+
+    Raises:
+        UserError: another process is at work in it.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    held = os.open(folder, os.O_RDONLY)
+    try:
+        try:
+            fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise UserError("hydra.run.dir", folder, "another run is at work there: start again") from None
+        yield
+    finally:
+        os.close(held)
 
 
 def new_folder(config: Config) -> Path:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import fcntl
+import os
 from pathlib import Path
 
 import cv2
@@ -62,6 +64,18 @@ def test_unknown_recipe_lists_those_there_are(run) -> None:
 def test_unknown_choice_lists_those_there_are(run) -> None:
     error = run("recipe=digits", "prune=magic")
     assert all(path.stem in error for path in (CONF / "prune").glob("*.yaml"))
+
+
+def test_two_runs_do_not_share_a_folder(run, tmp_path: Path) -> None:
+    folder = tmp_path / "elsewhere"
+    folder.mkdir()
+    (folder / "config.yaml").write_text("of the other run")
+    held = os.open(folder, os.O_RDONLY)
+    fcntl.flock(held, fcntl.LOCK_EX)
+    error = run(*DIGITS, f"hydra.run.dir={folder}", "budget.flops=50%")
+    os.close(held)
+    assert "hydra.run.dir" in error and "another run is at work" in error
+    assert (folder / "config.yaml").read_text() == "of the other run"
 
 
 def test_mistyped_key(run) -> None:
