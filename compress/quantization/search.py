@@ -28,7 +28,7 @@ from compress.quantization.sensitivity import ranked
 from compress.targets.predictor import Predictor
 from compress.targets.scheme import Scheme
 
-MOST_KEPT = 0.5  # of the layers: a graph with more of them in float is no INT8 graph
+MOST_KEPT = 0.5  # of the layers, or of the MACs: a graph with more of them in float is no INT8 graph
 
 log = logging.getLogger(__name__)
 
@@ -41,6 +41,7 @@ class Candidate:
     scheme: Scheme
     accuracy: float
     drop: float
+    int8_mac_share: float  # in [0, 1]
     layers_kept: tuple[str, ...] = ()  # in float beside what the model asks for, most sensitive first
     latency_ms: float | None = None
     seconds: float = 0.0  # to make and to judge
@@ -53,6 +54,7 @@ class Candidate:
             "layers_kept": list(self.layers_kept),
             "accuracy": self.accuracy,
             "drop": self.drop,
+            "int8_mac_share": self.int8_mac_share,
             "size_bytes": targets.size_bytes(self.graph),
             "latency_ms": self.latency_ms,
             "seconds": round(self.seconds, 1),
@@ -130,12 +132,16 @@ class Search:
         target, place = targets.get(self.fp32.target), self.folder / str(len(self.tried) + len(self.failed))
         try:
             graph = target.quantize(self.fp32, self.model, self.images, place, scheme, why)
-            found = self._accuracy(targets.load(graph, self.threads))
+            predictor = targets.load(graph, self.threads)
+            share = predictor.int8_mac_share().overall
+            if self.tried and not kept and share < (1 - MOST_KEPT) * self.tried[0].int8_mac_share:
+                raise TargetFailed(f"leaves {1 - share:.0%} of the MACs in float")
+            found = self._accuracy(predictor)
         except TargetFailed as error:
             log.warning("quantize: %s: %s failed: %s", self.fp32.target, scheme.what, error)
             self.failed.append(str(error))
             return None
-        candidate = Candidate(graph, scheme, found, self._reference - found, tuple(kept))
+        candidate = Candidate(graph, scheme, found, self._reference - found, share, tuple(kept))
         candidate.seconds = time.monotonic() - began
         self.tried.append(candidate)
         log.info("quantize: %s: tried %s", self.fp32.target, self._said(candidate))

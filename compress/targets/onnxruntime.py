@@ -32,6 +32,7 @@ _WHAT = "static QDQ: U8 asymmetric activations, S8 symmetric per-channel weights
 PRODUCTS = ["Conv", "ConvTranspose", "Gemm", "MatMul"]
 SCHEMES = (
     Scheme(f"{_WHAT}, all operators"),
+    Scheme(f"{_WHAT}, all operators behind the first two layers", {"float_layers": 2}),
     Scheme(f"{_WHAT}, all operators, ranges of the most extreme images", {"ranges": EXTREMES}),
     Scheme(f"{_WHAT}, convolutions and products only", {"op_types_to_quantize": PRODUCTS}, rescue=True),
 )
@@ -86,7 +87,8 @@ def static_qdq(
 
     Args:
         what: the scheme in words.
-        options: of its QDQQuantizer, and `ranges`: of `calibration.METHODS`.
+        options: of its QDQQuantizer; `ranges`: of `calibration.METHODS`; `float_layers`: how many of the first layers
+            stay in float.
         kept_modules: {module name prefix: why} of what stays in float besides `model.kept_float()`.
 
     Raises:
@@ -98,7 +100,9 @@ def static_qdq(
     from onnxruntime.quantization.registry import QDQRegistry, QLinearOpsRegistry
 
     graph, method = onnx_graph.read(source.path), options.get("ranges", MEAN)
-    kept = placement.kept_nodes(onnx_graph.nodes(graph), {**kept_modules, **model.kept_float()})
+    nodes = onnx_graph.nodes(graph)
+    kept = placement.kept_nodes(nodes, {**kept_modules, **model.kept_float()})
+    kept = placement.first_layers(nodes, options.get("float_layers", 0)) | kept
     ranges = TensorsData(CalibrationMethod.MinMax, tensor_ranges(graph, calibration, method))
     settings = {
         "per_channel": True,
@@ -108,7 +112,7 @@ def static_qdq(
         "extra_options": {},
         "nodes_to_exclude": sorted(kept),
         "op_types_to_quantize": sorted({*QDQRegistry, *QLinearOpsRegistry}),
-        **{key: value for key, value in options.items() if key != "ranges"},
+        **{key: value for key, value in options.items() if key not in ("ranges", "float_layers")},
     }
     with _quiet():
         try:

@@ -6,6 +6,7 @@ from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 
 TAIL = "post-processing: no quantized layer follows, and box coordinates and scores do not share a scale"
+FIRST = "large activations of few channels: converting them costs more than INT8 saves"
 ATTENTION = "attention products: a small share of the work, and softmax needs fine steps"
 
 
@@ -49,6 +50,17 @@ def kept_nodes(nodes: Iterable[Node], modules: Mapping[str, str]) -> dict[str, s
     for name in _tail(nodes, kept):
         kept.setdefault(name, TAIL)
     return kept
+
+
+def first_layers(nodes: Iterable[Node], count: int) -> dict[str, str]:
+    """{node name: why} of the first `count` weighted layers in order of execution, and of what hangs on them alone."""
+    nodes = list(nodes)
+    first = {node.name for node in [node for node in nodes if node.weighted][:count]}
+    behind: dict[str, set[str]] = {}  # weighted layers that a node depends on, itself included
+    for node in nodes:
+        own = {node.name} if node.weighted else set()
+        behind[node.name] = own.union(*(behind.get(parent, set()) for parent in node.parents))
+    return {name: FIRST for name, layers in behind.items() if layers and layers <= first}
 
 
 def _tail(nodes: Iterable[Node], kept: Collection[str]) -> list[str]:

@@ -20,7 +20,7 @@ from compress.measure import latency
 from compress.product import Graph, Precision, Task, example_image
 from compress.quantization import search
 from compress.quantization.search import Search
-from compress.targets.predictor import Predictor
+from compress.targets.predictor import LayerMacs, Predictor
 from compress.targets.scheme import Scheme
 
 IMAGES = 100
@@ -65,7 +65,7 @@ class Known:
         wrong = 0 if len(kept) >= self.needed else self.half if len(kept) and self.half else scheme.options["wrong"]
         folder.mkdir(parents=True)
         path = folder / "graph"
-        path.write_text(f"{wrong} {scheme.options.get('ms', 1)}")
+        path.write_text(f"{wrong} {scheme.options.get('ms', 1)} {scheme.options.get('float', 0)}")
         return Graph(path, "known", Precision.int8, scheme.what)
 
     def load(self, graph: Graph, threads: int) -> Predictor:
@@ -77,7 +77,11 @@ class Known:
             seen += 1
             return np.array([[1.0, 0.0]] if seen > wrong else [[0.0, 1.0]], np.float32)
 
-        return Predictor(run, "known", "int8", self.obtained, list)
+        def layers() -> list[LayerMacs]:
+            left = int(graph.path.read_text().split()[2])
+            return [LayerMacs(str(i), 1, i >= left, False) for i in range(LAYERS)]
+
+        return Predictor(run, "known", "int8", self.obtained, layers)
 
 
 @pytest.fixture
@@ -96,7 +100,7 @@ def searching(
     patch.setattr(targets, "get", lambda name: target)
     patch.setattr(latency, "interleaved", times)
     fp32 = folder / "fp32"
-    fp32.write_text("0 1")
+    fp32.write_text("0 1 8")
     graph = Graph(fp32, "known", Precision.fp32)
     searched = Search(graph, Chain(), split, list(images(split)), folder, 0.02, seconds, threads=1, timed=timed)  # type: ignore[arg-type]
     return searched
@@ -104,6 +108,16 @@ def searching(
 
 def scheme(what: str, wrong: int, ms: float = 1.0, *, rescue: bool = False) -> Scheme:
     return Scheme(what, {"wrong": wrong, "ms": ms}, rescue)
+
+
+def test_what_leaves_most_of_the_work_in_float_is_no_candidate(
+    split: Split, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    some, most = (Scheme(f"{left} left", {"wrong": 0, "ms": 0.1, "float": left}) for left in (4, 5))
+    searched = searching(Known(scheme("whole", 0), some, most), split, tmp_path, monkeypatch)
+    assert searched.run().scheme is some
+    assert [each.int8_mac_share for each in searched.tried] == [1.0, 0.5]
+    assert searched.failed == ["leaves 62% of the MACs in float"]
 
 
 def test_on_the_device_the_fastest_within_the_limit_wins(

@@ -6,6 +6,7 @@ import copy
 import json
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +18,7 @@ from compress import targets
 from compress.config import ExportConfig
 from compress.errors import TargetFailed, UserError
 from compress.product import Graph, Precision, Task, example_image
-from compress.targets import calibration, onnx_graph, placement
+from compress.targets import calibration, onnx_graph, onnxruntime, placement
 
 SIDE = 32
 PACKAGES = {  # what a target needs besides ours
@@ -156,6 +157,30 @@ def test_what_follows_the_last_quantized_layer_stays_float() -> None:
         "/a/Relu": placement.TAIL,
         "/Sigmoid": placement.TAIL,
     }
+
+
+def test_the_first_layers_and_what_hangs_on_them_alone() -> None:
+    graph = [
+        placement.Node("/a/Conv", (), True),
+        placement.Node("/a/Relu", ("/a/Conv",), False),
+        placement.Node("/b/Conv", ("/a/Relu",), True),
+        placement.Node("/Add", ("/a/Relu", "/b/Conv"), False),
+        placement.Node("/c/Conv", ("/Add",), True),
+        placement.Node("/Concat", ("/b/Conv", "/c/Conv"), False),
+    ]
+    assert placement.first_layers(graph, 0) == {}
+    assert set(placement.first_layers(graph, 1)) == {"/a/Conv", "/a/Relu"}
+    assert set(placement.first_layers(graph, 2)) == {"/a/Conv", "/a/Relu", "/b/Conv", "/Add"}
+
+
+def test_a_scheme_may_leave_the_first_layers_in_float(model: Small, images: list[np.ndarray], tmp_path: Path) -> None:
+    target = targets.get("onnxruntime")
+    fp32 = target.convert(model, tmp_path, ExportConfig())  # type: ignore[arg-type]
+    [scheme] = [replace(each, options={"float_layers": 1}) for each in target.SCHEMES if "float_layers" in each.options]
+    made = target.quantize(fp32, model, images, tmp_path / "int8", scheme)  # type: ignore[arg-type]
+    assert made.kept_float["0"] == placement.FIRST
+    macs = {layer.name: layer.int8 for layer in onnxruntime.layers(made)}
+    assert macs == {"/0/Conv": False, "/2/Conv": True, "/6/Gemm": False}
 
 
 def test_ranges_are_means_over_images_of_an_images_extremes(model: Small, tmp_path: Path) -> None:
