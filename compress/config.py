@@ -52,6 +52,11 @@ class Objective(Enum):
     latency = "latency"
 
 
+class Activation(Enum):
+    relu = "relu"
+    relu6 = "relu6"
+
+
 class Optimizer(Enum):
     sgd = "sgd"
     adamw = "adamw"
@@ -158,6 +163,7 @@ class FinetuneConfig:
     distillation: float = 0.0  # weight of what the unpruned model answers, beside the labels'; train has no teacher
     bfloat16: bool = True
     augment: bool = True
+    activation: Activation | None = None  # relu: takes SiLU's and others' place before tuning; runtimes do it for free
 
     def check(self, stage: str) -> None:
         """Raises UserError under the key of the stage it is for, `train` or `finetune`."""

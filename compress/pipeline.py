@@ -71,7 +71,7 @@ def run(config: Config, folder: Path) -> Result:
 
     for stage in (Stage.train, Stage.finetune):
         if stage in config.stages:
-            finetune.check(config, dataset, stage.value)
+            finetune.check(model, config, dataset, stage.value)
     if Stage.quantize in config.stages:
         quantize.check(config, dataset)
     if Stage.prune in config.stages:

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from compress import data, distributed
+from compress import data, distributed, models
 from compress.config import compose
 from compress.errors import UserError
 from compress.product import Batch
@@ -179,8 +179,9 @@ def test_a_batch_that_cannot_be_shared_out_is_refused(monkeypatch: pytest.Monkey
     monkeypatch.setattr(distributed, "processes", lambda: 3)
     config = compose(["recipe=digits", "train.batch=32"])
     dataset = data.load(config.data, config.model.imgsz, config.model.channels, config.seed)
+    model = models.build(config.model)
     with pytest.raises(UserError, match=r"train\.batch=32: give a multiple of 3"):
-        finetune.check(config, dataset, "train")
+        finetune.check(model, config, dataset, "train")
 
 
 def test_the_pipeline_under_torchrun(tmp_path: Path) -> None:

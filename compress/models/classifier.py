@@ -16,7 +16,7 @@ from torch.nn import functional as F
 
 from compress.config import ModelConfig
 from compress.errors import MissingExtra, UserError
-from compress.models import weights
+from compress.models import activation, weights
 from compress.product import Batch, Task, Teacher, example_image
 from compress.training import float32
 
@@ -66,7 +66,7 @@ class Classifier:
     def constructor(self) -> dict[str, Any]:
         return self.facts | {
             "classes": list(self.classes), "channels": self.channels, "imgsz": self.imgsz,
-            "protected": list(self.protected),
+            "protected": list(self.protected), "activation": activation.of(self.net),
         }  # fmt: skip
 
     def metadata(self) -> dict[str, str]:
@@ -121,7 +121,9 @@ def build_module(config: ModelConfig, classes: tuple[str, ...] | None) -> Classi
 def from_constructor(facts: dict[str, Any]) -> Classifier:
     """The unpruned network, with random weights, that `Classifier.constructor` described."""
     net_facts: dict[str, Any] = {str(key): facts[key] for key in ("family", "name", "target", "args") if key in facts}
-    return _assemble(net_facts, tuple(facts["classes"]), facts["channels"], facts["imgsz"], tuple(facts["protected"]))
+    model = _assemble(net_facts, tuple(facts["classes"]), facts["channels"], facts["imgsz"], tuple(facts["protected"]))
+    activation.swap(model.net, facts.get("activation"))
+    return model
 
 
 def _with_weights(facts: dict[str, Any], config: ModelConfig, classes: tuple[str, ...] | None) -> Classifier:

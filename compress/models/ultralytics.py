@@ -13,8 +13,8 @@ from torch import nn
 
 from compress.config import ModelConfig
 from compress.errors import UserError
+from compress.models import activation, weights
 from compress.models import ultralytics_blocks as blocks
-from compress.models import weights
 from compress.models.ultralytics_classify import UltralyticsClassifier
 from compress.models.ultralytics_model import UltralyticsModel
 from compress.models.ultralytics_package import quiet, require_ultralytics
@@ -73,6 +73,7 @@ def from_constructor(facts: dict[str, Any]) -> UltralyticsModel:
     )  # fmt: skip
     if facts["split"]:
         blocks.split_blocks(model.net)
+    activation.swap(model.net, facts.get("activation"))
     return model
 
 

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from compress import distributed
 from compress.errors import UserError
+from compress.models import activation
 from compress.models import ultralytics_blocks as blocks
 from compress.models import ultralytics_distillation as distillation
 from compress.models import ultralytics_head as head
@@ -110,7 +111,7 @@ class UltralyticsModel:
         return {
             "family": FAMILY, "name": self.name, "yaml": yaml, "split": blocks.is_split(self.net),
             "classes": list(self.classes), "channels": self.channels, "imgsz": self.imgsz,
-            "protected": list(self.protected),
+            "protected": list(self.protected), "activation": activation.of(self.net),
         }  # fmt: skip
 
     def metadata(self) -> dict[str, str]:
