@@ -11,9 +11,9 @@ from compress import targets
 from compress.config import HOST
 from compress.data import DataSet, Split
 from compress.digest import digest
+from compress.errors import UserError
 from compress.ledger import Row
 from compress.measure import accuracy, flops, graph_cost, latency
-from compress.errors import UserError
 from compress.measure.flops import Cost
 from compress.models.onnx_model import OnnxModel
 from compress.product import Graph, Model, Task, resized

@@ -165,9 +165,7 @@ def _read(config: ModelConfig) -> onnx_file.OnnxFile:
     return onnx_file.read(Path(config.path), config.imgsz, config.channels)
 
 
-def _meaning(
-    file: onnx_file.OnnxFile, classes: tuple[str, ...] | None
-) -> tuple[Task, tuple[str, ...], TopK | None]:
+def _meaning(file: onnx_file.OnnxFile, classes: tuple[str, ...] | None) -> tuple[Task, tuple[str, ...], TopK | None]:
     """What the answer means: the task, the names of classes, and the last step of end-to-end detectors."""
     said, shape, count = file.metadata.get("task"), file.output, len(classes or ())
     if said not in (None, Task.detect.value, Task.classify.value):
