@@ -67,7 +67,7 @@ def _load(path: Path) -> tuple[ModelProto, int]:
     try:
         graph = onnx.load(path, load_external_data=False)
     except Exception as error:  # protobuf's DecodeError is not importable under a stable name
-        raise UserError(KEY, path, f"not a readable ONNX file ({_line(error)})") from error
+        raise UserError(KEY, path, f"not a readable ONNX file ({line(error)})") from error
     if not graph.graph.node:
         raise UserError(KEY, path, "holds no ONNX graph")
     outside = {
@@ -81,7 +81,7 @@ def _load(path: Path) -> tuple[ModelProto, int]:
         onnx.load_external_data_for_model(graph, str(path.parent))  # refuses what lies outside the folder
         graph = inliner.inline_local_functions(graph) if graph.functions else graph
     except Exception as error:  # OSError, and ValidationError from C++
-        why = f"weights that the file keeps outside itself cannot be read ({_line(error)}): put them beside it"
+        why = f"weights that the file keeps outside itself cannot be read ({line(error)}): put them beside it"
         raise UserError(KEY, path, why) from error
     return graph, sum(file.stat().st_size for file in (path, *(path.parent / name for name in outside)))
 
@@ -169,7 +169,8 @@ def _folded(path: Path, graph: ModelProto) -> ModelProto:
             onnx_graph.optimized(raw, folded, onnxruntime.GraphOptimizationLevel.ORT_ENABLE_BASIC)
             found = shape_inference.infer_shapes(onnx_graph.read(folded), data_prop=True)
         except (TargetFailed, ValueError) as error:  # ValueError: protobuf ends at 2 GB
-            raise UserError(KEY, path, f"ONNX Runtime refuses it ({_line(error.__cause__ or error)})") from error
+            why = line(error.__cause__ or error).replace(str(raw), "it")
+            raise UserError(KEY, path, f"ONNX Runtime refuses the file ({why})") from error
     shapes = onnx_graph.static_shapes(found)
     for node in found.graph.node:
         if node.op_type in CONTROL_FLOW:
@@ -213,6 +214,6 @@ def _rename(graph: GraphProto, names: dict[str, str]) -> None:
             tensors[:] = [new.get(name, name) for name in tensors]
 
 
-def _line(error: Any) -> str:
+def line(error: Any) -> str:
     """An error's message on one line."""
     return " ".join(str(error).split())
