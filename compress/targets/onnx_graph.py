@@ -13,7 +13,7 @@ from typing import Any
 import onnx
 import onnxruntime
 import torch
-from onnx import ModelProto, NodeProto, shape_inference, version_converter
+from onnx import ModelProto, NodeProto, TensorProto, helper, shape_inference, version_converter
 from torch.utils._pytree import tree_leaves
 
 from compress.errors import TargetFailed
@@ -24,6 +24,8 @@ INPUT, OUTPUT = "images", "output0"
 LEAST_OPSET = 13  # before it a Q/DQ pair has one scale for all channels
 
 log = logging.getLogger(__name__)
+
+_HIDDEN = "compress.hidden"  # a domain, while the version converter is at work
 
 _WEIGHTS_INPUT = {"Conv": 1, "ConvTranspose": 1, "ConvInteger": 1, "Gemm": 1, "MatMul": 1, "MatMulInteger": 1}
 _WEIGHTS_INPUT |= {"QLinearConv": 3, "QLinearMatMul": 3}
@@ -68,11 +70,52 @@ def _in_opset(graph: ModelProto, opset: int) -> ModelProto:
     own = own_opset(graph)
     if LEAST_OPSET <= own <= opset:
         return graph
-    try:
-        return version_converter.convert_version(graph, max(opset, LEAST_OPSET))
-    except Exception as error:  # from C++: it knows no way for some operators
-        log.warning("opset %d stays: it cannot be translated to %d (%s)", own, max(opset, LEAST_OPSET), error)
-        return graph
+    wanted, copied = max(opset, LEAST_OPSET), ModelProto()
+    copied.CopyFrom(graph)
+    splits = own >= 18 > wanted  # onnx knows no way down for this one operator, which is in every YOLO
+    if splits:
+        _hide_splits(copied)
+    for version in range(wanted, own) if own > wanted else (wanted,):
+        try:
+            translated = version_converter.convert_version(copied, version)
+        except Exception as error:  # from C++: it knows no way for some operators
+            log.debug("opset %d to %d: %s", own, version, error)
+            continue
+        if splits:
+            _show_splits(translated)
+        if version != wanted:
+            log.warning("the graph is in opset %d: there is no way from %d to %d", version, own, wanted)
+        return translated
+    log.warning("the graph stays in opset %d: there is no way to %d", own, wanted)
+    return graph
+
+
+def _hide_splits(graph: ModelProto) -> None:
+    """Writes Split as before opset 18, with the sizes of its parts, and out of the version converter's sight."""
+    shapes = static_shapes(graph)
+    for index, node in enumerate(graph.graph.node):
+        if node.op_type != "Split":
+            continue
+        axis = next((attribute.i for attribute in node.attribute if attribute.name == "axis"), 0)
+        kept = [attribute for attribute in node.attribute if attribute.name == "axis"]
+        del node.attribute[:]
+        node.attribute.extend(kept)
+        if len(node.input) < 2:
+            sizes = [shapes[name][axis] for name in node.output]
+            graph.graph.initializer.append(
+                helper.make_tensor(f"{_HIDDEN}/{index}", TensorProto.INT64, [len(sizes)], sizes)
+            )
+            node.input.append(f"{_HIDDEN}/{index}")
+        node.domain = _HIDDEN
+    graph.opset_import.append(helper.make_opsetid(_HIDDEN, 1))
+
+
+def _show_splits(graph: ModelProto) -> None:
+    for node in graph.graph.node:
+        node.domain = "" if node.domain == _HIDDEN else node.domain
+    known = [opset for opset in graph.opset_import if opset.domain != _HIDDEN]
+    del graph.opset_import[:]
+    graph.opset_import.extend(known)
 
 
 def own_opset(graph: ModelProto) -> int:
