@@ -132,14 +132,14 @@ def _fix_input(path: Path, graph: ModelProto, imgsz: int, channels: int) -> tupl
         why = "say how many with model.channels" if not found else "an image is (1, 1 or 3 channels, height, width)"
         raise UserError(KEY, path, f"{said}: {why}")
     if channels not in (0, found):
-        raise UserError("model.channels", channels, f"{path} takes {found}: leave model.channels away")
+        raise UserError("model.channels", channels, f"{path} takes {found}: give model.channels={found}")
     height, width = height or width or imgsz, width or height or imgsz
     if height != width:
         raise UserError(KEY, path, f"{said}: square inputs only, export it with height and width alike")
     if not height:
         raise UserError(KEY, path, f"{said}, of no fixed size: give model.imgsz, or export it with a fixed shape")
     if imgsz not in (0, height):
-        why = f"{path} takes {height} px and no other: leave model.imgsz away, or export the model at {imgsz}"
+        why = f"{path} takes {height} px and no other: give model.imgsz={height}, or export the model at {imgsz}"
         raise UserError("model.imgsz", imgsz, why)
     for dim, value in zip(kind.shape.dim, (1, found, height, width), strict=True):
         dim.dim_value = value  # takes the place of a symbol

@@ -41,7 +41,10 @@ def foreign(tmp_path_factory: pytest.TempPathFactory) -> Path:
     pixels = np.stack([split.image(index).ravel() for index in range(len(split))]) / 255
     fitted = LogisticRegression(max_iter=200).fit(pixels, [split.target(index) for index in range(len(split))])
     weights = fitted.coef_.reshape(10, 1, 16, 16).astype(np.float32)
-    nodes = [helper.make_node("Conv", ["pixels", "w", "b"], ["maps"]), helper.make_node("Flatten", ["maps"], ["answer"])]
+    nodes = [
+        helper.make_node("Conv", ["pixels", "w", "b"], ["maps"]),
+        helper.make_node("Flatten", ["maps"], ["answer"]),
+    ]
     constants = [numpy_helper.from_array(weights, "w")]
     constants += [numpy_helper.from_array(fitted.intercept_.astype(np.float32), "b")]
     folder = tmp_path_factory.mktemp("foreign")

@@ -14,6 +14,7 @@ import torch
 from onnx import ModelProto, TensorProto, helper
 from torch import nn
 
+import compress
 from compress import checkpoint, models, targets
 from compress.config import Config, ExportConfig, Family, ModelConfig, Stage
 from compress.errors import UserError
@@ -71,6 +72,22 @@ def test_graphs_made_of_a_file_answer_as_it_does(target: str, opset: int, tmp_pa
         assert {entry.key: entry.value for entry in written.metadata_props}["author"] == "somebody"
 
 
+@pytest.mark.parametrize("opset", [18, 20])
+def test_a_newer_files_splits_go_down_with_it(opset: int, tmp_path: Path) -> None:
+    made = files.classifier(opset=opset)
+    for node in made.graph.node:
+        node.input[:] = ["swapped" if name == "features" else name for name in node.input]
+    split = helper.make_node("Split", ["features"], ["low", "high"], axis=1, num_outputs=2)
+    made.graph.node.insert(5, split)
+    made.graph.node.insert(6, helper.make_node("Concat", ["high", "low"], ["swapped"], axis=1))
+    model = build(made, tmp_path)
+    graph = targets.get("onnxruntime").convert(model, tmp_path / "out", ExportConfig())
+    written, image = onnx_graph.read(graph.path), model.example_input().numpy()
+    assert {opset.domain: opset.version for opset in written.opset_import} == {"": 17}
+    onnx.checker.check_model(written, full_check=True)
+    assert np.allclose(targets.load(graph, 1)(image), answer(tmp_path / "foreign.onnx", image), atol=1e-6)
+
+
 def test_raw_yolo_and_end_to_end_detections_are_decoded(tmp_path: Path) -> None:
     raw = build(files.detector(), tmp_path)
     assert (raw.task, raw.classes, raw.stride) == (Task.detect, ("0", "1"), 32)
@@ -119,6 +136,14 @@ def test_costs_are_those_of_the_torch_network(tmp_path: Path) -> None:
     assert found.bytes_moved == pytest.approx(wanted.bytes_moved, rel=0.05)
     assert found.activation_bytes == pytest.approx(wanted.activation_bytes, rel=0.05)
     assert sum(layer.macs for layer in found.layers.values()) == found.macs
+
+
+def test_flops_of_a_file_are_those_at_its_own_size(tmp_path: Path) -> None:
+    model = build(files.classifier(), tmp_path)
+    macs = 8 * 8 * 8 * 27 + 8 * 8 * 8 * 72 + 80
+    assert compress.get_flops(model, imgsz=16) == 2 * macs
+    with pytest.raises(UserError, match="16 px"):
+        compress.get_flops(model, imgsz=640)
 
 
 def fused(net: nn.Module) -> nn.Module:
