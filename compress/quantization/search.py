@@ -150,8 +150,6 @@ class Search:
         log.info("quantize: %s: no scheme keeps the accuracy, ranking layers", self.fp32.target)
         asked = tuple(f"{prefix}." for prefix in self.model.kept_float())  # these stay in float as it is
         order = [name for name, _ in ranked(self.model, self.images) if not f"{name}.".startswith(asked)]
-        if not order:
-            log.info("quantize: %s: no torch layers to rank, so no mixed precision", self.fp32.target)
         least, most = 0, round(MOST_KEPT * len(order))
         if most == 0 or not self._within(self._try(scheme, order[:most])):
             return
