@@ -37,6 +37,7 @@ class Family(Enum):
     timm = "timm"
     module = "module"
     checkpoint = "checkpoint"
+    onnx = "onnx"
 
 
 class Stage(Enum):
@@ -77,15 +78,16 @@ class ModelConfig:
     name: str | None = None  # ultralytics: architecture YAML; timm: model name
     weights: str | None = None  # a shipped baseline's name, or a .safetensors / .pt file
     init: str | None = None  # weights to start training from; tensors whose shapes differ stay random
-    path: str | None = None  # ultralytics: best.pt; checkpoint: a folder
+    path: str | None = None  # ultralytics: best.pt; checkpoint: a folder; onnx: model.onnx
     target: str | None = None  # module: import path of a class or function, pkg.module.Net
     args: dict[str, Any] = field(default_factory=dict)  # module, timm: keyword arguments of the constructor
     protected: list[str] = field(default_factory=list)  # further modules that keep their channels
     channels: int = 3
-    imgsz: int = 256
+    imgsz: int = 256  # this and channels: 0 is the file's own, for onnx
 
     def __post_init__(self) -> None:
-        _check(self.imgsz > 0, "model.imgsz", self.imgsz, "give the input side in pixels, e.g. 256")
+        own = self.family is Family.onnx and self.imgsz == 0
+        _check(self.imgsz > 0 or own, "model.imgsz", self.imgsz, "give the input side in pixels, e.g. 256")
 
 
 @dataclass
@@ -281,6 +283,7 @@ def _check_needed(config: Config) -> None:
         Family.timm: ("name", model.name),
         Family.module: ("target", model.target),
         Family.checkpoint: ("path", model.path),
+        Family.onnx: ("path", model.path),
     }
     key, value = by_family[model.family]
     _check(value is not None, f"model.{key}", "???", "give this value on the command line")

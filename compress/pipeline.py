@@ -61,6 +61,7 @@ def run(config: Config, folder: Path) -> Result:
     """Runs a recipe into `folder`. Raises UserError before any work where the config cannot work."""
     config = devices.resolve(config)
     _check_chain(config)
+    config = models.resolve(config)
     for target in config.targets or []:
         get_target(target)  # unknown names and absent packages, before hours of work
     torch.set_num_threads(config.threads)

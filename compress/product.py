@@ -10,11 +10,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from pathlib import Path
-from typing import Any, Protocol, Self
+from typing import TYPE_CHECKING, Any, Protocol, Self, runtime_checkable
 
 import numpy as np
 import torch
 from torch import Tensor, nn
+
+if TYPE_CHECKING:
+    from onnx import ModelProto
 
 
 class Task(StrEnum):
@@ -154,6 +157,17 @@ class Model(Protocol):
 
     def example_input(self, batch: int = 1) -> Tensor:
         """float32 (batch, channels, imgsz, imgsz) in [0, 1], the same at every call."""
+        ...
+
+
+@runtime_checkable
+class GivenAsGraph(Protocol):
+    """Kept besides `Model` by a model that is an ONNX file and has no torch network behind it."""
+
+    @property
+    def graph(self) -> ModelProto:
+        """What targets start from: standard ONNX in float32, static shapes with batch 1, constants folded, every node
+        with a name of its own, input `images`, output `output0`."""
         ...
 
 

@@ -18,7 +18,7 @@ GROUPS = {folder.name for folder in CONF.iterdir() if folder.is_dir()}
 
 # The groups and choices that the contract names; those that exist bear these names.
 CONTRACT_GROUPS = {"recipe", "model", "data", "device", "prune", "finetune", "quantize", "export", "target"}
-MODELS = ["checkpoint", "module", "timm", "ultralytics", "yolo11n", "yolo26n", "yolov8n"]
+MODELS = ["checkpoint", "module", "onnx", "timm", "ultralytics", "yolo11n", "yolo26n", "yolov8n"]
 
 
 def refusal(*overrides: str) -> UserError:
@@ -78,6 +78,7 @@ def test_groups_are_those_of_the_contract() -> None:
 def test_every_choice_composes(group: str) -> None:
     given = {
         "timm": "model.name=resnet18", "module": "model.target=pkg.Net", "checkpoint": "model.path=pruned",
+        "onnx": "model.path=model.onnx",
         "ultralytics": "model.path=best.pt", "yolo": "data.path=data.yaml", "image_folder": "data.path=images",
     }  # fmt: skip
     for choice in choices(group):

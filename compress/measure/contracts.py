@@ -1,7 +1,8 @@
 """What every artifact must keep before it leaves the house, found out in a process of its own.
 
 mAP can look fine while an INT8 graph halves every confidence, and a file can work in the process that made it and
-nowhere else. So each artifact is opened from disk by a fresh interpreter, and its answers are held against torch's.
+nowhere else. So each artifact is opened from disk by a fresh interpreter, and its answers are held against torch's, or
+against those of the ONNX file where that is all there is.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from compress.budget import Check
 from compress.data import Split, images
 from compress.errors import TargetFailed
 from compress.measure.mean_ap import iou
+from compress.models.onnx_model import OnnxModel
 from compress.product import Detections, Model, Precision, Task
 from compress.targets import artifact
 from compress.targets.reload import AGAIN
@@ -42,6 +44,7 @@ def verify(folder: Path, model: Model, split: Split) -> list[Check]:
     with torch.inference_mode():
         rows, whole = (model.deployed(tail=tail)(torch.from_numpy(batch)).numpy() for tail in (False, True))
     answers, found = _answers(folder, batch), []
+    same = "same_as_file" if isinstance(model, OnnxModel) else "same_as_torch"
     for graph, _ in artifact.read(folder):
         precision = graph.precision
 
@@ -53,7 +56,7 @@ def verify(folder: Path, model: Model, split: Split) -> list[Check]:
         if precision in DIFFERENCE:
             ranked = model.tail is not None and graph.tail is None  # its rows come in the order of their scores
             off = _nearest_rows(own, whole) if ranked else _off(own, rows)
-            check("same_as_torch", DIFFERENCE[precision], off, "of 1 + each value")
+            check(same, DIFFERENCE[precision], off, "of 1 + each value")
         if precision is not Precision.fp32:
             shift = confidence_shift(model, whole, graph.tail(own) if graph.tail else own)
             check("confidence_shift", SHIFT, shift, "median over sure detections")

@@ -11,9 +11,11 @@ from compress import targets
 from compress.config import HOST
 from compress.data import DataSet, Split
 from compress.digest import digest
+from compress.errors import UserError
 from compress.ledger import Row
-from compress.measure import accuracy, flops, latency
+from compress.measure import accuracy, flops, graph_cost, latency
 from compress.measure.flops import Cost
+from compress.models.onnx_model import OnnxModel
 from compress.product import Graph, Model, Task, resized
 
 TORCH_BATCH = 16  # evaluation of torch models; artifacts run at batch 1, as deployed
@@ -21,7 +23,15 @@ TIMING_SECONDS = 2.0
 
 
 def flops_at(model: Model, imgsz: int) -> int:
-    """FLOPs of the deployed form at another input size, square, in pixels."""
+    """FLOPs of the deployed form at another input size, square, in pixels.
+
+    Raises:
+        UserError: the model is an ONNX file, made for one size.
+    """
+    if isinstance(model, OnnxModel):
+        if imgsz != model.imgsz:
+            raise UserError("imgsz", imgsz, f"{model.path} is a graph for {model.imgsz} px and no other")
+        return graph_cost.count(model.graph).flops
     sized = resized(model, imgsz)
     return flops.count(sized.deployed(), sized.example_input()).flops
 
@@ -31,10 +41,13 @@ class Costs:
     """What is counted rather than measured: the same for a torch model and every graph made of it."""
 
     own: Cost  # at the model's input size
-    flops_at_640: int | None  # detectors only
+    flops_at_640: int | None  # detectors only, and no files made for another size
 
     @classmethod
     def of(cls, model: Model) -> Costs:
+        if isinstance(model, OnnxModel):
+            own = graph_cost.count(model.graph)
+            return cls(own, own.flops if model.task is Task.detect and model.imgsz == 640 else None)
         own = flops.count(model.deployed(), model.example_input())
         if model.task is not Task.detect:
             return cls(own, None)
@@ -42,7 +55,11 @@ class Costs:
 
 
 def weigh_model(stage: str, model: Model, costs: Costs, data: DataSet, *, threads: int, cached: bool) -> Row:
-    """The torch model in its deployed (fused) form, on the CPU in float32; `costs` are its own."""
+    """The torch model in its deployed (fused) form, on the CPU in float32; `costs` are its own. Of an ONNX file, the
+    file as it was given."""
+    runtime, size = "torch", costs.own.param_bytes
+    if isinstance(model, OnnxModel):
+        runtime, size = model.runtime, model.size_bytes
     net, example, cost = model.deployed(), model.example_input(), costs.own
 
     predict = accuracy.predictor(net)
@@ -57,11 +74,11 @@ def weigh_model(stage: str, model: Model, costs: Costs, data: DataSet, *, thread
         other_flops=cost.other_flops,
         int8_mac_share=0.0,
         params=cost.params,
-        size_bytes=cost.param_bytes,
+        size_bytes=size,
         bytes_moved=cost.bytes_moved,
         activation_bytes=cost.activation_bytes,
-        accuracy=_accuracy(predict, model, data, TORCH_BATCH, f"{stage} torch", "measured"),
-        latency_ms=_latency(timed, "torch", threads, "f32"),
+        accuracy=_accuracy(predict, model, data, TORCH_BATCH, f"{stage} {runtime}", "measured"),
+        latency_ms=_latency(timed, runtime, threads, "f32"),
         cached=cached,
     )
 

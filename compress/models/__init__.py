@@ -1,4 +1,4 @@
-"""Model families: what differs between Ultralytics detectors, timm classifiers and a user's own modules."""
+"""Model families: what differs between Ultralytics detectors, timm classifiers, a user's own modules and ONNX files."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from compress import checkpoint
-from compress.config import Family, ModelConfig
+from compress.config import Config, Family, ModelConfig
 from compress.errors import UserError
-from compress.models import classifier, ultralytics, ultralytics_pt, weights
+from compress.models import classifier, onnx_model, ultralytics, ultralytics_pt, weights
 from compress.models.ultralytics_model import UltralyticsModel
 from compress.product import Model, Task
 
@@ -29,6 +29,7 @@ FAMILIES: dict[Family, Builder] = {
     Family.timm: classifier.build_timm,
     Family.module: classifier.build_module,
     Family.checkpoint: _checkpoint,
+    Family.onnx: onnx_model.build,
 }
 
 CONSTRUCTORS: dict[str, Callable[[dict[str, Any]], Model]] = {
@@ -47,6 +48,15 @@ def check_files(config: ModelConfig) -> None:
             raise UserError(key, given, f"no such file or folder, nor a shipped baseline ({shipped}){fetch}")
 
 
+def resolve(config: Config) -> Config:
+    """`config` with what the model says itself: the input that an ONNX file is made for.
+
+    Raises:
+        UserError: a file that cannot be read, or stages and targets that do not work on one.
+    """
+    return onnx_model.resolve(config) if config.model.family is Family.onnx else config
+
+
 def build(config: ModelConfig, classes: tuple[str, ...] | None = None, task: Task | None = None) -> Model:
     """The model that `config` names, with its weights.
 
@@ -57,10 +67,6 @@ def build(config: ModelConfig, classes: tuple[str, ...] | None = None, task: Tas
     Raises:
         UserError: anything in `config` that does not work out, or does not suit the data.
     """
-    if config.family not in FAMILIES:
-        raise UserError(
-            "model.family", config.family.value, "a graph is no torch network: it can be measured, not built"
-        )
     model = FAMILIES[config.family](config, classes)
     if task is not None and model.task != task:
         also = "" if model.task in (Task.detect, Task.classify) else ": such models can be pruned and exported only"

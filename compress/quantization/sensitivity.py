@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 
 import numpy as np
 import torch
+from onnx import TensorProto, helper
 from torch import Tensor, nn
 
-from compress.product import Model
+from compress.config import MAX_OPSET
+from compress.product import GivenAsGraph, Graph, Model, Precision
+from compress.targets import onnx_graph, onnxruntime, placement
+from compress.targets.scheme import Scheme
 
 IMAGES = 8
 LAYERS = (nn.Conv2d, nn.ConvTranspose2d, nn.Linear)
@@ -26,6 +32,8 @@ def ranked(model: Model, images: Sequence[np.ndarray]) -> list[tuple[str, float]
     Args:
         images: float32 (1, channels, s, s) in [0, 1]; the first `IMAGES` are looked at.
     """
+    if isinstance(model, GivenAsGraph):
+        return _ranked_nodes(model, images[:IMAGES])
     net = model.deployed(tail=False)
     batch = torch.from_numpy(np.concatenate(images[:IMAGES]))
     with torch.inference_mode():
@@ -38,6 +46,48 @@ def ranked(model: Model, images: Sequence[np.ndarray]) -> list[tuple[str, float]
             with _quantized(layer, low, high):
                 found.append((name, float((_mean((net(batch) - exact) ** 2) / scale).mean())))
     return sorted(found, key=lambda pair: -pair[1])
+
+
+def _ranked_nodes(model: Model, images: Sequence[np.ndarray]) -> list[tuple[str, float]]:
+    """As `ranked`, of a graph without a torch network: (`placement.module_path` of a node, error). What is compared is
+    what the layers give that the model keeps in float, of a detector the last ones: behind them it may sort rows, and
+    rows that change places are no error. Where it keeps none, the answers are."""
+    with tempfile.TemporaryDirectory(prefix="compress-") as scratch:
+        path = onnx_graph.export(model, Path(scratch, "fp32.onnx"), MAX_OPSET)
+        layers = [node.name for node in onnx_graph.nodes(onnx_graph.read(path)) if node.weighted]
+        kept = [name for name in layers if placement.module_path(name) in model.kept_float()]
+        _give_instead(path, kept)
+        fp32 = Graph(path, onnxruntime.NAME, Precision.fp32)
+        exact = _answers(path, images)
+        found: dict[str, float] = {}
+        for name in layers:
+            if name in kept:
+                continue
+            alone = Scheme("one layer", {"nodes_to_quantize": [name]})
+            int8 = onnxruntime.quantize(fp32, model, images, Path(scratch, "int8"), alone)
+            answers = _answers(int8.path, images)
+            shares = [np.square(a - b).mean() / max(float(b.var()), 1e-12) for a, b in zip(answers, exact, strict=True)]
+            module = placement.module_path(name)
+            found[module] = max(found.get(module, 0.0), float(np.mean(shares)))
+    return sorted(found.items(), key=lambda pair: -pair[1])
+
+
+def _give_instead(path: Path, nodes: Sequence[str]) -> None:
+    """Lets the graph in the file give what `nodes` give, and no more what it gave; as it is where there are none."""
+    if not nodes:
+        return
+    graph = onnx_graph.read(path)
+    del graph.graph.output[:]
+    for node in graph.graph.node:
+        if node.name in nodes:
+            graph.graph.output.append(helper.make_tensor_value_info(node.output[0], TensorProto.FLOAT, None))
+    onnx_graph.save(graph, path, {})
+
+
+def _answers(path: Path, images: Sequence[np.ndarray]) -> list[np.ndarray]:
+    """What each output of the graph in the file is on all images."""
+    session = onnx_graph.open_session(path, onnx_graph.session_options(torch.get_num_threads()))
+    return [np.stack(each) for each in zip(*(session.run(None, {onnx_graph.INPUT: image}) for image in images))]
 
 
 @contextmanager

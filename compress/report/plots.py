@@ -8,7 +8,15 @@ from compress.report import svg, words
 from compress.report.chain import STAGES, change_from_start, number, part
 from compress.report.run import Row
 
-COLOURS = {"torch": "0", "onnxruntime": "1", "openvino": "2", "tensorrt": "3", "ncnn": "4", "litert": "6"}
+COLOURS = {
+    "torch": "0",
+    "as given": "0",
+    "onnxruntime": "1",
+    "openvino": "2",
+    "tensorrt": "3",
+    "ncnn": "4",
+    "litert": "6",
+}
 SHAPES = {"fp32": "circle", "fp16": "diamond", "int8": "square"}
 
 

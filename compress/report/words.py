@@ -13,7 +13,9 @@ SAME_ACCURACY, SAME_LATENCY = 5e-4, 0.02  # smaller changes are printed, but not
 
 
 def target_name(row: Row) -> str:
-    return str(row.get("target") or "torch")
+    """Where the product is no graph of a target: torch, or whatever else ran the file that was given."""
+    runtime = str(part(row, "latency_ms").get("runtime") or "torch")
+    return str(row.get("target") or ("torch" if runtime.startswith("torch") else "as given"))
 
 
 def giga(value: Any, digits: int = 3) -> str:

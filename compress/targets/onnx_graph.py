@@ -1,7 +1,8 @@
-"""torch to ONNX, and what can be read from an ONNX file without running it."""
+"""A model as ONNX, and what can be read from an ONNX file without running it."""
 
 from __future__ import annotations
 
+import logging
 import tempfile
 import warnings
 from collections.abc import Mapping
@@ -12,14 +13,19 @@ from typing import Any
 import onnx
 import onnxruntime
 import torch
-from onnx import ModelProto, NodeProto, shape_inference
+from onnx import ModelProto, NodeProto, TensorProto, helper, shape_inference, version_converter
 from torch.utils._pytree import tree_leaves
 
 from compress.errors import TargetFailed
-from compress.product import Model
+from compress.product import GivenAsGraph, Model
 from compress.targets.placement import Node
 
 INPUT, OUTPUT = "images", "output0"
+LEAST_OPSET = 13  # before it a Q/DQ pair has one scale for all channels
+
+log = logging.getLogger(__name__)
+
+_HIDDEN = "compress.hidden"  # a domain, while the version converter is at work
 
 _WEIGHTS_INPUT = {"Conv": 1, "ConvTranspose": 1, "ConvInteger": 1, "Gemm": 1, "MatMul": 1, "MatMulInteger": 1}
 _WEIGHTS_INPUT |= {"QLinearConv": 3, "QLinearMatMul": 3}
@@ -27,7 +33,8 @@ _WEIGHTS_INPUT |= {"QLinearConv": 3, "QLinearMatMul": 3}
 
 def export(model: Model, path: Path, opset: int) -> Path:
     """Writes the FP32 graph of `model.deployed()`: static batch 1, input `images`, output `output0` (and `output1` of
-    networks that give two tensors), constants folded, `model.metadata()` embedded.
+    networks that give two tensors), constants folded, `model.metadata()` embedded. A model that is a graph already is
+    written in `opset` where its own is newer, or too old to quantize, and can be translated.
 
     Raises:
         TargetFailed: torch cannot export the network.
@@ -35,7 +42,10 @@ def export(model: Model, path: Path, opset: int) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory() as scratch:
         raw, folded = Path(scratch, "raw.onnx"), Path(scratch, "folded.onnx")
-        _torch_export(model, raw, opset)
+        if isinstance(model, GivenAsGraph):
+            raw.write_bytes(_in_opset(model.graph, opset).SerializeToString())
+        else:
+            _torch_export(model, raw, opset)
         optimized(raw, folded, onnxruntime.GraphOptimizationLevel.ORT_ENABLE_BASIC)
         graph = onnx.load(folded)
     save(graph, path, model.metadata())
@@ -54,6 +64,63 @@ def _torch_export(model: Model, path: Path, opset: int) -> None:
             torch.onnx.export(net, (example,), str(path), dynamo=False, **names)
     except Exception as error:  # torch raises anything from here
         raise TargetFailed(f"torch cannot export this network to ONNX: {error}") from error
+
+
+def _in_opset(graph: ModelProto, opset: int) -> ModelProto:
+    own = own_opset(graph)
+    if LEAST_OPSET <= own <= opset:
+        return graph
+    wanted, copied = max(opset, LEAST_OPSET), ModelProto()
+    copied.CopyFrom(graph)
+    splits = own >= 18 > wanted  # onnx knows no way down for this one operator, which is in every YOLO
+    if splits:
+        _hide_splits(copied)
+    for version in range(wanted, own) if own > wanted else (wanted,):
+        try:
+            translated = version_converter.convert_version(copied, version)
+        except Exception as error:  # from C++: it knows no way for some operators
+            log.debug("opset %d to %d: %s", own, version, error)
+            continue
+        if splits:
+            _show_splits(translated)
+        if version != wanted:
+            log.warning("the graph is in opset %d: there is no way from %d to %d", version, own, wanted)
+        return translated
+    log.warning("the graph stays in opset %d: there is no way to %d", own, wanted)
+    return graph
+
+
+def _hide_splits(graph: ModelProto) -> None:
+    """Writes Split as before opset 18, with the sizes of its parts, and out of the version converter's sight."""
+    shapes = static_shapes(graph)
+    for index, node in enumerate(graph.graph.node):
+        if node.op_type != "Split":
+            continue
+        axis = next((attribute.i for attribute in node.attribute if attribute.name == "axis"), 0)
+        kept = [attribute for attribute in node.attribute if attribute.name == "axis"]
+        del node.attribute[:]
+        node.attribute.extend(kept)
+        if len(node.input) < 2:
+            sizes = [shapes[name][axis] for name in node.output]
+            graph.graph.initializer.append(
+                helper.make_tensor(f"{_HIDDEN}/{index}", TensorProto.INT64, [len(sizes)], sizes)
+            )
+            node.input.append(f"{_HIDDEN}/{index}")
+        node.domain = _HIDDEN
+    graph.opset_import.append(helper.make_opsetid(_HIDDEN, 1))
+
+
+def _show_splits(graph: ModelProto) -> None:
+    for node in graph.graph.node:
+        node.domain = "" if node.domain == _HIDDEN else node.domain
+    known = [opset for opset in graph.opset_import if opset.domain != _HIDDEN]
+    del graph.opset_import[:]
+    graph.opset_import.extend(known)
+
+
+def own_opset(graph: ModelProto) -> int:
+    """The version of standard ONNX that a graph is written in; 0 where it does not say."""
+    return next((opset.version for opset in graph.opset_import if opset.domain in ("", "ai.onnx")), 0)
 
 
 def optimized(source: Path, path: Path, level: Any) -> None:
@@ -154,16 +221,28 @@ def count_macs(path: Path) -> dict[str, int]:
         TargetFailed: unreadable file, or a shape that cannot be inferred.
     """
     graph = shape_inference.infer_shapes(read(path), data_prop=True)
+    shapes = static_shapes(graph)
+    return {node.name: node_macs(node, shapes) for node in graph.graph.node if node.op_type in _WEIGHTS_INPUT}
+
+
+def static_shapes(graph: ModelProto) -> dict[str, tuple[int, ...]]:
+    """{tensor: its shape} of constants, and of what shape inference found a fixed shape for."""
     shapes = {tensor.name: tuple(tensor.dims) for tensor in graph.graph.initializer}
     for value in (*graph.graph.input, *graph.graph.output, *graph.graph.value_info):
         dims = value.type.tensor_type.shape.dim
         if value.type.tensor_type.HasField("shape") and all(dim.HasField("dim_value") for dim in dims):
             shapes[value.name] = tuple(dim.dim_value for dim in dims)
-    counted = [node for node in graph.graph.node if node.op_type in _WEIGHTS_INPUT]
-    return {node.name: _node_macs(node, shapes) for node in counted}
+    return shapes
 
 
-def _node_macs(node: NodeProto, shapes: Mapping[str, tuple[int, ...]]) -> int:
+def node_macs(node: NodeProto, shapes: Mapping[str, tuple[int, ...]]) -> int:
+    """MACs of one node; 0 of what is no convolution or matrix product.
+
+    Raises:
+        TargetFailed: a shape it needs is not among `shapes`.
+    """
+    if node.op_type not in _WEIGHTS_INPUT:
+        return 0
     try:
         first, output = shapes[node.input[0]], shapes[node.output[0]]
         weights = shapes[node.input[_WEIGHTS_INPUT[node.op_type]]]

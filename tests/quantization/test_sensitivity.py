@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import copy
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from torch import nn
 
+from compress import models
+from compress.config import Family, ModelConfig
 from compress.quantization.sensitivity import ranked
+from tests.models import onnx_files as files
 
 
 class Model:
@@ -64,3 +68,27 @@ def test_the_network_is_left_as_it_was() -> None:
         before = given(x)
         ranked(model, images())
         assert torch.equal(given(x), before)
+
+
+def of_file(path: Path) -> dict[str, float]:
+    model = models.build(ModelConfig(Family.onnx, path=str(path), imgsz=0, channels=0))
+    generator = np.random.default_rng(0)
+    given = [generator.random((1, 3, model.imgsz, model.imgsz), dtype=np.float32) for _ in range(4)]
+    return dict(ranked(model, given))
+
+
+def test_the_layers_of_a_file_are_ranked_as_those_of_the_network_it_came_from(tmp_path: Path) -> None:
+    wide = net()
+    with torch.no_grad():
+        wide[0].weight[0] *= 1000
+        wide[2].weight[:, 0] /= 1000
+    whole = nn.Sequential(*wide, nn.AdaptiveAvgPool2d(1), nn.Flatten())
+    torch.onnx.export(whole, (torch.rand(1, 3, 8, 8),), str(tmp_path / "net.onnx"), dynamo=False)
+    found = of_file(tmp_path / "net.onnx")
+    assert found.keys() == {"0", "2", "4"}
+    assert max(found, key=lambda name: found[name]) == "2" and found["2"] > 10 * found["4"]
+
+
+def test_a_files_detector_is_compared_before_it_decodes(tmp_path: Path) -> None:
+    found = of_file(files.save(files.detector(), tmp_path / "detector.onnx"))
+    assert len(found) == 2 and all(0 < error < 0.01 for error in found.values())

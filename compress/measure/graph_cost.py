@@ -1,0 +1,163 @@
+"""Cost of an ONNX graph that no torch network stands behind, by the conventions that `flops.py` states.
+
+MACs and parameters are the same numbers as of the torch network that a graph was exported from. Other FLOPs and traffic
+differ a little where ONNX and ATen write as several operators what is one in the other; SiLU, which ONNX has not, is
+taken as one. Nothing is computed in place here, so more activations live at a time than torch's in-place ones.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from math import prod
+
+import onnx
+from onnx import ModelProto, NodeProto, TensorProto, shape_inference
+
+from compress.errors import UserError
+from compress.measure.flops import Cost, LayerCost
+from compress.targets import onnx_graph
+
+HIDING_PRODUCTS = {"Einsum", "LSTM", "GRU", "RNN", "DeformConv", "Attention", "DFT", "STFT"}
+VIEWS = {"Reshape", "Flatten", "Squeeze", "Unsqueeze", "Identity", "Transpose", "Split", "Slice", "Expand", "Dropout"}
+MOVES = set(
+    """
+    Concat Gather GatherElements GatherND ScatterElements ScatterND Pad Tile Cast CastLike Where DepthToSpace
+    SpaceToDepth OneHot Trilu Shape Size ConstantOfShape Range EyeLike NonZero
+""".split()
+)
+PER_OUTPUT = {
+    **dict.fromkeys(VIEWS | MOVES, 0),
+    **dict.fromkeys(("Sigmoid", "Tanh", "HardSigmoid"), 4),
+    **{"HardSwish": 5, "Gelu": 8, "Mish": 8, "Elu": 3, "Selu": 3, "Celu": 3, "Softplus": 3},
+    "BatchNormalization": 2,
+    **dict.fromkeys(("LayerNormalization", "InstanceNormalization", "GroupNormalization", "RMSNormalization"), 7),
+    "Softmax": 5,
+    "LogSoftmax": 6,
+}
+PER_INPUT = {"GlobalAveragePool", "GlobalMaxPool", "TopK", "ArgMax", "ArgMin", "CumSum"}
+BIAS_INPUT = {"Conv": 2, "ConvTranspose": 2, "Gemm": 2}
+RESIZES = {"nearest": 0, "linear": 7, "cubic": 35}
+# Constants that these read are parameters; those of plain arithmetic, such as anchors, are not.
+LEARNED = {"Conv", "ConvTranspose", "Gemm", "MatMul", "PRelu", "BatchNormalization", "LayerNormalization"}
+LEARNED |= {"InstanceNormalization", "GroupNormalization", "RMSNormalization"}
+
+
+def count(graph: ModelProto) -> Cost:
+    """Counts one pass of a graph with static shapes and folded constants; `layers` goes by node name.
+
+    Raises:
+        UserError: an operator that hides products, or a graph without any.
+    """
+    inferred = shape_inference.infer_shapes(graph, data_prop=True).graph
+    shapes, constants = onnx_graph.static_shapes(graph), {tensor.name: tensor for tensor in graph.graph.initializer}
+    values = [*inferred.input, *inferred.output, *inferred.value_info]
+    shapes |= onnx_graph.static_shapes(onnx.helper.make_model(inferred))
+    kinds = {value.name: value.type.tensor_type.elem_type for value in values}
+    kinds |= {name: tensor.data_type for name, tensor in constants.items()}
+
+    def size(name: str) -> int:
+        return prod(shapes[name]) * _width(kinds[name])
+
+    learned, halves = _learned(graph, constants), _silu_halves(graph)
+    layers: dict[str, LayerCost] = {}
+    other = 0
+    # A view's storage is that of what it looks at.
+    storage = {value.name: value.name for value in graph.graph.input}
+    alive = {name: [0, 0] for name in storage}  # {storage: [node that wrote it, node that read it last]}
+    for time, node in enumerate(graph.graph.node, start=1):
+        if node.op_type in HIDING_PRODUCTS:
+            raise UserError("model", f"{node.name}: {node.op_type}", "this operator hides its products from the count")
+        read, written = [name for name in node.input if name], [name for name in node.output if name]
+        for name in read:
+            if name in storage:
+                alive[storage[name]][1] = time
+        view = node.op_type in VIEWS or node.name in halves
+        for name in written:
+            storage[name] = storage.get(node.input[0], name) if view else name
+            alive.setdefault(storage[name], [time, time])
+        macs = onnx_graph.node_macs(node, shapes)
+        # An operator reads what it is given twice once, and expanded tensors as they lie in memory.
+        each = {(storage.get(name, name), size(name)) for name in read}
+        moved = sum(min(own, size(name)) for name, own in each) + sum(map(size, written))
+        moved = 0 if view else moved
+        params = sum(prod(shapes[name]) for name in dict.fromkeys(read) if name in learned)
+        layers[node.name] = LayerCost(macs, params, moved, shapes[written[0]])
+        other += _other_flops(node, shapes, kinds)
+    for value in graph.graph.output:
+        alive[storage[value.name]][1] = len(graph.graph.node)
+    macs, params = sum(layer.macs for layer in layers.values()), sum(prod(shapes[name]) for name in learned)
+    if macs == 0:
+        raise UserError("model", graph.graph.name, "holds no convolution or matrix product: nothing to count")
+    return Cost(
+        macs=macs,
+        other_flops=other,
+        params=params,
+        param_bytes=sum(size(name) for name in learned),
+        bytes_moved=sum(layer.bytes for layer in layers.values()),
+        activation_bytes=_peak(alive, size, len(graph.graph.node)),
+        layers=layers,
+    )
+
+
+def _silu_halves(graph: ModelProto) -> set[str]:
+    """Names of the sigmoids that are only read where they are multiplied with their own input: x * sigmoid(x)."""
+    readers: dict[str, list[NodeProto]] = {}
+    for node in graph.graph.node:
+        for name in node.input:
+            readers.setdefault(name, []).append(node)
+    return {
+        node.name
+        for node in graph.graph.node
+        if node.op_type == "Sigmoid"
+        and all(
+            reader.op_type == "Mul" and set(reader.input) == {node.input[0], node.output[0]}
+            for reader in readers.get(node.output[0], [node])
+        )
+    }
+
+
+def _width(kind: int) -> int:
+    """Bytes of one number; 0 where the kind is not known."""
+    return onnx.helper.tensor_dtype_to_np_dtype(kind).itemsize if kind else 0
+
+
+def _learned(graph: ModelProto, constants: Mapping[str, TensorProto]) -> set[str]:
+    """Names of the constants that are parameters. A bias that is added to a matrix product is one too."""
+    products = {name for node in graph.graph.node if node.op_type == "MatMul" for name in node.output}
+    readers = [
+        node
+        for node in graph.graph.node
+        if node.op_type in LEARNED or (node.op_type == "Add" and any(name in products for name in node.input))
+    ]
+    found = {name for node in readers for name in node.input if name in constants}
+    return {name for name in found if constants[name].data_type in (TensorProto.FLOAT, TensorProto.DOUBLE)}
+
+
+def _other_flops(node: NodeProto, shapes: Mapping[str, tuple[int, ...]], kinds: Mapping[str, int]) -> int:
+    kind, output = node.op_type, prod(shapes[node.output[0]])
+    if not any(kinds.get(name) in (TensorProto.FLOAT, TensorProto.DOUBLE) for name in node.input):
+        return 0  # integers
+    if kind in BIAS_INPUT:
+        return output if len(node.input) > BIAS_INPUT[kind] and node.input[BIAS_INPUT[kind]] else 0
+    if kind == "MatMul":
+        return 0
+    attributes = {attribute.name: onnx.helper.get_attribute_value(attribute) for attribute in node.attribute}
+    if kind in ("MaxPool", "AveragePool"):
+        return output * prod(attributes["kernel_shape"])
+    if kind in PER_INPUT or kind.startswith("Reduce"):
+        return prod(shapes[node.input[0]])
+    if kind == "Resize":
+        return output * RESIZES.get(attributes.get("mode", b"nearest").decode(), 0)
+    return output * PER_OUTPUT.get(kind, 1)
+
+
+def _peak(alive: Mapping[str, list[int]], size: Callable[[str], int], end: int) -> int:
+    changes = [0] * (end + 2)
+    for name, (born, last) in alive.items():
+        changes[born] += size(name)
+        changes[last + 1] -= size(name)
+    live = largest = 0
+    for change in changes:
+        live += change
+        largest = max(largest, live)
+    return largest

@@ -1,0 +1,238 @@
+"""`model=onnx`: somebody has an ONNX file and no torch network. It is measured, quantized and exported."""
+
+from __future__ import annotations
+
+import ast
+import hashlib
+import logging
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, NoReturn, Self
+
+import numpy as np
+import onnxruntime
+import torch
+from onnx import ModelProto
+from torch import Tensor, nn
+
+from compress.config import Config, ModelConfig, Stage
+from compress.errors import TargetFailed, UserError
+from compress.models import onnx_file, ultralytics_head
+from compress.models.onnx_file import KEY
+from compress.product import Batch, Detections, Task, Teacher, TopK, example_image
+from compress.targets import onnx_graph, placement
+
+TORCH_ONLY = (Stage.train, Stage.prune, Stage.finetune)
+FROM_TORCH = ("ncnn", "litert")  # targets whose converters read torch networks, not graphs
+REMEDY = "give the torch model instead: model=ultralytics, timm, module or checkpoint"
+LAST = "last layer before the answer: its error goes straight into it"
+BINS = "expectation over distance bins, a softmax that needs fine steps"
+MOVES = {"Transpose", "Reshape", "Unsqueeze", "Squeeze"}
+
+log = logging.getLogger(__name__)
+
+
+class FileNet(nn.Module):
+    """The file as it was given, run by ONNX Runtime image by image: (b, c, s, s) to what it answers. It has no weights
+    that torch can see."""
+
+    sha256: Tensor
+
+    def __init__(self, path: Path) -> None:
+        super().__init__()
+        try:
+            self.session = onnx_graph.open_session(path, onnx_graph.session_options(torch.get_num_threads()))
+        except TargetFailed as error:
+            raise UserError(KEY, path, onnx_file.line(error)) from error
+        self.input = self.session.get_inputs()[0].name
+        # In the state dict, so that what is told apart by its tensors (`stages.context.identity`) is told apart.
+        digest = hashlib.sha256(path.read_bytes()).digest()
+        self.register_buffer("sha256", torch.tensor(list(digest), dtype=torch.uint8))
+
+    def forward(self, images: Tensor) -> Tensor:
+        answers = [self.session.run(None, {self.input: image[None]})[0] for image in images.numpy()]
+        return torch.from_numpy(np.concatenate(answers))
+
+
+@dataclass(frozen=True)
+class OnnxModel:
+    """`compress.product.Model` and `GivenAsGraph` for an ONNX file. It cannot be trained or pruned: those methods raise
+    UserError."""
+
+    net: nn.Module  # FileNet: what the file answers, to hold everything made of it against
+    graph: ModelProto
+    path: Path
+    task: Task
+    imgsz: int
+    channels: int
+    classes: tuple[str, ...]
+    size_bytes: int  # of the file as given
+    tail: TopK | None = None
+    carried: dict[str, str] = field(default_factory=dict)  # metadata of the file as given
+
+    @property
+    def runtime(self) -> str:
+        """What computes `net`."""
+        return f"onnxruntime {onnxruntime.__version__}"
+
+    @property
+    def stride(self) -> int:
+        said = self.carried.get("stride", "")
+        return int(said) if said.isdigit() else 32 if self.task is Task.detect else 1
+
+    def with_net(self, net: nn.Module) -> Self:
+        return replace(self, net=net)
+
+    def loss(self, net: nn.Module, batch: Batch, teacher: Teacher | None = None) -> Tensor:
+        self._refuse("train")
+
+    def progress(self, net: nn.Module, share: float) -> None:
+        self._refuse("train")
+
+    def deployed(self, *, tail: bool = True) -> nn.Module:
+        """The file as given. Its tail cannot be taken off, and is asked for only by targets that read torch."""
+        return self.net
+
+    def prunable(self) -> tuple[nn.Module, dict[str, str]]:
+        self._refuse("prune")
+
+    def decode(self, outputs: np.ndarray) -> list[Detections] | np.ndarray:
+        """Raw answers (b, …): (b, n, 6) or (b, 4 + classes, anchors) to detections, (b, classes) as they are."""
+        if self.task is Task.classify:
+            return outputs
+        return ultralytics_head.decode(outputs, end_to_end=self.tail is not None)
+
+    def constructor(self) -> dict[str, Any]:
+        self._refuse("save as a checkpoint")
+
+    def metadata(self) -> dict[str, str]:
+        """What the file carried, its shapes as they are now: fixed."""
+        facts = {"task": self.task.value, "names": str(dict(enumerate(self.classes))), **self.carried}
+        facts |= {key: str(value) for key, value in self._fixed().items() if key in facts}
+        return facts
+
+    def _fixed(self) -> dict[str, object]:
+        args = _literal(self.carried.get("args"))
+        fixed = {"batch": 1, "dynamic": False}
+        args = {**args, **{key: fixed[key] for key in fixed if key in args}} if isinstance(args, dict) else {}
+        return {"batch": 1, "imgsz": [self.imgsz, self.imgsz], "args": args}
+
+    def kept_float(self) -> dict[str, str]:
+        return _last_layers(self.graph) if self.task is Task.detect else {}
+
+    def example_input(self, batch: int = 1) -> Tensor:
+        return example_image(batch, self.channels, self.imgsz)
+
+    def _refuse(self, wanted: str) -> NoReturn:
+        raise UserError(KEY, self.path, f"an ONNX file has no torch network to {wanted}: {REMEDY}")
+
+
+def resolve(config: Config) -> Config:
+    """`config` with the file's own input size and channels.
+
+    Raises:
+        UserError: a stage or target that needs a torch network, or a file that cannot be worked on.
+    """
+    for stage in config.stages:
+        if stage in TORCH_ONLY:
+            why = f"model=onnx has no torch network to {stage.value}, only quantize and export work on a file: {REMEDY}"
+            raise UserError("stages", f"[{', '.join(each.value for each in config.stages)}]", why)
+    for target in config.targets or []:
+        if target in FROM_TORCH:
+            why = f"{target} is converted from torch, which model=onnx has not: take it out of targets, or {REMEDY}"
+            raise UserError("targets", target, why)
+    file = _read(config.model)
+    return replace(config, model=replace(config.model, imgsz=file.imgsz, channels=file.channels))
+
+
+def build(config: ModelConfig, classes: tuple[str, ...] | None) -> OnnxModel:
+    """The model in the file `config.path`: what it is for is read from its metadata and the shape of its answer.
+
+    Args:
+        classes: the data's class names; those in the file win.
+
+    Raises:
+        UserError: a file that cannot be worked on, or an answer that is not understood.
+    """
+    file = _read(config)
+    task, names, tail = _meaning(file, _names(file.metadata) or classes)
+    return OnnxModel(
+        FileNet(file.path), file.graph, file.path, task, file.imgsz, file.channels, names, file.size_bytes, tail,
+        file.metadata,
+    )  # fmt: skip
+
+
+def _read(config: ModelConfig) -> onnx_file.OnnxFile:
+    if config.path is None:
+        raise UserError(KEY, None, "give an .onnx file")
+    return onnx_file.read(Path(config.path), config.imgsz, config.channels)
+
+
+def _meaning(file: onnx_file.OnnxFile, classes: tuple[str, ...] | None) -> tuple[Task, tuple[str, ...], TopK | None]:
+    """What the answer means: the task, the names of classes, and the last step of end-to-end detectors."""
+    said, shape, count = file.metadata.get("task"), file.output, len(classes or ())
+    if said not in (None, Task.detect.value, Task.classify.value):
+        raise UserError(KEY, file.path, f"is made to {said}: only detectors and classifiers are understood")
+    if shape[:1] == (1,) and len(shape) == 2 and said != Task.detect.value and count in (0, shape[1]):
+        return Task.classify, classes or _numbered(shape[1]), None
+    if shape[:1] == (1,) and len(shape) == 3 and said != Task.classify.value:
+        if shape[2] == 6 and file.metadata.get("end2end") != "False":
+            if classes is None:
+                raise UserError(KEY, file.path, "does not name its classes: give data that does")
+            return Task.detect, classes, TopK(count, shape[1])
+        if shape[1] == 4 + count or (count == 0 and 4 < shape[1] < shape[2]):
+            return Task.detect, classes or _numbered(shape[1] - 4), None
+    wanted = "(1, classes) scores, (1, n, 6) x1, y1, x2, y2, score, class, or (1, 4 + classes, anchors) as raw YOLO"
+    known = f", and {count} classes are known" if count else ""
+    raise UserError(KEY, file.path, f"answers in shape {shape}{known}: understood are {wanted}")
+
+
+def _numbered(count: int) -> tuple[str, ...]:
+    return tuple(str(index) for index in range(count))
+
+
+def _names(metadata: dict[str, str]) -> tuple[str, ...] | None:
+    """Class names as Ultralytics embeds them, `{0: 'person', …}`; None where there are none."""
+    names = _literal(metadata.get("names"))
+    if isinstance(names, dict) and names and sorted(names) == list(range(len(names))):
+        return tuple(str(names[index]) for index in range(len(names)))
+    return tuple(str(name) for name in names) if isinstance(names, list) and names else None
+
+
+def _literal(text: str | None) -> object:
+    """What a text says in Python's notation; None where it is none. Nothing is run."""
+    try:
+        return ast.literal_eval(text or "")
+    except (ValueError, SyntaxError, MemoryError, RecursionError):
+        return None
+
+
+def _last_layers(graph: ModelProto) -> dict[str, str]:
+    """{module: why} of the weighted layers from which no other leads to the answer: a detector's boxes and scores come
+    out of them unbounded. A projection of softmaxed bins (DFL) is none of them; it stays in float, and so does what
+    gives the bins."""
+    nodes = {node.name: node for node in onnx_graph.nodes(graph)}
+    kinds = {node.name: node.op_type for node in graph.graph.node}
+    waiting = [node.name for node in graph.graph.node if onnx_graph.OUTPUT in node.output]
+    kept: dict[str, str] = {}
+    seen: set[str] = set()
+    while waiting:
+        name = waiting.pop()
+        if name in seen or name not in nodes:
+            continue
+        seen.add(name)
+        node = nodes[name]
+        bins = node.weighted and _is_softmaxed(node, nodes, kinds)
+        if node.weighted:
+            kept[placement.module_path(name)] = BINS if bins else LAST
+        if bins or not node.weighted:
+            waiting.extend(node.parents)
+    return kept
+
+
+def _is_softmaxed(node: placement.Node, nodes: dict[str, placement.Node], kinds: dict[str, str]) -> bool:
+    """Whether a node reads a softmax, perhaps moved about."""
+    parents = node.parents
+    while len(parents) == 1 and kinds.get(parents[0]) in MOVES:
+        parents = nodes[parents[0]].parents
+    return len(parents) == 1 and kinds.get(parents[0]) == "Softmax"
