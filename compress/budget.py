@@ -118,7 +118,8 @@ def judge(
     """
     first = baseline(rows)
     last = [row for row in rows if row.target is None][-1]
-    finals = _finals(rows)
+    finals = [row for row in _finals(rows) if not _is_from_elsewhere(row)]
+    there = [row for row in _finals(rows) if device.name != HOST and _was_timed_on(row, device.name)]
     checks: list[Check] = []
     if budget.flops is not None:
         worst = max([last, *finals], key=lambda row: row.flops)
@@ -135,8 +136,10 @@ def judge(
             drop = _difference(_same_runtime_fp32(rows, row), row)
             checks.append(Check("quantize.max_accuracy_drop", row.target, "int8", quantize_drop, drop, "points"))
     recommended = {
-        target: recommend(finals, target, device.precisions) for target in dict.fromkeys(row.target for row in finals)
-    }
+        target: recommend(there, target) if any(row.target == target for row in there)
+        else recommend(finals, target, device.precisions)
+        for target in dict.fromkeys(row.target for row in finals)
+    }  # fmt: skip
     # Without an artifact nothing is known of its costs.
     for best in recommended.values() or [None]:
         for name, limit, found, unit in _costs(budget, best, device):
@@ -151,7 +154,7 @@ def judge(
     if budget.sram_kb is not None:
         remarks.append(_sram_is_of_tensors())
     if device.name != HOST and recommended:
-        remarks.append(_for_the_device(device.name, recommended))
+        remarks.append(_for_the_device(device.name, recommended, there))
     if budget.max_accuracy_drop is not None and weak:
         remarks.insert(0, _baseline_is_too_weak(first, budget.max_accuracy_drop))
     return Verdict(tuple(checks), tuple(remarks), failures)
@@ -208,7 +211,8 @@ def _finals(rows: Sequence[Row]) -> list[Row]:
 
 def _same_runtime_fp32(rows: Sequence[Row], int8: Row) -> Row | None:
     """The FP32 row of the same (tuned) network in the same runtime."""
-    found = [row for row in rows if row.target == int8.target and row.precision == "fp32" and row.flops == int8.flops]
+    same = (int8.target, "fp32", int8.flops)
+    found = [row for row in rows if (row.target, row.precision, row.flops) == same and not _is_from_elsewhere(row)]
     return found[-1] if found else None
 
 
@@ -222,9 +226,22 @@ def _difference(reference: Row | None, row: Row) -> float | None:
 def _latency(row: Row, device: str) -> float | None:
     """Median milliseconds, if they were measured on the device that the budget is for."""
     latency = row.latency_ms
-    if latency is None or latency.get("obtained") != "measured" or latency.get("device") != device:
-        return None
-    return float(latency["median"])
+    return float(latency["median"]) if latency and _was_timed_on(row, device) else None
+
+
+def _was_timed_on(row: Row, device: str) -> bool:
+    """Whether its latency was measured on a device; `Raspberry Pi 5` is the profile `raspberry_pi_5`."""
+    latency = row.latency_ms or {}
+    return latency.get("obtained") == "measured" and _plain(str(latency.get("device"))) == _plain(device)
+
+
+def _is_from_elsewhere(row: Row) -> bool:
+    """Whether a bench kit brought it: the file is one of this run's, its accuracy is not measured again."""
+    return (row.latency_ms or {}).get("device") not in (None, HOST)
+
+
+def _plain(name: str) -> str:
+    return re.sub(r"[^a-z0-9]+", "_", name.lower()).strip("_")
 
 
 def _remarks(rows: Sequence[Row], finals: Sequence[Row], recommended: Mapping[str | None, Row]) -> list[Remark]:
@@ -247,13 +264,16 @@ def _sram_is_of_tensors() -> Remark:
     return Remark("sram_is_of_tensors", text)
 
 
-def _for_the_device(device: str, recommended: Mapping[str | None, Row]) -> Remark:
-    names = ", ".join(f"{target}/{row.precision}" for target, row in recommended.items())
-    text = (
-        f"For {device}: {names}, by what its chip is known to compute best. Times measured on this machine say nothing "
-        "about it; the README in each artifact says how to time the files there."
-    )
-    return Remark("recommended_for_device", text)
+def _for_the_device(device: str, recommended: Mapping[str | None, Row], there: Sequence[Row]) -> Remark:
+    timed = {f"{row.target}/{row.precision}": _median(row) or 0.0 for row in recommended.values() if row in there}
+    guessed = [f"{row.target}/{row.precision}" for row in recommended.values() if row not in there]
+    parts = [f"{name} is the fastest that was measured there, {ms:.2f} ms" for name, ms in timed.items()]
+    if guessed:
+        parts.append(
+            f"{', '.join(guessed)} by what its chip is known to compute best. Times measured on this machine say "
+            "nothing about it; the README in each artifact says how to time the files there"
+        )
+    return Remark("recommended_for_device", f"For {device}: {'; '.join(parts)}.", timed)
 
 
 def _proves_nothing(first: Row, drop: float) -> bool:

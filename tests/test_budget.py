@@ -230,7 +230,7 @@ def test_latency_counts_on_the_named_device_only() -> None:
     elsewhere = verdict(rows, latency_ms=1.0, device="raspberry_pi_5")
     assert check(elsewhere, "budget.latency_ms").value is None
     assert elsewhere.exit_status == 3
-    there = [*ledger(), int8(device="raspberry_pi_5", ms=30.0)]
+    there = [*rows, int8(device="raspberry_pi_5", ms=30.0)]
     assert check(verdict(there, latency_ms=40.0, device="raspberry_pi_5"), "budget.latency_ms").value == 30.0
 
 
@@ -372,6 +372,24 @@ def test_what_is_recommended_for_another_device_is_said() -> None:
     assert remark.text.startswith("For board: openvino/int8")
     assert not [each for each in found.remarks if each.kind == "int8_does_not_pay"]
     assert "recommended_for_device" not in {each.kind for each in verdict(ledger(fp32(), int8())).remarks}
+
+
+def test_rows_brought_from_the_device_decide_there() -> None:
+    """The declared order is a guess; times taken on the device are none. They are not held against accuracy again."""
+    rows = ledger(fp32(ms=1.0), int8(ms=3.0))
+    brought = [
+        replace(each, accuracy=None)
+        for each in (fp32(ms=8.0, device="Raspberry Pi 5"), int8(ms=9.0, device="Raspberry Pi 5"))
+    ]
+    board = DeviceConfig("raspberry_pi_5", precisions=["int8", "fp32"])
+    budget = BudgetConfig(flops="50%", latency_ms=8.5, max_accuracy_drop=0.01)
+    before, after = judge(budget, 0.01, rows, {}, board), judge(budget, 0.01, [*rows, *brought], {}, board)
+    assert check(before, "budget.latency_ms").met is None and before.met is None
+    assert check(after, "budget.latency_ms").value == 8.0 and after.met
+    [remark] = [each for each in after.remarks if each.kind == "recommended_for_device"]
+    assert remark.numbers == {"openvino/fp32": 8.0} and "measured there" in remark.text
+    elsewhere = judge(budget, 0.01, [*rows, *brought], {}, DeviceConfig("jetson_nano", precisions=["int8"]))
+    assert check(elsewhere, "budget.latency_ms").value is None
 
 
 @pytest.mark.parametrize(("limit", "met"), [(391, True), (390, False)])

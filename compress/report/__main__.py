@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from compress.errors import UserError
-from compress.report.bench import add
+from compress.report.bench import add, judge_again
 from compress.report.compare import compare
 from compress.report.html import render
 from compress.report.sweep import is_sweep, render_sweep, sweep_table
@@ -45,7 +45,8 @@ def _paths(command: str, given: Sequence[str], *names: str) -> list[Path]:
 
 def _add(run: Path, bench: Path) -> None:
     row = add(run, bench)
-    print(f"added {row['target']} {row['precision']}, {row['latency_ms']['device']}. Verdict not judged again.")
+    print(f"added {row['target']} {row['precision']}, {row['latency_ms']['device']}; judged again")
+    judge_again(run)
     _show(run)
 
 

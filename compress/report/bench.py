@@ -1,4 +1,4 @@
-"""Takes a measurement made on a device into the ledger of the run that made the files.
+"""Takes a measurement made on a device into the ledger of the run that made the files, and judges the run again.
 
 The numbers count only if they were taken from this run's files, so the checksums decide.
 """
@@ -6,13 +6,19 @@ The numbers count only if they were taken from this run's files, so the checksum
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
+from dataclasses import fields, replace
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from compress import atomic
+from compress import atomic, ledger
+from compress import config as configuration
+from compress.budget import Check, Remark, Verdict, judge
 from compress.errors import UserError
 from compress.report.chain import number, part
-from compress.report.run import SCHEMA_VERSION, Row, Run, read_run
+from compress.report.run import SCHEMA_VERSION, Row, Run, read_ledger, read_run
+
+KEPT = ("predicted_latency", "odd_channels")  # remarks that no row of a ledger leads to
 
 FIELDS: dict[str, type | tuple[type, ...]] = {
     "schema_version": int,
@@ -47,6 +53,35 @@ def add(run: Path, bench: Path) -> Row:
     lines = [json.dumps(known) for known in [*found.rows, row]]
     atomic.write(run / "ledger.jsonl", "\n".join(lines) + "\n")
     return row
+
+
+def judge_again(folder: Path) -> Verdict:
+    """The verdict of a run by the rows that its ledger has now; also written into it. What artifacts were found to keep
+    of their promises is not looked at again, nor what was remarked on the network itself.
+
+    Raises:
+        UserError: no such run, or one that was never judged.
+    """
+    run, config = read_run(folder), configuration.read(folder)
+    if run.verdict is None:
+        raise UserError("run", folder, "was not judged yet: let it finish")
+    contracts = [_known(Check, each) for each in run.verdict["checks"] if str(each.get("name")).startswith("contract.")]
+    controls = folder / "controls.jsonl"
+    rows, others = ([_known(ledger.Row, row) for row in found] for found in (
+        run.rows, read_ledger(controls)[0] if controls.is_file() else [],
+    ))  # fmt: skip
+    drop, failures = config.quantize.max_accuracy_drop, run.verdict["failures"]
+    verdict = judge(config.budget, drop, rows, failures, config.device, others, contracts)
+    kept = [_known(Remark, each) for each in run.verdict["remarks"] if each.get("kind") in KEPT]
+    verdict = replace(verdict, remarks=(*verdict.remarks, *kept))
+    atomic.write(folder / "verdict.json", json.dumps(verdict.as_dict(), indent=1))
+    return verdict
+
+
+def _known(kind: Any, facts: Mapping[str, Any]) -> Any:
+    """A dataclass from an object of a run's file, which also holds what the dataclass computes."""
+    names = {field.name for field in fields(kind)}
+    return kind(**{name: value for name, value in facts.items() if name in names})
 
 
 def _read_bench(path: Path) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from rich.console import Console
 from compress.errors import UserError
 from compress.report import print_table, render, render_sweep
 from compress.report.__main__ import main
-from compress.report.bench import add
+from compress.report.bench import add, judge_again
 from compress.report.chain import before, change_from_before, change_from_start, final_rows
 from compress.report.compare import compare
 from compress.report.plots import waterfall
@@ -291,6 +291,35 @@ def test_add_appends_a_measured_row(run: Path) -> None:
     assert made["latency_ms"]["obtained"] == "measured" and made["latency_ms"]["device"] == "Jetson Orin Nano 8GB"
     assert made["accuracy"] is None, "the bench kit measures no accuracy"
     assert set(made) >= set(rows()[0])
+
+
+def test_a_run_is_judged_again_by_what_the_device_said(run: Path) -> None:
+    text = (run / "config.yaml").read_text().replace("name: host", "name: jetson_orin_nano_8gb\n  precisions: [int8]")
+    (run / "config.yaml").write_text(
+        text.replace("max_accuracy_drop: 0.02", "max_accuracy_drop: 0.02\n  latency_ms: 4")
+    )
+    contract = {"name": "contract.same_as_torch", "target": "openvino", "precision": "fp32", "limit": 0.001}
+    old = verdict() | {
+        "remarks": [{"kind": "odd_channels", "text": "kept", "numbers": {}}, {"kind": "gone", "text": ""}]
+    }
+    old["checks"].append(contract | {"value": 0.0, "unit": "x", "met": True})
+    (run / "verdict.json").write_text(json.dumps(old))
+    made = add(run, write_bench(run))
+    judge_again(run)
+    new = json.loads((run / "verdict.json").read_text())
+    [latency] = [c for c in new["checks"] if c["name"] == "budget.latency_ms" and c["target"] == "tensorrt"]
+    assert latency["value"] == made["latency_ms"]["median"] and latency["met"]
+    assert [c for c in new["checks"] if c["name"] == contract["name"]] == [
+        contract | {"value": 0.0, "unit": "x", "met": True}
+    ]
+    kinds = [each["kind"] for each in new["remarks"]]
+    assert "odd_channels" in kinds and "gone" not in kinds and "recommended_for_device" in kinds
+
+
+def test_a_run_that_was_never_judged_is_not_judged_by_a_bench(run: Path) -> None:
+    (run / "verdict.json").unlink()
+    with pytest.raises(UserError, match="was not judged yet"):
+        judge_again(run)
 
 
 def test_int8_on_a_device_compares_with_fp16_on_that_device(run: Path) -> None:
