@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import functools
+import hashlib
 import json
 import logging
 import os
@@ -193,6 +194,8 @@ def compare(given: argparse.Namespace, scratch: Path) -> list[Row]:
             found = dict(Peers(resized(model, size), sized, images, given.threads, folder).graphs(runtime))
             for run, small in tuned.items():
                 share = f"{compress.get_flops(small) / compress.get_flops(model):.0%}"
+                if changed := small.constructor().get("activation"):
+                    share += f" {changed}"
                 if judged:
                     packed = artifact.read(run / "artifacts" / runtime)
                     found |= {f"{OURS} {share} {graph.precision.value}": graph for graph, _ in packed}
@@ -218,9 +221,15 @@ def rows_of(
         row |= {"ms": took.median, "p95": took.p95, "ratio": took.ratio, "ci95": took.ratio_ci95}
         row |= {"computed": loaded[name].inference_precision, "int8": loaded[name].int8_mac_share().overall}
         if judge is not None:
-            row["map"] = accuracy(given.out / f"{runtime} {name}.json", loaded[name], model, judge)
+            made = "" if graphs[name].path.is_relative_to(tempfile.gettempdir()) else f" {_digest(graphs[name])}"
+            row["map"] = accuracy(given.out / f"{runtime} {name}{made}.json", loaded[name], model, judge)
         rows.append(row)
     return rows
+
+
+def _digest(graph: Graph) -> str:
+    """Tells the files of one run from those of another; what is made here is made alike every time."""
+    return hashlib.sha256(b"".join(file.read_bytes() for file in graph.files)).hexdigest()[:8]
 
 
 def accuracy(path: Path, predictor: Any, model: Model, judge: DataSet) -> float | None:
