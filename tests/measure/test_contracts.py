@@ -58,6 +58,18 @@ def test_a_good_artifact_keeps_them_all(artifact: tuple[Any, Path], split: Split
     assert all(check.met and check.target == "onnxruntime" for check in found.values())
 
 
+def test_what_a_runtime_makes_of_float32_by_itself_is_held_to_its_confidences(split: Split, tmp_path: Path) -> None:
+    """OpenVINO computes FP32 files in BF16 where the CPU has it."""
+    pytest.importorskip("openvino")
+    model: Any = Classifier()
+    target = targets.get("openvino")
+    [packed] = target.package([target.convert(model, tmp_path / "fp32", ExportConfig())], tmp_path / "o", model, {})
+    narrow = targets.load(packed, 1).inference_precision != "f32"
+    found = by_name(verify(tmp_path / "o", model, split))
+    assert (("contract.confidence_shift", "fp32") in found) == narrow
+    assert found["contract.same_as_torch", "fp32"].met
+
+
 def test_scores_do_not_drown_in_pixels() -> None:
     rows = [[100, 100, 600, 600, 0.9, 1], [10, 10, 20, 20, 0.3, 0], [0, 0, 9, 9, 0.001, 0]]
     wanted = np.array([rows], np.float32)
