@@ -68,6 +68,7 @@ class Remark:
     kind: str
     text: str
     numbers: Mapping[str, float] = field(default_factory=dict)
+    lasting: bool = False  # no row of the ledger leads to it: stays when a run is judged again by more rows
 
 
 @dataclass(frozen=True)

@@ -95,8 +95,8 @@ def _run(config: Config, model: Model, dataset: DataSet, folder: Path) -> Result
         controls = _weigh_controls(context, ledger.rows)
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
-    drop, failures = config.quantize.max_accuracy_drop, context.failures
-    verdict = judge(config.budget, drop, ledger.rows, failures, config.device, controls, context.contracts)
+    limit, failures = config.quantize.max_accuracy_drop, context.failures
+    verdict = judge(config.budget, limit, ledger.rows, failures, config.device, controls, context.contracts)
     also = devices.remarks(config.device, ledger.rows) + channels.remarks(model)
     verdict = replace(verdict, remarks=(*verdict.remarks, *also))
     atomic.write(folder / "verdict.json", json.dumps(verdict.as_dict(), indent=1))

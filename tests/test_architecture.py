@@ -112,8 +112,11 @@ def test_stages_never_import_each_other() -> None:
 
 
 def test_the_report_is_a_function_of_the_run_folder_alone() -> None:
+    judging = {"bench.py": {"budget", "config", "ledger"}}  # draws nothing: takes rows in, and judges by them
     for file in (PACKAGE / "report").glob("*.py"):
-        assert {room(name) for name in ours(file)} <= {"report", "errors", "atomic"}, file
+        assert {room(name) for name in ours(file)} <= {"report", "errors", "atomic"} | judging.get(file.name, set()), (
+            file
+        )
         assert "torch" not in {name.split(".")[0] for name in imports(file)}, file
 
 

@@ -252,7 +252,7 @@ def test_verdict_json() -> None:
     assert written["met"] is None
     assert {"name", "target", "limit", "value", "unit", "met"} <= written["checks"][0].keys()
     assert [c["met"] for c in written["checks"]] == [True, True, None]
-    assert all(remark.keys() == {"kind", "text", "numbers"} for remark in written["remarks"])
+    assert all(remark.keys() == {"kind", "text", "numbers", "lasting"} for remark in written["remarks"])
 
 
 # --- recommendation and remarks -------------------------------------------------------------------------------

@@ -90,7 +90,7 @@ def remarks(device: DeviceConfig, rows: Sequence[Row]) -> list[Remark]:
         + _beyond(found[0], gflops)
         + ". A prediction is not judged: time the files on the device with the bench kit."
     )
-    return [Remark("predicted_latency", text, numbers)]
+    return [Remark("predicted_latency", text, numbers, lasting=True)]
 
 
 def _fits(config: Config) -> list[LatencyFit]:

@@ -28,7 +28,7 @@ def remarks(model: Model) -> list[Remark]:
         f"vector units run partly empty there, which FLOPs do not show. prune.round_to={LANES} or {2 * LANES} takes "
         "as many FLOPs out in whole blocks; compare latency at the same budget."
     )
-    return [Remark("odd_channels", text, {"layers": len(odd), "macs_share": share})]
+    return [Remark("odd_channels", text, {"layers": len(odd), "macs_share": share}, lasting=True)]
 
 
 def _is_odd(layer: nn.Module) -> bool:

@@ -17,7 +17,7 @@ import onnxruntime
 from onnx import GraphProto, ModelProto, NodeProto, TensorProto, ValueInfoProto, inliner, shape_inference
 
 from compress.errors import TargetFailed, UserError
-from compress.targets import onnx_graph, placement
+from compress.targets import kept_float, onnx_graph
 
 KEY = "model.path"
 QUANTIZED = {"QuantizeLinear", "DequantizeLinear", "DynamicQuantizeLinear", "ConvInteger", "MatMulInteger"}
@@ -191,11 +191,11 @@ def _fix_output(path: Path, graph: ModelProto) -> str:
 
 
 def _name_nodes(graph: GraphProto) -> None:
-    """Gives every node a name of its own, and one that says which module it is in: `placement` goes by that."""
+    """Gives every node a name of its own, and one that says which module it is in: `kept_float` goes by that."""
     taken: set[str] = set()
     for index, node in enumerate(graph.node):
         name = node.name or f"{node.op_type}_{index}"
-        if not placement.module_path(name):
+        if not kept_float.module_path(name):
             name = f"/{name.strip('/')}/{node.op_type}"
         while name in taken:
             name += "_"

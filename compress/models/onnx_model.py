@@ -20,7 +20,7 @@ from compress.errors import TargetFailed, UserError
 from compress.models import onnx_file, ultralytics_head
 from compress.models.onnx_file import KEY
 from compress.product import Batch, Detections, Task, Teacher, TopK, example_image
-from compress.targets import onnx_graph, placement
+from compress.targets import kept_float, onnx_graph
 
 TORCH_ONLY = (Stage.train, Stage.prune, Stage.finetune)
 FROM_TORCH = ("ncnn", "litert")  # targets whose converters read torch networks, not graphs
@@ -224,13 +224,13 @@ def _last_layers(graph: ModelProto) -> dict[str, str]:
         node = nodes[name]
         bins = node.weighted and _is_softmaxed(node, nodes, kinds)
         if node.weighted:
-            kept[placement.module_path(name)] = BINS if bins else LAST
+            kept[kept_float.module_path(name)] = BINS if bins else LAST
         if bins or not node.weighted:
             waiting.extend(node.parents)
     return kept
 
 
-def _is_softmaxed(node: placement.Node, nodes: dict[str, placement.Node], kinds: dict[str, str]) -> bool:
+def _is_softmaxed(node: kept_float.Node, nodes: dict[str, kept_float.Node], kinds: dict[str, str]) -> bool:
     """Whether a node reads a softmax, perhaps moved about."""
     parents = node.parents
     while len(parents) == 1 and kinds.get(parents[0]) in MOVES:

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from compress.config import MAX_OPSET
 from compress.product import GivenAsGraph, Graph, Model, Precision
-from compress.targets import onnx_graph, onnxruntime, placement
+from compress.targets import kept_float, onnx_graph, onnxruntime
 from compress.targets.scheme import Scheme
 
 IMAGES = 8
@@ -49,13 +49,13 @@ def ranked(model: Model, images: Sequence[np.ndarray]) -> list[tuple[str, float]
 
 
 def _ranked_nodes(model: Model, images: Sequence[np.ndarray]) -> list[tuple[str, float]]:
-    """As `ranked`, of a graph without a torch network: (`placement.module_path` of a node, error). What is compared is
+    """As `ranked`, of a graph without a torch network: (`kept_float.module_path` of a node, error). What is compared is
     what the layers give that the model keeps in float, of a detector the last ones: behind them it may sort rows, and
     rows that change places are no error. Where it keeps none, the answers are."""
     with tempfile.TemporaryDirectory(prefix="compress-") as scratch:
         path = onnx_graph.export(model, Path(scratch, "fp32.onnx"), MAX_OPSET)
         layers = [node.name for node in onnx_graph.nodes(onnx_graph.read(path)) if node.weighted]
-        kept = [name for name in layers if placement.module_path(name) in model.kept_float()]
+        kept = [name for name in layers if kept_float.module_path(name) in model.kept_float()]
         _give_instead(path, kept)
         fp32 = Graph(path, onnxruntime.NAME, Precision.fp32)
         exact = _answers(path, images)
@@ -67,7 +67,7 @@ def _ranked_nodes(model: Model, images: Sequence[np.ndarray]) -> list[tuple[str,
             int8 = onnxruntime.quantize(fp32, model, images, Path(scratch, "int8"), alone)
             answers = _answers(int8.path, images)
             shares = [np.square(a - b).mean() / max(float(b.var()), 1e-12) for a, b in zip(answers, exact, strict=True)]
-            module = placement.module_path(name)
+            module = kept_float.module_path(name)
             found[module] = max(found.get(module, 0.0), float(np.mean(shares)))
     return sorted(found.items(), key=lambda pair: -pair[1])
 

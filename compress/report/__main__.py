@@ -45,8 +45,8 @@ def _paths(command: str, given: Sequence[str], *names: str) -> list[Path]:
 
 def _add(run: Path, bench: Path) -> None:
     row = add(run, bench)
-    print(f"added {row['target']} {row['precision']}, {row['latency_ms']['device']}; judged again")
-    judge_again(run)
+    judged = "not judged: it did not finish" if judge_again(run) is None else "judged again"
+    print(f"added {row['target']} {row['precision']}, {row['latency_ms']['device']}; the run was {judged}")
     _show(run)
 
 

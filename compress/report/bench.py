@@ -18,8 +18,6 @@ from compress.errors import UserError
 from compress.report.chain import number, part
 from compress.report.run import SCHEMA_VERSION, Row, Run, read_ledger, read_run
 
-KEPT = ("predicted_latency", "odd_channels")  # remarks that no row of a ledger leads to
-
 FIELDS: dict[str, type | tuple[type, ...]] = {
     "schema_version": int,
     "target": str,
@@ -55,24 +53,27 @@ def add(run: Path, bench: Path) -> Row:
     return row
 
 
-def judge_again(folder: Path) -> Verdict:
-    """The verdict of a run by the rows that its ledger has now; also written into it. What artifacts were found to keep
-    of their promises is not looked at again, nor what was remarked on the network itself.
+def judge_again(folder: Path) -> Verdict | None:
+    """The verdict of a run by the rows that its ledger has now; also written into it. None for a run that was never
+    judged. What artifacts were found to keep of their promises is not looked at again, nor the network itself.
 
     Raises:
-        UserError: no such run, or one that was never judged.
+        UserError: no such run, or a damaged file in it.
     """
     run, config = read_run(folder), configuration.read(folder)
     if run.verdict is None:
-        raise UserError("run", folder, "was not judged yet: let it finish")
-    contracts = [_known(Check, each) for each in run.verdict["checks"] if str(each.get("name")).startswith("contract.")]
+        return None
     controls = folder / "controls.jsonl"
-    rows, others = ([_known(ledger.Row, row) for row in found] for found in (
-        run.rows, read_ledger(controls)[0] if controls.is_file() else [],
-    ))  # fmt: skip
-    drop, failures = config.quantize.max_accuracy_drop, run.verdict["failures"]
-    verdict = judge(config.budget, drop, rows, failures, config.device, others, contracts)
-    kept = [_known(Remark, each) for each in run.verdict["remarks"] if each.get("kind") in KEPT]
+    others = read_ledger(controls)[0] if controls.is_file() else []
+    try:
+        contracts = [_known(Check, each) for each in run.verdict["checks"] if each["name"].startswith("contract.")]
+        kept = [_known(Remark, each) for each in run.verdict["remarks"] if each.get("lasting")]
+        rows, beside = ([_known(ledger.Row, row) for row in found] for found in (run.rows, others))
+        failures = dict(run.verdict["failures"])
+    except (KeyError, TypeError, AttributeError) as error:
+        raise UserError(str(folder / "verdict.json"), error, "damaged: run the recipe again") from error
+    limit = config.quantize.max_accuracy_drop
+    verdict = judge(config.budget, limit, rows, failures, config.device, beside, contracts)
     verdict = replace(verdict, remarks=(*verdict.remarks, *kept))
     atomic.write(folder / "verdict.json", json.dumps(verdict.as_dict(), indent=1))
     return verdict

@@ -21,8 +21,8 @@ from compress.measure import flops
 from compress.measure.layer_latency import layer_seconds
 from compress.product import Model
 from compress.pruning import solver
+from compress.pruning.gradients import accumulate_gradients
 from compress.pruning.importance import NEED_GRADIENTS
-from compress.pruning.sensitivity import accumulate_gradients
 from compress.recovery import recover
 from compress.stages.context import Context
 

@@ -28,7 +28,7 @@ from torch import nn
 from compress.config import ExportConfig
 from compress.errors import MissingExtra, TargetFailed
 from compress.product import Graph, Model, Precision
-from compress.targets import artifact, placement
+from compress.targets import artifact, kept_float
 from compress.targets.calibration import EXTREMES, MEAN, METHODS, check, ranges_of
 from compress.targets.onnx_graph import INPUT
 from compress.targets.predictor import LayerMacs, Predictor
@@ -153,7 +153,7 @@ def quantize(
     """
     check(calibration)
     nodes, method = _nodes(graph.path), scheme.options.get("ranges", MEAN)
-    floats = placement.kept_nodes(nodes, {**(kept or {}), **model.kept_float()})
+    floats = kept_float.kept_nodes(nodes, {**(kept or {}), **model.kept_float()})
     path = folder / "model.tflite"
     folder.mkdir(parents=True, exist_ok=True)
     with _quiet():
@@ -174,8 +174,8 @@ def quantize(
         except Exception as error:  # anything: it is a chain of Python passes over the graph
             raise TargetFailed(f"LiteRT cannot quantize {graph.path}: {error}") from error
     # A transpose behind a layer's convolution bears that layer's name, and may be of the post-processing.
-    int8 = {placement.module_path(node.name) for node in nodes if node.weighted and node.name not in floats}
-    layers = {place: why for place, why in placement.by_module(floats).items() if place not in int8}
+    int8 = {kept_float.module_path(node.name) for node in nodes if node.weighted and node.name not in floats}
+    layers = {place: why for place, why in kept_float.by_module(floats).items() if place not in int8}
     facts = {"images": len(calibration), "method": METHODS[method]}
     return Graph(path, NAME, Precision.int8, scheme.what, layers, facts, graph.tail)
 
@@ -229,8 +229,8 @@ def _quiet() -> Iterator[None]:
         logging.disable(logged)
 
 
-def _nodes(path: Path) -> list[placement.Node]:
-    """The graph's operations for `placement`. The converter has folded what depends on constants alone."""
+def _nodes(path: Path) -> list[kept_float.Node]:
+    """The graph's operations for `kept_float`. The converter has folded what depends on constants alone."""
     graph = _read(path)
     tensors, found = graph.subgraphs[0].tensors, []
     made_by: dict[int, str] = {}
@@ -239,7 +239,7 @@ def _nodes(path: Path) -> list[placement.Node]:
         parents = tuple(made_by[i] for i in operator.inputs if i in made_by)
         factors = [operator.inputs[i] for i in PRODUCTS.get(kind, ())]
         weighted = any(graph.buffers[tensors[i].buffer].data is not None for i in factors)
-        found.append(placement.Node(name, parents, weighted, bool(factors) and not weighted))
+        found.append(kept_float.Node(name, parents, weighted, bool(factors) and not weighted))
         made_by.update(dict.fromkeys(operator.outputs, name))
     return found
 
@@ -332,7 +332,7 @@ def layers(graph: Graph) -> list[LayerMacs]:
         name = tensors[operator.outputs[0]].name.decode()
         macs = _macs(kind, operator, *(tuple(each.shape) for each in (*factors, tensors[operator.outputs[0]])))
         int8 = all(_flatbuffers().type_to_name(factor.type) == "INT8" for factor in factors)
-        found.append(LayerMacs(name, macs, int8, (placement.module_path(name) or name) in graph.kept_float))
+        found.append(LayerMacs(name, macs, int8, (kept_float.module_path(name) or name) in graph.kept_float))
     return found
 
 

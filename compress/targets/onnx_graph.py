@@ -18,7 +18,7 @@ from torch.utils._pytree import tree_leaves
 
 from compress.errors import TargetFailed
 from compress.product import GivenAsGraph, Model
-from compress.targets.placement import Node
+from compress.targets.kept_float import Node
 
 INPUT, OUTPUT = "images", "output0"
 LEAST_OPSET = 13  # before it a Q/DQ pair has one scale for all channels
@@ -198,7 +198,7 @@ def shrink(graph: ModelProto) -> None:
 
 
 def nodes(graph: ModelProto) -> list[Node]:
-    """The graph's nodes for `placement`; constants are no nodes, Q/DQ pairs on weights count as constant."""
+    """The graph's nodes for `kept_float`; constants are no nodes, Q/DQ pairs on weights count as constant."""
     constant = {initializer.name for initializer in graph.graph.initializer}
     producer: dict[str, NodeProto] = {}
     found = []

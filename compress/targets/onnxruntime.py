@@ -21,7 +21,7 @@ import onnxruntime
 from compress.config import ExportConfig
 from compress.errors import TargetFailed
 from compress.product import Graph, Model, Precision
-from compress.targets import artifact, onnx_graph, placement
+from compress.targets import artifact, kept_float, onnx_graph
 from compress.targets.calibration import EXTREMES, MEAN, METHODS, tensor_ranges
 from compress.targets.predictor import LayerMacs, Predictor
 from compress.targets.scheme import Scheme
@@ -101,8 +101,8 @@ def static_qdq(
 
     graph, method = onnx_graph.read(source.path), options.get("ranges", MEAN)
     nodes = onnx_graph.nodes(graph)
-    kept = placement.kept_nodes(nodes, {**kept_modules, **model.kept_float()})
-    kept = placement.first_layers(nodes, options.get("float_layers", 0)) | kept
+    kept = kept_float.kept_nodes(nodes, {**kept_modules, **model.kept_float()})
+    kept = kept_float.first_layers(nodes, options.get("float_layers", 0)) | kept
     ranges = TensorsData(CalibrationMethod.MinMax, tensor_ranges(graph, calibration, method))
     settings = {
         "per_channel": True,
@@ -125,7 +125,7 @@ def static_qdq(
     onnx_graph.shrink(quantized)
     onnx_graph.save(quantized, path, model.metadata())
     facts = {"images": len(calibration), "method": METHODS[method]}
-    return Graph(path, source.target, Precision.int8, what, placement.by_module(kept), facts)
+    return Graph(path, source.target, Precision.int8, what, kept_float.by_module(kept), facts)
 
 
 @contextmanager
@@ -179,6 +179,6 @@ def layers(graph: Graph) -> list[LayerMacs]:
         onnx_graph.optimized(graph.path, path, onnxruntime.GraphOptimizationLevel.ORT_ENABLE_EXTENDED)
         executed = {node.name for node in onnx_graph.read(path).graph.node if node.op_type in INT8_OPERATORS}
     return [
-        LayerMacs(name, macs, name in executed, placement.module_path(name) in graph.kept_float)
+        LayerMacs(name, macs, name in executed, kept_float.module_path(name) in graph.kept_float)
         for name, macs in onnx_graph.count_macs(graph.path).items()
     ]

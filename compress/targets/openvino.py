@@ -25,7 +25,7 @@ import yaml
 from compress.config import ExportConfig
 from compress.errors import MissingExtra, TargetFailed
 from compress.product import Graph, Model, Precision
-from compress.targets import artifact, onnx_graph, placement
+from compress.targets import artifact, kept_float, onnx_graph
 from compress.targets.calibration import check
 from compress.targets.predictor import LayerMacs, Predictor
 from compress.targets.scheme import Scheme
@@ -100,7 +100,7 @@ def quantize(
     check(calibration)
     openvino = _openvino()
     source = _read(openvino, graph.path)
-    nodes = placement.kept_nodes(_nodes(source), {**(kept or {}), **model.kept_float()})
+    nodes = kept_float.kept_nodes(_nodes(source), {**(kept or {}), **model.kept_float()})
     with _quiet(), _own_signal_stack():
         import nncf
 
@@ -123,7 +123,7 @@ def quantize(
         NAME,
         Precision.int8,
         scheme.what,
-        placement.by_module({_onnx_name(name): why for name, why in nodes.items()}),
+        kept_float.by_module({_onnx_name(name): why for name, why in nodes.items()}),
         facts,
     )
 
@@ -178,8 +178,8 @@ def _read(openvino: Any, path: Path) -> Any:
         raise TargetFailed(f"OpenVINO cannot open {path}: {error}") from error
 
 
-def _nodes(graph: Any) -> list[placement.Node]:
-    """The graph's operations for `placement`, constants left out."""
+def _nodes(graph: Any) -> list[kept_float.Node]:
+    """The graph's operations for `kept_float`, constants left out."""
     found = []
     constant: set[str] = set()
     for operation in graph.get_ordered_ops():
@@ -190,7 +190,7 @@ def _nodes(graph: Any) -> list[placement.Node]:
             continue
         weighted = is_product and any(name in constant for name in sources)
         parents = tuple(name for name in sources if name not in constant)
-        found.append(placement.Node(operation.friendly_name, parents, weighted, is_product and not weighted))
+        found.append(kept_float.Node(operation.friendly_name, parents, weighted, is_product and not weighted))
     return found
 
 
@@ -249,7 +249,7 @@ def _layers(graph: Graph, source: Any, compiled: Any) -> list[LayerMacs]:
         if str(facts["runtimePrecision"].astype(str)) in ("i8", "u8"):
             executed.update(facts["originalLayersNames"].astype(str).split(","))
     return [
-        LayerMacs(name, macs, name in executed, placement.module_path(_onnx_name(name)) in graph.kept_float)
+        LayerMacs(name, macs, name in executed, kept_float.module_path(_onnx_name(name)) in graph.kept_float)
         for name, macs in _count_macs(source).items()
     ]
 

@@ -11,8 +11,8 @@ from torch.utils.flop_counter import FlopCounterMode
 from compress.config import PruneConfig
 from compress.errors import UserError
 from compress.pruning.allocation import ALLOCATIONS
+from compress.pruning.gradients import accumulate_gradients
 from compress.pruning.importance import IMPORTANCES, NEED_GRADIENTS
-from compress.pruning.sensitivity import accumulate_gradients
 from compress.pruning.solver import prune_to_flops, prune_to_ratio
 from tests.models.toy import Net, randomise
 

@@ -300,7 +300,10 @@ def test_a_run_is_judged_again_by_what_the_device_said(run: Path) -> None:
     )
     contract = {"name": "contract.same_as_torch", "target": "openvino", "precision": "fp32", "limit": 0.001}
     old = verdict() | {
-        "remarks": [{"kind": "odd_channels", "text": "kept", "numbers": {}}, {"kind": "gone", "text": ""}]
+        "remarks": [
+            {"kind": "odd_channels", "text": "kept", "numbers": {}, "lasting": True},
+            {"kind": "gone", "text": ""},
+        ]
     }
     old["checks"].append(contract | {"value": 0.0, "unit": "x", "met": True})
     (run / "verdict.json").write_text(json.dumps(old))
@@ -318,7 +321,12 @@ def test_a_run_is_judged_again_by_what_the_device_said(run: Path) -> None:
 
 def test_a_run_that_was_never_judged_is_not_judged_by_a_bench(run: Path) -> None:
     (run / "verdict.json").unlink()
-    with pytest.raises(UserError, match="was not judged yet"):
+    assert judge_again(run) is None and not (run / "verdict.json").exists()
+
+
+def test_a_damaged_verdict_is_named(run: Path) -> None:
+    (run / "verdict.json").write_text('{"checks": [1]}')
+    with pytest.raises(UserError, match=r"verdict\.json"):
         judge_again(run)
 
 

@@ -18,7 +18,7 @@ from compress.config import ExportConfig
 from compress.errors import MissingExtra, TargetFailed
 from compress.measure import flops
 from compress.product import Graph, Precision, Task, TopK, example_image
-from compress.targets import litert, placement
+from compress.targets import kept_float, litert
 
 SIDE = 16
 CLASSES = ("a", "b")
@@ -84,17 +84,17 @@ def graphs(model: Detector, tmp_path_factory: pytest.TempPathFactory) -> tuple[G
 
 def test_operations_tell_their_place(graphs: tuple[Graph, Graph]) -> None:
     for graph in graphs:
-        places = [placement.module_path(layer.name) for layer in litert.layers(graph)]
+        places = [kept_float.module_path(layer.name) for layer in litert.layers(graph)]
         products = {"stem.0", "deep.0", "deep.2", "", "branches.0.0", "branches.0.2", "branches.1.0", "branches.1.2"}
         assert len(places) == len(products) and set(places) == products
-    found = {placement.module_path(node.name) for node in litert._nodes(graphs[0].path)}
+    found = {kept_float.module_path(node.name) for node in litert._nodes(graphs[0].path)}
     assert found >= {"stem.1", "deep.1", "deep.3", "branches.0.1", "branches.1.1"}  # the one activation, in each place
 
 
 def test_what_is_kept_stays_in_float_and_nothing_else(graphs: tuple[Graph, Graph]) -> None:
     fp32, int8 = graphs
     assert not any(layer.int8 for layer in litert.layers(fp32))
-    by_place = {placement.module_path(layer.name): layer for layer in litert.layers(int8)}
+    by_place = {kept_float.module_path(layer.name): layer for layer in litert.layers(int8)}
     assert int8.kept_float["branches.1.2"] == "last layer"
     floats = {place for place, layer in by_place.items() if not layer.int8}
     assert floats == {"branches.1.2", ""}  # the attention product stands in no module

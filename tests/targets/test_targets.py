@@ -18,7 +18,7 @@ from compress import targets
 from compress.config import ExportConfig
 from compress.errors import TargetFailed, UserError
 from compress.product import Graph, Precision, Task, example_image
-from compress.targets import calibration, onnx_graph, onnxruntime, placement
+from compress.targets import calibration, kept_float, onnx_graph, onnxruntime
 
 SIDE = 32
 PACKAGES = {  # what a target needs besides ours
@@ -141,36 +141,36 @@ def test_an_unknown_target_lists_the_known_ones() -> None:
 
 
 def test_module_paths_are_read_from_node_names() -> None:
-    assert placement.module_path("/model.23/cv3.0/cv3.0.1/conv/Conv") == "model.23.cv3.0.1.conv"
-    assert placement.module_path("/model.10/m/m.0/attn/MatMul") == "model.10.m.0.attn"
+    assert kept_float.module_path("/model.23/cv3.0/cv3.0.1/conv/Conv") == "model.23.cv3.0.1.conv"
+    assert kept_float.module_path("/model.10/m/m.0/attn/MatMul") == "model.10.m.0.attn"
 
 
 def test_what_follows_the_last_quantized_layer_stays_float() -> None:
     chain = [
-        placement.Node("/a/Conv", (), True),
-        placement.Node("/a/Relu", ("/a/Conv",), False),
-        placement.Node("/b/Conv", ("/a/Relu",), True),
-        placement.Node("/Sigmoid", ("/b/Conv",), False),
+        kept_float.Node("/a/Conv", (), True),
+        kept_float.Node("/a/Relu", ("/a/Conv",), False),
+        kept_float.Node("/b/Conv", ("/a/Relu",), True),
+        kept_float.Node("/Sigmoid", ("/b/Conv",), False),
     ]
-    assert placement.kept_nodes(chain, {"b": "because"}) == {
+    assert kept_float.kept_nodes(chain, {"b": "because"}) == {
         "/b/Conv": "because",
-        "/a/Relu": placement.TAIL,
-        "/Sigmoid": placement.TAIL,
+        "/a/Relu": kept_float.TAIL,
+        "/Sigmoid": kept_float.TAIL,
     }
 
 
 def test_the_first_layers_and_what_hangs_on_them_alone() -> None:
     graph = [
-        placement.Node("/a/Conv", (), True),
-        placement.Node("/a/Relu", ("/a/Conv",), False),
-        placement.Node("/b/Conv", ("/a/Relu",), True),
-        placement.Node("/Add", ("/a/Relu", "/b/Conv"), False),
-        placement.Node("/c/Conv", ("/Add",), True),
-        placement.Node("/Concat", ("/b/Conv", "/c/Conv"), False),
+        kept_float.Node("/a/Conv", (), True),
+        kept_float.Node("/a/Relu", ("/a/Conv",), False),
+        kept_float.Node("/b/Conv", ("/a/Relu",), True),
+        kept_float.Node("/Add", ("/a/Relu", "/b/Conv"), False),
+        kept_float.Node("/c/Conv", ("/Add",), True),
+        kept_float.Node("/Concat", ("/b/Conv", "/c/Conv"), False),
     ]
-    assert placement.first_layers(graph, 0) == {}
-    assert set(placement.first_layers(graph, 1)) == {"/a/Conv", "/a/Relu"}
-    assert set(placement.first_layers(graph, 2)) == {"/a/Conv", "/a/Relu", "/b/Conv", "/Add"}
+    assert kept_float.first_layers(graph, 0) == {}
+    assert set(kept_float.first_layers(graph, 1)) == {"/a/Conv", "/a/Relu"}
+    assert set(kept_float.first_layers(graph, 2)) == {"/a/Conv", "/a/Relu", "/b/Conv", "/Add"}
 
 
 def test_a_scheme_may_leave_the_first_layers_in_float(model: Small, images: list[np.ndarray], tmp_path: Path) -> None:
@@ -178,7 +178,7 @@ def test_a_scheme_may_leave_the_first_layers_in_float(model: Small, images: list
     fp32 = target.convert(model, tmp_path, ExportConfig())  # type: ignore[arg-type]
     [scheme] = [replace(each, options={"float_layers": 1}) for each in target.SCHEMES if "float_layers" in each.options]
     made = target.quantize(fp32, model, images, tmp_path / "int8", scheme)  # type: ignore[arg-type]
-    assert made.kept_float["0"] == placement.FIRST
+    assert made.kept_float["0"] == kept_float.FIRST
     macs = {layer.name: layer.int8 for layer in onnxruntime.layers(made)}
     assert macs == {"/0/Conv": False, "/2/Conv": True, "/6/Gemm": False}
 
