@@ -16,7 +16,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from compress import config as configuration
 from compress.budget import MET
-from compress.errors import UserError
+from compress.errors import InUse, UserError
 
 USER_MISTAKE, INTERRUPTED = 2, 130  # MET and NOT_MET are the verdict's; 1 is Python's own, for our errors
 
@@ -39,7 +39,8 @@ class Door:
             result = pipeline.run(configuration.to_config(composed), folder)
         except UserError as error:
             self.mistake = error
-            if {file.name for file in folder.iterdir()} <= {"log.txt"}:  # refused before any work
+            # Refused before any work: nothing but Hydra's log, and that is this run's own.
+            if not isinstance(error, InUse) and {file.name for file in folder.glob("*")} <= {"log.txt"}:
                 shutil.rmtree(folder, ignore_errors=True)
             return None
         self.status = result.verdict.exit_status

@@ -136,13 +136,11 @@ def judge(
         if row.precision == "int8":
             drop = _difference(_same_runtime_fp32(rows, row), row)
             checks.append(Check("quantize.max_accuracy_drop", row.target, "int8", quantize_drop, drop, "points"))
-    recommended = {
-        target: recommend(there, target) if any(row.target == target for row in there)
-        else recommend(finals, target, device.precisions)
-        for target in dict.fromkeys(row.target for row in finals)
-    }  # fmt: skip
+    names = dict.fromkeys(row.target for row in finals)
+    recommended = {target: recommend(finals, target, device.precisions) for target in names}
+    deployed = {target: _there(there, best, budget.latency_ms) for target, best in recommended.items()}
     # Without an artifact nothing is known of its costs.
-    for best in recommended.values() or [None]:
+    for best in deployed.values() or [None]:
         for name, limit, found, unit in _costs(budget, best, device):
             if limit is not None:
                 target, precision = (best.target, best.precision) if best else (None, None)
@@ -155,7 +153,7 @@ def judge(
     if budget.sram_kb is not None:
         remarks.append(_sram_is_of_tensors())
     if device.name != HOST and recommended:
-        remarks.append(_for_the_device(device.name, recommended, there))
+        remarks.append(_for_the_device(device.name, deployed, there))
     if budget.max_accuracy_drop is not None and weak:
         remarks.insert(0, _baseline_is_too_weak(first, budget.max_accuracy_drop))
     return Verdict(tuple(checks), tuple(remarks), failures)
@@ -234,6 +232,17 @@ def _was_timed_on(row: Row, device: str) -> bool:
     """Whether its latency was measured on a device; `Raspberry Pi 5` is the profile `raspberry_pi_5`."""
     latency = row.latency_ms or {}
     return latency.get("obtained") == "measured" and _plain(str(latency.get("device"))) == _plain(device)
+
+
+def _there(rows: Sequence[Row], guess: Row, limit_ms: float | None) -> Row:
+    """The artifact to use by what was timed on the device: the fastest. But as long as the one that was guessed has not
+    been timed there, only one that keeps the limit."""
+    timed = [row for row in rows if row.target == guess.target]
+    if not timed:
+        return guess
+    fastest = recommend(timed, guess.target)
+    known = guess.precision in {row.precision for row in timed}
+    return fastest if known or (limit_ms is not None and (_median(fastest) or 0.0) <= limit_ms) else guess
 
 
 def _is_from_elsewhere(row: Row) -> bool:

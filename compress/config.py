@@ -297,11 +297,15 @@ def dump(config: Config) -> str:
 
 
 def read(run: Path) -> Config:
-    """The configuration that `dump` wrote into a run folder. Raises UserError where there is none."""
+    """The configuration that `dump` wrote into a run folder. Raises UserError where there is none, or one that this
+    version does not understand."""
     path = run / "config.yaml"
     if not path.is_file():
         raise UserError("run", run, "no run folder: it holds no config.yaml")
-    return to_config(OmegaConf.merge(OmegaConf.structured(Config), OmegaConf.load(path)))  # type: ignore[arg-type]
+    try:
+        return to_config(OmegaConf.merge(OmegaConf.structured(Config), OmegaConf.load(path)))  # type: ignore[arg-type]
+    except OmegaConfBaseException as error:
+        raise UserError(str(path), "unreadable", f"of another version of this program? {explain(error)}") from error
 
 
 def register() -> None:

@@ -25,5 +25,9 @@ class MissingExtra(UserError):
         super().__init__(key, package, f"the package `{package}` is not installed: {how}")
 
 
+class InUse(UserError):
+    """Another process is at work in a folder: what lies there is not ours."""
+
+
 class TargetFailed(Exception):
     """A target could not do its work (a runtime refused the graph, say). The other targets go on; exit 3."""

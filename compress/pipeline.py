@@ -24,7 +24,7 @@ from compress.cache import Cache
 from compress.config import Config, Stage, dump
 from compress.controls import CONTROLS
 from compress.data import DataSet
-from compress.errors import UserError
+from compress.errors import InUse, UserError
 from compress.ledger import Ledger, Row
 from compress.measure import channels
 from compress.measure.weigh import Costs, weigh_graph, weigh_model
@@ -58,7 +58,17 @@ class Result:
 
 
 def run(config: Config, folder: Path) -> Result:
-    """Runs a recipe into `folder`. Raises UserError before any work where the config cannot work."""
+    """Runs a recipe into `folder`.
+
+    Raises:
+        UserError: before any work where the config cannot work, and of a learning rate that is too high.
+    """
+    with _alone_in(folder):
+        return _run(*_checked(config), folder)
+
+
+def _checked(config: Config) -> tuple[Config, Model, DataSet]:
+    """Everything that can be wrong with a config, looked at before any work; raises UserError."""
     config = devices.resolve(config)
     _check_chain(config)
     config = models.resolve(config)
@@ -69,6 +79,7 @@ def run(config: Config, folder: Path) -> Result:
     models.check_files(config.model)  # before a data set is rendered or read
     dataset = data.load(config.data, config.model.imgsz, config.model.channels, config.seed)
     model: Model = models.build(config.model, dataset.classes, dataset.task)
+    Costs.of(model)  # an operator that hides its work from the count
 
     for stage in (Stage.train, Stage.finetune):
         if stage in config.stages:
@@ -78,13 +89,10 @@ def run(config: Config, folder: Path) -> Result:
     if Stage.prune in config.stages:
         with devices.named_by_frame_rate(config):
             prune.check_model(model, config)
-
-    with _alone_in(folder):
-        return _run(config, model, dataset, folder)
+    return config, model, dataset
 
 
 def _run(config: Config, model: Model, dataset: DataSet, folder: Path) -> Result:
-    """The work, once everything that can be wrong with a config was looked at."""
     (folder / "config.yaml").write_text(dump(config))
     cache = Cache(Path("outputs/.cache"), config.cache)
     scratch = Path(tempfile.mkdtemp(prefix="compress-"))
@@ -97,7 +105,8 @@ def _run(config: Config, model: Model, dataset: DataSet, folder: Path) -> Result
         shutil.rmtree(scratch, ignore_errors=True)
     limit, failures = config.quantize.max_accuracy_drop, context.failures
     verdict = judge(config.budget, limit, ledger.rows, failures, config.device, controls, context.contracts)
-    also = devices.remarks(config.device, ledger.rows) + channels.remarks(model)
+    round_to = config.prune.round_to if Stage.prune in config.stages else None
+    also = devices.remarks(config.device, ledger.rows) + channels.remarks(model, round_to)
     verdict = replace(verdict, remarks=(*verdict.remarks, *also))
     atomic.write(folder / "verdict.json", json.dumps(verdict.as_dict(), indent=1))
     page = report.render(folder)
@@ -109,10 +118,11 @@ def _run(config: Config, model: Model, dataset: DataSet, folder: Path) -> Result
 
 @contextmanager
 def _alone_in(folder: Path) -> Iterator[None]:
-    """Makes the run folder and holds it: runs that start within one second are given the same name.
+    """Makes the run folder and holds it: runs that start within one second are given the same name. A folder that
+    nothing was written to goes again.
 
     Raises:
-        UserError: another process is at work in it.
+        InUse: another process is at work in it.
     """
     folder.mkdir(parents=True, exist_ok=True)
     held = os.open(folder, os.O_RDONLY)
@@ -120,8 +130,12 @@ def _alone_in(folder: Path) -> Iterator[None]:
         try:
             fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            raise UserError("hydra.run.dir", folder, "another run is at work there: start again") from None
-        yield
+            raise InUse("hydra.run.dir", folder, "another run is at work there: start again") from None
+        try:
+            yield
+        finally:
+            if not any(folder.iterdir()):
+                folder.rmdir()
     finally:
         os.close(held)
 

@@ -14,6 +14,7 @@ from compress.config import FinetuneConfig
 from compress.data import Split, batches
 from compress.errors import UserError
 from compress.measure import flops
+from compress.models import activation
 from compress.product import Model, Teacher
 from compress.training import Schedule, fit
 
@@ -31,7 +32,8 @@ def recover(
     folder: Path,
     trained: bool = True,
 ) -> Model:
-    """The model after the training that `config` describes; its network is trained in place.
+    """The model after the training that `config` describes; its network is trained in place, unless it gets other
+    activation functions first.
 
     Args:
         unpruned: what the model was pruned from. Its answers are learned from beside the labels, as much as
@@ -43,6 +45,7 @@ def recover(
     Raises:
         UserError: the learning rate is too high.
     """
+    model = activated(model, config, stage)
     rate = learning_rate(model, unpruned) if config.learning_rate is None else config.learning_rate
     guide = teach(unpruned, config.distillation) if unpruned is not None and config.distillation else None
     state = folder / "training.safetensors"
@@ -54,6 +57,22 @@ def recover(
         raise UserError(f"{stage}.learning_rate", rate, f"{error}: give a lower one") from error
     state.unlink(missing_ok=True)
     return model.with_net(tuned)
+
+
+def activated(model: Model, config: FinetuneConfig, stage: str) -> Model:
+    """The model with the activation functions that `config` asks for, in a network of its own.
+
+    Raises:
+        UserError: it has none that could be replaced.
+    """
+    wanted = config.activation and config.activation.value
+    if wanted in (None, activation.of(model.net)):
+        return model
+    net = copy.deepcopy(model.net)
+    if activation.swap(net, wanted) == 0:
+        remedy = "the network has no activation modules (torch.nn.SiLU and its like) to replace: give null"
+        raise UserError(f"{stage}.activation", wanted, remedy)
+    return model.with_net(net)
 
 
 def _fit(

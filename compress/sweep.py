@@ -13,7 +13,7 @@ from omegaconf import DictConfig
 
 from compress import pipeline, report
 from compress.config import to_config
-from compress.errors import UserError
+from compress.errors import InUse, UserError
 
 log = logging.getLogger(__name__)
 
@@ -25,6 +25,9 @@ def point(composed: DictConfig, folder: Path) -> tuple[float, float]:
     """
     try:
         result = pipeline.run(to_config(composed), folder)
+    except InUse as error:
+        log.error("this point is not made: %s", error)
+        return math.nan, math.nan
     except Exception as error:  # of ours too: hours of other points must not be lost with this one
         log.error("this point failed: %s", error, exc_info=not isinstance(error, UserError))
         folder.mkdir(parents=True, exist_ok=True)

@@ -388,6 +388,10 @@ def test_rows_brought_from_the_device_decide_there() -> None:
     assert check(after, "budget.latency_ms").value == 8.0 and after.met
     [remark] = [each for each in after.remarks if each.kind == "recommended_for_device"]
     assert remark.numbers == {"openvino/fp32": 8.0} and "measured there" in remark.text
+    others = [[each for each in found.remarks if each.kind != remark.kind] for found in (before, after)]
+    assert others[0] == others[1], "what is said of this machine does not mix with times of the device"
+    slow = judge(budget, 0.01, [*rows, replace(brought[0], latency_ms=brought[1].latency_ms)], {}, board)
+    assert check(slow, "budget.latency_ms").value is None, "INT8, which may be faster, was not timed there yet"
     elsewhere = judge(budget, 0.01, [*rows, *brought], {}, DeviceConfig("jetson_nano", precisions=["int8"]))
     assert check(elsewhere, "budget.latency_ms").value is None
 

@@ -14,9 +14,9 @@ WORTH_SAYING = 0.1  # of the MACs
 IMAGE = 4  # input channels at most: runtimes have kernels of their own for the first layer
 
 
-def remarks(model: Model) -> list[Remark]:
+def remarks(model: Model, round_to: int | None) -> list[Remark]:
     """Says which share of the MACs is done by convolutions and linear layers whose channels do not fill blocks, where
-    it is a large one."""
+    it is a large one. `round_to`: of the pruning; None where nothing was pruned."""
     net = model.deployed()
     cost = flops.count(net, model.example_input())
     odd = [name for name, layer in net.named_modules() if name in cost.layers and _is_odd(layer)]
@@ -25,9 +25,12 @@ def remarks(model: Model) -> list[Remark]:
         return []
     text = (
         f"{len(odd)} layers that do {share:.0%} of the MACs have channel counts that are no multiple of {LANES}: "
-        f"vector units run partly empty there, which FLOPs do not show. prune.round_to={LANES} or {2 * LANES} takes "
-        "as many FLOPs out in whole blocks; compare latency at the same budget."
+        "vector units run partly empty there, which FLOPs do not show. "
     )
+    if round_to is not None and round_to % LANES:
+        text += f"prune.round_to={LANES} or {2 * LANES} takes as many FLOPs out in whole blocks: compare the latency."
+    else:
+        text += "They are the network's own: widths in whole blocks would do more work in the same time."
     return [Remark("odd_channels", text, {"layers": len(odd), "macs_share": share}, lasting=True)]
 
 

@@ -11,7 +11,9 @@ from torch import nn
 from compress.config import Activation
 
 KINDS: dict[Activation, type[nn.Module]] = {Activation.relu: nn.ReLU, Activation.relu6: nn.ReLU6}
-REPLACED = (nn.SiLU, nn.GELU, nn.Hardswish, nn.Mish, nn.ELU, nn.LeakyReLU, nn.ReLU, nn.ReLU6)
+# By name: timm has classes of its own beside torch's. ReLU costs nothing already, and ReLU6 is part of gates.
+REPLACED = {"SiLU", "Swish", "GELU", "GELUTanh", "QuickGELU", "Hardswish", "HardSwish", "Mish", "HardMish", "ELU"}
+REPLACED |= {"CELU", "SELU", "LeakyReLU"}
 
 
 def of(net: nn.Module) -> str | None:
@@ -20,16 +22,18 @@ def of(net: nn.Module) -> str | None:
 
 
 def swap(net: nn.Module, name: str | None) -> int:
-    """Puts `name` in the place of every activation module of `net` but gates, in place; None leaves all as they are.
+    """Puts `name` in the place of every activation module of `net` that costs time; None leaves all as they are.
     Returns how many there were."""
     if name is None:
         return 0
     kind = KINDS[Activation(name)]
     places = [
-        (parent, child) for parent in net.modules() for child, each in parent.named_children()
-        if isinstance(each, REPLACED)
-    ]  # fmt: skip
-    for parent, child in places:
-        setattr(parent, child, kind(inplace=True))
+        (parent, child, each)
+        for parent in net.modules()
+        for child, each in parent._modules.items()  # `named_children` names a shared module once
+        if type(each).__name__ in REPLACED
+    ]
+    for parent, child, each in places:
+        setattr(parent, child, kind(inplace=bool(getattr(each, "inplace", False))))
     net.swapped_activation = name  # type: ignore[assignment]  # copies keep it, so that a checkpoint can tell
     return len(places)

@@ -134,6 +134,7 @@ def _with_weights(facts: dict[str, Any], config: ModelConfig, classes: tuple[str
             facts["args"]["num_classes"] = len(classes)
     model = _assemble(facts, classes, config.channels, config.imgsz, tuple(config.protected))
     if given:
+        activation.swap(model.net, given.constructor.get("activation"))
         weights.fill(model.net, given.tensors, str(config.weights))
     elif config.init:
         weights.transfer(model.net, weights.read(config.init, "model.init").tensors, config.init)

@@ -6,6 +6,7 @@ and folded constants. What cannot be brought there is refused with one error, be
 
 from __future__ import annotations
 
+import itertools
 import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -205,7 +206,10 @@ def _name_nodes(graph: GraphProto) -> None:
 
 def _rename(graph: GraphProto, names: dict[str, str]) -> None:
     """Renames tensors, in place; others that already have one of the new names make way."""
-    new = {**{name: f"{name}_" for name in names.values()}, **names}
+    taken = {name for node in graph.node for name in (*node.input, *node.output)} | set(names.values())
+    new = dict(names)
+    for name in set(names.values()) - names.keys():
+        new[name] = next(free for index in itertools.count() if (free := f"{name}_{index}") not in taken)
     for values in (graph.input, graph.output, graph.value_info, graph.initializer):
         for value in values:  # type: ignore[attr-defined]
             value.name = new.get(value.name, value.name)

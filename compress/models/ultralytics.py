@@ -58,6 +58,7 @@ def build(config: ModelConfig, classes: tuple[str, ...] | None) -> UltralyticsMo
     if given:
         if given.constructor.get("split"):
             blocks.split_blocks(model.net)
+        activation.swap(model.net, given.constructor.get("activation"))
         weights.fill(model.net, given.tensors, str(config.weights))
     elif config.init:
         weights.transfer(model.net, weights.read(config.init, "model.init").tensors, config.init)

@@ -89,7 +89,7 @@ class Search:
 
     def run(self) -> Candidate:
         """The graph to hand out: of the candidates within the limit the fastest where they can be timed, else the
-        first; where none is within it, the most accurate one that leaves no more layers in float than the model asks.
+        first; where none is within it, the most accurate scheme, with no more layers in float than it says itself.
 
         Raises:
             TargetFailed: the target cannot quantize this network in any way.

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from compress.errors import UserError
-from compress.report.bench import add, judge_again
+from compress.report.bench import add
 from compress.report.compare import compare
 from compress.report.html import render
 from compress.report.sweep import is_sweep, render_sweep, sweep_table
@@ -16,7 +16,7 @@ from compress.report.table import print_table
 
 USAGE = """python -m compress.report RUN              write RUN/report.html again and print the table
        python -m compress.report compare A B …    runs side by side
-       python -m compress.report add RUN BENCH    take a bench kit's JSON from a device into the ledger"""
+       python -m compress.report add RUN BENCH    take a bench kit's JSON from a device in, and judge again"""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -44,8 +44,8 @@ def _paths(command: str, given: Sequence[str], *names: str) -> list[Path]:
 
 
 def _add(run: Path, bench: Path) -> None:
-    row = add(run, bench)
-    judged = "not judged: it did not finish" if judge_again(run) is None else "judged again"
+    row, verdict = add(run, bench)
+    judged = "not judged: it did not finish" if verdict is None else "judged again"
     print(f"added {row['target']} {row['precision']}, {row['latency_ms']['device']}; the run was {judged}")
     _show(run)
 

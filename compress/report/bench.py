@@ -33,13 +33,17 @@ FIELDS: dict[str, type | tuple[type, ...]] = {
 }
 
 
-def add(run: Path, bench: Path) -> Row:
-    """Append a ledger row (stage `export`, latency measured on the device named) and return it.
+def add(run: Path, bench: Path) -> tuple[Row, Verdict | None]:
+    """Append a ledger row (stage `export`, latency measured on the device named) and judge the run again by all its
+    rows. What artifacts were found to keep of their promises is not looked at again, nor the network itself.
+
+    Returns:
+        The row, and the new verdict, also written into the run; None for a run that was never judged.
 
     Raises:
         UserError: no such run, a bench file with missing or wrong fields, files that are not this run's,
-            outputs that did not match on the device, or a row that is in the ledger already. The ledger is
-            then untouched.
+            outputs that did not match on the device, a row that is in the ledger already, or a damaged file
+            in the run. Ledger and verdict are then untouched.
     """
     found = read_run(run)
     facts = _read_bench(bench)
@@ -47,36 +51,31 @@ def add(run: Path, bench: Path) -> Row:
     row = _row(found, facts)
     if any(_same(row, other) for other in found.rows):
         raise UserError(str(bench), facts["device"], "this measurement is in the ledger already")
+    rows = [*found.rows, row]
+    verdict = _judged(run, found, rows)
     # whole file and rename: a line that a crash cut short must not end up in the middle
-    lines = [json.dumps(known) for known in [*found.rows, row]]
-    atomic.write(run / "ledger.jsonl", "\n".join(lines) + "\n")
-    return row
+    atomic.write(run / "ledger.jsonl", "\n".join(json.dumps(known) for known in rows) + "\n")
+    if verdict is not None:
+        atomic.write(run / "verdict.json", json.dumps(verdict.as_dict(), indent=1))
+    return row, verdict
 
 
-def judge_again(folder: Path) -> Verdict | None:
-    """The verdict of a run by the rows that its ledger has now; also written into it. None for a run that was never
-    judged. What artifacts were found to keep of their promises is not looked at again, nor the network itself.
-
-    Raises:
-        UserError: no such run, or a damaged file in it.
-    """
-    run, config = read_run(folder), configuration.read(folder)
+def _judged(folder: Path, run: Run, rows: list[Row]) -> Verdict | None:
     if run.verdict is None:
         return None
-    controls = folder / "controls.jsonl"
+    config, controls = configuration.read(folder), folder / "controls.jsonl"
     others = read_ledger(controls)[0] if controls.is_file() else []
     try:
         contracts = [_known(Check, each) for each in run.verdict["checks"] if each["name"].startswith("contract.")]
         kept = [_known(Remark, each) for each in run.verdict["remarks"] if each.get("lasting")]
-        rows, beside = ([_known(ledger.Row, row) for row in found] for found in (run.rows, others))
+        weighed, beside = ([_known(ledger.Row, each) for each in known] for known in (rows, others))
         failures = dict(run.verdict["failures"])
-    except (KeyError, TypeError, AttributeError) as error:
-        raise UserError(str(folder / "verdict.json"), error, "damaged: run the recipe again") from error
-    limit = config.quantize.max_accuracy_drop
-    verdict = judge(config.budget, limit, rows, failures, config.device, beside, contracts)
-    verdict = replace(verdict, remarks=(*verdict.remarks, *kept))
-    atomic.write(folder / "verdict.json", json.dumps(verdict.as_dict(), indent=1))
-    return verdict
+        limit = config.quantize.max_accuracy_drop
+        verdict = judge(config.budget, limit, weighed, failures, config.device, beside, contracts)
+    except (KeyError, TypeError, AttributeError, IndexError) as error:
+        why = f"a file in it is damaged ({type(error).__name__}: {error}): run the recipe again"
+        raise UserError("run", folder, why) from error
+    return replace(verdict, remarks=(*verdict.remarks, *kept))
 
 
 def _known(kind: Any, facts: Mapping[str, Any]) -> Any:

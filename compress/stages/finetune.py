@@ -5,7 +5,6 @@ The stage `train` is the same work before pruning: it makes a baseline from init
 
 from __future__ import annotations
 
-import copy
 from dataclasses import asdict
 from pathlib import Path
 
@@ -13,34 +12,17 @@ from compress import distributed
 from compress.config import Config, FinetuneConfig
 from compress.data import DataSet
 from compress.errors import UserError
-from compress.models import activation
 from compress.product import Model
-from compress.recovery import recover
+from compress.recovery import activated, recover
 from compress.stages.context import Context, identity
 
 VERSION = 4
 
 
-def _activated(model: Model, config: FinetuneConfig, stage: str) -> Model:
-    """The model with the activation functions that `config` asks for, in a network of its own.
-
-    Raises:
-        UserError: it has none that could be replaced.
-    """
-    wanted = config.activation and config.activation.value
-    if wanted in (None, activation.of(model.net)):
-        return model
-    net = copy.deepcopy(model.net)
-    if activation.swap(net, wanted) == 0:
-        remedy = "the network has no activation modules (torch.nn.SiLU and its like) to replace: give null"
-        raise UserError(f"{stage}.activation", wanted, remedy)
-    return model.with_net(net)
-
-
 def check(model: Model, config: Config, data: DataSet, stage: str) -> None:
     """Raises UserError where the training split does not fill one batch, there is no teacher to learn from, or no
     activation function to replace."""
-    _activated(model, getattr(config, stage), stage)
+    activated(model, getattr(config, stage), stage)
     batch = getattr(config, stage).batch
     if stage == "train" and config.train.distillation:
         raise UserError("train.distillation", config.train.distillation, "only finetune has a teacher: give 0 here")
@@ -51,7 +33,7 @@ def check(model: Model, config: Config, data: DataSet, stage: str) -> None:
         raise UserError(f"{stage}.batch", batch, f"the training split has {len(data.train)} images")
 
 
-def run(given: Model, context: Context, stage: str = "finetune") -> Model:
+def run(model: Model, context: Context, stage: str = "finetune") -> Model:
     config: FinetuneConfig = getattr(context.config, stage)
     parts = {"version": VERSION, stage: asdict(config)}
     unpruned = context.unpruned
@@ -59,9 +41,8 @@ def run(given: Model, context: Context, stage: str = "finetune") -> Model:
         parts["unpruned"] = identity(unpruned)
 
     def make(folder: Path) -> Model:
-        model = _activated(given, config, stage)
         seed, trained = context.config.seed, stage != "train"
         train = context.data.train
         return recover(model, unpruned, train, config, seed=seed, stage=stage, folder=folder, trained=trained)
 
-    return context.cached_model(stage, given, parts, make)
+    return context.cached_model(stage, model, parts, make)

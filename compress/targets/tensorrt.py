@@ -11,7 +11,8 @@ import importlib
 import importlib.util
 import logging
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +32,7 @@ from compress.targets.predictor import LayerMacs, Predictor
 from compress.targets.scheme import Scheme
 
 NAME = "tensorrt"
+AMPERE = (8, 0)  # the oldest generation that TensorRT-RTX supports
 ENGINE = "model.engine"  # beside the ONNX file it was built of
 QUANTIZED = Precision.int8
 _WHAT = "static Q/DQ: S8 symmetric activations, S8 symmetric per-channel weights stored as INT8"
@@ -200,20 +202,32 @@ def load(graph: Graph, threads: int, *, exact: bool = False) -> Predictor:
 
 
 def gpu_is_present() -> bool:
-    """Whether this machine has a GPU that TensorRT can run on."""
-    return torch.cuda.is_available()
+    """Whether this machine has a GPU that TensorRT-RTX can run on."""
+    return torch.cuda.is_available() and torch.cuda.get_device_capability() >= AMPERE
 
 
 def _on_gpu(graph: Graph) -> Predictor:
     engine = graph.path.with_name(ENGINE)
     if not engine.exists():
         build(graph.path, engine)
-    try:
-        run, runtime, _ = runtime_tensorrt.load(graph.path, None)
-    except SystemExit as error:  # how the bench kit, which runs the same lines on a device, gives up
-        raise TargetFailed(f"{engine} does not run on this GPU: {error}") from error
+    with _giving_up(engine):
+        predict, runtime, _ = runtime_tensorrt.load(graph.path, None)
+
+    def run(image: np.ndarray) -> np.ndarray:
+        with _giving_up(engine):
+            return predict(image)
+
     computed = {Precision.fp32: "tf32", Precision.fp16: "f16", Precision.int8: "int8"}[graph.precision]
     return Predictor(run, runtime, computed, "measured", lambda: layers(graph), layers_obtained="graph")
+
+
+@contextmanager
+def _giving_up(engine: Path) -> Iterator[None]:
+    """The bench kit runs the same lines on a device, where giving up ends the process."""
+    try:
+        yield
+    except SystemExit as error:
+        raise TargetFailed(f"{engine} does not run on this GPU: {error}") from error
 
 
 def _emulated(graph: Graph, threads: int) -> Predictor:

@@ -19,6 +19,7 @@ from compress import checkpoint, models, targets
 from compress.config import Config, ExportConfig, Family, ModelConfig, Stage
 from compress.errors import UserError
 from compress.measure import flops, graph_cost
+from compress.models import onnx_file
 from compress.models.onnx_model import BINS, LAST, OnnxModel
 from compress.product import GivenAsGraph, Task
 from compress.stages.context import identity
@@ -365,3 +366,14 @@ def test_classes_that_do_not_agree_with_the_data(tmp_path: Path) -> None:
     assert "2 classes" in refused(files.classifier(), tmp_path, classes=("a", "b"))
     named = files.classifier(metadata={"names": str(dict(enumerate("abcdefghij")))})
     assert "10 classes, the data has 2" in refused(named, tmp_path, classes=("a", "b"))
+
+
+def test_tensors_make_way_for_the_agreed_names() -> None:
+    """Inner tensors may be called `images` and `images_0` already."""
+    chain = [("in", "images"), ("images", "images_0"), ("images_0", "out")]
+    nodes = [helper.make_node("Relu", [given], [made]) for given, made in chain]
+    values = [helper.make_tensor_value_info(name, TensorProto.FLOAT, [1]) for name in ("in", "out")]
+    graph = helper.make_graph(nodes, "g", values[:1], values[1:])
+    onnx_file._rename(graph, {"in": "images", "out": "output0"})
+    names = [name for node in graph.node for name in (*node.input, *node.output)]
+    assert (names[0], names[-1], len(set(names))) == ("images", "output0", 4)

@@ -15,7 +15,7 @@ from rich.console import Console
 from compress.errors import UserError
 from compress.report import print_table, render, render_sweep
 from compress.report.__main__ import main
-from compress.report.bench import add, judge_again
+from compress.report.bench import add
 from compress.report.chain import before, change_from_before, change_from_start, final_rows
 from compress.report.compare import compare
 from compress.report.plots import waterfall
@@ -284,7 +284,7 @@ def write_bench(run: Path, **changes: Any) -> Path:
 
 def test_add_appends_a_measured_row(run: Path) -> None:
     old = (run / "ledger.jsonl").read_text()
-    made = add(run, write_bench(run))
+    made, _ = add(run, write_bench(run))
     found, notes = read_ledger(run / "ledger.jsonl")
     assert notes == [] and found[-1] == made and (run / "ledger.jsonl").read_text().startswith(old)
     assert made["stage"] == "export" and made["target"] == "tensorrt" and made["flops"] == 436_800_000
@@ -307,8 +307,7 @@ def test_a_run_is_judged_again_by_what_the_device_said(run: Path) -> None:
     }
     old["checks"].append(contract | {"value": 0.0, "unit": "x", "met": True})
     (run / "verdict.json").write_text(json.dumps(old))
-    made = add(run, write_bench(run))
-    judge_again(run)
+    made, _ = add(run, write_bench(run))
     new = json.loads((run / "verdict.json").read_text())
     [latency] = [c for c in new["checks"] if c["name"] == "budget.latency_ms" and c["target"] == "tensorrt"]
     assert latency["value"] == made["latency_ms"]["median"] and latency["met"]
@@ -321,19 +320,26 @@ def test_a_run_is_judged_again_by_what_the_device_said(run: Path) -> None:
 
 def test_a_run_that_was_never_judged_is_not_judged_by_a_bench(run: Path) -> None:
     (run / "verdict.json").unlink()
-    assert judge_again(run) is None and not (run / "verdict.json").exists()
+    assert add(run, write_bench(run))[1] is None and not (run / "verdict.json").exists()
 
 
-def test_a_damaged_verdict_is_named(run: Path) -> None:
-    (run / "verdict.json").write_text('{"checks": [1]}')
-    with pytest.raises(UserError, match=r"verdict\.json"):
-        judge_again(run)
+@pytest.mark.parametrize(
+    ("file", "text"),
+    [("verdict.json", '{"checks": [1]}'), ("config.yaml", "no_such_key: 1"), ("ledger.jsonl", '{"stage": "load"}\n')],
+)
+def test_a_damaged_run_takes_no_row(run: Path, file: str, text: str) -> None:
+    bench, old = write_bench(run), (run / "ledger.jsonl").read_text()
+    (run / file).write_text(text + (old if file == "ledger.jsonl" else ""))
+    before = (run / "ledger.jsonl").read_text()
+    with pytest.raises(UserError):
+        add(run, bench)
+    assert (run / "ledger.jsonl").read_text() == before
 
 
 def test_int8_on_a_device_compares_with_fp16_on_that_device(run: Path) -> None:
     slow = {"median": 2.0, "p95": 2.2, "runs": 500}
     add(run, write_bench(run, precision="fp16", files={"fp16/model.onnx": "a" * 64}, latency_ms=slow))
-    made = add(run, write_bench(run))
+    made, _ = add(run, write_bench(run))
     found, _ = read_ledger(run / "ledger.jsonl")
     assert change_from_before(found, found[-1]).latency == pytest.approx(0.81)
     assert change_from_start(found, found[-1]).latency is None, "the loaded model never ran there"

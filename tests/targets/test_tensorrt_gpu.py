@@ -95,6 +95,7 @@ def graph(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Graph:
     """An INT8 file with its engine, on a machine whose GPU is `Cuda`."""
     cuda = Cuda()
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda: (8, 9))
     monkeypatch.setattr(runtime_tensorrt, "cuda_runtime", lambda: cuda)
     monkeypatch.setitem(sys.modules, "tensorrt_rtx", fake_tensorrt(cuda, means))
     (tmp_path / tensorrt.ENGINE).write_bytes(b"engine")
@@ -113,3 +114,15 @@ def test_an_engine_of_another_gpu_fails_its_target(graph: Graph, monkeypatch: py
     monkeypatch.setitem(sys.modules, "tensorrt_rtx", fake_tensorrt(Cuda(), means, fits=False))
     with pytest.raises(TargetFailed, match="another GPU"):
         tensorrt.load(graph, 1)
+
+
+def test_an_engine_that_stops_on_the_way_fails_its_target(graph: Graph, monkeypatch: pytest.MonkeyPatch) -> None:
+    predictor = tensorrt.load(graph, 1)
+    monkeypatch.setattr(Cuda, "cudaStreamSynchronize", lambda self, stream: 700)  # an illegal address
+    with pytest.raises(TargetFailed, match="CUDA error 700"):
+        predictor(np.zeros((1, 2, 4, 4), np.float32))
+
+
+def test_an_older_gpu_is_left_alone(graph: Graph, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda: (7, 5))
+    assert not tensorrt.gpu_is_present()
