@@ -23,7 +23,8 @@ def main() -> int:
     manifest = json.loads((FOLDER / "manifest.json").read_text(encoding="utf-8"))
     parser = argparse.ArgumentParser(description="Check and time this model on this device.")
     parser.add_argument("precision", choices=manifest["precision"])
-    parser.add_argument("--device", required=True, help='the name of this device, e.g. "Raspberry Pi 5"')
+    named = "the name of this device; as device= has it (raspberry_pi_5) to be judged by"
+    parser.add_argument("--device", required=True, help=named)
     parser.add_argument("--threads", type=int, default=None, help="CPU threads (default: the runtime's own choice)")
     parser.add_argument("--seconds", type=float, default=10.0, help="how long to measure")
     args = parser.parse_args()
