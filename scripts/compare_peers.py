@@ -34,6 +34,7 @@ from compress.data import DataSet
 from compress.errors import TargetFailed, UserError
 from compress.measure.accuracy import evaluate
 from compress.measure.latency import interleaved
+from compress.measure.weigh import flops_at
 from compress.models.ultralytics_package import require_ultralytics
 from compress.product import Graph, Model, Precision, resized
 from compress.quantization.search import Search
@@ -193,7 +194,7 @@ def compare(given: argparse.Namespace, scratch: Path) -> list[Row]:
             folder, sized = scratch / str(size), data.resized(dataset, size)
             found = dict(Peers(resized(model, size), sized, images, given.threads, folder).graphs(runtime))
             for run, small in tuned.items():
-                share = f"{compress.get_flops(small) / compress.get_flops(model):.0%}"
+                share = f"{flops_at(small, small.imgsz) / flops_at(model, model.imgsz):.0%}"
                 if changed := small.constructor().get("activation"):
                     share += f" {changed}"
                 if judged:
