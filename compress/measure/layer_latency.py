@@ -23,6 +23,7 @@ from compress import targets
 from compress.config import ExportConfig
 from compress.errors import TargetFailed
 from compress.product import Model
+from compress.targets import onnx_graph
 
 RUNS = 40
 WARM_UP = 5
@@ -53,8 +54,7 @@ def layer_seconds(model: Model, threads: int) -> dict[str, float]:
 
 def _profile(path: Path, image: object, threads: int, folder: Path) -> dict[str, float]:
     """{node of the optimised graph: seconds a run, median}."""
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = threads
+    options = onnx_graph.session_options(threads)
     options.enable_profiling = True
     options.profile_file_prefix = str(folder / "profile")
     session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])

@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from onnx import TensorProto, helper
 from torch import nn
 
 from compress import targets
@@ -219,3 +220,18 @@ def test_what_is_not_finite_is_refused(model: Small, tmp_path: Path) -> None:
 
 def _extremes(values: np.ndarray) -> tuple[float, float]:
     return float(values.min()), float(values.max())
+
+
+def test_denormals_are_rounded_to_zero(tmp_path: Path) -> None:
+    """In a process of its own: ONNX Runtime goes by the first session that a process opens."""
+    nodes = [helper.make_node("Mul", ["x", "y"], ["z"])]
+    values = [helper.make_tensor_value_info(name, TensorProto.FLOAT, [1]) for name in "xyz"]
+    graph = helper.make_model(helper.make_graph(nodes, "g", values[:2], values[2:]), ir_version=8)
+    (tmp_path / "model.onnx").write_bytes(graph.SerializeToString())
+    code = (
+        "import sys, numpy as np; from pathlib import Path; from compress.targets import onnx_graph as g;"
+        "s = g.open_session(Path(sys.argv[1]), g.session_options(1)); small = np.full(1, 1e-20, np.float32);"
+        "print(s.run(None, {'x': small, 'y': small})[0][0])"
+    )
+    command = [sys.executable, "-c", code, str(tmp_path / "model.onnx")]
+    assert subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip() == "0.0"
