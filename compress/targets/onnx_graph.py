@@ -136,8 +136,8 @@ def session_options(threads: int) -> onnxruntime.SessionOptions:
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
     options.log_severity_level = 3  # errors: warnings here only say that the host's kernels shape a saved graph
-    # A saturated attention fills the softmax with denormals, and the product behind it then takes up to 90 times longer.
-    # ONNX Runtime asks the first session of a process only, so every session here says it.
+    # A saturated attention fills its softmax with denormals, and the product behind it then takes up to 90 times
+    # longer. ONNX Runtime asks the first session of a process only, so every session here says it.
     options.add_session_config_entry("session.set_denormal_as_zero", "1")
     # Otherwise a session's threads go on spinning after a run and take the cores from whichever model runs next.
     options.add_session_config_entry("session.force_spinning_stop", "1")

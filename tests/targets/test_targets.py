@@ -226,7 +226,8 @@ def test_denormals_are_rounded_to_zero(tmp_path: Path) -> None:
     """In a process of its own: ONNX Runtime goes by the first session that a process opens."""
     nodes = [helper.make_node("Mul", ["x", "y"], ["z"])]
     values = [helper.make_tensor_value_info(name, TensorProto.FLOAT, [1]) for name in "xyz"]
-    graph = helper.make_model(helper.make_graph(nodes, "g", values[:2], values[2:]), ir_version=8)
+    inner, opset = helper.make_graph(nodes, "g", values[:2], values[2:]), helper.make_opsetid("", 17)
+    graph = helper.make_model(inner, ir_version=8, opset_imports=[opset])
     (tmp_path / "model.onnx").write_bytes(graph.SerializeToString())
     code = (
         "import sys, numpy as np; from pathlib import Path; from compress.targets import onnx_graph as g;"
