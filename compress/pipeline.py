@@ -10,7 +10,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
@@ -118,12 +118,13 @@ def _run(config: Config, model: Model, dataset: DataSet, folder: Path) -> Result
 
 @contextmanager
 def _alone_in(folder: Path) -> Iterator[None]:
-    """Makes the run folder and holds it: runs that start within one second are given the same name. A folder that
-    nothing was written to goes again.
+    """Makes the run folder and holds it: runs that start within one second are given the same name. What was made
+    goes again where nothing was written to it.
 
     Raises:
         InUse: another process is at work in it.
     """
+    made = [each for each in (folder, *folder.parents) if not each.exists()]
     folder.mkdir(parents=True, exist_ok=True)
     held = os.open(folder, os.O_RDONLY)
     try:
@@ -134,8 +135,9 @@ def _alone_in(folder: Path) -> Iterator[None]:
         try:
             yield
         finally:
-            if not any(folder.iterdir()):
-                folder.rmdir()
+            with suppress(OSError):  # not empty
+                for each in made:
+                    each.rmdir()
     finally:
         os.close(held)
 
