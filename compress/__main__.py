@@ -60,6 +60,8 @@ def command() -> int:
     os.environ["HYDRA_FULL_ERROR"] = "1"  # or Hydra prints its own message and exits 1 for a user's typo
     # argparse takes positional words in one run only: `recipe=x -m prune.ratio=0.1,0.3` would be refused.
     sys.argv[1:] = sorted(sys.argv[1:], key=lambda word: word not in ("-m", "--multirun"))
+    if {"-h", "--help"} & set(sys.argv) and not any(word.startswith("recipe=") for word in sys.argv):
+        sys.argv.append("recipe=drone_nano")  # Hydra composes before it helps, and a recipe must be named
     configuration.register()
     door = Door()
     try:

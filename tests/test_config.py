@@ -231,3 +231,11 @@ def test_a_users_mistake_exits_2_and_leaves_nothing_behind(
     assert "Traceback" not in ended.stdout + ended.stderr
     assert [path for path in tmp_path.rglob("*") if not path.is_dir()] == []
     assert list((tmp_path / "outputs").rglob("*/*")) == []  # no run folder
+
+
+def test_help_needs_no_recipe(tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "compress", "--help"], cwd=tmp_path, capture_output=True, text=True, timeout=60
+    )
+    assert done.returncode == 0, done.stderr
+    assert all(path.stem in done.stdout for path in (*RECIPES.glob("*.yaml"), *CONF.glob("*/*.yaml")))
