@@ -1,11 +1,13 @@
 from __future__ import annotations
 
+import copy
 from pathlib import Path
 
 import pytest
 import torch
+from torch import nn
 
-from compress.config import DataConfig, Family, FinetuneConfig, ModelConfig, PruneConfig
+from compress.config import Activation, DataConfig, Family, FinetuneConfig, ModelConfig, PruneConfig
 from compress.data import load
 from compress.errors import UserError
 from compress.models import build
@@ -65,3 +67,13 @@ def test_a_rate_that_diverges_is_the_users_error(model: Model, tmp_path: Path) -
         recover(model, None, data.train, config, seed=0, stage="finetune", folder=tmp_path)
     assert caught.value.key == "finetune.learning_rate"
     assert list(tmp_path.iterdir()) == []
+
+
+def test_other_activations_are_tuned_and_model_and_teacher_keep_theirs(model: Model, tmp_path: Path) -> None:
+    data = load(DataConfig(name="digits"), 16, 1, 0)
+    for net in (model.net, teacher := copy.deepcopy(model.net)):
+        net.stem[2] = nn.SiLU()
+    config = FinetuneConfig(images=64, batch=32, augment=False, activation=Activation.relu6, distillation=1.0)
+    tuned = recover(model, model.with_net(teacher), data.train, config, seed=0, stage="finetune", folder=tmp_path)
+    assert isinstance(tuned.net.stem[2], nn.ReLU6) and tuned.constructor()["activation"] == "relu6"
+    assert isinstance(model.net.stem[2], nn.SiLU) and isinstance(teacher.stem[2], nn.SiLU)
