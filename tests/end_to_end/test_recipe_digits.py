@@ -67,10 +67,10 @@ def test_int8_is_int8_and_smaller(run: Path) -> None:
     rows = {(row["stage"], row["target"], row["precision"]): row for row in rows_of(run)}
     for target in ("onnxruntime", "openvino"):
         int8, fp32 = rows["export", target, "int8"], rows["export", target, "fp32"]
-        assert int8["int8_mac_share"] > 0.5  # a scheme that leaves the first layers in float may be the fastest
+        assert int8["int8_mac_share"] > 0.95
         assert fp32["int8_mac_share"] == 0
         assert int8["size_bytes"] < fp32["size_bytes"]
-        assert int8["bit_operations"] < fp32["bit_operations"] / 1.5
+        assert int8["bit_operations"] < fp32["bit_operations"] / 10
         assert int8["latency_ms"]["device"] == "host" and int8["latency_ms"]["median"] > 0
 
 
@@ -81,7 +81,7 @@ def test_artifacts_keep_their_contracts(run: Path) -> None:
         assert {("contract.same_as_torch", target, "fp32"), ("contract.confidence_shift", target, "int8")} <= kept
         assert {("contract.deterministic", target, precision) for precision in ("fp32", "int8")} <= kept
     tried = json.loads((run / "quantization.json").read_text())["candidates"]
-    assert sorted(row["target"] for row in tried if row["chosen"]) == ["onnxruntime", "openvino"] and len(tried) >= 4
+    assert sorted(row["target"] for row in tried if row["chosen"]) == ["onnxruntime", "openvino"] and len(tried) == 5
 
 
 def test_the_run_folder_is_as_promised(run: Path) -> None:
