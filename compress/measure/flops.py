@@ -22,7 +22,9 @@ activation_bytes  the largest sum, over the execution order, of tensors already 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import itertools
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -134,6 +136,15 @@ def _plain_execution() -> Iterator[None]:
         torch.backends.mha.set_fastpath_enabled(enabled)
 
 
+def peak_bytes(lives: Iterable[tuple[int, int, int]]) -> int:
+    """Most bytes that live at one time; `lives` are (bytes, operator that wrote them, operator that read them last)."""
+    changes: Counter[int] = Counter()
+    for size, born, last_use in lives:
+        changes[born] += size
+        changes[last_use + 1] -= size
+    return max(itertools.accumulate(changes[time] for time in sorted(changes)), default=0)
+
+
 # --- the pass -----------------------------------------------------------------------------------------------------
 
 
@@ -189,15 +200,7 @@ class _Counter(TorchDispatchMode):
                 life.last_use = self._time
 
     def peak(self) -> int:
-        changes = [0] * (self._time + 2)
-        for life in self._lives:
-            changes[life.born] += life.size
-            changes[life.last_use + 1] -= life.size
-        live = largest = 0
-        for change in changes:
-            live += change
-            largest = max(largest, live)
-        return largest
+        return peak_bytes((life.size, life.born, life.last_use) for life in self._lives)
 
     def layer_costs(self, net: nn.Module) -> dict[str, LayerCost]:
         modules = dict(net.named_modules())

@@ -7,14 +7,14 @@ taken as one. Nothing is computed in place here, so more activations live at a t
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from math import prod
 
 import onnx
 from onnx import ModelProto, NodeProto, TensorProto, shape_inference
 
 from compress.errors import UserError
-from compress.measure.flops import Cost, LayerCost
+from compress.measure.flops import Cost, LayerCost, peak_bytes
 from compress.targets import onnx_graph
 
 HIDING_PRODUCTS = {"Einsum", "LSTM", "GRU", "RNN", "DeformConv", "Attention", "DFT", "STFT"}
@@ -94,7 +94,7 @@ def count(graph: ModelProto) -> Cost:
         params=params,
         param_bytes=sum(size(name) for name in learned),
         bytes_moved=sum(layer.bytes for layer in layers.values()),
-        activation_bytes=_peak(alive, size, len(graph.graph.node)),
+        activation_bytes=peak_bytes((size(name), born, last) for name, (born, last) in alive.items()),
         layers=layers,
     )
 
@@ -149,15 +149,3 @@ def _other_flops(node: NodeProto, shapes: Mapping[str, tuple[int, ...]], kinds: 
     if kind == "Resize":
         return output * RESIZES.get(attributes.get("mode", b"nearest").decode(), 0)
     return output * PER_OUTPUT.get(kind, 1)
-
-
-def _peak(alive: Mapping[str, list[int]], size: Callable[[str], int], end: int) -> int:
-    changes = [0] * (end + 2)
-    for name, (born, last) in alive.items():
-        changes[born] += size(name)
-        changes[last + 1] -= size(name)
-    live = largest = 0
-    for change in changes:
-        live += change
-        largest = max(largest, live)
-    return largest
