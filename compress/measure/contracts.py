@@ -58,7 +58,7 @@ def verify(folder: Path, model: Model, split: Split) -> list[Check]:
             off = _nearest_rows(own, whole) if ranked else _off(own, rows)
             check(same, DIFFERENCE[precision], off, "of 1 + each value")
         run = answers.get(f"{precision.value}/{AS_RUN}", own)
-        if precision is not Precision.fp32 or not np.array_equal(run, own):
+        if precision is not Precision.fp32 or run is not own:
             shift = confidence_shift(model, whole, graph.tail(run) if graph.tail else run)
             check("confidence_shift", SHIFT, shift, "median over sure detections")
     return found
