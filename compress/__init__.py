@@ -11,6 +11,7 @@ compress.prune(model, "50%")                                # without data, so n
 
 from __future__ import annotations
 
+import functools
 import importlib
 import os
 from pathlib import Path
@@ -46,14 +47,17 @@ def run(config: Config, folder: str | Path | None = None) -> Result:
     return pipeline.run(config, pipeline.new_folder(config) if folder is None else Path(folder))
 
 
-def load(path: str | Path) -> Model:
+def load(path: str | Path, trust: bool = False) -> Model:
     """The model that a run saved in its folder `pruned/`, bit-exact; `.net` is the torch module.
 
-    Raises UserError for a missing, damaged or altered checkpoint.
+    Without `trust` it is built of what this package, timm and Ultralytics provide; a checkpoint of a network of one's
+    own names the code to import, and needs it.
+
+    Raises UserError for a missing, damaged or altered checkpoint, and for one that names other code without `trust`.
     """
     from compress import checkpoint, models
 
-    return checkpoint.load(Path(path), models.from_constructor)
+    return checkpoint.load(Path(path), functools.partial(models.from_constructor, trust=trust))
 
 
 def prune(model: Model, flops: str, config: PruneConfig | None = None) -> Model:

@@ -6,12 +6,14 @@ loader builds the full network, sets every layer to the shape of its tensors, an
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import torch
 from safetensors import SafetensorError
 from safetensors.torch import load as parse
 from safetensors.torch import save as serialise
@@ -26,6 +28,9 @@ from compress.product import Model
 
 SCHEMA_VERSION = 1
 TENSORS, FACTS = "model.safetensors", "model.json"
+# Beyond what any model here has; a file that says more is damaged, or made to fill the memory.
+MAX_FACTS_BYTES = 2**26
+MAX_CLASSES, MAX_CHANNELS, MAX_SIDE = 100_000, 1024, 16_384
 
 
 def save(model: Model, folder: Path) -> None:
@@ -51,13 +56,31 @@ def load(folder: Path, build: Callable[[dict[str, Any]], Model]) -> Model:
     """The model that `save` wrote, bit for bit. `build` makes the unpruned one: `compress.models.from_constructor`.
 
     Raises:
-        UserError: files missing, changed, cut short, or not fitting the network that `build` makes.
+        UserError: files missing, changed, cut short, not fitting the network that `build` makes, or with values that
+            no network computes with; and what `build` raises.
     """
     facts, tensors = read(folder)
     model = build(facts["constructor"])
     resize(model.net, tensors, folder)
     model.net.load_state_dict(tensors)
+    check_values(model.net, "checkpoint", folder)
+    try:
+        with torch.no_grad():  # on a copy: networks keep what they computed last
+            copy.deepcopy(model.net).eval()(model.example_input())
+    except Exception as error:  # layers of fitting names whose widths do not fit each other
+        why = f"the network cannot compute with these tensors ({type(error).__name__}: {' '.join(str(error).split())})"
+        raise UserError("checkpoint", folder, why) from error
     return model
+
+
+def check_values(net: nn.Module, key: str, source: object) -> None:
+    """Raises UserError where a weight is infinite, or a weight or a buffer is not a number."""
+    for name, value in net.named_parameters():
+        if not torch.isfinite(value).all():
+            raise UserError(key, source, f"tensor {name} holds infinite values or NaN")
+    for name, buffer in net.named_buffers():  # masks may be infinite
+        if torch.isnan(buffer).any():
+            raise UserError(key, source, f"tensor {name} holds NaN")
 
 
 def read(folder: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
@@ -67,9 +90,14 @@ def read(folder: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
         UserError: files missing, unreadable, of another schema, or changed since they were written.
     """
     try:
-        facts = json.loads((folder / FACTS).read_text())
+        for name in (FACTS, TENSORS):
+            if not (folder / name).is_file():  # reading a pipe would wait for ever
+                raise FileNotFoundError(f"no file {name}")
+        if (folder / FACTS).stat().st_size > MAX_FACTS_BYTES:
+            raise ValueError(f"{FACTS} is larger than {MAX_FACTS_BYTES} bytes")
+        facts = json.loads((folder / FACTS).read_text(), object_pairs_hook=_once, parse_constant=_no_number)
         data = (folder / TENSORS).read_bytes()
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise UserError("checkpoint", folder, f"not a readable checkpoint folder ({error})") from error
     wanted = {"schema_version": int, "constructor": dict, "tensors": dict}
     if not isinstance(facts, dict) or any(not isinstance(facts.get(key), kind) for key, kind in wanted.items()):
@@ -81,10 +109,47 @@ def read(folder: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
         raise UserError("checkpoint", folder, f"schema {facts['schema_version']}, this version reads {SCHEMA_VERSION}")
     if hashlib.sha256(data).hexdigest() != facts["tensors"].get("sha256"):
         raise UserError("checkpoint", folder / TENSORS, f"does not match the hash in {FACTS}: damaged or exchanged")
+    _check_constructor(facts["constructor"], folder / FACTS)
     try:
         return facts, parse(data)
-    except SafetensorError as error:
+    except (SafetensorError, ValueError, TypeError, KeyError, RuntimeError) as error:
         raise UserError("checkpoint", folder / TENSORS, f"not readable ({error})") from error
+
+
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """A JSON object; of a key that stands twice, readers disagree which counts."""
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        raise ValueError("a key stands twice in one object")
+    return found
+
+
+def _no_number(name: str) -> float:
+    raise ValueError(f"{name} is no number of JSON")
+
+
+def _check_constructor(facts: dict[str, Any], source: Path) -> None:
+    """Raises UserError where what every family says of itself is of another type, or out of bounds."""
+
+    def texts(value: object, most: int) -> bool:
+        return isinstance(value, list) and len(value) <= most and all(isinstance(each, str) for each in value)
+
+    def count(value: object, most: int) -> bool:
+        return type(value) is int and 1 <= value <= most
+
+    rules: dict[str, tuple[str, Callable[[Any], bool]]] = {
+        "name": ("a text", lambda value: isinstance(value, str)),
+        "classes": (f"1 to {MAX_CLASSES} texts", lambda value: texts(value, MAX_CLASSES) and bool(value)),
+        "channels": (f"1 to {MAX_CHANNELS}", lambda value: count(value, MAX_CHANNELS)),
+        "imgsz": (f"1 to {MAX_SIDE} pixels", lambda value: count(value, MAX_SIDE)),
+        "protected": ("names of modules", lambda value: texts(value, 100_000)),
+        "split": ("true or false", lambda value: isinstance(value, bool)),
+        "activation": ("a name or null", lambda value: value is None or isinstance(value, str)),
+    }
+    for key, (wanted, rule) in rules.items():
+        if key in facts and not rule(facts[key]):
+            said = repr(facts[key])[:100]
+            raise UserError("checkpoint", source, f"{key} is {said}, wanted is {wanted}: damaged or altered")
 
 
 def resize(net: nn.Module, tensors: dict[str, Tensor], source: Path) -> None:
@@ -106,6 +171,8 @@ def resize(net: nn.Module, tensors: dict[str, Tensor], source: Path) -> None:
                     continue
                 if given.ndim != value.ndim:
                     raise UserError("checkpoint", source, f"tensor {prefix}.{name} has {given.ndim} dimensions")
+                if not given.numel():
+                    raise UserError("checkpoint", source, f"tensor {prefix}.{name} is empty: {list(given.shape)}")
                 fresh = value.new_empty(given.shape)
                 store[name] = nn.Parameter(fresh, value.requires_grad) if isinstance(value, nn.Parameter) else fresh
                 changed = True

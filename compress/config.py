@@ -82,6 +82,7 @@ class ModelConfig:
     target: str | None = None  # module: import path of a class or function, pkg.module.Net
     args: dict[str, Any] = field(default_factory=dict)  # module, timm: keyword arguments of the constructor
     protected: list[str] = field(default_factory=list)  # further modules that keep their channels
+    trust: bool = False  # whether the files named here may run code of their authors: pickles, imports by checkpoints
     channels: int = 3
     imgsz: int = 256  # this and channels: 0 is the file's own, for onnx
 

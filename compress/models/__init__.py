@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,13 +17,15 @@ from compress.product import Model, Task
 
 NATIVE = "model.pt"
 
+NETWORK = ("yaml", "name", "target", "args")  # what in a constructor's facts chooses the code that runs
+
 Builder = Callable[[ModelConfig, "tuple[str, ...] | None"], Model]
 
 
 def _checkpoint(config: ModelConfig, classes: tuple[str, ...] | None) -> Model:
     if config.path is None:
         raise UserError("model.path", None, "give the checkpoint's folder, e.g. outputs/latest/pruned")
-    return checkpoint.load(Path(config.path), from_constructor)
+    return checkpoint.load(Path(config.path), partial(from_constructor, trust=config.trust))
 
 
 FAMILIES: dict[Family, Builder] = {
@@ -32,7 +36,7 @@ FAMILIES: dict[Family, Builder] = {
     Family.onnx: onnx_model.build,
 }
 
-CONSTRUCTORS: dict[str, Callable[[dict[str, Any]], Model]] = {
+CONSTRUCTORS: dict[str, Callable[[dict[str, Any], bool], Model]] = {
     "ultralytics": ultralytics.from_constructor,
     "timm": classifier.from_constructor,
     "module": classifier.from_constructor,
@@ -92,18 +96,32 @@ def save_native(model: Model, folder: Path) -> Path | None:
     return None
 
 
-def from_constructor(facts: dict[str, Any]) -> Model:
+def from_constructor(facts: dict[str, Any], trust: bool = False) -> Model:
     """The unpruned network, with random weights, that `Model.constructor` described.
 
+    Args:
+        trust: whether the facts may name code that this package does not provide, which is then imported and called.
+
     Raises:
-        UserError: facts of an unknown family, or incomplete.
+        UserError: facts of an unknown family, incomplete, or naming other code without `trust`.
     """
     family = facts.get("family")
-    if family not in CONSTRUCTORS:
+    if not isinstance(family, str) or family not in CONSTRUCTORS:
         raise UserError("checkpoint", family, f"unknown model family; known: {', '.join(CONSTRUCTORS)}")
     try:
-        return CONSTRUCTORS[family](facts)
+        return CONSTRUCTORS[family](facts, trust)
     except KeyError as error:
         raise UserError("checkpoint", family, f"the description of the model lacks {error}") from error
-    except (AttributeError, TypeError, ValueError) as error:
+    except (AttributeError, IndexError, OverflowError, RuntimeError, TypeError, ValueError) as error:
         raise UserError("checkpoint", family, f"the description of the model cannot be read ({error})") from error
+
+
+def rebuilder(model: Model) -> Callable[[dict[str, Any]], Model]:
+    """`from_constructor` for what a stage made of `model`: it may name the code that `model` itself was built by,
+    and no other."""
+    own = json.loads(json.dumps(model.constructor()))  # as it stands in a file: tuples are lists
+
+    def build(facts: dict[str, Any]) -> Model:
+        return from_constructor(facts, all(facts.get(key) == own.get(key) for key in ("family", *NETWORK)))
+
+    return build

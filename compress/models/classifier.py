@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import importlib
 import json
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -16,7 +15,7 @@ from torch.nn import functional as F
 
 from compress.config import ModelConfig
 from compress.errors import MissingExtra, UserError
-from compress.models import activation, weights
+from compress.models import activation, imported, weights
 from compress.product import Batch, Task, Teacher, example_image
 from compress.training import float32
 
@@ -118,9 +117,15 @@ def build_module(config: ModelConfig, classes: tuple[str, ...] | None) -> Classi
     return _with_weights({"family": "module", "target": config.target, "args": dict(config.args)}, config, classes)
 
 
-def from_constructor(facts: dict[str, Any]) -> Classifier:
-    """The unpruned network, with random weights, that `Classifier.constructor` described."""
+def from_constructor(facts: dict[str, Any], trust: bool = False) -> Classifier:
+    """The unpruned network, with random weights, that `Classifier.constructor` described.
+
+    Raises:
+        UserError: without `trust`, a network that neither this package nor timm provides.
+    """
     net_facts: dict[str, Any] = {str(key): facts[key] for key in ("family", "name", "target", "args") if key in facts}
+    if not trust:
+        imported.check_provided(net_facts, facts["channels"])
     model = _assemble(net_facts, tuple(facts["classes"]), facts["channels"], facts["imgsz"], tuple(facts["protected"]))
     activation.swap(model.net, facts.get("activation"))
     return model
@@ -152,7 +157,7 @@ def _assemble(
         json.dumps(facts)
     except TypeError as error:
         raise UserError("model.args", facts["args"], "use numbers, texts, lists and maps only") from error
-    net = (_timm if facts["family"] == "timm" else _import)(facts, channels)
+    net = _timm(facts, channels) if facts["family"] == "timm" else imported.network(facts["target"], facts["args"])
     with torch.random.fork_rng(devices=[]):
         last, width = _last_layer(net.eval(), example_image(1, channels, imgsz))
     if classes is not None and len(classes) != width:
@@ -177,23 +182,6 @@ def _timm(facts: dict[str, Any], channels: int) -> nn.Module:
         return timm.create_model(facts["name"], pretrained=False, in_chans=channels, **facts["args"])
     except (TypeError, ValueError, RuntimeError) as error:
         raise UserError("model.args", facts["args"], f"timm refuses them: {error}") from error
-
-
-def _import(facts: dict[str, Any], channels: int) -> nn.Module:
-    module, _, name = facts["target"].rpartition(".")
-    try:
-        maker = getattr(importlib.import_module(module), name)
-    except (ImportError, AttributeError, ValueError) as error:
-        raise UserError("model.target", facts["target"], f"cannot be imported ({error})") from error
-    try:
-        net = maker(**facts["args"])
-    except Exception as error:  # the user's own code
-        raise UserError(
-            "model.args", facts["args"], f"{facts['target']} raised {type(error).__name__}: {error}"
-        ) from error
-    if not isinstance(net, nn.Module):
-        raise UserError("model.target", facts["target"], f"gives a {type(net).__name__}, not a torch.nn.Module")
-    return net.float()
 
 
 def _last_layer(net: nn.Module, example: Tensor) -> tuple[str, int]:

@@ -13,7 +13,7 @@ from torch import nn
 
 from compress.config import ModelConfig
 from compress.errors import UserError
-from compress.models import activation, weights
+from compress.models import activation, ultralytics_yaml, weights
 from compress.models import ultralytics_blocks as blocks
 from compress.models.ultralytics_classify import UltralyticsClassifier
 from compress.models.ultralytics_model import UltralyticsModel
@@ -65,9 +65,15 @@ def build(config: ModelConfig, classes: tuple[str, ...] | None) -> UltralyticsMo
     return model
 
 
-def from_constructor(facts: dict[str, Any]) -> UltralyticsModel:
-    """The unpruned network, with random weights, that `UltralyticsModel.constructor` described."""
+def from_constructor(facts: dict[str, Any], trust: bool = False) -> UltralyticsModel:
+    """The unpruned network, with random weights, that `UltralyticsModel.constructor` described.
+
+    Raises:
+        UserError: without `trust`, a description that could reach more than the package's layers.
+    """
     require_ultralytics()
+    if not trust:
+        ultralytics_yaml.check(facts["yaml"], facts["channels"], len(facts["classes"]))
     model = _assemble(
         facts["yaml"], facts["name"], tuple(facts["classes"]), facts["channels"], facts["imgsz"],
         tuple(facts["protected"]),

@@ -26,7 +26,7 @@ def save(model: UltralyticsModel, path: Path) -> bool:
     tensors = blocks.merged(model.net)
     if tensors is None:
         return False
-    net: Any = ultralytics.from_constructor(model.constructor() | {"split": False}).net
+    net: Any = ultralytics.from_constructor(model.constructor() | {"split": False}, trust=True).net
     checkpoint.resize(net, tensors, path)
     net.load_state_dict(tensors)
     blocks.fit_to_weights(net).eval().requires_grad_(False)

@@ -82,7 +82,7 @@ class Context:
         )
         if record:
             shutil.copyfile(folder / record, self.folder / record)
-        return checkpoint.load(folder / "product", models.from_constructor)
+        return checkpoint.load(folder / "product", models.rebuilder(model))
 
 
 def identity(model: Model) -> str:

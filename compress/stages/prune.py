@@ -129,7 +129,7 @@ def _tune(model: Model, context: Context, folder: Path) -> Model:
         train, seed = context.data.train, context.config.seed
         tuned = recover(model, context.unpruned, train, config, seed=seed, stage="finetune", folder=folder)
         checkpoint.save(tuned, folder)
-    return checkpoint.load(folder, models.from_constructor)
+    return checkpoint.load(folder, models.rebuilder(model))
 
 
 def _out_of_reach(narrowest: Model, protected: Iterable[str]) -> dict[str, int]:

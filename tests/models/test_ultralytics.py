@@ -264,11 +264,11 @@ def test_a_checkpoint_of_another_model_or_version(tmp_path) -> None:
     with pytest.raises(UserError, match="tensor .* (is missing|has no place)"):
         load(yaml=make("yolo11n").constructor()["yaml"])
     yaml = good["constructor"]["yaml"]
-    with pytest.raises(UserError, match="installed ultralytics cannot build it"):
+    with pytest.raises(UserError, match="BlockOfTomorrow.*no layer that the installed ultralytics"):
         load(yaml=yaml | {"backbone": [[-1, 1, "BlockOfTomorrow", [64, 3, 2]], *yaml["backbone"][1:]]})
-    with pytest.raises(UserError, match="HeadOfTomorrow; supported are"):
+    with pytest.raises(UserError, match="HeadOfTomorrow.*no layer that the installed"):
         load(yaml=yaml | {"head": [*yaml["head"][:-1], [[15, 18, 21], 1, "HeadOfTomorrow", ["nc"]]]})
-    with pytest.raises(UserError, match="cannot be read"):
+    with pytest.raises(UserError, match="classes is 5, wanted"):
         load(classes=5)
     with pytest.raises(UserError, match="multiple of the network's stride"):
         load(imgsz=100)
