@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import hydra
+from hydra._internal.utils import get_args_parser
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException
 from hydra.types import RunMode
@@ -62,7 +63,10 @@ def command() -> int:
     sys.argv[1:] = sorted(sys.argv[1:], key=lambda word: word not in ("-m", "--multirun"))
     if {"-h", "--help"} & set(sys.argv) and not any(word.startswith("recipe=") for word in sys.argv):
         sys.argv.append("recipe=drone_nano")  # Hydra composes before it helps, and a recipe must be named
-    configuration.register()
+    given = get_args_parser().parse_known_args()[0]
+    if given.experimental_rerun:
+        return _refuse("--experimental-rerun: it unpickles a file, which can run code; give the command again")
+    configuration.register(given.overrides)
     door = Door()
     try:
         hydra.main(version_base="1.3", config_path=str(configuration.CONF), config_name="config")(door.job)()
@@ -71,7 +75,7 @@ def command() -> int:
     except UserError as error:
         return _refuse(str(error))
     except (HydraException, OmegaConfBaseException) as error:
-        return _refuse(configuration.explain(error))
+        return _refuse(str(configuration.explain(error, given.overrides)))
     except KeyboardInterrupt:
         print("compress: interrupted; the same command goes on where it stopped", file=sys.stderr)
         return INTERRUPTED

@@ -7,6 +7,8 @@ at the door. Inside the house only these dataclasses travel.
 from __future__ import annotations
 
 import math
+import re
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from enum import Enum
 from pathlib import Path
@@ -19,6 +21,7 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
+from compress import config_messages, config_sources
 from compress.errors import UserError
 
 _HERE = Path(__file__).resolve().parent
@@ -27,6 +30,7 @@ _ROOT = _HERE if (_HERE / "conf").is_dir() else _HERE.parent
 CONF, RECIPES = _ROOT / "conf", _ROOT / "recipes"
 
 
+COMPOSING = (HydraException, OmegaConfBaseException, ValueError)  # what Hydra raises for a mistake in a config
 MAX_OPSET = 20
 HOST = "host"  # the device that is this machine
 PRECISIONS = ("fp32", "fp16", "int8")
@@ -81,8 +85,8 @@ class ModelConfig:
     path: str | None = None  # ultralytics: best.pt; checkpoint: a folder; onnx: model.onnx
     target: str | None = None  # module: import path of a class or function, pkg.module.Net
     args: dict[str, Any] = field(default_factory=dict)  # module, timm: keyword arguments of the constructor
+    trust: bool = False  # import and unpickle whatever a file names; only the command line and Python may say so
     protected: list[str] = field(default_factory=list)  # further modules that keep their channels
-    trust: bool = False  # whether the files named here may run code of their authors: pickles, imports by checkpoints
     channels: int = 3
     imgsz: int = 256  # this and channels: 0 is the file's own, for onnx
 
@@ -238,7 +242,7 @@ class DeviceConfig:
 
 @dataclass
 class Config:
-    recipe_name: str = "custom"  # set from the file name for the recipes shipped here
+    recipe_name: str = "custom"  # the recipe's file name, or what is given here; also names the folder below outputs/
     stages: list[Stage] = field(default_factory=list)
     targets: list[str] | None = None  # null: the device's; []: none
     model: ModelConfig = field(default_factory=ModelConfig)
@@ -256,6 +260,9 @@ class Config:
     cache: bool = True
 
     def __post_init__(self) -> None:
+        plain = re.fullmatch(r"\w[\w.+-]*", self.recipe_name) is not None
+        _check(plain, "recipe_name", self.recipe_name, "give letters, digits and . _ + - only: a folder is named so")
+        _check(0 <= self.seed < 2**32, "seed", self.seed, "give a whole number from 0 to 4294967295")
         _check(self.threads >= 1, "threads", self.threads, "give at least 1")
         self.targets = self.device.targets if self.targets is None else self.targets
         self.export.opset = min(self.export.opset, self.device.opset)
@@ -309,36 +316,33 @@ def read(run: Path) -> Config:
         raise UserError(str(path), "unreadable", f"of another version of this program? {explain(error)}") from error
 
 
-def register() -> None:
-    """Makes the schema and every file in `recipes/` known to Hydra.
+def register(words: Sequence[str] = ()) -> None:
+    """Makes the schema and every file in `recipes/` known to Hydra, and guards against what other files import.
 
     Recipes live beside `conf/`, not inside it: they are what users read first. Hydra's searchpath cannot name a
     folder relative to the package, so each file is stored under the group `recipe`.
+
+    Args:
+        words: the overrides that the user gave; import paths among them are allowed.
     """
+    config_sources.guard((CONF, RECIPES), words)
     store = ConfigStore.instance()
     store.store(name="schema", node=Config)
     for file in sorted(RECIPES.glob("*.yaml")):
-        node = OmegaConf.merge(OmegaConf.load(file), {"recipe_name": file.stem})
+        node = OmegaConf.merge({"recipe_name": file.stem}, OmegaConf.load(file))
         store.store(group="recipe", name=file.stem, package="_global_", node=node)
 
 
 def compose(overrides: list[str]) -> Config:
     """The config that `python -m compress <overrides>` runs with; for library users and tests."""
-    register()
+    register(overrides)
     with initialize_config_dir(str(CONF), version_base="1.3"):
         try:
             return to_config(hydra_compose("config", overrides))
-        except (HydraException, OmegaConfBaseException) as error:
-            raise UserError("config", " ".join(overrides), explain(error)) from error
+        except COMPOSING as error:
+            raise explain(error, overrides) from error
 
 
-def explain(error: Exception) -> str:
-    """Hydra's and OmegaConf's messages without their internal tail lines."""
-    cause = error.__cause__ if isinstance(error.__cause__, (HydraException, OmegaConfBaseException)) else None
-    lines = [line for line in str(error).splitlines() if line.strip()]
-    noise: tuple[str, ...] = ("full_key:", "object_type=", "reference_type=", "Set the environment variable HYDRA_")
-    noise += ("To append to your config use",)  # keys are fixed: that advice leads nowhere
-    kept = [line.strip().rstrip(".") for line in lines if not line.strip().startswith(noise)]
-    if cause is not None and str(cause).splitlines()[0] not in kept:
-        kept.append(explain(cause))
-    return "; ".join(kept)
+def explain(error: Exception, words: Sequence[str] = ()) -> UserError:
+    """Hydra's or OmegaConf's error as one that names key, value and remedy; `words` are the user's overrides."""
+    return config_messages.refusal(error, Config, words)

@@ -32,6 +32,7 @@ FLOORS = [
     {"checkpoint", "cache", "ledger", "budget", "distributed"},
     {"product"},
     {"config"},  # its dataclasses may be imported by anybody
+    {"config_messages", "config_sources"},
     {"errors", "atomic", "digest"},
 ]
 NEIGHBOURS = {("budget", "ledger")}  # on one floor, and still: the budget is held against the ledger

@@ -129,9 +129,16 @@ def test_any_working_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize("overrides", [["recipe=nobody"], []])
-def test_a_recipe_that_is_not_there_lists_those_that_are(overrides: list[str]) -> None:
+@pytest.mark.parametrize(
+    ("overrides", "begin"),
+    [
+        (["recipe=dron_nano"], "recipe=dron_nano: there is no such choice; did you mean drone_nano?"),
+        ([], "recipe=???: "),
+    ],
+)
+def test_a_recipe_that_is_not_there_lists_those_that_are(overrides: list[str], begin: str) -> None:
     message = str(refusal(*overrides))
+    assert message.startswith(begin)
     assert all(file.stem in message for file in RECIPE_FILES)
     assert "\n" not in message
 
@@ -139,30 +146,43 @@ def test_a_recipe_that_is_not_there_lists_those_that_are(overrides: list[str]) -
 @pytest.mark.parametrize("group", ["model", "data", "prune"])
 def test_a_choice_that_is_not_there_lists_those_that_are(group: str) -> None:
     message = str(refusal("recipe=digits", f"{group}=nobody"))
-    assert f"{group}/nobody" in message
+    assert message.startswith(f"{group}=nobody: there is no such choice")
     assert all(choice in message for choice in choices(group))
-    assert "\n" not in message
 
 
 @pytest.mark.parametrize(
-    ("override", "words"),
+    ("override", "message"),
     [
-        ("prune.ratoi=0.3", ["ratoi", "PruneConfig"]),
-        ("sed=1", ["sed"]),
-        ("+prune.ratoi=0.3", ["ratoi"]),
-        ("+sed=1", ["sed"]),
-        ("seed=abc", ["seed", "abc", "Integer"]),
-        ("prune.ratio=much", ["prune.ratio", "much"]),
-        ("finetune.optimizer=lamb", ["lamb", "sgd", "adamw"]),
-        ("stages=[prune,bake]", ["bake", "prune", "finetune", "quantize", "export"]),
-        ("seed", ["seed"]),
+        ("prune.ratoi=0.3", "prune.ratoi=0.3: there is no such key; did you mean prune.ratio? (keys of prune: ratio,"),
+        ("+prune.ratoi=0.3", "prune.ratoi=0.3: there is no such key; did you mean prune.ratio?"),
+        ("prun=taylor", "prun=taylor: there is no such key; did you mean prune?"),
+        ("~sed", "sed=: there is no such key; did you mean seed?"),
+        ("sed=1", "sed=1: there is no such key; did you mean seed?"),
+        ("+sed=1", "sed=1: there is no such key; did you mean seed?"),
+        ("seed=abc", "seed=abc: give a whole number"),
+        ("seed=-1", "seed=-1: give a whole number"),
+        ("cache=maybe", "cache=maybe: give true or false"),
+        ("prune.ratio=much", "prune.ratio=much: give a number, or null"),
+        ("finetune.optimizer=adam", "finetune.optimizer=adam: give one of: sgd, adamw; did you mean adamw?"),
+        ("finetune.activation=silu", "finetune.activation=silu: give one of: relu, relu6, or null"),
+        ("stages=[prune,fintune]", "stages=[prune,fintune]: give a list in brackets, of: train, prune, finetune"),
+        ("stages=prune", "stages=prune: give a list in brackets, of: train, prune, finetune"),
+        ("targets=3", "targets=3: give a list in brackets, [a,b], or null"),
+        ("model.args=3", "model.args=3: give keys and values in braces"),
+        ("budget=50%", "budget=50%: give one of its keys: flops,"),
+        ("seed", "seed=: give a value: key=value"),
+        ("data.path=a,b", "data.path=a,b: add -m to sweep over these values"),
+        ("data.path=a(b", "data.path=a(b: this cannot be read; put values with"),
+        ("=3", "config=recipe=digits =3: "),
+        ("recipe_name=../x", "recipe_name=../x: give letters, digits"),
+        ("seed=${nobody}", "seed=${nobody}: "),
     ],
 )
-def test_a_mistyped_key_or_type(override: str, words: list[str]) -> None:
-    message = str(refusal("recipe=digits", override))
-    assert all(word in message for word in words)
-    assert "full_key" not in message
-    assert "\n" not in message
+def test_a_mistake_names_key_value_and_remedy(override: str, message: str) -> None:
+    found = str(refusal("recipe=digits", override))
+    assert found.startswith(message)
+    jargon = ("full_key", "\n", "hydra.cc", "Could not", "EOF", "struct", "Error merging", "provider=")
+    assert [word for word in jargon if word in found] == []
 
 
 @pytest.mark.parametrize(
@@ -211,7 +231,7 @@ def test_dump_round_trip(recipe: str) -> None:
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["recipe=nobody"], ["recipe/nobody", "digits", "drone_nano"]),
+        (["recipe=nobody"], ["recipe=nobody", "digits", "drone_nano"]),
         (["recipe=digits", "prune.ratio=0.3"], ["prune.ratio=0.3", "budget.flops=50%", "either"]),
         (["recipe=digits", "budget.flops=null"], ["prune.ratio=None", "budget.flops=None", "either"]),
     ],

@@ -1,0 +1,182 @@
+"""What Hydra and OmegaConf say about a config, as one line that names the key, the value and the remedy."""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import re
+import types
+import typing
+from collections.abc import Iterable, Sequence
+from enum import Enum
+from typing import Any
+
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.errors import HydraException, MissingConfigException, OverrideParseException
+from omegaconf.errors import OmegaConfBaseException
+
+from compress.errors import UserError
+
+_KINDS = {
+    int: "a whole number",
+    float: "a number",
+    bool: "true or false",
+    str: "text; in quotes if it holds spaces, commas or brackets",
+}
+_NOISE = ("full_key:", "object_type=", "reference_type=", "See https://hydra.cc", "Config search path")
+
+
+def refusal(error: Exception, schema: type, words: Sequence[str]) -> UserError:
+    """The error to show to the user.
+
+    Args:
+        error: raised by Hydra or OmegaConf while it composed.
+        schema: the dataclass of the whole config.
+        words: the overrides of the command line, where the value is looked up.
+    """
+    chain = list(_chain(error))
+    for each in chain:
+        if isinstance(each, OverrideParseException):
+            return _unreadable(each.override)
+        if isinstance(each, UserError):
+            return each
+        if isinstance(each, MissingConfigException) and each.options is not None:
+            group, _, choice = (each.missing_cfg_file or "").rpartition("/")
+            return UserError(group, choice, f"there is no such choice{nearest(choice, each.options)}")
+    text = "\n".join(str(each) for each in chain)
+    if found := re.search(r"You must specify '([^']+)'.*?Available options:\n(.*)", text, re.DOTALL):
+        options = found[2].split()
+        return UserError(found[1], "???", f"it is missing; give {found[1]}=NAME, one of: {', '.join(options)}")
+    if found := re.search(r"Ambiguous value for argument '(.+)'\n", text):
+        key, _, value = found[1].partition("=")
+        return UserError(key, value, "add -m to sweep over these values; or give a list, [a,b], or text in quotes")
+    if found := re.search(r"Could not load '([^']+)'", text):
+        group, _, choice = found[1].rpartition("/")
+        return UserError(group, choice, "there is no such choice")
+    key = _key(chain, text)
+    if key is None:
+        for word in words:
+            try:
+                OverridesParser.create().parse_override(word)
+            except HydraException:
+                return _unreadable(word)
+        return UserError("config", " ".join(words), _plain(text))
+    value = _given(key, words)
+    if value is None and (found := re.search(r"[Vv]alue '?([^'\n]*?)'? (?:of type|is not|could not)", text)):
+        value = found[1]
+    kind, siblings = _look_up(schema, key)
+    if kind is None and siblings:
+        parent, _, name = key.rpartition(".")
+        keys = f"keys of {parent}: " if parent else "there are: "
+        close = difflib.get_close_matches(name, siblings, n=1)
+        meant = f"; did you mean {f'{parent}.' if parent else ''}{close[0]}?" if close else ""
+        return UserError(
+            key, "…" if value is None else value, f"there is no such key{meant} ({keys}{', '.join(siblings)})"
+        )
+    shown = "…" if value is None else value
+    if kind is not None and "nterpolation" not in text:
+        return UserError(key, shown, f"give {_expected(kind, str(shown))}")
+    return UserError(key, shown, _plain(text))
+
+
+def nearest(word: str, choices: Iterable[str]) -> str:
+    """The end of a message: the choice that was probably meant, and all of them."""
+    choices = list(choices)
+    close = difflib.get_close_matches(word, choices, n=1)
+    return (f"; did you mean {close[0]}?" if close else ";") + f" choose from: {', '.join(choices)}"
+
+
+def _chain(error: BaseException | None) -> Iterable[BaseException]:
+    while error is not None:
+        yield error
+        error = error.__cause__ or error.__context__
+
+
+def _unreadable(word: str) -> UserError:
+    if "=" not in word and not word.startswith("~"):
+        return UserError(word, "", "give a value: key=value")
+    key, _, value = word.partition("=")
+    remedy = "this cannot be read; put values with spaces, commas, equal signs or brackets in quotes twice: "
+    return UserError(key, value, f"{remedy}'{key}=\"…\"'")
+
+
+def _key(chain: Sequence[BaseException], text: str) -> str | None:
+    """The full name of the key in question."""
+    for pattern in (
+        r"Could not override '([^']+)'",
+        r"Error merging override \+*([\w./@]+)=",
+        r"Could not delete[^']*'([^']+)'",
+    ):
+        if found := re.search(pattern, text):
+            return found[1]
+    for each in chain:
+        if isinstance(each, OmegaConfBaseException) and each.full_key:
+            return str(each.full_key)
+    return None
+
+
+def _given(key: str, words: Sequence[str]) -> str | None:
+    for word in words:
+        name, _, value = word.partition("=")
+        if name.lstrip("+~") == key:
+            return value
+    return None
+
+
+def _look_up(schema: type, key: str) -> tuple[Any, list[str]]:
+    """The type of the key, None where there is none, and the keys beside it."""
+    kind: Any = schema
+    names: list[str] = []
+    for step in re.split(r"[.\[]", key):
+        kind = _without_none(kind)
+        if typing.get_origin(kind) in (list, dict):
+            kind = typing.get_args(kind)[-1]
+            continue
+        if not dataclasses.is_dataclass(kind):
+            return None, []
+        if step == "hydra":
+            return None, []
+        hints = typing.get_type_hints(kind)
+        names = list(hints)
+        if step not in hints:
+            return None, names
+        kind = hints[step]
+    return kind, names
+
+
+def _without_none(kind: Any) -> Any:
+    if isinstance(kind, types.UnionType) or typing.get_origin(kind) is typing.Union:
+        kinds = [each for each in typing.get_args(kind) if each is not type(None)]
+        return kinds[0] if len(kinds) == 1 else kind
+    return kind
+
+
+def _expected(kind: Any, value: str) -> str:
+    """What a key takes, in words."""
+    bare = _without_none(kind)
+    null = ", or null" if bare is not kind else ""
+    if isinstance(bare, type) and issubclass(bare, Enum):
+        bad = value.strip("[]")
+        return f"one of: {', '.join(each.name for each in bare)}{null}{_meant(bad, [each.name for each in bare])}"
+    if typing.get_origin(bare) is list:
+        item = typing.get_args(bare)[0]
+        if isinstance(item, type) and issubclass(item, Enum):
+            names = [each.name for each in item]
+            bad = next((word.strip() for word in value.strip("[]").split(",") if word.strip() not in names), "")
+            return f"a list in brackets, of: {', '.join(names)}{null}{_meant(bad, names)}"
+        return f"a list in brackets, [a,b]{null}"
+    if typing.get_origin(bare) is dict:
+        return f"keys and values in braces, {{a: 1}}{null}"
+    if dataclasses.is_dataclass(bare):
+        return f"one of its keys: {', '.join(field.name for field in dataclasses.fields(bare))}"
+    return f"{_KINDS.get(bare, 'another value')}{null}"
+
+
+def _meant(bad: str, names: Sequence[str]) -> str:
+    close = difflib.get_close_matches(bad, names, n=1)
+    return f"; did you mean {close[0]}?" if close and close[0] != bad else ""
+
+
+def _plain(text: str) -> str:
+    lines = [line.strip().rstrip(".") for line in text.splitlines()]
+    return "; ".join(dict.fromkeys(line for line in lines if line and not line.startswith(_NOISE)))
