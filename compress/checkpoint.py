@@ -64,13 +64,18 @@ def load(folder: Path, build: Callable[[dict[str, Any]], Model]) -> Model:
     resize(model.net, tensors, folder)
     model.net.load_state_dict(tensors)
     check_values(model.net, "checkpoint", folder)
+    check_computes(model, "checkpoint", folder)
+    return model
+
+
+def check_computes(model: Model, key: str, source: object) -> None:
+    """Raises UserError where the network fails on an image: layers whose widths do not fit each other, say."""
     try:
         with torch.no_grad():  # on a copy: networks keep what they computed last
             copy.deepcopy(model.net).eval()(model.example_input())
-    except Exception as error:  # layers of fitting names whose widths do not fit each other
+    except Exception as error:
         why = f"the network cannot compute with these tensors ({type(error).__name__}: {' '.join(str(error).split())})"
-        raise UserError("checkpoint", folder, why) from error
-    return model
+        raise UserError(key, source, why) from error
 
 
 def check_values(net: nn.Module, key: str, source: object) -> None:

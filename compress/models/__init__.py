@@ -72,6 +72,9 @@ def build(config: ModelConfig, classes: tuple[str, ...] | None = None, task: Tas
         UserError: anything in `config` that does not work out, or does not suit the data.
     """
     model = FAMILIES[config.family](config, classes)
+    given = {"weights": config.weights, "init": config.init, "path": config.path, "target": config.target}
+    key, source = next(((key, value) for key, value in given.items() if value), ("name", config.name))
+    checkpoint.check_values(model.net, f"model.{key}", source)
     if task is not None and model.task != task:
         also = "" if model.task in (Task.detect, Task.classify) else ": such models can be pruned and exported only"
         raise UserError("data", task.value, f"the data is for {task.value}, the model for {model.task.value}{also}")

@@ -132,7 +132,7 @@ def from_constructor(facts: dict[str, Any], trust: bool = False) -> Classifier:
 
 
 def _with_weights(facts: dict[str, Any], config: ModelConfig, classes: tuple[str, ...] | None) -> Classifier:
-    given = weights.read(config.weights) if config.weights else None
+    given = weights.read(config.weights, trust=config.trust) if config.weights else None
     if given and given.classes:
         classes = given.classes
         if "num_classes" in facts["args"]:
@@ -142,7 +142,7 @@ def _with_weights(facts: dict[str, Any], config: ModelConfig, classes: tuple[str
         activation.swap(model.net, given.constructor.get("activation"))
         weights.fill(model.net, given.tensors, str(config.weights))
     elif config.init:
-        weights.transfer(model.net, weights.read(config.init, "model.init").tensors, config.init)
+        weights.transfer(model.net, weights.read(config.init, "model.init", config.trust).tensors, config.init)
     return model
 
 

@@ -11,9 +11,10 @@ from typing import Any
 
 from torch import nn
 
+from compress import checkpoint
 from compress.config import ModelConfig
 from compress.errors import UserError
-from compress.models import activation, ultralytics_yaml, weights
+from compress.models import activation, pt_file, ultralytics_yaml, weights
 from compress.models import ultralytics_blocks as blocks
 from compress.models.ultralytics_classify import UltralyticsClassifier
 from compress.models.ultralytics_model import UltralyticsModel
@@ -44,12 +45,16 @@ def build(config: ModelConfig, classes: tuple[str, ...] | None) -> UltralyticsMo
     """
     require_ultralytics()
     if config.path is not None:
-        return _from_pt(config)
+        try:
+            return _from_pt(config)
+        except (ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError, ValueError) as error:
+            said = f"{type(error).__name__}: {' '.join(str(error).split())}"
+            raise UserError("model.path", config.path, f"holds a network that is not whole ({said})") from error
     if config.name is None:
         raise UserError(
             "model.name", None, "name an architecture (yolo26n, yolo11n, yolov8n) or give model.path=best.pt"
         )
-    given = weights.read(config.weights) if config.weights else None
+    given = weights.read(config.weights, trust=config.trust) if config.weights else None
     if given and given.constructor.get("name", config.name) != config.name:
         raise UserError("model.weights", config.weights, f"these are weights of {given.constructor['name']}")
     classes = (given.classes if given else None) or classes
@@ -61,7 +66,7 @@ def build(config: ModelConfig, classes: tuple[str, ...] | None) -> UltralyticsMo
         activation.swap(model.net, given.constructor.get("activation"))
         weights.fill(model.net, given.tensors, str(config.weights))
     elif config.init:
-        weights.transfer(model.net, weights.read(config.init, "model.init").tensors, config.init)
+        weights.transfer(model.net, weights.read(config.init, "model.init", config.trust).tensors, config.init)
     return model
 
 
@@ -112,7 +117,7 @@ def _from_pt(config: ModelConfig) -> UltralyticsModel:
     from ultralytics.nn import tasks
 
     path = Path(str(config.path))
-    content = weights.unpickle(path, "model.path")
+    content = pt_file.read(path, "model.path", config.trust)
     found = (content.get("ema") or content.get("model")) if isinstance(content, dict) else content
     if not isinstance(found, tasks.BaseModel):
         raise UserError("model.path", path, "holds no Ultralytics model")
@@ -134,8 +139,13 @@ def _from_pt(config: ModelConfig) -> UltralyticsModel:
     channels = int(net.yaml.get("channels", 3))
     if channels != config.channels:
         raise UserError("model.channels", config.channels, f"{path} was trained on images of {channels} channels")
+    if not config.trust:  # stages build it again by its description, which Ultralytics evaluates in part
+        ultralytics_yaml.check(net.yaml, channels, len(classes))
     name = Path(net.yaml.get("yaml_file") or path).stem
-    return _model(net, task, name, config.imgsz, channels, classes, tuple(config.protected))
+    model = _model(net, task, name, config.imgsz, channels, classes, tuple(config.protected))
+    checkpoint.check_values(net, "model.path", path)
+    checkpoint.check_computes(model, "model.path", path)
+    return model
 
 
 def _model(

@@ -42,7 +42,7 @@ def check(yaml: Any, channels: int, classes: int) -> None:
     if not isinstance(scales, dict) or not isinstance(scale, str) or (scales and scale and scale not in scales):
         raise _refusal(scale, "is none of the architecture's scales")
     for name, factors in scales.items():
-        if not isinstance(factors, list) or len(factors) != 3:
+        if not isinstance(factors, list | tuple) or len(factors) != 3:
             raise _refusal(name, "a scale is [depth, width, largest number of channels]")
         _check_value(factors, f"scale {name}")
     plain = copy.deepcopy(yaml) | {"nc": classes}
@@ -50,7 +50,7 @@ def check(yaml: Any, channels: int, classes: int) -> None:
 
 
 def _check_layer(layer: Any) -> None:
-    if not isinstance(layer, list) or len(layer) != 4:
+    if not isinstance(layer, list | tuple) or len(layer) != 4:
         raise _refusal(layer, "a layer is [from, repeats, module, arguments]")
     source, repeats, module, arguments = layer
     sources = source if isinstance(source, list) else [source]
@@ -77,7 +77,7 @@ def _is_layer(name: str) -> bool:
 
 def _check_value(value: Any, where: str, depth: int = 0) -> None:
     """Raises UserError for what is no number in bounds, known word, or list of them."""
-    if isinstance(value, list) and depth < 3 and len(value) <= 64:
+    if isinstance(value, list | tuple) and depth < 3 and len(value) <= 64:
         for each in value:
             _check_value(each, where, depth + 1)
     elif not (

@@ -7,13 +7,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from compress import checkpoint
 from compress.errors import UserError
+from compress.models import pt_file
 
 BASELINES = Path(__file__).parent / "baselines"
 
@@ -38,8 +38,11 @@ def baselines() -> tuple[str, ...]:
     return tuple(sorted(path.parent.name for path in BASELINES.glob(f"*/{checkpoint.FACTS}")))
 
 
-def read(given: str, key: str = "model.weights") -> Weights:
+def read(given: str, key: str = "model.weights", trust: bool = False) -> Weights:
     """Weights of a shipped baseline's name, a checkpoint folder, or a .safetensors / .pt file.
+
+    Args:
+        trust: whether a .pt that needs it may be unpickled, which can run code of its author.
 
     Raises:
         UserError: nothing of that name, or a file that cannot be read.
@@ -58,7 +61,7 @@ def read(given: str, key: str = "model.weights") -> Weights:
             return Weights(load_file(path), {})
         except SafetensorError as error:
             raise UserError(key, given, f"not a readable safetensors file ({error})") from error
-    return Weights(_read_pickle(path, key), {})
+    return Weights(_read_pt(path, key, trust), {})
 
 
 def fill(net: nn.Module, tensors: dict[str, Tensor], source: str, key: str = "model.weights") -> None:
@@ -100,28 +103,10 @@ def transfer(net: nn.Module, tensors: dict[str, Tensor], source: str) -> None:
     log.info("%s: %.1f %% of the weights start from there, the rest at random", source, 100 * taken / total)
 
 
-def unpickle(path: Path, key: str) -> Any:
-    """Read a .pt file that holds Python objects. It can run code of its author: trust is the user's.
-
-    Raises:
-        UserError: missing or unreadable file, or one that needs packages which are not here.
-    """
-    if not path.is_file():
-        raise UserError(key, path, "no such file")
-    log.warning("%s=%s is unpickled, which can run code hidden in it: load only files that you trust", key, path)
-    try:
-        return torch.load(path, map_location="cpu", weights_only=False)
-    except Exception as error:  # unpickling raises whatever the pickled code raises
-        raise UserError(key, path, f"cannot be unpickled ({type(error).__name__}: {error})") from error
-
-
-def _read_pickle(path: Path, key: str) -> dict[str, Tensor]:
-    try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception:  # not plain tensors, or not a checkpoint at all: the second try tells which
-        content = unpickle(path, key)
+def _read_pt(path: Path, key: str, trust: bool) -> dict[str, Tensor]:
+    content = pt_file.read(path, key, trust)
     if isinstance(content, dict) and not all(isinstance(value, Tensor) for value in content.values()):
-        content = content.get("ema") or content.get("model") or content.get("state_dict") or content
+        content = next((content[name] for name in pt_file.NETWORKS if content.get(name) is not None), content)
     if isinstance(content, nn.Module):
         content = content.float().state_dict()
     if not isinstance(content, dict) or not all(isinstance(value, Tensor) for value in content.values()):
