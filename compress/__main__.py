@@ -2,24 +2,39 @@
 
 from __future__ import annotations
 
+import argparse
+import logging
 import os
 import shutil
+import signal
 import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from types import FrameType
+from typing import NoReturn
 
 import hydra
-from hydra._internal.utils import get_args_parser
+from hydra._internal.hydra import Hydra
+from hydra._internal.utils import create_automatic_config_search_path, get_args_parser
+from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException
 from hydra.types import RunMode
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from compress import config as configuration
+from compress import disk, run_folder
 from compress.budget import MET
 from compress.errors import InUse, UserError
 
-USER_MISTAKE, INTERRUPTED = 2, 130  # MET and NOT_MET are the verdict's; 1 is Python's own, for our errors
+FAILED, USER_MISTAKE, INTERRUPTED = 1, 2, 130  # MET and NOT_MET are the verdict's
+
+
+class Stop(BaseException):
+    """Ends a sweep, past Hydra, which collects what its jobs raise as Exception."""
 
 
 class Door:
@@ -27,21 +42,26 @@ class Door:
 
     def __init__(self) -> None:
         self.status = MET
-        self.mistake: UserError | None = None
+        self.error: Exception | None = None
 
     def job(self, composed: DictConfig) -> tuple[float, float] | None:
-        """One run, or one point of a sweep. A point returns its objectives and never ends the process."""
+        """One run, or one point of a sweep. A point returns its objectives and never ends the process, but where the
+        disk is full."""
         from compress import pipeline, sweep  # once Hydra has checked the command: torch takes seconds to import
 
         folder = Path(HydraConfig.get().runtime.output_dir)
         if HydraConfig.get().mode == RunMode.MULTIRUN:
-            return sweep.point(composed, folder)
+            try:
+                return sweep.point(composed, folder)
+            except Exception as error:
+                raise Stop(disk.problem(error, folder) or str(error)) from error
         try:
             result = pipeline.run(configuration.to_config(composed), folder)
-        except UserError as error:
-            self.mistake = error
+        except Exception as error:
+            self.error = error
             # Refused before any work: nothing but Hydra's log, and that is this run's own.
-            if not isinstance(error, InUse) and {file.name for file in folder.glob("*")} <= {"log.txt"}:
+            refused = isinstance(error, UserError) and not isinstance(error, InUse)
+            if refused and {file.name for file in folder.glob("*")} <= {"log.txt"}:
                 shutil.rmtree(folder, ignore_errors=True)
             return None
         self.status = result.verdict.exit_status
@@ -59,33 +79,123 @@ def main() -> int:
 def command() -> int:
     """The exit status of the command line."""
     os.environ["HYDRA_FULL_ERROR"] = "1"  # or Hydra prints its own message and exits 1 for a user's typo
-    # argparse takes positional words in one run only: `recipe=x -m prune.ratio=0.1,0.3` would be refused.
-    sys.argv[1:] = sorted(sys.argv[1:], key=lambda word: word not in ("-m", "--multirun"))
-    if {"-h", "--help"} & set(sys.argv) and not any(word.startswith("recipe=") for word in sys.argv):
-        sys.argv.append("recipe=drone_nano")  # Hydra composes before it helps, and a recipe must be named
-    given = get_args_parser().parse_known_args()[0]
-    if given.experimental_rerun:
-        return _refuse("--experimental-rerun: it unpickles a file, which can run code; give the command again")
-    configuration.register(given.overrides)
+    logging.raiseExceptions = False  # or every line for a log on a full disk is a traceback
+    words: list[str] = []
     door = Door()
     try:
-        hydra.main(version_base="1.3", config_path=str(configuration.CONF), config_name="config")(door.job)()
-        if door.mistake is not None:
-            raise door.mistake
+        with _signals():
+            given = _arguments()
+            words = given.overrides
+            configuration.register(words)
+            if folder := _folder(given):
+                sys.argv.insert(1, f"hydra.run.dir='{folder}'")
+            hydra.main(version_base="1.3", config_path=str(configuration.CONF), config_name="config")(door.job)()
+            if door.error is not None:
+                raise door.error
     except UserError as error:
-        return _refuse(str(error))
+        return _fail(str(error), USER_MISTAKE)
     except (HydraException, OmegaConfBaseException) as error:
-        return _refuse(str(configuration.explain(error, given.overrides)))
+        return _fail(str(configuration.explain(error, words)), USER_MISTAKE)
     except KeyboardInterrupt:
         print("compress: interrupted; the same command goes on where it stopped", file=sys.stderr)
         return INTERRUPTED
+    except Stop as error:
+        return _fail(str(error), FAILED)
+    except Exception as error:
+        if line := disk.problem(error, Path("outputs")):
+            return _fail(line, FAILED)
+        raise
     return door.status
 
 
-def _refuse(message: str) -> int:
+def _arguments() -> argparse.Namespace:
+    """Hydra's reading of the command line, which is put in an order that Hydra takes: argparse wants positional words
+    in one go, and would refuse `recipe=x -m prune.ratio=0.1,0.3`."""
+    parser = get_args_parser()
+
+    def refuse(message: str) -> NoReturn:
+        raise UserError("command line", " ".join(sys.argv[1:]), message)
+
+    parser.error = refuse  # type: ignore[method-assign]
+    given = parser.parse_intermixed_args()
+    if given.experimental_rerun:
+        remedy = "it unpickles a file, which can run code: give the command again"
+        raise UserError("--experimental-rerun", given.experimental_rerun, remedy)
+    if (given.help or given.hydra_help) and not any(word.startswith("recipe=") for word in given.overrides):
+        given.overrides.append("recipe=drone_nano")  # Hydra composes before it helps, and a recipe must be named
+    options = list(sys.argv[1:])
+    for word in given.overrides:
+        if word in options:
+            options.remove(word)
+    sys.argv[1:] = [*given.overrides, *options]
+    return given
+
+
+def _folder(given: argparse.Namespace) -> Path | None:
+    """The folder of a single run, chosen before Hydra opens its log there: that of an interrupted run of the same
+    config, or a new one. None where the user names it, or nothing is run."""
+    shows = (given.help, given.hydra_help, given.cfg, given.info, given.shell_completion)
+    if given.multirun or any(shows):
+        return None
+    composed = _composed(given)
+    named = any(word.split("=")[0].lstrip("+") == "hydra.run.dir" for word in given.overrides)
+    if named or composed.hydra.mode == RunMode.MULTIRUN:
+        return None
+    with_hydra = OmegaConf.to_container(composed)
+    assert isinstance(with_hydra, dict)
+    del with_hydra["hydra"]
+    config = configuration.to_config(OmegaConf.create(with_hydra))
+    return run_folder.choose(Path("outputs") / config.recipe_name, configuration.dump(config))
+
+
+def _composed(given: argparse.Namespace) -> DictConfig:
+    """What `hydra.main` is going to compose, `hydra` included."""
+    path = create_automatic_config_search_path(__file__, None, given.config_path or str(configuration.CONF))
+    if given.config_dir is not None:
+        folder = Path(given.config_dir).absolute()
+        if not folder.is_dir():
+            raise UserError("--config-dir", given.config_dir, "there is no such folder")
+        path.prepend("command-line", f"file://{folder}", "schema")
+    try:
+        composer = Hydra.create_main_hydra2("compress", path)
+        return composer.compose_config(
+            given.config_name or "config", list(given.overrides), RunMode.RUN, with_log_configuration=False
+        )
+    except configuration.COMPOSING as error:
+        raise configuration.explain(error, given.overrides) from error
+    finally:
+        GlobalHydra.instance().clear()
+
+
+@contextmanager
+def _signals() -> Iterator[None]:
+    """SIGTERM is as Ctrl-C is at that moment: while a training step is under way it is held back until the step is
+    whole."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        handler = signal.getsignal(signal.SIGINT)
+        if callable(handler):
+            handler(signal.SIGINT, frame)
+        else:  # a shell has a background process ignore Ctrl-C
+            raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGTERM, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def _fail(message: str, status: int) -> int:
     print(f"compress: error: {message}", file=sys.stderr)
-    return USER_MISTAKE
+    return status
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    status = main()
+    for number in (signal.SIGINT, signal.SIGTERM):  # all is said: no traceback while the interpreter shuts down
+        signal.signal(number, signal.SIG_IGN)
+    sys.exit(status)

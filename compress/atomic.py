@@ -8,17 +8,23 @@ from pathlib import Path
 
 
 def write(path: Path, data: bytes | str) -> Path:
-    """Write beside `path`, to the disk, then rename; its folder is made. Raises OSError, leaving what was there."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    """Write beside `path`, to the disk, then rename; its folder is made. Raises OSError, leaving what was there;
+    its `needed` is the size of `data` in bytes, which compress/disk.py tells where a disk is full."""
+    data = data.encode() if isinstance(data, str) else data
     try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(data.encode() if isinstance(data, str) else data)
-            file.flush()
-            os.fsync(file.fileno())
-        Path(name).chmod(0o644)  # mkstemp's 0600 would keep colleagues from reading a shared run
-        Path(name).replace(path)
-    except BaseException:
-        Path(name).unlink(missing_ok=True)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+        try:
+            with os.fdopen(handle, "wb") as file:
+                file.write(data)
+                file.flush()
+                os.fsync(file.fileno())
+            Path(name).chmod(0o644)  # mkstemp's 0600 would keep colleagues from reading a shared run
+            Path(name).replace(path)
+        except BaseException:
+            Path(name).unlink(missing_ok=True)
+            raise
+    except OSError as error:
+        error.filename, error.needed = str(path), len(data)  # type: ignore[attr-defined]
         raise
     return path

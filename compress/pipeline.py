@@ -2,33 +2,29 @@
 
 from __future__ import annotations
 
-import fcntl
 import functools
 import json
 import logging
-import os
-import shutil
 import tempfile
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
-from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from compress import atomic, checkpoint, data, devices, models, report
+from compress import atomic, checkpoint, data, devices, models, report, run_folder
 from compress.budget import Verdict, judge, parse_flops
 from compress.cache import Cache
 from compress.config import Config, Stage, dump
 from compress.controls import CONTROLS
 from compress.data import DataSet
-from compress.errors import InUse, UserError
+from compress.errors import UserError
 from compress.ledger import Ledger, Row
 from compress.measure import channels
 from compress.measure.weigh import Costs, weigh_graph, weigh_model
 from compress.product import Artifacts, Graph, Graphs, Model, Precision
+from compress.run_folder import State
 from compress.stages import export, finetune, prune, quantize
 from compress.stages.context import Context
 from compress.targets import get as get_target
@@ -58,13 +54,16 @@ class Result:
 
 
 def run(config: Config, folder: Path) -> Result:
-    """Runs a recipe into `folder`.
+    """Runs a recipe into `folder`, and goes on there where a run of the same config was interrupted.
 
     Raises:
-        UserError: before any work where the config cannot work, and of a learning rate that is too high.
+        UserError: before any work where the config cannot work or the folder holds another run, and of a learning rate
+            that is too high.
     """
-    with _alone_in(folder):
-        return _run(*_checked(config), folder)
+    with run_folder.hold(folder, dump(config)) as state:
+        result = _run(*_checked(config), folder, state)
+    run_folder.link_latest(folder)
+    return result
 
 
 def _checked(config: Config) -> tuple[Config, Model, DataSet]:
@@ -92,17 +91,15 @@ def _checked(config: Config) -> tuple[Config, Model, DataSet]:
     return config, model, dataset
 
 
-def _run(config: Config, model: Model, dataset: DataSet, folder: Path) -> Result:
-    (folder / "config.yaml").write_text(dump(config))
+def _run(config: Config, model: Model, dataset: DataSet, folder: Path, state: State) -> Result:
+    state.at("load")
+    atomic.write(folder / "config.yaml", dump(config))
     cache = Cache(Path("outputs/.cache"), config.cache)
-    scratch = Path(tempfile.mkdtemp(prefix="compress-"))
-    try:
-        context = Context(config, dataset, folder, scratch, cache)
-        ledger = Ledger(folder / "ledger.jsonl", folder.name)
-        model = _walk(model, context, ledger)
-        controls = _weigh_controls(context, ledger.rows)
-    finally:
-        shutil.rmtree(scratch, ignore_errors=True)
+    context = Context(config, dataset, folder, Path(tempfile.mkdtemp()), cache)
+    ledger = Ledger(folder / "ledger.jsonl", folder.name)
+    model = _walk(model, context, ledger, state)
+    state.at("report")
+    controls = _weigh_controls(context, ledger.rows)
     limit, failures = config.quantize.max_accuracy_drop, context.failures
     verdict = judge(config.budget, limit, ledger.rows, failures, config.device, controls, context.contracts)
     round_to = config.prune.round_to if Stage.prune in config.stages else None
@@ -112,54 +109,15 @@ def _run(config: Config, model: Model, dataset: DataSet, folder: Path) -> Result
     page = report.render(folder)
     report.print_table(folder)
     log.info("report: %s", page)
-    _link_latest(folder)
     return Result(folder, tuple(ledger.rows), verdict)
 
 
-@contextmanager
-def _alone_in(folder: Path) -> Iterator[None]:
-    """Makes the run folder and holds it: runs that start within one second are given the same name. What was made
-    goes again where nothing was written to it.
-
-    Raises:
-        InUse: another process is at work in it.
-    """
-    made = [each for each in (folder, *folder.parents) if not each.exists()]
-    folder.mkdir(parents=True, exist_ok=True)
-    held = os.open(folder, os.O_RDONLY)
-    try:
-        try:
-            fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise InUse("hydra.run.dir", folder, "another run is at work there: start again") from None
-        try:
-            yield
-        finally:
-            with suppress(OSError):  # not empty
-                for each in made:
-                    each.rmdir()
-    finally:
-        os.close(held)
-
-
 def new_folder(config: Config) -> Path:
-    """Where a run of this config goes when nobody says otherwise; the command line's pattern is in conf/."""
-    return Path("outputs") / config.recipe_name / datetime.now().strftime("%Y-%m-%d_%H-%M-%S")
+    """Where a run of this config goes when nobody says otherwise: an unfinished run's folder, or a new one."""
+    return run_folder.choose(Path("outputs") / config.recipe_name, dump(config))
 
 
-def _link_latest(folder: Path) -> None:
-    """Points `outputs/latest` at the newest run; runs elsewhere, and points of a sweep, leave it alone."""
-    outputs = Path("outputs").resolve()
-    if folder.resolve().parents[1] != outputs:
-        return
-    link = outputs / "latest"
-    part = link.with_name("latest.part")
-    part.unlink(missing_ok=True)
-    part.symlink_to(folder.resolve())
-    os.replace(part, link)
-
-
-def _walk(model: Model, context: Context, ledger: Ledger) -> Model:
+def _walk(model: Model, context: Context, ledger: Ledger, state: State) -> Model:
     """The one way through the house: a weighing at every door. The torch model that came out of it, or that the graphs
     were made of."""
     stages = context.config.stages
@@ -167,6 +125,7 @@ def _walk(model: Model, context: Context, ledger: Ledger) -> Model:
     _weigh("load", product, context, ledger, in_runtimes=_compared_in_runtimes(None, stages))
     for index, stage in enumerate(stages):
         log.info("stage %d of %d: %s", index + 1, len(stages), stage.value)
+        state.at(stage.value)
         context.cached = False
         if stage is Stage.prune and not isinstance(product, Graphs | Artifacts):
             context.unpruned = product

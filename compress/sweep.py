@@ -11,7 +11,7 @@ from typing import Any
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig
 
-from compress import pipeline, report
+from compress import disk, pipeline, report
 from compress.config import to_config
 from compress.errors import InUse, UserError
 
@@ -22,6 +22,9 @@ def point(composed: DictConfig, folder: Path) -> tuple[float, float]:
     """Runs one point; returns (accuracy of the best artifact, FLOPs) for sweepers that optimise, NaN on failure.
 
     A point never ends the process: what went wrong is kept in `failed.json` and the sweep goes on.
+
+    Raises:
+        Exception: of a full disk and the like, where no other point can be made either.
     """
     try:
         result = pipeline.run(to_config(composed), folder)
@@ -29,6 +32,8 @@ def point(composed: DictConfig, folder: Path) -> tuple[float, float]:
         log.error("this point is not made: %s", error)
         return math.nan, math.nan
     except Exception as error:  # of ours too: hours of other points must not be lost with this one
+        if disk.problem(error, folder):
+            raise
         log.error("this point failed: %s", error, exc_info=not isinstance(error, UserError))
         folder.mkdir(parents=True, exist_ok=True)
         (folder / "failed.json").write_text(json.dumps({"error": str(error)}))

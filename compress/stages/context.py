@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from compress import checkpoint, models, targets
+from compress import checkpoint, disk, models, targets
 from compress.budget import Check
 from compress.cache import Cache
 from compress.config import Config
@@ -49,6 +49,8 @@ class Context:
             try:
                 results.append(work(target))
             except TargetFailed as error:
+                if disk.problem(error, self.folder):
+                    raise  # nothing is wrong with the target
                 log.error("target %s failed: %s", target, error)
                 self.failures[target] = str(error)
         return results

@@ -131,7 +131,7 @@ def test_it_says_what_would_run_and_what_allows_it(
 
 def test_the_command_line_can_allow_it(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write(home, *CONFIGS["a callback"][:2])
-    run(monkeypatch, "--config-dir", "theirs", "recipe=x", "model.trust=true", "seed=-1")
+    run(monkeypatch, "--config-dir", "theirs", "recipe=x", "model.trust=true", "targets=[abacus]")
     assert ran(home)
 
 

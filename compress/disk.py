@@ -1,0 +1,42 @@
+"""Errors of the file system, as one line: which path, how much was to be written, how much is free."""
+
+from __future__ import annotations
+
+import errno
+import os
+import shutil
+from pathlib import Path
+
+FULL = (errno.ENOSPC, errno.EDQUOT)
+OTHER = (errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO, errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.EMFILE)
+NEARLY_FULL = 32 * 1024  # bytes: libraries that say only that writing failed have met a full disk
+
+
+def problem(error: BaseException, folder: Path) -> str | None:
+    """What is wrong with the file system where `error` comes of that, else None. Libraries wrap the system's error or
+    only quote it, so its causes and their texts are searched.
+
+    Args:
+        folder: where was being written, for errors that do not name a path.
+    """
+    each: BaseException | None = error
+    while each is not None:
+        path, text = getattr(each, "filename", None) or folder, str(each)
+        code = each.errno if isinstance(each, OSError) else None
+        if code in FULL or "No space left on device" in text or "os error 28" in text:
+            return _full(Path(path), getattr(each, "needed", None))
+        if code in OTHER:
+            return f"{path}: {os.strerror(code or 0)}: fix it; the same command goes on where it stopped"
+        each = each.__cause__ or each.__context__
+    writing = isinstance(error, OSError | RuntimeError) or type(error).__name__ == "SafetensorError"
+    return _full(folder, None) if writing and _free(folder) < NEARLY_FULL else None
+
+
+def _full(path: Path, needed: int | None) -> str:
+    size = f"{needed:,} bytes were to be written, " if needed is not None else ""
+    return f"{path}: the disk is full: {size}{_free(path):,} are free. The same command goes on where it stopped"
+
+
+def _free(path: Path) -> int:
+    place = next(each for each in (path.absolute(), *path.absolute().parents) if each.exists())
+    return shutil.disk_usage(place).free

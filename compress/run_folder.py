@@ -1,0 +1,245 @@
+"""The folder of one run: its name, its lock, how far the run came (`state.json`), and its temporary files.
+
+A run that was interrupted leaves a folder that says so, and the same config goes on in it. A process that was killed
+could not write that: its lock is gone, so a folder that says `running` and is not locked is an interrupted one.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import logging
+import os
+import shutil
+import socket
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from compress import atomic
+from compress.digest import digest
+from compress.errors import InUse, UserError
+
+log = logging.getLogger(__name__)
+
+STATE = "state.json"
+SCHEMA_VERSION = 1
+RUNNING, INTERRUPTED, FAILED, FINISHED = "running", "interrupted", "failed", "finished"
+SCRATCH = ".scratch"
+CHECKING = "check"  # the name of what comes before the first stage
+# What a run writes. One that goes on measures every product anew, so that all times stem from one process; products
+# of finished stages come from the cache.
+WRITTEN = ("ledger.jsonl", "controls.jsonl", "verdict.json", "report.html", "pruning.json", "quantization.json")
+WRITTEN_FOLDERS = ("pruned", "artifacts", SCRATCH)
+KEY = "hydra.run.dir"
+
+
+@dataclass
+class _Claim:
+    """What this process has of a folder that it holds."""
+
+    descriptor: int  # the lock's
+    made: list[Path]  # the folder and its parents where they were made for it; they go again where they stay empty
+    in_use: bool = False
+
+
+_claims: dict[Path, _Claim] = {}
+
+
+def choose(parent: Path, config_text: str) -> Path:
+    """The folder below `parent` for a run of this config: the newest unfinished one of the same config, or a new one
+    named after date and time. This process holds it from here on.
+
+    Raises:
+        UserError: nothing can be written there.
+    """
+    for folder in sorted(parent.glob("*"), reverse=True):
+        if unfinished(folder, config_text) and _lock(folder):
+            if unfinished(folder, config_text):  # still: another process may have finished it meanwhile
+                return folder
+            release(folder)
+    name = datetime.now().strftime("%Y-%m-%d_%H-%M-%S")
+    made = _absent(parent)
+    try:
+        parent.mkdir(parents=True, exist_ok=True)
+        for number in range(1, 1000):
+            folder = parent / (name if number == 1 else f"{name}_{number}")
+            with suppress(FileExistsError):
+                folder.mkdir()
+                if _lock(folder, [folder, *made]):
+                    return folder
+    except OSError as error:
+        raise UserError(KEY, error.filename or parent, f"it cannot be made ({error.strerror}): fix it") from error
+    raise UserError(KEY, parent, f"a thousand runs have started at {name}: give a folder")
+
+
+def unfinished(folder: Path, config_text: str) -> bool:
+    """Whether a run of this config was begun there, on this machine, and is not finished. The lock decides whether it
+    is still at work."""
+    state = read(folder)
+    same = state.get("config") == digest(config_text) and state.get("host") == socket.gethostname()
+    return same and state.get("status") in (RUNNING, INTERRUPTED, FAILED)
+
+
+def read(folder: Path) -> dict[str, Any]:
+    """What `state.json` says; {} where there is none that can be read, as in folders of older versions."""
+    try:
+        state = json.loads((folder / STATE).read_text())
+    except (OSError, ValueError):
+        return {}
+    return state if isinstance(state, dict) else {}
+
+
+def status(folder: Path) -> str:
+    """As `state.json` says, but `interrupted` where the process that was running is gone; "" where nothing is known."""
+    state = read(folder)
+    if state.get("status") != RUNNING or state.get("host") != socket.gethostname() or folder.resolve() in _claims:
+        return str(state.get("status", ""))
+    if not _lock(folder):
+        return RUNNING
+    release(folder)
+    return INTERRUPTED
+
+
+class State:
+    """Keeps `state.json` of a run that is under way up to date."""
+
+    def __init__(self, folder: Path, config_text: str, new: bool) -> None:
+        self.folder, self.config, self.stage, self.new = folder, digest(config_text), CHECKING, new
+        self.since = datetime.now().astimezone().isoformat(timespec="seconds")
+
+    def at(self, stage: str) -> None:
+        """A stage begins."""
+        self.stage = stage
+        self._write({"status": RUNNING, "stage": stage, "pid": os.getpid()})
+
+    def ended(self, status: str, error: BaseException | None = None) -> None:
+        said = {"error": str(error) or type(error).__name__} if error is not None else {}
+        self._write({"status": status, **({} if status == FINISHED else {"stage": self.stage}), **said})
+
+    def _write(self, facts: Mapping[str, Any]) -> None:
+        common = {"host": socket.gethostname(), "since": self.since, "config": self.config}
+        state = {"schema_version": SCHEMA_VERSION, **facts, **common}
+        atomic.write(self.folder / STATE, json.dumps(state, indent=1))
+
+
+@contextmanager
+def hold(folder: Path, config_text: str) -> Iterator[State]:
+    """Makes the run folder, or takes up the one that an interrupted run of the same config left, and keeps others out.
+    `state.json` tells how it ends. What was made goes again where nothing was written to it.
+
+    Raises:
+        InUse: another process is at work in it.
+        UserError: it holds a run of another config, or a finished one, or cannot be written.
+    """
+    made = _absent(folder)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        locked = _lock(folder, made)
+    except OSError as error:
+        raise UserError(KEY, folder, f"it cannot be written ({error.strerror}): fix it") from error
+    claim = _claims.get(folder.resolve())
+    if not locked or claim is None or claim.in_use:
+        raise InUse(KEY, folder, "another run is at work there: start again")
+    claim.in_use = True
+    try:
+        state = _take_up(folder, config_text)
+        try:
+            with _scratch_in(folder):
+                yield state
+        except BaseException as error:
+            if isinstance(error, UserError) and state.stage == CHECKING and state.new:
+                (folder / STATE).unlink(missing_ok=True)  # refused before any work
+            else:
+                stopped = isinstance(error, KeyboardInterrupt)
+                with suppress(OSError):  # of a full disk. It says "running" then, and is not locked
+                    state.ended(INTERRUPTED if stopped else FAILED, None if stopped else error)
+            raise
+        state.ended(FINISHED)
+    finally:
+        with suppress(OSError):  # not empty
+            for each in claim.made:
+                each.rmdir()
+        release(folder)
+
+
+def _take_up(folder: Path, config_text: str) -> State:
+    before = read(folder)
+    if not before and (folder / "ledger.jsonl").exists():
+        raise UserError(KEY, folder, "it holds another run: give another folder")
+    if before and before.get("config") != digest(config_text):
+        raise UserError(KEY, folder, "it holds a run of another config: give another folder")
+    if before.get("status") == FINISHED:
+        raise UserError(KEY, folder, "a run of this config is finished there: give another folder")
+    if before:
+        log.info("continuing %s, stopped in stage %s", folder, before.get("stage"))
+        for name in WRITTEN:
+            (folder / name).unlink(missing_ok=True)
+        for name in WRITTEN_FOLDERS:
+            shutil.rmtree(folder / name, ignore_errors=True)
+    state = State(folder, config_text, new=not before)
+    try:
+        state.at(CHECKING)
+    except OSError as error:
+        raise UserError(KEY, folder, f"it cannot be written ({error.strerror}): fix it") from error
+    return state
+
+
+@contextmanager
+def _scratch_in(folder: Path) -> Iterator[None]:
+    """Temporary files of this process, and of those it starts, lie in the run folder: a killed process cannot delete
+    its own, and whoever goes on here, or deletes the folder, does."""
+    scratch = (folder / SCRATCH).resolve()
+    scratch.mkdir(exist_ok=True)
+    before, tempfile.tempdir = tempfile.tempdir, str(scratch)
+    environment, os.environ["TMPDIR"] = os.environ.get("TMPDIR"), str(scratch)
+    try:
+        yield
+    finally:
+        tempfile.tempdir = before
+        if environment is None:
+            del os.environ["TMPDIR"]
+        else:
+            os.environ["TMPDIR"] = environment
+        shutil.rmtree(scratch, ignore_errors=True)
+
+
+def link_latest(folder: Path) -> None:
+    """Points `outputs/latest` at a finished run; runs elsewhere, and points of a sweep, leave it alone."""
+    outputs = Path("outputs").resolve()
+    if folder.resolve().parents[1] != outputs:
+        return
+    part = outputs / f".latest.{os.getpid()}"
+    part.unlink(missing_ok=True)
+    part.symlink_to(folder.resolve())
+    os.replace(part, outputs / "latest")
+
+
+def _absent(folder: Path) -> list[Path]:
+    return [each for each in (folder, *folder.parents) if not each.exists()]
+
+
+def _lock(folder: Path, made: list[Path] | None = None) -> bool:
+    """Whether this process holds the folder now. The system drops the lock of a process that ends in any way."""
+    key = folder.resolve()
+    if key in _claims:
+        return True
+    held = os.open(folder, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(held)
+        return False
+    _claims[key] = _Claim(held, made or [])
+    return True
+
+
+def release(folder: Path) -> None:
+    """Lets others at the folder, where this process held it."""
+    claim = _claims.pop(folder.resolve(), None)
+    if claim is not None:
+        os.close(claim.descriptor)

@@ -1,0 +1,142 @@
+"""Who works in a run folder, and what is left of a run that was killed."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import pytest
+
+from compress import run_folder
+from compress.errors import InUse, UserError
+from compress.run_folder import FAILED, FINISHED, INTERRUPTED, RUNNING, choose, hold, read, status
+
+ROOT = Path(__file__).parents[1]
+
+
+@pytest.fixture(autouse=True)
+def alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(run_folder, "_claims", {})
+
+
+def work(folder: Path, text: str = "config", error: BaseException | None = None, stage: str = "prune") -> None:
+    with hold(folder, text) as state:
+        state.at(stage)
+        (folder / "ledger.jsonl").write_text("{}\n")
+        if error is not None:
+            raise error
+
+
+def in_another_process(folder: Path, code: str) -> subprocess.CompletedProcess[str]:
+    script = f"import os\nfrom pathlib import Path\nfrom compress.run_folder import *\nfolder = Path({str(folder)!r})\n"
+    return subprocess.run(
+        [sys.executable, "-c", script + code], env={"PYTHONPATH": str(ROOT)}, capture_output=True, text=True
+    )
+
+
+def killed(folder: Path, text: str = "config") -> None:
+    code = f"with hold(folder, {text!r}) as state:\n    state.at('finetune')\n    import tempfile\n"
+    code += "    tempfile.mkdtemp(prefix='compress-')\n    (folder / 'ledger.jsonl').write_text('{}\\n{\"cut sh')\n"
+    assert in_another_process(folder, code + "    os.kill(os.getpid(), 9)").returncode == -signal.SIGKILL
+
+
+def test_the_state_tells_how_it_ended(tmp_path: Path) -> None:
+    with hold(tmp_path / "a", "config") as state:
+        state.at("prune")
+        assert status(tmp_path / "a") == RUNNING
+        told = read(tmp_path / "a")
+        assert (told["schema_version"], told["stage"], told["status"]) == (1, "prune", "running")
+        assert told["pid"] and told["host"] and told["since"]
+    assert status(tmp_path / "a") == FINISHED
+    for name, error, ended in (("b", KeyboardInterrupt(), INTERRUPTED), ("c", RuntimeError("of x"), FAILED)):
+        with pytest.raises(type(error)):
+            work(tmp_path / name, error=error)
+        assert (status(tmp_path / name), read(tmp_path / name)["stage"]) == (ended, "prune")
+    assert read(tmp_path / "c")["error"] == "of x"
+
+
+def test_a_killed_run_is_seen_as_interrupted_and_leaves_nothing_in_the_temporary_folder(tmp_path: Path) -> None:
+    before = set(Path(tempfile.gettempdir()).glob("compress-*"))
+    killed(tmp_path / "a")
+    assert read(tmp_path / "a")["status"] == RUNNING
+    assert status(tmp_path / "a") == INTERRUPTED
+    assert set(Path(tempfile.gettempdir()).glob("compress-*")) == before
+    work(tmp_path / "a")
+    assert sorted(path.name for path in (tmp_path / "a").iterdir()) == ["ledger.jsonl", "state.json"]
+
+
+def test_the_same_config_goes_on_in_the_newest_unfinished_folder(tmp_path: Path) -> None:
+    killed(tmp_path / "2000-01-01_00-00-00")
+    killed(tmp_path / "2000-01-02_00-00-00")
+    killed(tmp_path / "2000-01-03_00-00-00", "another config")
+    work(tmp_path / "2000-01-04_00-00-00")  # finished
+    (tmp_path / "2000-01-05_00-00-00").mkdir()
+    (tmp_path / "2000-01-05_00-00-00/state.json").write_text("{half")
+    folder = choose(tmp_path, "config")
+    assert folder.name == "2000-01-02_00-00-00"
+    work(folder)
+    assert choose(tmp_path, "config").name == "2000-01-01_00-00-00"
+    assert choose(tmp_path, "a third").name > "2001"
+
+
+def test_a_run_that_is_at_work_is_left_alone(tmp_path: Path) -> None:
+    with hold(tmp_path / "a", "config") as state:
+        state.at("prune")
+        ended = in_another_process(
+            tmp_path, "print(choose(folder, 'config').name)\nhold(folder / 'a', 'config').__enter__()"
+        )
+        assert ended.stdout.strip() != "a"
+        assert "InUse" in ended.stderr
+        with pytest.raises(InUse):
+            work(tmp_path / "a")
+    assert read(tmp_path / "a")["status"] == FINISHED
+
+
+def test_two_runs_in_one_second_get_two_folders(tmp_path: Path) -> None:
+    first, second = choose(tmp_path, "one"), choose(tmp_path, "two")
+    assert first != second
+    assert second.name > first.name
+
+
+def test_what_an_interrupted_run_measured_is_measured_anew(tmp_path: Path) -> None:
+    """No row of the ledger stands there twice, and none that was cut short."""
+    killed(tmp_path / "a")
+    with hold(tmp_path / "a", "config"):
+        assert not (tmp_path / "a/ledger.jsonl").exists()
+
+
+@pytest.mark.parametrize("name", ["finished", "of another config", "of an older version"])
+def test_a_folder_with_another_run_is_refused(name: str, tmp_path: Path) -> None:
+    folder = tmp_path / "a"
+    work(folder, text="config" if name == "finished" else "another")
+    if name == "of an older version":
+        (folder / "state.json").unlink()
+    with pytest.raises(UserError, match="give another folder"):
+        work(folder)
+    assert (folder / "ledger.jsonl").exists()
+
+
+def test_a_refusal_before_any_work_leaves_nothing_behind(tmp_path: Path) -> None:
+    with pytest.raises(UserError), hold(tmp_path / "runs/a", "config"):
+        raise UserError("key", "value", "remedy")
+    with pytest.raises(UserError), hold(choose(tmp_path / "runs", "config"), "config"):
+        raise UserError("key", "value", "remedy")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_folder_that_cannot_be_made_is_the_users_mistake(tmp_path: Path) -> None:
+    (tmp_path / "outputs").write_text("a file")
+    with pytest.raises(UserError, match="Not a directory"):
+        choose(tmp_path / "outputs/digits", "config")
+    with pytest.raises(UserError, match="Not a directory"):
+        work(tmp_path / "outputs/digits/a")
+
+
+def test_older_states_tell_nothing(tmp_path: Path) -> None:
+    assert status(tmp_path) == ""
+    (tmp_path / "state.json").write_text(json.dumps(["no object"]))
+    assert status(tmp_path) == ""
