@@ -7,22 +7,28 @@ and folded constants. What cannot be brought there is refused with one error, be
 from __future__ import annotations
 
 import itertools
+import re
 import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
+from math import prod
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import onnx
 import onnxruntime
-from onnx import GraphProto, ModelProto, NodeProto, TensorProto, ValueInfoProto, inliner, shape_inference
+from onnx import GraphProto, ModelProto, NodeProto, TensorProto, ValueInfoProto, inliner, numpy_helper, shape_inference
 
+from compress.checkpoint import MAX_SIDE
 from compress.errors import TargetFailed, UserError
 from compress.targets import kept_float, onnx_graph
 
 KEY = "model.path"
 QUANTIZED = {"QuantizeLinear", "DequantizeLinear", "DynamicQuantizeLinear", "ConvInteger", "MatMulInteger"}
 NARROW = {"FLOAT16", "BFLOAT16"}
+WEIGHTED = {"Conv", "ConvTranspose", "Gemm", "MatMul", "BatchNormalization"}
+MAX_ELEMENTS = 2**30  # of one tensor: 4 GiB in float32
 CONTROL_FLOW = {"If", "Loop", "Scan", "SequenceMap"}
 
 
@@ -54,6 +60,7 @@ def read(path: Path, imgsz: int = 0, channels: int = 0) -> OnnxFile:
     name, found_channels, side = _fix_input(path, graph, imgsz, channels)
     metadata = {entry.key: entry.value for entry in graph.metadata_props}
     graph = _folded(path, graph)
+    _check_values(path, graph.graph)
     _name_nodes(graph.graph)
     output = _fix_output(path, graph)
     _rename(graph.graph, {name: onnx_graph.INPUT, output: onnx_graph.OUTPUT})
@@ -71,20 +78,45 @@ def _load(path: Path) -> tuple[ModelProto, int]:
         raise UserError(KEY, path, f"not a readable ONNX file ({line(error)})") from error
     if not graph.graph.node:
         raise UserError(KEY, path, "holds no ONNX graph")
-    outside = {
-        entry.value
-        for tensor in graph.graph.initializer
-        if tensor.data_location == TensorProto.EXTERNAL
-        for entry in tensor.external_data
-        if entry.key == "location"
-    }
+    outside = _outside(path, graph)
     try:
-        onnx.load_external_data_for_model(graph, str(path.parent))  # refuses what lies outside the folder
+        onnx.load_external_data_for_model(graph, str(path.parent))
         graph = inliner.inline_local_functions(graph) if graph.functions else graph
     except Exception as error:  # OSError, and ValidationError from C++
         why = f"weights that the file keeps outside itself cannot be read ({line(error)}): put them beside it"
         raise UserError(KEY, path, why) from error
     return graph, sum(file.stat().st_size for file in (path, *(path.parent / name for name in outside)))
+
+
+def _outside(path: Path, graph: ModelProto) -> set[str]:
+    """Names of the files beside `path` that hold its weights.
+
+    Raises:
+        UserError: one that lies elsewhere, is no plain file, or is shorter than what is said to stand in it.
+    """
+    inner = [attribute for node in _nodes(graph.graph) for attribute in node.attribute]
+    tensors = [
+        *graph.graph.initializer,
+        *(each.t for each in inner),
+        *(each for item in inner for each in item.tensors),
+    ]
+    names: set[str] = set()
+    for tensor in tensors:
+        if tensor.data_location != TensorProto.EXTERNAL:
+            continue
+        said = {entry.key: entry.value for entry in tensor.external_data}
+        name = said.get("location", "")
+        file = path.parent / name
+        if not name or Path(name).is_absolute() or ".." in Path(name).parts:
+            raise UserError(KEY, path, f"keeps weights in {name!r}, outside its folder: put them beside it")
+        if not file.is_file() or file.resolve() != path.parent.resolve() / name:
+            raise UserError(KEY, path, f"keeps weights in {name!r}, which is no plain file beside it")
+        numbers = [said.get("offset", "0"), said.get("length", "0")]
+        ends = all(re.fullmatch(r"[0-9]{1,18}", number) for number in numbers)
+        if not ends or sum(map(int, numbers)) > file.stat().st_size:
+            raise UserError(KEY, path, f"says that {name!r} holds more than it does (tensor {tensor.name})")
+        names.add(name)
+    return names
 
 
 def _check_operators(path: Path, graph: ModelProto) -> None:
@@ -142,6 +174,8 @@ def _fix_input(path: Path, graph: ModelProto, imgsz: int, channels: int) -> tupl
     if imgsz not in (0, height):
         why = f"{path} takes {height} px and no other: give model.imgsz={height}, or export the model at {imgsz}"
         raise UserError("model.imgsz", imgsz, why)
+    if height > MAX_SIDE:
+        raise UserError(KEY, path, f"{said}, taken as {height} px: images of up to {MAX_SIDE} px are understood")
     for dim, value in zip(kind.shape.dim, (1, found, height, width), strict=True):
         dim.dim_value = value  # takes the place of a symbol
     return image.name, found, height
@@ -163,6 +197,7 @@ def _folded(path: Path, graph: ModelProto) -> ModelProto:
     del graph.graph.value_info[:]  # of the input's size before
     for output in graph.graph.output:
         output.type.tensor_type.ClearField("shape")
+    _check_sizes(path, graph)
     with tempfile.TemporaryDirectory() as scratch:
         raw, folded = Path(scratch, "raw.onnx"), Path(scratch, "folded.onnx")
         try:
@@ -181,6 +216,28 @@ def _folded(path: Path, graph: ModelProto) -> ModelProto:
             why = f"the shape of what {node.op_type} at node {node.name or node.output[0]} gives depends on the image"
             raise UserError(KEY, path, f"{why}: export it with fixed shapes, without non-maximum suppression")
     return found
+
+
+def _check_sizes(path: Path, graph: ModelProto) -> None:
+    """Raises UserError where a tensor would not fit into memory: before anything allocates it."""
+    try:
+        inferred = shape_inference.infer_shapes(graph, data_prop=True)
+    except Exception as error:  # from C++, and ValueError: protobuf ends at 2 GB
+        raise UserError(KEY, path, f"its shapes do not agree ({line(error)})") from error
+    for name, shape in onnx_graph.static_shapes(inferred).items():
+        if prod(shape) > MAX_ELEMENTS:
+            raise UserError(KEY, path, f"tensor {name} would be {list(shape)}: more than fits into memory")
+
+
+def _check_values(path: Path, graph: GraphProto) -> None:
+    """Raises UserError where a constant holds NaN, or what a layer multiplies by is infinite."""
+    multiplied = {name for node in graph.node if node.op_type in WEIGHTED for name in node.input}
+    for tensor in graph.initializer:
+        if tensor.data_type not in (TensorProto.FLOAT, TensorProto.DOUBLE):
+            continue
+        values = numpy_helper.to_array(tensor)
+        if np.isnan(values).any() or (tensor.name in multiplied and np.isinf(values).any()):
+            raise UserError(KEY, path, f"tensor {tensor.name} holds infinite values or NaN")
 
 
 def _fix_output(path: Path, graph: ModelProto) -> str:

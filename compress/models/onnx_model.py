@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import hashlib
 import logging
+import re
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, NoReturn, Self
@@ -27,6 +28,7 @@ FROM_TORCH = ("ncnn", "litert")  # targets whose converters read torch networks,
 REMEDY = "give the torch model instead: model=ultralytics, timm, module or checkpoint"
 LAST = "last layer before the answer: its error goes straight into it"
 BINS = "expectation over distance bins, a softmax that needs fine steps"
+MAX_TEXT = 2**22  # of a metadata entry in Python's notation
 MOVES = {"Transpose", "Reshape", "Unsqueeze", "Squeeze"}
 
 log = logging.getLogger(__name__)
@@ -78,7 +80,7 @@ class OnnxModel:
     @property
     def stride(self) -> int:
         said = self.carried.get("stride", "")
-        return int(said) if said.isdigit() else 32 if self.task is Task.detect else 1
+        return int(said) if re.fullmatch("[1-9][0-9]{0,3}", said) else 32 if self.task is Task.detect else 1
 
     def with_net(self, net: nn.Module) -> Self:
         return replace(self, net=net)
@@ -156,8 +158,13 @@ def build(config: ModelConfig, classes: tuple[str, ...] | None) -> OnnxModel:
     """
     file = _read(config)
     task, names, tail = _meaning(file, _names(file.metadata) or classes)
+    net = FileNet(file.path)
+    try:
+        net(example_image(1, file.channels, file.imgsz))
+    except Exception as error:  # from ONNX Runtime, which checks some shapes only here
+        raise UserError(KEY, file.path, f"fails on an image ({onnx_file.line(error)})") from error
     return OnnxModel(
-        FileNet(file.path), file.graph, file.path, task, file.imgsz, file.channels, names, file.size_bytes, tail,
+        net, file.graph, file.path, task, file.imgsz, file.channels, names, file.size_bytes, tail,
         file.metadata,
     )  # fmt: skip
 
@@ -194,7 +201,7 @@ def _numbered(count: int) -> tuple[str, ...]:
 def _names(metadata: dict[str, str]) -> tuple[str, ...] | None:
     """Class names as Ultralytics embeds them, `{0: 'person', …}`; None where there are none."""
     names = _literal(metadata.get("names"))
-    if isinstance(names, dict) and names and sorted(names) == list(range(len(names))):
+    if isinstance(names, dict) and names and names.keys() == set(range(len(names))):
         return tuple(str(names[index]) for index in range(len(names)))
     return tuple(str(name) for name in names) if isinstance(names, list) and names else None
 
@@ -202,8 +209,8 @@ def _names(metadata: dict[str, str]) -> tuple[str, ...] | None:
 def _literal(text: str | None) -> object:
     """What a text says in Python's notation; None where it is none. Nothing is run."""
     try:
-        return ast.literal_eval(text or "")
-    except (ValueError, SyntaxError, MemoryError, RecursionError):
+        return ast.literal_eval(text) if text and len(text) <= MAX_TEXT else None
+    except (ValueError, TypeError, SyntaxError, MemoryError, RecursionError):
         return None
 
 
