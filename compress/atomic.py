@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import os
+import shutil
 import tempfile
+from contextlib import suppress
 from pathlib import Path
 
 
 def write(path: Path, data: bytes | str) -> Path:
     """Write beside `path`, to the disk, then rename; its folder is made. Raises OSError, leaving what was there;
-    its `needed` is the size of `data` in bytes, which compress/disk.py tells where a disk is full."""
+    its `needed` and `free` are bytes, which compress/disk.py tells where a disk is full."""
     data = data.encode() if isinstance(data, str) else data
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -26,5 +28,7 @@ def write(path: Path, data: bytes | str) -> Path:
             raise
     except OSError as error:
         error.filename, error.needed = str(path), len(data)  # type: ignore[attr-defined]
+        with suppress(OSError):
+            error.free = shutil.disk_usage(path.parent).free  # type: ignore[attr-defined]
         raise
     return path

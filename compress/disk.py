@@ -12,6 +12,10 @@ OTHER = (errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO, errno.ENOTDIR, errno
 NEARLY_FULL = 32 * 1024  # bytes: libraries that say only that writing failed have met a full disk
 
 
+class Unwritable(OSError):
+    """A problem of the file system, told in one line when it was met: later, what a run cleans up is free again."""
+
+
 def problem(error: BaseException, folder: Path) -> str | None:
     """What is wrong with the file system where `error` comes of that, else None. Libraries wrap the system's error or
     only quote it, so its causes and their texts are searched.
@@ -21,20 +25,23 @@ def problem(error: BaseException, folder: Path) -> str | None:
     """
     each: BaseException | None = error
     while each is not None:
+        if isinstance(each, Unwritable):
+            return str(each)
         path, text = getattr(each, "filename", None) or folder, str(each)
         code = each.errno if isinstance(each, OSError) else None
         if code in FULL or "No space left on device" in text or "os error 28" in text:
-            return _full(Path(path), getattr(each, "needed", None))
+            return _full(Path(path), getattr(each, "needed", None), getattr(each, "free", None))
         if code in OTHER:
             return f"{path}: {os.strerror(code or 0)}: fix it; the same command goes on where it stopped"
         each = each.__cause__ or each.__context__
     writing = isinstance(error, OSError | RuntimeError) or type(error).__name__ == "SafetensorError"
-    return _full(folder, None) if writing and _free(folder) < NEARLY_FULL else None
+    return _full(folder, None, None) if writing and _free(folder) < NEARLY_FULL else None
 
 
-def _full(path: Path, needed: int | None) -> str:
+def _full(path: Path, needed: int | None, free: int | None) -> str:
+    free = _free(path) if free is None else free
     size = f"{needed:,} bytes were to be written, " if needed is not None else ""
-    return f"{path}: the disk is full: {size}{_free(path):,} are free. The same command goes on where it stopped"
+    return f"{path}: the disk is full: {size}{free:,} are free. The same command goes on where it stopped"
 
 
 def _free(path: Path) -> int:

@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 
-from compress import atomic, checkpoint, data, devices, models, report, run_folder
+from compress import atomic, checkpoint, data, devices, disk, models, report, run_folder
 from compress.budget import Verdict, judge, parse_flops
 from compress.cache import Cache
 from compress.config import Config, Stage, dump
@@ -59,9 +59,15 @@ def run(config: Config, folder: Path) -> Result:
     Raises:
         UserError: before any work where the config cannot work or the folder holds another run, and of a learning rate
             that is too high.
+        disk.Unwritable: the disk is full, or read-only.
     """
     with run_folder.hold(folder, dump(config)) as state:
-        result = _run(*_checked(config), folder, state)
+        try:
+            result = _run(*_checked(config), folder, state)
+        except Exception as error:
+            if line := disk.problem(error, folder):
+                raise disk.Unwritable(line) from error
+            raise
     run_folder.link_latest(folder)
     return result
 

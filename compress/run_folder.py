@@ -70,7 +70,8 @@ def choose(parent: Path, config_text: str) -> Path:
             folder = parent / (name if number == 1 else f"{name}_{number}")
             with suppress(FileExistsError):
                 folder.mkdir()
-                if _lock(folder, [folder, *made]):
+                if _lock(folder, [folder.absolute(), *made]):
+                    State(folder, config_text, new=True).at(CHECKING)
                     return folder
     except OSError as error:
         raise UserError(KEY, error.filename or parent, f"it cannot be made ({error.strerror}): fix it") from error
@@ -147,7 +148,7 @@ def hold(folder: Path, config_text: str) -> Iterator[State]:
         raise InUse(KEY, folder, "another run is at work there: start again")
     claim.in_use = True
     try:
-        state = _take_up(folder, config_text)
+        state = _take_up(folder, config_text, new=folder.absolute() in claim.made)
         try:
             with _scratch_in(folder):
                 yield state
@@ -167,8 +168,8 @@ def hold(folder: Path, config_text: str) -> Iterator[State]:
         release(folder)
 
 
-def _take_up(folder: Path, config_text: str) -> State:
-    before = read(folder)
+def _take_up(folder: Path, config_text: str, new: bool) -> State:
+    before = {} if new else read(folder)
     if not before and (folder / "ledger.jsonl").exists():
         raise UserError(KEY, folder, "it holds another run: give another folder")
     if before and before.get("config") != digest(config_text):
@@ -220,7 +221,7 @@ def link_latest(folder: Path) -> None:
 
 
 def _absent(folder: Path) -> list[Path]:
-    return [each for each in (folder, *folder.parents) if not each.exists()]
+    return [each.absolute() for each in (folder, *folder.parents) if not each.exists()]
 
 
 def _lock(folder: Path, made: list[Path] | None = None) -> bool:

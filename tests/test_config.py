@@ -14,6 +14,7 @@ from compress.errors import UserError
 
 ROOT = Path(__file__).parents[1]
 RECIPE_FILES = sorted(RECIPES.glob("*.yaml"))
+GIVEN = {"custom": ["model=yolo26n", "data=digits"]}  # what a recipe leaves to the command line
 GROUPS = {folder.name for folder in CONF.iterdir() if folder.is_dir()}
 
 # The groups and choices that the contract names; those that exist bear these names.
@@ -36,7 +37,7 @@ def choices(group: str) -> list[str]:
 
 @pytest.mark.parametrize("file", RECIPE_FILES, ids=lambda file: file.stem)
 def test_every_recipe_composes(file: Path) -> None:
-    config = compose([f"recipe={file.stem}"])
+    config = compose([f"recipe={file.stem}", *GIVEN.get(file.stem, [])])
     assert isinstance(config, Config)
     assert config.recipe_name == file.stem
     assert config.targets
@@ -143,6 +144,13 @@ def test_a_recipe_that_is_not_there_lists_those_that_are(overrides: list[str], b
     assert "\n" not in message
 
 
+def test_a_custom_recipe_asks_for_model_and_data_and_takes_a_name() -> None:
+    assert refusal("recipe=custom").key == "data"
+    assert refusal("recipe=custom", "data=digits").key == "model"
+    assert compose(["recipe=custom", *GIVEN["custom"]]).recipe_name == "custom"
+    assert compose(["recipe=custom", *GIVEN["custom"], "recipe_name=mine"]).recipe_name == "mine"
+
+
 @pytest.mark.parametrize("group", ["model", "data", "prune"])
 def test_a_choice_that_is_not_there_lists_those_that_are(group: str) -> None:
     message = str(refusal("recipe=digits", f"{group}=nobody"))
@@ -220,7 +228,7 @@ def test_a_missing_value_is_named(choice: str, key: str) -> None:
 
 @pytest.mark.parametrize("recipe", [file.stem for file in RECIPE_FILES])
 def test_dump_round_trip(recipe: str) -> None:
-    config = compose([f"recipe={recipe}", "seed=3"])
+    config = compose([f"recipe={recipe}", "seed=3", *GIVEN.get(recipe, [])])
     read = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(Config), OmegaConf.create(dump(config))))
     assert read == config
 

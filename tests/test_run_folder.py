@@ -96,6 +96,13 @@ def test_a_run_that_is_at_work_is_left_alone(tmp_path: Path) -> None:
     assert read(tmp_path / "a")["status"] == FINISHED
 
 
+def test_a_run_that_was_killed_before_its_first_stage_is_unfinished_too(tmp_path: Path) -> None:
+    ended = in_another_process(tmp_path, "print(choose(folder, 'config').name, flush=True)\nos.kill(os.getpid(), 9)")
+    folder = tmp_path / ended.stdout.strip()
+    assert status(folder) == INTERRUPTED
+    assert choose(tmp_path, "config") == folder
+
+
 def test_two_runs_in_one_second_get_two_folders(tmp_path: Path) -> None:
     first, second = choose(tmp_path, "one"), choose(tmp_path, "two")
     assert first != second

@@ -1,0 +1,60 @@
+"""Which errors come of the disk, and what is said of them."""
+
+from __future__ import annotations
+
+import errno
+from pathlib import Path
+
+import pytest
+
+from compress import atomic, disk
+
+
+def full() -> OSError:
+    with pytest.raises(OSError) as caught, open("/dev/full", "wb") as file:
+        file.write(b"1")
+        file.flush()
+    return caught.value
+
+
+def wrapped(error: Exception) -> RuntimeError:
+    try:
+        raise RuntimeError("the exporter failed") from error
+    except RuntimeError as outer:
+        return outer
+
+
+@pytest.mark.parametrize(
+    "error",
+    [full(), wrapped(full()), RuntimeError("I/O error: No space left on device (os error 28)")],
+    ids=["the system's", "wrapped by a library", "quoted by a library"],
+)
+def test_a_full_disk(error: Exception, tmp_path: Path) -> None:
+    line = disk.problem(error, tmp_path)
+    assert line is not None and line.startswith(f"{tmp_path}: the disk is full: ")
+
+
+def test_a_library_that_says_nothing_of_the_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    error = RuntimeError("PytorchStreamWriter failed writing file")
+    assert disk.problem(error, tmp_path) is None
+    monkeypatch.setattr(disk, "_free", lambda path: 100)
+    assert "100 are free" in str(disk.problem(error, tmp_path))
+    assert disk.problem(ValueError("not of the disk"), tmp_path) is None
+
+
+def test_atomic_write_tells_path_and_size(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(OSError) as caught:
+        atomic.write(tmp_path / "file/below", "12345")
+    assert disk.problem(caught.value, tmp_path) == (
+        f"{tmp_path}/file/below: File exists: fix it; the same command goes on where it stopped"
+    )
+    caught.value.errno = errno.ENOSPC
+    assert f"{tmp_path}/file/below: the disk is full: 5 bytes were to be written" in str(
+        disk.problem(caught.value, tmp_path)
+    )
+
+
+def test_other_errors_are_not_the_disks(tmp_path: Path) -> None:
+    assert disk.problem(FileNotFoundError(errno.ENOENT, "No such file", "x"), tmp_path) is None
+    assert disk.problem(disk.Unwritable("told already"), tmp_path) == "told already"
