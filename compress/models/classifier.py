@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from compress.config import ModelConfig
-from compress.errors import MissingExtra, UserError
+from compress.errors import UserError
 from compress.models import activation, imported, weights
 from compress.product import Batch, Task, Teacher, example_image
 from compress.training import float32
@@ -171,10 +171,7 @@ def _assemble(
 
 
 def _timm(facts: dict[str, Any], channels: int) -> nn.Module:
-    try:
-        import timm
-    except ModuleNotFoundError as error:
-        raise MissingExtra("model.family", "timm", "timm") from error
+    timm = imported.require_timm()
     if not timm.is_model(facts["name"]):
         like = timm.list_models(f"*{facts['name'].split('_')[0]}*")[:8]
         raise UserError("model.name", facts["name"], f"no such timm model; near: {', '.join(like) or 'none'}")

@@ -7,6 +7,7 @@ what this package and the libraries it works with provide, unless the user trust
 from __future__ import annotations
 
 import importlib
+import os
 import re
 import sys
 from collections.abc import Callable
@@ -16,7 +17,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from compress.errors import UserError
+from compress.errors import MissingExtra, UserError
 
 EXAMPLES = "compress.models.small_cnn"  # networks of this package that `model.target` and checkpoints may name
 # Arguments of timm's `create_model` that make it read files, fetch from a network, or take a class for another one.
@@ -44,6 +45,20 @@ def network(target: str, args: dict[str, Any]) -> nn.Module:
     return net.float()
 
 
+def require_timm() -> Any:
+    """The package `timm`, imported without what its library for downloads would tell about the user.
+
+    Raises:
+        MissingExtra: it is not installed.
+    """
+    os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")  # read once, when that library is imported
+    try:
+        import timm
+    except ModuleNotFoundError as error:
+        raise MissingExtra("model.family", "timm", "timm") from error
+    return timm
+
+
 def check_provided(facts: dict[str, Any], channels: int) -> None:
     """Holds what a file says of a network, its family `module` or `timm`, against what is provided here.
 
@@ -54,8 +69,7 @@ def check_provided(facts: dict[str, Any], channels: int) -> None:
     if not isinstance(args, dict):
         raise UserError("checkpoint", args, "the arguments of a network are a map of names to values")
     if facts["family"] == "timm":
-        import timm
-
+        timm = require_timm()
         if unwanted := sorted(NOT_FROM_FILES & args.keys()):
             raise UserError("checkpoint", facts.get("name"), f"its model.json may not set {', '.join(unwanted)}")
         name = facts.get("name")

@@ -18,6 +18,10 @@ from compress.errors import UserError
 from compress.report.chain import number, part
 from compress.report.run import SCHEMA_VERSION, Row, Run, read_ledger, read_run
 
+LEAST, MOST = 1e-6, 1e9  # milliseconds, and numbers of runs: a nanosecond to eleven days
+MOST_BYTES = 2**50
+MOST_LETTERS = 200  # of names
+
 FIELDS: dict[str, type | tuple[type, ...]] = {
     "schema_version": int,
     "target": str,
@@ -89,7 +93,7 @@ def _read_bench(path: Path) -> dict[str, Any]:
         facts = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise UserError("bench", path, f"cannot be read: {error.strerror}") from error
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise UserError("bench", path, f"not JSON: {error}") from error
     if not isinstance(facts, dict):
         raise UserError("bench", path, "expected the JSON object that the artifact's bench kit prints")
@@ -109,18 +113,22 @@ def _check_values(facts: dict[str, Any], path: Path) -> None:
     for name in ("target", "precision", "device", "runtime"):
         if not facts[name].strip():
             raise UserError(f"{path}: {name}", "empty", "name it: a latency without it means nothing")
+        if len(facts[name]) > MOST_LETTERS or not facts[name].isprintable():
+            remedy = f"expected a name on one line, of at most {MOST_LETTERS} letters"
+            raise UserError(f"{path}: {name}", repr(facts[name][:40]), remedy)
     if facts["device"].split()[0] == "host":
         raise UserError(f"{path}: device", facts["device"], "name the device; `host` is the machine the run was on")
     timing = facts["latency_ms"]
     for name in ("median", "p95", "runs"):
         value = number(timing.get(name))
-        if value is None or value <= 0:
-            raise UserError(f"{path}: latency_ms.{name}", timing.get(name, "absent"), "expected a positive number")
+        if value is None or not LEAST <= value <= MOST:
+            said = str(timing.get(name, "absent"))[:40]
+            raise UserError(f"{path}: latency_ms.{name}", said, f"expected a positive number up to {MOST:.0e}")
     if timing["p95"] < timing["median"]:
         raise UserError(f"{path}: latency_ms.p95", timing["p95"], f"is below the median, {timing['median']}")
     for name in ("batch", "threads", "peak_memory_bytes"):
-        if facts[name] is not None and facts[name] <= 0:
-            raise UserError(f"{path}: {name}", facts[name], "expected a positive number")
+        if facts[name] is not None and not 0 < facts[name] <= MOST_BYTES:
+            raise UserError(f"{path}: {name}", str(facts[name])[:40], f"expected a positive number up to {MOST_BYTES}")
     if not facts["outputs_match"]:
         remedy = "the outputs on the device differ from the recorded ones: this latency is of another computation"
         raise UserError(f"{path}: outputs_match", "false", remedy)

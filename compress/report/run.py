@@ -81,7 +81,7 @@ def read_ledger(path: Path) -> tuple[list[Row], list[str]]:
             continue
         try:
             rows.append(_row(line))
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             if number == len(lines):  # no newline after it: the writer was cut off
                 return rows, [f"ledger.jsonl: the last line ({number}) is cut short and was left out."]
             remedy = f"line {number} is not a ledger row ({error}): restore the file, or take that line out"
@@ -123,7 +123,7 @@ def read_object(path: Path) -> dict[str, Any] | None:
         return None
     try:
         value = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise UserError(str(path), "unreadable", f"not JSON: {error}") from error
     if not isinstance(value, dict):
         raise UserError(str(path), type(value).__name__, "expected a JSON object")

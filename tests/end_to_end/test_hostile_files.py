@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import json
 import sys
+from collections.abc import Callable
+from html.parser import HTMLParser
 from pathlib import Path
+from typing import Any
 
 import pytest
+import yaml
 
 from compress.__main__ import command
 
@@ -156,3 +161,175 @@ def test_a_recipe_from_elsewhere_that_sets_values_only_is_taken(
     out = capfd.readouterr().out
     assert "recipe_name: mine\n" in out
     assert "flops: 40%\n" in out
+
+
+# --- files of models ----------------------------------------------------------------------------------------------
+
+
+def pickled(home: Path) -> list[str]:
+    """A pickle whose loading would import `evil`."""
+    from tests.models import hostile
+
+    (home / "theirs").mkdir()
+    hostile.by_opcodes(home / "theirs" / "best.pt", b"\x80\x02cevil\nAnything\n)R.")
+    return ["model=ultralytics", "model.path=theirs/best.pt"]
+
+
+def as_weights(home: Path) -> list[str]:
+    pickled(home)
+    return ["model.weights=theirs/best.pt"]
+
+
+def as_start(home: Path) -> list[str]:
+    pickled(home)
+    return ["model.init=theirs/best.pt"]
+
+
+def checkpoint_of_other_code(home: Path) -> list[str]:
+    """Its hashes are right."""
+    from compress import checkpoint
+    from compress.config import Family, ModelConfig
+    from compress.models import build
+    from tests.models.test_imported import signed
+
+    small = "compress.models.small_cnn.SmallCNN"
+    checkpoint.save(build(ModelConfig(family=Family.module, target=small, imgsz=32)), home / "theirs")
+    signed(home / "theirs", {"target": "evil.Anything"})
+    return ["model=checkpoint", "model.path=theirs"]
+
+
+def weights_elsewhere(home: Path) -> list[str]:
+    from tests.models.onnx_files import save
+    from tests.models.test_hostile_onnx import external
+
+    (home / "theirs").mkdir()
+    save(external(home / "theirs", "../evil/__init__.py"), home / "theirs" / "model.onnx")
+    return ["model=onnx", "model.path=theirs/model.onnx", "stages=[]"]
+
+
+def yaml_of_data(home: Path) -> list[str]:
+    write(home, "data.yaml", "train: !!python/object/apply:evil.Anything []\nnames: [a]\n")
+    return ["data=yolo", "data.path=theirs/data.yaml"]
+
+
+def data_elsewhere(home: Path) -> list[str]:
+    write(home, "data.yaml", "path: !!python/name:evil.Anything\ntrain: x\nval: x\nnames: [a]\n")
+    return ["data=yolo", "data.path=theirs/data.yaml"]
+
+
+MODELS = (pickled, as_weights, as_start, checkpoint_of_other_code, weights_elsewhere, yaml_of_data, data_elsewhere)
+
+
+@pytest.mark.parametrize("make", MODELS, ids=lambda make: make.__name__)
+def test_a_model_or_data_from_elsewhere_runs_nothing(
+    make: Callable[[Path], list[str]], home: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture
+) -> None:
+    words = make(home)
+    capfd.readouterr()
+    assert run(monkeypatch, "recipe=digits", *words) == 2
+    assert not ran(home)
+    out, err = capfd.readouterr()
+    [line] = [line for line in err.splitlines() if line.startswith("compress: error: ")]
+    assert "Traceback" not in out + err
+    assert "theirs" in line or "evil" in line
+    assert list((home / "outputs").glob("digits/*/*")) == []
+
+
+# --- run folders and benches -----------------------------------------------------------------------------------------
+
+MARKUP = "<script>alert(1)</script><img src=x onerror=alert(1)>\"'"
+
+
+def _marked(value: Any) -> Any:
+    """Every text in a file's content, with markup behind it; numbers and the words that readers look for stay."""
+    if isinstance(value, dict):
+        return {key: _marked(each) for key, each in value.items()}
+    if isinstance(value, list):
+        return [_marked(each) for each in value]
+    kept = ("load", "train", "prune", "finetune", "quantize", "export", "measured", "emulated", "not_run")
+    return value + MARKUP if isinstance(value, str) and value not in kept else value
+
+
+def test_a_report_shows_markup_as_text(tmp_path: Path) -> None:
+    from compress.report import render
+    from tests.report import ledgers
+
+    folder = ledgers.write_run(tmp_path / "run <script>alert(2)<_script>")
+    rows = [_marked(row) for row in ledgers.rows()]
+    (folder / "ledger.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    (folder / "verdict.json").write_text(json.dumps(_marked(ledgers.verdict()) | {"failures": {MARKUP: MARKUP}}))
+    (folder / "config.yaml").write_text(yaml.safe_dump(_marked(yaml.safe_load(ledgers.config()))))
+    pruning = {"channels": {MARKUP: [64, 32]}, "protected": {MARKUP: MARKUP}, "reachable": [1, 2]}
+    (folder / "pruning.json").write_text(json.dumps(pruning))
+    tried = {"target": MARKUP, "scheme": MARKUP, "accuracy": 0.5, "drop": 0.1, "seconds": 1.0}
+    (folder / "quantization.json").write_text(json.dumps({"candidates": [tried]}))
+    (folder / "artifacts" / "onnxruntime").rename(folder / "artifacts" / MARKUP.replace("/", ""))
+    page = render(folder).read_text()
+
+    class Tags(HTMLParser):
+        def handle_starttag(self, tag: str, attributes: list[tuple[str, str | None]]) -> None:
+            assert tag not in ("script", "img", "iframe", "link", "object", "embed")
+            assert not any(name.startswith("on") or name in ("src", "href", "srcdoc") for name, _ in attributes)
+
+    Tags().feed(page)
+    assert page.count("&lt;script&gt;alert(1)") > 50
+    assert {path.name for path in tmp_path.iterdir()} == {folder.name}
+
+
+BENCHES: dict[str, dict[str, Any]] = {
+    "a path as target": {"target": "../../elsewhere"},
+    "a path among files": {"files": {"../../../etc/passwd": "x"}},
+    "an absolute path": {"files": {"/etc/passwd": "x"}},
+    "no file": {"files": {"": "x"}},
+    "a huge whole number": {"latency_ms": {"median": 10**400, "p95": 10**400, "runs": 5}},
+    "a huge number": {"latency_ms": {"median": 1e308, "p95": 1e308, "runs": 5}},
+    "infinite": {"latency_ms": {"median": float("inf"), "p95": float("inf"), "runs": 5}},
+    "no number": {"latency_ms": {"median": float("nan"), "p95": 1.0, "runs": 5}},
+    "too small": {"latency_ms": {"median": 1e-300, "p95": 1.0, "runs": 5}},
+    "huge batch": {"batch": 10**400},
+    "huge memory": {"peak_memory_bytes": 10**400},
+    "huge runs": {"latency_ms": {"median": 1.0, "p95": 1.0, "runs": 10**400}},
+    "codes for the terminal": {"device": "\x1b]0;mine\x07Jetson"},
+    "several lines": {"runtime": "tensorrt\ncompress: error: pay"},
+    "a long name": {"device": "x" * 10**6},
+}
+
+
+@pytest.mark.parametrize("name", BENCHES)
+def test_an_odd_bench_is_one_error(name: str, tmp_path: Path) -> None:
+    from compress.errors import UserError
+    from compress.report import bench
+    from tests.report import ledgers
+
+    folder = ledgers.write_run(tmp_path / "run")
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+    (tmp_path / "bench.json").write_text(json.dumps(ledgers.bench(**BENCHES[name])))
+    with pytest.raises(UserError) as caught:
+        bench.add(folder, tmp_path / "bench.json")
+    said = str(caught.value)
+    assert len(said) < 1000 and said.isprintable()
+    (tmp_path / "bench.json").unlink()
+    assert before == {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+
+
+@pytest.mark.parametrize("text", ["[" * 10**5, '{"a":' * 10**5, "1" * 5000, "\0", "[]", ""])
+def test_a_bench_that_is_no_object(text: str, tmp_path: Path) -> None:
+    from compress.errors import UserError
+    from compress.report import bench
+    from tests.report import ledgers
+
+    folder = ledgers.write_run(tmp_path / "run")
+    (tmp_path / "bench.json").write_text(text)
+    with pytest.raises(UserError):
+        bench.add(folder, tmp_path / "bench.json")
+
+
+def test_a_benchs_markup_is_text_in_the_report(tmp_path: Path) -> None:
+    from compress.report import bench, render
+    from tests.report import ledgers
+
+    folder = ledgers.write_run(tmp_path / "run")
+    (tmp_path / "bench.json").write_text(json.dumps(ledgers.bench(device=f"Jetson {MARKUP}", runtime=MARKUP)))
+    bench.add(folder, tmp_path / "bench.json")
+    page = render(folder).read_text()
+    assert "<script" not in page and "<img" not in page and "&lt;script&gt;" in page

@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 import compress
+from tests.end_to_end import network
 
 SHORT = ["recipe=digits", "train.images=8000", "finetune.images=4000", "data.validation_images=200"]
 SHORT += ["budget.max_accuracy_drop=0.05", "quantize.max_accuracy_drop=0.05"]
@@ -22,7 +23,8 @@ SHORT += ["budget.max_accuracy_drop=0.05", "quantize.max_accuracy_drop=0.05"]
 def command(cwd: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [sys.executable, "-m", "compress", *arguments],
-        cwd=cwd, capture_output=True, text=True, timeout=300, env={**os.environ, "COLUMNS": "250"},
+        cwd=cwd, capture_output=True, text=True, timeout=300,
+        env={**os.environ, "COLUMNS": "250", **network.cut(cwd / "network")},
     )  # fmt: skip
 
 
@@ -37,6 +39,10 @@ def run(place: Path) -> Path:
     assert done.returncode == 0, done.stderr[-3000:]
     assert "Budget met" in done.stdout
     return (place / "outputs" / "latest").resolve()
+
+
+def test_the_network_is_cut_and_nobody_tries_to_reach_it(run: Path, place: Path) -> None:
+    assert network.attempts(place / "network") == ""
 
 
 def rows_of(run: Path) -> list[dict[str, Any]]:

@@ -1,8 +1,11 @@
 """Opens the model in OpenVINO on the CPU, in the precision OpenVINO picks there (BF16 where the CPU has AMX)."""
 
 import pathlib
+import sys
 
-import openvino
+sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]  # or OpenVINO sends an event when it is imported
+
+import openvino  # noqa: E402
 
 
 def load(path: pathlib.Path, threads: "int | None") -> tuple:
