@@ -22,7 +22,7 @@ from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException
 from hydra.types import RunMode
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
 from compress import config as configuration
@@ -81,21 +81,22 @@ def command() -> int:
     os.environ["HYDRA_FULL_ERROR"] = "1"  # or Hydra prints its own message and exits 1 for a user's typo
     logging.raiseExceptions = False  # or every line for a log on a full disk is a traceback
     words: list[str] = []
-    door = Door()
+    door, choice = Door(), None
     try:
         with _signals():
             given = _arguments()
             words = given.overrides
             configuration.register(words)
-            if folder := _folder(given):
-                sys.argv.insert(1, f"hydra.run.dir='{folder}'")
+            if choice := _folder(given):
+                sys.argv.insert(1, "hydra.{}.dir='{}'".format(*choice))
             hydra.main(version_base="1.3", config_path=str(configuration.CONF), config_name="config")(door.job)()
             if door.error is not None:
                 raise door.error
-    except UserError as error:
-        return _fail(str(error), USER_MISTAKE)
-    except (HydraException, OmegaConfBaseException) as error:
-        return _fail(str(configuration.explain(error, words)), USER_MISTAKE)
+    except (UserError, HydraException, OmegaConfBaseException) as error:
+        if choice and {file.name for file in choice[1].glob("*")} <= {"multirun.yaml"}:  # Hydra's, of a sweep
+            shutil.rmtree(choice[1], ignore_errors=True)
+        mistake = error if isinstance(error, UserError) else configuration.explain(error, words)
+        return _fail(str(mistake), USER_MISTAKE)
     except KeyboardInterrupt:
         print("compress: interrupted; the same command goes on where it stopped", file=sys.stderr)
         return INTERRUPTED
@@ -131,25 +132,27 @@ def _arguments() -> argparse.Namespace:
     return given
 
 
-def _folder(given: argparse.Namespace) -> Path | None:
-    """The folder of a single run, chosen before Hydra opens its log there: that of an interrupted run of the same
-    config, or a new one. None where the user names it, or nothing is run."""
-    shows = (given.help, given.hydra_help, given.cfg, given.info, given.shell_completion)
-    if given.multirun or any(shows):
+def _folder(given: argparse.Namespace) -> tuple[str, Path] | None:
+    """Whether this is a `run` or a `sweep`, and its folder, chosen before Hydra opens its log there: for a run that of
+    an interrupted one of the same config, else a new one. None where the user names it, or nothing is run."""
+    if any((given.help, given.hydra_help, given.cfg, given.info, given.shell_completion)):
         return None
-    composed = _composed(given)
-    named = any(word.split("=")[0].lstrip("+") == "hydra.run.dir" for word in given.overrides)
-    if named or composed.hydra.mode == RunMode.MULTIRUN:
-        return None
-    with_hydra = OmegaConf.to_container(composed)
-    assert isinstance(with_hydra, dict)
-    del with_hydra["hydra"]
-    config = configuration.to_config(OmegaConf.create(with_hydra))
-    return run_folder.choose(Path("outputs") / config.recipe_name, configuration.dump(config))
+    composed = _composed(given, RunMode.MULTIRUN if given.multirun else RunMode.RUN)
+    kind = "sweep" if given.multirun or composed.hydra.mode == RunMode.MULTIRUN else "run"
+    named = any(word.split("=")[0].lstrip("+") == f"hydra.{kind}.dir" for word in given.overrides)
+    if kind == "sweep":
+        configuration.check_name(composed.recipe_name)
+        return None if named else (kind, run_folder.new(Path(composed.hydra.sweep.dir)))
+    with open_dict(composed):
+        del composed["hydra"]
+    config = configuration.to_config(composed)
+    return (
+        None if named else (kind, run_folder.choose(Path("outputs") / config.recipe_name, configuration.dump(config)))
+    )
 
 
-def _composed(given: argparse.Namespace) -> DictConfig:
-    """What `hydra.main` is going to compose, `hydra` included."""
+def _composed(given: argparse.Namespace, mode: RunMode) -> DictConfig:
+    """What `hydra.main` is going to compose, `hydra` included; what is swept over is left out."""
     path = create_automatic_config_search_path(__file__, None, given.config_path or str(configuration.CONF))
     if given.config_dir is not None:
         folder = Path(given.config_dir).absolute()
@@ -158,9 +161,8 @@ def _composed(given: argparse.Namespace) -> DictConfig:
         path.prepend("command-line", f"file://{folder}", "schema")
     try:
         composer = Hydra.create_main_hydra2("compress", path)
-        return composer.compose_config(
-            given.config_name or "config", list(given.overrides), RunMode.RUN, with_log_configuration=False
-        )
+        name = given.config_name or "config"
+        return composer.compose_config(name, list(given.overrides), mode, with_log_configuration=False)
     except configuration.COMPOSING as error:
         raise configuration.explain(error, given.overrides) from error
     finally:

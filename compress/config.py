@@ -260,14 +260,19 @@ class Config:
     cache: bool = True
 
     def __post_init__(self) -> None:
-        plain = re.fullmatch(r"\w[\w.+-]*", self.recipe_name) is not None
-        _check(plain, "recipe_name", self.recipe_name, "give letters, digits and . _ + - only: a folder is named so")
+        check_name(self.recipe_name)
         _check(0 <= self.seed < 2**32, "seed", self.seed, "give a whole number from 0 to 4294967295")
         _check(self.threads >= 1, "threads", self.threads, "give at least 1")
         self.targets = self.device.targets if self.targets is None else self.targets
         self.export.opset = min(self.export.opset, self.device.opset)
         self.train.check("train")
         self.finetune.check("finetune")
+
+
+def check_name(recipe_name: str) -> None:
+    """Raises UserError for a name that is not that of one folder."""
+    plain = re.fullmatch(r"\w[\w.+-]*", recipe_name) is not None
+    _check(plain, "recipe_name", recipe_name, "give letters, digits and . _ + - only: a folder is named so")
 
 
 def to_config(composed: DictConfig) -> Config:

@@ -47,6 +47,10 @@ def refusal(error: Exception, schema: type, words: Sequence[str]) -> UserError:
     if found := re.search(r"You must specify '([^']+)'.*?Available options:\n(.*)", text, re.DOTALL):
         options = found[2].split()
         return UserError(found[1], "???", f"it is missing; give {found[1]}=NAME, one of: {', '.join(options)}")
+    if found := re.search(r"Cannot find primary config '([^']+)'", text):
+        return UserError("--config-name", found[1], "there is no such file in the folders of config files")
+    if found := re.search(r"Check that the config directory '([^']+)'", text):
+        return UserError("--config-path", found[1], "there is no such folder")
     if found := re.search(r"Ambiguous value for argument '(.+)'\n", text):
         key, _, value = found[1].partition("=")
         return UserError(key, value, "add -m to sweep over these values; or give a list, [a,b], or text in quotes")
@@ -68,22 +72,22 @@ def refusal(error: Exception, schema: type, words: Sequence[str]) -> UserError:
     if kind is None and siblings:
         parent, _, name = key.rpartition(".")
         keys = f"keys of {parent}: " if parent else "there are: "
-        close = difflib.get_close_matches(name, siblings, n=1)
-        meant = f"; did you mean {f'{parent}.' if parent else ''}{close[0]}?" if close else ""
+        meant = _meant(name, siblings, f"{parent}." if parent else "")
         return UserError(
             key, "…" if value is None else value, f"there is no such key{meant} ({keys}{', '.join(siblings)})"
         )
     shown = "…" if value is None else value
     if kind is not None and "nterpolation" not in text:
         return UserError(key, shown, f"give {_expected(kind, str(shown))}")
+    if found := re.search(r"expected one of \[([^\]]+)\]", text):
+        return UserError(key, shown, f"give one of: {found[1]}")
     return UserError(key, shown, _plain(text))
 
 
 def nearest(word: str, choices: Iterable[str]) -> str:
     """The end of a message: the choice that was probably meant, and all of them."""
     choices = list(choices)
-    close = difflib.get_close_matches(word, choices, n=1)
-    return (f"; did you mean {close[0]}?" if close else ";") + f" choose from: {', '.join(choices)}"
+    return (_meant(word, choices) or ";") + f" choose from: {', '.join(choices)}"
 
 
 def _chain(error: BaseException | None) -> Iterable[BaseException]:
@@ -172,9 +176,11 @@ def _expected(kind: Any, value: str) -> str:
     return f"{_KINDS.get(bare, 'another value')}{null}"
 
 
-def _meant(bad: str, names: Sequence[str]) -> str:
-    close = difflib.get_close_matches(bad, names, n=1)
-    return f"; did you mean {close[0]}?" if close and close[0] != bad else ""
+def _meant(bad: str, names: Sequence[str], before: str = "") -> str:
+    """The name that `bad` begins or resembles, as the end of a message; "" where there is none."""
+    begun = [name for name in names if bad and name.startswith(bad)]
+    close = begun[:1] or difflib.get_close_matches(bad, names, n=1)
+    return f"; did you mean {before}{close[0]}?" if close and close[0] != bad else ""
 
 
 def _plain(text: str) -> str:

@@ -62,20 +62,38 @@ def choose(parent: Path, config_text: str) -> Path:
             if unfinished(folder, config_text):  # still: another process may have finished it meanwhile
                 return folder
             release(folder)
-    name = datetime.now().strftime("%Y-%m-%d_%H-%M-%S")
     made = _absent(parent)
+    folder = new(parent / datetime.now().strftime("%Y-%m-%d_%H-%M-%S"))
+    if not _lock(folder, [folder.absolute(), *made]):
+        raise InUse(KEY, folder, "another run is at work there: start again")
     try:
-        parent.mkdir(parents=True, exist_ok=True)
-        for number in range(1, 1000):
-            folder = parent / (name if number == 1 else f"{name}_{number}")
-            with suppress(FileExistsError):
-                folder.mkdir()
-                if _lock(folder, [folder.absolute(), *made]):
-                    State(folder, config_text, new=True).at(CHECKING)
-                    return folder
+        State(folder, config_text, new=True).at(CHECKING)
     except OSError as error:
-        raise UserError(KEY, error.filename or parent, f"it cannot be made ({error.strerror}): fix it") from error
-    raise UserError(KEY, parent, f"a thousand runs have started at {name}: give a folder")
+        release(folder)
+        raise UserError(KEY, folder, f"it cannot be written ({error.strerror}): fix it") from error
+    return folder
+
+
+def new(folder: Path) -> Path:
+    """Makes the folder, with a number behind its name where there is one already: two may start within one second.
+
+    Raises:
+        UserError: it cannot be made.
+    """
+    number = 1
+    while True:
+        numbered = folder if number == 1 else folder.with_name(f"{folder.name}_{number}")
+        try:
+            numbered.parent.mkdir(parents=True, exist_ok=True)
+            numbered.mkdir()
+            return numbered
+        except FileExistsError as error:
+            if not numbered.is_dir():
+                raise UserError(KEY, numbered, "it cannot be made (a file is in its place): fix it") from error
+            number += 1
+        except OSError as error:
+            where = error.filename or numbered
+            raise UserError(KEY, where, f"it cannot be made ({error.strerror}): fix it") from error
 
 
 def unfinished(folder: Path, config_text: str) -> bool:

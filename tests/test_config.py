@@ -240,10 +240,14 @@ def test_dump_round_trip(recipe: str) -> None:
     ("arguments", "words"),
     [
         (["recipe=nobody"], ["recipe=nobody", "digits", "drone_nano"]),
+        (["recipe=digits", "-m", "seed=1,b"], ["seed=1,b: give a whole number"]),
+        (["--config-name", "none", "recipe=digits"], ["--config-name=none: there is no such file"]),
+        (["--config-dir", "none", "recipe=digits"], ["--config-dir=none: there is no such folder"]),
+        (["recipe=digits", "--none"], ["unrecognized arguments: --none"]),
         (["recipe=digits", "prune.ratio=0.3"], ["prune.ratio=0.3", "budget.flops=50%", "either"]),
         (["recipe=digits", "budget.flops=null"], ["prune.ratio=None", "budget.flops=None", "either"]),
     ],
-    ids=["unknown recipe", "ratio and budget", "neither ratio nor budget"],
+    ids=["unknown recipe", "sweep", "config", "folder", "option", "ratio and budget", "neither ratio nor budget"],
 )
 def test_a_users_mistake_exits_2_and_leaves_nothing_behind(
     arguments: list[str], words: list[str], tmp_path: Path
@@ -258,7 +262,7 @@ def test_a_users_mistake_exits_2_and_leaves_nothing_behind(
     assert all(word in line for word in words)
     assert "Traceback" not in ended.stdout + ended.stderr
     assert [path for path in tmp_path.rglob("*") if not path.is_dir()] == []
-    assert list((tmp_path / "outputs").rglob("*/*")) == []  # no run folder
+    assert list((tmp_path / "outputs").glob("*/20*")) + list((tmp_path / "outputs").glob("sweeps/*/*")) == []
 
 
 def test_help_needs_no_recipe(tmp_path: Path) -> None:
