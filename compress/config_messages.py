@@ -23,7 +23,7 @@ _KINDS = {
     bool: "true or false",
     str: "text; in quotes if it holds spaces, commas or brackets",
 }
-_NOISE = ("full_key:", "object_type=", "reference_type=", "See https://hydra.cc", "Config search path")
+_NOISE = ("In '", "full_key:", "object_type=", "reference_type=", "See https://hydra.cc", "Config search path")
 
 
 def refusal(error: Exception, schema: type, words: Sequence[str]) -> UserError:
@@ -57,31 +57,31 @@ def refusal(error: Exception, schema: type, words: Sequence[str]) -> UserError:
     if found := re.search(r"Could not load '([^']+)'", text):
         group, _, choice = found[1].rpartition("/")
         return UserError(group, choice, "there is no such choice")
-    key = _key(chain, text)
+    key, file = _key(chain, text), re.search(r"[Ii]n '([^']+)'", text)
+    where = f"{file[1]}.yaml" if file else "config"
     if key is None:
         for word in words:
             try:
                 OverridesParser.create().parse_override(word)
             except HydraException:
                 return _unreadable(word)
-        return UserError("config", " ".join(words), _plain(text))
+        return UserError(where, "unreadable" if file else " ".join(words), _plain(text))
     value = _given(key, words)
-    if value is None and (found := re.search(r"[Vv]alue '?([^'\n]*?)'? (?:of type|is not|could not)", text)):
-        value = found[1]
+    named = key if value is not None or not file else f"{where}: {key}"
+    if value is None:
+        found = re.search(r"[Vv]alue:? '?([^'\n]+?)'?(?: of type| is not|,? could not|, expected|\n|$)", text)
+        value = found[1] if found else "…"
     kind, siblings = _look_up(schema, key)
-    if kind is None and siblings:
+    if kind is None and siblings and not re.search("not be converted|Invalid|Merge error|annot", text):
         parent, _, name = key.rpartition(".")
         keys = f"keys of {parent}: " if parent else "there are: "
         meant = _meant(name, siblings, f"{parent}." if parent else "")
-        return UserError(
-            key, "…" if value is None else value, f"there is no such key{meant} ({keys}{', '.join(siblings)})"
-        )
-    shown = "…" if value is None else value
+        return UserError(named, value, f"there is no such key{meant} ({keys}{', '.join(siblings)})")
     if kind is not None and "nterpolation" not in text:
-        return UserError(key, shown, f"give {_expected(kind, str(shown))}")
+        return UserError(named, value, f"give {_expected(kind, value)}")
     if found := re.search(r"expected one of \[([^\]]+)\]", text):
-        return UserError(key, shown, f"give one of: {found[1]}")
-    return UserError(key, shown, _plain(text))
+        return UserError(named, value, f"give one of: {found[1]}")
+    return UserError(named, value, _plain(text))
 
 
 def nearest(word: str, choices: Iterable[str]) -> str:

@@ -13,6 +13,7 @@ import pytest
 
 from compress import run_folder
 from compress.errors import InUse, UserError
+from compress.report.run import read_run
 from compress.run_folder import FAILED, FINISHED, INTERRUPTED, RUNNING, choose, hold, read, status
 
 ROOT = Path(__file__).parents[1]
@@ -39,9 +40,15 @@ def in_another_process(folder: Path, code: str) -> subprocess.CompletedProcess[s
 
 
 def killed(folder: Path, text: str = "config") -> None:
-    code = f"with hold(folder, {text!r}) as state:\n    state.at('finetune')\n    import tempfile\n"
-    code += "    tempfile.mkdtemp(prefix='compress-')\n    (folder / 'ledger.jsonl').write_text('{}\\n{\"cut sh')\n"
-    assert in_another_process(folder, code + "    os.kill(os.getpid(), 9)").returncode == -signal.SIGKILL
+    code = f"""
+import tempfile
+with hold(folder, {text!r}) as state:
+    state.at("finetune")
+    tempfile.mkdtemp(prefix="compress-")
+    (folder / "ledger.jsonl").write_text('{{"stage": "load"}}\\n{{"cut sh')
+    os.kill(os.getpid(), 9)
+"""
+    assert in_another_process(folder, code).returncode == -signal.SIGKILL
 
 
 def test_the_state_tells_how_it_ended(tmp_path: Path) -> None:
@@ -65,6 +72,8 @@ def test_a_killed_run_is_seen_as_interrupted_and_leaves_nothing_in_the_temporary
     assert read(tmp_path / "a")["status"] == RUNNING
     assert status(tmp_path / "a") == INTERRUPTED
     assert set(Path(tempfile.gettempdir()).glob("compress-*")) == before
+    notes = " ".join(read_run(tmp_path / "a").notes)
+    assert "in stage finetune" in notes and "cut short" in notes
     work(tmp_path / "a")
     assert sorted(path.name for path in (tmp_path / "a").iterdir()) == ["ledger.jsonl", "state.json"]
 

@@ -58,6 +58,10 @@ def read_run(folder: Path) -> Run:
     verdict = read_object(folder / "verdict.json")
     if verdict is None:
         notes.append("verdict.json is absent: the run has not finished, or it stopped before it was judged.")
+        state = read_object(folder / "state.json") or {}
+        if "stage" in state:
+            told = f"state.json: {state.get('status')} in stage {state['stage']}, since {state.get('since')}."
+            notes.append(f"{told} Where its process has ended, the same command goes on in this folder.")
     found = sorted((folder / "artifacts").glob("*/manifest.json"))
     manifests = {path.parent.name: read_object(path) or {} for path in found}
     records = (read_object(folder / f"{name}.json") or {} for name in ("pruning", "quantization"))

@@ -333,3 +333,25 @@ def test_a_benchs_markup_is_text_in_the_report(tmp_path: Path) -> None:
     bench.add(folder, tmp_path / "bench.json")
     page = render(folder).read_text()
     assert "<script" not in page and "<img" not in page and "&lt;script&gt;" in page
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("prune: {ratio: much}", "recipe/x.yaml: prune.ratio=much: give a number, or null"),
+        ("prune: {ratoi: 1}", "recipe/x.yaml: prune.ratoi=…: there is no such key; did you mean prune.ratio?"),
+        ("prune: {objective: speed}", "recipe/x.yaml: prune.objective=speed: give one of: flops, latency"),
+        ("stages: [bake]", "recipe/x.yaml: stages[0]=bake: give one of: train, prune"),
+        ("stages: null", "recipe/x.yaml: stages=…: give a list in brackets, of: train, prune"),
+        ("prune: 3", "recipe/x.yaml=unreadable: "),
+        ("defaults: 3", "recipe/x.yaml=unreadable: "),
+        ("defaults: [nobody]", "recipe=nobody: there is no such choice"),
+    ],
+)
+def test_a_mistake_in_a_file_names_the_file(
+    text: str, message: str, home: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture
+) -> None:
+    write(home, "recipe/x.yaml", text + "\n")
+    assert run(monkeypatch, "--config-dir", "theirs", "recipe=x") == 2
+    [line] = capfd.readouterr().err.splitlines()
+    assert line.startswith(f"compress: error: {message}")
