@@ -85,8 +85,9 @@ def measure(model: nn.Module, example_input: Tensor) -> Cost:
     return flops.count(model, example_input)
 
 
-def get_flops(model: nn.Module | Model, imgsz: int = 640) -> int:
-    """FLOPs (2 x MACs) of one image at `imgsz` pixels: convolutions, linear layers and matrix products.
+def get_flops(model: nn.Module | Model, imgsz: int | None = None) -> int:
+    """FLOPs (2 x MACs) of one image at `imgsz` pixels: convolutions, linear layers and matrix products. None: the own
+    input size of a `Model`, 640 for a bare module.
 
     A `Model` of this package is counted fused, as it is deployed; a bare module as it stands.
     """
@@ -98,5 +99,5 @@ def get_flops(model: nn.Module | Model, imgsz: int = 640) -> int:
     if isinstance(model, nn.Module):
         first = next((layer for layer in model.modules() if isinstance(layer, nn.Conv2d)), None)
         channels = first.in_channels if first is not None else 3
-        return flops.count(model, torch.zeros(1, channels, imgsz, imgsz)).flops
-    return weigh.flops_at(model, imgsz)
+        return flops.count(model, torch.zeros(1, channels, imgsz or 640, imgsz or 640)).flops
+    return weigh.flops_at(model, model.imgsz if imgsz is None else imgsz)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import copy
 import hashlib
 import json
+import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -94,6 +95,25 @@ def read(folder: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
     Raises:
         UserError: files missing, unreadable, of another schema, or changed since they were written.
     """
+    facts = describe(folder)
+    try:
+        data = (folder / TENSORS).read_bytes()
+    except OSError as error:
+        raise UserError("checkpoint", folder, f"not a readable checkpoint folder ({error})") from error
+    if hashlib.sha256(data).hexdigest() != facts["tensors"].get("sha256"):
+        raise UserError("checkpoint", folder / TENSORS, f"does not match the hash in {FACTS}: damaged or exchanged")
+    try:
+        return facts, parse(data)
+    except (SafetensorError, ValueError, TypeError, KeyError, RuntimeError) as error:
+        raise UserError("checkpoint", folder / TENSORS, f"not readable ({error})") from error
+
+
+def describe(folder: Path) -> dict[str, Any]:
+    """What `model.json` says; the tensors are not read.
+
+    Raises:
+        UserError: files missing, unreadable, of another schema, or changed since they were written.
+    """
     try:
         for name in (FACTS, TENSORS):
             if not (folder / name).is_file():  # reading a pipe would wait for ever
@@ -101,7 +121,6 @@ def read(folder: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
         if (folder / FACTS).stat().st_size > MAX_FACTS_BYTES:
             raise ValueError(f"{FACTS} is larger than {MAX_FACTS_BYTES} bytes")
         facts = json.loads((folder / FACTS).read_text(), object_pairs_hook=_once, parse_constant=_no_number)
-        data = (folder / TENSORS).read_bytes()
     except (OSError, ValueError, RecursionError) as error:
         raise UserError("checkpoint", folder, f"not a readable checkpoint folder ({error})") from error
     wanted = {"schema_version": int, "constructor": dict, "tensors": dict}
@@ -112,13 +131,8 @@ def read(folder: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
         raise UserError("checkpoint", folder / FACTS, "does not match its own hash: damaged or altered")
     if facts["schema_version"] != SCHEMA_VERSION:
         raise UserError("checkpoint", folder, f"schema {facts['schema_version']}, this version reads {SCHEMA_VERSION}")
-    if hashlib.sha256(data).hexdigest() != facts["tensors"].get("sha256"):
-        raise UserError("checkpoint", folder / TENSORS, f"does not match the hash in {FACTS}: damaged or exchanged")
     _check_constructor(facts["constructor"], folder / FACTS)
-    try:
-        return facts, parse(data)
-    except (SafetensorError, ValueError, TypeError, KeyError, RuntimeError) as error:
-        raise UserError("checkpoint", folder / TENSORS, f"not readable ({error})") from error
+    return facts
 
 
 def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -142,6 +156,11 @@ def _check_constructor(facts: dict[str, Any], source: Path) -> None:
     def count(value: object, most: int) -> bool:
         return type(value) is int and 1 <= value <= most
 
+    def numbers(value: object) -> bool:
+        if not isinstance(value, list) or not 1 <= len(value) <= MAX_CHANNELS:
+            return False
+        return all(type(each) is float and math.isfinite(each) for each in value)
+
     rules: dict[str, tuple[str, Callable[[Any], bool]]] = {
         "name": ("a text", lambda value: isinstance(value, str)),
         "classes": (f"1 to {MAX_CLASSES} texts", lambda value: texts(value, MAX_CLASSES) and bool(value)),
@@ -150,6 +169,8 @@ def _check_constructor(facts: dict[str, Any], source: Path) -> None:
         "protected": ("names of modules", lambda value: texts(value, 100_000)),
         "split": ("true or false", lambda value: isinstance(value, bool)),
         "activation": ("a name or null", lambda value: value is None or isinstance(value, str)),
+        "mean": ("numbers", numbers),
+        "std": ("positive numbers", lambda value: numbers(value) and min(value) > 0),
     }
     for key, (wanted, rule) in rules.items():
         if key in facts and not rule(facts[key]):

@@ -87,12 +87,35 @@ class ModelConfig:
     args: dict[str, Any] = field(default_factory=dict)  # module, timm: keyword arguments of the constructor
     trust: bool = False  # import and unpickle whatever a file names; only the command line and Python may say so
     protected: list[str] = field(default_factory=list)  # further modules that keep their channels
-    channels: int = 3
-    imgsz: int = 256  # this and channels: 0 is the file's own, for onnx
+    # null (or 0): the model's own where it says so, else 640 px for Ultralytics' architectures, 224 px for others, and
+    # 3 channels.
+    channels: int | None = None
+    imgsz: int | None = None
+    # Classifiers, on pixels in [0, 1], a number for each channel or one for all. null: the model's own, else none.
+    mean: list[float] | None = None
+    std: list[float] | None = None
 
     def __post_init__(self) -> None:
-        own = self.family is Family.onnx and self.imgsz == 0
-        _check(self.imgsz > 0 or own, "model.imgsz", self.imgsz, "give the input side in pixels, e.g. 256")
+        self.imgsz, self.channels = self.imgsz or None, self.channels or None
+        side, channels = self.imgsz, self.channels
+        _check(side is None or side > 0, "model.imgsz", side, "give the input side in pixels, e.g. 256, or null")
+        _check(channels is None or channels > 0, "model.channels", channels, "give 1 (grey), 3 (RGB) or null")
+        _check(
+            (self.mean is None) == (self.std is None),
+            "model.std",
+            self.std,
+            "give model.mean and model.std, or neither",
+        )
+        for key, values in (("mean", self.mean), ("std", self.std)):
+            good = values is None or (len(values) > 0 and all(math.isfinite(value) for value in values))
+            _check(good, f"model.{key}", values, "give a number for each channel, e.g. [0.5,0.5,0.5]")
+        _check(self.std is None or min(self.std) > 0, "model.std", self.std, "give positive numbers")
+
+    @property
+    def input(self) -> tuple[int, int]:
+        """Side in pixels and channels, after `models.resolve` has filled in what the model says itself."""
+        assert self.imgsz is not None and self.channels is not None
+        return self.imgsz, self.channels
 
 
 @dataclass

@@ -76,13 +76,13 @@ def _checked(config: Config) -> tuple[Config, Model, DataSet]:
     """Everything that can be wrong with a config, looked at before any work; raises UserError."""
     config = devices.resolve(config)
     _check_chain(config)
+    models.check_files(config.model)
     config = models.resolve(config)
     for target in config.targets or []:
         get_target(target)  # unknown names and absent packages, before hours of work
     torch.set_num_threads(config.threads)
     torch.manual_seed(config.seed)
-    models.check_files(config.model)  # before a data set is rendered or read
-    dataset = data.load(config.data, config.model.imgsz, config.model.channels, config.seed)
+    dataset = data.load(config.data, *config.model.input, config.seed)
     model: Model = models.build(config.model, dataset.classes, dataset.task)
     Costs.of(model)  # an operator that hides its work from the count
 

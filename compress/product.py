@@ -171,6 +171,16 @@ class GivenAsGraph(Protocol):
         ...
 
 
+@runtime_checkable
+class Preprocessed(Protocol):
+    """Kept besides `Model` by one that knows how its images are prepared, beyond scaling bytes to [0, 1]."""
+
+    def preprocessing(self) -> dict[str, Any]:
+        """For the manifest: `normalised_in_graph` {mean, std}, which the graph applies itself, and what the network's
+        own library does with images where that differs from here."""
+        ...
+
+
 def resized(model: Model, imgsz: int) -> Model:
     """The same network for another input size, square, in pixels."""
     return replace(model, imgsz=imgsz)  # type: ignore[type-var]

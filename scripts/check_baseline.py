@@ -55,10 +55,10 @@ def check(configs: list[Config]) -> int:
     Raises:
         UserError: the baseline is not there, or the data is at fault.
     """
-    first = configs[0]
+    first = models.resolve(configs[0])
     torch.set_num_threads(first.threads)
     models.build(first.model)  # an absent baseline is said at once, not after generating data
-    dataset = data.load(first.data, first.model.imgsz, first.model.channels, first.seed)
+    dataset = data.load(first.data, *first.model.input, first.seed)
     model: Model = models.build(first.model, dataset.classes, dataset.task)
     before = accuracy(model, dataset, "before")
     print(f"baseline: {describe(before)}")

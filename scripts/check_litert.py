@@ -79,9 +79,11 @@ class Checked:
 
 def check(name: str, folder: Path, threads: int) -> list[Checked]:
     """Runs a recipe into `folder` and looks at its artifacts."""
-    config = compress.compose([*RECIPES[name], f"targets=[{TARGET}]", f"threads={threads}", "cache=false"])
+    config = models.resolve(
+        compress.compose([*RECIPES[name], f"targets=[{TARGET}]", f"threads={threads}", "cache=false"])
+    )
     result = compress.run(config, folder)
-    dataset = data.load(config.data, config.model.imgsz, config.model.channels, config.seed)
+    dataset = data.load(config.data, *config.model.input, config.seed)
     pruned, artifact = folder / "pruned", folder / "artifacts" / TARGET
     model = compress.load(pruned) if pruned.exists() else models.build(config.model, dataset.classes, dataset.task)
     images = list(data.images(dataset.validation, limit=IMAGES))

@@ -88,7 +88,7 @@ def check(run: Path, limit: int | None, threads: int) -> int:
     found = {key: paths for key, paths in ARTIFACTS.items() if (run / "artifacts" / paths[0]).is_file()}
     if not found:
         raise UserError("run", run, "holds no ONNX Runtime or OpenVINO artifacts")
-    dataset = data.load(config.data, config.model.imgsz, config.model.channels, config.seed)
+    dataset = data.load(config.data, *config.model.input, config.seed)
     split = dataset.validation.first(limit)
     ledger = {} if limit is not None else read_ledger(run)
     print("Ultralytics: val(" + ", ".join(f"{k}={v!r}" for k, v in {"imgsz": model.imgsz, **ARGUMENTS}.items()) + ")")

@@ -182,8 +182,8 @@ def main() -> int:
 
 
 def compare(given: argparse.Namespace, scratch: Path) -> list[Row]:
-    config = compose([f"recipe={RECIPE}", "data.large_validation=true"])
-    dataset = data.load(config.data, config.model.imgsz, config.model.channels, config.seed)
+    config = models.resolve(compose([f"recipe={RECIPE}", "data.large_validation=true"]))
+    dataset = data.load(config.data, *config.model.input, config.seed)
     model: Model = models.build(config.model, dataset.classes, dataset.task)
     tuned = {run: compress.load(run / "pruned") for run in given.runs}
     rows = []

@@ -193,10 +193,10 @@ def _opened(cell: Cell, images: int, out: Path) -> Iterator[tuple[Model, Context
             between = images // 5  # as many images in all
             fixed += ["prune=knapsack", "prune.rounds=3", f"prune.round_images={between}"]
             fixed.append(f"finetune.images={images - 2 * between}")
-    config = compose([*fixed, *WAYS["ours" if ours else cell.way], *cell.overrides])
+    config = models.resolve(compose([*fixed, *WAYS["ours" if ours else cell.way], *cell.overrides]))
     torch.set_num_threads(config.threads)
     torch.manual_seed(config.seed)
-    dataset = data.load(config.data, config.model.imgsz, config.model.channels, config.seed)
+    dataset = data.load(config.data, *config.model.input, config.seed)
     unpruned: Model = models.build(config.model, dataset.classes, dataset.task)
     with tempfile.TemporaryDirectory(prefix="compress-") as scratch:
         folder = Path(scratch)

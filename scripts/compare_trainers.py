@@ -242,10 +242,10 @@ def isolate(folder: Path) -> None:
 
 def prepare(scratch: Path, out: Path, threads: int) -> Bench:
     """The recipe's data and networks; what was pruned once is kept."""
-    config = compose([f"recipe={RECIPE}", f"threads={threads}"])
+    config = models.resolve(compose([f"recipe={RECIPE}", f"threads={threads}"]))
     torch.set_num_threads(config.threads)
     torch.manual_seed(config.seed)
-    dataset = data.load(config.data, config.model.imgsz, config.model.channels, config.seed)
+    dataset = data.load(config.data, *config.model.input, config.seed)
     unpruned: Model = models.build(config.model, dataset.classes, dataset.task)
     context = Context(config, dataset, scratch, scratch, Cache(out / "cache"))
     return Bench(config, dataset, prune.run(unpruned, context), unpruned, scratch)

@@ -19,7 +19,8 @@ GROUPS = {folder.name for folder in CONF.iterdir() if folder.is_dir()}
 
 # The groups and choices that the contract names; those that exist bear these names.
 CONTRACT_GROUPS = {"recipe", "model", "data", "device", "prune", "finetune", "quantize", "export", "target"}
-MODELS = ["checkpoint", "module", "onnx", "timm", "ultralytics", "yolo11n", "yolo26n", "yolov8n"]
+MODELS = ["checkpoint", "digits_cnn", "drone_nano", "module", "onnx", "timm", "tree_crowns", "ultralytics"]
+MODELS += ["yolo11n", "yolo26n", "yolov8n"]
 
 
 def refusal(*overrides: str) -> UserError:
@@ -199,7 +200,8 @@ def test_a_mistake_names_key_value_and_remedy(override: str, message: str) -> No
         ("prune.ratio", 1.0), ("prune.ratio", -0.1), ("prune.ratio", 30.0), ("prune.round_to", 0),
         ("prune.max_ratio", 7.0), ("finetune.images", 0), ("finetune.batch", -1), ("train.images", -1),
         ("finetune.learning_rate", 0.0), ("finetune.learning_rate", float("inf")), ("finetune.warmup", 2.0),
-        ("train.ema", 1.0), ("data.calibration_images", 0), ("model.imgsz", 0), ("model.imgsz", -256), ("threads", 0),
+        ("train.ema", 1.0), ("data.calibration_images", 0), ("model.imgsz", -256),
+        ("model.channels", -1), ("threads", 0),
         ("export.opset", 22), ("budget.max_accuracy_drop", 1.0), ("quantize.max_accuracy_drop", 2.0),
         ("finetune.distillation", -1.0),
     ],

@@ -177,8 +177,8 @@ def test_shares_of_a_batch(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_a_batch_that_cannot_be_shared_out_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(distributed, "processes", lambda: 3)
-    config = compose(["recipe=digits", "train.batch=32"])
-    dataset = data.load(config.data, config.model.imgsz, config.model.channels, config.seed)
+    config = models.resolve(compose(["recipe=digits", "train.batch=32"]))
+    dataset = data.load(config.data, *config.model.input, config.seed)
     model = models.build(config.model)
     with pytest.raises(UserError, match=r"train\.batch=32: give a multiple of 3"):
         finetune.check(model, config, dataset, "train")

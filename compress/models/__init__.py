@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import logging
+import re
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -11,13 +14,16 @@ from typing import Any
 from compress import checkpoint
 from compress.config import Config, Family, ModelConfig
 from compress.errors import UserError
-from compress.models import classifier, onnx_model, ultralytics, ultralytics_pt, weights
+from compress.models import classifier, onnx_model, own_input, ultralytics, ultralytics_pt, weights
 from compress.models.ultralytics_model import UltralyticsModel
-from compress.product import Model, Task
+from compress.product import Model, Task, resized
 
 NATIVE = "model.pt"
+CHOICES = ("yolo26n", "yolo11n", "yolov8n")  # architectures that conf/model/ names
 
 NETWORK = ("yaml", "name", "target", "args")  # what in a constructor's facts chooses the code that runs
+
+log = logging.getLogger(__name__)
 
 Builder = Callable[[ModelConfig, "tuple[str, ...] | None"], Model]
 
@@ -25,7 +31,19 @@ Builder = Callable[[ModelConfig, "tuple[str, ...] | None"], Model]
 def _checkpoint(config: ModelConfig, classes: tuple[str, ...] | None) -> Model:
     if config.path is None:
         raise UserError("model.path", None, "give the checkpoint's folder, e.g. outputs/latest/pruned")
-    return checkpoint.load(Path(config.path), partial(from_constructor, trust=config.trust))
+    model = checkpoint.load(Path(config.path), partial(from_constructor, trust=config.trust))
+    own_input.check_normalisation(config, model)
+    imgsz, channels = config.input
+    if channels != model.channels:
+        raise UserError("model.channels", channels, f"{config.path} takes {model.channels}: give that, or null")
+    if imgsz == model.imgsz:
+        return model
+    if imgsz % model.stride:
+        raise UserError("model.imgsz", imgsz, f"give a multiple of the network's stride, {model.stride}")
+    log.warning("model.imgsz=%s, but %s was made for %s: accuracy may suffer", imgsz, config.path, model.imgsz)
+    model = resized(model, imgsz)
+    checkpoint.check_computes(model, "model.imgsz", imgsz)
+    return model
 
 
 FAMILIES: dict[Family, Builder] = {
@@ -53,12 +71,14 @@ def check_files(config: ModelConfig) -> None:
 
 
 def resolve(config: Config) -> Config:
-    """`config` with what the model says itself: the input that an ONNX file is made for.
+    """`config` with the model's own input size and channels where it names none.
 
     Raises:
         UserError: a file that cannot be read, or stages and targets that do not work on one.
     """
-    return onnx_model.resolve(config) if config.model.family is Family.onnx else config
+    if config.model.family is Family.onnx:
+        return onnx_model.resolve(config)
+    return replace(config, model=own_input.resolve(config.model))
 
 
 def build(config: ModelConfig, classes: tuple[str, ...] | None = None, task: Task | None = None) -> Model:
@@ -71,6 +91,8 @@ def build(config: ModelConfig, classes: tuple[str, ...] | None = None, task: Tas
     Raises:
         UserError: anything in `config` that does not work out, or does not suit the data.
     """
+    if config.family is not Family.onnx:
+        config = own_input.resolve(config)
     model = FAMILIES[config.family](config, classes)
     given = {"weights": config.weights, "init": config.init, "path": config.path, "target": config.target}
     key, source = next(((key, value) for key, value in given.items() if value), ("name", config.name))
@@ -81,9 +103,19 @@ def build(config: ModelConfig, classes: tuple[str, ...] | None = None, task: Tas
     if classes is not None and len(model.classes) != len(classes):
         raise UserError(
             "model", config.path or config.weights or config.name,
-            f"knows {len(model.classes)} classes, the data has {len(classes)}",
+            f"knows {len(model.classes)} classes, the data has {len(classes)}{_start_from(model, config)}",
         )  # fmt: skip
     return model
+
+
+def _start_from(model: Model, config: ModelConfig) -> str:
+    """How a network for the data's classes can be trained from the weights of `model`."""
+    if not isinstance(model, UltralyticsModel) or config.family is not Family.ultralytics:
+        return ""
+    given, name = config.path or config.weights, model.name
+    known = re.fullmatch(r"yolov?\d+[nslmx](-cls)?", name)  # not the name of a file
+    choice = f"model={name}" if name in CHOICES else f"model=yolo26n model.name={name if known else '<architecture>'}"
+    return f": to train for the data's classes from these weights, give {choice} model.init={given} and the stage train"
 
 
 def save_native(model: Model, folder: Path) -> Path | None:

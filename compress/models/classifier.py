@@ -13,9 +13,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from compress.config import ModelConfig
+from compress.config import Family, ModelConfig
 from compress.errors import UserError
-from compress.models import activation, imported, weights
+from compress.models import activation, imported, normalisation, weights
+from compress.models.normalisation import Statistics
 from compress.product import Batch, Task, Teacher, example_image
 from compress.training import float32
 
@@ -34,6 +35,7 @@ class Classifier:
     channels: int
     classes: tuple[str, ...]
     protected: tuple[str, ...] = ()
+    statistics: Statistics | None = None  # that `net` normalises its input with, see `models.normalisation`
     task: Task = Task.classify
 
     @property
@@ -56,7 +58,8 @@ class Classifier:
         return copy.deepcopy(self.net).float().eval().requires_grad_(False)
 
     def prunable(self) -> tuple[nn.Module, dict[str, str]]:
-        return copy.deepcopy(self.net).eval(), {self.last: LAST} | dict.fromkeys(self.protected, "model.protected")
+        kept = normalisation.module_names(self.net, self.protected)
+        return copy.deepcopy(self.net).eval(), {self.last: LAST} | dict.fromkeys(kept, "model.protected")
 
     def decode(self, outputs: np.ndarray) -> np.ndarray:
         """Logits (b, classes) as they are: scores whose order is what counts."""
@@ -65,8 +68,21 @@ class Classifier:
     def constructor(self) -> dict[str, Any]:
         return self.facts | {
             "classes": list(self.classes), "channels": self.channels, "imgsz": self.imgsz,
-            "protected": list(self.protected), "activation": activation.of(self.net),
+            "protected": list(self.protected), "activation": activation.of(normalisation.inner(self.net)),
+            **(self.statistics.facts() if self.statistics else {}),
         }  # fmt: skip
+
+    def preprocessing(self) -> dict[str, Any]:
+        """`compress.product.Preprocessed`: how the graph normalises, and how timm prepares images for its weights."""
+        facts: dict[str, Any] = {}
+        if self.statistics is not None:
+            facts["normalised_in_graph"] = self.statistics.facts()
+        if self.facts["family"] == "timm" and (config := _timm_config(self.facts["name"])) is not None:
+            facts["timm"] = {
+                "interpolation": config.interpolation, "crop_pct": config.crop_pct, "crop_mode": config.crop_mode,
+                "note": "how timm resizes and crops for its own weights; here images were letterboxed",
+            }  # fmt: skip
+        return facts
 
     def metadata(self) -> dict[str, str]:
         return {"task": "classify", "names": str(dict(enumerate(self.classes)))}
@@ -126,8 +142,11 @@ def from_constructor(facts: dict[str, Any], trust: bool = False) -> Classifier:
     net_facts: dict[str, Any] = {str(key): facts[key] for key in ("family", "name", "target", "args") if key in facts}
     if not trust:
         imported.check_provided(net_facts, facts["channels"])
-    model = _assemble(net_facts, tuple(facts["classes"]), facts["channels"], facts["imgsz"], tuple(facts["protected"]))
-    activation.swap(model.net, facts.get("activation"))
+    found = normalisation.statistics(facts.get("mean"), facts.get("std"), facts["channels"])
+    model = _assemble(
+        net_facts, tuple(facts["classes"]), facts["channels"], facts["imgsz"], tuple(facts["protected"]), found
+    )
+    activation.swap(normalisation.inner(model.net), facts.get("activation"))
     return model
 
 
@@ -137,13 +156,45 @@ def _with_weights(facts: dict[str, Any], config: ModelConfig, classes: tuple[str
         classes = given.classes
         if "num_classes" in facts["args"]:
             facts["args"]["num_classes"] = len(classes)
-    model = _assemble(facts, classes, config.channels, config.imgsz, tuple(config.protected))
+    imgsz, channels = config.input
+    found = _statistics(config, given.constructor if given else {}, channels)
+    model = _assemble(facts, classes, channels, imgsz, tuple(config.protected), found)
+    net = normalisation.inner(model.net)
     if given:
-        activation.swap(model.net, given.constructor.get("activation"))
-        weights.fill(model.net, given.tensors, str(config.weights))
+        activation.swap(net, given.constructor.get("activation"))
+        weights.fill(net, normalisation.bare(given.tensors, given.constructor), str(config.weights))
     elif config.init:
-        weights.transfer(model.net, weights.read(config.init, "model.init", config.trust).tensors, config.init)
+        start = weights.read(config.init, "model.init", config.trust)
+        weights.transfer(net, normalisation.bare(start.tensors, start.constructor), config.init)
     return model
+
+
+def _statistics(config: ModelConfig, constructor: dict[str, Any], channels: int) -> Statistics | None:
+    """What the config says; else what the checkpoint that the weights are from was trained with; else timm's."""
+    if config.mean is not None or constructor:
+        source = {"mean": config.mean, "std": config.std} if config.mean is not None else constructor
+        return normalisation.statistics(source.get("mean"), source.get("std"), channels)
+    known = _timm_config(config.name) if config.family is Family.timm else None
+    return normalisation.statistics(known.mean, known.std, channels) if known is not None else None
+
+
+def timm_input(config: ModelConfig) -> tuple[int | None, int | None]:
+    """Input side in pixels and channels that timm says of the model; None where it says nothing, or no square."""
+    known = _timm_config(config.name)
+    if known is None:
+        return None, None
+    channels, height, width = known.input_size
+    side = config.args.get("img_size", height if height == width else None)
+    return side if isinstance(side, int) else None, channels
+
+
+def _timm_config(name: str | None) -> Any:
+    """timm's `PretrainedCfg` of a model; None where there is none, or no timm."""
+    try:
+        import timm
+    except ModuleNotFoundError:  # building the model says so
+        return None
+    return timm.get_pretrained_cfg(name) if name and timm.is_model(name) else None
 
 
 def _assemble(
@@ -152,12 +203,14 @@ def _assemble(
     channels: int,
     imgsz: int,
     protected: tuple[str, ...],
+    statistics: Statistics | None,
 ) -> Classifier:
     try:
         json.dumps(facts)
     except TypeError as error:
         raise UserError("model.args", facts["args"], "use numbers, texts, lists and maps only") from error
     net = _timm(facts, channels) if facts["family"] == "timm" else imported.network(facts["target"], facts["args"])
+    net = normalisation.wrap(net, statistics)
     with torch.random.fork_rng(devices=[]):
         last, width = _last_layer(net.eval(), example_image(1, channels, imgsz))
     if classes is not None and len(classes) != width:
@@ -167,7 +220,7 @@ def _assemble(
             f"gives {width} classes, the data has {len(classes)}",
         )
     classes = classes or tuple(str(index) for index in range(width))
-    return Classifier(net.train(), facts, last, imgsz, channels, classes, protected)
+    return Classifier(net.train(), facts, last, imgsz, channels, classes, protected, statistics)
 
 
 def _timm(facts: dict[str, Any], channels: int) -> nn.Module:

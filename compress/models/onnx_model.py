@@ -172,7 +172,9 @@ def build(config: ModelConfig, classes: tuple[str, ...] | None) -> OnnxModel:
 def _read(config: ModelConfig) -> onnx_file.OnnxFile:
     if config.path is None:
         raise UserError(KEY, None, "give an .onnx file")
-    return onnx_file.read(Path(config.path), config.imgsz, config.channels)
+    if config.mean is not None:
+        raise UserError("model.mean", config.mean, "a graph is taken as it is: export it with its normalisation inside")
+    return onnx_file.read(Path(config.path), config.imgsz or 0, config.channels or 0)
 
 
 def _meaning(file: onnx_file.OnnxFile, classes: tuple[str, ...] | None) -> tuple[Task, tuple[str, ...], TopK | None]:

@@ -34,6 +34,8 @@ HEADS = {
 }
 SUPPORTED = "supported are networks that end in " + ", ".join(name for name in HEADS if "26" not in name)
 
+IMGSZ = 640  # pixels that Ultralytics trains at unless told otherwise
+
 log = logging.getLogger(__name__)
 
 
@@ -44,6 +46,10 @@ def build(config: ModelConfig, classes: tuple[str, ...] | None) -> UltralyticsMo
         UserError: unknown architecture, unreadable or unfitting weights, wrong number of classes.
     """
     require_ultralytics()
+    if config.mean is not None:
+        raise UserError(
+            "model.mean", config.mean, "Ultralytics' networks take pixels from 0 to 1 as they are: give null"
+        )
     if config.path is not None:
         try:
             return _from_pt(config)
@@ -59,7 +65,8 @@ def build(config: ModelConfig, classes: tuple[str, ...] | None) -> UltralyticsMo
         raise UserError("model.weights", config.weights, f"these are weights of {given.constructor['name']}")
     classes = (given.classes if given else None) or classes
     yaml = _shipped_yaml(config.name)
-    model = _assemble(yaml, config.name, classes, config.channels, config.imgsz, tuple(config.protected))
+    imgsz, channels = config.input
+    model = _assemble(yaml, config.name, classes, channels, imgsz, tuple(config.protected))
     if given:
         if given.constructor.get("split"):
             blocks.split_blocks(model.net)
@@ -129,23 +136,44 @@ def _from_pt(config: ModelConfig) -> UltralyticsModel:
     if net.is_fused() or getattr(last, "cv2", last) is None:
         why = "the model is fused: take the checkpoint that training wrote, or ours with model=checkpoint"
         raise UserError("model.path", path, why)
-    trained_at = (content.get("train_args") or {}).get("imgsz") if isinstance(content, dict) else None
-    if trained_at not in (None, config.imgsz):
-        log.warning("model.imgsz=%s, but %s was trained at %s", config.imgsz, path, trained_at)
     net = net.float()
     net.requires_grad_(True)
     width = last.linear.out_features if task is Task.classify else last.nc
     classes = tuple(str(net.names[index]) for index in range(width))
-    channels = int(net.yaml.get("channels", 3))
-    if channels != config.channels:
+    own_imgsz, channels = _input(content, net)
+    imgsz = config.imgsz or own_imgsz or IMGSZ
+    if own_imgsz not in (None, imgsz):
+        log.warning("model.imgsz=%s, but %s was trained at %s", imgsz, path, own_imgsz)
+    if config.channels not in (None, channels):
         raise UserError("model.channels", config.channels, f"{path} was trained on images of {channels} channels")
     if not config.trust:  # stages build it again by its description, which Ultralytics evaluates in part
         ultralytics_yaml.check(net.yaml, channels, len(classes))
     name = Path(net.yaml.get("yaml_file") or path).stem
-    model = _model(net, task, name, config.imgsz, channels, classes, tuple(config.protected))
+    model = _model(net, task, name, imgsz, channels, classes, tuple(config.protected))
     checkpoint.check_values(net, "model.path", path)
     checkpoint.check_computes(model, "model.path", path)
     return model
+
+
+def pt_input(path: Path, key: str, trust: bool) -> tuple[int | None, int | None]:
+    """Input side in pixels that the network in a .pt was trained at, and its channels; None: the file does not say.
+
+    Raises:
+        UserError: missing or unreadable file, or one that needs trust.
+    """
+    require_ultralytics()
+    content = pt_file.read(path, key, trust)
+    net = (content.get("ema") or content.get("model")) if isinstance(content, dict) else content
+    return _input(content, net) if isinstance(net, nn.Module) else (None, None)
+
+
+def _input(content: Any, net: Any) -> tuple[int | None, int]:
+    """What `content` of a .pt says of the input of its network: see `pt_input`."""
+    said = content.get("train_args") if isinstance(content, dict) else None
+    side = said.get("imgsz") if isinstance(said, dict) else None
+    yaml = getattr(net, "yaml", None)
+    channels = yaml.get("channels", 3) if isinstance(yaml, dict) else 3
+    return side if type(side) is int and side > 0 else None, int(channels)
 
 
 def _model(

@@ -38,6 +38,12 @@ def baselines() -> tuple[str, ...]:
     return tuple(sorted(path.parent.name for path in BASELINES.glob(f"*/{checkpoint.FACTS}")))
 
 
+def folder(given: str) -> Path | None:
+    """The checkpoint folder of a shipped baseline's name, or that `given` itself is; None where it is a file."""
+    path = BASELINES / given if given in baselines() else Path(given)
+    return path if path.is_dir() else None
+
+
 def read(given: str, key: str = "model.weights", trust: bool = False) -> Weights:
     """Weights of a shipped baseline's name, a checkpoint folder, or a .safetensors / .pt file.
 
@@ -48,10 +54,8 @@ def read(given: str, key: str = "model.weights", trust: bool = False) -> Weights
         UserError: nothing of that name, or a file that cannot be read.
     """
     path = Path(given)
-    if given in baselines():
-        path = BASELINES / given
-    if path.is_dir():
-        facts, tensors = checkpoint.read(path)
+    if (checkpoint_folder := folder(given)) is not None:
+        facts, tensors = checkpoint.read(checkpoint_folder)
         return Weights(tensors, facts["constructor"])
     if not path.is_file():
         known = ", ".join(baselines()) or "none in this installation"

@@ -14,7 +14,7 @@ import numpy as np
 
 from compress import atomic
 from compress.errors import TargetFailed
-from compress.product import Graph, Model, Precision, TopK
+from compress.product import Graph, Model, Precision, Preprocessed, TopK
 from compress.targets.onnx_graph import INPUT, OUTPUT
 from compress.targets.predictor import Predictor
 
@@ -89,19 +89,29 @@ def _manifest(
         "models": models,
         "inputs": [{"name": names[0], "shape": [1, model.channels, model.imgsz, model.imgsz], "dtype": "float32"}],
         "outputs": [{"name": names[1], "shape": list(shape), "dtype": "float32"} for shape in shapes],
-        "preprocessing": {
-            "colour": "RGB" if model.channels == 3 else "grey" if model.channels == 1 else f"{model.channels} channels",
-            "layout": "NCHW: one image, its channels, rows, columns",
-            "range": "0 to 1: bytes divided by 255",
-            "resize": "letterbox: scaled to fit, centred, padded to a square with grey 114",
-            "imgsz": model.imgsz,
-        },
+        "preprocessing": preprocessing(model),
         "tail": _tail(graphs[0]),
         "classes": list(model.classes),
         "calibration": dict(int8[0].calibration) if int8 else {},
         "kept_float": [[layer, why] for layer, why in kept.items()],
         "versions": dict(versions),
         **facts,
+    }
+
+
+def preprocessing(model: Model) -> dict[str, Any]:
+    """What is to be done with an image before a file of `model` gets it."""
+    return {
+        "colour": "RGB" if model.channels == 3 else "grey" if model.channels == 1 else f"{model.channels} channels",
+        "layout": "NCHW: one image, its channels, rows, columns",
+        "range": "0 to 1: bytes divided by 255",
+        "resize": "letterbox: scaled to fit, centred, padded to a square with grey 114",
+        "imgsz": model.imgsz,
+        # To be applied after scaling to [0, 1]: nothing. A graph that normalises does so itself.
+        "mean": [0.0] * model.channels,
+        "std": [1.0] * model.channels,
+        "normalised_in_graph": None,
+        **(model.preprocessing() if isinstance(model, Preprocessed) else {}),
     }
 
 

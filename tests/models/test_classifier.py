@@ -83,7 +83,7 @@ def test_timm() -> None:
     pytest.importorskip("timm")
     given = {"family": Family.timm, "target": None, "name": "mobilenetv3_small_050"}
     model = build(config(**given), ("a", "b", "c"))
-    assert model.prunable()[1].keys() == {"classifier"}
+    assert model.prunable()[1].keys() == {"net.classifier"}  # behind its normalisation
     assert model.deployed()(model.example_input()).shape == (1, 3)
     with pytest.raises(UserError, match="mobilenetv3_small_050"):
         build(config(**given | {"name": "mobilenetv3_tiny"}))

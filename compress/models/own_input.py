@@ -1,0 +1,69 @@
+"""The input that a model is made for, known before its network is built: images are read for it.
+
+A checkpoint, weights with their description, a .pt and timm say their own input size and channels. Those hold unless
+the user asks for others, which then are used everywhere.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+from compress import checkpoint
+from compress.config import Family, ModelConfig
+from compress.errors import UserError
+from compress.models import classifier, normalisation, ultralytics, weights
+from compress.product import Model
+
+CHANNELS = 3
+IMGSZ = 224  # pixels: classifiers that say nothing themselves
+
+Input = tuple[int | None, int | None]  # side in pixels, channels; None: not known
+
+
+def resolve(config: ModelConfig) -> ModelConfig:
+    """`config` with numbers for `imgsz` and `channels`: those given, else the model's own, else the family's usual.
+
+    Raises:
+        UserError: a file that cannot be read.
+    """
+    imgsz, channels = config.imgsz, config.channels
+    if imgsz is None or channels is None:
+        own_imgsz, own_channels = _own(config)
+        usual = ultralytics.IMGSZ if config.family is Family.ultralytics else IMGSZ
+        imgsz, channels = imgsz or own_imgsz or usual, channels or own_channels or CHANNELS
+    return replace(config, imgsz=imgsz, channels=channels)
+
+
+def _own(config: ModelConfig) -> Input:
+    if config.family is Family.checkpoint and config.path is not None:
+        return _of_constructor(checkpoint.describe(Path(config.path))["constructor"])
+    if config.family is Family.ultralytics and config.path is not None:
+        return ultralytics.pt_input(Path(config.path), "model.path", config.trust)
+    if config.weights is not None:
+        folder = weights.folder(config.weights)
+        if folder is not None:
+            return _of_constructor(checkpoint.describe(folder)["constructor"])
+        if config.family is Family.ultralytics and Path(config.weights).suffix == ".pt":
+            return ultralytics.pt_input(Path(config.weights), "model.weights", config.trust)
+    if config.family is Family.timm:
+        return classifier.timm_input(config)
+    return None, None
+
+
+def _of_constructor(facts: dict[str, object]) -> Input:
+    imgsz, channels = facts.get("imgsz"), facts.get("channels")
+    return imgsz if isinstance(imgsz, int) else None, channels if isinstance(channels, int) else None
+
+
+def check_normalisation(config: ModelConfig, model: Model) -> None:
+    """Raises UserError where `config` asks for another normalisation than the checkpoint `model` was trained with."""
+    if config.mean is None or config.std is None:
+        return
+    asked = normalisation.statistics(config.mean, config.std, model.channels)
+    own = model.statistics if isinstance(model, classifier.Classifier) else None
+    if asked != own:
+        has = "none" if own is None else f"mean {list(own.mean)}, std {list(own.std)}"
+        raise UserError(
+            "model.mean", config.mean, f"{config.path} was trained with its own normalisation ({has}): give null"
+        )
