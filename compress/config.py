@@ -23,6 +23,7 @@ from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
 from compress import config_messages, config_sources
 from compress.errors import UserError
+from compress.host import usable_threads
 
 _HERE = Path(__file__).resolve().parent
 # A wheel carries conf/ and recipes/ inside the package (pyproject force-includes them); a checkout beside it.
@@ -60,6 +61,14 @@ class Objective(Enum):
 class Activation(Enum):
     relu = "relu"
     relu6 = "relu6"
+
+
+class NumberFormat(Enum):
+    """Of training on this machine; `precision=32` is fp32."""
+
+    auto = "auto"
+    fp32 = 32
+    bf16 = "bf16"
 
 
 class Optimizer(Enum):
@@ -191,7 +200,7 @@ class FinetuneConfig:
     warmup: float = 0.1
     ema: float = 0.999
     distillation: float = 0.0  # weight of what the unpruned model answers, beside the labels'; train has no teacher
-    bfloat16: bool = True
+    bfloat16: bool | None = None  # deprecated: `precision` decides
     augment: bool = True
     activation: Activation | None = None  # relu: takes SiLU's and others' place before tuning; runtimes do it for free
 
@@ -279,7 +288,8 @@ class Config:
     export: ExportConfig = field(default_factory=ExportConfig)
     controls: bool = False  # also what the same FLOPs give by random pruning and by a smaller input, tuned alike
     seed: int = 0
-    threads: int = 2
+    threads: int = field(default_factory=usable_threads)  # default: as many as this process may run at a time
+    precision: NumberFormat = NumberFormat.auto  # of training here; auto: what is faster on this machine
     cache: bool = True
 
     def __post_init__(self) -> None:

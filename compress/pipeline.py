@@ -20,14 +20,17 @@ from compress.config import Config, Stage, dump
 from compress.controls import CONTROLS
 from compress.data import DataSet
 from compress.errors import UserError
+from compress.host import host
 from compress.ledger import Ledger, Row
 from compress.measure import channels
 from compress.measure.weigh import Costs, weigh_graph, weigh_model
 from compress.product import Artifacts, Graph, Graphs, Model, Precision
+from compress.recovery import prepare
 from compress.run_folder import State
 from compress.stages import export, finetune, prune, quantize
 from compress.stages.context import Context
 from compress.targets import get as get_target
+from compress.training_settings import TrainingSettings
 
 log = logging.getLogger(__name__)
 
@@ -41,6 +44,7 @@ STAGES: dict[Stage, Callable[[Any, Context], Product]] = {
     Stage.export: export.run,
 }
 _ORDER = list(STAGES)
+MACHINE = "machine.json"  # in the run folder: the CPU, and how training computed on it
 CHECKPOINT = "pruned"  # in the run folder: the last torch model, for `compress.load` and model=checkpoint
 
 
@@ -72,7 +76,7 @@ def run(config: Config, folder: Path) -> Result:
     return result
 
 
-def _checked(config: Config) -> tuple[Config, Model, DataSet]:
+def _checked(config: Config) -> tuple[Config, Model, DataSet, TrainingSettings | None]:
     """Everything that can be wrong with a config, looked at before any work; raises UserError."""
     config = devices.resolve(config)
     _check_chain(config)
@@ -94,14 +98,18 @@ def _checked(config: Config) -> tuple[Config, Model, DataSet]:
     if Stage.prune in config.stages:
         with devices.named_by_frame_rate(config):
             prune.check_model(model, config)
-    return config, model, dataset
+    return config, model, dataset, prepare(model, config, dataset)
 
 
-def _run(config: Config, model: Model, dataset: DataSet, folder: Path, state: State) -> Result:
+def _run(
+    config: Config, model: Model, dataset: DataSet, settings: TrainingSettings | None, folder: Path, state: State
+) -> Result:
     state.at("load")
     atomic.write(folder / "config.yaml", dump(config))
+    machine = {"schema_version": 1, "host": host().as_dict(), "training": settings and settings.as_dict()}
+    atomic.write(folder / MACHINE, json.dumps(machine, indent=1))
     cache = Cache(Path("outputs/.cache"), config.cache)
-    context = Context(config, dataset, folder, Path(tempfile.mkdtemp()), cache)
+    context = Context(config, dataset, folder, Path(tempfile.mkdtemp()), cache, settings)
     ledger = Ledger(folder / "ledger.jsonl", folder.name)
     model = _walk(model, context, ledger, state)
     state.at("report")

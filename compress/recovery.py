@@ -4,21 +4,28 @@ from __future__ import annotations
 
 import copy
 import functools
+import logging
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import torch
 from torch import nn
 
 from compress import distributed
-from compress.config import FinetuneConfig
-from compress.data import Split, batches
+from compress.config import Config, FinetuneConfig, Stage
+from compress.data import DataSet, Split, batches
 from compress.errors import UserError
 from compress.measure import flops
 from compress.models import activation
-from compress.product import Model, Teacher
+from compress.product import Batch, Model, Teacher
+from compress.pruning.importance import NEED_GRADIENTS
 from compress.training import Schedule, fit
+from compress.training_settings import TrainingSettings, by_capability, choose
 
 RATE = 0.0015  # peak learning rate for a network that nothing was taken from
+LONG = 2.0  # minutes of training from which on the user is told how to shorten it
+
+log = logging.getLogger(__name__)
 
 
 def recover(
@@ -31,6 +38,7 @@ def recover(
     stage: str,
     folder: Path,
     trained: bool = True,
+    settings: TrainingSettings | None = None,
 ) -> Model:
     """The model after the training that `config` describes; its network is trained in place, unless it gets other
     activation functions first.
@@ -41,6 +49,7 @@ def recover(
         stage: names the config's keys in errors, and the progress.
         folder: where an interrupted training leaves its state, and is taken up again.
         trained: it has been trained before, so that it goes on with the loss weights of a training's end.
+        settings: how this machine computes; None: what its CPU's features suggest.
 
     Raises:
         UserError: the learning rate is too high.
@@ -49,12 +58,17 @@ def recover(
     rate = learning_rate(model, unpruned) if config.learning_rate is None else config.learning_rate
     guide = teach(unpruned, config.distillation) if unpruned is not None and config.distillation else None
     state = folder / "training.safetensors"
+    threads = torch.get_num_threads()
+    settings = settings or by_capability(threads)
+    torch.set_num_threads(settings.threads)
     try:
-        plan = schedule(config, rate)
+        plan = schedule(config, rate, settings)
         tuned = distributed.together(_fit, model, guide, train, plan, config.augment, seed, stage, state, trained)
     except FloatingPointError as error:
         state.unlink(missing_ok=True)
         raise UserError(f"{stage}.learning_rate", rate, f"{error}: give a lower one") from error
+    finally:
+        torch.set_num_threads(threads)
     state.unlink(missing_ok=True)
     return model.with_net(tuned)
 
@@ -118,7 +132,7 @@ def teach(model: Model, weight: float) -> Teacher:
     return Teacher(net.to(memory_format=torch.channels_last), weight)
 
 
-def schedule(config: FinetuneConfig, rate: float) -> Schedule:
+def schedule(config: FinetuneConfig, rate: float, settings: TrainingSettings) -> Schedule:
     """The training loop's schedule for a config; `rate` is the peak learning rate."""
     return Schedule(
         images=config.images,
@@ -129,5 +143,66 @@ def schedule(config: FinetuneConfig, rate: float) -> Schedule:
         weight_decay=config.weight_decay,
         warmup=config.warmup,
         ema=config.ema,
-        bfloat16=config.bfloat16,
+        bfloat16=settings.bfloat16 if config.bfloat16 is None else config.bfloat16,
+        channels_last=settings.channels_last,
     )
+
+
+def prepare(model: Model, config: Config, data: DataSet) -> TrainingSettings | None:
+    """How this machine will train `model`, decided before the stages start; logs how long it will take at most.
+
+    None where no stage trains or takes gradients. The network stays as it is. Times are of the network before pruning,
+    with a teacher where there is one.
+    """
+    stages = [stage for stage in (Stage.train, Stage.finetune) if stage in config.stages]
+    images = {stage.value: getattr(config, stage.value).images for stage in stages}
+    if Stage.prune in config.stages and config.prune.importance in NEED_GRADIENTS:
+        images["prune"] = config.prune.rounds * min(config.prune.images, len(data.train))
+        images["prune"] += (config.prune.rounds - 1) * config.prune.round_images
+    if not images:
+        return None
+    plan = config.finetune if Stage.finetune in stages else config.train
+    guided = Stage.finetune in stages and config.finetune.distillation > 0
+    size = min(plan.batch, len(data.train))
+    stream = batches(data.train, model.task, batch=size, seed=config.seed, epoch=0, augment=False)
+    step = _trial(model, next(stream), teach(model, plan.distillation) if guided else None)
+    stream.close()
+    settings = choose(config.precision, config.threads, size, step)
+    for stage in stages:
+        if (given := getattr(config, stage.value).bfloat16) is not None:
+            log.warning("%s.bfloat16 is deprecated: say precision=%s", stage.value, "bf16" if given else "fp32")
+    log.info("training computes in %s", settings)
+    if settings.images_per_second:
+        _announce(images, settings.images_per_second, settings)
+    return settings
+
+
+def _trial(model: Model, batch: Batch, guide: Teacher | None) -> Callable[[TrainingSettings], None]:
+    """One step forward and backward on a copy of the network; neither it nor any random state is changed."""
+    net = copy.deepcopy(model.net)
+
+    def step(settings: TrainingSettings) -> None:
+        layout = torch.channels_last if settings.channels_last else torch.contiguous_format
+        net.to(memory_format=layout).train()
+        placed = {**batch, "img": batch["img"].contiguous(memory_format=layout)}
+        with torch.random.fork_rng(devices=[]):
+            with torch.autocast("cpu", torch.bfloat16, enabled=settings.bfloat16):
+                value = model.loss(net, placed, guide).sum()
+            value.backward()
+        net.zero_grad(set_to_none=True)
+
+    return step
+
+
+def _announce(images: Mapping[str, int], speed: float, settings: TrainingSettings) -> None:
+    """Says how long training takes at most, and what shortens it where that is long."""
+    minutes = {stage: count / speed / 60 for stage, count in images.items()}
+    parts = ", ".join(f"{stage} {minutes[stage]:.1f} min ({images[stage]:,} images)" for stage in images)
+    log.info("at most: %s, at %.1f images/s measured on the network before pruning", parts, speed)
+    if sum(minutes.values()) > LONG:
+        keys = " or ".join(f"{stage}.images" for stage in images)
+        log.warning(
+            "this run trains for up to %.0f minutes (stages that are cached take none); fewer %s, a smaller "
+            "model.imgsz%s shorten it",
+            sum(minutes.values()), keys, "" if settings.bfloat16 else ", or a CPU with bfloat16 units,",
+        )  # fmt: skip

@@ -6,6 +6,7 @@ import copy
 import json
 import logging
 import math
+import re
 import signal
 import threading
 import time
@@ -26,6 +27,7 @@ from compress.digest import digest
 from compress.product import Batch
 
 SAVE_EVERY = 90.0  # seconds between checkpoints inside an epoch
+STATE = ("step", "epoch", "seen", "total")  # numbers of `_Run` that a checkpoint holds
 LOG_EVERY = 30.0  # seconds between log lines when no progress bar can be drawn
 
 log = logging.getLogger(__name__)
@@ -123,8 +125,9 @@ def fit(
     (again on resuming, if it was cut off), and must leave the network that it is given unchanged.
 
     The state goes to `checkpoint` every SAVE_EVERY seconds, at epoch ends and on KeyboardInterrupt;
-    a run finding it there goes on from it. Raises ValueError if it belongs to another run, and
-    FloatingPointError on a loss or gradient that is not finite.
+    a run finding it there goes on from it. A file that is damaged or of another run is set aside with a
+    warning, and the training starts afresh. Raises FloatingPointError on a loss or gradient that is not
+    finite.
 
     Inside `distributed.together` each process takes its share of every batch, so `loss` must be a mean over images. All
     end with the same network; only rank 0 writes and calls `on_epoch`. They draw the same random numbers, so that its
@@ -136,8 +139,14 @@ def fit(
     run = _Run(net, schedule, seed)
     torch.manual_seed(seed)
     if checkpoint is not None and checkpoint.exists():
-        run.load(checkpoint)
-        log.info("%s: resuming at step %d of %d", progress, run.step, schedule.steps)
+        try:
+            run.load(checkpoint)
+            log.info("%s: resuming at step %d of %d", progress, run.step, schedule.steps)
+        except Unusable as error:
+            aside = checkpoint.with_suffix(".unusable")
+            log.warning("%s: %s %s: kept as %s, starting afresh", progress, checkpoint, error, aside.name)
+            if distributed.rank() == 0:
+                checkpoint.replace(aside)
     if not distributed.agree(run.step):
         raise ValueError(f"not all processes see the checkpoint {checkpoint}: they need one file system")
     leads = distributed.rank() == 0
@@ -203,6 +212,10 @@ def fit(
     for ours, theirs in zip(result.parameters(), net.parameters(), strict=True):
         ours.requires_grad_(theirs.requires_grad)
     return result.float().to(memory_format=torch.contiguous_format).eval()
+
+
+class Unusable(Exception):
+    """A saved state that cannot be gone on from."""
 
 
 class _Run:
@@ -273,23 +286,14 @@ class _Run:
         tensors["rng"] = torch.get_rng_state() if self.rng is None else self.rng
         # Own, dense memory for each: safetensors takes neither shared nor channels-last tensors.
         tensors = {k: v.detach().cpu().clone(memory_format=torch.contiguous_format) for k, v in tensors.items()}
-        state = {"step": self.step, "epoch": self.epoch, "seen": self.seen, "total": self.total}
+        state = {field: getattr(self, field) for field in STATE}
         atomic.write(path, serialise(tensors, {"identity": self.identity, "state": json.dumps(state)}))
 
     def load(self, path: Path) -> None:
-        """Takes up the state in `path`; ValueError if it is not this run's."""
-        try:
-            with safe_open(path, "pt") as file:
-                meta = file.metadata() or {}
-                tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118  (no mapping)
-        except SafetensorError as error:
-            raise ValueError(f"checkpoint {path} cannot be read ({error}): delete it to start afresh") from error
-        if meta.get("identity") != self.identity:
-            raise ValueError(f"checkpoint {path} is of another network, schedule or seed: delete it to start afresh")
-        for prefix, target in (("net.", self.net), ("ema.", self.average)):
-            part = {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
-            if part:
-                target.load_state_dict(part)
+        """Takes up the state in `path`. Raises Unusable, with nothing changed, if it is damaged or not this run's."""
+        tensors, state = self._read(path)
+        for prefix, target in self._networks().items():
+            target.load_state_dict({k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)})
         for key, value in tensors.items():
             if key.startswith("optimizer."):
                 _, index, name = key.split(".", 2)
@@ -297,9 +301,39 @@ class _Run:
                 if value.shape == param.shape:  # in the layout of the weight, or each step would convert it
                     value = torch.empty_like(param, dtype=value.dtype, requires_grad=False).copy_(value)
                 self.optimizer.state[param][name] = value.to(param.device)
-        for field, number in json.loads(meta["state"]).items():
-            setattr(self, field, number)
+        for field in STATE:
+            setattr(self, field, state[field])
         self.rng = tensors["rng"]
+
+    def _networks(self) -> dict[str, nn.Module]:
+        """{prefix of its tensors in a file: network}."""
+        return {"net.": self.net, **({"ema.": self.average} if self.schedule.ema else {})}
+
+    def _read(self, path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+        try:
+            with safe_open(path, "pt") as file:
+                meta = file.metadata() or {}
+                tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118  (no mapping)
+            state = json.loads(meta.get("state", ""))
+        except (OSError, SafetensorError, ValueError) as error:
+            raise Unusable(f"cannot be read ({error})") from error
+        if meta.get("identity") != self.identity:
+            raise Unusable("is of another network, schedule or seed")
+        expected = {
+            f"{prefix}{name}": value
+            for prefix, net in self._networks().items()
+            for name, value in net.state_dict().items()
+        }
+        fits = all(name in tensors and tensors[name].shape == value.shape for name, value in expected.items())
+        numbers = isinstance(state, dict) and all(isinstance(state.get(field), int | float) for field in STATE)
+        rest = [name for name in tensors if name not in expected and name != "rng"]
+        known = all(re.fullmatch(r"optimizer\.\d+\.\w+", name) for name in rest)
+        known = known and all(int(name.split(".")[1]) < len(self.params) for name in rest)
+        generator = tensors.get("rng")
+        sound = generator is not None and generator.dtype == torch.uint8
+        if not (fits and numbers and known and sound):
+            raise Unusable("lacks parts of the state")
+        return tensors, state
 
 
 def _place(value: Any, device: torch.device, channels_last: bool) -> Any:

@@ -30,7 +30,8 @@ from compress import config as configuration
 from compress import models, targets
 from compress.config import Config
 from compress.errors import UserError
-from compress.measure.latency import Latency, host, interleaved
+from compress.host import host
+from compress.measure.latency import Latency, interleaved
 from compress.product import Graph, Model, Precision, resized
 from compress.targets import openvino
 from compress.targets.predictor import Predictor
@@ -65,7 +66,7 @@ def main() -> int:
     print_table(rows)
     print("\n".join(verdicts))
     if given.json is not None:
-        facts = {"run": str(given.run), "host": host(), "threads": given.threads, "batch": 1}
+        facts = {"run": str(given.run), "host": host().as_dict(), "threads": given.threads, "batch": 1}
         given.json.write_text(json.dumps({**facts, "rows": rows, "verdicts": verdicts}, indent=1) + "\n")
     return 0
 

@@ -45,6 +45,7 @@ from compress.recovery import RATE, schedule
 from compress.stages import prune
 from compress.stages.context import Context
 from compress.training import Schedule, fit
+from compress.training_settings import by_capability
 
 RECIPE = "drone_nano"
 FIRST = 3  # steps that are not timed: caches fill, memory is taken
@@ -109,7 +110,11 @@ class Bench:
         model = self.pruned if pruned else self.unpruned
         order = np.random.default_rng(seed).permutation(len(self.data.train))[:images].tolist()
         split = replace(self.data.train, samples=[self.data.train.samples[i] for i in order])
-        settings = schedule(replace(self.config.finetune, images=images), self.config.finetune.learning_rate or RATE)
+        settings = schedule(
+            replace(self.config.finetune, images=images),
+            self.config.finetune.learning_rate or RATE,
+            by_capability(self.config.threads),
+        )
         torch.set_num_threads(self.config.threads)
         torch.manual_seed(seed)
         try:

@@ -29,11 +29,12 @@ FLOORS = [
     {"models", "data", "pruning", "devices"},
     {"targets"},  # model=onnx is a graph, and what reads graphs is there
     {"training"},
+    {"training_settings"},
     {"checkpoint", "cache", "ledger", "budget", "distributed", "run_folder"},
     {"product"},
     {"config"},  # its dataclasses may be imported by anybody
     {"config_messages", "config_sources"},
-    {"errors", "atomic", "digest", "disk"},
+    {"errors", "atomic", "digest", "host", "disk"},
 ]
 NEIGHBOURS = {("budget", "ledger")}  # on one floor, and still: the budget is held against the ledger
 FACADE = "__init__"  # the library's front: reaches every room, and no room may reach it

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import copy
 import dataclasses
 import math
 import os
@@ -10,6 +11,8 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors import safe_open
+from safetensors.torch import save as serialise
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -281,22 +284,62 @@ def test_a_finished_training_is_not_repeated(tmp_path: Path) -> None:
     [(tiny(width=5), {}, 0), (tiny(), {"learning_rate": 0.04}, 0), (tiny(), {"images": 800}, 0), (tiny(), {}, 1)],
     ids=["network", "rate", "length", "seed"],
 )
-def test_a_foreign_checkpoint_is_refused(net: Tiny, changes: dict[str, Any], seed: int, tmp_path: Path) -> None:
+def test_a_foreign_checkpoint_is_set_aside(
+    net: Tiny, changes: dict[str, Any], seed: int, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     file = tmp_path / "state.safetensors"
     fit(tiny(), loss, epoch, schedule(), seed=0, checkpoint=file)
-    kept, before = file.read_bytes(), state(net)
-    with pytest.raises(ValueError, match=r"another network, schedule or seed.*delete it"):
-        fit(net, loss, epoch, dataclasses.replace(schedule(), **changes), seed=seed, checkpoint=file)
-    assert file.read_bytes() == kept
-    assert same(state(net), before)
+    kept, plan = file.read_bytes(), dataclasses.replace(schedule(), **changes)
+    afresh = fit(copy.deepcopy(net), loss, epoch, plan, seed=seed)
+    trained = fit(net, loss, epoch, plan, seed=seed, checkpoint=file)
+    assert "another network, schedule or seed" in caplog.text
+    assert same(state(trained), state(afresh))
+    assert file.with_suffix(".unusable").read_bytes() == kept
 
 
-def test_a_damaged_checkpoint_is_refused(tmp_path: Path) -> None:
-    file = tmp_path / "state.safetensors"
-    fit(tiny(), loss, epoch, schedule(), seed=0, checkpoint=file)
+def _cut_short(file: Path) -> None:
     file.write_bytes(file.read_bytes()[:-100])
-    with pytest.raises(ValueError, match="cannot be read"):
-        fit(tiny(), loss, epoch, schedule(), seed=0, checkpoint=file)
+
+
+def _empty(file: Path) -> None:
+    file.write_bytes(b"")
+
+
+def _without(prefix: str) -> Callable[[Path], None]:
+    def damage(file: Path) -> None:
+        with safe_open(file, "pt") as content:
+            tensors = {key: content.get_tensor(key) for key in content.keys() if not key.startswith(prefix)}  # noqa: SIM118
+            meta = content.metadata()
+        file.write_bytes(serialise(tensors, meta))
+
+    return damage
+
+
+def _other_state(text: str) -> Callable[[Path], None]:
+    def damage(file: Path) -> None:
+        with safe_open(file, "pt") as content:
+            tensors = {key: content.get_tensor(key) for key in content.keys()}  # noqa: SIM118
+            meta = content.metadata()
+        file.write_bytes(serialise(tensors, {**meta, "state": text}))
+
+    return damage
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [_cut_short, _empty, _without("net.0"), _without("ema.0"), _without("rng"), _other_state("[]"), _other_state("{")],
+)
+def test_a_damaged_checkpoint_is_set_aside(
+    damage: Callable[[Path], None], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    file, plan = tmp_path / "state.safetensors", schedule()
+    straight = fit(tiny(), loss, epoch, plan, seed=0)
+    with pytest.raises(KeyboardInterrupt):
+        fit(tiny(), interrupt_at(5), epoch, plan, seed=0, checkpoint=file)
+    damage(file)
+    trained = fit(tiny(), loss, epoch, plan, seed=0, checkpoint=file)
+    assert "starting afresh" in caplog.text
+    assert same(state(trained), state(straight))
 
 
 # --- what goes wrong ------------------------------------------------------------------------------------------

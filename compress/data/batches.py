@@ -65,6 +65,11 @@ class Batches(Iterator[Batch]):
             future.cancel()
         self._pending.clear()
 
+    def close(self) -> None:
+        """Ends the background thread; batches made ahead are dropped."""
+        self.skip(len(self._pending))
+        self._worker.shutdown(wait=False)
+
     def _make(self, number: int) -> Batch:
         chosen = self._batches[number].tolist()
         images = [self._split.image(i) for i in chosen]

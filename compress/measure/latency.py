@@ -7,7 +7,6 @@ import gc
 import logging
 import math
 import os
-import platform
 import tempfile
 import threading
 import time
@@ -15,7 +14,6 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -143,40 +141,3 @@ def _open_shared(path: Path) -> int:
             return handle
     except OSError as error:
         raise UserError("TMPDIR", path, f"the timing lock cannot be opened ({error.strerror}); fix it") from error
-
-
-def host() -> dict[str, Any]:
-    """The machine the rows labelled `host` were timed on: cpu, physical cores, usable threads, INT8/BF16 features."""
-    facts = _cpuinfo()
-    flags = facts.get("flags", facts.get("Features", "")).split()
-    wanted = (
-        "avx2",
-        "avx512f",
-        "avx_vnni",
-        "avx512_vnni",
-        "avx512_bf16",
-        "amx_bf16",
-        "amx_int8",
-        "asimddp",
-        "i8mm",
-    )
-    threads = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    return {
-        "cpu": facts.get("model name") or platform.processor() or platform.machine(),
-        "cores": int(facts["cores"]) if "cores" in facts else os.cpu_count(),
-        "threads": threads,
-        "features": [flag for flag in wanted if flag in flags],
-    }
-
-
-def _cpuinfo() -> dict[str, str]:
-    """The first processor's fields of /proc/cpuinfo, and the number of physical `cores`; {} where there is none."""
-    path = Path("/proc/cpuinfo")
-    if not path.exists():
-        return {}
-    blocks = [
-        {key.strip(): value.strip() for key, _, value in (line.partition(":") for line in text.splitlines())}
-        for text in path.read_text().strip().split("\n\n")
-    ]
-    cores = {(block.get("physical id"), block.get("core id")) for block in blocks if "core id" in block}
-    return {**blocks[0], **({"cores": str(len(cores))} if cores else {})}

@@ -12,12 +12,21 @@ from compress.product import Batch
 
 
 def accumulate_gradients(
-    net: nn.Module, loss: Callable[[nn.Module, Batch], Tensor], batches: Iterable[Batch], *, squared: bool = False
+    net: nn.Module,
+    loss: Callable[[nn.Module, Batch], Tensor],
+    batches: Iterable[Batch],
+    *,
+    squared: bool = False,
+    bfloat16: bool = False,
 ) -> None:
     """Leaves the sum over `batches` of the loss gradients in `.grad` of every parameter of `net`; or, `squared`, that
     of their squares.
 
     BatchNorms use their running statistics, which stay as they are: the gradient is that of the network as deployed.
+
+    Args:
+        squared: sum the squares.
+        bfloat16: compute the loss under autocast to bfloat16.
     """
     training = net.training
     net.train()  # detectors give what their loss needs in this mode only
@@ -27,7 +36,7 @@ def accumulate_gradients(
     sums: dict[nn.Parameter, Tensor] = {}
     net.zero_grad(set_to_none=True)
     for batch in batches:
-        with torch.autocast(batch["img"].device.type, torch.bfloat16):
+        with torch.autocast(batch["img"].device.type, torch.bfloat16, enabled=bfloat16):
             value = loss(net, batch).sum()
         value.backward()
         if squared:

@@ -17,6 +17,7 @@ from compress.config import Config
 from compress.data import DataSet
 from compress.errors import TargetFailed
 from compress.product import Graph, Model
+from compress.training_settings import TrainingSettings
 
 log = logging.getLogger(__name__)
 
@@ -30,6 +31,7 @@ class Context:
     folder: Path  # the run folder
     scratch: Path  # graphs on their way, deleted at the end
     cache: Cache
+    settings: TrainingSettings | None = None  # None where nothing is trained
     unpruned: Model | None = None  # what fine-tuning may learn from, once something was pruned
     failures: dict[str, str] = field(default_factory=dict)
     contracts: list[Check] = field(default_factory=list)  # what was found of the artifacts' promises
@@ -77,6 +79,7 @@ class Context:
             "data": self.data.fingerprint,
             "train_images": len(self.data.train),  # how many are held out for calibration is the config's choice
             "seed": self.config.seed,
+            "numerics": self.settings.numerics if self.settings else None,
             **parts,
         }
         folder, self.cached = self.cache.fetch(

@@ -43,6 +43,9 @@ def run(model: Model, context: Context, stage: str = "finetune") -> Model:
     def make(folder: Path) -> Model:
         seed, trained = context.config.seed, stage != "train"
         train = context.data.train
-        return recover(model, unpruned, train, config, seed=seed, stage=stage, folder=folder, trained=trained)
+        return recover(
+            model, unpruned, train, config,
+            seed=seed, stage=stage, folder=folder, trained=trained, settings=context.settings,
+        )  # fmt: skip
 
     return context.cached_model(stage, model, parts, make)

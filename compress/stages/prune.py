@@ -127,7 +127,10 @@ def _tune(model: Model, context: Context, folder: Path) -> Model:
     if not (folder / checkpoint.FACTS).exists():
         config = replace(context.config.finetune, images=context.config.prune.round_images)
         train, seed = context.data.train, context.config.seed
-        tuned = recover(model, context.unpruned, train, config, seed=seed, stage="finetune", folder=folder)
+        tuned = recover(
+            model, context.unpruned, train, config,
+            seed=seed, stage="finetune", folder=folder, settings=context.settings,
+        )  # fmt: skip
         checkpoint.save(tuned, folder)
     return checkpoint.load(folder, models.rebuilder(model))
 
@@ -147,4 +150,6 @@ def _look_at_data(net: nn.Module, model: Model, context: Context) -> None:
     stream = batches(data.train, model.task, batch=size, seed=config.seed, epoch=0, augment=False)
     model.progress(net, 1.0)
     some = itertools.islice(stream, max(1, config.prune.images // size))
-    accumulate_gradients(net, model.loss, some, squared=NEED_GRADIENTS[config.prune.importance])
+    squared = NEED_GRADIENTS[config.prune.importance]
+    bfloat16 = context.settings is not None and context.settings.bfloat16
+    accumulate_gradients(net, model.loss, some, squared=squared, bfloat16=bfloat16)
