@@ -20,7 +20,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from compress import atomic
+from compress import atomic, disk
 from compress.digest import digest
 from compress.errors import InUse, UserError
 
@@ -56,22 +56,56 @@ def choose(parent: Path, config_text: str) -> Path:
 
     Raises:
         UserError: nothing can be written there.
+        OSError: the disk is full.
     """
     for folder in sorted(parent.glob("*"), reverse=True):
-        if unfinished(folder, config_text) and _lock(folder):
-            if unfinished(folder, config_text):  # still: another process may have finished it meanwhile
-                return folder
-            release(folder)
+        with suppress(OSError):  # somebody else's
+            if unfinished(folder, config_text) and _lock(folder):
+                if unfinished(folder, config_text):  # still: another process may have finished it meanwhile
+                    _try(folder)
+                    return folder
+                release(folder)
     made = _absent(parent)
     folder = new(parent / datetime.now().strftime("%Y-%m-%d_%H-%M-%S"))
     if not _lock(folder, [folder.absolute(), *made]):
         raise InUse(KEY, folder, "another run is at work there: start again")
-    try:
+    with _writing(folder):
         State(folder, config_text, new=True).at(CHECKING)
-    except OSError as error:
-        release(folder)
-        raise UserError(KEY, folder, f"it cannot be written ({error.strerror}): fix it") from error
     return folder
+
+
+def claim(folder: Path) -> None:
+    """Makes the folder that the user names, and holds it.
+
+    Raises:
+        InUse: another process is at work in it.
+        UserError: nothing can be written there.
+        OSError: the disk is full.
+    """
+    made = _absent(folder)
+    with _writing(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        locked = _lock(folder, made)
+    if not locked:
+        raise InUse(KEY, folder, "another run is at work there: start again")
+    _try(folder)
+
+
+def _try(folder: Path) -> None:
+    with _writing(folder), tempfile.TemporaryFile(dir=folder):
+        pass
+
+
+@contextmanager
+def _writing(folder: Path) -> Iterator[None]:
+    """A folder that cannot be written is the user's mistake; a full disk is not."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno in disk.FULL or isinstance(error, FileExistsError):
+            raise
+        where = error.filename or folder
+        raise UserError(KEY, where, f"it cannot be written ({error.strerror}): fix it") from error
 
 
 def new(folder: Path) -> Path:
@@ -84,16 +118,14 @@ def new(folder: Path) -> Path:
     while True:
         numbered = folder if number == 1 else folder.with_name(f"{folder.name}_{number}")
         try:
-            numbered.parent.mkdir(parents=True, exist_ok=True)
-            numbered.mkdir()
+            with _writing(numbered):
+                numbered.parent.mkdir(parents=True, exist_ok=True)
+                numbered.mkdir()
             return numbered
         except FileExistsError as error:
             if not numbered.is_dir():
                 raise UserError(KEY, numbered, "it cannot be made (a file is in its place): fix it") from error
             number += 1
-        except OSError as error:
-            where = error.filename or numbered
-            raise UserError(KEY, where, f"it cannot be made ({error.strerror}): fix it") from error
 
 
 def unfinished(folder: Path, config_text: str) -> bool:
@@ -155,18 +187,13 @@ def hold(folder: Path, config_text: str) -> Iterator[State]:
         InUse: another process is at work in it.
         UserError: it holds a run of another config, or a finished one, or cannot be written.
     """
-    made = _absent(folder)
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        locked = _lock(folder, made)
-    except OSError as error:
-        raise UserError(KEY, folder, f"it cannot be written ({error.strerror}): fix it") from error
-    claim = _claims.get(folder.resolve())
-    if not locked or claim is None or claim.in_use:
+    claim(folder)
+    held = _claims[folder.resolve()]
+    if held.in_use:
         raise InUse(KEY, folder, "another run is at work there: start again")
-    claim.in_use = True
+    held.in_use = True
     try:
-        state = _take_up(folder, config_text, new=folder.absolute() in claim.made)
+        state = _take_up(folder, config_text, new=folder.absolute() in held.made)
         try:
             with _scratch_in(folder):
                 yield state
@@ -181,7 +208,7 @@ def hold(folder: Path, config_text: str) -> Iterator[State]:
         state.ended(FINISHED)
     finally:
         with suppress(OSError):  # not empty
-            for each in claim.made:
+            for each in held.made:
                 each.rmdir()
         release(folder)
 
@@ -196,15 +223,13 @@ def _take_up(folder: Path, config_text: str, new: bool) -> State:
         raise UserError(KEY, folder, "a run of this config is finished there: give another folder")
     if before:
         log.info("continuing %s, stopped in stage %s", folder, before.get("stage"))
-        for name in WRITTEN:
-            (folder / name).unlink(missing_ok=True)
-        for name in WRITTEN_FOLDERS:
-            shutil.rmtree(folder / name, ignore_errors=True)
     state = State(folder, config_text, new=not before)
-    try:
+    with _writing(folder):
+        for name in WRITTEN if before else ():
+            (folder / name).unlink(missing_ok=True)
+        for name in WRITTEN_FOLDERS if before else ():
+            shutil.rmtree(folder / name, ignore_errors=True)
         state.at(CHECKING)
-    except OSError as error:
-        raise UserError(KEY, folder, f"it cannot be written ({error.strerror}): fix it") from error
     return state
 
 
@@ -259,6 +284,6 @@ def _lock(folder: Path, made: list[Path] | None = None) -> bool:
 
 def release(folder: Path) -> None:
     """Lets others at the folder, where this process held it."""
-    claim = _claims.pop(folder.resolve(), None)
-    if claim is not None:
-        os.close(claim.descriptor)
+    held = _claims.pop(folder.resolve(), None)
+    if held is not None:
+        os.close(held.descriptor)

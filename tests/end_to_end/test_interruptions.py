@@ -130,4 +130,4 @@ def test_a_full_disk_is_one_line(small: Path) -> None:
     out, err = process.communicate(timeout=90)
     assert process.returncode == 2
     assert err.startswith("compress: error: hydra.run.dir=outputs/digits/")
-    assert err.endswith(": it cannot be made (Read-only file system): fix it\n")
+    assert err.endswith(": it cannot be written (Read-only file system): fix it\n")
