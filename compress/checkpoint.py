@@ -21,6 +21,7 @@ from safetensors.torch import save as serialise
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _NormBase
 from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
+from torch.utils._pytree import tree_leaves
 
 from compress import atomic
 from compress.digest import digest
@@ -70,13 +71,16 @@ def load(folder: Path, build: Callable[[dict[str, Any]], Model]) -> Model:
 
 
 def check_computes(model: Model, key: str, source: object) -> None:
-    """Raises UserError where the network fails on an image: layers whose widths do not fit each other, say."""
+    """Raises UserError where the network fails on an image, or answers with what is not a number: layers whose widths
+    do not fit each other, say, or weights beyond the range of float32."""
     try:
         with torch.no_grad():  # on a copy: networks keep what they computed last
-            copy.deepcopy(model.net).eval()(model.example_input())
+            found = tree_leaves(copy.deepcopy(model.net).eval()(model.example_input()))
     except Exception as error:
         why = f"the network cannot compute with these tensors ({type(error).__name__}: {' '.join(str(error).split())})"
         raise UserError(key, source, why) from error
+    if any(isinstance(each, Tensor) and torch.isnan(each).any() for each in found):
+        raise UserError(key, source, "the network answers with NaN: are its weights damaged?")
 
 
 def check_values(net: nn.Module, key: str, source: object) -> None:
@@ -193,7 +197,11 @@ def resize(net: nn.Module, tensors: dict[str, Tensor], source: Path) -> None:
         for store in (module._parameters, module._buffers):
             for name, value in store.items():
                 given = tensors.get(f"{prefix}.{name}".removeprefix("."))
-                if value is None or given is None or given.shape == value.shape:
+                if value is None or given is None:
+                    continue
+                if given.is_floating_point() != value.is_floating_point():
+                    raise UserError("checkpoint", source, f"tensor {prefix}.{name} holds {given.dtype}")
+                if given.shape == value.shape:
                     continue
                 if given.ndim != value.ndim:
                     raise UserError("checkpoint", source, f"tensor {prefix}.{name} has {given.ndim} dimensions")

@@ -62,7 +62,9 @@ CONSTRUCTORS: dict[str, Callable[[dict[str, Any], bool], Model]] = {
 
 
 def check_files(config: ModelConfig) -> None:
-    """Raises UserError where `config` names weights or a model that are not there."""
+    """Raises UserError where `config` names weights or a model that are not there, or an input of absurd size."""
+    if (config.imgsz or 0) > checkpoint.MAX_SIDE:
+        raise UserError("model.imgsz", config.imgsz, f"give the input side in pixels, at most {checkpoint.MAX_SIDE}")
     for key, given in (("model.weights", config.weights), ("model.init", config.init), ("model.path", config.path)):
         if given is not None and given not in weights.baselines() and not Path(given).exists():
             shipped = ", ".join(weights.baselines()) or "none"
@@ -97,6 +99,8 @@ def build(config: ModelConfig, classes: tuple[str, ...] | None = None, task: Tas
     given = {"weights": config.weights, "init": config.init, "path": config.path, "target": config.target}
     key, source = next(((key, value) for key, value in given.items() if value), ("name", config.name))
     checkpoint.check_values(model.net, f"model.{key}", source)
+    if key != "name":  # a new network of a known architecture
+        checkpoint.check_computes(model, f"model.{key}", source)
     if task is not None and model.task != task:
         also = "" if model.task in (Task.detect, Task.classify) else ": such models can be pruned and exported only"
         raise UserError("data", task.value, f"the data is for {task.value}, the model for {model.task.value}{also}")

@@ -230,8 +230,9 @@ def _timm(facts: dict[str, Any], channels: int) -> nn.Module:
         raise UserError("model.name", facts["name"], f"no such timm model; near: {', '.join(like) or 'none'}")
     try:
         return timm.create_model(facts["name"], pretrained=False, in_chans=channels, **facts["args"])
-    except (TypeError, ValueError, RuntimeError) as error:
-        raise UserError("model.args", facts["args"], f"timm refuses them: {error}") from error
+    except Exception as error:  # whatever the model's code raises for arguments that it was not made for
+        said = f"{type(error).__name__}: {' '.join(str(error).split())}"
+        raise UserError("model.args", facts["args"], f"timm refuses them: {said}") from error
 
 
 def _last_layer(net: nn.Module, example: Tensor) -> tuple[str, int]:
@@ -245,12 +246,13 @@ def _last_layer(net: nn.Module, example: Tensor) -> tuple[str, int]:
     try:
         with torch.no_grad():
             out = net(example)
-    except Exception as error:  # the user's own code
-        raise UserError("model.imgsz", list(example.shape), f"the network fails on such an input: {error}") from error
+    except (Exception, SystemExit) as error:  # the user's own code
+        why = f"the network fails on such an input: {type(error).__name__}: {' '.join(str(error).split())}"
+        raise UserError("model.imgsz", list(example.shape), why) from error
     finally:
         for hook in hooks:
             hook.remove()
-    if not isinstance(out, Tensor) or out.ndim != 2 or not order:
+    if not isinstance(out, Tensor) or out.ndim != 2 or len(out) != len(example) or not order:
         shape = list(out.shape) if isinstance(out, Tensor) else type(out).__name__
         raise UserError("model", type(net).__name__, f"gives {shape}, a classifier gives (batch, classes) logits")
     return order[-1], out.shape[1]

@@ -55,6 +55,10 @@ class FileNet(nn.Module):
         answers = [self.session.run(None, {self.input: image[None]})[0] for image in images.numpy()]
         return torch.from_numpy(np.concatenate(answers))
 
+    def __deepcopy__(self, memo: object) -> Self:
+        """Sessions cannot be copied, and nothing here changes."""
+        return self
+
 
 @dataclass(frozen=True)
 class OnnxModel:
@@ -159,10 +163,6 @@ def build(config: ModelConfig, classes: tuple[str, ...] | None) -> OnnxModel:
     file = _read(config)
     task, names, tail = _meaning(file, _names(file.metadata) or classes)
     net = FileNet(file.path)
-    try:
-        net(example_image(1, file.channels, file.imgsz))
-    except Exception as error:  # from ONNX Runtime, which checks some shapes only here
-        raise UserError(KEY, file.path, f"fails on an image ({onnx_file.line(error)})") from error
     return OnnxModel(
         net, file.graph, file.path, task, file.imgsz, file.channels, names, file.size_bytes, tail,
         file.metadata,

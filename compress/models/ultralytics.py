@@ -11,7 +11,6 @@ from typing import Any
 
 from torch import nn
 
-from compress import checkpoint
 from compress.config import ModelConfig
 from compress.errors import UserError
 from compress.models import activation, pt_file, ultralytics_yaml, weights
@@ -149,10 +148,7 @@ def _from_pt(config: ModelConfig) -> UltralyticsModel:
     if not config.trust:  # stages build it again by its description, which Ultralytics evaluates in part
         ultralytics_yaml.check(net.yaml, channels, len(classes))
     name = Path(net.yaml.get("yaml_file") or path).stem
-    model = _model(net, task, name, imgsz, channels, classes, tuple(config.protected))
-    checkpoint.check_values(net, "model.path", path)
-    checkpoint.check_computes(model, "model.path", path)
-    return model
+    return _model(net, task, name, imgsz, channels, classes, tuple(config.protected))
 
 
 def pt_input(path: Path, key: str, trust: bool) -> tuple[int | None, int | None]:
@@ -173,7 +169,8 @@ def _input(content: Any, net: Any) -> tuple[int | None, int]:
     side = said.get("imgsz") if isinstance(said, dict) else None
     yaml = getattr(net, "yaml", None)
     channels = yaml.get("channels", 3) if isinstance(yaml, dict) else 3
-    return side if type(side) is int and side > 0 else None, int(channels)
+    known = type(side) is int and 0 < side <= checkpoint.MAX_SIDE
+    return side if known else None, channels if type(channels) is int and channels > 0 else 3
 
 
 def _model(

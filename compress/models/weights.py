@@ -63,7 +63,7 @@ def read(given: str, key: str = "model.weights", trust: bool = False) -> Weights
     if path.suffix == ".safetensors":
         try:
             return Weights(load_file(path), {})
-        except SafetensorError as error:
+        except (SafetensorError, OSError, ValueError, TypeError, KeyError, RuntimeError) as error:
             raise UserError(key, given, f"not a readable safetensors file ({error})") from error
     return Weights(_read_pt(path, key, trust), {})
 
@@ -87,7 +87,16 @@ def fill(net: nn.Module, tensors: dict[str, Tensor], source: str, key: str = "mo
     for name in tensors:
         if name not in wanted:
             raise UserError(key, source, f"tensor {name} {list(tensors[name].shape)} has no place in the network")
+    _check_kinds(wanted, tensors, source, key)
     net.load_state_dict(tensors)
+
+
+def _check_kinds(wanted: dict[str, Tensor], given: dict[str, Tensor], source: str, key: str) -> None:
+    """Raises UserError where integers or complex numbers would become weights, or the other way round."""
+    for name, value in given.items():
+        if value.is_floating_point() != wanted[name].is_floating_point() or value.is_complex():
+            kinds = f"{value.dtype}, the network wants {wanted[name].dtype}".replace("torch.", "")
+            raise UserError(key, source, f"tensor {name} holds {kinds}: give the float32 weights")
 
 
 def transfer(net: nn.Module, tensors: dict[str, Tensor], source: str) -> None:
@@ -103,6 +112,7 @@ def transfer(net: nn.Module, tensors: dict[str, Tensor], source: str) -> None:
         raise UserError(
             "model.init", source, f"only {taken / total:.0%} of the weights fit: is this another architecture?"
         )
+    _check_kinds(wanted, fitting, source, "model.init")
     net.load_state_dict(fitting, strict=False)
     log.info("%s: %.1f %% of the weights start from there, the rest at random", source, 100 * taken / total)
 

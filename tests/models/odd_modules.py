@@ -13,6 +13,10 @@ SOURCES = {
         "import os, math\nfrom os import system\nfrom torch import nn\nfrom functools import partial\n"
         "number = 3\nclass Plain: pass\nmade = nn.Linear(3, 3)\nbound = partial(nn.Linear, 3, 3)\n"
         "def exits(): raise SystemExit(3)\ndef gives(): return 3\n"
+        "from tests.models.toy import Net\n"
+        "class Exits(Net):\n    def forward(self, x): raise SystemExit(4)\n"
+        "class Three(Net):\n    def forward(self, x): return super().forward(x).expand(3, 10)\n"
+        "class Nothing(Net):\n    def forward(self, x): return super().forward(x) * float('nan')\n"
     ),
 }
 

@@ -110,11 +110,12 @@ CASES: dict[str, tuple[Callable[[Path], ModelProto], str]] = {
     "negative offset": (lambda folder: external(folder, "good.bin", offset=-4, length=4), "more than it does"),
     "NaN": (lambda _: filled(np.nan), "w0 holds"),
     "infinite": (lambda _: filled(np.inf), "w0 holds"),
+    "beyond float32": (lambda _: filled(3e38), "answers with NaN|cannot compute"),
     "custom operator": (
         lambda _: model([helper.make_node("Run", ["pixels"], ["answer"], domain="odd")], []), "none of ONNX opset",
     ),
     "function that calls itself": (lambda _: recursive_function(), "cannot be read"),
-    "weights that do not fit": (lambda _: narrow(), "fails on an image"),
+    "weights that do not fit": (lambda _: narrow(), "cannot compute"),
 }  # fmt: skip
 
 

@@ -9,12 +9,13 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import save_file
 
 import compress
 from compress import checkpoint
 from compress.config import Family, ModelConfig
 from compress.errors import UserError
-from compress.models import build, from_constructor, rebuilder
+from compress.models import build, check_files, from_constructor, rebuilder
 from tests.models import odd_modules
 from tests.models.toy import Net
 
@@ -132,6 +133,8 @@ def retensored(saved: Path, change: dict[str, torch.Tensor]) -> None:
         ({"stem.0.weight": torch.zeros(0, 3, 3, 3)}, "empty"),
         ({"head.bias": torch.zeros(11)}, "cannot compute"),
         ({"head.weight": torch.zeros(10, 10**6)}, "cannot compute"),
+        ({"stem.0.weight": torch.full((32, 3, 3, 3), 3e38)}, "answers with NaN"),
+        ({"head.bias": torch.zeros(10, dtype=torch.int64)}, "int64"),
     ],
 )
 def test_tensors_that_no_network_computes_with(saved: Path, change: dict[str, torch.Tensor], says: str) -> None:
@@ -150,7 +153,8 @@ def test_tensors_that_no_network_computes_with(saved: Path, change: dict[str, to
         ("odd_names.made", "a Linear"), ("odd_names.bound", "a partial"), ("odd_names.exits", "SystemExit: 3"),
         ("odd_names.gives", "gives a int"), ("odd_names.missing", "cannot be imported"), ("Net", "cannot be imported"),
         (".Net", "cannot be imported"), ("subprocess.call", "Python's own"),
-        ("torch.load", "a subclass of torch.nn.Module"),
+        ("torch.load", "a subclass of torch.nn.Module"), ("odd_names.Exits", "SystemExit: 4"),
+        ("odd_names.Three", r"gives \[3, 10\]"), ("odd_names.Nothing", "answers with NaN"),
     ],
 )  # fmt: skip
 def test_odd_targets_are_one_error(target: str, says: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -165,6 +169,19 @@ def test_a_module_that_prints_is_none(tmp_path: Path, monkeypatch: pytest.Monkey
     odd_modules.write(tmp_path)
     monkeypatch.syspath_prepend(str(tmp_path))
     assert build(ModelConfig(family=Family.module, target="odd_prints.Net", imgsz=32)).classes
+
+
+@pytest.mark.parametrize("key", ["weights", "init"])
+def test_integers_are_no_weights(key: str, tmp_path: Path) -> None:
+    tensors = build(small()).net.state_dict() | {"head.bias": torch.zeros(10, dtype=torch.int64)}
+    save_file(tensors, tmp_path / "odd.safetensors")
+    with pytest.raises(UserError, match=r"head\.bias holds int64"):
+        build(small(**{key: str(tmp_path / "odd.safetensors")}))
+
+
+def test_an_input_of_absurd_size_is_refused_before_work() -> None:
+    with pytest.raises(UserError, match="at most 16384"):
+        check_files(ModelConfig(name="yolo26n", imgsz=10**9))
 
 
 YAML = {
