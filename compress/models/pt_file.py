@@ -58,6 +58,13 @@ def read(path: Path, key: str, trust: bool = False) -> Any:
         raise UserError(key, path, f"cannot be unpickled ({_said(error)})") from error
 
 
+def network(content: Any) -> Any:
+    """The network, or its state dict, in what `read` gives: where training writes it, else all of it."""
+    if not isinstance(content, dict):
+        return content
+    return next((content[name] for name in NETWORKS if content.get(name) is not None), content)
+
+
 class _NeedsTrust(Exception):
     """What cannot be read safely, and why."""
 

@@ -11,6 +11,7 @@ from typing import Any
 
 from torch import nn
 
+from compress import checkpoint
 from compress.config import ModelConfig
 from compress.errors import UserError
 from compress.models import activation, pt_file, ultralytics_yaml, weights
@@ -124,7 +125,7 @@ def _from_pt(config: ModelConfig) -> UltralyticsModel:
 
     path = Path(str(config.path))
     content = pt_file.read(path, "model.path", config.trust)
-    found = (content.get("ema") or content.get("model")) if isinstance(content, dict) else content
+    found = pt_file.network(content)
     if not isinstance(found, tasks.BaseModel):
         raise UserError("model.path", path, "holds no Ultralytics model")
     net: Any = found
@@ -159,7 +160,7 @@ def pt_input(path: Path, key: str, trust: bool) -> tuple[int | None, int | None]
     """
     require_ultralytics()
     content = pt_file.read(path, key, trust)
-    net = (content.get("ema") or content.get("model")) if isinstance(content, dict) else content
+    net = pt_file.network(content)
     return _input(content, net) if isinstance(net, nn.Module) else (None, None)
 
 

@@ -120,7 +120,7 @@ def transfer(net: nn.Module, tensors: dict[str, Tensor], source: str) -> None:
 def _read_pt(path: Path, key: str, trust: bool) -> dict[str, Tensor]:
     content = pt_file.read(path, key, trust)
     if isinstance(content, dict) and not all(isinstance(value, Tensor) for value in content.values()):
-        content = next((content[name] for name in pt_file.NETWORKS if content.get(name) is not None), content)
+        content = pt_file.network(content)
     if isinstance(content, nn.Module):
         content = content.float().state_dict()
     if not isinstance(content, dict) or not all(isinstance(value, Tensor) for value in content.values()):

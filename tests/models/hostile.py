@@ -142,6 +142,16 @@ def spread_tensor(path: Path, sentinel: Path) -> None:
     torch.save({"model": {"a": torch.zeros(1).expand(10**6, 10**6)}}, path)
 
 
+def tensors_for_networks(path: Path, sentinel: Path) -> None:
+    torch.save({"ema": torch.zeros(3), "model": torch.zeros(3), "train_args": [1]}, path)
+
+
+def odd_facts(path: Path, sentinel: Path) -> None:
+    net = _detector()
+    net.yaml["channels"], net.names = "three", 5
+    torch.save({"model": net, "train_args": {"imgsz": 10**9}}, path)
+
+
 def bomb(path: Path, sentinel: Path) -> None:
     with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
         archive.writestr("x/data.pkl", b"\x80\x02}." + bytes(10**7))
@@ -159,5 +169,6 @@ def cut(path: Path, sentinel: Path) -> None:
 
 PT = (
     stack_global, memo, renamed_module, plain_pickle, legacy, tar, in_model, beside_the_model, constructor, description,
-    torchscript, hook, method, foreign_attribute, itself, without_state, spread_tensor, bomb, deep, cut,
+    torchscript, hook, method, foreign_attribute, itself, without_state, spread_tensor,
+    tensors_for_networks, odd_facts, bomb, deep, cut,
 )  # fmt: skip
