@@ -133,12 +133,14 @@ class DataConfig:
     path: str | None = None  # data.yaml, or a folder of class folders
     root: str = "outputs/.data"  # where generated or prepared data sets are kept
     calibration_images: int = 300
-    validation_images: int | None = None  # the first n only; null: all
+    validation_images: int | None = None  # this many only, drawn by seed and stratified; null: all
     test: bool = False  # report accuracy on the data's test split too; never judged
     large_validation: bool = False  # field_scenes: judge on the 3,000-image split
 
     def __post_init__(self) -> None:
         _check(self.calibration_images > 0, "data.calibration_images", self.calibration_images, "give at least 1")
+        asked = self.validation_images
+        _check(asked is None or asked > 0, "data.validation_images", asked, "give at least 1, or null for all")
 
 
 @dataclass

@@ -86,7 +86,7 @@ def check(name: str, folder: Path, threads: int) -> list[Checked]:
     dataset = data.load(config.data, *config.model.input, config.seed)
     pruned, artifact = folder / "pruned", folder / "artifacts" / TARGET
     model = compress.load(pruned) if pruned.exists() else models.build(config.model, dataset.classes, dataset.task)
-    images = list(data.images(dataset.validation, limit=IMAGES))
+    images = list(data.images(dataset.validation.subset(IMAGES, seed=0)))
 
     found: dict[str, Checked] = {}
     for row in result.rows:

@@ -63,7 +63,7 @@ class Peers:
 
     @property
     def calibration(self) -> list[np.ndarray]:
-        return list(data.images(self.data.calibration, limit=self.images))
+        return list(data.images(self.data.calibration.first(self.images)))
 
     def graphs(self, runtime: str) -> Iterator[tuple[str, Graph]]:
         """(name, graph) of every way that there is for a runtime; one that fails is named and left out."""

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 
 from compress.config import DataConfig
 from compress.data import digits, image_folder, scenes, tree_crowns, yolo
 from compress.data.batches import batches, images
-from compress.data.dataset import DataSet, Sample, Split, resized
+from compress.data.dataset import DataSet, Split, resized
+from compress.data.sample import Sample
 from compress.errors import UserError
 
 __all__ = ["DataSet", "Sample", "Split", "batches", "images", "load", "resized"]
+
+log = logging.getLogger(__name__)
 
 LOADERS: dict[str, Callable[[DataConfig, int, int, int], DataSet]] = {
     "digits": digits.load,
@@ -32,6 +36,9 @@ def load(config: DataConfig, imgsz: int, channels: int, seed: int) -> DataSet:
     if channels not in (1, 3):
         raise UserError("model.channels", channels, "images are read with 1 channel (grey) or 3 (RGB)")
     data = LOADERS[config.name](config, imgsz, channels, seed)
+    asked, found = config.validation_images, len(data.validation)
+    if asked is not None and asked > found:
+        log.warning("data.validation_images=%d: there are %d, all of them are used", asked, found)
     if config.test and not data.extra:
         raise UserError("data.test", True, f"data={config.name} names no test split: take data.test=true away")
     return data

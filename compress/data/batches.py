@@ -89,9 +89,9 @@ def batches(split: Split, task: Task, *, batch: int, seed: int, epoch: int, augm
     return Batches(split, task, batch=batch, seed=seed, epoch=epoch, augment=augment)
 
 
-def images(split: Split, *, batch: int = 1, limit: int | None = None) -> Iterator[np.ndarray]:
+def images(split: Split, *, batch: int = 1) -> Iterator[np.ndarray]:
     """float32 (b, c, s, s) in [0, 1], in the split's order; the last batch may be smaller."""
-    count = len(split) if limit is None else min(limit, len(split))
+    count = len(split)
     for start in range(0, count, batch):
         pixels = np.stack([split.image(i) for i in range(start, min(start + batch, count))])
         yield np.ascontiguousarray(pixels.transpose(0, 3, 1, 2), dtype=np.float32) / np.float32(255)

@@ -15,27 +15,12 @@ import cv2
 import numpy as np
 
 from compress.data.augment import GREY, Augmentation
+from compress.data.sample import Sample
+from compress.data.subset import stratified
 from compress.errors import UserError
 from compress.product import Task
 
 log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class Sample:
-    """One image and its label, before it is brought to the network's input.
-
-    Attributes:
-        source: an image file, or uint8 pixels (h, w) grey or (h, w, 3) RGB.
-        label: class index, or float32 (n, 5): class, then centre x, y, width, height as shares of the image.
-        size: width and height in pixels as decoded (orientation tags applied).
-        digest: content hash of the image, empty where none is needed.
-    """
-
-    source: Path | np.ndarray
-    label: int | np.ndarray
-    size: tuple[int, int]
-    digest: str = ""
 
 
 @dataclass(frozen=True)
@@ -66,8 +51,14 @@ class Split:
         return np.concatenate([sample.label[:, :1], centre - half, centre + half], axis=1).astype(np.float32)
 
     def first(self, count: int | None) -> Split:
-        """The first `count` samples; all where it is None."""
+        """The first `count` samples; all where it is None. For lists that were shuffled when they were made."""
         return self if count is None else replace(self, samples=self.samples[:count])
+
+    def subset(self, count: int | None, seed: int) -> Split:
+        """`count` samples drawn by seed, see `stratified`; all where there are no more, or it is None."""
+        if count is None or count >= len(self):
+            return self
+        return replace(self, samples=[self.samples[i] for i in stratified(self.samples, count, seed)])
 
 
 @dataclass(frozen=True)
@@ -134,7 +125,8 @@ def _pixels(source: Path | np.ndarray, channels: int) -> np.ndarray:
 def hold_out(samples: Sequence[Sample], count: int, seed: int) -> tuple[list[Sample], list[Sample]]:
     """Draws a calibration split out of the training samples.
 
-    The two never overlap, and calibration takes a third of the samples at most.
+    The two never overlap, and calibration takes a third of the samples at most. Classes are stratified; of detection
+    images a plain draw is taken, in which every image is as likely as any other.
 
     Returns:
         The samples left for training, and the calibration samples.
@@ -142,6 +134,9 @@ def hold_out(samples: Sequence[Sample], count: int, seed: int) -> tuple[list[Sam
     taken = max(1, min(count, len(samples) // 3)) if len(samples) > 1 else 0
     if taken < count:
         log.warning("calibration: %d images asked for, %d held out of %d", count, taken, len(samples))
-    drawn = np.random.default_rng(seed).permutation(len(samples))[:taken].tolist()
+    if samples and isinstance(samples[0].label, int):
+        drawn = stratified(samples, taken, seed)
+    else:
+        drawn = np.random.default_rng(seed).permutation(len(samples))[:taken].tolist()
     held = set(drawn)
     return [s for i, s in enumerate(samples) if i not in held], [samples[i] for i in drawn]

@@ -10,8 +10,9 @@ import numpy as np
 
 from compress.config import DataConfig
 from compress.data.augment import Augmentation
-from compress.data.dataset import DataSet, Sample, Split
+from compress.data.dataset import DataSet, Split
 from compress.data.files import check_disjoint, fingerprint
+from compress.data.sample import Sample
 from compress.errors import MissingExtra
 from compress.product import Task
 
@@ -21,7 +22,7 @@ UPRIGHT = Augmentation(flip_left_right=False, scale=(0.85, 1.15), translate=0.06
 
 
 def load(config: DataConfig, imgsz: int, channels: int, seed: int) -> DataSet:
-    """The digits, enlarged to `imgsz`. `seed` changes nothing: the splits are fixed.
+    """The digits, enlarged to `imgsz`. The splits are fixed; `seed` draws the parts of them that are asked for.
 
     Raises:
         MissingExtra: scikit-learn is absent.
@@ -39,8 +40,8 @@ def load(config: DataConfig, imgsz: int, channels: int, seed: int) -> DataSet:
         task=Task.classify,
         classes=classes,
         train=splits["train"],
-        calibration=splits["calibration"].first(config.calibration_images),
-        validation=splits["validation"].first(config.validation_images),
+        calibration=splits["calibration"].subset(config.calibration_images, seed),
+        validation=splits["validation"].subset(config.validation_images, seed),
         fingerprint=fingerprint(classes, parts),
     )
 

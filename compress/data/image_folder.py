@@ -8,8 +8,9 @@ from __future__ import annotations
 from pathlib import Path
 
 from compress.config import DataConfig
-from compress.data.dataset import DataSet, Sample, Split, hold_out
+from compress.data.dataset import DataSet, Split, hold_out
 from compress.data.files import check_disjoint, fingerprint, image_files, look
+from compress.data.sample import Sample
 from compress.errors import UserError
 from compress.product import Task
 
@@ -36,7 +37,7 @@ def load(config: DataConfig, imgsz: int, channels: int, seed: int) -> DataSet:
         classes=classes,
         train=Split("train", train, imgsz, channels),
         calibration=Split("calibration", calibration, imgsz, channels),
-        validation=Split("validation", found["validation"], imgsz, channels).first(config.validation_images),
+        validation=Split("validation", found["validation"], imgsz, channels).subset(config.validation_images, seed),
         fingerprint=fingerprint(classes, found),
     )
 

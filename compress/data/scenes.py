@@ -19,8 +19,8 @@ def load(config: DataConfig, imgsz: int, channels: int, seed: int) -> DataSet:
     folder = field_scenes.prepare(Path(config.root), imgsz, splits, workers=min(8, os.cpu_count() or 1))
     extra = {"test": "validation_large"} if config.large_validation else {}
     path = folder / "data.yaml"
-    data = load_yaml(path, config, imgsz, channels, seed, extra=extra, augmentation=AERIAL)
+    data = load_yaml(path, config, imgsz, channels, seed, extra=extra, augmentation=AERIAL, shuffled=True)
     if config.large_validation:
-        large = data.extra["validation_large"].first(config.validation_images)
+        large = data.extra["validation_large"].subset(config.validation_images, seed)
         data = replace(data, validation=large, extra={})
     return data

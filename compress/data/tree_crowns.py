@@ -55,7 +55,7 @@ def load(config: DataConfig, imgsz: int, channels: int, seed: int) -> DataSet:
     """
     folder = prepare(Path(config.root))
     path, extra = folder / "data.yaml", {"test": "shifted"} if config.test else {}
-    return load_yaml(path, config, imgsz, channels, seed, extra=extra, augmentation=AUGMENTATION)
+    return load_yaml(path, config, imgsz, channels, seed, extra=extra, augmentation=AUGMENTATION, shuffled=True)
 
 
 def prepare(root: Path) -> Path:

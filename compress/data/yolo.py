@@ -18,9 +18,11 @@ import yaml
 
 from compress.config import DataConfig
 from compress.data.augment import Augmentation
-from compress.data.dataset import DataSet, Sample, Split, hold_out
+from compress.data.dataset import DataSet, Split, hold_out
 from compress.data.files import check_disjoint, fingerprint, image_files, look
 from compress.data.labels import read_labels
+from compress.data.sample import Sample
+from compress.data.subset import stratified
 from compress.errors import UserError
 from compress.product import Task
 
@@ -44,12 +46,14 @@ def load_yaml(
     *,
     extra: Mapping[str, str],
     augmentation: Augmentation | None = None,
+    shuffled: bool = False,
 ) -> DataSet:
     """The data set a YAML describes.
 
     Args:
         extra: further keys of the YAML that name a split, where they stand in it, and the split's name.
         augmentation: what training may do to the images; mirroring left and right only where None.
+        shuffled: calibration.txt is in random order, so that its first images are as good as any.
     """
     facts = _read_yaml(path)
     classes = _classes(path, facts)
@@ -63,7 +67,11 @@ def load_yaml(
         contents["calibration"] = _read_samples(_from_list(listed, root), len(classes))
         sources = {sample.source for sample in contents["calibration"]}
         train = [sample for sample in found["train"] if sample.source not in sources]
-        calibration: Sequence[Sample] = contents["calibration"][: config.calibration_images]
+        calibration: Sequence[Sample] = contents["calibration"]
+        count = config.calibration_images
+        if not shuffled and count < len(calibration):
+            calibration = [calibration[i] for i in stratified(calibration, count, seed)]
+        calibration = calibration[:count]
     else:
         train, calibration = hold_out(found["train"], config.calibration_images, seed)
     judged = {name: samples for name, samples in found.items() if name != "train"}
@@ -78,7 +86,7 @@ def load_yaml(
         classes=classes,
         train=splits.pop("train"),
         calibration=splits.pop("calibration"),
-        validation=splits.pop("validation").first(config.validation_images),
+        validation=splits.pop("validation").subset(config.validation_images, seed),
         fingerprint=fingerprint(classes, contents),
         extra=splits,
     )

@@ -44,7 +44,7 @@ def _wanted(target: str, config: Config) -> Precision | None:
 
 def run(model: Model, context: Context) -> Graphs:
     config, record = context.config, []
-    split = context.data.calibration.first(config.data.calibration_images)
+    split = context.data.calibration.subset(config.data.calibration_images, config.seed)
     calibration = functools.cache(lambda: list(images(split)))  # read when the first target asks, and once
 
     def quantize(target: str) -> tuple[Graph, ...]:

@@ -73,7 +73,7 @@ def test_every_image_is_seen_once_an_epoch(train: Split) -> None:
 
 
 def test_images_come_in_order(train: Split) -> None:
-    made = list(images(train, batch=4, limit=6))
+    made = list(images(train.first(6), batch=4))
     assert [len(part) for part in made] == [4, 2]
     assert made[0].dtype == np.float32 and made[0].flags.c_contiguous
     np.testing.assert_array_equal(made[1][1], train.image(5).transpose(2, 0, 1) / np.float32(255))

@@ -75,10 +75,19 @@ def test_lists_names_by_number_and_test_split(yolo_folder: Path) -> None:
     assert len(data.train) + len(data.calibration) == 3 and len(data.extra["test"]) == 4
 
 
-def test_validation_images_takes_the_first(yolo_folder: Path) -> None:
+def test_validation_images_does_not_change_the_identity_of_the_data(yolo_folder: Path) -> None:
     whole, part = open_yolo(yolo_folder), open_yolo(yolo_folder, validation_images=2)
-    assert names(part.validation) == names(whole.validation)[:2]
+    assert len(part.validation) == 2 and set(names(part.validation)) < set(names(whole.validation))
     assert part.fingerprint == whole.fingerprint
+
+
+def test_calibration_is_drawn_from_the_whole_list(yolo_folder: Path) -> None:
+    for i in range(12):  # the first half of the list shows one class, the second the other
+        (yolo_folder / f"labels/train/{i}.txt").write_text(f"{i // 6} 0.5 0.5 0.25 0.5\n")
+    (yolo_folder / "calibration.txt").write_text("".join(f"images/train/{i}.png\n" for i in [*range(4), *range(8, 12)]))
+    data = open_yolo(yolo_folder, calibration_images=4)
+    classes = [int(sample.label[0, 0]) for sample in data.calibration.samples]  # type: ignore[index]
+    assert sorted(classes) == [0, 0, 1, 1]
 
 
 def test_the_fingerprint_follows_contents_not_place(

@@ -13,7 +13,8 @@ import pytest
 from compress import targets
 from compress.budget import Check
 from compress.config import ExportConfig
-from compress.data.dataset import Sample, Split
+from compress.data.dataset import Split
+from compress.data.sample import Sample
 from compress.errors import TargetFailed
 from compress.measure import contracts
 from compress.measure.contracts import confidence_shift, verify

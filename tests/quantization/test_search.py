@@ -14,7 +14,8 @@ from torch import nn
 
 from compress import targets
 from compress.data import images
-from compress.data.dataset import Sample, Split
+from compress.data.dataset import Split
+from compress.data.sample import Sample
 from compress.errors import TargetFailed
 from compress.measure import latency
 from compress.product import Graph, Precision, Task, example_image

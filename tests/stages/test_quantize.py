@@ -11,7 +11,8 @@ import pytest
 
 from compress.cache import Cache
 from compress.config import Config, DataConfig, DeviceConfig, QuantizeConfig
-from compress.data.dataset import DataSet, Sample, Split
+from compress.data.dataset import DataSet, Split
+from compress.data.sample import Sample
 from compress.errors import UserError
 from compress.product import Precision, Task
 from compress.stages import quantize
