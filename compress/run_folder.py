@@ -38,6 +38,10 @@ WRITTEN_FOLDERS = ("pruned", "artifacts", SCRATCH)
 KEY = "hydra.run.dir"
 
 
+class Finished(UserError):
+    """The folder holds all that a run of this config gives."""
+
+
 @dataclass
 class _Claim:
     """What this process has of a folder that it holds."""
@@ -220,11 +224,12 @@ def _take_up(folder: Path, config_text: str, new: bool) -> State:
     if before and before.get("config") != digest(config_text):
         raise UserError(KEY, folder, "it holds a run of another config: give another folder")
     if before.get("status") == FINISHED:
-        raise UserError(KEY, folder, "a run of this config is finished there: give another folder")
+        raise Finished(KEY, folder, "a run of this config is finished there: give another folder")
     if before:
         log.info("continuing %s, stopped in stage %s", folder, before.get("stage"))
     state = State(folder, config_text, new=not before)
     with _writing(folder):
+        (folder / "failed.json").unlink(missing_ok=True)  # of a sweep's point, which is tried once more
         for name in WRITTEN if before else ():
             (folder / name).unlink(missing_ok=True)
         for name in WRITTEN_FOLDERS if before else ():

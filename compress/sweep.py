@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import math
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from omegaconf import DictConfig
 from compress import disk, pipeline, report
 from compress.config import to_config
 from compress.errors import InUse, UserError
+from compress.run_folder import Finished
 
 log = logging.getLogger(__name__)
 
@@ -21,6 +23,7 @@ log = logging.getLogger(__name__)
 def point(composed: DictConfig, folder: Path) -> tuple[float, float]:
     """Runs one point; returns (accuracy of the best artifact, FLOPs) for sweepers that optimise, NaN on failure.
 
+    A point that was finished before, in a sweep that goes on in its folder (`hydra.sweep.dir`), is taken as it is.
     A point never ends the process: what went wrong is kept in `failed.json` and the sweep goes on.
 
     Raises:
@@ -28,6 +31,10 @@ def point(composed: DictConfig, folder: Path) -> tuple[float, float]:
     """
     try:
         result = pipeline.run(to_config(composed), folder)
+    except Finished:
+        log.info("this point is finished already: %s", folder)
+        rows = [json.loads(line) for line in (folder / "ledger.jsonl").read_text().splitlines()]
+        return _objectives(rows)
     except InUse as error:
         log.error("this point is not made: %s", error)
         return math.nan, math.nan
@@ -38,9 +45,13 @@ def point(composed: DictConfig, folder: Path) -> tuple[float, float]:
         folder.mkdir(parents=True, exist_ok=True)
         (folder / "failed.json").write_text(json.dumps({"error": str(error)}))
         return math.nan, math.nan
-    last = result.rows[-1]
-    values = [row.accuracy["value"] for row in result.rows if row.stage == last.stage and row.accuracy]
-    return max(values, default=math.nan), float(last.flops)
+    return _objectives([row.as_dict(folder.name) for row in result.rows])
+
+
+def _objectives(rows: Sequence[Mapping[str, Any]]) -> tuple[float, float]:
+    last = rows[-1]
+    values = [row["accuracy"]["value"] for row in rows if row["stage"] == last["stage"] and row["accuracy"]]
+    return max(values, default=math.nan), float(last["flops"])
 
 
 class Report(Callback):
