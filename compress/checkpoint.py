@@ -10,7 +10,7 @@ import copy
 import hashlib
 import json
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -35,11 +35,12 @@ MAX_FACTS_BYTES = 2**26
 MAX_CLASSES, MAX_CHANNELS, MAX_SIDE = 100_000, 1024, 16_384
 
 
-def save(model: Model, folder: Path) -> None:
+def save(model: Model, folder: Path, reference: Mapping[str, Any] | None = None) -> None:
     """Write `model` to `folder`.
 
     The facts are renamed into place last and name the hash of the tensors, so a reader finds a whole checkpoint,
-    the one before, or an error; never a mixture.
+    the one before, or an error; never a mixture. `reference` says what the model was pruned from: see
+    `compress.reference.facts`.
     """
     tensors = {name: value.detach().cpu().contiguous().clone() for name, value in model.net.state_dict().items()}
     data = serialise(tensors)
@@ -48,6 +49,7 @@ def save(model: Model, folder: Path) -> None:
         "constructor": model.constructor(),
         "tensors": {"file": TENSORS, "sha256": hashlib.sha256(data).hexdigest(), "bytes": len(data)},
         "shapes": {name: list(value.shape) for name, value in tensors.items()},
+        **({"reference": dict(reference)} if reference else {}),
     }
     facts = json.loads(json.dumps(written))  # as a reader finds them: keys are strings, tuples are lists
     atomic.write(folder / TENSORS, data)

@@ -201,10 +201,18 @@ class FinetuneConfig:
     weight_decay: float = 0.01
     warmup: float = 0.1
     ema: float = 0.999
-    distillation: float = 0.0  # weight of what the unpruned model answers, beside the labels'; train has no teacher
+    # Weight of the distance from the teacher's answers, beside that from the labels. null: 1 where a teacher is named,
+    # else 0. train has no teacher.
+    distillation: float | None = None
+    teacher: str | None = None  # a checkpoint's folder, a shipped baseline or a .pt; null: what was pruned in this run
     bfloat16: bool | None = None  # deprecated: `precision` decides
     augment: bool = True
     activation: Activation | None = None  # relu: takes SiLU's and others' place before tuning; runtimes do it for free
+
+    @property
+    def teaching(self) -> float:
+        """`distillation` as a number."""
+        return self.distillation if self.distillation is not None else float(self.teacher is not None)
 
     def check(self, stage: str) -> None:
         """Raises UserError under the key of the stage it is for, `train` or `finetune`."""
@@ -217,7 +225,7 @@ class FinetuneConfig:
             _check(0 <= value < 1, f"{stage}.{name}", value, "give a share in [0, 1)")
         for name in ("weight_decay", "distillation"):
             value = getattr(self, name)
-            _check(0 <= value < math.inf, f"{stage}.{name}", value, "give 0 or a positive number")
+            _check(value is None or 0 <= value < math.inf, f"{stage}.{name}", value, "give 0 or a positive number")
 
 
 @dataclass

@@ -49,7 +49,9 @@ def smaller_input(unpruned: Model, flops: int, context: Context) -> Control:
         UserError: no input is small enough.
     """
     imgsz = input_within(unpruned, flops)
-    context = _as_long(replace(context, data=resized(context.data, imgsz), unpruned=None), context.config.prune)
+    alone = replace(context.config, finetune=replace(context.config.finetune, distillation=0.0, teacher=None))
+    context = replace(context, config=alone, data=resized(context.data, imgsz), unpruned=None)
+    context = _as_long(context, context.config.prune)
     return Control(finetune.run(with_input(unpruned, imgsz), context), context.data)
 
 

@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 
-from compress import atomic, checkpoint, data, devices, disk, models, report, run_folder
+from compress import atomic, checkpoint, data, devices, disk, models, reference, report, run_folder
 from compress.budget import Verdict, judge, parse_flops
 from compress.cache import Cache
 from compress.config import Config, Stage, dump
@@ -143,9 +143,13 @@ def _walk(model: Model, context: Context, ledger: Ledger, state: State) -> Model
         context.cached = False
         if stage is Stage.prune and not isinstance(product, Graphs | Artifacts):
             context.unpruned = product
+            if Stage.train in stages:  # else it is what the user gave
+                checkpoint.save(product, context.folder / reference.FOLDER)
         product = STAGES[stage](product, context)
         if not isinstance(product, Graphs | Artifacts):
-            checkpoint.save(product, context.folder / CHECKPOINT)
+            checkpoint.save(
+                product, context.folder / CHECKPOINT, reference.facts(context.config, context.unpruned, context.folder)
+            )
             models.save_native(product, context.folder / CHECKPOINT)
         _weigh(stage.value, product, context, ledger, in_runtimes=_compared_in_runtimes(stage, stages))
     return product.model if isinstance(product, Graphs | Artifacts) else product

@@ -6,6 +6,7 @@ Products are immutable once made: a stage returns a new one. `Model` is the cont
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
@@ -190,6 +191,15 @@ def example_image(batch: int, channels: int, imgsz: int) -> Tensor:
     """A fixed random image batch in [0, 1]."""
     generator = torch.Generator().manual_seed(0)
     return torch.rand(batch, channels, imgsz, imgsz, generator=generator)
+
+
+def identity(model: Model) -> str:
+    """sha256 over names, shapes and values of the network's tensors: the same weights, the same identity."""
+    hashed = hashlib.sha256()
+    for name, tensor in sorted(model.net.state_dict().items()):
+        hashed.update(f"{name}{tuple(tensor.shape)}{tensor.dtype}".encode())
+        hashed.update(tensor.detach().contiguous().numpy().tobytes())
+    return hashed.hexdigest()
 
 
 @dataclass(frozen=True)

@@ -130,7 +130,7 @@ def ours(
     teacher = None
     if way.distillation:
         net = copy.deepcopy(bench.unpruned.net).eval().requires_grad_(False)
-        teacher = Teacher(net.to(memory_format=torch.channels_last), bench.config.finetune.distillation)
+        teacher = Teacher(net.to(memory_format=torch.channels_last), bench.config.finetune.teaching)
     model = model.with_net(copy.deepcopy(model.net))
     model.progress(model.net, 1.0)
     loss = functools.partial(model.loss, teacher=teacher)

@@ -24,7 +24,7 @@ FLOORS = [
     {"report"},
     {"controls"},
     {"stages"},
-    {"recovery", "quantization"},
+    {"recovery", "reference", "quantization"},
     {"measure"},
     {"models", "data", "pruning", "devices"},
     {"targets"},  # model=onnx is a graph, and what reads graphs is there

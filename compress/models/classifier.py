@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from compress.config import Family, ModelConfig
-from compress.errors import UserError
+from compress.errors import MissingExtra, UserError
 from compress.models import activation, imported, normalisation, weights
 from compress.models.normalisation import Statistics
 from compress.product import Batch, Task, Teacher, example_image
@@ -68,7 +68,7 @@ class Classifier:
     def constructor(self) -> dict[str, Any]:
         return self.facts | {
             "classes": list(self.classes), "channels": self.channels, "imgsz": self.imgsz,
-            "protected": list(self.protected), "activation": activation.of(normalisation.inner(self.net)),
+            "protected": list(self.protected), "activation": activation.of(self.net),
             **(self.statistics.facts() if self.statistics else {}),
         }  # fmt: skip
 
@@ -146,7 +146,7 @@ def from_constructor(facts: dict[str, Any], trust: bool = False) -> Classifier:
     model = _assemble(
         net_facts, tuple(facts["classes"]), facts["channels"], facts["imgsz"], tuple(facts["protected"]), found
     )
-    activation.swap(normalisation.inner(model.net), facts.get("activation"))
+    activation.swap(model.net, facts.get("activation"))
     return model
 
 
@@ -161,7 +161,7 @@ def _with_weights(facts: dict[str, Any], config: ModelConfig, classes: tuple[str
     model = _assemble(facts, classes, channels, imgsz, tuple(config.protected), found)
     net = normalisation.inner(model.net)
     if given:
-        activation.swap(net, given.constructor.get("activation"))
+        activation.swap(model.net, given.constructor.get("activation"))
         weights.fill(net, normalisation.bare(given.tensors, given.constructor), str(config.weights))
     elif config.init:
         start = weights.read(config.init, "model.init", config.trust)
@@ -191,8 +191,8 @@ def timm_input(config: ModelConfig) -> tuple[int | None, int | None]:
 def _timm_config(name: str | None) -> Any:
     """timm's `PretrainedCfg` of a model; None where there is none, or no timm."""
     try:
-        import timm
-    except ModuleNotFoundError:  # building the model says so
+        timm = imported.require_timm()
+    except MissingExtra:  # building the model says so
         return None
     return timm.get_pretrained_cfg(name) if name and timm.is_model(name) else None
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import logging
 import shutil
 from collections.abc import Callable, Mapping
@@ -16,7 +15,7 @@ from compress.cache import Cache
 from compress.config import Config
 from compress.data import DataSet
 from compress.errors import TargetFailed
-from compress.product import Graph, Model
+from compress.product import Graph, Model, identity
 from compress.training_settings import TrainingSettings
 
 log = logging.getLogger(__name__)
@@ -88,12 +87,3 @@ class Context:
         if record:
             shutil.copyfile(folder / record, self.folder / record)
         return checkpoint.load(folder / "product", models.rebuilder(model))
-
-
-def identity(model: Model) -> str:
-    """sha256 over names, shapes and values of the network's tensors: the same weights, the same identity."""
-    hashed = hashlib.sha256()
-    for name, tensor in sorted(model.net.state_dict().items()):
-        hashed.update(f"{name}{tuple(tensor.shape)}{tensor.dtype}".encode())
-        hashed.update(tensor.detach().contiguous().numpy().tobytes())
-    return hashed.hexdigest()

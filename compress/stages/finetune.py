@@ -8,13 +8,13 @@ from __future__ import annotations
 from dataclasses import asdict
 from pathlib import Path
 
-from compress import distributed
+from compress import distributed, reference
 from compress.config import Config, FinetuneConfig
 from compress.data import DataSet
 from compress.errors import UserError
 from compress.product import Model
 from compress.recovery import activated, recover
-from compress.stages.context import Context, identity
+from compress.stages.context import Context
 
 VERSION = 4
 
@@ -24,8 +24,12 @@ def check(model: Model, config: Config, data: DataSet, stage: str) -> None:
     activation function to replace."""
     activated(model, getattr(config, stage), stage)
     batch = getattr(config, stage).batch
-    if stage == "train" and config.train.distillation:
-        raise UserError("train.distillation", config.train.distillation, "only finetune has a teacher: give 0 here")
+    if stage == "train":
+        for key in ("distillation", "teacher"):
+            if value := getattr(config.train, key):
+                raise UserError(f"train.{key}", value, "only finetune has a teacher: give null here")
+    else:
+        reference.check(model, config)
     if batch % distributed.processes():
         remedy = f"give a multiple of {distributed.processes()}: each process takes an equal share"
         raise UserError(f"{stage}.batch", batch, remedy)
@@ -36,16 +40,19 @@ def check(model: Model, config: Config, data: DataSet, stage: str) -> None:
 def run(model: Model, context: Context, stage: str = "finetune") -> Model:
     config: FinetuneConfig = getattr(context.config, stage)
     parts = {"version": VERSION, stage: asdict(config)}
-    unpruned = context.unpruned
-    if unpruned is not None:
-        parts["unpruned"] = identity(unpruned)
+    teacher, flops_before = None, None
+    if stage != "train":
+        teacher = reference.teacher(model, context.unpruned, context.config)
+        flops_before = reference.flops_before(model, context.unpruned, context.config)
+        parts |= reference.parts(teacher, flops_before)
 
     def make(folder: Path) -> Model:
         seed, trained = context.config.seed, stage != "train"
         train = context.data.train
         return recover(
-            model, unpruned, train, config,
+            model, teacher, train, config,
             seed=seed, stage=stage, folder=folder, trained=trained, settings=context.settings,
+            flops_before=flops_before,
         )  # fmt: skip
 
     return context.cached_model(stage, model, parts, make)

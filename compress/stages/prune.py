@@ -12,7 +12,7 @@ from typing import Any
 
 from torch import nn
 
-from compress import checkpoint, models
+from compress import checkpoint, models, reference
 from compress.budget import format_flops, parse_flops
 from compress.config import Config, Objective
 from compress.data import batches
@@ -49,6 +49,8 @@ def check_model(model: Model, config: Config) -> None:
     # How far pruning can go does not depend on the order in which channels leave, so any importance does.
     ranked = replace(config.prune, importance="random") if config.prune.importance in NEED_GRADIENTS else config.prune
     least, full = solver.reachable(net, model.example_input(), protected, ranked, counter(model))
+    if config.prune.rounds > 1 and config.finetune.teacher is not None:
+        reference.load(config.finetune.teacher, model, config.model)
     log.info("pruning can reach %s to %s FLOPs", format_flops(2 * least), format_flops(2 * full))
     if config.budget.flops is not None:
         solver.check_reachable(parse_flops(config.budget.flops, 2 * full) / 2, least, full)
@@ -66,6 +68,8 @@ def run(model: Model, context: Context) -> Model:
     parts["batch"] = context.config.finetune.batch  # that gradients are taken in
     if config.rounds > 1:
         parts["finetune"] = asdict(context.config.finetune)
+        teacher = reference.teacher(model, context.unpruned, context.config)
+        parts |= reference.parts(teacher, reference.flops_before(model, context.unpruned, context.config))
 
     def make(folder: Path) -> Model:
         return _prune(model, context, folder)
@@ -128,8 +132,9 @@ def _tune(model: Model, context: Context, folder: Path) -> Model:
         config = replace(context.config.finetune, images=context.config.prune.round_images)
         train, seed = context.data.train, context.config.seed
         tuned = recover(
-            model, context.unpruned, train, config,
+            model, reference.teacher(model, context.unpruned, context.config), train, config,
             seed=seed, stage="finetune", folder=folder, settings=context.settings,
+            flops_before=reference.flops_before(model, context.unpruned, context.config),
         )  # fmt: skip
         checkpoint.save(tuned, folder)
     return checkpoint.load(folder, models.rebuilder(model))

@@ -116,3 +116,16 @@ def test_mistakes() -> None:
         toy(mean=[0.1], std=[0.0])
     with pytest.raises(UserError, match=r"^model\.mean.*as they are"):
         build(ModelConfig(name="yolov8n", imgsz=64, mean=[0.5], std=[0.5]), ("a",))
+
+
+def test_a_checkpoint_keeps_other_activations_behind_it(tmp_path: Path) -> None:
+    from compress.config import Activation, FinetuneConfig
+    from compress.recovery import activated
+
+    model = activated(timm_model("mobilenetv3_small_050"), FinetuneConfig(activation=Activation.relu), "finetune")
+    checkpoint.save(model, tmp_path)
+    loaded: Any = compress.load(tmp_path)
+    assert "Hardswish" not in str(loaded.net) and loaded.statistics is not None
+    with torch.no_grad():
+        example = model.example_input()
+        assert torch.equal(loaded.deployed()(example), model.deployed()(example))
