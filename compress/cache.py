@@ -1,18 +1,22 @@
-"""Content-addressed results of stages, shared by runs and sweeps: `python -m compress.cache list | prune`.
+"""Content-addressed results of stages, shared by runs and sweeps: `python -m compress.cache list | prune | verify`.
 
 An entry is a folder named by the hash of everything its content depends on: the product that went in, the stage's
 config, the data, the seed and the version of the method. It is complete when `entry.json` stands in it, which is
-renamed into place last. An unfinished entry is kept: a stage finds its own half-done training there and goes on.
+renamed into place last. It lists the size and SHA-256 of every file, so damage is noticed on reading and the entry is
+made again. An unfinished entry is kept: a stage finds its own half-done training there and goes on.
 """
 
 from __future__ import annotations
 
 import argparse
 import fcntl
+import hashlib
 import json
+import logging
 import os
 import shutil
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -22,8 +26,17 @@ from typing import Any
 
 from compress import atomic
 from compress.digest import digest
+from compress.errors import UserError
 
 ENTRY = "entry.json"
+DAMAGED = 3  # exit status of `verify`
+SCHEMA_VERSION = 2  # 1 listed no files
+
+log = logging.getLogger(__name__)
+
+
+class Damaged(Exception):
+    """An entry is not what was written; the text says what differs."""
 
 
 @dataclass(frozen=True)
@@ -31,32 +44,108 @@ class Cache:
     root: Path
     enabled: bool = True
 
+    def check(self) -> None:
+        """Raises UserError where nothing can be written to the cache; makes its folder."""
+        try:
+            self.root.mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryFile(dir=self.root):
+                pass
+        except OSError as error:
+            remedy = f"results of stages are kept there and it is no folder that can be written ({error.strerror}): "
+            raise UserError("cache", self.root, remedy + "fix or remove it") from error
+
     def fetch(self, stage: str, parts: Mapping[str, Any], make: Callable[[Path], None]) -> tuple[Path, bool]:
         """The folder that `make(folder)` fills, made now or earlier, and whether it was there already.
 
-        Two processes that want the same entry make it once: the second waits for the first. With the cache switched
-        off the entry is made anew.
+        Two processes that want the same entry make it once: the second waits for the first. A damaged entry is made
+        again, with a warning. With the cache switched off every entry is.
         """
-        folder = self.root / f"{stage}-{digest(parts)[:20]}"
+        key = digest(parts)
+        folder = self.root / f"{stage}-{key[:20]}"
         with _locked(folder):
-            if (folder / ENTRY).exists():
-                if self.enabled:
-                    os.utime(folder / ENTRY)  # prune drops what was used longest ago
-                    return folder, True
-                shutil.rmtree(folder)
-            elif not self.enabled and folder.exists():
-                shutil.rmtree(folder)
+            if self.enabled and self._usable(folder, stage, key):
+                os.utime(folder / ENTRY)  # prune drops what was used longest ago
+                return folder, True
+            if not self.enabled:
+                _remove(folder)
             folder.mkdir(parents=True, exist_ok=True)
             began = time.time()
             make(folder)
-            facts = {"stage": stage, "parts": parts, "seconds": round(time.time() - began, 1)}
-            atomic.write(folder / ENTRY, json.dumps(facts, indent=1, default=str))
+            facts = {"stage": stage, "key": key, "parts": parts, "seconds": round(time.time() - began, 1)}
+            write_entry(folder, facts)
             return folder, False
+
+    def _usable(self, folder: Path, stage: str, key: str) -> bool:
+        """Whether a complete and sound entry is there. A damaged one is removed; an unfinished one stays."""
+        if not os.path.lexists(folder / ENTRY) and not folder.is_symlink() and (folder.is_dir() or not folder.exists()):
+            return False
+        try:
+            facts = verify(folder)
+            if (facts["stage"], facts["key"]) != (stage, key):
+                raise Damaged(f"{ENTRY} belongs to another entry")
+            return True
+        except Damaged as error:
+            log.warning("cache: %s is not usable, so it is made again: %s", folder.name, error)
+            _remove(folder)
+            return False
 
     def entries(self) -> list[Path]:
         """Folders of the entries, used last first."""
         found = [path for path in self.root.glob("*-*") if path.is_dir()]
         return sorted(found, key=_last_used, reverse=True)
+
+
+def write_entry(folder: Path, facts: Mapping[str, Any]) -> None:
+    """Completes an entry: `facts`, and size and SHA-256 of every file in `folder`, in `entry.json`."""
+    files = {path.relative_to(folder).as_posix(): _identity(path) for path in _files(folder)}
+    entry = json.loads(json.dumps({"schema_version": SCHEMA_VERSION, **facts, "files": files}, default=str))
+    atomic.write(folder / ENTRY, json.dumps({**entry, "sha256": digest(entry)}, indent=1))
+
+
+def verify(folder: Path) -> dict[str, Any]:
+    """What `entry.json` says of a complete entry whose every file is as it was written.
+
+    Raises:
+        Damaged: names the first difference.
+    """
+    if folder.is_symlink() or not folder.is_dir():
+        raise Damaged("it is no folder")
+    try:
+        entry = json.loads((folder / ENTRY).read_bytes())
+    except (OSError, ValueError, RecursionError) as error:
+        raise Damaged(f"{ENTRY} cannot be read ({error})") from error
+    if not isinstance(entry, dict) or entry.get("schema_version") != SCHEMA_VERSION:
+        raise Damaged(f"{ENTRY} is not of this version of the program")
+    if entry.pop("sha256", None) != digest(entry):
+        raise Damaged(f"{ENTRY} does not match its own hash")
+    try:
+        found = {path.relative_to(folder).as_posix(): path for path in _files(folder)}
+        for name in sorted(found.keys() ^ entry["files"].keys()):
+            raise Damaged(f"{name} {'was added' if name in found else 'is missing'}")
+        for name, path in found.items():
+            if path.is_symlink() or _identity(path) != entry["files"][name]:
+                raise Damaged(f"{name} is not as it was written")
+    except OSError as error:
+        raise Damaged(f"it cannot be read ({error})") from error
+    return entry
+
+
+def _files(folder: Path) -> list[Path]:
+    """Everything below that is no folder, but for `entry.json`; links are not followed."""
+    found = [path for path in folder.rglob("*") if path.is_symlink() or not path.is_dir()]
+    return sorted(path for path in found if path != folder / ENTRY)
+
+
+def _identity(path: Path) -> dict[str, Any]:
+    with path.open("rb") as file:
+        return {"bytes": os.fstat(file.fileno()).st_size, "sha256": hashlib.file_digest(file, "sha256").hexdigest()}
+
+
+def _remove(path: Path) -> None:
+    if path.is_symlink() or path.is_file():
+        path.unlink()
+    elif path.exists():
+        shutil.rmtree(path)
 
 
 def size(folder: Path) -> int:
@@ -77,15 +166,32 @@ def _locked(folder: Path) -> Iterator[None]:
         yield
 
 
+def _state(folder: Path) -> str:
+    if not os.path.lexists(folder / ENTRY):
+        return "unfinished"
+    try:
+        verify(folder)
+        return "sound"
+    except Damaged as error:
+        return f"damaged: {error}"
+
+
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m compress.cache", description="Results of stages, kept for reuse.")
     parser.add_argument("--root", type=Path, default=Path("outputs/.cache"))
     commands = parser.add_subparsers(dest="command", required=True)
     commands.add_parser("list", help="entries, used last first")
+    commands.add_parser("verify", help="reads every complete entry; exit status 3 if one is damaged")
     prune = commands.add_parser("prune", help="delete what was used longest ago")
     prune.add_argument("--keep-gb", type=float, default=0.0, help="keep at most this much (default: nothing)")
     given = parser.parse_args(arguments)
-    entries, total = Cache(given.root).entries(), 0
+    entries, total, damaged = Cache(given.root).entries(), 0, 0
+    if given.command == "verify":
+        for folder in entries:
+            state = _state(folder)
+            damaged += state.startswith("damaged")
+            print(f"{folder.name}  {state}")
+        return DAMAGED if damaged else 0
     for folder in entries:
         total += size(folder)
         if given.command == "prune" and total > given.keep_gb * 1e9:

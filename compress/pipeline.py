@@ -44,6 +44,7 @@ STAGES: dict[Stage, Callable[[Any, Context], Product]] = {
     Stage.export: export.run,
 }
 _ORDER = list(STAGES)
+CACHE = Path("outputs/.cache")
 MACHINE = "machine.json"  # in the run folder: the CPU, and how training computed on it
 CHECKPOINT = "pruned"  # in the run folder: the last torch model, for `compress.load` and model=checkpoint
 
@@ -80,6 +81,7 @@ def _checked(config: Config) -> tuple[Config, Model, DataSet, TrainingSettings |
     """Everything that can be wrong with a config, looked at before any work; raises UserError."""
     config = devices.resolve(config)
     _check_chain(config)
+    Cache(CACHE).check()
     models.check_files(config.model)
     config = models.resolve(config)
     for target in config.targets or []:
@@ -108,7 +110,7 @@ def _run(
     atomic.write(folder / "config.yaml", dump(config))
     machine = {"schema_version": 1, "host": host().as_dict(), "training": settings and settings.as_dict()}
     atomic.write(folder / MACHINE, json.dumps(machine, indent=1))
-    cache = Cache(Path("outputs/.cache"), config.cache)
+    cache = Cache(CACHE, config.cache)
     context = Context(config, dataset, folder, Path(tempfile.mkdtemp()), cache, settings)
     ledger = Ledger(folder / "ledger.jsonl", folder.name)
     model = _walk(model, context, ledger, state)

@@ -2,10 +2,12 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -13,6 +15,7 @@ import pytest
 from compress import cache
 from compress.cache import ENTRY, Cache
 from compress.digest import digest
+from compress.errors import UserError
 
 ROOT = Path(__file__).parents[1]
 
@@ -114,6 +117,134 @@ def test_cache_off_does_not_go_on_with_half_a_training(store: Cache) -> None:
         store.fetch("train", {}, die)
     folder, _ = Cache(store.root, enabled=False).fetch("train", {}, Maker())
     assert sorted(path.name for path in folder.iterdir()) == [ENTRY, "product"]
+
+
+PARTS = {"seed": 0}
+
+
+def _whole(folder: Path) -> None:
+    """What a prune stage leaves: a product of two files, and its record."""
+    (folder / "product").mkdir()
+    (folder / "product" / "model.json").write_text("{}")
+    (folder / "product" / "model.safetensors").write_bytes(bytes(range(256)))
+    (folder / "pruning.json").write_text('{"channels": 3}')
+
+
+def _flip(file: Path, place: int = 0) -> None:
+    data = bytearray(file.read_bytes())
+    data[place] ^= 1
+    file.write_bytes(data)
+
+
+def _retell(**changes: object) -> Callable[[Path], object]:
+    """Changes what entry.json says, with a hash that fits."""
+
+    def damage(folder: Path) -> None:
+        entry = json.loads((folder / ENTRY).read_text()) | changes
+        entry.pop("sha256")
+        (folder / ENTRY).write_text(json.dumps({**entry, "sha256": digest(entry)}))
+
+    return damage
+
+
+def _replace_by_file(folder: Path) -> None:
+    shutil.rmtree(folder)
+    folder.write_text("a file")
+
+
+def _replace_by_folder(file: Path) -> None:
+    file.unlink()
+    file.mkdir()
+
+
+def _link_to(folder: Path, other: Path) -> None:
+    shutil.copytree(folder, other)
+    shutil.rmtree(folder)
+    folder.symlink_to(other)
+
+
+def _link_file(file: Path) -> None:
+    copied = file.with_name("copied")
+    shutil.copyfile(file, copied)
+    outside = file.parents[3] / "outside"
+    copied.replace(outside)
+    file.unlink()
+    file.symlink_to(outside)
+
+
+FILES = ("product/model.json", "product/model.safetensors", "pruning.json", ENTRY)
+DAMAGE: dict[str, Callable[[Path], object]] = {
+    **{f"first byte of {name}": lambda folder, name=name: _flip(folder / name) for name in FILES},
+    **{f"last byte of {name}": lambda folder, name=name: _flip(folder / name, -1) for name in FILES},
+    **{f"{name} cut": lambda folder, name=name: os.truncate(folder / name, 1) for name in FILES},
+    **{f"{name} empty": lambda folder, name=name: os.truncate(folder / name, 0) for name in FILES},
+    **{f"{name} longer": lambda folder, name=name: (folder / name).open("a").write("x") for name in FILES},
+    **{f"{name} deleted": lambda folder, name=name: (folder / name).unlink() for name in FILES[:3]},
+    **{
+        f"{name} a folder": lambda folder, name=name: ((folder / name).unlink(), (folder / name).mkdir())
+        for name in FILES
+    },
+    "a file more": lambda folder: (folder / "product" / "more").touch(),
+    "product deleted": lambda folder: shutil.rmtree(folder / "product"),
+    "product of another stage": lambda folder: (folder / "product" / "model.json").write_text('{"valid": "too"}'),
+    "a link in place of a file": lambda folder: _link_file(folder / "product" / "model.json"),
+    "a dangling link more": lambda folder: (folder / "product" / "more").symlink_to("nowhere"),
+    "a file in place of the entry": _replace_by_file,
+    "a link in place of the entry": lambda folder: _link_to(folder, folder.parents[1] / "elsewhere"),
+    "entry.json a list": lambda folder: (folder / ENTRY).write_text("[]"),
+    "entry.json deep": lambda folder: (folder / ENTRY).write_text("[" * 100_000),
+    "entry.json not UTF-8": lambda folder: (folder / ENTRY).write_bytes(b'{"stage": "\xff"}'),
+    "entry.json of version 1": lambda folder: (folder / ENTRY).write_text('{"stage": "prune", "parts": {"seed": 0}}'),
+    "entry.json of another stage": _retell(stage="finetune"),
+    "entry.json of another entry": _retell(key="0" * 64),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGE.values(), ids=DAMAGE.keys())
+def test_a_damaged_entry_is_made_again(
+    damage: Callable[[Path], object], store: Cache, caplog: pytest.LogCaptureFixture
+) -> None:
+    folder, _ = store.fetch("prune", PARTS, _whole)
+    damage(folder)
+    assert store.fetch("prune", PARTS, _whole) == (folder, False)
+    [warning] = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
+    assert folder.name in warning and "made again" in warning
+    assert not folder.is_symlink() and (folder / "product" / "model.json").read_text() == "{}"
+    assert store.fetch("prune", PARTS, _whole) == (folder, True)
+
+
+def test_a_valid_entry_under_another_name_is_not_taken(store: Cache) -> None:
+    other, _ = store.fetch("prune", {"seed": 1}, Maker("other"))
+    wanted, _ = store.fetch("prune", PARTS, Maker("wanted"))
+    shutil.rmtree(wanted)
+    shutil.copytree(other, wanted)
+    assert store.fetch("prune", PARTS, Maker("wanted")) == (wanted, False)
+    assert (wanted / "product").read_text() == "wanted"
+
+
+@pytest.mark.parametrize("made", ["file", "link"])
+def test_a_cache_that_is_no_folder_is_the_users_error(made: str, tmp_path: Path) -> None:
+    root = tmp_path / "cache"
+    if made == "file":
+        root.touch()
+    else:
+        root.symlink_to(tmp_path / "file")
+        (tmp_path / "file").touch()
+    with pytest.raises(UserError, match="fix or remove it") as caught:
+        Cache(root).check()
+    assert (caught.value.key, caught.value.value) == ("cache", root)
+
+
+def test_verify(store: Cache, capsys: pytest.CaptureFixture[str]) -> None:
+    folders = _filled(store)
+    assert cache.main(["--root", str(store.root), "verify"]) == 0
+    assert capsys.readouterr().out.count("  sound\n") == 3
+    _flip(folders[0] / "product")
+    (folders[1] / ENTRY).unlink()
+    assert cache.main(["--root", str(store.root), "verify"]) == cache.DAMAGED
+    said = dict(line.split("  ", 1) for line in capsys.readouterr().out.splitlines())
+    assert said[folders[0].name] == "damaged: product is not as it was written"
+    assert (said[folders[1].name], said[folders[2].name]) == ("unfinished", "sound")
 
 
 def test_two_processes_make_an_entry_once(tmp_path: Path) -> None:
