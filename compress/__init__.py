@@ -38,9 +38,10 @@ __all__ = ["Config", "PruneConfig", "compose", "get_flops", "load", "measure", "
 
 
 def run(config: Config, folder: str | Path | None = None) -> Result:
-    """Runs a recipe as the command line does, into `folder` (default: `outputs/<recipe>/<date_time>`).
+    """Runs a recipe as the command line does, into `folder` (default: `outputs/<recipe>/<date_time>`). An interrupted
+    run of the same config goes on in its folder.
 
-    Raises UserError for a config that cannot work, before any work starts.
+    Raises UserError for a config that cannot work, or a `folder` that holds another run, before any work starts.
     """
     from compress import pipeline
 

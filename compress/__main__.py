@@ -100,6 +100,8 @@ def command() -> int:
     except KeyboardInterrupt:
         print("compress: interrupted; the same command goes on where it stopped", file=sys.stderr)
         return INTERRUPTED
+    except BrokenPipeError:  # whoever reads, as `| head` does, has left
+        return door.status
     except Stop as error:
         return _fail(str(error), FAILED)
     except Exception as error:
@@ -200,4 +202,8 @@ if __name__ == "__main__":
     status = main()
     for number in (signal.SIGINT, signal.SIGTERM):  # all is said: no traceback while the interpreter shuts down
         signal.signal(number, signal.SIG_IGN)
+    try:
+        sys.stdout.flush()
+    except BrokenPipeError:  # `| head` has left; the interpreter would try once more, and complain
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     sys.exit(status)

@@ -7,6 +7,7 @@ import json
 import logging
 import tempfile
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -123,7 +124,8 @@ def _run(
     verdict = replace(verdict, remarks=(*verdict.remarks, *also))
     atomic.write(folder / "verdict.json", json.dumps(verdict.as_dict(), indent=1))
     page = report.render(folder)
-    report.print_table(folder)
+    with suppress(BrokenPipeError, SystemExit):  # of rich, where a reader such as `| head` has left
+        report.print_table(folder)
     log.info("report: %s", page)
     return Result(folder, tuple(ledger.rows), verdict)
 

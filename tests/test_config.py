@@ -273,3 +273,12 @@ def test_help_needs_no_recipe(tmp_path: Path) -> None:
     )
     assert done.returncode == 0, done.stderr
     assert all(path.stem in done.stdout for path in (*RECIPES.glob("*.yaml"), *CONF.glob("*/*.yaml")))
+
+
+def test_a_reader_of_the_output_may_leave(tmp_path: Path) -> None:
+    words = [sys.executable, "-m", "compress", "--help"]
+    process = subprocess.Popen(words, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    assert process.stdout is not None and process.stderr is not None
+    process.stdout.close()
+    assert process.stderr.read() == ""
+    assert process.wait() == 0
