@@ -233,6 +233,7 @@ class QuantizeConfig:
     max_accuracy_drop: float = 0.01  # absolute points against the FP32 graph in the same runtime
     search: bool = True  # try a target's schemes, and mixed precision where all lose too much; false: the first one
     minutes: float = 5  # of searching for each target; one candidate is always made
+    portable: bool = False  # only schemes whose sums no CPU saturates: weights of 7 bits
     few_images: bool = False  # calibrate on fewer than 32 images all the same
 
     def __post_init__(self) -> None:
@@ -275,6 +276,7 @@ class DeviceConfig:
     # What a run makes unless it names targets itself.
     targets: list[str] = field(default_factory=lambda: ["onnxruntime", "openvino", "tensorrt"])
     precisions: list[str] = field(default_factory=list)  # that its chip computes, best first; empty: time decides
+    int8_saturates: bool | None = None  # U8 x S8 sums of 16 bits; null: measured where the device is this machine
     opset: int = MAX_OPSET  # the newest of ONNX that its runtimes read
 
     def __post_init__(self) -> None:

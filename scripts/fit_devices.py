@@ -24,7 +24,7 @@ def text(profile: str, rows: list[dict[str, str]]) -> str:
     """The profile as YAML."""
     path = CONF / "device" / f"{profile}.yaml"
     known = path.read_text().splitlines() if path.exists() else []
-    declared = [line for line in known if line.startswith(("targets:", "precisions:"))]
+    declared = [line for line in known if line.startswith(("targets:", "precisions:", "int8_saturates:"))]
     sources = ", ".join(dict.fromkeys(row["source"] for row in rows))
     networks = ", ".join(dict.fromkeys(row["model"] for row in rows))
     lines = [

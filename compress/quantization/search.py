@@ -73,6 +73,8 @@ class Search:
         seconds: when to stop looking; one candidate is made whatever it takes.
         threads: for the runtime.
         timed: whether this machine's times say anything: it is the device.
+        saturates: sums of INT8 products overflow on the device, so that schemes safe from that go first.
+        portable: only such schemes are tried.
     """
 
     fp32: Graph
@@ -84,6 +86,8 @@ class Search:
     seconds: float
     threads: int
     timed: bool
+    saturates: bool = False
+    portable: bool = False
     tried: list[Candidate] = field(default_factory=list)
     failed: list[str] = field(default_factory=list)  # why, of candidates that could not be made
 
@@ -99,8 +103,9 @@ class Search:
         reference = targets.load(self.fp32, self.threads)
         self.timed = self.timed and reference.obtained == "measured"
         self._reference = self._accuracy(reference)
-        for scheme in target.SCHEMES:
-            if self.tried and (self._late() or (self._good() and (scheme.rescue or not self.timed))):
+        for scheme in self._schemes(target.SCHEMES):
+            spare = scheme.rescue or (scheme.saturation_safe and not self.saturates)  # slower, or only less precise
+            if self.tried and (self._late() or (self._good() and (spare or not self.timed))):
                 continue
             self._try(scheme)
         if not self.tried:
@@ -110,6 +115,14 @@ class Search:
         chosen = self._chosen()
         log.info("quantize: %s: %s", self.fp32.target, self._said(chosen))
         return chosen
+
+    def _schemes(self, offered: Sequence[Scheme]) -> list[Scheme]:
+        """Those to try, in order."""
+        safe = [scheme for scheme in offered if scheme.saturation_safe]
+        rest = [scheme for scheme in offered if not scheme.saturation_safe]
+        if self.portable and safe:
+            return safe
+        return safe + rest if self.saturates else rest + safe
 
     def _good(self) -> list[Candidate]:
         return [candidate for candidate in self.tried if self._within(candidate)]

@@ -19,6 +19,7 @@ from compress.errors import UserError
 from compress.product import Graph, Graphs, Model, Precision
 from compress.quantization.search import Search
 from compress.stages.context import Context
+from compress.targets import saturation
 
 RECORD = "quantization.json"  # every candidate that was tried for a target, and which one was taken
 FEW = 32  # calibrating on a handful of images is the classic way to lose a detector
@@ -67,15 +68,29 @@ def run(model: Model, context: Context) -> Graphs:
     return Graphs(model, tuple(graph for graphs in made for graph in graphs))
 
 
+def _saturates(target: str, config: Config) -> bool:
+    """Whether INT8 sums overflow in a target's runtime on the device; where it is this machine that is measured."""
+    said = config.device.int8_saturates
+    if said is None and config.device.name == HOST:
+        said = saturation.saturates(target)
+    if said:
+        log.info("quantize: INT8 sums saturate in %s on %s: 7-bit weights go first", target, config.device.name)
+    return bool(said)
+
+
 def _searched(
     fp32: Graph, model: Model, split: Split, calibration: Sequence[np.ndarray], config: Config, folder: Path
 ) -> tuple[Graph, list[dict[str, Any]]]:
     """The INT8 graph to hand out, and what was tried for it: nothing where no search is wanted."""
     if not config.quantize.search:
-        return targets.get(fp32.target).quantize(fp32, model, calibration, folder), []
+        module, saturates = targets.get(fp32.target), _saturates(fp32.target, config)
+        safe = [scheme for scheme in module.SCHEMES if scheme.saturation_safe]
+        first = safe[0] if safe and (saturates or config.quantize.portable) else module.SCHEMES[0]
+        return module.quantize(fp32, model, calibration, folder, first), []
     search = Search(
         fp32, model, split, calibration, folder, config.quantize.max_accuracy_drop, 60 * config.quantize.minutes,
         threads=config.threads, timed=config.device.name == HOST,
+        saturates=_saturates(fp32.target, config), portable=config.quantize.portable,
     )  # fmt: skip
     chosen = search.run()
     return chosen.graph, [{**each.row(), "chosen": each is chosen} for each in search.tried]

@@ -14,7 +14,9 @@ import numpy as np
 
 from compress import atomic
 from compress.errors import TargetFailed
+from compress.host import host
 from compress.product import Graph, Model, Precision, Preprocessed, TopK
+from compress.targets import saturation
 from compress.targets.onnx_graph import INPUT, OUTPUT
 from compress.targets.predictor import Predictor
 
@@ -95,6 +97,7 @@ def _manifest(
         "calibration": dict(int8[0].calibration) if int8 else {},
         "kept_float": [[layer, why] for layer, why in kept.items()],
         "versions": dict(versions),
+        "checked_on": checked_on(graphs[0].target),
         **facts,
     }
 
@@ -112,6 +115,16 @@ def preprocessing(model: Model) -> dict[str, Any]:
         "std": [1.0] * model.channels,
         "normalised_in_graph": None,
         **(model.preprocessing() if isinstance(model, Preprocessed) else {}),
+    }
+
+
+def checked_on(target: str) -> dict[str, Any]:
+    """The machine whose answers stand in the artifact: INT8 graphs may answer otherwise on other instruction sets."""
+    machine = host()
+    return {
+        "cpu": machine.cpu,
+        "instruction_sets": list(machine.features),
+        "int8_saturates": saturation.saturates(target),
     }
 
 

@@ -35,6 +35,7 @@ SCHEMES = (
     Scheme(f"{_WHAT}, all operators behind the first two layers", {"float_layers": 2}),
     Scheme(f"{_WHAT}, all operators, ranges of the most extreme images", {"ranges": EXTREMES}),
     Scheme(f"{_WHAT}, convolutions and products only", {"op_types_to_quantize": PRODUCTS}, rescue=True),
+    Scheme(f"{_WHAT} of 7 bits, all operators", {"reduce_range": True}, saturation_safe=True),
 )
 INT8_OPERATORS = {"QLinearConv", "QLinearMatMul", "QGemm", "ConvInteger", "MatMulInteger", "MatMulIntegerToFloat"}
 INT8_OPERATORS |= {"DynamicQuantizeMatMul", "QAttention"}

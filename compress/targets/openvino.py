@@ -42,6 +42,11 @@ SCHEMES = (
         {"preset": "mixed", "fast_bias_correction": False},
         rescue=True,
     ),
+    Scheme(
+        f"{_WHAT} of 7 bits, preset performance: symmetric activations, fast bias correction",
+        {"seven_bits": True},
+        saturation_safe=True,
+    ),
 )
 PRODUCTS = ("Convolution", "GroupConvolution", "ConvolutionBackpropData", "GroupConvolutionBackpropData", "MatMul")
 
@@ -53,7 +58,7 @@ def require() -> None:
             raise MissingExtra("targets", package)
 
 
-def _openvino() -> Any:
+def package_without_telemetry() -> Any:
     """The package, imported without its telemetry: both it and NNCF fall back to a stub when the package that would
     send events cannot be imported. (OpenVINO sends one on import; its opt-out is a file in the home directory.)"""
     require()
@@ -67,7 +72,7 @@ def convert(model: Model, folder: Path, config: ExportConfig) -> Graph:
     Raises:
         TargetFailed: the network cannot be exported, or OpenVINO cannot read it.
     """
-    openvino = _openvino()
+    openvino = package_without_telemetry()
     path = folder / "model.xml"
     with tempfile.TemporaryDirectory() as scratch:
         source = onnx_graph.export(model, Path(scratch, "model.onnx"), config.opset)
@@ -98,7 +103,7 @@ def quantize(
         TargetFailed: unreadable graph, no calibration images, or NNCF fails.
     """
     check(calibration)
-    openvino = _openvino()
+    openvino = package_without_telemetry()
     source = _read(openvino, graph.path)
     nodes = kept_float.kept_nodes(_nodes(source), {**(kept or {}), **model.kept_float()})
     with _quiet(), _own_signal_stack():
@@ -111,6 +116,9 @@ def quantize(
                 preset=nncf.QuantizationPreset(scheme.options.get("preset", "performance")),
                 subset_size=len(calibration),
                 fast_bias_correction=scheme.options.get("fast_bias_correction", True),
+                advanced_parameters=nncf.AdvancedQuantizationParameters(
+                    overflow_fix=nncf.OverflowFix.ENABLE if scheme.options.get("seven_bits") else None
+                ),
                 ignored_scope=nncf.IgnoredScope(names=sorted(nodes), validate=False),
             )
         except Exception as error:  # anything: it is a chain of Python passes over the graph
@@ -205,7 +213,7 @@ def package(graphs: Sequence[Graph], folder: Path, model: Model, facts: Mapping[
         packed[-1].path.with_name("metadata.yaml").write_text(text, encoding="utf-8")
     import nncf
 
-    versions = {"openvino": _openvino().__version__, "nncf": nncf.__version__}
+    versions = {"openvino": package_without_telemetry().__version__, "nncf": nncf.__version__}
     artifact.finish(packed, folder, model, load, facts, versions)
     return tuple(packed)
 
@@ -220,7 +228,7 @@ def load(graph: Graph, threads: int, *, exact: bool = False) -> Predictor:
     Raises:
         TargetFailed: missing or damaged file.
     """
-    openvino = _openvino()
+    openvino = package_without_telemetry()
     settings: dict[str, Any] = {"INFERENCE_NUM_THREADS": threads, "PERFORMANCE_HINT": "LATENCY"}
     if exact:
         settings["INFERENCE_PRECISION_HINT"] = "f32"

@@ -13,4 +13,5 @@ class Scheme:
 
     what: str
     options: Mapping[str, Any] = field(default_factory=dict)
+    saturation_safe: bool = False  # no CPU's 16-bit sums overflow: weights of 7 bits
     rescue: bool = False  # slower to make or to run: tried only where the others lose too much

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -147,6 +148,39 @@ def test_where_times_say_nothing_the_first_within_the_limit_wins(
     chosen = searching(known, split, tmp_path, monkeypatch, timed=timed).run()
     assert chosen.scheme.what == "good" and chosen.latency_ms is None
     assert [what for what, _ in known.made] == ["wrong", "good"]
+
+
+@pytest.mark.parametrize(
+    ("settings", "made"),
+    [
+        ({}, ["plain"]),
+        ({"saturates": True}, ["safe"]),
+        ({"portable": True}, ["safe"]),
+    ],
+)
+def test_schemes_that_do_not_saturate_go_first_where_sums_saturate(
+    settings: dict[str, bool], made: list[str], split: Split, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    known = Known(scheme("plain", 0), Scheme("safe", {"wrong": 0, "ms": 1.0}, saturation_safe=True))
+    searched = replace(searching(known, split, tmp_path, monkeypatch, timed=False), **settings)
+    assert searched.run().scheme.what == made[0]
+    assert [what for what, _ in known.made] == made
+
+
+def test_a_safe_scheme_rescues_where_sums_do_not_saturate(
+    split: Split, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    known = Known(scheme("wrong", 9), Scheme("safe", {"wrong": 1, "ms": 1.0}, saturation_safe=True))
+    assert searching(known, split, tmp_path, monkeypatch).run().scheme.what == "safe"
+
+
+def test_where_sums_saturate_the_fastest_within_the_limit_still_wins(
+    split: Split, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    known = Known(scheme("fast", 1, 0.5), Scheme("safe", {"wrong": 0, "ms": 1.0}, saturation_safe=True))
+    chosen = replace(searching(known, split, tmp_path, monkeypatch), saturates=True).run()
+    assert chosen.scheme.what == "fast"
+    assert [what for what, _ in known.made] == ["safe", "fast"]
 
 
 def test_a_rescue_is_tried_where_all_others_lose_too_much(
