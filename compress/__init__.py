@@ -20,6 +20,8 @@ from typing import TYPE_CHECKING
 # Before torch is imported: its CPU allocator then asks for huge pages. Where the kernel gives 4 KiB pages only on
 # request of the process, as in most virtual machines, training is up to twice as fast with them.
 os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
+# Before ONNX Runtime is imported: seconds later it would report its use over the network, on Linux too.
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
 from compress.config import Config, PruneConfig, compose
 

@@ -1,6 +1,9 @@
 """Opens the model in ONNX Runtime on the CPU."""
 
+import os
 import pathlib
+
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")  # or ONNX Runtime reports its use over the network
 
 import onnxruntime
 
