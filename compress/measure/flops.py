@@ -7,14 +7,17 @@ One forward pass on an example runs under a dispatch mode that sees every ATen o
 Conventions
 -----------
 macs            convolutions, linear layers and matrix products, attention included; bias is not in it.
-constants       an operator whose inputs do not depend on the example is folded by every exporter: not counted.
+                A complex multiply-add is 4 MACs. An operator outside of ATen without a formula is refused by name.
+constants       an operator whose inputs do not depend on the example is folded by every exporter: not counted. The
+                initial state of torch's recurrent layers and cells is an input, not a constant.
 other_flops     one FLOP per add, multiply, divide, compare, exp, sqrt. Per output element unless said otherwise:
                 bias 1; elementwise 1; sigmoid, tanh 4; silu 5; hardsigmoid 4; hardswish 5; gelu 8; elu, softplus,
                 mish 3, 3, 8; batch norm 2 (scale and shift); layer, group and instance norm 7; softmax 5
                 (log-softmax 6); pooling: the window's size; bilinear and bicubic resizing 7 and 35; reductions,
                 top-k: 1 per *input* element; attention's scale and softmax 6 per score; copies, concatenation,
                 gathering, padding, nearest resizing and integer arithmetic 0.
-bytes_moved     each operator reads its inputs and writes its outputs once, weights included, views free. Nothing is
+bytes_moved     each operator reads its inputs and writes its outputs once, weights included, views free and the
+                indices of max-pooling not among them. Nothing is
                 fused here, so a runtime that fuses activations moves less.
 activation_bytes  the largest sum, over the execution order, of tensors already made and still needed (the example
                 and the outputs included, weights not).
@@ -35,9 +38,11 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from compress.errors import UserError
-from compress.measure.operators import FORMULAS, HIDING_PRODUCTS, SHAPE_ONLY, other_flops
+from compress.measure.operators import FORMULAS, SHAPE_ONLY, formula_of, hides_products, other_flops
+from compress.measure.quantized_operators import packed_macs, packed_parameters
 
 aten = torch.ops.aten
+WITH_INDICES = {"max_pool2d_with_indices", "max_pool3d_with_indices", "adaptive_max_pool2d", "adaptive_max_pool3d"}
 
 
 @dataclass(frozen=True)
@@ -80,7 +85,7 @@ def count(net: nn.Module, example: Tensor) -> Cost:
 
     Raises:
         UserError: the network has weight matrices but no product was seen (its work is hidden from torch's
-            dispatcher, e.g. in numpy), or it runs an operator that hides products (`nn.LSTM`'s fused kernel).
+            dispatcher, e.g. in numpy), or it runs an operator whose products cannot be counted; the message names it.
     """
     counter = _Counter()
     # Inference tensors skip the decomposition to countable operators, so a caller's inference mode is left here.
@@ -97,7 +102,7 @@ def count(net: nn.Module, example: Tensor) -> Cost:
             outputs = net(example)
     counter.finish(outputs)
 
-    parameters = list(net.parameters())
+    parameters = [*net.parameters(), *packed_parameters(net)]
     if counter.macs == 0 and any(p.dim() >= 2 for p in parameters):
         raise UserError("model", type(net).__name__, "no products were counted: its forward hides them from torch")
     return Cost(
@@ -160,6 +165,8 @@ class _Storage:
 class _Counter(TorchDispatchMode):
     """Counts every operator that runs while it is active, and books it on the innermost running module."""
 
+    supports_higher_order_operators = True  # they reach __torch_dispatch__, which refuses them by name
+
     def __init__(self) -> None:
         super().__init__()
         self.macs = self.other_flops = self.bytes_moved = 0
@@ -167,6 +174,7 @@ class _Counter(TorchDispatchMode):
         self._lives: list[_Storage] = []
         self._by_key: dict[int, _Storage] = {}  # storages that depend on the example
         self._running: list[str] = [""]
+        self._recurrent: set[str] = set()  # names of torch's recurrent layers and cells
         self._layers: dict[str, list[int]] = {}  # name: [macs, bytes]
         self._shapes: dict[str, tuple[int, ...]] = {}
 
@@ -182,6 +190,8 @@ class _Counter(TorchDispatchMode):
 
         hooks = []
         for name, module in net.named_modules():
+            if isinstance(module, (nn.RNNBase, nn.RNNCellBase)):
+                self._recurrent.add(name)
             hooks.append(module.register_forward_pre_hook(enter(name), prepend=True))
             hooks.append(module.register_forward_hook(leave, always_call=True))
         try:
@@ -218,6 +228,8 @@ class _Counter(TorchDispatchMode):
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
         kwargs = kwargs or {}
+        if not isinstance(func, torch._ops.OpOverload):
+            raise UserError("model", f"{self._running[-1]}: {func}", "products in this operator cannot be counted")
         if func._overloadpacket not in FORMULAS:
             with self:  # composite operators (linear, matmul, einsum) are counted as what they are made of
                 result = func.decompose(*args, **kwargs)
@@ -232,6 +244,10 @@ class _Counter(TorchDispatchMode):
         if not outputs:
             return
         shape_only = func._overloadpacket.__name__ in SHAPE_ONLY
+        if not inputs and self._running[-1] in self._recurrent:
+            for tensor in outputs:  # the initial state
+                self._open(tensor)
+            return
         if shape_only or not any(_key(tensor) in self._by_key for tensor in inputs):
             for tensor in outputs:  # a constant; it may sit where a dead activation sat
                 self._by_key.pop(_key(tensor), None)
@@ -244,13 +260,17 @@ class _Counter(TorchDispatchMode):
         self._follow(keys, outputs)
 
     def _book(self, func: Any, args: Any, kwargs: Any, result: Any, inputs: Any, outputs: list[Tensor]) -> None:
-        packet, layer = func._overloadpacket, self._running[-1]
-        name = packet.__name__
-        if name in HIDING_PRODUCTS:
-            raise UserError("model", f"{layer}: {name}", "this operator hides its products; write it with plain ones")
-        formula = FORMULAS.get(packet)
-        macs = formula(*args, **kwargs, out_val=result) // 2 if formula else 0
-        moved = sum(map(_bytes, inputs)) + sum(map(_bytes, outputs))
+        name, layer = func._overloadpacket.__name__, self._running[-1]
+        formula = formula_of(func)
+        if formula:
+            macs = formula(*args, **kwargs, out_val=result) // 2 * (4 if outputs[0].is_complex() else 1)
+        else:
+            packed = packed_macs(func, args, outputs[0])
+            if packed is None and hides_products(func):
+                raise UserError("model", f"{layer}: {func._schema.name}", "products in this operator cannot be counted")
+            macs = packed or 0
+        written = outputs[:1] if name in WITH_INDICES else outputs
+        moved = sum(map(_bytes, inputs)) + sum(map(_bytes, written))
         self.macs += macs
         self.bytes_moved += moved
         self.other_flops += other_flops(name, args, inputs, outputs[0])

@@ -35,6 +35,25 @@ def _addbmm(_bias: Tensor, left: Tensor, right: Tensor, **_: Any) -> int:
     return 2 * left.numel() * right.shape[-1]
 
 
+def _mkldnn_rnn(input: Tensor, weight_ih: Tensor, weight_hh: Tensor, *_: Any, **__: Any) -> int:
+    """One layer in one direction: both weight matrices at every step of every sequence, input (t, b, features)."""
+    return 2 * prod(input.shape[:-1]) * (weight_ih.numel() + weight_hh.numel())
+
+
+def _euclidean_dist(left: Tensor, _right: Tensor, *, out_val: Tensor, **_: Any) -> int:
+    return 2 * out_val.numel() * (left.shape[-1] + 2)  # torch multiplies rows that hold both squared norms too
+
+
+def _trilinear(left: Tensor, weight: Tensor, right: Tensor, *_: Any, **__: Any) -> int:
+    """nn.Bilinear: left (n, 1, i, 1) or (n, i), weight (o, i, j), right (n, j): x W, then its product with y."""
+    out, first, second = weight.shape
+    return 2 * left.numel() // first * out * second * (first + 1)
+
+
+def _deform_conv2d(_input: Tensor, weight: Tensor, *_: Any, out_val: Tensor, **__: Any) -> int:
+    return 2 * out_val.numel() * prod(weight.shape[1:])
+
+
 # torch 2.14 counts 0 for attention on the CPU (pytorch#195460) and for products with a vector.
 _MISSING_FORMULAS: dict[Any, Callable[..., int]] = {
     aten._scaled_dot_product_flash_attention_for_cpu: _sdpa_cpu,
@@ -42,16 +61,49 @@ _MISSING_FORMULAS: dict[Any, Callable[..., int]] = {
     aten.addmv: _addmv,
     aten.dot: _dot,
     aten.addbmm: _addbmm,
+    aten._int_mm: mm_flop,
+    aten.mkldnn_rnn_layer: _mkldnn_rnn,
+    aten._euclidean_dist: _euclidean_dist,
+    aten._trilinear: _trilinear,
 }
 FORMULAS: dict[Any, Callable[..., int]] = {**flop_registry, **_MISSING_FORMULAS}
 
-HIDING_PRODUCTS = {
-    "mkldnn_rnn_layer",
-    "_thnn_fused_lstm_cell",
-    "_trilinear",
-    "_native_multi_head_attention",
-    "_transformer_encoder_layer_fwd",
-}
+# By full name: torchvision registers it when it is imported.
+_FORMULAS_ELSEWHERE = {"torchvision::deform_conv2d": _deform_conv2d}
+
+# ATen operators with products inside, by the beginnings of their names.
+_HIDING = tuple(
+    """
+    linalg_ _linalg_ _fft_ cholesky _cholesky lu_ triangular_solve ormqr geqrf _cudnn_rnn miopen_ _sparse_ sparse_
+    _weight_int _scaled_mm _scaled_grouped_mm _grouped_mm _wrapped_ _mixed_dtypes _native_multi_head_attention
+    _transformer_encoder_layer_fwd _triton mkldnn_linear mkldnn_convolution mkl_linear fbgemm_ quantized_ _pdist
+    _dyn_quant_matmul _convert_weight _fused_sdp _scaled_dot_product _flash_attention _efficient_attention _mkldnn_
+    _addmm_activation slow_conv _slow_conv conv_depthwise3d _conv_depthwise2d thnn_conv cudnn_conv _histogramdd
+""".split()
+)
+_HARMLESS = {"linalg_vector_norm", "linalg_cross", "_linalg_check_errors", "_mkldnn_reshape", "_mkldnn_transpose"}
+_ELEMENTWISE_ELSEWHERE = {"prim", "prims", "profiler"}
+_TORCHVISION = {"nms", "roi_align", "roi_pool", "ps_roi_align", "ps_roi_pool"}
+
+
+def formula_of(func: Any) -> Callable[..., int] | None:
+    """The formula for an operator's products, in FLOPs; None where it has none."""
+    return FORMULAS.get(func._overloadpacket) or _FORMULAS_ELSEWHERE.get(func._schema.name)
+
+
+def hides_products(func: Any) -> bool:
+    """Whether an operator without a formula may contain products: any outside of ATen that is not known to be without,
+    and those of ATen that do."""
+    namespace, _, name = func._schema.name.partition("::")
+    if namespace == "aten":
+        return name not in _HARMLESS and name.startswith(_HIDING)
+    if namespace == "torchvision":
+        return name not in _TORCHVISION
+    if namespace == "quantized_decomposed":
+        return not name.startswith(("quantize_", "dequantize_", "choose_qparams", "fake_quant", "convert_element"))
+    return namespace not in _ELEMENTWISE_ELSEWHERE
+
+
 _ATTENTION = {
     "_scaled_dot_product_flash_attention_for_cpu",
     "_scaled_dot_product_flash_attention",
@@ -112,7 +164,9 @@ def other_flops(name: str, args: tuple[Any, ...], inputs: list[Tensor], output: 
     if name in _ATTENTION:
         query, key = inputs[:2]
         return 6 * prod(query.shape[:-1]) * key.shape[-2]
-    if not any(tensor.is_floating_point() for tensor in inputs):
+    if name == "mkldnn_rnn_layer":
+        return 36 * output.numel()  # 3 sigmoids, 2 tanh, 12 additions of products and biases, 4 for the state
+    if not any(tensor.is_floating_point() or tensor.is_complex() for tensor in inputs):
         return 0
     if name in _WINDOWED:
         dims = 3 if "3d" in name else 2

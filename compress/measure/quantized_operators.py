@@ -1,0 +1,66 @@
+"""Products and parameters of torch.ao's quantized modules, whose weights are packed objects instead of tensors."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from math import prod
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+# Operators of the namespace `quantized` without a product or packed weights.
+WITHOUT_PRODUCTS = set(
+    """
+    add add_relu add_scalar add_scalar_relu batch_norm batch_norm1d batch_norm1d_relu batch_norm2d batch_norm2d_relu
+    batch_norm3d batch_norm3d_relu batch_norm_relu cat cat_relu celu clamp dropout elu group_norm hardswish
+    instance_norm layer_norm leaky_relu max_pool1d max_pool2d mul mul_relu mul_scalar mul_scalar_relu prelu relu6
+    sigmoid softmax threshold
+""".split()
+)
+
+
+def packed_macs(func: Any, args: tuple[Any, ...], output: Tensor) -> int | None:
+    """MACs of a quantized operator; None where its formula is not known."""
+    namespace, _, name = func._schema.name.partition("::")
+    name = name.removeprefix("_")
+    if name in ("quantized_lstm", "quantized_gru") and namespace == "aten":
+        if func._overloadname not in ("input", "data"):
+            return None
+        weights = [weight for weight, _ in unpacked(args)]
+        return (args[0].numel() // args[0].shape[-1]) * sum(weight.numel() for weight in weights)
+    if namespace not in ("quantized", "_quantized"):
+        return None
+    if name in WITHOUT_PRODUCTS:
+        return 0
+    if name == "matmul":
+        return output.numel() * args[0].shape[-1]
+    weights = [weight for weight, _ in unpacked(args)]
+    if name.startswith("quantized_") and "_cell_dynamic" in name and len(weights) == 2:
+        return args[0].shape[0] * sum(weight.numel() for weight in weights)
+    if len(weights) != 1:
+        return None
+    if name.startswith("conv_transpose"):
+        return args[0].numel() * prod(weights[0].shape[1:])
+    if name.startswith("conv"):
+        return output.numel() * prod(weights[0].shape[1:])
+    return output.numel() * weights[0].shape[-1] if name.startswith("linear") else None
+
+
+def unpacked(value: Any) -> Iterator[tuple[Tensor, Tensor | None]]:
+    """(weight, bias) of every packed object in nested lists; objects of unknown kinds are skipped."""
+    if isinstance(value, list | tuple):
+        for each in value:
+            yield from unpacked(each)
+    elif isinstance(value, torch.ScriptObject):
+        if value._has_method("unpack"):
+            weight, bias = value.unpack()  # type: ignore[attr-defined]
+            yield weight, bias
+        elif "CellParams" in str(value._type()):
+            yield from unpacked(value.__getstate__())
+
+
+def packed_parameters(net: nn.Module) -> list[Tensor]:
+    """Weights and biases that quantized modules hold as packed objects."""
+    found = {id(each): each for m in net.modules() for each in vars(m).values() if isinstance(each, torch.ScriptObject)}
+    return [tensor for each in found.values() for pair in unpacked(each) for tensor in pair if tensor is not None]
