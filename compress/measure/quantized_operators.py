@@ -53,7 +53,7 @@ def unpacked(value: Any) -> Iterator[tuple[Tensor, Tensor | None]]:
         for each in value:
             yield from unpacked(each)
     elif isinstance(value, torch.ScriptObject):
-        if value._has_method("unpack"):
+        if value._has_method("unpack"):  # type: ignore[attr-defined]
             weight, bias = value.unpack()  # type: ignore[attr-defined]
             yield weight, bias
         elif "CellParams" in str(value._type()):
