@@ -47,7 +47,7 @@ class FileNet(nn.Module):
         except TargetFailed as error:
             raise UserError(KEY, path, onnx_file.line(error)) from error
         self.input = self.session.get_inputs()[0].name
-        # In the state dict, so that what is told apart by its tensors (`stages.context.identity`) is told apart.
+        # In the state dict, so that what is told apart by its tensors (`product.identity`) is told apart.
         digest = hashlib.sha256(path.read_bytes()).digest()
         self.register_buffer("sha256", torch.tensor(list(digest), dtype=torch.uint8))
 
