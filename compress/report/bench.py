@@ -22,6 +22,7 @@ LEAST, MOST = 1e-6, 1e9  # milliseconds, and numbers of runs: a nanosecond to el
 MOST_BYTES = 2**50
 MOST_LETTERS = 200  # of names
 
+LOST = 0.1  # of the accuracy on a few images: more is another computation
 FIELDS: dict[str, type | tuple[type, ...]] = {
     "schema_version": int,
     "target": str,
@@ -129,9 +130,27 @@ def _check_values(facts: dict[str, Any], path: Path) -> None:
     for name in ("batch", "threads", "peak_memory_bytes"):
         if facts[name] is not None and not 0 < facts[name] <= MOST_BYTES:
             raise UserError(f"{path}: {name}", str(facts[name])[:40], f"expected a positive number up to {MOST_BYTES}")
+    labelled = facts.get("labelled_images")
+    if labelled is not None:  # kits of older versions have none
+        _check_labelled(labelled, path)
     if not facts["outputs_match"]:
         remedy = "the outputs on the device differ from the recorded ones: this latency is of another computation"
         raise UserError(f"{path}: outputs_match", "false", remedy)
+
+
+def _check_labelled(labelled: object, path: Path) -> None:
+    """Raises UserError where the device does worse on the shipped images than the machine that made the file."""
+    found = {key: number(labelled.get(key)) for key in ("value", "expected")} if isinstance(labelled, dict) else {}
+    value, expected = found.get("value"), found.get("expected")
+    if value is None or expected is None or not (0 <= value <= 1 and 0 <= expected <= 1):
+        remedy = "expected an object with value and expected, in [0, 1]: rerun the bench kit"
+        raise UserError(f"{path}: labelled_images", str(labelled)[:40], remedy)
+    if value < expected - LOST:
+        remedy = (
+            f"on the shipped images the device has {value:.3f}, the machine that made the file {expected:.3f}: "
+            "INT8 sums may saturate there; export with quantize.portable=true"
+        )
+        raise UserError(f"{path}: labelled_images", f"{value:.3f}", remedy)
 
 
 def _check_files(run: Run, facts: dict[str, Any], path: Path) -> None:

@@ -15,8 +15,9 @@ import numpy as np
 from compress import atomic
 from compress.errors import TargetFailed
 from compress.host import host
-from compress.product import Graph, Model, Precision, Preprocessed, TopK
+from compress.product import Graph, Model, Precision, Preprocessed, Task, TopK
 from compress.targets import saturation
+from compress.targets.bench_kit import labelled_images
 from compress.targets.onnx_graph import INPUT, OUTPUT
 from compress.targets.predictor import Predictor
 
@@ -24,6 +25,7 @@ SCHEMA_VERSION = 1
 KIT = Path(__file__).parent / "bench_kit"
 # Largest difference from the shipped output, as a share of its largest value, that is still the same computation:
 # runtimes add in another order, and INT8 rounds that difference to whole steps.
+LABELLED_BYTES, LABELLED_LEAST = 4_000_000, 4  # of the images before compression; how many at least
 TOLERANCE = {Precision.fp32: 0.02, Precision.fp16: 0.05, Precision.int8: 0.1}
 
 
@@ -60,17 +62,55 @@ def finish(
         if not np.isfinite(output).all():
             raise TargetFailed(f"{target} {name}: the reloaded graph answers with values that are not finite")
         np.save(folder / f"expected_output_{name}.npy", output)
+        labelled = _labelled(folder, graph, model, load)
         models[name] = {
             "model": graph.path.relative_to(folder).as_posix(),
             "scheme": graph.scheme,
             "expected_output": f"expected_output_{name}.npy",
             "tolerance": TOLERANCE[graph.precision],
             "output_shape": list(output.shape),
+            **({"labelled_images": labelled} if labelled else {}),
         }
     _write_kit(folder, target)
     manifest = _manifest(graphs, model, models, facts, versions, names)
     manifest["files"] = {path.relative_to(folder).as_posix(): _sha256(path) for path in _files(folder)}
     atomic.write(folder / "manifest.json", json.dumps(manifest, indent=1) + "\n")
+
+
+def add_labelled_images(folder: Path, images: Sequence[np.ndarray], targets: Sequence[Any]) -> None:
+    """Puts labelled validation images into an artifact folder, before it is packed: the kit judges the model by them.
+
+    Args:
+        images: uint8 (s, s, c) each, as the network takes them but for the division by 255; as many of them are taken
+            as LABELLED_BYTES hold.
+        targets: a class each, or float32 (n, 5), class and corners in pixels.
+    """
+    most = max(LABELLED_LEAST, LABELLED_BYTES // max(1, images[0].nbytes)) if images else 0
+    images, targets = images[:most], targets[:most]
+    if not images:
+        return
+    rows = [np.asarray([[each]], np.float32) if np.ndim(each) == 0 else np.asarray(each) for each in targets]
+    owner = np.repeat(np.arange(len(rows)), [len(each) for each in rows])
+    folder.mkdir(parents=True, exist_ok=True)
+    labels = np.concatenate(rows).astype(np.float32)
+    np.savez_compressed(folder / labelled_images.FILE, images=np.stack(images), labels=labels, owner=owner)
+
+
+def output_kind(graph: Graph, model: Model) -> str:
+    """What a file's raw output is, in the words of `bench_kit/labelled_images.py`."""
+    if model.task is not Task.detect:
+        return "scores" if model.task is Task.classify else model.task.value
+    return "rows" if graph.tail else "detections" if model.tail else "anchors"
+
+
+def _labelled(
+    folder: Path, graph: Graph, model: Model, load: Callable[[Graph, int], Predictor]
+) -> dict[str, Any] | None:
+    """How the packed graph does on the labelled images, where there are any."""
+    path = folder / labelled_images.FILE
+    if not path.exists():
+        return None
+    return labelled_images.judge(path, output_kind(graph, model), len(model.classes), load(graph, 1))
 
 
 def _manifest(
@@ -93,6 +133,7 @@ def _manifest(
         "outputs": [{"name": names[1], "shape": list(shape), "dtype": "float32"} for shape in shapes],
         "preprocessing": preprocessing(model),
         "tail": _tail(graphs[0]),
+        "output": output_kind(graphs[0], model),
         "classes": list(model.classes),
         "calibration": dict(int8[0].calibration) if int8 else {},
         "kept_float": [[layer, why] for layer, why in kept.items()],
@@ -166,6 +207,7 @@ def _tail(graph: Graph) -> dict[str, Any] | None:
 
 def _write_kit(folder: Path, target: str) -> None:
     shutil.copyfile(KIT / "bench.py", folder / "bench.py")
+    shutil.copyfile(KIT / "labelled_images.py", folder / "labelled_images.py")
     shutil.copyfile(KIT / f"runtime_{target}.py", folder / "runtime.py")
     shutil.copyfile(KIT / f"README_{target}.md", folder / "README.md")
 

@@ -13,6 +13,7 @@ import sys
 import time
 from collections.abc import Callable
 
+import labelled_images
 import numpy as np
 import runtime
 
@@ -36,6 +37,7 @@ def main() -> int:
     expected = np.load(FOLDER / facts["expected_output"])
     difference = largest_difference(predict(image), expected)
     latency = measure(lambda: predict(image), args.seconds)
+    labelled = judged(manifest, facts, predict)
     result = {
         "schema_version": 1,
         "target": manifest["target"],
@@ -49,11 +51,26 @@ def main() -> int:
         "peak_memory_bytes": peak_memory(),
         "files": files,
         "largest_difference": difference,
+        "labelled_images": labelled,
         "outputs_match": bool(difference <= facts["tolerance"]),
     }
     (FOLDER / "bench.json").write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
     print(json.dumps(result, indent=1))
+    if labelled:
+        print(
+            f"{labelled['metric']} of the {labelled['images']} labelled images: {labelled['value']:.4f} here, "
+            f"{labelled['expected']:.4f} where the file was made"
+        )
     return 0 if result["outputs_match"] else 1
+
+
+def judged(manifest: dict, facts: dict, predict: "Callable[[np.ndarray], np.ndarray]") -> "dict | None":
+    """What the model makes of the labelled images here, and made of them where it was exported; None without any."""
+    path, expected = FOLDER / labelled_images.FILE, facts.get("labelled_images")
+    if expected is None or not path.exists():
+        return None
+    found = labelled_images.judge(path, manifest["output"], len(manifest["classes"]), predict)
+    return {**found, "expected": expected["value"]}
 
 
 def checksums(manifest: dict, precision: str) -> dict:
