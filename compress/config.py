@@ -258,8 +258,9 @@ class LatencyFit:
     precision: str = "fp32"
     a_ms: float = 1.0
     b_ms_per_gflop: float = 1.0
-    error: float = 0.0  # largest relative difference from a time that it was fitted on
+    error: float = 0.0  # largest relative error for a network that the line was fitted without (leave-one-out)
     gflops: list[float] = field(default_factory=lambda: [0.0, 0.0])  # smallest and largest network among those
+    error_fitted: float = 0.0  # largest relative error for the networks that it was fitted on
 
     def __post_init__(self) -> None:
         _check(self.a_ms > 0, "device.fits.a_ms", self.a_ms, "give the positive milliseconds of an empty network")

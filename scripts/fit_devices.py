@@ -33,7 +33,9 @@ def text(profile: str, rows: list[dict[str, str]]) -> str:
         f"name: {profile}",
         *declared,
         f'source: "{sources}"',
-        "fits: # ms = a_ms + b_ms_per_gflop * GFLOPs, within `error` for networks between the two `gflops`",
+        "# ms = a_ms + b_ms_per_gflop * GFLOPs between the two `gflops`. `error`: largest for a network left out of the",
+        "# fit; `error_fitted`: largest for the networks in it. No profile has times of two generations.",
+        "fits:",
         *(_line(each) for each in fit.fits(rows)),
     ]
     return "\n".join(lines) + "\n"
@@ -42,7 +44,8 @@ def text(profile: str, rows: list[dict[str, str]]) -> str:
 def _line(line: LatencyFit) -> str:
     return (
         f"  - {{runtime: {line.runtime}, precision: {line.precision}, a_ms: {line.a_ms}, "
-        f"b_ms_per_gflop: {line.b_ms_per_gflop}, error: {line.error}, gflops: {line.gflops}}}"
+        f"b_ms_per_gflop: {line.b_ms_per_gflop}, error: {line.error}, "
+        f"error_fitted: {line.error_fitted}, gflops: {line.gflops}}}"
     )
 
 

@@ -52,8 +52,8 @@ def resolve(config: Config) -> Config:
                 f"{key}={given} says it in another way: add {key}=null, or drop budget.fps",
             )
     log.info(
-        "%g frames/s on %s: %s FLOPs and %.3g ms a frame, if %s takes %.3g ms + %.3g ms a GFLOP (published times: "
-        "within %.0f %%)%s",
+        "%g frames/s on %s: %s FLOPs and %.3g ms a frame, if %s takes %.3g ms + %.3g ms a GFLOP (error for a published "
+        "network that the line was fitted without: up to %.0f %%)%s",
         fps, config.device.name, derived.flops, limit, _label(fit), fit.a_ms, fit.b_ms_per_gflop, 100 * fit.error,
         _beyond(fit, gflops),
     )  # fmt: skip
@@ -86,7 +86,8 @@ def remarks(device: DeviceConfig, rows: Sequence[Row]) -> list[Remark]:
     text = (
         f"Predicted on {device.name}: "
         + ", ".join(f"{ms:.3g} ms ({label})" for label, ms in numbers.items())
-        + f". From published times of other networks, which the line meets within {max(f.error for f in found):.0%}"
+        + ". From published times of other networks; for one that the line was fitted without, the error was up to "
+        + f"{max(f.error for f in found):.0%}, and other generations of networks can be further off"
         + _beyond(found[0], gflops)
         + ". A prediction is not judged: time the files on the device with the bench kit."
     )
@@ -119,6 +120,8 @@ def _beyond(fit: LatencyFit, gflops: float) -> str:
     least, most = fit.gflops
     if least <= gflops <= most:
         return ""
-    return (
-        f"; {gflops:.3g} GFLOPs lie outside of the {least:.3g} to {most:.3g} that it was fitted on, so an extrapolation"
-    )
+    outside = f"; {gflops:.3g} GFLOPs lie outside of the {least:.3g} to {most:.3g} that it was fitted on"
+    if gflops > most:
+        return f"{outside}, so an extrapolation"
+    intercept = fit.a_ms / (fit.a_ms + fit.b_ms_per_gflop * gflops)
+    return f"{outside}: {intercept:.0%} of the {_label(fit)} time is the line's intercept, which no network confirms"

@@ -58,8 +58,9 @@ def test_a_profile_stands_close_to_every_published_time(profile: str) -> None:
     for published in fit.published()[profile]:
         line = lines[published["runtime"], published["precision"]]
         ms = line.a_ms + line.b_ms_per_gflop * float(published["gflops"])
-        assert ms == pytest.approx(float(published["ms"]), rel=line.error + 0.001)
-        assert line.error <= 0.1
+        assert ms == pytest.approx(float(published["ms"]), rel=line.error_fitted + 0.001)
+        assert line.error_fitted <= 0.1
+        assert line.error >= line.error_fitted
         assert line.gflops[0] <= float(published["gflops"]) + 0.001
 
 
@@ -90,7 +91,13 @@ def test_a_precision_that_there_is_not_is_refused() -> None:
 
 def test_a_line_through_exact_points_is_found() -> None:
     rows = [{"runtime": "r", "precision": "p", "gflops": str(g), "ms": str(2 + 0.5 * g)} for g in (1, 10, 100)]
-    assert fit.fits(rows) == [LatencyFit("r", "p", 2.0, 0.5, 0.0, [1.0, 100.0])]
+    assert fit.fits(rows) == [LatencyFit("r", "p", 2.0, 0.5, 0.0, [1.0, 100.0], 0.0)]
+
+
+def test_the_error_is_that_of_a_network_left_out() -> None:
+    points = [(1.0, 2.5), (2.0, 3.0), (4.0, 8.0)]  # the line through the first two meets 4 GFLOPs at 4 ms
+    assert fit.largest_error(fit.line(points[:2]), points[2:]) == pytest.approx(0.5)
+    assert fit.left_out_error(points) >= 0.5 > fit.largest_error(fit.line(points), points)
 
 
 # --- from a frame rate to a budget ----------------------------------------------------------------------------
@@ -118,7 +125,8 @@ def test_what_was_resolved_is_left_alone() -> None:
 def test_an_extrapolation_is_said(gflops: float, fps: float, beyond: bool, caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.INFO):
         assert devices.resolve(config(fps)).budget.flops == f"{gflops:g}G"
-    assert ("extrapolation" in caplog.text) is beyond
+    assert ("fitted on" in caplog.text) is beyond
+    assert ("intercept" in caplog.text) is (gflops < 2)
     assert "tensorrt/int8" in caplog.text
 
 
@@ -166,7 +174,9 @@ def test_files_of_the_final_network_are_predicted() -> None:
     rows = [row(8 * 10**9, "tensorrt", "fp16"), row(10**9, None, "fp32"), row(10**9, "tensorrt", "int8")]
     [remark] = devices.remarks(config().device, rows)
     assert (remark.kind, remark.numbers) == ("predicted_latency", {"tensorrt/int8": 5.0})
-    assert "5 ms (tensorrt/int8)" in remark.text and "extrapolation" in remark.text
+    assert (
+        "5 ms (tensorrt/int8)" in remark.text and "80% of the tensorrt/int8 time is the line's intercept" in remark.text
+    )
     assert "not judged" in remark.text
 
 
