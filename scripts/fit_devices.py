@@ -33,8 +33,8 @@ def text(profile: str, rows: list[dict[str, str]]) -> str:
         f"name: {profile}",
         *declared,
         f'source: "{sources}"',
-        "# ms = a_ms + b_ms_per_gflop * GFLOPs between the two `gflops`. `error`: largest for a network left out of the",
-        "# fit; `error_fitted`: largest for the networks in it. No profile has times of two generations.",
+        "# ms = a_ms + b_ms_per_gflop * GFLOPs between the two `gflops`. `error`: largest for a network left out of",
+        "# the fit; `error_fitted`: largest for the networks in it. No profile has times of two generations.",
         "fits:",
         *(_line(each) for each in fit.fits(rows)),
     ]
