@@ -14,6 +14,7 @@ from compress.ledger import Row
 
 MET, NOT_MET = 0, 3  # exit status
 _UNITS = {"": 1.0, "K": 1e3, "M": 1e6, "G": 1e9, "T": 1e12}
+NO_DETECTION = 0.01  # mAP50-95 of a detector that knows nothing: random weights reach 0.0001
 TIMING_NOISE = 0.03  # medians closer than this share are a tie
 _FLOPS = re.compile(r"([0-9.]+(?:e[+-]?[0-9]+)?)\s*([KMGT]?)(?:FLOPs?)?|([0-9.]+)\s*%", re.IGNORECASE)
 
@@ -125,7 +126,8 @@ def judge(
     if budget.flops is not None:
         worst = max([last, *finals], key=lambda row: row.flops)
         checks.append(Check("budget.flops", None, None, parse_flops(budget.flops, first.flops), worst.flops, "FLOPs"))
-    weak = budget.max_accuracy_drop is not None and _proves_nothing(first, budget.max_accuracy_drop)
+    ignorant = knows_nothing(first)
+    weak = budget.max_accuracy_drop is not None and (ignorant or _proves_nothing(first, budget.max_accuracy_drop))
     if budget.max_accuracy_drop is not None:
         for row in finals or [last]:
             drop = None if weak else _difference(first, row)
@@ -154,9 +156,42 @@ def judge(
         remarks.append(_sram_is_of_tensors())
     if device.name != HOST and recommended:
         remarks.append(_for_the_device(device.name, deployed, there))
-    if budget.max_accuracy_drop is not None and weak:
+    if ignorant:
+        remarks.insert(0, ignorant)
+    elif budget.max_accuracy_drop is not None and weak:
         remarks.insert(0, _baseline_is_too_weak(first, budget.max_accuracy_drop))
     return Verdict(tuple(checks), tuple(remarks), failures)
+
+
+def stopped(remark: Remark, row: Row, failures: Mapping[str, str]) -> Verdict:
+    """The verdict on a run that ended at its baseline, which `knows_nothing`: undetermined."""
+    accuracy = row.accuracy or {}
+    limit = accuracy.get("chance", NO_DETECTION)
+    check = Check("baseline.knows_something", None, None, float(limit), None, str(accuracy.get("metric")))
+    return Verdict((check,), (remark,), failures)
+
+
+def knows_nothing(row: Row) -> Remark | None:
+    """Whether a baseline answers no better than without looking: a top-1 whose 95 % interval reaches down to that of
+    always naming the most frequent class, or an mAP50-95 below `NO_DETECTION`."""
+    accuracy = row.accuracy or {}
+    metric, value, chance = accuracy.get("metric"), accuracy.get("value"), accuracy.get("chance")
+    if value is None:
+        return None
+    if chance is not None and 0 < chance < 1 and accuracy["ci95"][0] <= chance:
+        low, high = accuracy["ci95"]
+        held = (
+            f"no better than always naming the most frequent class, {chance:.4f} [95 % interval {low:.4f}, {high:.4f}]"
+        )
+    elif metric == "mAP50-95" and value < NO_DETECTION:
+        chance, held = NO_DETECTION, f"below {NO_DETECTION:g}"
+    else:
+        return None
+    text = (
+        f"The baseline knows nothing of this data: {metric} is {value:.4f} on {accuracy['images']} images, {held}. "
+        "Are these the right weights, and the classes in the model's order?"
+    )
+    return Remark("baseline_knows_nothing", text, {"baseline": value, "chance": chance})
 
 
 def _costs(

@@ -300,6 +300,7 @@ class Config:
     quantize: QuantizeConfig = field(default_factory=QuantizeConfig)
     export: ExportConfig = field(default_factory=ExportConfig)
     controls: bool = False  # also what the same FLOPs give by random pruning and by a smaller input, tuned alike
+    force: bool = False  # go on although the baseline knows nothing
     seed: int = 0
     threads: int = field(default_factory=usable_threads)  # default: as many as this process may run at a time
     precision: NumberFormat = NumberFormat.auto  # of training here; auto: what is faster on this machine

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 
 from compress import atomic, checkpoint, data, devices, disk, models, reference, report, run_folder
-from compress.budget import Verdict, judge, parse_flops
+from compress.budget import Verdict, baseline, judge, knows_nothing, parse_flops, stopped
 from compress.cache import Cache
 from compress.config import Config, Stage, dump
 from compress.controls import CONTROLS
@@ -26,6 +26,7 @@ from compress.ledger import Ledger, Row
 from compress.measure import channels
 from compress.measure.weigh import Costs, weigh_graph, weigh_model
 from compress.product import Artifacts, Graph, Graphs, Model, Precision
+from compress.pruning.importance import NEED_GRADIENTS
 from compress.recovery import prepare
 from compress.run_folder import State
 from compress.stages import export, finetune, prune, quantize
@@ -47,6 +48,7 @@ STAGES: dict[Stage, Callable[[Any, Context], Product]] = {
 _ORDER = list(STAGES)
 CACHE = Path("outputs/.cache")
 MACHINE = "machine.json"  # in the run folder: the CPU, and how training computed on it
+UNTRAINED_IMAGES = 200  # of the validation split, for a model that is trained first
 CHECKPOINT = "pruned"  # in the run folder: the last torch model, for `compress.load` and model=checkpoint
 
 
@@ -89,8 +91,13 @@ def _checked(config: Config) -> tuple[Config, Model, DataSet, TrainingSettings |
         get_target(target)  # unknown names and absent packages, before hours of work
     torch.set_num_threads(config.threads)
     torch.manual_seed(config.seed)
-    dataset = data.load(config.data, *config.model.input, config.seed)
-    model: Model = models.build(config.model, dataset.classes, dataset.task)
+    if config.data.name == data.NONE:
+        model: Model = models.build(config.model)
+        dataset = data.without_images(model.task, model.classes, *config.model.input)
+    else:
+        dataset = data.load(config.data, *config.model.input, config.seed)
+        model = models.build(config.model, dataset.classes, dataset.task)
+    _check_images(config, dataset)
     Costs.of(model)  # an operator that hides its work from the count
 
     for stage in (Stage.train, Stage.finetune):
@@ -116,9 +123,12 @@ def _run(
     ledger = Ledger(folder / "ledger.jsonl", folder.name)
     model = _walk(model, context, ledger, state)
     state.at("report")
-    controls = _weigh_controls(context, ledger.rows)
     limit, failures = config.quantize.max_accuracy_drop, context.failures
-    verdict = judge(config.budget, limit, ledger.rows, failures, config.device, controls, context.contracts)
+    if context.stopped:
+        verdict = stopped(context.stopped, baseline(ledger.rows), failures)
+    else:
+        controls = _weigh_controls(context, ledger.rows)
+        verdict = judge(config.budget, limit, ledger.rows, failures, config.device, controls, context.contracts)
     round_to = config.prune.round_to if Stage.prune in config.stages else None
     also = devices.remarks(config.device, ledger.rows) + channels.remarks(model, round_to)
     verdict = replace(verdict, remarks=(*verdict.remarks, *also))
@@ -127,6 +137,8 @@ def _run(
     with suppress(BrokenPipeError, SystemExit):  # of rich, where a reader such as `| head` has left
         report.print_table(folder)
     log.info("report: %s", page)
+    if context.stopped:
+        log.error("stopped after its baseline, nothing else was done: %s force=true goes on", context.stopped.text)
     return Result(folder, tuple(ledger.rows), verdict)
 
 
@@ -142,6 +154,8 @@ def _walk(model: Model, context: Context, ledger: Ledger, state: State) -> Model
     product: Product = model
     _weigh("load", product, context, ledger, in_runtimes=_compared_in_runtimes(None, stages))
     for index, stage in enumerate(stages):
+        if context.stopped:
+            break
         log.info("stage %d of %d: %s", index + 1, len(stages), stage.value)
         state.at(stage.value)
         context.cached = False
@@ -186,6 +200,8 @@ def _compared_in_runtimes(stage: Stage | None, stages: Sequence[Stage]) -> bool:
     compares with FP32 in the same runtime.
     """
     baseline = Stage.train if Stage.train in stages else None
+    if stage is None and baseline is not None:
+        return False
     graphs = [index for index, each in enumerate(stages) if each in (Stage.quantize, Stage.export)]
     tuned = stages[graphs[0] - 1] if graphs and graphs[0] > 0 else None
     return stage in (baseline, tuned)
@@ -206,9 +222,41 @@ def _weigh(stage: str, product: Product, context: Context, ledger: Ledger, *, in
         new = [g for g in product.graphs if isinstance(product, Artifacts) or g.precision is not Precision.fp32]
         context.for_each_target(lambda target: weigh(graph for graph in new if graph.target == target))
         return
+    stages = context.config.stages
+    if stage == "load" and Stage.train in stages:  # it is trained first: its accuracy matters little
+        sample = context.data.validation.subset(UNTRAINED_IMAGES, context.config.seed)
+        ledger.append(weigh_model(stage, model, costs, replace(context.data, validation=sample, extra={}), **facts))
+        return
     ledger.append(weigh_model(stage, model, costs, context.data, **facts))
-    if in_runtimes:
+    if stage in ("load", "train"):
+        _look_at_baseline(ledger.rows[-1], stage, context)
+    if in_runtimes and not context.stopped:
         context.for_each_target(lambda target: weigh([context.fp32_graph(model, target)]))
+
+
+def _look_at_baseline(row: Row, stage: str, context: Context) -> None:
+    """Notes a baseline that knows nothing, and that the run stops there where stages follow."""
+    remark, stages = knows_nothing(row), context.config.stages
+    if remark is None:
+        return
+    log.warning("%s", remark.text)
+    if stages and stages[-1].value != stage and not context.config.force:
+        context.stopped = remark
+
+
+def _check_images(config: Config, dataset: DataSet) -> None:
+    """Raises UserError where a stage needs images that the data does not have."""
+    gradients = config.prune.importance in NEED_GRADIENTS or config.prune.rounds > 1
+    needs = {Stage.train: dataset.train, Stage.finetune: dataset.train, Stage.export: dataset.validation}
+    needs |= {Stage.prune: dataset.train} if gradients else {}
+    needs |= {Stage.quantize: dataset.calibration} if config.targets else {}
+    for stage in config.stages:
+        if stage in needs and not len(needs[stage]):
+            name = "validation" if stage is Stage.export else "train"
+            remedy = f"the stage {stage.value} needs images of the {name} split, and the data has none: add them"
+            raise UserError("data", config.data.path or config.data.name, remedy)
+    if config.data.name == data.NONE and config.targets:
+        raise UserError("targets", config.targets, "without data nothing is measured in runtimes: give targets=[]")
 
 
 def _check_chain(config: Config) -> None:

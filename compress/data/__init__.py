@@ -8,11 +8,11 @@ from collections.abc import Callable
 from compress.config import DataConfig
 from compress.data import digits, image_folder, scenes, tree_crowns, yolo
 from compress.data.batches import batches, images
-from compress.data.dataset import DataSet, Split, resized
+from compress.data.dataset import DataSet, Split, resized, without_images
 from compress.data.sample import Sample
 from compress.errors import UserError
 
-__all__ = ["DataSet", "Sample", "Split", "batches", "images", "load", "resized"]
+__all__ = ["DataSet", "Sample", "Split", "batches", "images", "load", "resized", "without_images"]
 
 log = logging.getLogger(__name__)
 
@@ -25,6 +25,9 @@ LOADERS: dict[str, Callable[[DataConfig, int, int, int], DataSet]] = {
 }
 
 
+NONE = "none"  # the choice that reads nothing
+
+
 def load(config: DataConfig, imgsz: int, channels: int, seed: int) -> DataSet:
     """The data set `config.name`, seen through a square input of `imgsz` pixels and `channels` channels.
 
@@ -32,7 +35,7 @@ def load(config: DataConfig, imgsz: int, channels: int, seed: int) -> DataSet:
         UserError: the name is unknown, the input has neither 1 nor 3 channels, or the data is at fault.
     """
     if config.name not in LOADERS:
-        raise UserError("data", config.name, f"choose one of {', '.join(sorted(LOADERS))}")
+        raise UserError("data", config.name, f"choose one of {', '.join(sorted([*LOADERS, NONE]))}")
     if channels not in (1, 3):
         raise UserError("model.channels", channels, "images are read with 1 channel (grey) or 3 (RGB)")
     data = LOADERS[config.name](config, imgsz, channels, seed)

@@ -74,6 +74,12 @@ class DataSet:
     extra: Mapping[str, Split] = field(default_factory=dict)  # reported on, never judged
 
 
+def without_images(task: Task, classes: tuple[str, ...], imgsz: int, channels: int) -> DataSet:
+    """`data=none`: empty splits, for what is counted rather than measured."""
+    train, calibration, validation = (Split(n, [], imgsz, channels) for n in ("train", "calibration", "validation"))
+    return DataSet(task, classes, train, calibration, validation, fingerprint="none")
+
+
 def resized(data: DataSet, imgsz: int) -> DataSet:
     """The same images and labels for another input size, square, in pixels."""
 
@@ -131,6 +137,8 @@ def hold_out(samples: Sequence[Sample], count: int, seed: int) -> tuple[list[Sam
     Returns:
         The samples left for training, and the calibration samples.
     """
+    if not samples:
+        return [], []
     taken = max(1, min(count, len(samples) // 3)) if len(samples) > 1 else 0
     if taken < count:
         log.warning("calibration: %d images asked for, %d held out of %d", count, taken, len(samples))

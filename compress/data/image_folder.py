@@ -1,6 +1,7 @@
 """`data=image_folder data.path=…`: `train/<class>/*.jpg` and `val/<class>/*.jpg`, to classify.
 
-Classes are the folders of `train` in alphabetical order. Calibration images are held out of `train` by seed.
+Classes are the folders of `train` in alphabetical order. Calibration images are held out of `train` by seed. Without
+`train/` the data can be evaluated on and nothing else; the classes are then the folders of `val`.
 """
 
 from __future__ import annotations
@@ -25,13 +26,17 @@ def load(config: DataConfig, imgsz: int, channels: int, seed: int) -> DataSet:
     if config.path is None:
         raise UserError("data.path", None, "data=image_folder needs data.path=…, holding train/ and val/")
     root = Path(config.path)
-    classes = _classes(root / "train")
+    folders = {"train": "train", "validation": "val"}
+    if not (root / "train").exists():
+        del folders["train"]  # for evaluation only
+    classes = _classes(root / folders.get("train", "val"))
     unknown = sorted(set(_classes(root / "val")) - set(classes))
     if unknown:
         raise UserError("data.path", root / "val" / unknown[0], "a class that train/ does not have: name it alike")
-    found = {name: _samples(root / folder, classes) for name, folder in (("train", "train"), ("validation", "val"))}
-    check_disjoint(found["train"], {"validation": found["validation"]})
-    train, calibration = hold_out(found["train"], config.calibration_images, seed)
+    found = {name: _samples(root / folder, classes) for name, folder in folders.items()}
+    seen = found.get("train", [])
+    check_disjoint(seen, {"validation": found["validation"]})
+    train, calibration = hold_out(seen, config.calibration_images, seed)
     return DataSet(
         task=Task.classify,
         classes=classes,

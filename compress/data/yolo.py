@@ -1,8 +1,9 @@
 """`data=yolo data.path=data.yaml`: an ordinary Ultralytics data set, checked before work starts.
 
 The YAML names `path` (relative to the YAML or to the working directory), `train`, `val`, perhaps `test` (each a folder,
-a .txt list of images, or a list of those) and `names`. Labels of `images/…/x.jpg` stand in `labels/…/x.txt`: one row an
-object, class and centre x, y, width, height as shares of the image, or class and a polygon, which becomes its box.
+a .txt list of images, or a list of those) and `names`. Without `train` the data can be evaluated on and nothing else.
+Labels of `images/…/x.jpg` stand in `labels/…/x.txt`: one row an object, class and centre x, y, width, height as shares
+of the image, or class and a polygon, which becomes its box.
 `calibration.txt` beside the YAML lists the calibration images; without it they are held out of `train` by seed.
 """
 
@@ -58,22 +59,25 @@ def load_yaml(
     facts = _read_yaml(path)
     classes = _classes(path, facts)
     root = _root(path, facts)
-    keys = {"train": "train", "val": "validation"} | {key: name for key, name in extra.items() if facts.get(key)}
+    wanted = {"train": "train", "val": "validation", **extra}
+    keys = {key: name for key, name in wanted.items() if facts.get(key)}
     found = {name: _samples(path, key, facts, root, len(classes)) for key, name in keys.items()}
-    _check_labelled(path, found["train"])
+    key = "train" if "train" in found else "val"
+    _check_labelled(path, key, found[keys[key]])
+    seen = found.get("train", [])
     contents = dict(found)
     listed = path.with_name("calibration.txt")
     if listed.is_file():
         contents["calibration"] = _read_samples(_from_list(listed, root), len(classes))
         sources = {sample.source for sample in contents["calibration"]}
-        train = [sample for sample in found["train"] if sample.source not in sources]
+        train = [sample for sample in seen if sample.source not in sources]
         calibration: Sequence[Sample] = contents["calibration"]
         count = config.calibration_images
         if not shuffled and count < len(calibration):
             calibration = [calibration[i] for i in stratified(calibration, count, seed)]
         calibration = calibration[:count]
     else:
-        train, calibration = hold_out(found["train"], config.calibration_images, seed)
+        train, calibration = hold_out(seen, config.calibration_images, seed)
     judged = {name: samples for name, samples in found.items() if name != "train"}
     check_disjoint([*train, *calibration], judged)
     policy = augmentation or Augmentation()
@@ -101,7 +105,7 @@ def _read_yaml(path: Path) -> dict[str, Any]:
         raise UserError("data.path", path, f"this is no YAML: {' '.join(str(error).split())}") from error
     if not isinstance(facts, dict):
         raise UserError("data.path", path, "the YAML must hold keys such as train, val and names")
-    for key in ("train", "val", "names"):
+    for key in ("val", "names"):
         if not facts.get(key):
             raise UserError("data.path", path, f"the YAML names no `{key}`: add it")
     return facts
@@ -177,8 +181,8 @@ def _label_file(image: Path) -> Path:
     return Path(*parts).with_suffix(".txt")
 
 
-def _check_labelled(path: Path, samples: Sequence[Sample]) -> None:
+def _check_labelled(path: Path, key: str, samples: Sequence[Sample]) -> None:
     """Images without a label file are background; a whole training split of them is a misplaced folder."""
     if not any(isinstance(sample.label, np.ndarray) and len(sample.label) for sample in samples):
         place = _label_file(Path(str(samples[0].source)))
-        raise UserError(f"{path}: train", samples[0].source, f"no image has a label; the first was sought at {place}")
+        raise UserError(f"{path}: {key}", samples[0].source, f"no image has a label; the first was sought at {place}")

@@ -47,15 +47,17 @@ class Accuracy:
     images: int
     ci95: tuple[float, float]
     map50: float | None = None
+    chance: float | None = None  # top-1 of always answering the most frequent class
     per_class: dict[str, float] = field(default_factory=dict)  # AP50-95 or top-1; classes without ground truth absent
     records: Matches | np.ndarray | None = field(default=None, repr=False, compare=False)  # or (images,) bool correct
     resampled: np.ndarray | None = field(default=None, repr=False, compare=False)  # (500,) the value of each resample
     fingerprint: str = field(default="", repr=False)  # of the targets: are two evaluations of the same images?
 
     def row(self) -> dict[str, Any]:
-        """metric, value, images, ci95, and map50 of detectors: JSON-able."""
+        """metric, value, images, ci95, and map50 of detectors, chance of classifiers: JSON-able."""
         found = {"metric": self.metric, "value": self.value, "images": self.images, "ci95": list(self.ci95)}
-        return found if self.map50 is None else {**found, "map50": self.map50}
+        more = {"map50": self.map50, "chance": self.chance}
+        return {**found, **{key: value for key, value in more.items() if value is not None}}
 
 
 def predictor(net: nn.Module) -> Predict:
@@ -160,6 +162,7 @@ def _top1(scores: list[np.ndarray], targets: list[int], classes: Sequence[str]) 
         metric="top1",
         value=float(correct.mean()),
         images=len(labels),
+        chance=float(np.bincount(labels).max() / len(labels)),
         ci95=_interval(resampled),
         per_class={n: float(correct[labels == i].mean()) for i, n in enumerate(classes) if (labels == i).any()},
         records=correct,

@@ -92,7 +92,7 @@ def weigh_graph(
     *,
     threads: int,
     cached: bool,
-    judged: dict[str, dict[str, Any]],
+    judged: dict[str, dict[str, Any] | None],
 ) -> Row:
     """A target's graph as loaded from disk in its own runtime (TensorRT without a GPU: emulated), made of `model`.
 
@@ -130,7 +130,13 @@ def weigh_graph(
     )
 
 
-def _accuracy(predict: Any, model: Model, data: DataSet, batch: int, label: str, obtained: str) -> dict[str, Any]:
+def _accuracy(
+    predict: Any, model: Model, data: DataSet, batch: int, label: str, obtained: str
+) -> dict[str, Any] | None:
+    """None where there are no images."""
+    if not len(data.validation):
+        return None
+
     def on(split: Split, label: str) -> dict[str, Any]:
         return accuracy.evaluate(
             predict, model.decode, split, model.task, data.classes, batch=batch, progress=label

@@ -67,6 +67,9 @@ def _banner(run: Run) -> str:
         kinds = ((True, "met"), (False, "missed"), (None, "could not be measured"))
         detail = [f"{states.count(state)} {word}" for state, word in kinds if states.count(state)]
         detail += [f"{target} failed: {why}" for target, why in (verdict.get("failures") or {}).items()]
+    first = (verdict or {}).get("remarks") or [{}]
+    if first[0].get("kind") == "baseline_knows_nothing":
+        detail.append(str(first[0].get("text")))
     style = page.tone(met) if judged or met is False else "open"
     said = f"{', '.join(detail)}" if detail else "No limit was set for this run."
     return f'<div class="banner {style}"><b>{text(words.headline(verdict))}</b><p>{text(said)}</p></div>'

@@ -123,7 +123,9 @@ def _closing(verdict: dict[str, Any] | None, metrics: str) -> list[tuple[str, st
             lines.append((f"{words.MARKS[met]:<8}{words.check(check)}", STYLES[met]))
     if kept:
         lines.append((f"{words.MARKS[True]:<8}{words.kept_contracts(kept)}", STYLES[True]))
-    lines += [(f"• {remark.get('text')}", "") for remark in verdict.get("remarks") or []]
+    for remark in verdict.get("remarks") or []:
+        style = "bold yellow" if remark.get("kind") == "baseline_knows_nothing" else ""
+        lines.append((f"• {remark.get('text')}", style))
     lines += [(f"FAILED  {target}: {why}", "red") for target, why in (verdict.get("failures") or {}).items()]
     lines.append((f"verdict: {words.headline(verdict)}", f"bold {STYLES[verdict.get('met')]}"))
     return lines

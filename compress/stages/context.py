@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from compress import checkpoint, disk, models, targets
-from compress.budget import Check
+from compress.budget import Check, Remark
 from compress.cache import Cache
 from compress.config import Config
 from compress.data import DataSet
@@ -34,7 +34,8 @@ class Context:
     unpruned: Model | None = None  # what fine-tuning may learn from, once something was pruned
     failures: dict[str, str] = field(default_factory=dict)
     contracts: list[Check] = field(default_factory=list)  # what was found of the artifacts' promises
-    judged: dict[str, dict[str, Any]] = field(default_factory=dict)  # accuracy of files, see `weigh_graph`
+    judged: dict[str, dict[str, Any] | None] = field(default_factory=dict)  # accuracy of files, see `weigh_graph`
+    stopped: Remark | None = None  # why the run ends at its baseline
     cached: bool = False  # whether the last cached step was found rather than made
     _graphs: dict[tuple[str, str], Graph] = field(default_factory=dict)
 

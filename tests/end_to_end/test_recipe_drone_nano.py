@@ -30,9 +30,16 @@ def scenes(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def result(scenes: Path, tmp_path_factory: pytest.TempPathFactory) -> pipeline.Result:
     place = tmp_path_factory.mktemp("run")
-    overrides = ["recipe=drone_nano", "model.weights=null", "data=yolo", f"data.path={scenes}", "cache=false"]
+    overrides = [
+        "recipe=drone_nano",
+        "model.weights=null",
+        "force=true",
+        "data=yolo",
+        f"data.path={scenes}",
+        "cache=false",
+    ]
     overrides += [f"model.imgsz={SIZE}", "data.calibration_images=32", "finetune.images=64", "finetune.batch=16"]
-    overrides += ["prune.equal_halves=true"]
+    overrides += ["prune.equal_halves=true", "force=true"]
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(place)
         patch.setattr(weigh, "TIMING_SECONDS", 0.1)

@@ -175,7 +175,13 @@ def test_top1():
     result = evaluate(lambda x: x, lambda out: np.stack([next(rows)]), split, Task.classify, ("a", "b", "c"))
     assert result.metric == "top1" and result.value == 0.75
     assert result.per_class == {"a": 1, "b": 1, "c": 0.5}
-    assert result.row() == {"metric": "top1", "value": 0.75, "images": 4, "ci95": list(result.ci95)}
+    assert result.row() == {
+        "metric": "top1",
+        "value": 0.75,
+        "images": 4,
+        "ci95": list(result.ci95),
+        "chance": result.chance,
+    }
 
 
 def test_is_fast():
