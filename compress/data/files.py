@@ -30,12 +30,14 @@ def look(path: Path) -> tuple[tuple[int, int], str]:
         UserError: the file cannot be read or is no image.
     """
     try:
+        if not path.is_file():  # a folder, a broken link, or a pipe, which would be waited for
+            raise OSError("no ordinary file")
         with path.open("rb") as file:
             head = file.read(HEAD)
         digest = hashlib.sha256(head + str(path.stat().st_size).encode()).hexdigest()
         return _size(path, head), digest
-    except (OSError, UnidentifiedImageError) as error:
-        raise UserError("data", path, f"this image cannot be read ({error}): mend it or take it out") from error
+    except (OSError, UnidentifiedImageError, Image.DecompressionBombError) as error:
+        raise UserError("data", path, f"this image cannot be read ({error}): fix or remove it") from error
 
 
 def _size(path: Path, head: bytes) -> tuple[int, int]:

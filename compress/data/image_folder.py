@@ -59,7 +59,10 @@ def _classes(folder: Path) -> tuple[str, ...]:
 def _samples(folder: Path, classes: tuple[str, ...]) -> list[Sample]:
     samples = []
     for label, name in enumerate(classes):
-        for file in image_files(folder / name):
+        files = image_files(folder / name) if (folder / name).is_dir() else []
+        if not files and folder.name == "train":
+            raise UserError("data.path", folder / name, "a class without images: add some, or remove the folder")
+        for file in files:
             size, digest = look(file)
             samples.append(Sample(file, label, size, digest))
     if not samples:

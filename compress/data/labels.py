@@ -10,6 +10,7 @@ from compress.errors import UserError
 
 BOX = 5  # class, centre x, centre y, width, height
 POLYGON = 7  # class and three points, the smallest polygon
+SHOWN = 80  # characters of a row in an error
 TOLERANCE = 1e-4  # labels are commonly written with few decimals
 
 
@@ -21,7 +22,7 @@ def read_labels(path: Path, classes: int) -> np.ndarray:
             out of range, a coordinate outside [0, 1], or a box without area.
     """
     try:
-        text = path.read_text(encoding="utf-8")
+        text = path.read_text(encoding="utf-8-sig")
     except FileNotFoundError:
         return np.zeros((0, BOX), np.float32)
     except (OSError, UnicodeDecodeError) as error:
@@ -37,21 +38,26 @@ def _row(place: str, line: str, classes: int) -> list[float]:
     try:
         values = [float(word) for word in line.split()]
     except ValueError:
-        raise UserError(place, line.strip(), "a label row holds numbers only") from None
+        raise UserError(place, _short(line), "a label row holds numbers only") from None
     if len(values) != BOX and (len(values) < POLYGON or len(values) % 2 == 0):
         raise UserError(
             place,
-            line.strip(),
+            _short(line),
             f"{len(values)} columns: give class x y width height, or a class and a polygon",
         )
     if not values[0].is_integer() or not 0 <= values[0] < classes:
-        raise UserError(place, line.strip(), f"class {values[0]:g} is out of range: `names` has {classes} classes")
+        raise UserError(place, _short(line), f"class {values[0]:g} is out of range: `names` has {classes} classes")
     if not all(-TOLERANCE <= value <= 1 + TOLERANCE for value in values[1:]):
-        raise UserError(place, line.strip(), "coordinates must be shares of the image, in [0, 1]")
+        raise UserError(place, _short(line), "coordinates must be shares of the image, in [0, 1]")
     box = values if len(values) == BOX else _box_of(values)
     if box[3] <= 0 or box[4] <= 0:
-        raise UserError(place, line.strip(), "this box has no area: take the row out")
+        raise UserError(place, _short(line), "this box has no area: take the row out")
     return box
+
+
+def _short(line: str) -> str:
+    text = line.strip()
+    return text if len(text) <= SHOWN else f"{text[:SHOWN]}…"
 
 
 def _box_of(values: list[float]) -> list[float]:

@@ -27,6 +27,8 @@ from compress.data.subset import stratified
 from compress.errors import UserError
 from compress.product import Task
 
+LONGEST = 4096  # characters of a path
+
 log = logging.getLogger(__name__)
 
 
@@ -100,8 +102,8 @@ def _read_yaml(path: Path) -> dict[str, Any]:
     if not path.is_file():
         raise UserError("data.path", path, "no such file: give the data set's YAML")
     try:
-        facts = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        facts = yaml.safe_load(path.read_text(encoding="utf-8-sig"))
+    except (yaml.YAMLError, UnicodeDecodeError, OSError, RecursionError) as error:
         raise UserError("data.path", path, f"this is no YAML: {' '.join(str(error).split())}") from error
     if not isinstance(facts, dict):
         raise UserError("data.path", path, "the YAML must hold keys such as train, val and names")
@@ -119,6 +121,11 @@ def _classes(path: Path, facts: Mapping[str, Any]) -> tuple[str, ...]:
         names = [names[number] for number in range(len(names))]
     if not isinstance(names, list):
         raise UserError(f"{path}: names", names, "give a list of class names, or a mapping from number to name")
+    for name in names:
+        if not isinstance(name, str | int | float) or isinstance(name, bool) or not str(name).strip():
+            raise UserError(f"{path}: names", type(name).__name__, "each class name must be a text that is not empty")
+    if len({str(name) for name in names}) < len(names):
+        raise UserError(f"{path}: names", "duplicates", "give every class a name of its own")
     if facts.get("nc", len(names)) != len(names):
         raise UserError(f"{path}: nc", facts["nc"], f"`names` has {len(names)} entries: make them agree")
     return tuple(str(name) for name in names)
@@ -138,7 +145,11 @@ def _samples(path: Path, key: str, facts: Mapping[str, Any], root: Path, classes
     entries = facts[key] if isinstance(facts[key], list) else [facts[key]]
     files: list[Path] = []
     for entry in entries:
-        place = root / str(entry)
+        if not isinstance(entry, str) or len(entry) > LONGEST:
+            raise UserError(
+                f"{path}: {key}", str(entry)[:80], "give a folder, a .txt list of images, or a list of those"
+            )
+        place = root / entry
         if place.is_dir():
             files += image_files(place)
         elif place.is_file() and place.suffix == ".txt":
@@ -153,7 +164,11 @@ def _samples(path: Path, key: str, facts: Mapping[str, Any], root: Path, classes
 def _from_list(path: Path, root: Path) -> list[Path]:
     """Images of a .txt list: absolute, or relative to the list's folder or to the data set's root."""
     files = []
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
+    try:
+        lines = path.read_text(encoding="utf-8-sig").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError("data.path", path, f"this list of images cannot be read: {error}") from error
+    for number, line in enumerate(lines, 1):
         if not line.strip():
             continue
         places = (path.parent / line.strip(), root / line.strip())
