@@ -96,7 +96,7 @@ def test_every_choice_composes(group: str) -> None:
 def test_data_choices_are_the_data_sets_there_are() -> None:
     from compress.data import LOADERS
 
-    assert choices("data") == sorted(LOADERS)
+    assert choices("data") == sorted([*LOADERS, "none"])
 
 
 def test_prune_choices_name_methods_there_are() -> None:

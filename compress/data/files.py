@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import os
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
@@ -14,6 +15,7 @@ from compress.data.sample import Sample
 from compress.errors import UserError
 
 SUFFIXES = frozenset({".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"})
+JPEG, JPEG_END = b"\xff\xd8", b"\xff\xd9"
 HEAD = 65536  # bytes; with the file's length enough to tell images apart, and one read a file
 ORIENTATION = 0x0112  # EXIF tag; values 5 to 8 turn the image by 90 degrees
 
@@ -33,7 +35,12 @@ def look(path: Path) -> tuple[tuple[int, int], str]:
         if not path.is_file():  # a folder, a broken link, or a pipe, which would be waited for
             raise OSError("no ordinary file")
         with path.open("rb") as file:
-            head = file.read(HEAD)
+            head = tail = file.read(HEAD)
+            if path.stat().st_size > HEAD and head.startswith(JPEG):
+                file.seek(-HEAD, os.SEEK_END)
+                tail = file.read()
+        if head.startswith(JPEG) and JPEG_END not in tail:  # decoders fill what is missing with grey
+            raise OSError("a JPEG cut short")
         digest = hashlib.sha256(head + str(path.stat().st_size).encode()).hexdigest()
         return _size(path, head), digest
     except (OSError, UnidentifiedImageError, Image.DecompressionBombError) as error:

@@ -126,6 +126,8 @@ def _classes(path: Path, facts: Mapping[str, Any]) -> tuple[str, ...]:
             raise UserError(f"{path}: names", type(name).__name__, "each class name must be a text that is not empty")
     if len({str(name) for name in names}) < len(names):
         raise UserError(f"{path}: names", "duplicates", "give every class a name of its own")
+    if not isinstance(facts.get("nc", 0), int):
+        raise UserError(f"{path}: nc", type(facts["nc"]).__name__, "give the number of classes, or remove it")
     if facts.get("nc", len(names)) != len(names):
         raise UserError(f"{path}: nc", facts["nc"], f"`names` has {len(names)} entries: make them agree")
     return tuple(str(name) for name in names)
@@ -135,6 +137,8 @@ def _root(path: Path, facts: Mapping[str, Any]) -> Path:
     given = facts.get("path")
     if not given:
         return path.parent
+    if not isinstance(given, str) or len(given) > LONGEST:
+        raise UserError(f"{path}: path", type(given).__name__, "give the data set's folder as a text")
     for root in (path.parent / str(given), Path(str(given))):
         if root.is_dir():
             return root
@@ -147,7 +151,9 @@ def _samples(path: Path, key: str, facts: Mapping[str, Any], root: Path, classes
     for entry in entries:
         if not isinstance(entry, str) or len(entry) > LONGEST:
             raise UserError(
-                f"{path}: {key}", str(entry)[:80], "give a folder, a .txt list of images, or a list of those"
+                f"{path}: {key}",
+                str(entry)[:80] if isinstance(entry, str) else type(entry).__name__,
+                "give a folder, a .txt list of images, or a list of those",
             )
         place = root / entry
         if place.is_dir():
