@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import gc
 import logging
 import math
 import os
+import sys
 import tempfile
 import threading
 import time
@@ -21,6 +23,7 @@ from compress.errors import UserError
 
 Call = Callable[[], object]
 LOCK = Path(tempfile.gettempdir()) / "compress-timing.lock"
+LOCK_SECONDS = 60.0  # longest wait for another process
 
 log = logging.getLogger(__name__)
 _depth = 0
@@ -102,7 +105,8 @@ def _no_garbage_collection() -> Iterator[None]:
 
 @contextmanager
 def timing_lock() -> Iterator[None]:
-    """Hold the machine-wide timing lock; waits while another process holds it. May be nested within a thread.
+    """Hold the machine-wide timing lock; waits up to `LOCK_SECONDS` while another process holds it, whose pid, command
+    and start are logged at once. After that it goes on without the lock, with a warning. May be nested in a thread.
 
     Raises:
         UserError: the lock file cannot be opened.
@@ -116,17 +120,73 @@ def timing_lock() -> Iterator[None]:
         finally:
             _depth -= 1
             if handle is not None:
+                with contextlib.suppress(OSError):
+                    _signature(os.getpid()).unlink(missing_ok=True)
                 os.close(handle)
 
 
 def _acquire() -> int:
+    """A handle on the lock file, locked unless another process kept it for `LOCK_SECONDS`. The system releases the lock
+    of a process that ends, however it ends."""
     handle = _open_shared(LOCK)
+    if _locked(handle):
+        _sign()
+        return handle
+    holder = _holder()
+    log.info("waiting up to %g s for another process to finish timing: %s (%s)", LOCK_SECONDS, holder, LOCK)
+    end = time.monotonic() + LOCK_SECONDS
+    while time.monotonic() < end:
+        time.sleep(0.1)
+        if _locked(handle):
+            _sign()
+            return handle
+    log.warning("timing beside another process, which had the timing lock for more than %g s: %s; times measured now "
+                "may be too long", LOCK_SECONDS, _holder())  # fmt: skip
+    return handle
+
+
+def _locked(handle: int) -> bool:
     try:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
-        log.info("waiting for another process to finish timing (%s)", LOCK)
-        fcntl.flock(handle, fcntl.LOCK_EX)
-    return handle
+        return False
+    return True
+
+
+def _signature(pid: int | str) -> Path:
+    """Written by the holder, beside the lock: each user's own, since another's file cannot be overwritten."""
+    return LOCK.with_name(f"{LOCK.name}.{pid}")
+
+
+def _sign() -> None:
+    """Say who holds the lock and since when. Only for messages: a file that cannot be written stops nothing."""
+    command = " ".join(sys.argv)[:200].replace("\n", " ")
+    text = f"process {os.getpid()} ({command}) since {time.strftime('%Y-%m-%d %H:%M:%S')}"
+    with contextlib.suppress(OSError):
+        handle = os.open(_signature(os.getpid()), os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, 0o644)
+        with os.fdopen(handle, "w", encoding="utf-8") as file:
+            file.write(text)
+
+
+def _holder() -> str:
+    """The newest signature whose process is alive, else that nobody signed."""
+    found: list[tuple[float, str]] = []
+    for path in LOCK.parent.glob(f"{LOCK.name}.*"):
+        pid = path.name.rpartition(".")[2]
+        if pid.isdecimal() and _alive(int(pid)):
+            with contextlib.suppress(OSError, UnicodeDecodeError):
+                found.append((path.stat().st_mtime, path.read_text(encoding="utf-8")[:400]))
+    return max(found)[1] if found else "a process that did not say who it is"
+
+
+def _alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)  # sends nothing
+    except PermissionError:
+        return True  # another user's
+    except OSError:
+        return False
+    return True
 
 
 def _open_shared(path: Path) -> int:

@@ -52,6 +52,20 @@ def test_lock_excludes_a_second_process(own_lock):
         assert other.wait() == 0
 
 
+def test_a_wait_for_the_lock_names_the_holder_and_ends(own_lock, monkeypatch, caplog):
+    monkeypatch.setattr(latency, "LOCK_SECONDS", 0.3)
+    with subprocess.Popen([sys.executable, "-c", HOLD, own_lock], stdout=subprocess.PIPE, text=True) as other:
+        assert other.stdout.readline() == "held\n"
+        with caplog.at_level("INFO"), latency.timing_lock():
+            assert other.poll() is None
+        assert f"process {other.pid} (" in caplog.text and "timing beside another process" in caplog.text
+        other.kill()
+    start = time.monotonic()
+    with latency.timing_lock():  # the lock of a killed process holds nobody up, and its signature is not read
+        assert time.monotonic() - start < 0.2
+        assert latency._holder().startswith("process ") and str(other.pid) not in latency._holder()
+
+
 def test_lock_nests_and_is_shared_by_users(own_lock):
     with latency.timing_lock(), latency.timing_lock():
         assert own_lock.stat().st_mode & 0o777 == 0o666
