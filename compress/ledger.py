@@ -27,6 +27,7 @@ class Row:
     int8_mac_share_obtained: str | None = None  # "runtime" where the runtime tells, "graph" from Q/DQ placement
     params: int | None = None
     size_bytes: int | None = None
+    onnx_size_bytes: int | None = None  # of the ONNX file where size_bytes is that of an engine built of it
     bytes_moved: int | None = None
     activation_bytes: int | None = None
     arena_bytes: int | None = None  # of the tensors as the target lays them out in memory, where that is known

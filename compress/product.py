@@ -202,6 +202,9 @@ def identity(model: Model) -> str:
     return hashed.hexdigest()
 
 
+ENGINE = "model.engine"  # beside the ONNX file it was built of
+
+
 @dataclass(frozen=True)
 class Graph:
     """One model file of one target: ONNX, or OpenVINO's xml (its bin beside it), say. `files` are all it needs."""
@@ -218,6 +221,12 @@ class Graph:
     def files(self) -> tuple[Path, ...]:
         """Every file the runtime needs: OpenVINO and ncnn keep the weights in a .bin beside the graph."""
         return (self.path, self.path.with_suffix(".bin")) if self.path.suffix in (".xml", ".param") else (self.path,)
+
+    @property
+    def engine(self) -> Path | None:
+        """What was built of the file ahead of time and runs in its place (TensorRT); None where there is none."""
+        path = self.path.with_name(ENGINE)
+        return path if path.exists() else None
 
 
 @dataclass(frozen=True)

@@ -121,6 +121,7 @@ def weigh_graph(
         int8_mac_share_obtained=share.obtained,
         params=cost.params,
         size_bytes=targets.size_bytes(graph),
+        onnx_size_bytes=targets.source_bytes(graph) if graph.engine else None,
         bytes_moved=cost.bytes_moved if graph.precision.value == "fp32" else None,
         activation_bytes=cost.activation_bytes if graph.precision.value == "fp32" else None,
         arena_bytes=None if predictor.arena_bytes is None else predictor.arena_bytes(),

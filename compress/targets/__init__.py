@@ -96,5 +96,10 @@ def load(graph: Graph, threads: int) -> Predictor:
 
 
 def size_bytes(graph: Graph) -> int:
-    """Bytes of every file the runtime needs to run `graph`."""
+    """Bytes of every file the runtime needs to run `graph`: the engine where one was built of it."""
+    return graph.engine.stat().st_size if graph.engine else source_bytes(graph)
+
+
+def source_bytes(graph: Graph) -> int:
+    """Bytes of the files of `graph` itself, which an engine may have been built of."""
     return sum(path.stat().st_size for path in graph.files)

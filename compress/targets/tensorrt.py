@@ -23,7 +23,7 @@ import torch
 
 from compress.config import ExportConfig
 from compress.errors import MissingExtra, TargetFailed
-from compress.product import Graph, Model, Precision
+from compress.product import ENGINE, Graph, Model, Precision
 from compress.targets import artifact, kept_float, onnx_graph
 from compress.targets.bench_kit import runtime_tensorrt
 from compress.targets.calibration import EXTREMES
@@ -33,7 +33,6 @@ from compress.targets.scheme import Scheme
 
 NAME = "tensorrt"
 AMPERE = (8, 0)  # the oldest generation that TensorRT-RTX supports
-ENGINE = "model.engine"  # beside the ONNX file it was built of
 QUANTIZED = Precision.int8
 _WHAT = "static Q/DQ: S8 symmetric activations, S8 symmetric per-channel weights stored as INT8"
 SCHEMES = (
@@ -162,6 +161,10 @@ def parse(path: Path) -> tuple[Any, Any]:
 
 def build(path: Path, engine: Path) -> None:
     """Writes a TensorRT-RTX engine of an ONNX file; it is compiled to the end on the GPU that first loads it.
+
+    So it holds the CUDA source of its kernels, one text a fused kernel: of drone_nano's engines 13.9 of 17.2 MB in INT8
+    and 4.3 of 9.3 MB in FP16, though the weights take half the bytes in INT8. Compressed they are 3.5 and 4.8 MB.
+    Stripping weights (STRIP_PLAN, REFIT) needs a GPU. Engines that trtexec builds on a Jetson hold machine code.
 
     Raises:
         TargetFailed: TensorRT rejects the file or cannot build it.

@@ -236,3 +236,12 @@ def test_denormals_are_rounded_to_zero(tmp_path: Path) -> None:
     )
     command = [sys.executable, "-c", code, str(tmp_path / "model.onnx")]
     assert subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip() == "0.0"
+
+
+def test_an_engine_is_what_the_runtime_needs(tmp_path: Path) -> None:
+    graph = Graph(tmp_path / "model.onnx", "tensorrt", Precision.int8)
+    graph.path.write_bytes(bytes(10))
+    assert (targets.size_bytes(graph), targets.source_bytes(graph), graph.engine) == (10, 10, None)
+    (tmp_path / "model.engine").write_bytes(bytes(30))
+    assert (targets.size_bytes(graph), targets.source_bytes(graph)) == (30, 10)
+    assert graph.engine == tmp_path / "model.engine"
