@@ -42,7 +42,7 @@ def save(model: Model, folder: Path, reference: Mapping[str, Any] | None = None)
     the one before, or an error; never a mixture. `reference` says what the model was pruned from: see
     `compress.reference.facts`.
     """
-    tensors = {name: value.detach().cpu().contiguous().clone() for name, value in model.net.state_dict().items()}
+    tensors = _tensors(model.net)
     data = serialise(tensors)
     written = {
         "schema_version": SCHEMA_VERSION,
@@ -54,6 +54,16 @@ def save(model: Model, folder: Path, reference: Mapping[str, Any] | None = None)
     facts = json.loads(json.dumps(written))  # as a reader finds them: keys are strings, tuples are lists
     atomic.write(folder / TENSORS, data)
     atomic.write(folder / FACTS, json.dumps({**facts, "sha256": digest(facts)}, indent=1))
+
+
+def tensor_file_bytes(net: nn.Module) -> int:
+    """Bytes of the file `model.safetensors` that `save` writes for `net`: parameters and buffers as they are stored,
+    and the header. Nothing is written."""
+    return len(serialise(_tensors(net)))
+
+
+def _tensors(net: nn.Module) -> dict[str, Tensor]:
+    return {name: value.detach().cpu().contiguous().clone() for name, value in net.state_dict().items()}
 
 
 def load(folder: Path, build: Callable[[dict[str, Any]], Model]) -> Model:

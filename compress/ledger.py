@@ -26,7 +26,7 @@ class Row:
     int8_mac_share: float | None = None
     int8_mac_share_obtained: str | None = None  # "runtime" where the runtime tells, "graph" from Q/DQ placement
     params: int | None = None
-    size_bytes: int | None = None
+    size_bytes: int | None = None  # of a target's files; of a torch model, its checkpoint's model.safetensors
     onnx_size_bytes: int | None = None  # of the ONNX file where size_bytes is that of an engine built of it
     bytes_moved: int | None = None
     activation_bytes: int | None = None

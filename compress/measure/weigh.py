@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from compress import targets
+from compress import checkpoint, targets
 from compress.config import HOST
 from compress.data import DataSet, Split
 from compress.digest import digest
@@ -56,10 +56,15 @@ class Costs:
 
 def weigh_model(stage: str, model: Model, costs: Costs, data: DataSet, *, threads: int, cached: bool) -> Row:
     """The torch model in its deployed (fused) form, on the CPU in float32; `costs` are its own. Of an ONNX file, the
-    file as it was given."""
-    runtime, size = "torch", costs.own.param_bytes
+    file as it was given.
+
+    `size_bytes` is that of the file: `model.safetensors` as a checkpoint of `model` holds it (unfused, parameters and
+    buffers), or the ONNX file.
+    """
     if isinstance(model, OnnxModel):
         runtime, size = model.runtime, model.size_bytes
+    else:
+        runtime, size = "torch", checkpoint.tensor_file_bytes(model.net)
     net, example, cost = model.deployed(), model.example_input(), costs.own
 
     predict = accuracy.predictor(net)

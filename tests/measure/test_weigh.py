@@ -6,8 +6,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from torch import nn
 
-from compress import targets
+from compress import checkpoint, targets
 from compress.config import ExportConfig
 from compress.measure import weigh
 from tests.measure.test_contracts import Classifier
@@ -34,3 +35,13 @@ def test_the_same_bytes_are_not_judged_twice(tmp_path: Path, monkeypatch: pytest
     other.net[0].weight.data *= 2
     row(targets.get("onnxruntime").convert(other, tmp_path / "c", ExportConfig()))
     assert len(evaluated) == 2
+
+
+def test_the_size_of_a_torch_row_is_that_of_the_saved_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(weigh, "TIMING_SECONDS", 0.01)
+    model: Any = Classifier()
+    model.net.append(nn.BatchNorm1d(3))  # its running statistics and its counter, int64, are in the file too
+    model.constructor = dict
+    checkpoint.save(model, tmp_path / "pruned")
+    row = weigh.weigh_model("prune", model, weigh.Costs.of(model), data(4), threads=1, cached=False)
+    assert row.size_bytes == (tmp_path / "pruned" / "model.safetensors").stat().st_size
