@@ -7,7 +7,8 @@ One forward pass on an example runs under a dispatch mode that sees every ATen o
 Conventions
 -----------
 macs            convolutions, linear layers and matrix products, attention included; bias is not in it.
-                A complex multiply-add is 4 MACs. An operator outside of ATen without a formula is refused by name.
+                A complex multiply-add is 4 MACs. An operator that has no formula and is not known to be without
+                products is refused by name, with its module.
 constants       an operator whose inputs do not depend on the example is folded by every exporter: not counted. The
                 initial state of torch's recurrent layers and cells is an input, not a constant.
 other_flops     one FLOP per add, multiply, divide, compare, exp, sqrt. Per output element unless said otherwise:
@@ -38,10 +39,11 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from compress.errors import UserError
-from compress.measure.operators import FORMULAS, SHAPE_ONLY, formula_of, hides_products, other_flops
+from compress.measure.operators import FORMULAS, SHAPE_ONLY, formula_of, may_hide_products, other_flops
 from compress.measure.quantized_operators import packed_macs, packed_parameters
 
 aten = torch.ops.aten
+REFUSED = "products in this operator cannot be counted: write it with torch's convolutions and matrix products"
 WITH_INDICES = {"max_pool2d_with_indices", "max_pool3d_with_indices", "adaptive_max_pool2d", "adaptive_max_pool3d"}
 
 
@@ -229,7 +231,7 @@ class _Counter(TorchDispatchMode):
     ) -> Any:
         kwargs = kwargs or {}
         if not isinstance(func, torch._ops.OpOverload):
-            raise UserError("model", f"{self._running[-1]}: {func}", "products in this operator cannot be counted")
+            raise UserError("model", f"{self._running[-1] or 'forward'}: {func}", REFUSED)
         if func._overloadpacket not in FORMULAS:
             with self:  # composite operators (linear, matmul, einsum) are counted as what they are made of
                 result = func.decompose(*args, **kwargs)
@@ -266,8 +268,8 @@ class _Counter(TorchDispatchMode):
             macs = formula(*args, **kwargs, out_val=result) // 2 * (4 if outputs[0].is_complex() else 1)
         else:
             packed = packed_macs(func, args, outputs[0])
-            if packed is None and hides_products(func):
-                raise UserError("model", f"{layer}: {func._schema.name}", "products in this operator cannot be counted")
+            if packed is None and may_hide_products(func, [*inputs, *outputs]):
+                raise UserError("model", f"{layer or 'forward'}: {func._schema.name}", REFUSED)
             macs = packed or 0
         written = outputs[:1] if name in WITH_INDICES else outputs
         moved = sum(map(_bytes, inputs)) + sum(map(_bytes, written))

@@ -44,6 +44,14 @@ def _euclidean_dist(left: Tensor, _right: Tensor, *, out_val: Tensor, **_: Any) 
     return 2 * out_val.numel() * (left.shape[-1] + 2)  # torch multiplies rows that hold both squared norms too
 
 
+def _cdist(left: Tensor, _right: Tensor, *_: Any, out_val: Tensor, **__: Any) -> int:
+    return 2 * out_val.numel() * left.shape[-1]  # one difference, raised to the power and added, per pair and dimension
+
+
+def _conv_tbc(input: Tensor, weight: Tensor, *_: Any, out_val: Tensor, **__: Any) -> int:
+    return 2 * out_val.numel() * weight.shape[0] * weight.shape[1]  # weight (k, in, out)
+
+
 def _trilinear(left: Tensor, weight: Tensor, right: Tensor, *_: Any, **__: Any) -> int:
     """nn.Bilinear: left (n, 1, i, 1) or (n, i), weight (o, i, j), right (n, j): x W, then its product with y."""
     out, first, second = weight.shape
@@ -60,6 +68,9 @@ _MISSING_FORMULAS: dict[Any, Callable[..., int]] = {
     aten.mv: _mv,
     aten.addmv: _addmv,
     aten.dot: _dot,
+    aten.vdot: _dot,
+    aten.conv_tbc: _conv_tbc,
+    aten._cdist_forward: _cdist,
     aten.addbmm: _addbmm,
     aten._int_mm: mm_flop,
     aten.mkldnn_rnn_layer: _mkldnn_rnn,
@@ -71,37 +82,87 @@ FORMULAS: dict[Any, Callable[..., int]] = {**flop_registry, **_MISSING_FORMULAS}
 # By full name: torchvision registers it when it is imported.
 _FORMULAS_ELSEWHERE = {"torchvision::deform_conv2d": _deform_conv2d}
 
-# ATen operators with products inside, by the beginnings of their names.
-_HIDING = tuple(
+# ATen operators without products that torch tags neither pointwise nor reduction, beside those that `other_flops`
+# lists: moves, drawing and indexing, losses, norms, interpolation. By the name of the form that is not in place.
+_WITHOUT_PRODUCTS = set(
     """
-    linalg_ _linalg_ _fft_ cholesky _cholesky lu_ triangular_solve ormqr geqrf _cudnn_rnn miopen_ _sparse_ sparse_
-    _weight_int _scaled_mm _scaled_grouped_mm _grouped_mm _wrapped_ _mixed_dtypes _native_multi_head_attention
-    _transformer_encoder_layer_fwd _triton mkldnn_linear mkldnn_convolution mkl_linear fbgemm_ quantized_ _pdist
-    _dyn_quant_matmul _convert_weight _fused_sdp _scaled_dot_product _flash_attention _efficient_attention _mkldnn_
-    _addmm_activation slow_conv _slow_conv conv_depthwise3d _conv_depthwise2d thnn_conv cudnn_conv _histogramdd
+    _aminmax _batch_norm_no_update _batch_norm_with_update _batch_norm_with_update_functional _chunk_cat
+    _coalesced _conj_copy _convert_indices_from_coo_to_csr _cummax_helper _cummin_helper _embedding_bag
+    _embedding_bag_forward_only _fake_quantize_learnable_per_channel_affine _fake_quantize_learnable_per_tensor_affine
+    _fake_quantize_per_tensor_affine_cachemask_tensor_qparams _grid_sampler_2d_cpu_fallback _index_put_impl
+    _jagged_to_padded_dense_forward _lazy_clone _linalg_check_errors _local_scalar_dense _logcumsumexp
+    _make_per_channel_quantized_tensor _make_per_tensor_quantized_tensor _masked_scale _masked_softmax
+    _mkldnn_reshape _mkldnn_transpose _native_batch_norm_legit _native_batch_norm_legit_functional
+    _nested_from_padded _nested_from_padded_tensor _nested_tensor_from_mask _nested_tensor_from_tensor_list
+    _nested_tensor_softmax_with_shape _pack_padded_sequence _padded_dense_to_jagged_forward _prelu_kernel
+    _reshape_alias _reshape_alias_copy _resize_output _safe_softmax _stack _to_dense _transform_bias_rescale_qkv
+    _unique _unique2 _unsafe_index_put _unsafe_masked_index _unsafe_masked_index_put_accumulate _unsafe_view
+    _upsample_bicubic2d_aa _upsample_nearest_exact1d _upsample_nearest_exact3d _weight_norm_interface addr
+    affine_grid_generator arange as_strided as_strided_copy as_strided_scatter batch_norm_elemt bernoulli
+    binary_cross_entropy binary_cross_entropy_with_logits block_diag bucketize channel_shuffle col2im complex copy
+    cudnn_affine_grid_generator cudnn_grid_sampler cummax cummin cumprod dequantize diag_embed diagonal_scatter
+    dist embedding_renorm exponential eye fake_quantize_per_channel_affine_cachemask
+    fake_quantize_per_tensor_affine_cachemask fill floor_divide fractional_max_pool2d fractional_max_pool3d full
+    geometric glu grid_sampler_2d grid_sampler_3d histc huber_loss index_add index_copy index_fill index_reduce
+    int_repr isin kthvalue lift lift_fresh linalg_cross linspace log_normal log_sigmoid_forward logcumsumexp logspace
+    masked_scatter masked_select max_pool3d max_unpool2d max_unpool3d median mkldnn_adaptive_avg_pool2d
+    mkldnn_max_pool2d mkldnn_max_pool3d mode mse_loss multi_margin_loss multinomial nanmedian native_dropout
+    native_norm nll_loss2d_forward nll_loss_forward nonzero nonzero_static normal normal_functional ones poisson polar
+    put quantize_per_channel quantize_per_tensor quantize_per_tensor_dynamic rand_like randint randint_like randn_like
+    random randperm reflection_pad3d renorm replication_pad3d resize resize_as rot90 rrelu_with_noise
+    scalar_tensor scatter_add scatter_reduce searchsorted segment_reduce set smooth_l1_loss soft_margin_loss squeeze
+    t take to_mkldnn to_padded_tensor trace transpose tril_indices triu_indices unfold_copy uniform
+    unique_consecutive unique_dim unique_dim_consecutive unsafe_split unsafe_split_with_sizes unsqueeze
+    upsample_linear1d upsample_trilinear3d view_as_complex_copy view_as_real_copy zero zeros
 """.split()
 )
-_HARMLESS = {"linalg_vector_norm", "linalg_cross", "_linalg_check_errors", "_mkldnn_reshape", "_mkldnn_transpose"}
+_TAGS = {torch.Tag.pointwise, torch.Tag.reduction, torch.Tag.view_copy}
 _ELEMENTWISE_ELSEWHERE = {"prim", "prims", "profiler"}
 _TORCHVISION = {"nms", "roi_align", "roi_pool", "ps_roi_align", "ps_roi_pool"}
 
 
 def formula_of(func: Any) -> Callable[..., int] | None:
-    """The formula for an operator's products, in FLOPs; None where it has none."""
-    return FORMULAS.get(func._overloadpacket) or _FORMULAS_ELSEWHERE.get(func._schema.name)
+    """The formula for an operator's products, in FLOPs; None where it has none. What works in place has that of the
+    operator that does not."""
+    packet = func._overloadpacket
+    return FORMULAS.get(packet) or FORMULAS.get(_plain(packet)) or _FORMULAS_ELSEWHERE.get(func._schema.name)
 
 
-def hides_products(func: Any) -> bool:
-    """Whether an operator without a formula may contain products: any outside of ATen that is not known to be without,
-    and those of ATen that do."""
+def may_hide_products(func: Any, tensors: list[Tensor]) -> bool:
+    """Whether an operator without a formula may contain products: every one that is not known to have none.
+
+    Known are those listed in this file, those that torch tags pointwise or reduction, and ATen's on integers alone,
+    whose products have formulas. `tensors` are its inputs and outputs.
+    """
     namespace, _, name = func._schema.name.partition("::")
     if namespace == "aten":
-        return name not in _HARMLESS and name.startswith(_HIDING)
+        integers = not any(t.is_floating_point() or t.is_complex() or t.is_quantized for t in tensors)
+        return not (integers or _without_products(func._overloadpacket))
     if namespace == "torchvision":
         return name not in _TORCHVISION
     if namespace == "quantized_decomposed":
         return not name.startswith(("quantize_", "dequantize_", "choose_qparams", "fake_quant", "convert_element"))
-    return namespace not in _ELEMENTWISE_ELSEWHERE
+    return namespace not in _ELEMENTWISE_ELSEWHERE or name.startswith(("fft_", "svd"))
+
+
+def _without_products(packet: Any) -> bool:
+    plain = _plain(packet)
+    if {packet.__name__, plain.__name__} & (_PER_OUTPUT.keys() | _PER_INPUT | SHAPE_ONLY | _WINDOWED):
+        return True
+    if plain.__name__ in _WITHOUT_PRODUCTS:
+        return True
+    overloads = [getattr(plain, name) for name in plain.overloads()]
+    # The tags of one overload may be missing; views that had to copy are moves.
+    if any(not _TAGS.isdisjoint(overload.tags) for overload in overloads):
+        return True
+    returned = [each.alias_info for each in overloads[0]._schema.returns]
+    return any(alias is not None and not alias.is_write for alias in returned)
+
+
+def _plain(packet: Any) -> Any:
+    """The operator that computes the same, not in place."""
+    name = packet.__name__
+    return getattr(aten, name[:-1], packet) if name.endswith("_") and not name.endswith("__") else packet
 
 
 _ATTENTION = {

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from collections import OrderedDict
+
 import pytest
 import torch
 import torch.ao.quantization as ao
+import torch.nn.functional as F
 from torch import Tensor, nn
 
+import compress
 from compress.errors import UserError
 from compress.measure.flops import count
 
@@ -117,6 +121,7 @@ def product(x: Tensor) -> Tensor:
         (product, "compress_tests::product"),
         (torch.fft.fft, "_fft_"),
         (lambda x: torch.linalg.inv(x + torch.eye(4)), "linalg_inv"),
+        (lambda x: torch.ops.aten._compute_linear_combination(x, torch.rand(4, 4)), "_compute_linear_combination"),
     ],
 )
 def test_operators_without_a_formula_are_refused_by_name(function, name):
@@ -124,9 +129,72 @@ def test_operators_without_a_formula_are_refused_by_name(function, name):
         def forward(self, x):
             return function(x)
 
-    with pytest.raises(UserError, match=name):
-        count(Net(), torch.rand(4, 4))
+    with pytest.raises(UserError, match=rf"inner: \S*{name}") as caught:
+        count(nn.Sequential(OrderedDict(inner=Net())), torch.rand(4, 4))
+    assert "write it with" in str(caught.value)
 
 
-def test_indices_of_max_pooling_are_no_traffic():
-    assert count(nn.Sequential(nn.MaxPool2d(2), nn.Flatten()), torch.rand(1, 1, 4, 4)).bytes_moved == (16 + 4) * 4
+@pytest.mark.parametrize(
+    ("function", "macs"),
+    [
+        (lambda x: torch.zeros(4, 4).addmm_(x, x), 64),
+        (lambda x: torch.zeros(2, 4, 4).baddbmm_(x.expand(2, 4, 4), x.expand(2, 4, 4)), 128),
+        (lambda x: torch.zeros(4).addmv_(x, x[0]), 16),
+        (lambda x: torch.zeros(4, 4).addbmm_(x.expand(2, 4, 4), x.expand(2, 4, 4)), 128),
+        (lambda x: torch.vdot(x[0], x[1]).reshape(1), 4),
+        (lambda x: torch.cdist(x, x), 64),
+        (lambda x: torch.conv_tbc(x[None], torch.rand(1, 4, 3), torch.zeros(3)), 4 * 4 * 3),
+    ],
+)
+def test_less_common_products(function, macs):
+    class Net(nn.Module):
+        def forward(self, x):
+            return function(x)
+
+    assert count(Net(), torch.rand(4, 4)).macs == macs
+
+
+ONES = torch.zeros(4, 4, dtype=torch.int64)
+
+
+@pytest.mark.parametrize(
+    "function",
+    [
+        lambda x: torch.special.entr(x).cumprod(0).logcumsumexp(0),
+        lambda x: x.index_add(0, ONES[0], x).scatter_add(0, ONES, x).masked_scatter(x > 0, x),
+        lambda x: F.grid_sample(x[None, None], torch.rand(1, 4, 4, 2), align_corners=False),
+        lambda x: (x.sort().values.median(0).values, x.kthvalue(2).values, x.diff().std(), x.unique(), x.nonzero()),
+        lambda x: F.glu(F.fold(F.unfold(x[None, None], 2), (4, 4), 2)),
+        lambda x: F.instance_norm(x[None]) + F.rms_norm(x, (4,)) + F.normalize(x) + x.renorm(2, 0, 1),
+        lambda x: (torch.histc(x, 4), torch.bucketize(x, x[0]), F.max_pool2d(x[None], 2), F.mse_loss(x, x)),
+        lambda x: F.interpolate(x[None, None], scale_factor=2, mode="bicubic", antialias=True),
+        lambda x: F.embedding_bag(ONES, x),
+    ],
+)
+def test_operators_without_products_are_not_refused(function):
+    class Net(nn.Linear):
+        def forward(self, x):
+            return function(super().forward(x).relu_())
+
+    assert count(Net(4, 4), torch.rand(4, 4)).macs == 64
+
+
+def test_recurrent_and_quantized_networks_in_the_library():
+    class Images(nn.Module):
+        """Rows of an image as a sequence."""
+
+        def __init__(self):
+            super().__init__()
+            self.rnn, self.head = nn.LSTM(3 * 8, 4, batch_first=True), nn.Linear(4, 2)
+
+        def forward(self, x):
+            return self.head(self.rnn(x.transpose(1, 2).flatten(2))[0][:, -1])
+
+    macs = 8 * 4 * 4 * (24 + 4) + 8
+    assert compress.measure(Images(), torch.rand(1, 3, 8, 8)).macs == macs
+    recurrent = nn.Sequential(nn.Conv2d(3, 3, 1), Images())  # its channels are those of the first convolution
+    assert compress.get_flops(recurrent, imgsz=8) == 2 * (macs + 64 * 9)
+    quantized = ao.quantize_dynamic(recurrent, {nn.LSTM, nn.Linear})
+    cost = compress.measure(quantized, torch.rand(1, 3, 8, 8))
+    assert (cost.macs, compress.get_flops(quantized, imgsz=8)) == (macs + 64 * 9, 2 * (macs + 64 * 9))
+    assert cost.params == sum(p.numel() for p in recurrent.parameters())
