@@ -15,9 +15,8 @@ from onnx import ModelProto, NodeProto, TensorProto, shape_inference
 
 from compress.errors import UserError
 from compress.measure.flops import Cost, LayerCost, peak_bytes
-from compress.targets import onnx_graph
+from compress.targets import onnx_graph, onnx_macs
 
-HIDING_PRODUCTS = {"Einsum", "LSTM", "GRU", "RNN", "DeformConv", "Attention", "DFT", "STFT"}
 VIEWS = {"Reshape", "Flatten", "Squeeze", "Unsqueeze", "Identity", "Transpose", "Split", "Slice", "Expand", "Dropout"}
 MOVES = set(
     """
@@ -35,19 +34,40 @@ PER_OUTPUT = {
     "LogSoftmax": 6,
 }
 PER_INPUT = {"GlobalAveragePool", "GlobalMaxPool", "TopK", "ArgMax", "ArgMin", "CumSum"}
-BIAS_INPUT = {"Conv": 2, "ConvTranspose": 2, "Gemm": 2}
+BIAS_INPUT = {"Conv": 2, "ConvTranspose": 2, "Gemm": 2, "FusedConv": 2, "DeformConv": 3}
 RESIZES = {"nearest": 0, "linear": 7, "cubic": 35}
-# Constants that these read are parameters; those of plain arithmetic, such as anchors, are not.
-LEARNED = {"Conv", "ConvTranspose", "Gemm", "MatMul", "PRelu", "BatchNormalization", "LayerNormalization"}
-LEARNED |= {"InstanceNormalization", "GroupNormalization", "RMSNormalization"}
+# Per hidden state: two biases and a sum per gate, sigmoids and hyperbolic tangents, and what makes the state of them.
+RECURRENT = {"LSTM": 36, "GRU": 25, "RNN": 7}
+# Inputs that are parameters where they are constant; None: all. Constants of plain arithmetic, such as anchors, are no
+# parameters, nor are scales, zero points and initial states.
+LEARNED: dict[str, set[int] | None] = {
+    **dict.fromkeys(("Conv", "ConvTranspose", "Gemm", "MatMul", "PRelu", "BatchNormalization", "LayerNormalization")),
+    **dict.fromkeys(("InstanceNormalization", "GroupNormalization", "RMSNormalization", "FusedConv")),
+    "DeformConv": {1, 3},
+    **{kind: {1, 2, 3, 7} for kind in ("LSTM", "GRU", "RNN")},
+    "Einsum": None,
+    "QLinearConv": {3, 8},
+    "QLinearMatMul": {0, 3},
+    "ConvInteger": {1},
+    "MatMulInteger": {0, 1},
+    "MatMulIntegerToFloat": {0, 1, 6},
+    "QGemm": {3, 6},
+}
+FLOATS = (TensorProto.FLOAT, TensorProto.DOUBLE, TensorProto.FLOAT16, TensorProto.BFLOAT16)
+INTEGERS = (TensorProto.INT8, TensorProto.UINT8, TensorProto.INT32)  # of quantized weights and biases
+WITH_INTEGERS = {"QLinearConv", "QLinearMatMul", "ConvInteger", "MatMulInteger", "MatMulIntegerToFloat", "QGemm"}
 
 
 def count(graph: ModelProto) -> Cost:
     """Counts one pass of a graph with static shapes and folded constants; `layers` goes by node name.
 
     Raises:
-        UserError: an operator that hides products, or a graph without any.
+        UserError: an operator whose products or sizes are not known, named with its node; or a graph without any.
     """
+    for node in graph.graph.node:
+        if not onnx_macs.is_known(node):
+            why = "the products of this operator cannot be counted: use others in its place"
+            raise UserError("model", _where(node), why)
     inferred = shape_inference.infer_shapes(graph, data_prop=True).graph
     shapes, constants = onnx_graph.static_shapes(graph), {tensor.name: tensor for tensor in graph.graph.initializer}
     values = [*inferred.input, *inferred.output, *inferred.value_info]
@@ -65,9 +85,10 @@ def count(graph: ModelProto) -> Cost:
     storage = {value.name: value.name for value in graph.graph.input}
     alive = {name: [0, 0] for name in storage}  # {storage: [node that wrote it, node that read it last]}
     for time, node in enumerate(graph.graph.node, start=1):
-        if node.op_type in HIDING_PRODUCTS:
-            raise UserError("model", f"{node.name}: {node.op_type}", "this operator hides its products from the count")
         read, written = [name for name in node.input if name], [name for name in node.output if name]
+        if unknown := [name for name in (*read, *written) if name not in shapes]:
+            why = f"the shape of its tensor {unknown[0]} is not known: export the model with fixed shapes"
+            raise UserError("model", _where(node), why)
         for name in read:
             if name in storage:
                 alive[storage[name]][1] = time
@@ -75,7 +96,7 @@ def count(graph: ModelProto) -> Cost:
         for name in written:
             storage[name] = storage.get(node.input[0], name) if view else name
             alive.setdefault(storage[name], [time, time])
-        macs = onnx_graph.node_macs(node, shapes)
+        macs = onnx_macs.node_macs(node, shapes)
         # An operator reads what it is given twice once, and expanded tensors as they lie in memory.
         each = {(storage.get(name, name), size(name)) for name in read}
         moved = sum(min(own, size(name)) for name, own in each) + sum(map(size, written))
@@ -97,6 +118,11 @@ def count(graph: ModelProto) -> Cost:
         activation_bytes=peak_bytes((size(name), born, last) for name, (born, last) in alive.items()),
         layers=layers,
     )
+
+
+def _where(node: NodeProto) -> str:
+    """Node and operator, for messages."""
+    return f"{node.name}: {f'{node.domain}.{node.op_type}'.strip('.')}"
 
 
 def _silu_halves(graph: ModelProto) -> set[str]:
@@ -122,25 +148,39 @@ def _width(kind: int) -> int:
 
 
 def _learned(graph: ModelProto, constants: Mapping[str, TensorProto]) -> set[str]:
-    """Names of the constants that are parameters. A bias that is added to a matrix product is one too."""
+    """Names of the constants that are parameters. A bias that is added to a matrix product is one too, and so are the
+    integers that a dequantized parameter is made of."""
     products = {name for node in graph.graph.node if node.op_type == "MatMul" for name in node.output}
-    readers = [
-        node
-        for node in graph.graph.node
-        if node.op_type in LEARNED or (node.op_type == "Add" and any(name in products for name in node.input))
-    ]
-    found = {name for node in readers for name in node.input if name in constants}
-    return {name for name in found if constants[name].data_type in (TensorProto.FLOAT, TensorProto.DOUBLE)}
+    stored = {node.output[0]: node.input[0] for node in graph.graph.node if node.op_type == "DequantizeLinear"}
+    found = set()
+    for node in graph.graph.node:
+        is_bias = node.op_type == "Add" and any(name in products for name in node.input)
+        if node.op_type not in LEARNED and not is_bias:
+            continue
+        positions = LEARNED.get(node.op_type)
+        for position, name in enumerate(node.input):
+            integers = name in stored or node.op_type in WITH_INTEGERS
+            name = stored.get(name, name)
+            kinds = FLOATS + INTEGERS if integers else FLOATS
+            if (positions is None or position in positions) and name in constants:
+                found |= {name} if constants[name].data_type in kinds else set()
+    return found
 
 
 def _other_flops(node: NodeProto, shapes: Mapping[str, tuple[int, ...]], kinds: Mapping[str, int]) -> int:
-    kind, output = node.op_type, prod(shapes[node.output[0]])
-    if not any(kinds.get(name) in (TensorProto.FLOAT, TensorProto.DOUBLE) for name in node.input):
+    kind, output = node.op_type, prod(shapes[next(name for name in node.output if name)])
+    if not any(kinds.get(name) in FLOATS for name in node.input):
         return 0  # integers
     if kind in BIAS_INPUT:
         return output if len(node.input) > BIAS_INPUT[kind] and node.input[BIAS_INPUT[kind]] else 0
     if kind == "MatMul":
         return 0
+    if kind in RECURRENT:
+        return RECURRENT[kind] * onnx_macs.states(node, shapes)
+    if kind == "Attention":
+        return 6 * onnx_macs.attention_scores(node, shapes)
+    if kind == "Einsum":
+        return 0 if onnx_macs.node_macs(node, shapes) else output
     attributes = {attribute.name: onnx.helper.get_attribute_value(attribute) for attribute in node.attribute}
     if kind in ("MaxPool", "AveragePool"):
         return output * prod(attributes["kernel_shape"])

@@ -48,6 +48,14 @@ def _cdist(left: Tensor, _right: Tensor, *_: Any, out_val: Tensor, **__: Any) ->
     return 2 * out_val.numel() * left.shape[-1]  # one difference, raised to the power and added, per pair and dimension
 
 
+def _pdist(points: Tensor, *_: Any, out_val: Tensor, **__: Any) -> int:
+    return 2 * out_val.numel() * points.shape[-1]
+
+
+def _affine_grid(theta: Tensor, *_: Any, out_val: Tensor, **__: Any) -> int:
+    return 2 * out_val.numel() * theta.shape[-1]  # every point of the grid times theta (n, 2, 3) or (n, 3, 4)
+
+
 def _conv_tbc(input: Tensor, weight: Tensor, *_: Any, out_val: Tensor, **__: Any) -> int:
     return 2 * out_val.numel() * weight.shape[0] * weight.shape[1]  # weight (k, in, out)
 
@@ -71,6 +79,8 @@ _MISSING_FORMULAS: dict[Any, Callable[..., int]] = {
     aten.vdot: _dot,
     aten.conv_tbc: _conv_tbc,
     aten._cdist_forward: _cdist,
+    aten._pdist_forward: _pdist,
+    aten.affine_grid_generator: _affine_grid,
     aten.addbmm: _addbmm,
     aten._int_mm: mm_flop,
     aten.mkldnn_rnn_layer: _mkldnn_rnn,
@@ -98,9 +108,9 @@ _WITHOUT_PRODUCTS = set(
     _reshape_alias _reshape_alias_copy _resize_output _safe_softmax _stack _to_dense _transform_bias_rescale_qkv
     _unique _unique2 _unsafe_index_put _unsafe_masked_index _unsafe_masked_index_put_accumulate _unsafe_view
     _upsample_bicubic2d_aa _upsample_nearest_exact1d _upsample_nearest_exact3d _weight_norm_interface addr
-    affine_grid_generator arange as_strided as_strided_copy as_strided_scatter batch_norm_elemt bernoulli
+    arange as_strided as_strided_copy as_strided_scatter batch_norm_elemt bernoulli
     binary_cross_entropy binary_cross_entropy_with_logits block_diag bucketize channel_shuffle col2im complex copy
-    cudnn_affine_grid_generator cudnn_grid_sampler cummax cummin cumprod dequantize diag_embed diagonal_scatter
+    cudnn_grid_sampler cummax cummin cumprod dequantize diag_embed diagonal_scatter
     dist embedding_renorm exponential eye fake_quantize_per_channel_affine_cachemask
     fake_quantize_per_tensor_affine_cachemask fill floor_divide fractional_max_pool2d fractional_max_pool3d full
     geometric glu grid_sampler_2d grid_sampler_3d histc huber_loss index_add index_copy index_fill index_reduce

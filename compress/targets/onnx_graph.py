@@ -6,7 +6,6 @@ import logging
 import tempfile
 import warnings
 from collections.abc import Mapping
-from math import prod
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +17,7 @@ from torch.utils._pytree import tree_leaves
 
 from compress.errors import TargetFailed
 from compress.product import GivenAsGraph, Model
+from compress.targets import onnx_macs
 from compress.targets.kept_float import Node
 
 INPUT, OUTPUT = "images", "output0"
@@ -218,14 +218,14 @@ def nodes(graph: ModelProto) -> list[Node]:
 
 
 def count_macs(path: Path) -> dict[str, int]:
-    """{node name: MACs} of the convolutions and matrix products, attention included, at the static shapes.
+    """{node name: MACs} of the operators with products, at the static shapes.
 
     Raises:
         TargetFailed: unreadable file, or a shape that cannot be inferred.
     """
     graph = shape_inference.infer_shapes(read(path), data_prop=True)
     shapes = static_shapes(graph)
-    return {node.name: node_macs(node, shapes) for node in graph.graph.node if node.op_type in _WEIGHTS_INPUT}
+    return {node.name: onnx_macs.node_macs(node, shapes) for node in graph.graph.node if onnx_macs.has_products(node)}
 
 
 def static_shapes(graph: ModelProto) -> dict[str, tuple[int, ...]]:
@@ -236,24 +236,3 @@ def static_shapes(graph: ModelProto) -> dict[str, tuple[int, ...]]:
         if value.type.tensor_type.HasField("shape") and all(dim.HasField("dim_value") for dim in dims):
             shapes[value.name] = tuple(dim.dim_value for dim in dims)
     return shapes
-
-
-def node_macs(node: NodeProto, shapes: Mapping[str, tuple[int, ...]]) -> int:
-    """MACs of one node; 0 of what is no convolution or matrix product.
-
-    Raises:
-        TargetFailed: a shape it needs is not among `shapes`.
-    """
-    if node.op_type not in _WEIGHTS_INPUT:
-        return 0
-    try:
-        first, output = shapes[node.input[0]], shapes[node.output[0]]
-        weights = shapes[node.input[_WEIGHTS_INPUT[node.op_type]]]
-    except KeyError as error:
-        raise TargetFailed(f"the shape of {error} at node {node.name} cannot be inferred") from error
-    if node.op_type == "ConvTranspose":  # weights (in, out / groups, kh, kw)
-        return prod(first) * prod(weights[1:])
-    if "Conv" in node.op_type:  # weights (out, in / groups, kh, kw)
-        return prod(output) * prod(weights[1:])
-    transposed = any(attribute.name == "transA" and attribute.i for attribute in node.attribute)
-    return prod(output) * first[-2 if transposed else -1]

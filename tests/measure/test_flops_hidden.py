@@ -143,6 +143,8 @@ def test_operators_without_a_formula_are_refused_by_name(function, name):
         (lambda x: torch.zeros(4, 4).addbmm_(x.expand(2, 4, 4), x.expand(2, 4, 4)), 128),
         (lambda x: torch.vdot(x[0], x[1]).reshape(1), 4),
         (lambda x: torch.cdist(x, x), 64),
+        (lambda x: F.pdist(x), 6 * 4),
+        (lambda x: F.affine_grid(x[None, :2, :3], [1, 1, 5, 7], align_corners=False), 5 * 7 * 2 * 3),
         (lambda x: torch.conv_tbc(x[None], torch.rand(1, 4, 3), torch.zeros(3)), 4 * 4 * 3),
     ],
 )

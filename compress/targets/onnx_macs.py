@@ -1,0 +1,191 @@
+"""MACs of single ONNX operators (https://onnx.ai/onnx/operators), from the shapes of their inputs and outputs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from math import prod
+
+from onnx import NodeProto, helper
+
+from compress.errors import TargetFailed
+
+Shapes = Mapping[str, tuple[int, ...]]
+
+STANDARD, ONNXRUNTIME = ("", "ai.onnx"), "com.microsoft"
+# Operators without a product, by name: one that is in no list here is refused, not counted as 0.
+WITHOUT_PRODUCTS = set(
+    """
+    Abs Acos Acosh Add And ArgMax ArgMin Asin Asinh Atan Atanh AveragePool BatchNormalization Bernoulli BitCast BitShift
+    BitwiseAnd BitwiseNot BitwiseOr BitwiseXor BlackmanWindow Cast CastLike Ceil Celu CenterCropPad Clip Col2Im Compress
+    Concat ConcatFromSequence Constant ConstantOfShape Cos Cosh CumProd CumSum DepthToSpace DequantizeLinear Div Dropout
+    DynamicQuantizeLinear Elu Equal Erf Exp Expand EyeLike Flatten Floor Gather GatherElements GatherND Gelu
+    GlobalAveragePool GlobalLpPool GlobalMaxPool Greater GreaterOrEqual GridSample GroupNormalization HammingWindow
+    HannWindow HardSigmoid HardSwish Hardmax Identity InstanceNormalization IsInf IsNaN LRN LayerNormalization LeakyRelu
+    Less LessOrEqual Log LogSoftmax LpNormalization LpPool Max MaxPool MaxRoiPool MaxUnpool Mean
+    MeanVarianceNormalization Min Mish Mod Mul Multinomial Neg NonMaxSuppression NonZero Not OneHot Or PRelu Pad Pow
+    QuantizeLinear RMSNormalization RandomNormal RandomNormalLike RandomUniform RandomUniformLike Range Reciprocal
+    ReduceL1 ReduceL2 ReduceLogSum ReduceLogSumExp ReduceMax ReduceMean ReduceMin ReduceProd ReduceSum ReduceSumSquare
+    Relu Reshape Resize ReverseSequence RoiAlign RotaryEmbedding Round Scatter ScatterElements ScatterND Selu SequenceAt
+    SequenceConstruct SequenceEmpty SequenceErase SequenceInsert SequenceLength Shape Shrink Sigmoid Sign Sin Sinh Size
+    Slice Softmax Softplus Softsign SpaceToDepth Split SplitToSequence Sqrt Squeeze Sub Sum SwiGLU Swish Tan Tanh
+    TensorScatter ThresholdedRelu Tile TopK Transpose Trilu Unique Unsqueeze Upsample Where Xor
+""".split()
+)
+# Of ONNX Runtime's own domain, https://github.com/microsoft/onnxruntime/blob/main/docs/ContribOperators.md
+ONNXRUNTIME_WITHOUT_PRODUCTS = set(
+    """
+    QuantizeLinear DequantizeLinear QLinearAdd QLinearMul QLinearSigmoid QLinearSoftmax QLinearLeakyRelu QLinearConcat
+    QLinearWhere QLinearAveragePool QLinearGlobalAveragePool QLinearReduceMean Gelu FastGelu QuickGelu BiasGelu
+    LayerNormalization SkipLayerNormalization
+""".split()
+)
+
+
+def is_known(node: NodeProto) -> bool:
+    """Whether an operator's MACs can be counted."""
+    kind = node.op_type
+    if node.domain == ONNXRUNTIME:
+        return kind in ONNXRUNTIME_FORMULAS or kind in ONNXRUNTIME_WITHOUT_PRODUCTS
+    return node.domain in STANDARD and (kind in FORMULAS or kind in WITHOUT_PRODUCTS)
+
+
+def has_products(node: NodeProto) -> bool:
+    """Whether an operator has a formula for its products."""
+    return node.op_type in (ONNXRUNTIME_FORMULAS if node.domain == ONNXRUNTIME else FORMULAS)
+
+
+def node_macs(node: NodeProto, shapes: Shapes) -> int:
+    """MACs of one node; 0 of what has no formula, see `is_known`.
+
+    Raises:
+        TargetFailed: a shape it needs is not among `shapes`.
+    """
+    if not has_products(node):
+        return 0
+    formula = (ONNXRUNTIME_FORMULAS if node.domain == ONNXRUNTIME else FORMULAS)[node.op_type]
+    try:
+        return formula(node, shapes)
+    except KeyError as error:
+        raise TargetFailed(f"the shape of {error} at node {node.name} cannot be inferred") from error
+
+
+def attributes(node: NodeProto) -> dict[str, object]:
+    return {attribute.name: helper.get_attribute_value(attribute) for attribute in node.attribute}
+
+
+def states(node: NodeProto, shapes: Shapes) -> int:
+    """Numbers in the hidden states of a recurrent layer, of every step and direction."""
+    directions, hidden = shapes[node.input[2]][0], shapes[node.input[2]][2]
+    return prod(shapes[node.input[0]][:2]) * directions * hidden
+
+
+def attention_scores(node: NodeProto, shapes: Shapes) -> int:
+    """Scores of Attention: one per query head, query and key, those of the past included."""
+    query, heads = shapes[node.input[0]], _heads(node, shapes)
+    return query[0] * heads * query[-2] * _keys(node, shapes)
+
+
+# --- formulas -----------------------------------------------------------------------------------------------------
+
+
+def _convolution(weights: int) -> Callable[[NodeProto, Shapes], int]:
+    """Weights (out, in / groups, kh, kw) are the input at position `weights`."""
+    return lambda node, shapes: prod(shapes[node.output[0]]) * prod(shapes[node.input[weights]][1:])
+
+
+def _transposed_convolution(node: NodeProto, shapes: Shapes) -> int:  # weights (in, out / groups, kh, kw)
+    return prod(shapes[node.input[0]]) * prod(shapes[node.input[1]][1:])
+
+
+def _matrix_product(node: NodeProto, shapes: Shapes) -> int:
+    transposed = any(attribute.name == "transA" and attribute.i for attribute in node.attribute)
+    return prod(shapes[node.output[0]]) * shapes[node.input[0]][-2 if transposed else -1]
+
+
+def _recurrent(node: NodeProto, shapes: Shapes) -> int:
+    """Both weight matrices of every direction at every step of every sequence; X has (steps, batch, inputs), or
+    (batch, steps, inputs). Shorter sequences are counted at full length, as they are computed by most runtimes."""
+    steps = prod(shapes[node.input[0]][:2])
+    return steps * (prod(shapes[node.input[1]]) + prod(shapes[node.input[2]]))
+
+
+def _einsum(node: NodeProto, shapes: Shapes) -> int:
+    """Operands are contracted from left to right, as ONNX Runtime does: two cost the product of the sizes of all their
+    indices. An index that only one of them has is summed before; a product that sums over nothing is elementwise."""
+    equation = attributes(node)["equation"]
+    assert isinstance(equation, bytes)
+    left, arrow, right = equation.decode().replace(" ", "").partition("->")
+    sizes: dict[str, int] = {}
+    terms: list[set[str]] = []
+    for written, name in zip(left.split(","), node.input, strict=True):
+        labels = _labels(written, len(shapes[name]))
+        for label, size in zip(labels, shapes[name], strict=True):
+            sizes[label] = max(size, sizes.get(label, 1))
+        terms.append(set(labels))
+    if arrow:
+        kept = set(_labels(right, len(shapes[node.output[0]])))
+    else:
+        kept = {label for label in sizes if len(label) > 1 or left.count(label) == 1}
+    macs, current = 0, terms[0]
+    for index, term in enumerate(terms[1:], start=2):
+        later = kept.union(*terms[index:])
+        current, term = current & (later | term), term & (later | current)
+        summed = (current & term) - later
+        macs += prod(sizes[label] for label in current | term) if summed else 0
+        current = (current | term) - summed
+    return macs
+
+
+def _labels(term: str, rank: int) -> list[str]:
+    """One label per dimension; those of an ellipsis are numbered from the right."""
+    before, dots, after = term.partition("...")
+    hidden = rank - len(before) - len(after) if dots else 0
+    return [*before, *(f"...{index}" for index in range(hidden, 0, -1)), *after]
+
+
+def _attention(node: NodeProto, shapes: Shapes) -> int:
+    """Q K^T and its product with V. Inputs (batch, heads, n, size) or (batch, n, heads x size)."""
+    query, value = shapes[node.input[0]], shapes[node.input[2]]
+    if len(query) == 4:
+        sizes = query[-1] + value[-1]
+    else:
+        said = attributes(node)
+        sizes = query[-1] // _number(said["q_num_heads"]) + value[-1] // _number(said["kv_num_heads"])
+    return attention_scores(node, shapes) * sizes
+
+
+def _heads(node: NodeProto, shapes: Shapes) -> int:
+    query = shapes[node.input[0]]
+    return query[1] if len(query) == 4 else _number(attributes(node)["q_num_heads"])
+
+
+def _keys(node: NodeProto, shapes: Shapes) -> int:
+    past = node.input[4] if len(node.input) > 4 else ""
+    return shapes[node.input[1]][-2] + (shapes[past][-2] if past else 0)
+
+
+def _number(value: object) -> int:
+    assert isinstance(value, int)
+    return value
+
+
+def _affine_grid(node: NodeProto, shapes: Shapes) -> int:  # theta (n, 2, 3) or (n, 3, 4)
+    return prod(shapes[node.output[0]]) * shapes[node.input[0]][-1]
+
+
+FORMULAS: dict[str, Callable[[NodeProto, Shapes], int]] = {
+    "Conv": _convolution(1),
+    "ConvInteger": _convolution(1),
+    "DeformConv": _convolution(1),
+    "QLinearConv": _convolution(3),
+    "ConvTranspose": _transposed_convolution,
+    **dict.fromkeys(("Gemm", "MatMul", "MatMulInteger", "QLinearMatMul"), _matrix_product),
+    **dict.fromkeys(("LSTM", "GRU", "RNN"), _recurrent),
+    "Einsum": _einsum,
+    "Attention": _attention,
+    "AffineGrid": _affine_grid,
+}
+ONNXRUNTIME_FORMULAS: dict[str, Callable[[NodeProto, Shapes], int]] = {
+    "FusedConv": _convolution(1),
+    **dict.fromkeys(("QGemm", "MatMulIntegerToFloat"), _matrix_product),
+}
