@@ -101,15 +101,16 @@ def weigh_graph(
 ) -> Row:
     """A target's graph as loaded from disk in its own runtime (TensorRT without a GPU: emulated), made of `model`.
 
-    Files that were judged before in this run, byte for byte, are not judged again: `judged` knows their accuracy, and
-    learns this one's. They are timed anew.
+    A file that was judged before in this run, byte for byte and by the same evaluator, is not judged again, whatever
+    target it was for: `judged` knows its accuracy, and learns this one's. It is timed anew.
     """
     predictor, cost = targets.load(graph, threads), costs.own
     label = f"{stage} {graph.target} {graph.precision.value}"
-    key = digest([graph.target, *(hashlib.sha256(file.read_bytes()).hexdigest() for file in graph.files)])
+    key = digest([predictor.evaluator, *(hashlib.sha256(file.read_bytes()).hexdigest() for file in graph.files)])
     if key not in judged:
         judged[key] = _accuracy(predictor, model, data, 1, label, predictor.obtained)
-    found = judged[key]
+    known = judged[key]  # None where there is no data
+    found = known and {**known, "obtained": predictor.obtained}
     image = model.example_input().numpy()
     measured = predictor.obtained == "measured"
     timed = latency.time_call(lambda: predictor(image), seconds=TIMING_SECONDS) if measured else None

@@ -49,7 +49,13 @@ class Predictor:
     obtained: str  # "measured", or "emulated" where another runtime stands in
     layers: Callable[[], Sequence[LayerMacs]] = field(repr=False)
     layers_obtained: str = "runtime"
+    computed_by: str = ""  # what decides the answers besides the file; "": the runtime and its precision
     arena_bytes: Callable[[], int] | None = None  # that its tensors take while it computes, where the file tells
+
+    @property
+    def evaluator(self) -> str:
+        """Two predictors with the same evaluator give the same answers from the same file."""
+        return self.computed_by or f"{self.runtime} {self.inference_precision}"
 
     def __call__(self, images: np.ndarray) -> np.ndarray:
         images = np.ascontiguousarray(images, dtype=np.float32)
