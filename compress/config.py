@@ -33,6 +33,7 @@ CONF, RECIPES = _ROOT / "conf", _ROOT / "recipes"
 
 COMPOSING = (HydraException, OmegaConfBaseException, ValueError)  # what Hydra raises for a mistake in a config
 MAX_OPSET = 20
+MAX_THREADS = 1024  # a larger number is a typing error; runtimes would start as many
 HOST = "host"  # the device that is this machine
 PRECISIONS = ("fp32", "fp16", "int8")
 
@@ -309,7 +310,8 @@ class Config:
     def __post_init__(self) -> None:
         check_name(self.recipe_name)
         _check(0 <= self.seed < 2**32, "seed", self.seed, "give a whole number from 0 to 4294967295")
-        _check(self.threads >= 1, "threads", self.threads, "give at least 1")
+        most = f"give 1 to {MAX_THREADS}; this process may use {usable_threads()}"
+        _check(1 <= self.threads <= MAX_THREADS, "threads", self.threads, most)
         self.targets = self.device.targets if self.targets is None else self.targets
         self.export.opset = min(self.export.opset, self.device.opset)
         self.train.check("train")

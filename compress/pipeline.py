@@ -21,7 +21,7 @@ from compress.config import Config, Stage, dump
 from compress.controls import CONTROLS
 from compress.data import DataSet
 from compress.errors import UserError
-from compress.host import host
+from compress.host import host, usable_threads
 from compress.ledger import Ledger, Row
 from compress.measure import channels
 from compress.measure.weigh import Costs, weigh_graph, weigh_model
@@ -89,6 +89,8 @@ def _checked(config: Config) -> tuple[Config, Model, DataSet, TrainingSettings |
     config = models.resolve(config)
     for target in config.targets or []:
         get_target(target)  # unknown names and absent packages, before hours of work
+    if config.threads > (usable := usable_threads()):
+        log.warning("threads=%d: this process may use %d, further ones wait for them", config.threads, usable)
     torch.set_num_threads(config.threads)
     torch.manual_seed(config.seed)
     if config.data.name == data.NONE:

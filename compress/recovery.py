@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from compress import distributed
-from compress.config import Config, FinetuneConfig, Stage
+from compress.config import Config, FinetuneConfig, NumberFormat, Stage
 from compress.data import DataSet, Split, batches
 from compress.errors import UserError
 from compress.measure import flops
@@ -20,7 +20,7 @@ from compress.models import activation
 from compress.product import Batch, Model, Teacher
 from compress.pruning.importance import NEED_GRADIENTS
 from compress.training import Schedule, fit
-from compress.training_settings import TrainingSettings, by_capability, choose
+from compress.training_settings import TrainingSettings, by_capability, choose, native_bfloat16
 
 RATE = 0.0015  # peak learning rate for a network that nothing was taken from
 LONG = 2.0  # minutes of training from which on the user is told how to shorten it
@@ -182,8 +182,12 @@ def prepare(model: Model, config: Config, data: DataSet) -> TrainingSettings | N
         if (given := getattr(config, stage.value).bfloat16) is not None:
             log.warning("%s.bfloat16 is deprecated: say precision=%s", stage.value, "bf16" if given else "fp32")
     log.info("training computes in %s", settings)
-    if settings.images_per_second:
-        _announce(images, settings.images_per_second, settings)
+    trained = settings  # but for the deprecated key, which holds for the training and not for gradients
+    if plan.bfloat16 is not None and plan.bfloat16 != settings.bfloat16:
+        asked = NumberFormat.bf16 if plan.bfloat16 else NumberFormat.fp32
+        trained = choose(asked, config.threads, size, step)
+    if trained.images_per_second:
+        _announce(images, trained.images_per_second, slow_format=trained.bfloat16 and native_bfloat16()[0] is False)
     return settings
 
 
@@ -204,15 +208,22 @@ def _trial(model: Model, batch: Batch, guide: Teacher | None) -> Callable[[Train
     return step
 
 
-def _announce(images: Mapping[str, int], speed: float, settings: TrainingSettings) -> None:
-    """Says how long training takes at most, and what shortens it where that is long."""
+def _announce(images: Mapping[str, int], speed: float, *, slow_format: bool) -> None:
+    """Says how long training takes at most, and what shortens it where that is long.
+
+    Args:
+        images: {stage: image presentations}.
+        speed: images a second.
+        slow_format: training computes in bfloat16 on a CPU that emulates it.
+    """
     minutes = {stage: count / speed / 60 for stage, count in images.items()}
     parts = ", ".join(f"{stage} {minutes[stage]:.1f} min ({images[stage]:,} images)" for stage in images)
     log.info("at most: %s, at %.1f images/s measured on the network before pruning", parts, speed)
-    if sum(minutes.values()) > LONG:
-        keys = " or ".join(f"{stage}.images" for stage in images)
-        log.warning(
-            "this run trains for up to %.0f minutes (stages that are cached take none); fewer %s, a smaller "
-            "model.imgsz%s shorten it",
-            sum(minutes.values()), keys, "" if settings.bfloat16 else ", or a CPU with bfloat16 units,",
-        )  # fmt: skip
+    if sum(minutes.values()) <= LONG:
+        return
+    ways = [f"fewer {stage}.images" for stage in images] + ["a smaller model.imgsz"]
+    ways += ["precision=fp32 (this CPU emulates bfloat16)"] if slow_format else []
+    log.warning(
+        "this run trains for up to %.0f minutes (stages that are cached take none); what shortens it: %s",
+        sum(minutes.values()), ", ".join(ways),
+    )  # fmt: skip

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import logging
 import os
+import statistics
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field, replace
@@ -118,7 +119,7 @@ def choose(asked: NumberFormat, threads: int, images: int, step: Step) -> Traini
 
 @dataclass
 class _Race:
-    """Times candidates against each other, each once."""
+    """Times candidates against each other, in turns: a load of the machine that comes and goes then slows both."""
 
     step: Step
     images: int
@@ -126,32 +127,45 @@ class _Race:
     _until: float = field(default_factory=lambda: time.monotonic() + PATIENCE)
 
     def better(self, default: TrainingSettings, rival: TrainingSettings) -> TrainingSettings:
-        """`rival` where it is faster by MARGIN, else `default`."""
+        """`rival` where it is faster by MARGIN, else `default`.
+
+        Both its fastest step and most of its turns must be: the fastest alone may be one that the other never had the
+        quiet for.
+        """
         if time.monotonic() > self._until:
             return default
-        return rival if self.speed(rival) >= MARGIN * self.speed(default) else default
+        ours, theirs = self._take_turns(default, rival)
+        turns = [a / b for a, b in zip(ours, theirs)]
+        return rival if min(min(ours) / min(theirs), statistics.median(turns)) >= MARGIN else default
 
     def speed(self, settings: TrainingSettings) -> float:
         """Images a second: that of the fastest of some steps, since whatever else runs can only make one slower."""
-        key = _label(settings)
-        if key not in self.rates:
-            before = torch.get_num_threads()
-            torch.set_num_threads(settings.threads)
-            try:
-                self.rates[key] = self.images / min(self._seconds(settings))
-            finally:
-                torch.set_num_threads(before)
-        return self.rates[key]
+        if _label(settings) not in self.rates:
+            self._take_turns(settings)
+        return self.rates[_label(settings)]
 
-    def _seconds(self, settings: TrainingSettings) -> list[float]:
-        took = []
+    def _take_turns(self, *candidates: TrainingSettings) -> list[list[float]]:
+        """Seconds of each candidate's steps, turn by turn; the first, which prepares kernels, only if it is alone."""
+        turns: list[list[float]] = []
         for _ in range(1 + STEPS):
-            began = time.perf_counter()
-            self.step(settings)
-            took.append(time.perf_counter() - began)
+            turns.append([self._seconds(each) for each in candidates])
             if time.monotonic() > self._until:
                 break
-        return took[1:] or took  # the first one prepares kernels
+        found = [list(times) for times in zip(*(turns[1:] or turns))]
+        for candidate, times in zip(candidates, found):
+            label = _label(candidate)
+            self.rates[label] = max(self.rates.get(label, 0.0), self.images / min(times))
+        return found
+
+    def _seconds(self, settings: TrainingSettings) -> float:
+        before = torch.get_num_threads()
+        torch.set_num_threads(settings.threads)
+        try:
+            began = time.perf_counter()
+            self.step(settings)
+            return time.perf_counter() - began
+        finally:
+            torch.set_num_threads(before)
 
 
 def _label(settings: TrainingSettings) -> str:

@@ -7,13 +7,23 @@ import pytest
 import torch
 from torch import nn
 
-from compress.config import Activation, DataConfig, Family, FinetuneConfig, ModelConfig, PruneConfig
+from compress.config import (
+    Activation,
+    Config,
+    DataConfig,
+    Family,
+    FinetuneConfig,
+    ModelConfig,
+    NumberFormat,
+    PruneConfig,
+    Stage,
+)
 from compress.data import load
 from compress.errors import UserError
 from compress.models import build
 from compress.product import Model
 from compress.pruning.solver import prune_to_ratio
-from compress.recovery import RATE, learning_rate, recover
+from compress.recovery import RATE, learning_rate, prepare, recover
 
 
 @pytest.fixture
@@ -60,9 +70,10 @@ def test_training_wins_accuracy_and_leaves_no_state(model: Model, tmp_path: Path
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_rate_that_diverges_is_the_users_error(model: Model, tmp_path: Path) -> None:
+@pytest.mark.parametrize("bfloat16", [False, True])
+def test_a_rate_that_diverges_is_the_users_error(model: Model, tmp_path: Path, bfloat16: bool) -> None:
     data = load(DataConfig(name="digits"), 16, 1, 0)
-    config = FinetuneConfig(images=3200, batch=32, learning_rate=1e30, warmup=0.0, bfloat16=False)
+    config = FinetuneConfig(images=3200, batch=32, learning_rate=1e30, warmup=0.0, bfloat16=bfloat16)
     with pytest.raises(UserError, match="lower") as caught:
         recover(model, None, data.train, config, seed=0, stage="finetune", folder=tmp_path)
     assert caught.value.key == "finetune.learning_rate"
@@ -77,3 +88,24 @@ def test_other_activations_are_tuned_and_model_and_teacher_keep_theirs(model: Mo
     tuned = recover(model, model.with_net(teacher), data.train, config, seed=0, stage="finetune", folder=tmp_path)
     assert isinstance(tuned.net.stem[2], nn.ReLU6) and tuned.constructor()["activation"] == "relu6"
     assert isinstance(model.net.stem[2], nn.SiLU) and isinstance(teacher.stem[2], nn.SiLU)
+
+
+def test_preparing_changes_neither_network_nor_random_numbers_and_announces_long_trainings(
+    model: Model, caplog: pytest.LogCaptureFixture
+) -> None:
+    data = load(DataConfig(name="digits"), 16, 1, 0)
+    plan = FinetuneConfig(images=100_000_000, batch=32, bfloat16=False)
+    config = Config(stages=[Stage.finetune], finetune=plan, precision=NumberFormat.bf16, threads=1)
+    before, random = {k: v.clone() for k, v in model.net.state_dict().items()}, torch.get_rng_state()
+    settings = prepare(model, config, data)
+    assert settings is not None and settings.bfloat16
+    assert all(torch.equal(value, before[name]) for name, value in model.net.state_dict().items())
+    assert torch.equal(torch.get_rng_state(), random)
+    assert "finetune.bfloat16 is deprecated: say precision=fp32" in caplog.text
+    assert "what shortens it: fewer finetune.images" in caplog.text
+
+
+def test_nothing_is_prepared_or_said_where_nothing_is_trained(model: Model, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO")
+    assert prepare(model, Config(stages=[Stage.export]), load(DataConfig(name="digits"), 16, 1, 0)) is None
+    assert caplog.text == ""

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import time
-
 import pytest
 import torch
 
 from compress import training_settings
 from compress.config import Config, NumberFormat
+from compress.errors import UserError
 from compress.host import Host
 from compress.training_settings import TrainingSettings, by_capability, choose, native_bfloat16
 
@@ -39,6 +38,24 @@ def test_capability(features: tuple[str, ...], environment: dict[str, str], nati
     assert native_bfloat16(machine(features), environment)[0] is native
 
 
+class Clock:
+    """Stands for the module `time`, so that nothing else on the machine decides these tests."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+
+    def sleep(self, seconds: float) -> None:
+        self.now += seconds
+
+    def perf_counter(self) -> float:
+        return self.now
+
+    monotonic = perf_counter
+
+
+CLOCK = Clock()
+
+
 class Steps:
     """Stands for training steps that take given milliseconds; counts what was timed."""
 
@@ -52,10 +69,11 @@ class Steps:
             wanted *= self.milliseconds.get("contiguous", 1)
         if settings.threads < 4:
             wanted *= self.milliseconds.get("two_threads", 1)
-        time.sleep(wanted / 1000)
+        CLOCK.sleep(wanted / 1000)
 
 
 def on(monkeypatch: pytest.MonkeyPatch, features: tuple[str, ...]) -> None:
+    monkeypatch.setattr(training_settings, "time", CLOCK)
     monkeypatch.setattr(training_settings, "host", lambda: machine(features))
     monkeypatch.delenv("ONEDNN_MAX_CPU_ISA", raising=False)
     monkeypatch.delenv("DNNL_MAX_CPU_ISA", raising=False)
@@ -83,6 +101,18 @@ def test_the_format(
     assert formats == ({"fp32", "bf16"} if features is CASCADE_LAKE else {settings.format})
 
 
+def test_a_load_that_begins_during_the_timing_decides_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    on(monkeypatch, CASCADE_LAKE)
+    steps = Steps(fp32=3, bf16=3)
+
+    def loaded(settings: TrainingSettings) -> None:
+        steps(settings)
+        if len(steps.seen) > 1 + training_settings.STEPS:
+            CLOCK.sleep(0.01)
+
+    assert choose(NumberFormat.auto, 2, 16, loaded).bfloat16 is False
+
+
 @pytest.mark.parametrize(("factor", "channels_last"), [(2.0, True), (0.95, True), (0.4, False)])
 def test_the_layout_of_float32(factor: float, channels_last: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     on(monkeypatch, ZEN1)
@@ -100,7 +130,7 @@ def test_fewer_threads_where_they_are_faster(factor: float, threads: int, monkey
 
 def test_timing_ends_in_time(monkeypatch: pytest.MonkeyPatch) -> None:
     on(monkeypatch, CASCADE_LAKE)
-    monkeypatch.setattr(training_settings, "PATIENCE", 0.0)
+    monkeypatch.setattr(training_settings, "PATIENCE", -1.0)
     steps = Steps(fp32=1, bf16=1)
     assert choose(NumberFormat.auto, 2, 16, steps).bfloat16 is False
     assert len(steps.seen) == 1
@@ -113,3 +143,9 @@ def test_without_timing_doubt_means_float32(monkeypatch: pytest.MonkeyPatch) -> 
 
 def test_threads_are_those_of_this_process() -> None:
     assert Config().threads >= 1
+
+
+@pytest.mark.parametrize("threads", [0, -1, 100_000])
+def test_absurd_numbers_of_threads_are_refused(threads: int) -> None:
+    with pytest.raises(UserError, match=f"threads={threads}: give 1 to"):
+        Config(threads=threads)

@@ -27,6 +27,9 @@ def accumulate_gradients(
     Args:
         squared: sum the squares.
         bfloat16: compute the loss under autocast to bfloat16.
+
+    Raises:
+        FloatingPointError: a loss is not finite.
     """
     training = net.training
     net.train()  # detectors give what their loss needs in this mode only
@@ -38,6 +41,8 @@ def accumulate_gradients(
     for batch in batches:
         with torch.autocast(batch["img"].device.type, torch.bfloat16, enabled=bfloat16):
             value = loss(net, batch).sum()
+        if not torch.isfinite(value):
+            raise FloatingPointError(f"loss ({value.item()}) not finite")
         value.backward()
         if squared:
             for parameter in net.parameters():

@@ -157,4 +157,8 @@ def _look_at_data(net: nn.Module, model: Model, context: Context) -> None:
     some = itertools.islice(stream, max(1, config.prune.images // size))
     squared = NEED_GRADIENTS[config.prune.importance]
     bfloat16 = context.settings is not None and context.settings.bfloat16
-    accumulate_gradients(net, model.loss, some, squared=squared, bfloat16=bfloat16)
+    try:
+        accumulate_gradients(net, model.loss, some, squared=squared, bfloat16=bfloat16)
+    except FloatingPointError as error:
+        remedy = f"{error} on the training images: give group_l2, which looks at none, or check weights and data"
+        raise UserError("prune.importance", config.prune.importance, remedy) from error

@@ -102,6 +102,13 @@ def test_every_importance_works_and_repeats(net: nn.Module, name: str) -> None:
     assert torch.equal(first.net.eval()(EXAMPLE), again.net.eval()(EXAMPLE))
 
 
+@pytest.mark.parametrize("bfloat16", [False, True])
+def test_gradients_of_a_loss_that_is_not_finite_are_none(net: nn.Module, bfloat16: bool) -> None:
+    batch = {"img": EXAMPLE}
+    with pytest.raises(FloatingPointError, match="nan"):
+        accumulate_gradients(net, lambda net, batch: net(batch["img"]).sum() * torch.nan, [batch], bfloat16=bfloat16)
+
+
 @pytest.mark.parametrize(
     ("given", "protected", "key"),
     [
