@@ -16,7 +16,6 @@ import logging
 import os
 import shutil
 import sys
-import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -45,14 +44,12 @@ class Cache:
     enabled: bool = True
 
     def check(self) -> None:
-        """Raises UserError where nothing can be written to the cache; makes its folder."""
-        try:
-            self.root.mkdir(parents=True, exist_ok=True)
-            with tempfile.TemporaryFile(dir=self.root):
-                pass
-        except OSError as error:
-            remedy = f"results of stages are kept there and it is no folder that can be written ({error.strerror}): "
-            raise UserError("cache", self.root, remedy + "fix or remove it") from error
+        """Raises UserError where nothing can be written to the cache. Nothing is made."""
+        places = (self.root, *self.root.absolute().parents)
+        place = next(place for place in places if os.path.lexists(place))
+        if not place.is_dir() or not os.access(place, os.W_OK):
+            remedy = "results of stages are kept there and it is no folder that can be written: fix or remove it"
+            raise UserError("cache", place, remedy)
 
     def fetch(self, stage: str, parts: Mapping[str, Any], make: Callable[[Path], None]) -> tuple[Path, bool]:
         """The folder that `make(folder)` fills, made now or earlier, and whether it was there already.

@@ -49,8 +49,8 @@ class Predictor:
     obtained: str  # "measured", or "emulated" where another runtime stands in
     layers: Callable[[], Sequence[LayerMacs]] = field(repr=False)
     layers_obtained: str = "runtime"
-    computed_by: str = ""  # what decides the answers besides the file; "": the runtime and its precision
     arena_bytes: Callable[[], int] | None = None  # that its tensors take while it computes, where the file tells
+    computed_by: str = ""  # what decides the answers besides the file; "": the runtime and its precision
 
     @property
     def evaluator(self) -> str:
