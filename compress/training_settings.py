@@ -64,6 +64,12 @@ Step = Callable[[TrainingSettings], object]
 """One training step on a copy of the network."""
 
 
+def bfloat16_forbidden(environment: Mapping[str, str]) -> str:
+    """The instruction set that oneDNN was limited to where that has no bfloat16 units, else the empty string."""
+    limit = environment.get("ONEDNN_MAX_CPU_ISA", environment.get("DNNL_MAX_CPU_ISA", "")).upper()
+    return limit if limit in WITHOUT else ""
+
+
 def native_bfloat16(
     machine: Host | None = None, environment: Mapping[str, str] | None = None
 ) -> tuple[bool | None, str]:
@@ -72,8 +78,7 @@ def native_bfloat16(
     oneDNN can be told to do without newer instruction sets (`ONEDNN_MAX_CPU_ISA`): that counts as a CPU without them.
     """
     machine, environment = machine or host(), os.environ if environment is None else environment
-    limit = environment.get("ONEDNN_MAX_CPU_ISA", environment.get("DNNL_MAX_CPU_ISA", "")).upper()
-    if limit in WITHOUT:
+    if limit := bfloat16_forbidden(environment):
         return False, f"ONEDNN_MAX_CPU_ISA={limit} leaves no bfloat16 units"
     found = [feature for feature in NATIVE if feature in machine.features]
     if found:

@@ -12,6 +12,7 @@ import importlib
 import importlib.util
 import io
 import logging
+import os
 import sys
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
@@ -29,6 +30,7 @@ from compress.targets import artifact, kept_float, onnx_graph
 from compress.targets.calibration import check
 from compress.targets.predictor import LayerMacs, Predictor
 from compress.targets.scheme import Scheme
+from compress.training_settings import bfloat16_forbidden
 
 NAME = "openvino"
 QUANTIZED = Precision.int8
@@ -223,14 +225,15 @@ def load(graph: Graph, threads: int, *, exact: bool = False) -> Predictor:
 
     Args:
         exact: what is not INT8 is computed in float32, and not in what OpenVINO picks on this CPU. Either way the
-            predictor names it.
+            predictor names it. So it is where ONEDNN_MAX_CPU_ISA leaves no bfloat16.
 
     Raises:
         TargetFailed: missing or damaged file.
     """
     openvino = package_without_telemetry()
     settings: dict[str, Any] = {"INFERENCE_NUM_THREADS": threads, "PERFORMANCE_HINT": "LATENCY"}
-    if exact:
+    # OpenVINO picks bfloat16 by the CPU's features, and fails where its oneDNN is kept from those.
+    if exact or bfloat16_forbidden(os.environ):
         settings["INFERENCE_PRECISION_HINT"] = "f32"
     source = _read(openvino, graph.path)
     try:

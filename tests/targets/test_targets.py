@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import copy
+import importlib.util
 import json
+import os
 import subprocess
 import sys
 from dataclasses import replace
@@ -134,6 +136,29 @@ def test_a_damaged_file_is_named(name: str, suffix: str, tmp_path: Path) -> None
     path.write_bytes(b"not a graph")
     with pytest.raises(TargetFailed, match=path.name):
         targets.load(Graph(path, name, Precision.fp32), 1)
+
+
+@pytest.mark.skipif(importlib.util.find_spec("openvino") is None, reason="needs openvino")
+def test_openvino_runs_where_onednn_is_kept_from_newer_instructions(model: Small, tmp_path: Path) -> None:
+    graph = targets.get("openvino").convert(model, tmp_path, ExportConfig())
+    # Of a process of its own: oneDNN reads the limit once.
+    code = f"""
+import numpy
+from pathlib import Path
+from compress.product import Graph, Precision
+from compress.targets import openvino
+predict = openvino.load(Graph(Path({str(graph.path)!r}), "openvino", Precision.fp32), 1)
+image = numpy.zeros((1, 3, {SIDE}, {SIDE}), numpy.float32)
+print(predict.inference_precision, *predict(image)[0])
+"""
+    run = subprocess.run(
+        [sys.executable, "-c", code], env={**os.environ, "ONEDNN_MAX_CPU_ISA": "AVX2"}, capture_output=True, text=True
+    )
+    assert run.returncode == 0, run.stderr
+    precision, *found = run.stdout.split()
+    assert precision == "f32"
+    answer = model.answer(np.zeros((1, 3, SIDE, SIDE), np.float32))[0]
+    np.testing.assert_allclose(np.array(found, np.float32), answer, atol=1e-5)
 
 
 def test_an_unknown_target_lists_the_known_ones() -> None:
