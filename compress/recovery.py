@@ -20,10 +20,9 @@ from compress.models import activation
 from compress.product import Batch, Model, Teacher
 from compress.pruning.importance import NEED_GRADIENTS
 from compress.training import Schedule, fit
-from compress.training_settings import TrainingSettings, by_capability, choose, native_bfloat16
+from compress.training_settings import LONG, TrainingSettings, by_capability, choose, native_bfloat16
 
 RATE = 0.0015  # peak learning rate for a network that nothing was taken from
-LONG = 2.0  # minutes of training from which on the user is told how to shorten it
 
 log = logging.getLogger(__name__)
 
@@ -177,7 +176,7 @@ def prepare(model: Model, config: Config, data: DataSet) -> TrainingSettings | N
     stream = batches(data.train, model.task, batch=size, seed=config.seed, epoch=0, augment=False)
     step = _trial(model, next(stream), teach(model, plan.teaching) if guided else None)
     stream.close()
-    settings = choose(config.precision, config.threads, size, step)
+    settings = choose(config.precision, config.threads, size, step, sum(images.values()))
     for stage in stages:
         if (given := getattr(config, stage.value).bfloat16) is not None:
             log.warning("%s.bfloat16 is deprecated: say precision=%s", stage.value, "bf16" if given else "fp32")
@@ -185,7 +184,7 @@ def prepare(model: Model, config: Config, data: DataSet) -> TrainingSettings | N
     trained = settings  # but for the deprecated key, which holds for the training and not for gradients
     if plan.bfloat16 is not None and plan.bfloat16 != settings.bfloat16:
         asked = NumberFormat.bf16 if plan.bfloat16 else NumberFormat.fp32
-        trained = choose(asked, config.threads, size, step)
+        trained = choose(asked, config.threads, size, step, sum(images.values()))
     if trained.images_per_second:
         _announce(images, trained.images_per_second, slow_format=trained.bfloat16 and native_bfloat16()[0] is False)
     return settings

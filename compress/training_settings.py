@@ -23,6 +23,8 @@ from compress.host import Host, host
 
 MARGIN = 1.2  # times as fast
 STEPS = 3  # timed for each candidate, after one that is not
+SECONDS = 1.0  # of timing at least, whatever the number of steps: short ones vary most
+LONG = 2.0  # minutes of training from which on layout and threads are timed, and the user is told how to shorten it
 PATIENCE = 20.0  # seconds of timing at most, but for the step under way
 NATIVE = ("avx512_bf16", "amx_bf16")  # CPU features that multiply bfloat16
 # Values of ONEDNN_MAX_CPU_ISA that keep oneDNN, which computes convolutions and products, from bfloat16 units.
@@ -95,14 +97,16 @@ def by_capability(threads: int, asked: NumberFormat = NumberFormat.auto) -> Trai
     return TrainingSettings(wanted, True, threads, why if asked is NumberFormat.auto else f"precision={asked.name}")
 
 
-def choose(asked: NumberFormat, threads: int, images: int, step: Step) -> TrainingSettings:
-    """The settings for this machine.
+def choose(asked: NumberFormat, threads: int, images: int, step: Step, total: int) -> TrainingSettings:
+    """The settings for this machine. Layout and threads stay the defaults for a short training: little is gained there,
+    and its short steps tell candidates apart least.
 
     Args:
         asked: `auto`, or the format that the user wants.
         threads: that may be used at most; fewer are taken where that is faster, on machines with more than two.
         images: of one step.
         step: runs one training step; nothing of it may be kept.
+        total: image presentations of all trainings together.
     """
     native, why = native_bfloat16()
     base = by_capability(threads, asked)
@@ -111,6 +115,8 @@ def choose(asked: NumberFormat, threads: int, images: int, step: Step) -> Traini
         base = race.better(base, replace(base, bfloat16=True, reason=f"{why}: bfloat16 was timed and is faster"))
         if not base.bfloat16:
             base = replace(base, reason=f"{why}: bfloat16 was timed and is not faster")
+    if total / race.speed(base) / 60 <= LONG:
+        return replace(base, images_per_second=race.speed(base), timed=race.rates)
     if not base.bfloat16:  # with native bfloat16 it always wins: 48 against 36 images/s on drone_nano
         base = race.better(base, replace(base, channels_last=False))
     while base.threads > 2:
@@ -152,7 +158,8 @@ class _Race:
     def _take_turns(self, *candidates: TrainingSettings) -> list[list[float]]:
         """Seconds of each candidate's steps, turn by turn; the first, which prepares kernels, only if it is alone."""
         turns: list[list[float]] = []
-        for _ in range(1 + STEPS):
+        began = time.monotonic()
+        while len(turns) < 1 + STEPS or (len(candidates) > 1 and time.monotonic() < began + SECONDS):
             turns.append([self._seconds(each) for each in candidates])
             if time.monotonic() > self._until:
                 break

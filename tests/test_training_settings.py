@@ -54,6 +54,7 @@ class Clock:
 
 
 CLOCK = Clock()
+HOURS = 10**9  # image presentations of a long training
 
 
 class Steps:
@@ -94,7 +95,7 @@ def test_the_format(
     features: tuple[str, ...], asked: NumberFormat, steps: Steps, bfloat16: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     on(monkeypatch, features)
-    settings = choose(asked, 2, 16, steps)
+    settings = choose(asked, 2, 16, steps, HOURS)
     assert settings.bfloat16 is bfloat16
     assert settings.reason and settings.images_per_second
     formats = {each.format for each in steps.seen}
@@ -110,20 +111,28 @@ def test_a_load_that_begins_during_the_timing_decides_nothing(monkeypatch: pytes
         if len(steps.seen) > 1 + training_settings.STEPS:
             CLOCK.sleep(0.01)
 
-    assert choose(NumberFormat.auto, 2, 16, loaded).bfloat16 is False
+    assert choose(NumberFormat.auto, 2, 16, loaded, HOURS).bfloat16 is False
 
 
 @pytest.mark.parametrize(("factor", "channels_last"), [(2.0, True), (0.95, True), (0.4, False)])
 def test_the_layout_of_float32(factor: float, channels_last: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     on(monkeypatch, ZEN1)
-    assert choose(NumberFormat.auto, 2, 16, Steps(fp32=8, contiguous=factor)).channels_last is channels_last
+    assert choose(NumberFormat.auto, 2, 16, Steps(fp32=8, contiguous=factor), HOURS).channels_last is channels_last
+
+
+def test_a_short_training_keeps_the_default_layout_and_threads(monkeypatch: pytest.MonkeyPatch) -> None:
+    on(monkeypatch, ZEN1)
+    steps = Steps(fp32=8, contiguous=0.1, two_threads=0.1)
+    settings = choose(NumberFormat.auto, 4, 16, steps, 20_000)
+    assert settings.channels_last and settings.threads == 4
+    assert settings.images_per_second == pytest.approx(2000)
 
 
 @pytest.mark.parametrize(("factor", "threads"), [(1.0, 8), (0.3, 2)])
 def test_fewer_threads_where_they_are_faster(factor: float, threads: int, monkeypatch: pytest.MonkeyPatch) -> None:
     on(monkeypatch, ZEN5)
     before = torch.get_num_threads()
-    settings = choose(NumberFormat.auto, 8 if threads == 8 else 4, 16, Steps(bf16=8, two_threads=factor))
+    settings = choose(NumberFormat.auto, 8 if threads == 8 else 4, 16, Steps(bf16=8, two_threads=factor), HOURS)
     assert settings.threads == threads
     assert torch.get_num_threads() == before
 
@@ -132,7 +141,7 @@ def test_timing_ends_in_time(monkeypatch: pytest.MonkeyPatch) -> None:
     on(monkeypatch, CASCADE_LAKE)
     monkeypatch.setattr(training_settings, "PATIENCE", -1.0)
     steps = Steps(fp32=1, bf16=1)
-    assert choose(NumberFormat.auto, 2, 16, steps).bfloat16 is False
+    assert choose(NumberFormat.auto, 2, 16, steps, HOURS).bfloat16 is False
     assert len(steps.seen) == 1
 
 
