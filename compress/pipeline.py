@@ -80,8 +80,9 @@ def run(config: Config, folder: Path) -> Result:
     return result
 
 
-def _checked(config: Config) -> tuple[Config, Model, DataSet, TrainingSettings | None]:
-    """Everything that can be wrong with a config, looked at before any work; raises UserError."""
+def _checked(config: Config) -> tuple[Config, Model, Costs, DataSet, TrainingSettings | None]:
+    """Everything that can be wrong with a config, looked at before any work; raises UserError. The costs are those of
+    the model, counted since an operator may hide its work from the count."""
     config = devices.resolve(config)
     _check_chain(config)
     Cache(CACHE).check()
@@ -100,8 +101,7 @@ def _checked(config: Config) -> tuple[Config, Model, DataSet, TrainingSettings |
         dataset = data.load(config.data, *config.model.input, config.seed)
         model = models.build(config.model, dataset.classes, dataset.task)
     _check_images(config, dataset)
-    Costs.of(model)  # an operator that hides its work from the count
-
+    costs = Costs.of(model)
     for stage in (Stage.train, Stage.finetune):
         if stage in config.stages:
             finetune.check(model, config, dataset, stage.value)
@@ -110,11 +110,17 @@ def _checked(config: Config) -> tuple[Config, Model, DataSet, TrainingSettings |
     if Stage.prune in config.stages:
         with devices.named_by_frame_rate(config):
             prune.check_model(model, config)
-    return config, model, dataset, prepare(model, config, dataset)
+    return config, model, costs, dataset, prepare(model, config, dataset)
 
 
 def _run(
-    config: Config, model: Model, dataset: DataSet, settings: TrainingSettings | None, folder: Path, state: State
+    config: Config,
+    model: Model,
+    costs: Costs,
+    dataset: DataSet,
+    settings: TrainingSettings | None,
+    folder: Path,
+    state: State,
 ) -> Result:
     state.at("load")
     atomic.write(folder / "config.yaml", dump(config))
@@ -123,7 +129,7 @@ def _run(
     cache = Cache(CACHE, config.cache)
     context = Context(config, dataset, folder, Path(tempfile.mkdtemp()), cache, settings)
     ledger = Ledger(folder / "ledger.jsonl", folder.name)
-    model = _walk(model, context, ledger, state)
+    model, costs = _walk(model, costs, context, ledger, state)
     state.at("report")
     limit, failures = config.quantize.max_accuracy_drop, context.failures
     if context.stopped:
@@ -132,7 +138,7 @@ def _run(
         controls = _weigh_controls(context, ledger.rows)
         verdict = judge(config.budget, limit, ledger.rows, failures, config.device, controls, context.contracts)
     round_to = config.prune.round_to if Stage.prune in config.stages else None
-    also = devices.remarks(config.device, ledger.rows) + channels.remarks(model, round_to)
+    also = devices.remarks(config.device, ledger.rows) + channels.remarks(model, costs.own, round_to)
     verdict = replace(verdict, remarks=(*verdict.remarks, *also))
     atomic.write(folder / "verdict.json", json.dumps(verdict.as_dict(), indent=1))
     page = report.render(folder)
@@ -149,12 +155,12 @@ def new_folder(config: Config) -> Path:
     return run_folder.choose(Path("outputs") / config.recipe_name, dump(config))
 
 
-def _walk(model: Model, context: Context, ledger: Ledger, state: State) -> Model:
-    """The one way through the house: a weighing at every door. The torch model that came out of it, or that the graphs
-    were made of."""
+def _walk(model: Model, costs: Costs, context: Context, ledger: Ledger, state: State) -> tuple[Model, Costs]:
+    """Runs the stages and measures what leaves each. Returns the torch model that came out, or that the graphs were
+    made of, and its costs; `costs` are those of the model given."""
     stages = context.config.stages
     product: Product = model
-    _weigh("load", product, context, ledger, in_runtimes=_compared_in_runtimes(None, stages))
+    _weigh("load", product, costs, context, ledger, in_runtimes=_compared_in_runtimes(None, stages))
     for index, stage in enumerate(stages):
         if context.stopped:
             break
@@ -165,14 +171,17 @@ def _walk(model: Model, context: Context, ledger: Ledger, state: State) -> Model
             context.unpruned = product
             if Stage.train in stages:  # else it is what the user gave
                 checkpoint.save(product, context.folder / reference.FOLDER)
-        product = STAGES[stage](product, context)
+        before, product = model, STAGES[stage](product, context)
+        model = product.model if isinstance(product, Graphs | Artifacts) else product
+        if model is not before:
+            costs = Costs.of(model)
         if not isinstance(product, Graphs | Artifacts):
             checkpoint.save(
                 product, context.folder / CHECKPOINT, reference.facts(context.config, context.unpruned, context.folder)
             )
             models.save_native(product, context.folder / CHECKPOINT)
-        _weigh(stage.value, product, context, ledger, in_runtimes=_compared_in_runtimes(stage, stages))
-    return product.model if isinstance(product, Graphs | Artifacts) else product
+        _weigh(stage.value, product, costs, context, ledger, in_runtimes=_compared_in_runtimes(stage, stages))
+    return model, costs
 
 
 def _weigh_controls(context: Context, rows: Sequence[Row]) -> list[Row]:
@@ -209,8 +218,9 @@ def _compared_in_runtimes(stage: Stage | None, stages: Sequence[Stage]) -> bool:
     return stage in (baseline, tuned)
 
 
-def _weigh(stage: str, product: Product, context: Context, ledger: Ledger, *, in_runtimes: bool) -> None:
-    """Weighs what left a stage: one row for a torch model, one a graph for graphs and artifacts."""
+def _weigh(stage: str, product: Product, costs: Costs, context: Context, ledger: Ledger, *, in_runtimes: bool) -> None:
+    """Weighs what left a stage: one row for a torch model, one a graph for graphs and artifacts. `costs` are those of
+    the torch model in it."""
     facts: dict[str, Any] = {"threads": context.config.threads, "cached": context.cached}
 
     def weigh(graphs: Iterable[Graph]) -> None:
@@ -218,7 +228,6 @@ def _weigh(stage: str, product: Product, context: Context, ledger: Ledger, *, in
             ledger.append(weigh_graph(stage, graph, model, costs, context.data, judged=context.judged, **facts))
 
     model = product.model if isinstance(product, Graphs | Artifacts) else product
-    costs = Costs.of(model)
     if isinstance(product, Graphs | Artifacts):
         # The FP32 graphs that quantize started from were weighed when they left the stage before.
         new = [g for g in product.graphs if isinstance(product, Artifacts) or g.precision is not Precision.fp32]

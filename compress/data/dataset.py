@@ -120,7 +120,7 @@ def _pixels(source: Path | np.ndarray, channels: int) -> np.ndarray:
         flag = cv2.IMREAD_GRAYSCALE if channels == 1 else cv2.IMREAD_COLOR_RGB
         image = cv2.imread(str(source), flag)
         if image is None:
-            raise UserError("data", source, "this image does not decode: mend it or take it out of the data set")
+            raise UserError("data", source, "this image does not decode: fix or remove it")
     else:
         image = source
     if image.ndim == 2:

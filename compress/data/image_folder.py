@@ -10,7 +10,7 @@ from pathlib import Path
 
 from compress.config import DataConfig
 from compress.data.dataset import DataSet, Split, hold_out
-from compress.data.files import check_disjoint, fingerprint, image_files, look
+from compress.data.files import check_disjoint, fingerprint, image_files, look_at_all
 from compress.data.sample import Sample
 from compress.errors import UserError
 from compress.product import Task
@@ -57,14 +57,15 @@ def _classes(folder: Path) -> tuple[str, ...]:
 
 
 def _samples(folder: Path, classes: tuple[str, ...]) -> list[Sample]:
-    samples = []
+    files: list[Path] = []
+    labels: list[int] = []
     for label, name in enumerate(classes):
-        files = image_files(folder / name) if (folder / name).is_dir() else []
-        if not files and folder.name == "train":
+        own = image_files(folder / name) if (folder / name).is_dir() else []
+        if not own and folder.name == "train":
             raise UserError("data.path", folder / name, "a class without images: add some, or remove the folder")
-        for file in files:
-            size, digest = look(file)
-            samples.append(Sample(file, label, size, digest))
-    if not samples:
+        files += own
+        labels += [label] * len(own)
+    if not files:
         raise UserError("data.path", folder, "holds no images")
-    return samples
+    looked = zip(files, labels, look_at_all(files), strict=True)
+    return [Sample(file, label, size, digest) for file, label, (size, digest) in looked]

@@ -20,7 +20,7 @@ import yaml
 from compress.config import DataConfig
 from compress.data.augment import Augmentation
 from compress.data.dataset import DataSet, Split, hold_out
-from compress.data.files import check_disjoint, fingerprint, image_files, look
+from compress.data.files import check_disjoint, fingerprint, image_files, look_at_all
 from compress.data.labels import read_labels
 from compress.data.sample import Sample
 from compress.data.subset import stratified
@@ -186,11 +186,11 @@ def _from_list(path: Path, root: Path) -> list[Path]:
 
 
 def _read_samples(files: Sequence[Path], classes: int) -> list[Sample]:
-    samples = []
-    for file in dict.fromkeys(files):
-        size, digest = look(file)
-        samples.append(Sample(file, read_labels(_label_file(file), classes), size, digest))
-    return samples
+    each = list(dict.fromkeys(files))
+    return [
+        Sample(file, read_labels(_label_file(file), classes), size, digest)
+        for file, (size, digest) in zip(each, look_at_all(each), strict=True)
+    ]
 
 
 def _label_file(image: Path) -> Path:

@@ -6,7 +6,7 @@ from torch import nn
 from torch.nn.modules.conv import _ConvNd
 
 from compress.budget import Remark
-from compress.measure import flops
+from compress.measure.flops import Cost
 from compress.product import Model
 
 LANES = 8  # runtimes lay out channels in blocks of 8 or 16, as wide as the vector unit
@@ -14,11 +14,11 @@ WORTH_SAYING = 0.1  # of the MACs
 IMAGE = 4  # input channels at most: runtimes have kernels of their own for the first layer
 
 
-def remarks(model: Model, round_to: int | None) -> list[Remark]:
+def remarks(model: Model, cost: Cost, round_to: int | None) -> list[Remark]:
     """Says which share of the MACs is done by convolutions and linear layers whose channels do not fill blocks, where
-    it is a large one. `round_to`: of the pruning; None where nothing was pruned."""
+    it is a large one. `cost`: of the model's deployed form. `round_to`: of the pruning; None where nothing was pruned.
+    """
     net = model.deployed()
-    cost = flops.count(net, model.example_input())
     odd = [name for name, layer in net.named_modules() if name in cost.layers and _is_odd(layer)]
     share = sum(cost.layers[name].macs for name in odd) / max(cost.macs, 1)
     if share < WORTH_SAYING:

@@ -56,7 +56,7 @@ class Costs:
 
 def weigh_model(stage: str, model: Model, costs: Costs, data: DataSet, *, threads: int, cached: bool) -> Row:
     """The torch model in its deployed (fused) form, on the CPU in float32; `costs` are its own. Of an ONNX file, the
-    file as it was given.
+    file as it was given. Without validation images neither accuracy nor latency is measured.
 
     `size_bytes` is that of the file: `model.safetensors` as a checkpoint of `model` holds it (unfused, parameters and
     buffers), or the ONNX file.
@@ -68,7 +68,9 @@ def weigh_model(stage: str, model: Model, costs: Costs, data: DataSet, *, thread
     net, example, cost = model.deployed(), model.example_input(), costs.own
 
     predict = accuracy.predictor(net)
-    timed = latency.time_call(lambda: predict(example.numpy()), seconds=TIMING_SECONDS)
+    timed = None
+    if len(data.validation):  # without images only counts are asked for: timing would cost more than everything else
+        timed = latency.time_call(lambda: predict(example.numpy()), seconds=TIMING_SECONDS)
     return Row(
         stage=stage,
         target=None,

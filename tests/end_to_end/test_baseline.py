@@ -11,6 +11,7 @@ from compress import compose, pipeline
 from compress.budget import NO_DETECTION, knows_nothing
 from compress.errors import UserError
 from compress.ledger import Row
+from compress.measure import flops, latency
 from tests.data.conftest import write_image
 
 UNTRAINED = ["recipe=digits", "targets=[]", "threads=1", "cache=false", "data.validation_images=100"]
@@ -98,3 +99,15 @@ def test_what_needs_data_is_refused_without(tmp_path: Path) -> None:
         config = compose(["recipe=digits", "data=none", f"stages={stages}", f"targets={targets}", "budget.flops=null"])
         with pytest.raises(UserError, match="needs images|without data"):
             pipeline.run(config, tmp_path / "run")
+
+
+def test_costs_are_counted_once_a_model_and_nothing_is_timed_without_data(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    counted, count = [], flops.count
+    monkeypatch.setattr(flops, "count", lambda net, example: counted.append(net) or count(net, example))
+    monkeypatch.setattr(latency, "time_call", lambda *_, **__: pytest.fail("timed"))
+    given = ["recipe=digits", "data=none", "stages=[]", "targets=[]", "budget.flops=null"]
+    result = pipeline.run(compose([*given, "budget.max_accuracy_drop=null"]), tmp_path / "run")
+    assert len(counted) == 1
+    assert (result.rows[0].latency_ms or {})["obtained"] == "not_run"

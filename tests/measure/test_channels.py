@@ -7,7 +7,8 @@ import pytest
 import torch
 from torch import nn
 
-from compress.measure import channels
+from compress.measure import channels, flops
+from compress.measure.flops import Cost
 from compress.product import example_image
 
 
@@ -24,16 +25,23 @@ class Two:
         return example_image(1, 3, 16)
 
 
+def cost(model: Any) -> Cost:
+    return flops.count(model.deployed(), model.example_input())
+
+
 def test_channels_that_fill_no_block_are_told_with_their_share_of_the_work() -> None:
     model: Any = Two(13)
-    [remark] = channels.remarks(model, 4)
+    [remark] = channels.remarks(model, cost(model), 4)
     first, second = 14 * 14 * 16 * 27, 12 * 12 * 13 * 16 * 9
     assert remark.kind == "odd_channels" and remark.numbers["layers"] == 1
     assert remark.numbers["macs_share"] == pytest.approx(second / (first + second))
     assert "prune.round_to=8" in remark.text
-    assert "prune.round_to" not in channels.remarks(model, None)[0].text + channels.remarks(model, 16)[0].text
+    assert (
+        "prune.round_to"
+        not in channels.remarks(model, cost(model), None)[0].text + channels.remarks(model, cost(model), 16)[0].text
+    )
 
 
 def test_whole_blocks_and_the_image_are_not_remarked_on() -> None:
     model: Any = Two(24)
-    assert channels.remarks(model, 1) == []
+    assert channels.remarks(model, cost(model), 1) == []

@@ -2,58 +2,69 @@
 
 from __future__ import annotations
 
-import multiprocessing
+import json
+import os
 import shutil
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from functools import partial
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
-import cv2
 import numpy as np
 from tqdm import tqdm
 
 from compress import atomic
-from compress.data.field_scenes.scene import CLASSES, GENERATOR_VERSION, SPLITS, render
+from compress.data.field_scenes.image_file import write_image
+from compress.data.field_scenes.scene import CLASSES, GENERATOR_VERSION, SPLITS
 
 CALIBRATION_IMAGES = 512
+WORKER = "compress.data.field_scenes.worker"
 
 
-def _write_image(index: int, folder: str, split: str, imgsz: int) -> int:
-    """Write one image and its label file; returns the number of boxes."""
-    image, rows = render(split, index, imgsz)
-    quality = int(np.random.default_rng([GENERATOR_VERSION, SPLITS[split][0], index, 1]).integers(75, 96))
-    path = f"{folder}/images/{split}/{index:06d}.jpg"
-    if not cv2.imwrite(path, image[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, quality]):
-        raise OSError(f"cannot write {path}")
-    lines = []
-    for label, x1, y1, x2, y2 in rows.tolist():
-        values = ((x1 + x2) / 2, (y1 + y2) / 2, x2 - x1, y2 - y1)
-        lines.append(f"{int(label)} " + " ".join(f"{value / imgsz:.6f}" for value in values) + "\n")
-    with open(f"{folder}/labels/{split}/{index:06d}.txt", "w") as file:
-        file.writelines(lines)
-    return len(rows)
-
-
-def _start_worker() -> None:
-    cv2.setNumThreads(1)  # the processes share the cores
-
-
-def _each(task: Callable[[int], int], count: int, workers: int) -> Iterator[int]:
+def _each(folder: Path, split: str, count: int, imgsz: int, workers: int) -> Iterator[None]:
+    """Writes the images and yields after each. Raises OSError where one cannot be written."""
     if workers <= 1:
-        yield from map(task, range(count))
+        for index in range(count):
+            write_image(index, str(folder), split, imgsz)
+            yield
         return
-    # spawn, since forking a process that already runs torch or OpenCV threads can hang
-    with multiprocessing.get_context("spawn").Pool(workers, _start_worker) as pool:
-        yield from pool.imap(task, range(count), chunksize=32)
+    # Interpreters of their own: forking a process that runs threads of torch or OpenCV can hang, and multiprocessing
+    # would import the user's script anew in each worker, which starts workers again where it has no main guard.
+    reading, writing = os.pipe()
+    running: list[subprocess.Popen[bytes]] = []
+    try:
+        with os.fdopen(reading) as answers:
+            try:
+                for first in range(workers):
+                    numbers = [str(number) for number in (count, imgsz, first, workers)]
+                    command = [sys.executable, "-m", WORKER, str(folder), split, *numbers]
+                    running.append(subprocess.Popen(command, stdout=writing, env=_environment()))
+            finally:
+                os.close(writing)  # the workers have copies: the last one to end closes the pipe
+            for answer in answers:
+                if error := json.loads(answer):
+                    raise OSError(*error)
+                yield
+        if failed := [worker.returncode for worker in running if worker.wait()]:
+            raise RuntimeError(f"a process that draws field scenes ended with exit status {failed[0]}, see above")
+    finally:
+        for worker in running:
+            worker.kill()
+            worker.wait()
+
+
+def _environment() -> dict[str, str]:
+    """This process's, and its import path, which a script may have changed."""
+    return {**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
 
 
 def write_split(folder: Path, split: str, count: int, imgsz: int, workers: int = 2) -> None:
     """Write ``images/<split>/000000.jpg`` and ``labels/<split>/000000.txt`` (class cx cy w h, normalised)."""
     for kind in ("images", "labels"):
         Path(folder, kind, split).mkdir(parents=True, exist_ok=True)
-    task = partial(_write_image, folder=str(folder), split=split, imgsz=imgsz)
     workers = workers if count >= 64 else 1  # a few images are quicker than starting processes
-    for _ in tqdm(_each(task, count, workers), total=count, desc=f"field scenes: {split}", unit="image", disable=None):
+    each = _each(Path(folder), split, count, imgsz, workers)
+    for _ in tqdm(each, total=count, desc=f"field scenes: {split}", unit="image", disable=None):
         pass
 
 

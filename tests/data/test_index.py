@@ -1,0 +1,84 @@
+"""What is remembered of image files between runs."""
+
+from __future__ import annotations
+
+import logging
+import os
+from pathlib import Path
+
+import pytest
+
+from compress.data import files, index
+from compress.errors import UserError
+from tests.data.conftest import write_image
+
+OLD = 1_000_000_000_000_000_000  # nanoseconds since 1970
+
+
+@pytest.fixture
+def images(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[Path]:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(index, "FEWEST", 3)
+    monkeypatch.setattr(index, "SETTLED", 0)
+    for seed in range(4):
+        write_image(tmp_path / f"set/{seed}.png", 8, 8, seed)
+    return files.image_files(tmp_path / "set")
+
+
+def read(monkeypatch: pytest.MonkeyPatch, images: list[Path]) -> tuple[list[index.Found], list[str]]:
+    """What is found, and the names of the files that were read for it."""
+    opened: list[str] = []
+    size = files._size
+    with monkeypatch.context() as patch:
+        patch.setattr(files, "_size", lambda path, head: opened.append(path.name) or size(path, head))
+        found = files.look_at_all(images)
+    return found, sorted(opened)
+
+
+def test_only_what_is_new_or_changed_is_read(images: list[Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    first, opened = read(monkeypatch, images)
+    assert opened == ["0.png", "1.png", "2.png", "3.png"] and first == [files.look(image) for image in images]
+    assert read(monkeypatch, images) == (first, [])
+    write_image(images[1], 16, 8, 9)
+    second, opened = read(monkeypatch, images)
+    assert opened == ["1.png"] and second[1][0] == (16, 8) and second[1] != first[1] and second[2:] == first[2:]
+
+
+def test_a_change_that_keeps_size_and_time_is_seen(images: list[Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    os.utime(images[0], ns=(OLD, OLD))
+    first, _ = read(monkeypatch, images)
+    content = bytearray(images[0].read_bytes())
+    content[-1] ^= 1  # of the last chunk's checksum: the same size and picture
+    images[0].write_bytes(content)
+    os.utime(images[0], ns=(OLD, OLD))
+    second, opened = read(monkeypatch, images)
+    assert opened == ["0.png"] and second[0] != first[0]
+
+
+@pytest.mark.parametrize("damage", ["", "{", "[]", '{"0.png": 5}', '{"0.png": [1, 2, 3, 4, 5, "x"]}', "[" * 100_000])
+def test_a_damaged_index_is_made_again(images: list[Path], damage: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    first, _ = read(monkeypatch, images)
+    [path] = index.FOLDER.iterdir()
+    path.write_text(damage)
+    found, opened = read(monkeypatch, images)
+    assert found == first and len(opened) == 4
+    assert read(monkeypatch, images) == (first, [])
+
+
+def test_an_index_that_cannot_be_written_stops_nothing(images: list[Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    Path("outputs").write_text("a file")
+    assert len(read(monkeypatch, images)[0]) == 4
+
+
+def test_progress_is_told_and_the_first_fault_in_order_is_named(
+    images: list[Path], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(files, "PROGRESS_SECONDS", -1.0)
+    monkeypatch.setattr(files, "CHUNK", 2)
+    with caplog.at_level(logging.INFO):
+        files.look_at_all(images)
+    assert "reading images: 2 of 4" in caplog.text
+    for image in (images[1], images[3]):
+        image.write_bytes(b"")
+    with pytest.raises(UserError, match=r"1\.png"):
+        files.look_at_all(images)
