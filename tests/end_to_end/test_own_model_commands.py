@@ -42,7 +42,7 @@ def checked(place: Path, *overrides: str) -> Any:
 def test_from_random_weights_and_from_those_of_a_pt(place: Path) -> None:
     common = ["recipe=custom", "stages=[train]", "budget.flops=null", "train.images=16", "model.imgsz=64"]
     for start in ([], [f"model.init={place / 'three.pt'}"]):
-        config, model, dataset, *_ = checked(place, *common, "model=yolov8n", *start)
+        config, model, _, dataset, *_ = checked(place, *common, "model=yolov8n", *start)
         assert model.classes == ("a", "b") and model.imgsz == dataset.validation.imgsz == 64
         assert config.model.path is None
 
@@ -60,6 +60,6 @@ def test_evaluation_only_is_at_the_models_own_size(place: Path, monkeypatch: pyt
     model = models.build(ModelConfig(path="two.pt"))
     assert row["imgsz"] == 96 and row["flops"] == compress.get_flops(model)
     assert row["accuracy"]["images"] == 4
-    _, asked, dataset, *_ = checked(place, *given, "model.imgsz=64")
+    _, asked, _, dataset, *_ = checked(place, *given, "model.imgsz=64")
     assert asked.imgsz == dataset.validation.imgsz == 64
     assert compress.get_flops(asked) == compress.get_flops(model, 64) < row["flops"]
