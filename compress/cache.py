@@ -163,14 +163,19 @@ def _locked(folder: Path) -> Iterator[None]:
         yield
 
 
-def _state(folder: Path) -> str:
-    if not os.path.lexists(folder / ENTRY):
-        return "unfinished"
-    try:
-        verify(folder)
-        return "sound"
-    except Damaged as error:
-        return f"damaged: {error}"
+def _verify(entries: list[Path]) -> int:
+    """Prints the state of every entry; the exit status."""
+    status = 0
+    for folder in entries:
+        state = "unfinished"
+        if os.path.lexists(folder / ENTRY):
+            try:
+                verify(folder)
+                state = "sound"
+            except Damaged as error:
+                state, status = f"damaged: {error}", DAMAGED
+        print(f"{folder.name}  {state}")
+    return status
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -182,13 +187,9 @@ def main(arguments: list[str] | None = None) -> int:
     prune = commands.add_parser("prune", help="delete what was used longest ago")
     prune.add_argument("--keep-gb", type=float, default=0.0, help="keep at most this much (default: nothing)")
     given = parser.parse_args(arguments)
-    entries, total, damaged = Cache(given.root).entries(), 0, 0
+    entries, total = Cache(given.root).entries(), 0
     if given.command == "verify":
-        for folder in entries:
-            state = _state(folder)
-            damaged += state.startswith("damaged")
-            print(f"{folder.name}  {state}")
-        return DAMAGED if damaged else 0
+        return _verify(entries)
     for folder in entries:
         total += size(folder)
         if given.command == "prune" and total > given.keep_gb * 1e9:

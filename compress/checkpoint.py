@@ -25,7 +25,7 @@ from torch.utils._pytree import tree_leaves
 
 from compress import atomic
 from compress.digest import digest
-from compress.errors import UserError
+from compress.errors import UserError, named
 from compress.product import Model
 
 SCHEMA_VERSION = 1
@@ -89,7 +89,7 @@ def check_computes(model: Model, key: str, source: object) -> None:
         with torch.no_grad():  # on a copy: networks keep what they computed last
             found = tree_leaves(copy.deepcopy(model.net).eval()(model.example_input()))
     except Exception as error:
-        why = f"the network cannot compute with these tensors ({type(error).__name__}: {' '.join(str(error).split())})"
+        why = f"the network cannot compute with these tensors ({named(error)})"
         raise UserError(key, source, why) from error
     if any(isinstance(each, Tensor) and torch.isnan(each).any() for each in found):
         raise UserError(key, source, "the network answers with NaN: are its weights damaged?")

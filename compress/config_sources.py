@@ -9,6 +9,7 @@ these. They are refused as soon as the file is read, before it is composed with 
 from __future__ import annotations
 
 import re
+from abc import abstractmethod
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePath
@@ -25,7 +26,7 @@ from hydra.plugins.config_source import ConfigResult
 from omegaconf import OmegaConf
 from yaml import YAMLError
 
-from compress.errors import UserError
+from compress.errors import UserError, one_line
 
 ALLOW = "model.trust=true"
 # Keys whose values are import paths, or that lift this check.
@@ -93,16 +94,16 @@ class _Checked:
         try:
             result: ConfigResult = super().load_config(config_path)  # type: ignore[misc]
         except (YAMLError, UnicodeDecodeError) as error:
-            where = " ".join(str(error).split())
-            raise UserError(str(file), "unreadable", f"this is no YAML that can be read: {where}") from error
+            raise UserError(str(file), "unreadable", f"this is no YAML that can be read: {one_line(error)}") from error
         if not OmegaConf.is_dict(result.config):
             raise UserError(str(file), "unreadable", "it holds no keys and values")
         if not self.granted.trust and not self._own(config_path):
             _check(file, config_path, result, self.granted)
         return _as_recipe(config_path, result)
 
+    @abstractmethod
     def _own(self, config_path: str) -> bool:
-        raise NotImplementedError
+        """Whether the file is part of this package or of Hydra."""
 
 
 def _as_recipe(config_path: str, result: ConfigResult) -> ConfigResult:

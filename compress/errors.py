@@ -3,6 +3,16 @@
 from __future__ import annotations
 
 
+def one_line(error: object) -> str:
+    """An error's message on one line."""
+    return " ".join(str(error).split())
+
+
+def named(error: BaseException) -> str:
+    """An error's type and its message on one line."""
+    return f"{type(error).__name__}: {one_line(error)}"
+
+
 class UserError(Exception):
     """A mistake the user can mend: bad key or value, missing file, absent extra. Exit status 2.
 

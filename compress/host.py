@@ -6,6 +6,7 @@ import functools
 import math
 import os
 import platform
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,8 @@ from typing import Any
 FEATURES = (
     "avx2", "avx512f", "avx_vnni", "avx512_vnni", "avx512_bf16", "amx_bf16", "amx_int8", "asimddp", "i8mm", "bf16",
 )  # fmt: skip
+# Values of ONEDNN_MAX_CPU_ISA that keep oneDNN, which computes convolutions and products, from bfloat16 units.
+WITHOUT_BFLOAT16 = ("SSE41", "AVX", "AVX2", "AVX2_VNNI", "AVX512_CORE", "AVX512_CORE_VNNI")
 CPUINFO = Path("/proc/cpuinfo")
 CGROUP_LIMIT = Path("/sys/fs/cgroup/cpu.max")
 
@@ -30,6 +33,12 @@ class Host:
     def as_dict(self) -> dict[str, Any]:
         """JSON-able."""
         return {**asdict(self), "features": list(self.features)}
+
+
+def bfloat16_forbidden(environment: Mapping[str, str]) -> str:
+    """The instruction set that oneDNN was limited to where that has no bfloat16 units, else the empty string."""
+    limit = environment.get("ONEDNN_MAX_CPU_ISA", environment.get("DNNL_MAX_CPU_ISA", "")).upper()
+    return limit if limit in WITHOUT_BFLOAT16 else ""
 
 
 @functools.cache

@@ -15,7 +15,7 @@ from compress import distributed
 from compress.config import Config, FinetuneConfig, NumberFormat, Stage
 from compress.data import DataSet, Split, batches
 from compress.errors import UserError
-from compress.measure import flops
+from compress.measure.weigh import flops_at
 from compress.models import activation
 from compress.product import Batch, Model, Teacher
 from compress.pruning.importance import NEED_GRADIENTS
@@ -127,12 +127,8 @@ def learning_rate(model: Model, unpruned: Model | None, flops_before: int | None
         return RATE
     if flops_before is None:
         assert unpruned is not None
-        flops_before = _flops(unpruned)
-    return RATE * flops_before / _flops(model)
-
-
-def _flops(model: Model) -> int:
-    return flops.count(model.deployed(), model.example_input()).flops
+        flops_before = flops_at(unpruned, unpruned.imgsz)
+    return RATE * flops_before / flops_at(model, model.imgsz)
 
 
 def teach(model: Model, weight: float) -> Teacher:

@@ -13,10 +13,10 @@ from typing import Any
 from compress import checkpoint, models
 from compress.config import Config, Family, ModelConfig, Stage
 from compress.errors import UserError
-from compress.measure import flops
+from compress.measure.weigh import flops_at
 from compress.models import weights
 from compress.models.ultralytics_model import UltralyticsModel
-from compress.product import Model, identity, resized
+from compress.product import Model, identity
 
 FOLDER = "reference"  # in the run folder, where the run itself has trained what it prunes
 KEY = "finetune.teacher"
@@ -90,13 +90,13 @@ def teacher(model: Model, unpruned: Model | None, config: Config) -> Model | Non
 def flops_before(model: Model, unpruned: Model | None, config: Config) -> int | None:
     """FLOPs of what `model` was pruned from, at the size of `model`; None where only the teacher can tell."""
     if unpruned is not None:
-        return _flops(unpruned)
+        return flops_at(unpruned, unpruned.imgsz)
     known = _remembered(config.model)
     count, imgsz = known.get("flops"), known.get("imgsz")
     if type(count) is not int or type(imgsz) is not int or min(count, imgsz) < 1:
         return None
     # Remembered at one input size; the ratio hardly depends on it.
-    return round(count * _flops(model) / _flops(resized(model, imgsz)))
+    return round(count * flops_at(model, model.imgsz) / flops_at(model, imgsz))
 
 
 def parts(known: Model | None, before: int | None) -> dict[str, Any]:
@@ -111,7 +111,8 @@ def facts(config: Config, unpruned: Model | None, folder: Path) -> dict[str, Any
         return _remembered(config.model) or None
     own = folder / FOLDER
     path = str(own.resolve()) if own.exists() else config.model.path or config.model.weights
-    return {"identity": identity(unpruned), "flops": _flops(unpruned), "imgsz": unpruned.imgsz, "path": path}
+    count = flops_at(unpruned, unpruned.imgsz)
+    return {"identity": identity(unpruned), "flops": count, "imgsz": unpruned.imgsz, "path": path}
 
 
 def _remembered(config: ModelConfig) -> dict[str, Any]:
@@ -119,7 +120,3 @@ def _remembered(config: ModelConfig) -> dict[str, Any]:
         return {}
     known = checkpoint.describe(Path(config.path)).get("reference")
     return copy.deepcopy(known) if isinstance(known, dict) else {}
-
-
-def _flops(model: Model) -> int:
-    return flops.count(model.deployed(), model.example_input()).flops

@@ -8,7 +8,6 @@ the same command has to give the same result on one machine.
 
 from __future__ import annotations
 
-import logging
 import os
 import statistics
 import time
@@ -19,7 +18,7 @@ from typing import Any
 import torch
 
 from compress.config import NumberFormat
-from compress.host import Host, host
+from compress.host import Host, bfloat16_forbidden, host
 
 MARGIN = 1.2  # times as fast
 STEPS = 3  # timed for each candidate, after one that is not
@@ -27,10 +26,6 @@ SECONDS = 1.0  # of timing at least, whatever the number of steps: short ones va
 LONG = 2.0  # minutes of training from which on layout and threads are timed, and the user is told how to shorten it
 PATIENCE = 20.0  # seconds of timing at most, but for the step under way
 NATIVE = ("avx512_bf16", "amx_bf16")  # CPU features that multiply bfloat16
-# Values of ONEDNN_MAX_CPU_ISA that keep oneDNN, which computes convolutions and products, from bfloat16 units.
-WITHOUT = ("SSE41", "AVX", "AVX2", "AVX2_VNNI", "AVX512_CORE", "AVX512_CORE_VNNI")
-
-log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -64,12 +59,6 @@ class TrainingSettings:
 
 Step = Callable[[TrainingSettings], object]
 """One training step on a copy of the network."""
-
-
-def bfloat16_forbidden(environment: Mapping[str, str]) -> str:
-    """The instruction set that oneDNN was limited to where that has no bfloat16 units, else the empty string."""
-    limit = environment.get("ONEDNN_MAX_CPU_ISA", environment.get("DNNL_MAX_CPU_ISA", "")).upper()
-    return limit if limit in WITHOUT else ""
 
 
 def native_bfloat16(
@@ -115,17 +104,15 @@ def choose(asked: NumberFormat, threads: int, images: int, step: Step, total: in
         base = race.better(base, replace(base, bfloat16=True, reason=f"{why}: bfloat16 was timed and is faster"))
         if not base.bfloat16:
             base = replace(base, reason=f"{why}: bfloat16 was timed and is not faster")
-    if total / race.speed(base) / 60 <= LONG:
-        return replace(base, images_per_second=race.speed(base), timed=race.rates)
-    if not base.bfloat16:  # with native bfloat16 it always wins: 48 against 36 images/s on drone_nano
+    long = total / race.speed(base) / 60 > LONG
+    if long and not base.bfloat16:  # with native bfloat16 it always wins: 48 against 36 images/s on drone_nano
         base = race.better(base, replace(base, channels_last=False))
-    while base.threads > 2:
+    while long and base.threads > 2:
         fewer = race.better(base, replace(base, threads=max(2, base.threads // 2)))
         if fewer is base:
             break
         base = fewer
-    speed = race.speed(base)
-    return replace(base, images_per_second=speed, timed=race.rates)
+    return replace(base, images_per_second=race.speed(base), timed=race.rates)
 
 
 @dataclass

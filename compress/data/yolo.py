@@ -24,7 +24,7 @@ from compress.data.files import check_disjoint, fingerprint, image_files, look_a
 from compress.data.labels import read_labels
 from compress.data.sample import Sample
 from compress.data.subset import stratified
-from compress.errors import UserError
+from compress.errors import UserError, one_line
 from compress.product import Task
 
 LONGEST = 4096  # characters of a path
@@ -104,7 +104,7 @@ def _read_yaml(path: Path) -> dict[str, Any]:
     try:
         facts = yaml.safe_load(path.read_text(encoding="utf-8-sig"))
     except (yaml.YAMLError, UnicodeDecodeError, OSError, RecursionError) as error:
-        raise UserError("data.path", path, f"this is no YAML: {' '.join(str(error).split())}") from error
+        raise UserError("data.path", path, f"this is no YAML: {one_line(error)}") from error
     if not isinstance(facts, dict):
         raise UserError("data.path", path, "the YAML must hold keys such as train, val and names")
     for key in ("val", "names"):

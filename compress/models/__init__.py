@@ -96,11 +96,8 @@ def build(config: ModelConfig, classes: tuple[str, ...] | None = None, task: Tas
     if config.family is not Family.onnx:
         config = own_input.resolve(config)
     model = FAMILIES[config.family](config, classes)
-    given = {"weights": config.weights, "init": config.init, "path": config.path, "target": config.target}
-    key, source = next(((key, value) for key, value in given.items() if value), ("name", config.name))
-    checkpoint.check_values(model.net, f"model.{key}", source)
-    if key != "name":  # a new network of a known architecture
-        checkpoint.check_computes(model, f"model.{key}", source)
+    if config.family is not Family.checkpoint:  # that is checked where it is loaded
+        _check_network(model, config)
     if task is not None and model.task != task:
         also = "" if model.task in (Task.detect, Task.classify) else ": such models can be pruned and exported only"
         raise UserError("data", task.value, f"the data is for {task.value}, the model for {model.task.value}{also}")
@@ -110,6 +107,15 @@ def build(config: ModelConfig, classes: tuple[str, ...] | None = None, task: Tas
             f"knows {len(model.classes)} classes, the data has {len(classes)}{_start_from(model, config)}",
         )  # fmt: skip
     return model
+
+
+def _check_network(model: Model, config: ModelConfig) -> None:
+    """Raises UserError where the network holds values that nothing computes with, or fails on an image."""
+    given = {"weights": config.weights, "init": config.init, "path": config.path, "target": config.target}
+    key, source = next(((key, value) for key, value in given.items() if value), ("name", config.name))
+    checkpoint.check_values(model.net, f"model.{key}", source)
+    if key != "name":  # a new network of a known architecture
+        checkpoint.check_computes(model, f"model.{key}", source)
 
 
 def _start_from(model: Model, config: ModelConfig) -> str:

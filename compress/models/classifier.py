@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from compress.config import Family, ModelConfig
-from compress.errors import MissingExtra, UserError
+from compress.errors import MissingExtra, UserError, named
 from compress.models import activation, imported, normalisation, weights
 from compress.models.normalisation import Statistics
 from compress.product import Batch, Task, Teacher, example_image
@@ -231,8 +231,7 @@ def _timm(facts: dict[str, Any], channels: int) -> nn.Module:
     try:
         return timm.create_model(facts["name"], pretrained=False, in_chans=channels, **facts["args"])
     except Exception as error:  # whatever the model's code raises for arguments that it was not made for
-        said = f"{type(error).__name__}: {' '.join(str(error).split())}"
-        raise UserError("model.args", facts["args"], f"timm refuses them: {said}") from error
+        raise UserError("model.args", facts["args"], f"timm refuses them: {named(error)}") from error
 
 
 def _last_layer(net: nn.Module, example: Tensor) -> tuple[str, int]:
@@ -247,7 +246,7 @@ def _last_layer(net: nn.Module, example: Tensor) -> tuple[str, int]:
         with torch.no_grad():
             out = net(example)
     except (Exception, SystemExit) as error:  # the user's own code
-        why = f"the network fails on such an input: {type(error).__name__}: {' '.join(str(error).split())}"
+        why = f"the network fails on such an input: {named(error)}"
         raise UserError("model.imgsz", list(example.shape), why) from error
     finally:
         for hook in hooks:

@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from compress.errors import MissingExtra, UserError
+from compress.errors import MissingExtra, UserError, named, one_line
 
 EXAMPLES = "compress.models.small_cnn"  # networks of this package that `model.target` and checkpoints may name
 # Arguments of timm's `create_model` that make it read files, fetch from a network, or take a class for another one.
@@ -39,7 +39,7 @@ def network(target: str, args: dict[str, Any]) -> nn.Module:
     try:
         net = maker(**args)
     except (Exception, SystemExit) as error:  # the user's own code
-        raise UserError("model.args", args, f"{target} raised {_said(error)}") from error
+        raise UserError("model.args", args, f"{target} raised {named(error)}") from error
     if not isinstance(net, nn.Module):
         raise UserError("model.target", target, f"gives a {type(net).__name__}, not a torch.nn.Module")
     return net.float()
@@ -99,7 +99,7 @@ def check_size(make: Callable[[], nn.Module], name: object) -> None:
         with torch.random.fork_rng(devices=[]), torch.device("meta"):
             count = sum(value.numel() for value in make().state_dict().values())
     except (OverflowError, MemoryError, RecursionError) as error:
-        raise UserError("checkpoint", name, f"the network it describes cannot be built ({_said(error)})") from error
+        raise UserError("checkpoint", name, f"the network it describes cannot be built ({named(error)})") from error
     except Exception:  # arguments that do not fit, or code that needs values: the real building tells
         return
     if count > MAX_PARAMETERS:
@@ -114,9 +114,9 @@ def _maker(target: str) -> Callable[..., Any]:
     try:
         found = getattr(importlib.import_module(module), name)
     except (ImportError, AttributeError, ValueError) as error:
-        raise UserError("model.target", target, f"cannot be imported ({_line(error)})") from error
+        raise UserError("model.target", target, f"cannot be imported ({one_line(error)})") from error
     except (Exception, SystemExit) as error:  # the user's own code, at import
-        raise UserError("model.target", target, f"importing {module} raised {_said(error)}") from error
+        raise UserError("model.target", target, f"importing {module} raised {named(error)}") from error
     if isinstance(found, type) and issubclass(found, nn.Module):
         return found
     own = isinstance(found, FunctionType) and f"{found.__module__}.".startswith(f"{module}.")
@@ -127,11 +127,3 @@ def _maker(target: str) -> Callable[..., Any]:
         "model.target", target,
         f"is {kind}: name a subclass of torch.nn.Module, or a function defined in {module} that returns one",
     )  # fmt: skip
-
-
-def _said(error: BaseException) -> str:
-    return f"{type(error).__name__}: {_line(error)}"
-
-
-def _line(error: BaseException) -> str:
-    return " ".join(str(error).split())

@@ -13,7 +13,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import onnx
@@ -21,7 +20,7 @@ import onnxruntime
 from onnx import GraphProto, ModelProto, NodeProto, TensorProto, ValueInfoProto, inliner, numpy_helper, shape_inference
 
 from compress.checkpoint import MAX_SIDE
-from compress.errors import TargetFailed, UserError
+from compress.errors import TargetFailed, UserError, one_line
 from compress.targets import kept_float, onnx_graph
 
 KEY = "model.path"
@@ -75,7 +74,7 @@ def _load(path: Path) -> tuple[ModelProto, int]:
     try:
         graph = onnx.load(path, load_external_data=False)
     except Exception as error:  # protobuf's DecodeError is not importable under a stable name
-        raise UserError(KEY, path, f"not a readable ONNX file ({line(error)})") from error
+        raise UserError(KEY, path, f"not a readable ONNX file ({one_line(error)})") from error
     if not graph.graph.node:
         raise UserError(KEY, path, "holds no ONNX graph")
     outside = _outside(path, graph)
@@ -83,7 +82,7 @@ def _load(path: Path) -> tuple[ModelProto, int]:
         onnx.load_external_data_for_model(graph, str(path.parent))
         graph = inliner.inline_local_functions(graph) if graph.functions else graph
     except Exception as error:  # OSError, and ValidationError from C++
-        why = f"weights that the file keeps outside itself cannot be read ({line(error)}): put them beside it"
+        why = f"weights that the file keeps outside itself cannot be read ({one_line(error)}): put them beside it"
         raise UserError(KEY, path, why) from error
     return graph, sum(file.stat().st_size for file in (path, *(path.parent / name for name in outside)))
 
@@ -205,7 +204,7 @@ def _folded(path: Path, graph: ModelProto) -> ModelProto:
             onnx_graph.optimized(raw, folded, onnxruntime.GraphOptimizationLevel.ORT_ENABLE_BASIC)
             found = shape_inference.infer_shapes(onnx_graph.read(folded), data_prop=True)
         except (TargetFailed, ValueError) as error:  # ValueError: protobuf ends at 2 GB
-            why = line(error.__cause__ or error).replace(str(raw), "it")
+            why = one_line(error.__cause__ or error).replace(str(raw), "it")
             raise UserError(KEY, path, f"ONNX Runtime refuses the file ({why})") from error
     shapes = onnx_graph.static_shapes(found)
     for node in found.graph.node:
@@ -223,7 +222,7 @@ def _check_sizes(path: Path, graph: ModelProto) -> None:
     try:
         inferred = shape_inference.infer_shapes(graph, data_prop=True)
     except Exception as error:  # from C++, and ValueError: protobuf ends at 2 GB
-        raise UserError(KEY, path, f"its shapes do not agree ({line(error)})") from error
+        raise UserError(KEY, path, f"its shapes do not agree ({one_line(error)})") from error
     for name, shape in onnx_graph.static_shapes(inferred).items():
         if prod(shape) > MAX_ELEMENTS:
             raise UserError(KEY, path, f"tensor {name} would be {list(shape)}: more than fits into memory")
@@ -273,8 +272,3 @@ def _rename(graph: GraphProto, names: dict[str, str]) -> None:
     for node in graph.node:
         for tensors in (node.input, node.output):
             tensors[:] = [new.get(name, name) for name in tensors]
-
-
-def line(error: Any) -> str:
-    """An error's message on one line."""
-    return " ".join(str(error).split())

@@ -17,7 +17,7 @@ from onnx import ModelProto
 from torch import Tensor, nn
 
 from compress.config import Config, ModelConfig, Stage
-from compress.errors import TargetFailed, UserError
+from compress.errors import TargetFailed, UserError, one_line
 from compress.models import onnx_file, ultralytics_head
 from compress.models.onnx_file import KEY
 from compress.product import Batch, Detections, Task, Teacher, TopK, example_image
@@ -45,7 +45,7 @@ class FileNet(nn.Module):
         try:
             self.session = onnx_graph.open_session(path, onnx_graph.session_options(torch.get_num_threads()))
         except TargetFailed as error:
-            raise UserError(KEY, path, onnx_file.line(error)) from error
+            raise UserError(KEY, path, one_line(error)) from error
         self.input = self.session.get_inputs()[0].name
         # In the state dict, so that what is told apart by its tensors (`product.identity`) is told apart.
         digest = hashlib.sha256(path.read_bytes()).digest()

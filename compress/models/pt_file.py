@@ -17,7 +17,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from compress.errors import UserError
+from compress.errors import UserError, one_line
 from compress.models.ultralytics_package import require_ultralytics
 
 LAYERS = ("torch.nn.modules.", "ultralytics.nn.modules.", "ultralytics.nn.tasks.")
@@ -224,5 +224,4 @@ def _tensor(given: Tensor) -> Tensor:
 
 
 def _said(error: BaseException) -> str:
-    text = " ".join(str(error).split())
-    return f"{type(error).__name__}: {text[:300]}"
+    return f"{type(error).__name__}: {one_line(error)[:300]}"

@@ -13,7 +13,7 @@ from torch import nn
 
 from compress import checkpoint
 from compress.config import ModelConfig
-from compress.errors import UserError
+from compress.errors import UserError, named
 from compress.models import activation, pt_file, ultralytics_yaml, weights
 from compress.models import ultralytics_blocks as blocks
 from compress.models.ultralytics_classify import UltralyticsClassifier
@@ -54,8 +54,7 @@ def build(config: ModelConfig, classes: tuple[str, ...] | None) -> UltralyticsMo
         try:
             return _from_pt(config)
         except (ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError, ValueError) as error:
-            said = f"{type(error).__name__}: {' '.join(str(error).split())}"
-            raise UserError("model.path", config.path, f"holds a network that is not whole ({said})") from error
+            raise UserError("model.path", config.path, f"holds a network that is not whole ({named(error)})") from error
     if config.name is None:
         raise UserError(
             "model.name", None, "name an architecture (yolo26n, yolo11n, yolov8n) or give model.path=best.pt"

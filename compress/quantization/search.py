@@ -26,7 +26,7 @@ from compress.measure import accuracy, latency
 from compress.product import Graph, Model
 from compress.quantization.sensitivity import ranked
 from compress.targets.predictor import Predictor
-from compress.targets.scheme import Scheme
+from compress.targets.scheme import Scheme, ordered
 
 MOST_KEPT = 0.5  # of the layers, or of the MACs: a graph with more of them in float is no INT8 graph
 
@@ -103,7 +103,7 @@ class Search:
         reference = targets.load(self.fp32, self.threads)
         self.timed = self.timed and reference.obtained == "measured"
         self._reference = self._accuracy(reference)
-        for scheme in self._schemes(target.SCHEMES):
+        for scheme in ordered(target.SCHEMES, saturates=self.saturates, portable=self.portable):
             spare = scheme.rescue or (scheme.saturation_safe and not self.saturates)  # slower, or only less precise
             if self.tried and (self._late() or (self._good() and (spare or not self.timed))):
                 continue
@@ -115,14 +115,6 @@ class Search:
         chosen = self._chosen()
         log.info("quantize: %s: %s", self.fp32.target, self._said(chosen))
         return chosen
-
-    def _schemes(self, offered: Sequence[Scheme]) -> list[Scheme]:
-        """Those to try, in order."""
-        safe = [scheme for scheme in offered if scheme.saturation_safe]
-        rest = [scheme for scheme in offered if not scheme.saturation_safe]
-        if self.portable and safe:
-            return safe
-        return safe + rest if self.saturates else rest + safe
 
     def _good(self) -> list[Candidate]:
         return [candidate for candidate in self.tried if self._within(candidate)]

@@ -21,7 +21,6 @@ from compress.report.run import SCHEMA_VERSION, Row, Run, read_ledger, read_run
 LEAST, MOST = 1e-6, 1e9  # milliseconds, and numbers of runs: a nanosecond to eleven days
 MOST_BYTES = 2**50
 MOST_LETTERS = 200  # of names
-
 LOST = 0.1  # of the accuracy on a few images: more is another computation
 FIELDS: dict[str, type | tuple[type, ...]] = {
     "schema_version": int,

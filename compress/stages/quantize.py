@@ -20,6 +20,7 @@ from compress.product import Graph, Graphs, Model, Precision
 from compress.quantization.search import Search
 from compress.stages.context import Context
 from compress.targets import saturation
+from compress.targets.scheme import ordered
 
 RECORD = "quantization.json"  # every candidate that was tried for a target, and which one was taken
 FEW = 32  # calibrating on a handful of images is the classic way to lose a detector
@@ -82,15 +83,15 @@ def _searched(
     fp32: Graph, model: Model, split: Split, calibration: Sequence[np.ndarray], config: Config, folder: Path
 ) -> tuple[Graph, list[dict[str, Any]]]:
     """The INT8 graph to hand out, and what was tried for it: nothing where no search is wanted."""
+    saturates, portable = _saturates(fp32.target, config), config.quantize.portable
     if not config.quantize.search:
-        module, saturates = targets.get(fp32.target), _saturates(fp32.target, config)
-        safe = [scheme for scheme in module.SCHEMES if scheme.saturation_safe]
-        first = safe[0] if safe and (saturates or config.quantize.portable) else module.SCHEMES[0]
+        module = targets.get(fp32.target)
+        first = ordered(module.SCHEMES, saturates=saturates, portable=portable)[0]
         return module.quantize(fp32, model, calibration, folder, first), []
     search = Search(
         fp32, model, split, calibration, folder, config.quantize.max_accuracy_drop, 60 * config.quantize.minutes,
         threads=config.threads, timed=config.device.name == HOST,
-        saturates=_saturates(fp32.target, config), portable=config.quantize.portable,
+        saturates=saturates, portable=portable,
     )  # fmt: skip
     chosen = search.run()
     return chosen.graph, [{**each.row(), "chosen": each is chosen} for each in search.tried]

@@ -23,9 +23,9 @@ from compress.targets.predictor import Predictor
 
 SCHEMA_VERSION = 1
 KIT = Path(__file__).parent / "bench_kit"
+LABELLED_BYTES, LABELLED_LEAST = 4_000_000, 4  # of the images before compression; how many at least
 # Largest difference from the shipped output, as a share of its largest value, that is still the same computation:
 # runtimes add in another order, and INT8 rounds that difference to whole steps.
-LABELLED_BYTES, LABELLED_LEAST = 4_000_000, 4  # of the images before compression; how many at least
 TOLERANCE = {Precision.fp32: 0.02, Precision.fp16: 0.05, Precision.int8: 0.1}
 
 
@@ -58,11 +58,12 @@ def finish(
     models = {}
     for graph in graphs:
         name = graph.precision.value
-        output = load(graph, 1)(sample)
+        predict = load(graph, 1)
+        output = predict(sample)
         if not np.isfinite(output).all():
             raise TargetFailed(f"{target} {name}: the reloaded graph answers with values that are not finite")
         np.save(folder / f"expected_output_{name}.npy", output)
-        labelled = _labelled(folder, graph, model, load)
+        labelled = _labelled(folder, graph, model, predict)
         models[name] = {
             "model": graph.path.relative_to(folder).as_posix(),
             "scheme": graph.scheme,
@@ -103,14 +104,12 @@ def output_kind(graph: Graph, model: Model) -> str:
     return "rows" if graph.tail else "detections" if model.tail else "anchors"
 
 
-def _labelled(
-    folder: Path, graph: Graph, model: Model, load: Callable[[Graph, int], Predictor]
-) -> dict[str, Any] | None:
+def _labelled(folder: Path, graph: Graph, model: Model, predict: Predictor) -> dict[str, Any] | None:
     """How the packed graph does on the labelled images, where there are any."""
     path = folder / labelled_images.FILE
     if not path.exists():
         return None
-    return labelled_images.judge(path, output_kind(graph, model), len(model.classes), load(graph, 1))
+    return labelled_images.judge(path, output_kind(graph, model), len(model.classes), predict)
 
 
 def _manifest(

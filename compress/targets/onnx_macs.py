@@ -51,7 +51,12 @@ def is_known(node: NodeProto) -> bool:
 
 def has_products(node: NodeProto) -> bool:
     """Whether an operator has a formula for its products."""
-    return node.op_type in (ONNXRUNTIME_FORMULAS if node.domain == ONNXRUNTIME else FORMULAS)
+    return node.op_type in _formulas(node)
+
+
+def _formulas(node: NodeProto) -> Mapping[str, Callable[[NodeProto, Shapes], int]]:
+    """Those of the domain of an operator."""
+    return ONNXRUNTIME_FORMULAS if node.domain == ONNXRUNTIME else FORMULAS
 
 
 def node_macs(node: NodeProto, shapes: Shapes) -> int:
@@ -60,9 +65,9 @@ def node_macs(node: NodeProto, shapes: Shapes) -> int:
     Raises:
         TargetFailed: a shape it needs is not among `shapes`.
     """
-    if not has_products(node):
+    formula = _formulas(node).get(node.op_type)
+    if formula is None:
         return 0
-    formula = (ONNXRUNTIME_FORMULAS if node.domain == ONNXRUNTIME else FORMULAS)[node.op_type]
     try:
         return formula(node, shapes)
     except KeyError as error:

@@ -25,12 +25,12 @@ import yaml
 
 from compress.config import ExportConfig
 from compress.errors import MissingExtra, TargetFailed
+from compress.host import bfloat16_forbidden
 from compress.product import Graph, Model, Precision
 from compress.targets import artifact, kept_float, onnx_graph
 from compress.targets.calibration import check
 from compress.targets.predictor import LayerMacs, Predictor
 from compress.targets.scheme import Scheme
-from compress.training_settings import bfloat16_forbidden
 
 NAME = "openvino"
 QUANTIZED = Precision.int8

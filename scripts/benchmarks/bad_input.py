@@ -39,12 +39,6 @@ ACCEPTED = 97  # exit status of a case that began real work
 PARALLEL = 2
 
 
-def run(case: Case, place: Path) -> list[str]:
-    """What is wrong with how `case` ends, in words; empty where nothing is."""
-    began = _start(case, place)
-    return _judge(case, place, *_wait([began])[began])
-
-
 def _start(case: Case, place: Path) -> int:
     work = place / "work"
     for folder in (work, place / "tmp", place / "home"):

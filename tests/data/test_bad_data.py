@@ -42,6 +42,14 @@ def open_folder(folder: Path) -> None:
     read(load(DataConfig(name="image_folder", path=str(folder), calibration_images=3), 32, 3, 0))
 
 
+def assert_refused(change: Change, place: str, folder: Path, open_data: Callable[[Path], None]) -> None:
+    """After `change` the data in `folder` is refused in one short line that names `place`."""
+    change(folder)
+    with pytest.raises(UserError) as caught:
+        open_data(folder)
+    assert place in str(caught.value) and "\n" not in str(caught.value) and len(str(caught.value)) < 1000
+
+
 def put(place: str, content: bytes | str) -> Change:
     def change(folder: Path) -> None:
         path = folder / place
@@ -192,11 +200,7 @@ REFUSED: dict[str, tuple[Change, str]] = {
 
 @pytest.mark.parametrize("case", REFUSED)
 def test_refused_in_one_line_that_names_the_place(case: str, yolo_folder: Path) -> None:
-    change, place = REFUSED[case]
-    change(yolo_folder)
-    with pytest.raises(UserError) as caught:
-        open_yolo(yolo_folder)
-    assert place in str(caught.value) and "\n" not in str(caught.value) and len(str(caught.value)) < 1000
+    assert_refused(*REFUSED[case], yolo_folder, open_yolo)
 
 
 READ: dict[str, Change] = {
@@ -265,11 +269,7 @@ FOLDERS: dict[str, tuple[Change, str]] = {
 
 @pytest.mark.parametrize("case", FOLDERS)
 def test_class_folders_at_fault(case: str, class_folder: Path) -> None:
-    change, place = FOLDERS[case]
-    change(class_folder)
-    with pytest.raises(UserError) as caught:
-        open_folder(class_folder)
-    assert place in str(caught.value) and "\n" not in str(caught.value)
+    assert_refused(*FOLDERS[case], class_folder, open_folder)
 
 
 @pytest.mark.parametrize("case", ["a class that val lacks", "one class"])
