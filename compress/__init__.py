@@ -39,6 +39,19 @@ __version__ = "0.1.0"
 __all__ = ["Config", "PruneConfig", "compose", "get_flops", "load", "measure", "prune", "run"]
 
 
+def _expect(good: bool, name: str, value: object, remedy: str) -> None:
+    """Raises UserError for an argument that is not what it should be."""
+    from compress.errors import UserError
+
+    if not good:
+        raise UserError(name, f"{value!r:.60} ({type(value).__name__})", f"give {remedy}")
+
+
+def _is_model(value: object) -> bool:
+    """Whether it is a `Model`, a protocol whose properties may raise: only the class is looked at."""
+    return hasattr(type(value), "example_input") and hasattr(type(value), "deployed")
+
+
 def run(config: Config, folder: str | Path | None = None) -> Result:
     """Runs a recipe as the command line does, into `folder` (default: `outputs/<recipe>/<date_time>`). An interrupted
     run of the same config goes on in its folder.
@@ -47,6 +60,7 @@ def run(config: Config, folder: str | Path | None = None) -> Result:
     """
     from compress import pipeline
 
+    _expect(isinstance(config, Config), "config", config, 'a `Config`: compress.compose(["recipe=drone_nano"])')
     return pipeline.run(config, pipeline.new_folder(config) if folder is None else Path(folder))
 
 
@@ -60,6 +74,7 @@ def load(path: str | Path, trust: bool = False) -> Model:
     """
     from compress import checkpoint, models
 
+    _expect(isinstance(path, str | Path), "path", path, "the folder of a checkpoint, such as outputs/latest/pruned")
     return checkpoint.load(Path(path), functools.partial(models.from_constructor, trust=trust))
 
 
@@ -73,6 +88,7 @@ def prune(model: Model, flops: str, config: PruneConfig | None = None) -> Model:
     from compress.pruning import solver
     from compress.stages.prune import counter
 
+    _expect(_is_model(model), "model", model, "a `Model`: compress.load(…) makes one")
     (net, protected), count = model.prunable(), counter(model)
     budget = parse_flops(flops, 2 * count(net)) / 2
     pruned = solver.prune_to_flops(
@@ -83,8 +99,14 @@ def prune(model: Model, flops: str, config: PruneConfig | None = None) -> Model:
 
 def measure(model: nn.Module, example_input: Tensor) -> Cost:
     """MACs, FLOPs, parameters, bytes moved and peak activation bytes of one forward pass, in all and per layer."""
+    from torch import Tensor, nn
+
     from compress.measure import flops
 
+    _expect(isinstance(model, nn.Module), "model", model, "a torch module")
+    _expect(
+        isinstance(example_input, Tensor), "example_input", example_input, "a tensor of the shape that the model takes"
+    )
     return flops.count(model, example_input)
 
 
@@ -99,6 +121,10 @@ def get_flops(model: nn.Module | Model, imgsz: int | None = None) -> int:
 
     from compress.measure import flops, weigh
 
+    good = isinstance(model, nn.Module) or _is_model(model)
+    _expect(good, "model", model, "a torch module, or a `Model` of this package")
+    good = imgsz is None or (isinstance(imgsz, int) and imgsz > 0)
+    _expect(good, "imgsz", imgsz, "the side of the image in pixels, or None")
     if isinstance(model, nn.Module):
         first = next((layer for layer in model.modules() if isinstance(layer, nn.Conv2d)), None)
         channels = first.in_channels if first is not None else 3

@@ -13,7 +13,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
-from typing import NoReturn
 
 import hydra
 from hydra._internal.hydra import Hydra
@@ -28,7 +27,7 @@ from omegaconf.errors import OmegaConfBaseException
 from compress import config as configuration
 from compress import disk, run_folder
 from compress.budget import MET
-from compress.errors import InUse, UserError
+from compress.errors import InUse, UserError, refuse_words
 
 FAILED, USER_MISTAKE, INTERRUPTED = 1, 2, 130  # MET and NOT_MET are the verdict's
 
@@ -115,11 +114,7 @@ def _arguments() -> argparse.Namespace:
     """Hydra's reading of the command line, which is put in an order that Hydra takes: argparse wants positional words
     in one go, and would refuse `recipe=x -m prune.ratio=0.1,0.3`."""
     parser = get_args_parser()
-
-    def refuse(message: str) -> NoReturn:
-        raise UserError("command line", " ".join(sys.argv[1:]), message)
-
-    parser.error = refuse  # type: ignore[method-assign]
+    parser.error = refuse_words  # type: ignore[method-assign]
     given = parser.parse_intermixed_args()
     if given.experimental_rerun:
         remedy = "it unpickles a file, which can run code: give the command again"
@@ -141,6 +136,9 @@ def _folder(given: argparse.Namespace) -> tuple[str, Path] | None:
         return None
     composed = _composed(given, RunMode.MULTIRUN if given.multirun else RunMode.RUN)
     kind = "sweep" if given.multirun or composed.hydra.mode == RunMode.MULTIRUN else "run"
+    place = Path(composed.hydra[kind].dir)
+    if os.path.lexists(place) and not place.is_dir():
+        raise UserError(f"hydra.{kind}.dir", place, "it is no folder: name another")
     named = any(word.split("=")[0].lstrip("+") == f"hydra.{kind}.dir" for word in given.overrides)
     if kind == "sweep":
         configuration.check_name(composed.recipe_name)

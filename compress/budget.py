@@ -11,11 +11,11 @@ from typing import Any
 from compress.config import HOST, BudgetConfig, DeviceConfig
 from compress.errors import UserError
 from compress.ledger import Row
+from compress.timing_noise import contended, differ
 
 MET, NOT_MET = 0, 3  # exit status
 _UNITS = {"": 1.0, "K": 1e3, "M": 1e6, "G": 1e9, "T": 1e12}
 NO_DETECTION = 0.01  # mAP50-95 of a detector that knows nothing: random weights reach 0.0001
-TIMING_NOISE = 0.03  # medians closer than this share are a tie
 _FLOPS = re.compile(r"([0-9.]+(?:e[+-]?[0-9]+)?)\s*([KMGT]?)(?:FLOPs?)?|([0-9.]+)\s*%", re.IGNORECASE)
 
 
@@ -151,7 +151,7 @@ def judge(
     if budget.energy_mj is not None:  # nothing measures it yet: undetermined, never passed
         checks.append(Check("budget.energy_mj", None, None, budget.energy_mj, None, "mJ"))
     checks += contracts
-    remarks = _remarks(rows, finals, recommended) + _controls(last, controls)
+    remarks = _remarks(rows, finals, recommended) + _controls(last, controls) + _contended(rows)
     if budget.sram_kb is not None:
         remarks.append(_sram_is_of_tensors())
     if device.name != HOST and recommended:
@@ -225,8 +225,8 @@ def recommend(rows: Sequence[Row], target: str | None, precisions: Sequence[str]
     if declared:
         return declared[0]
     timed = [row for row in own if _median(row) is not None]
-    fastest = min((_median(row) or 0.0 for row in timed), default=0.0)
-    ties = [row for row in timed if (_median(row) or 0.0) <= (1 + TIMING_NOISE) * fastest]
+    fastest = min(timed, key=lambda row: _median(row) or 0.0, default=None)
+    ties = [row for row in timed if fastest and not differ(fastest.latency_ms, row.latency_ms)]
     return min(ties or own, key=lambda row: row.bit_operations)
 
 
@@ -399,7 +399,7 @@ def _int8_saves_no_time(int8: Row, best: Row, others: Sequence[Row]) -> list[Rem
         return []
     other = min(timed, key=lambda row: _median(row) or 0.0)
     theirs, latency = _median(other) or 0.0, other.latency_ms or {}
-    if theirs > (1 + TIMING_NOISE) * ours:
+    if differ(int8.latency_ms, other.latency_ms) is not False:
         return []
     small, large = ((row.size_bytes or 0) / 1e6 for row in (int8, other))
     text = (
@@ -411,9 +411,27 @@ def _int8_saves_no_time(int8: Row, best: Row, others: Sequence[Row]) -> list[Rem
     return [Remark("int8_saves_no_time", text, numbers)]
 
 
+def _contended(rows: Sequence[Row]) -> list[Remark]:
+    """Which times say little, since other programs took the CPU while they were measured."""
+    waited = {
+        f"{row.stage} {row.target or 'torch'} {row.precision}": float((row.latency_ms or {}).get("cpu_wait") or 0.0)
+        for row in rows
+        if contended(row.latency_ms)
+    }
+    if not waited:
+        return []
+    text = (
+        f"Other programs took the CPU while {len(waited)} of {len(rows)} rows were timed, marked (contended): threads "
+        f"waited up to {max(waited.values()):.0%} of their time. Those times may be too long and are compared with "
+        "nothing; the same command on a quiet machine measures again and takes the rest from the cache."
+    )
+    return [Remark("timing_contended", text, waited)]
+
+
 def _flops_are_not_time(before: Row, best: Row) -> list[Remark]:
     old, new = _median(before), _median(best)
-    if old is None or new is None or new <= 0.95 * old or best.flops >= 0.95 * before.flops:
+    differs = differ(before.latency_ms, best.latency_ms)
+    if old is None or new is None or differs is None or best.flops >= 0.95 * before.flops or (differs and new < old):
         return []
     text = (
         f"{1 - best.flops / before.flops:.0%} fewer FLOPs did not make {best.target} faster here: "

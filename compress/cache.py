@@ -8,11 +8,11 @@ made again. An unfinished entry is kept: a stage finds its own half-done trainin
 
 from __future__ import annotations
 
-import argparse
 import fcntl
 import hashlib
 import json
 import logging
+import math
 import os
 import shutil
 import sys
@@ -25,8 +25,9 @@ from typing import Any
 
 from compress import atomic
 from compress.digest import digest
-from compress.errors import UserError
+from compress.errors import Parser, UserError
 
+DEFAULT_ROOT = Path("outputs/.cache")
 ENTRY = "entry.json"
 DAMAGED = 3  # exit status of `verify`
 SCHEMA_VERSION = 2  # 1 listed no files
@@ -179,15 +180,29 @@ def _verify(entries: list[Path]) -> int:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="python -m compress.cache", description="Results of stages, kept for reuse.")
-    parser.add_argument("--root", type=Path, default=Path("outputs/.cache"))
+    """Exit status: 0; 2 for the user's mistake; 3 where `verify` finds a damaged entry."""
+    try:
+        return _command(arguments)
+    except UserError as error:
+        print(f"compress: error: {error}", file=sys.stderr)
+        return 2
+
+
+def _command(arguments: list[str] | None) -> int:
+    parser = Parser(prog="python -m compress.cache", description="Results of stages, kept for reuse.")
+    parser.add_argument("--root", type=Path, help=f"default: {DEFAULT_ROOT}")
     commands = parser.add_subparsers(dest="command", required=True)
     commands.add_parser("list", help="entries, used last first")
     commands.add_parser("verify", help="reads every complete entry; exit status 3 if one is damaged")
     prune = commands.add_parser("prune", help="delete what was used longest ago")
     prune.add_argument("--keep-gb", type=float, default=0.0, help="keep at most this much (default: nothing)")
     given = parser.parse_args(arguments)
-    entries, total = Cache(given.root).entries(), 0
+    root = given.root or DEFAULT_ROOT
+    if not root.is_dir() and (given.root or os.path.lexists(root)):
+        raise UserError("--root", root, "there is no such folder")
+    if given.command == "prune" and not 0 <= given.keep_gb < math.inf:
+        raise UserError("--keep-gb", given.keep_gb, "give 0 or a positive number of gigabytes")
+    entries, total = Cache(root).entries(), 0
     if given.command == "verify":
         return _verify(entries)
     for folder in entries:
@@ -201,7 +216,7 @@ def main(arguments: list[str] | None = None) -> int:
             used = time.strftime("%Y-%m-%d %H:%M", time.localtime(_last_used(folder)))
             print(f"{folder.name}  {size(folder) / 1e6:8.1f} MB  {used}  {state}")
     if not entries:
-        print(f"nothing cached in {given.root}")
+        print(f"nothing cached in {root}")
     return 0
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from enum import Enum
 from pathlib import Path
 from typing import Any
@@ -34,6 +34,7 @@ CONF, RECIPES = _ROOT / "conf", _ROOT / "recipes"
 COMPOSING = (HydraException, OmegaConfBaseException, ValueError)  # what Hydra raises for a mistake in a config
 MAX_OPSET = 20
 MAX_THREADS = 1024  # a larger number is a typing error; runtimes would start as many
+MOST = 2**32  # of anything that is counted: a larger number is a typing error
 HOST = "host"  # the device that is this machine
 PRECISIONS = ("fp32", "fp16", "int8")
 
@@ -86,6 +87,30 @@ def _check(condition: bool, key: str, value: object, remedy: str) -> None:
         raise UserError(key, value, remedy)
 
 
+def _check_opset(key: str, value: int) -> None:
+    limit = f"give 11 to {MAX_OPSET}: static quantization and torch's exporter end at {MAX_OPSET}"
+    _check(11 <= value <= MAX_OPSET, key, value, limit)
+
+
+def _check_names(key: str, names: Sequence[str]) -> None:
+    good = all(name and name.strip() for name in names) and len(set(names)) == len(names)
+    _check(good, key, names, "name each once, and none that is empty")
+
+
+def _check_plain(part: object, key: str) -> None:
+    """Raises UserError where a field of a dataclass holds an empty text, a number that is none, or a count that nobody
+    means."""
+    for each in fields(part):  # type: ignore[arg-type]
+        name, value = f"{key}.{each.name}".lstrip("."), getattr(part, each.name)
+        if isinstance(value, str):
+            blank = " or null" if "None" in str(each.type) else ""
+            _check(bool(value.strip()) or each.default == "", name, repr(value), f"it is empty: give a text{blank}")
+        elif isinstance(value, int):
+            _check(abs(value) <= MOST, name, value, f"give at most {MOST}")
+        elif isinstance(value, float):
+            _check(math.isfinite(value), name, value, "give a finite number")
+
+
 @dataclass
 class ModelConfig:
     family: Family = Family.ultralytics
@@ -106,6 +131,7 @@ class ModelConfig:
     std: list[float] | None = None
 
     def __post_init__(self) -> None:
+        _check_plain(self, "model")
         self.imgsz, self.channels = self.imgsz or None, self.channels or None
         side, channels = self.imgsz, self.channels
         _check(side is None or side > 0, "model.imgsz", side, "give the input side in pixels, e.g. 256, or null")
@@ -139,6 +165,7 @@ class DataConfig:
     large_validation: bool = False  # field_scenes: judge on the 3,000-image split
 
     def __post_init__(self) -> None:
+        _check_plain(self, "data")
         _check(self.calibration_images > 0, "data.calibration_images", self.calibration_images, "give at least 1")
         asked = self.validation_images
         _check(asked is None or asked > 0, "data.validation_images", asked, "give at least 1, or null for all")
@@ -181,6 +208,7 @@ class PruneConfig:
     equal_halves: bool = False  # Ultralytics: split blocks stay symmetric, so that a plain .pt can be written
 
     def __post_init__(self) -> None:
+        _check_plain(self, "prune")
         if self.ratio is not None:
             _check(0 <= self.ratio < 1, "prune.ratio", self.ratio, "give a share of channels in [0, 1), e.g. 0.3")
         _check(self.images >= 1, "prune.images", self.images, "give at least 1")
@@ -217,6 +245,7 @@ class FinetuneConfig:
 
     def check(self, stage: str) -> None:
         """Raises UserError under the key of the stage it is for, `train` or `finetune`."""
+        _check_plain(self, stage)
         for name in ("images", "batch", "learning_rate"):
             value = getattr(self, name)
             good = value is None or (value > 0 and math.isfinite(value))
@@ -238,6 +267,7 @@ class QuantizeConfig:
     few_images: bool = False  # calibrate on fewer than 32 images all the same
 
     def __post_init__(self) -> None:
+        _check_plain(self, "quantize")
         _check_drop("quantize.max_accuracy_drop", self.max_accuracy_drop)
         _check(self.minutes >= 0, "quantize.minutes", self.minutes, "give 0 or more minutes of search for each target")
 
@@ -247,8 +277,7 @@ class ExportConfig:
     opset: int = 17
 
     def __post_init__(self) -> None:
-        limit = f"give 11 to {MAX_OPSET}: static quantization and torch's exporter end at {MAX_OPSET}"
-        _check(11 <= self.opset <= MAX_OPSET, "export.opset", self.opset, limit)
+        _check_opset("export.opset", self.opset)
 
 
 @dataclass
@@ -264,6 +293,7 @@ class LatencyFit:
     error_fitted: float = 0.0  # largest relative error for the networks that it was fitted on
 
     def __post_init__(self) -> None:
+        _check_plain(self, "device.fits")
         _check(self.a_ms > 0, "device.fits.a_ms", self.a_ms, "give the positive milliseconds of an empty network")
         slope = self.b_ms_per_gflop
         _check(slope > 0, "device.fits.b_ms_per_gflop", slope, "give the positive milliseconds of a GFLOP")
@@ -282,6 +312,10 @@ class DeviceConfig:
     opset: int = MAX_OPSET  # the newest of ONNX that its runtimes read
 
     def __post_init__(self) -> None:
+        _check_plain(self, "device")
+        _check_opset("device.opset", self.opset)
+        _check_names("device.targets", self.targets)
+        _check_names("device.precisions", self.precisions)
         for precision in self.precisions:
             _check(precision in PRECISIONS, "device.precisions", precision, f"choose from {', '.join(PRECISIONS)}")
 
@@ -312,6 +346,7 @@ class Config:
         _check(0 <= self.seed < 2**32, "seed", self.seed, "give a whole number from 0 to 4294967295")
         most = f"give 1 to {MAX_THREADS}; this process may use {usable_threads()}"
         _check(1 <= self.threads <= MAX_THREADS, "threads", self.threads, most)
+        _check_names("targets", self.targets or [])
         self.targets = self.device.targets if self.targets is None else self.targets
         self.export.opset = min(self.export.opset, self.device.opset)
         self.train.check("train")

@@ -77,6 +77,8 @@ def refusal(error: Exception, schema: type, words: Sequence[str]) -> UserError:
         keys = f"keys of {parent}: " if parent else "there are: "
         meant = _meant(name, siblings, f"{parent}." if parent else "")
         return UserError(named, value, f"there is no such key{meant} ({keys}{', '.join(siblings)})")
+    if kind is not None and (found := re.search(r"To append to your config use (\S+)", text)):
+        return UserError(named, value, f"there is no such key yet; a plus sign adds it: {found[1]}")
     if kind is not None and "nterpolation" not in text:
         return UserError(named, value, f"give {_expected(kind, value)}")
     if found := re.search(r"expected one of \[([^\]]+)\]", text):
@@ -120,7 +122,7 @@ def _key(chain: Sequence[BaseException], text: str) -> str | None:
 
 
 def _given(key: str, words: Sequence[str]) -> str | None:
-    for word in words:
+    for word in reversed(words):  # of a key that is given twice the last counts
         name, _, value = word.partition("=")
         if name.lstrip("+~") == key:
             return value

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import argparse
+import sys
+from typing import NoReturn
+
 
 def one_line(error: object) -> str:
     """An error's message on one line."""
@@ -41,3 +45,15 @@ class InUse(UserError):
 
 class TargetFailed(Exception):
     """A target could not do its work (a runtime refused the graph, say). The other targets go on; exit 3."""
+
+
+def refuse_words(message: str) -> NoReturn:
+    """What an argument parser does with a command line that it cannot read."""
+    raise UserError("command line", " ".join(sys.argv[1:]) or "nothing", message)
+
+
+class Parser(argparse.ArgumentParser):
+    """Refuses a command line with a `UserError` instead of a page on its usage."""
+
+    def error(self, message: str) -> NoReturn:
+        refuse_words(message)

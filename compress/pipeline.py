@@ -16,6 +16,7 @@ import torch
 
 from compress import atomic, checkpoint, data, devices, disk, models, reference, report, run_folder
 from compress.budget import Verdict, baseline, judge, knows_nothing, parse_flops, stopped
+from compress.cache import DEFAULT_ROOT as CACHE
 from compress.cache import Cache
 from compress.config import Config, Stage, dump
 from compress.controls import CONTROLS
@@ -46,7 +47,6 @@ STAGES: dict[Stage, Callable[[Any, Context], Product]] = {
     Stage.export: export.run,
 }
 _ORDER = list(STAGES)
-CACHE = Path("outputs/.cache")
 MACHINE = "machine.json"  # in the run folder: the CPU, and how training computed on it
 UNTRAINED_IMAGES = 200  # of the validation split, for a model that is trained first
 CHECKPOINT = "pruned"  # in the run folder: the last torch model, for `compress.load` and model=checkpoint
@@ -87,6 +87,7 @@ def _checked(config: Config) -> tuple[Config, Model, Costs, DataSet, TrainingSet
     _check_chain(config)
     Cache(CACHE).check()
     models.check_files(config.model)
+    models.check_task(config.model, data.task_of(config.data.name))
     config = models.resolve(config)
     for target in config.targets or []:
         get_target(target)  # unknown names and absent packages, before hours of work
@@ -200,7 +201,8 @@ def _weigh_controls(context: Context, rows: Sequence[Row]) -> list[Row]:
             continue
         costs = Costs.of(control.model)
         threads = context.config.threads
-        ledger.append(weigh_model(name, control.model, costs, control.data, threads=threads, cached=False))
+        row = weigh_model(name, control.model, costs, control.data, threads=threads, cached=False, compared=False)
+        ledger.append(row)
     return list(ledger.rows)
 
 
@@ -221,11 +223,14 @@ def _compared_in_runtimes(stage: Stage | None, stages: Sequence[Stage]) -> bool:
 def _weigh(stage: str, product: Product, costs: Costs, context: Context, ledger: Ledger, *, in_runtimes: bool) -> None:
     """Weighs what left a stage: one row for a torch model, one a graph for graphs and artifacts. `costs` are those of
     the torch model in it."""
-    facts: dict[str, Any] = {"threads": context.config.threads, "cached": context.cached}
+    stages = context.config.stages
+    untrained = stage == "load" and Stage.train in stages  # it is trained first: what it does so far matters little
+    compared = bool(stages) and not untrained  # else no other row's time is held against it
+    facts: dict[str, Any] = {"threads": context.config.threads, "cached": context.cached, "compared": compared}
 
     def weigh(graphs: Iterable[Graph]) -> None:
         for graph in graphs:
-            ledger.append(weigh_graph(stage, graph, model, costs, context.data, judged=context.judged, **facts))
+            ledger.append(weigh_graph(stage, graph, model, costs, context.data, found=context.found, **facts))
 
     model = product.model if isinstance(product, Graphs | Artifacts) else product
     if isinstance(product, Graphs | Artifacts):
@@ -233,8 +238,7 @@ def _weigh(stage: str, product: Product, costs: Costs, context: Context, ledger:
         new = [g for g in product.graphs if isinstance(product, Artifacts) or g.precision is not Precision.fp32]
         context.for_each_target(lambda target: weigh(graph for graph in new if graph.target == target))
         return
-    stages = context.config.stages
-    if stage == "load" and Stage.train in stages:  # it is trained first: its accuracy matters little
+    if untrained:
         sample = context.data.validation.subset(UNTRAINED_IMAGES, context.config.seed)
         ledger.append(weigh_model(stage, model, costs, replace(context.data, validation=sample, extra={}), **facts))
         return

@@ -6,10 +6,11 @@ from typing import Any
 
 import pytest
 
-from compress.budget import TIMING_NOISE, Verdict, format_flops, judge, parse_flops, recommend
+from compress.budget import Verdict, format_flops, judge, parse_flops, recommend
 from compress.config import BudgetConfig, DeviceConfig
 from compress.errors import UserError
 from compress.ledger import Row
+from compress.timing_noise import TIMING_NOISE
 
 FULL = 1_000_000  # FLOPs of the network before pruning
 
@@ -311,6 +312,25 @@ def test_flops_are_not_time() -> None:
     assert remark.numbers == {"before_ms": 2.0, "after_ms": 1.95}
     assert "50% fewer FLOPs" in remark.text
     assert "2.00 ms before, 1.95 ms after" in remark.text
+
+
+def timed(found: Row, **facts: Any) -> Row:
+    return replace(found, latency_ms={**(found.latency_ms or {}), **facts})
+
+
+def test_what_others_disturbed_is_told_and_decides_nothing() -> None:
+    busy = {"contended": True, "cpu_wait": 0.4}
+    found = verdict(ledger(timed(fp32(ms=0.5), **busy), int8(ms=1.2), fp32_ms=2.0))
+    [remark] = found.remarks  # not that INT8 is slower
+    assert remark.kind == "timing_contended" and remark.numbers == {"export openvino fp32": 0.4}
+    assert "1 of 7 rows" in remark.text and "40%" in remark.text
+    assert recommend([timed(fp32(ms=0.5), **busy), int8(ms=3.0)], "openvino").precision == "int8"
+
+
+def test_times_whose_ranges_meet_are_a_tie() -> None:
+    scattered = timed(fp32(ms=1.0), low=0.9, high=1.3)
+    assert recommend([scattered, timed(int8(ms=1.2), low=1.1, high=1.3)], "openvino").precision == "int8"
+    assert recommend([scattered, timed(int8(ms=1.5), low=1.4, high=1.6)], "openvino").precision == "fp32"
 
 
 def test_flops_are_time_here() -> None:

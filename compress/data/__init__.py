@@ -11,8 +11,9 @@ from compress.data.batches import batches, images
 from compress.data.dataset import DataSet, Split, resized, without_images
 from compress.data.sample import Sample
 from compress.errors import UserError
+from compress.product import Task
 
-__all__ = ["DataSet", "Sample", "Split", "batches", "images", "load", "resized", "without_images"]
+__all__ = ["DataSet", "Sample", "Split", "batches", "images", "load", "resized", "task_of", "without_images"]
 
 log = logging.getLogger(__name__)
 
@@ -23,9 +24,15 @@ LOADERS: dict[str, Callable[[DataConfig, int, int, int], DataSet]] = {
     "tree_crowns": tree_crowns.load,
     "yolo": yolo.load,
 }
-
-
+CLASSIFICATION = ("digits", "image_folder")  # the others hold boxes
 NONE = "none"  # the choice that reads nothing
+
+
+def task_of(name: str) -> Task | None:
+    """What a data set is for, known before it is read or rendered; None where there is no such data."""
+    if name not in LOADERS:
+        return None
+    return Task.classify if name in CLASSIFICATION else Task.detect
 
 
 def load(config: DataConfig, imgsz: int, channels: int, seed: int) -> DataSet:

@@ -54,9 +54,20 @@ class Costs:
         return cls(own, own.flops if model.imgsz == 640 else flops_at(model, 640))
 
 
-def weigh_model(stage: str, model: Model, costs: Costs, data: DataSet, *, threads: int, cached: bool) -> Row:
+@dataclass
+class Found:
+    """What a run found of one file. `accuracy` is None where there is no data."""
+
+    accuracy: dict[str, Any] | None
+    latency: latency.Latency | None = None
+
+
+def weigh_model(
+    stage: str, model: Model, costs: Costs, data: DataSet, *, threads: int, cached: bool, compared: bool = True
+) -> Row:
     """The torch model in its deployed (fused) form, on the CPU in float32; `costs` are its own. Of an ONNX file, the
-    file as it was given. Without validation images neither accuracy nor latency is measured.
+    file as it was given. Without validation images neither accuracy nor latency is measured. `compared`: see
+    `latency.time_call`.
 
     `size_bytes` is that of the file: `model.safetensors` as a checkpoint of `model` holds it (unfused, parameters and
     buffers), or the ONNX file.
@@ -70,7 +81,7 @@ def weigh_model(stage: str, model: Model, costs: Costs, data: DataSet, *, thread
     predict = accuracy.predictor(net)
     timed = None
     if len(data.validation):  # without images only counts are asked for: timing would cost more than everything else
-        timed = latency.time_call(lambda: predict(example.numpy()), seconds=TIMING_SECONDS)
+        timed = latency.time_call(lambda: predict(example.numpy()), seconds=TIMING_SECONDS, compared=compared)
     return Row(
         stage=stage,
         target=None,
@@ -99,23 +110,25 @@ def weigh_graph(
     *,
     threads: int,
     cached: bool,
-    judged: dict[str, dict[str, Any] | None],
+    found: dict[str, Found],
+    compared: bool = True,
 ) -> Row:
     """A target's graph as loaded from disk in its own runtime (TensorRT without a GPU: emulated), made of `model`.
 
-    A file that was judged before in this run, byte for byte and by the same evaluator, is not judged again, whatever
-    target it was for: `judged` knows its accuracy, and learns this one's. It is timed anew.
+    `found` holds what this run knows of a file, by its bytes and its evaluator, and learns this one's. Such a file is
+    not judged again, whatever target it was for. It is timed again, and the row has both occasions as one.
     """
     predictor, cost = targets.load(graph, threads), costs.own
     label = f"{stage} {graph.target} {graph.precision.value}"
     key = digest([predictor.evaluator, *(hashlib.sha256(file.read_bytes()).hexdigest() for file in graph.files)])
-    if key not in judged:
-        judged[key] = _accuracy(predictor, model, data, 1, label, predictor.obtained)
-    known = judged[key]  # None where there is no data
-    found = known and {**known, "obtained": predictor.obtained}
+    if key not in found:
+        found[key] = Found(_accuracy(predictor, model, data, 1, label, predictor.obtained))
+    known = found[key]
     image = model.example_input().numpy()
-    measured = predictor.obtained == "measured"
-    timed = latency.time_call(lambda: predictor(image), seconds=TIMING_SECONDS) if measured else None
+    timed = None
+    if predictor.obtained == "measured":
+        now = latency.time_call(lambda: predictor(image), seconds=TIMING_SECONDS, compared=compared)
+        timed = known.latency = now.after(known.latency)
     share = predictor.int8_mac_share()
     return Row(
         stage=stage,
@@ -133,7 +146,7 @@ def weigh_graph(
         bytes_moved=cost.bytes_moved if graph.precision.value == "fp32" else None,
         activation_bytes=cost.activation_bytes if graph.precision.value == "fp32" else None,
         arena_bytes=None if predictor.arena_bytes is None else predictor.arena_bytes(),
-        accuracy=found,
+        accuracy=known.accuracy and {**known.accuracy, "obtained": predictor.obtained},
         latency_ms=_latency(timed, predictor.runtime, threads, predictor.inference_precision),
         cached=cached,
     )
@@ -164,6 +177,10 @@ def _latency(timed: latency.Latency | None, runtime: str, threads: int, precisio
         "median": timed.median,
         "p95": timed.p95,
         "runs": timed.runs,
+        "low": timed.low,
+        "high": timed.high,
+        "cpu_wait": timed.cpu_wait,
+        "contended": timed.contended,
         **facts,
         "device": HOST,
         "obtained": "measured",

@@ -19,6 +19,7 @@ from compress.models.ultralytics_model import UltralyticsModel
 from compress.product import Model, Task, resized
 
 NATIVE = "model.pt"
+CLASSIFIERS = (Family.timm, Family.module)
 CHOICES = ("yolo26n", "yolo11n", "yolov8n")  # architectures that conf/model/ names
 
 NETWORK = ("yaml", "name", "target", "args")  # what in a constructor's facts chooses the code that runs
@@ -72,6 +73,18 @@ def check_files(config: ModelConfig) -> None:
             raise UserError(key, given, f"no such file or folder, nor a shipped baseline ({shipped}){fetch}")
 
 
+def check_task(config: ModelConfig, task: Task | None) -> None:
+    """Raises UserError where a family never does what the data is for: said before the data is read or rendered."""
+    if config.family in CLASSIFIERS:
+        _check_task(Task.classify, task)
+
+
+def _check_task(own: Task, task: Task | None) -> None:
+    if task is not None and own != task:
+        also = "" if own in (Task.detect, Task.classify) else ": such models can be pruned and exported only"
+        raise UserError("data", task.value, f"the data is for {task.value}, the model for {own.value}{also}")
+
+
 def resolve(config: Config) -> Config:
     """`config` with the model's own input size and channels where it names none.
 
@@ -98,9 +111,7 @@ def build(config: ModelConfig, classes: tuple[str, ...] | None = None, task: Tas
     model = FAMILIES[config.family](config, classes)
     if config.family is not Family.checkpoint:  # that is checked where it is loaded
         _check_network(model, config)
-    if task is not None and model.task != task:
-        also = "" if model.task in (Task.detect, Task.classify) else ": such models can be pruned and exported only"
-        raise UserError("data", task.value, f"the data is for {task.value}, the model for {model.task.value}{also}")
+    _check_task(model.task, task)
     if classes is not None and len(model.classes) != len(classes):
         raise UserError(
             "model", config.path or config.weights or config.name,

@@ -58,7 +58,7 @@ def statistics(mean: Sequence[float] | None, std: Sequence[float] | None, channe
         return None
     found = []
     for key, values in (("mean", mean), ("std", std)):
-        if channels == 1:
+        if channels == 1 and len(values) == 3:
             values = [sum(values) / len(values)]
         elif len(values) == 1:
             values = list(values) * channels

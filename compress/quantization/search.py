@@ -19,7 +19,6 @@ from typing import Any
 import numpy as np
 
 from compress import targets
-from compress.budget import TIMING_NOISE
 from compress.data import Split
 from compress.errors import TargetFailed
 from compress.measure import accuracy, latency
@@ -27,6 +26,7 @@ from compress.product import Graph, Model
 from compress.quantization.sensitivity import ranked
 from compress.targets.predictor import Predictor
 from compress.targets.scheme import Scheme, ordered
+from compress.timing_noise import TIMING_NOISE
 
 MOST_KEPT = 0.5  # of the layers, or of the MACs: a graph with more of them in float is no INT8 graph
 

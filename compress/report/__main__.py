@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from compress.errors import UserError
+from compress.errors import Parser, UserError
 from compress.report.bench import add
 from compress.report.compare import compare
 from compress.report.html import render
@@ -30,14 +29,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
         else:
             _show(*_paths("", given, "RUN"))
     except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(f"compress: error: {error}", file=sys.stderr)
         return 2
     return 0
 
 
 def _paths(command: str, given: Sequence[str], *names: str) -> list[Path]:
     """One path for each name; a name that ends in an ellipsis takes one or more."""
-    parser = argparse.ArgumentParser(prog=f"python -m compress.report {command}".strip(), usage=USAGE)
+    parser = Parser(prog=f"python -m compress.report {command}".strip(), usage=USAGE)
     for name in names:
         parser.add_argument(name, nargs="+" if name.endswith("…") else 1, type=Path)
     return [path for paths in vars(parser.parse_args(given)).values() for path in paths]

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from compress.report.run import Row
+from compress.timing_noise import differ
 
 STAGES = ("load", "train", "prune", "finetune", "quantize", "export")
 BASELINES = ("load", "train")  # the model as loaded, or as trained by the recipe's own stage
@@ -21,12 +22,14 @@ PRECISIONS = ("fp32", "fp16", "int8")
 @dataclass(frozen=True)
 class Change:
     """From one row to a later one. `flops` and `latency` are later / earlier; `accuracy` is later - earlier,
-    in the metric's points. `precisions` is set where the runtime computed in another precision."""
+    in the metric's points. `precisions` is set where the runtime computed in another precision; `latency_differs`
+    is that of `timing_noise.differ`."""
 
     flops: float | None = None
     accuracy: float | None = None
     latency: float | None = None
     precisions: tuple[str, str] | None = None
+    latency_differs: bool | None = None
 
 
 def number(value: Any) -> float | None:
@@ -131,7 +134,7 @@ def _change(flops: Row | None, accuracy: Row | None, latency: Row | None, row: R
     old_time, new_time = part(latency, "latency_ms"), part(row, "latency_ms")
     speed = _ratio(number(new_time.get("median")), number(old_time.get("median")))
     was, now = (str(t.get("inference_precision") or "?") for t in (old_time, new_time))
-    return Change(ratio, points, speed, (was, now) if was != now else None)
+    return Change(ratio, points, speed, (was, now) if was != now else None, differ(old_time, new_time))
 
 
 def _same_timing(first: Row, second: Row) -> bool:

@@ -8,7 +8,7 @@ from typing import Any
 
 from compress import atomic
 from compress.report import page, plots, words
-from compress.report.chain import BASELINES, change_from_start, number, part, start_of, torch_rows
+from compress.report.chain import BASELINES, Change, change_from_start, number, part, start_of, torch_rows
 from compress.report.ledger_table import ledger_table
 from compress.report.page import text
 from compress.report.run import Row, Run, read_run
@@ -104,19 +104,19 @@ def _torch_tiles(rows: Sequence[Row], start: Row, last: Row) -> list[tuple[str, 
 
 def _speed_tiles(rows: Sequence[Row]) -> list[tuple[str, str, str]]:
     """The fastest final row of each runtime and device that has a loaded row to compare with."""
-    timed = [(change_from_start(rows, row).latency, row) for row in rows if row["stage"] not in BASELINES]
-    best: dict[tuple[str, str], tuple[float, Row]] = {}
-    for ratio, row in timed:
+    best: dict[tuple[str, str], tuple[float, Change, Row]] = {}
+    for row in (row for row in rows if row["stage"] not in BASELINES):
+        change = change_from_start(rows, row)
         key = (words.target_name(row), str(part(row, "latency_ms").get("device")))
-        if ratio is not None and row.get("target") and (key not in best or ratio <= best[key][0]):
-            best[key] = (ratio, row)
+        if change.latency is not None and row.get("target") and (key not in best or change.latency <= best[key][0]):
+            best[key] = (change.latency, change, row)
     return [
         (
             f"{target} on {device}, ms",
             f"{words.latency(row)}",
-            f"×{ratio:.2f} of the baseline, {row.get('precision')} file",
+            f"{words.times(change)} of the baseline, {row.get('precision')} file",
         )
-        for (target, device), (ratio, row) in best.items()
+        for (target, device), (_, change, row) in best.items()
     ]
 
 

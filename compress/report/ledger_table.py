@@ -61,7 +61,7 @@ def _latency(row: Row) -> str:
     if timed == words.NONE:
         return text(words.latency(row))
     spread = f'<span class="small">p95 {text(words.p95(row))}</span> '
-    return spread + _lines(words.latency(row), timed)
+    return spread + _lines(words.latency(row), words.latency_range(row), timed)
 
 
 def _lines(first: str, *small: str) -> str:

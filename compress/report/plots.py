@@ -102,9 +102,8 @@ def _bars(rows: Sequence[Row], found: Sequence[Row], title: str, bar: Callable[[
 
 
 def _latency_bar(rows: Sequence[Row], row: Row) -> svg.Bar:
-    timing, change = row["latency_ms"], change_from_start(rows, row).latency
-    text = f"{words.latency(row)} ms" + (f"  ×{change:.2f}" if change is not None else "")
-    text += f"  {words.computed_in(row)}"
+    timing, change = row["latency_ms"], words.times(change_from_start(rows, row))
+    text = "  ".join(filter(None, (f"{words.latency(row)} ms", change, words.computed_in(row))))
     hollow = timing.get("obtained") != "measured"
     return svg.Bar(_bar_label(row), float(timing["median"]), text, colour(row), hollow)
 

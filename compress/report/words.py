@@ -7,9 +7,10 @@ from typing import Any
 
 from compress.report.chain import Change, number, part
 from compress.report.run import Row
+from compress.timing_noise import contended
 
 NONE = "–"
-SAME_ACCURACY, SAME_LATENCY = 5e-4, 0.02  # smaller changes are printed, but not coloured as better or worse
+SAME_ACCURACY = 5e-4  # smaller changes are printed, but not coloured as better or worse
 
 
 def target_name(row: Row) -> str:
@@ -67,12 +68,18 @@ def bounds(row: Row) -> tuple[float, float] | None:
 
 
 def latency(row: Row) -> str:
-    """Median in ms, with the way it was obtained unless it was measured."""
+    """Median in ms, with the way it was obtained unless it was measured, and whether others took the CPU meanwhile."""
     found = part(row, "latency_ms")
     median = number(found.get("median"))
     if median is None:
         return "not run" if found.get("obtained") == "not_run" else NONE
-    return f"{median:.2f}{_obtained(found)}"
+    return f"{median:.2f}{_obtained(found)}{' (contended)' if contended(found) else ''}"
+
+
+def latency_range(row: Row) -> str:
+    """`5.61 to 5.94`: between which the median stayed while it was measured; "" where that is not known."""
+    low, high = (number(part(row, "latency_ms").get(name)) for name in ("low", "high"))
+    return "" if low is None or high is None else f"{low:.2f} to {high:.2f}"
 
 
 def p95(row: Row) -> str:
@@ -119,14 +126,23 @@ def change_parts(change: Change) -> list[tuple[str, str, bool | None]]:
     """(what, how much, better?) of each number that changed; `better` is None where it is neither."""
     parts: list[tuple[str, str, bool | None]] = []
     if change.flops is not None and change.flops != 1:
-        parts.append(("FLOPs", f"×{change.flops:.2f}", _better(change.flops)))
+        parts.append(("FLOPs", f"×{change.flops:.2f}", change.flops < 1))
     if change.accuracy is not None:
         better = None if abs(change.accuracy) < SAME_ACCURACY else change.accuracy > 0
         parts.append(("acc", signed(change.accuracy), better))
     if change.latency is not None:
         note = f" ({change.precisions[0]}→{change.precisions[1]})" if change.precisions else ""
-        parts.append(("lat", f"×{change.latency:.2f}{note}", _better(change.latency, SAME_LATENCY)))
+        better = change.latency < 1 if change.latency_differs else None
+        parts.append(("lat", times(change) + note, better))
     return parts
+
+
+def times(change: Change) -> str:
+    """`×0.72`, and whether that says anything: `×1.01 (noise)`, `×1.90 (contended)`."""
+    if change.latency is None:
+        return ""
+    doubt = {True: "", False: " (noise)", None: " (contended)"}
+    return f"×{change.latency:.2f}{doubt[change.latency_differs]}"
 
 
 def change(found: Change) -> str:
@@ -164,13 +180,10 @@ def _plain(value: Any) -> str:
     return str(value) if found is None else _figure(found, 4)
 
 
-def _better(ratio: float, same: float = 0.0) -> bool | None:
-    return None if abs(ratio - 1) <= same else ratio < 1
-
-
 CONVENTIONS = (
     "FLOPs = 2 × MACs. ×0.50 = half of what it was. "
-    "Latencies compare only in the same runtime on the same device; host never stands for a device."
+    "Latencies compare only in the same runtime on the same device; host never stands for a device. "
+    "(noise): no difference that timing shows."
 )
 HEADLINES: dict[object, str] = {True: "Budget met", False: "Budget not met", None: "Undetermined"}
 MARKS: dict[object, str] = {True: "met", False: "MISSED", None: "unknown"}

@@ -15,6 +15,7 @@ from compress.cache import Cache
 from compress.config import Config
 from compress.data import DataSet
 from compress.errors import TargetFailed
+from compress.measure.weigh import Found
 from compress.product import Graph, Model, identity
 from compress.training_settings import TrainingSettings
 
@@ -34,7 +35,7 @@ class Context:
     unpruned: Model | None = None  # what fine-tuning may learn from, once something was pruned
     failures: dict[str, str] = field(default_factory=dict)
     contracts: list[Check] = field(default_factory=list)  # what was found of the artifacts' promises
-    judged: dict[str, dict[str, Any] | None] = field(default_factory=dict)  # accuracy of files, see `weigh_graph`
+    found: dict[str, Found] = field(default_factory=dict)  # what was measured of files, see `weigh_graph`
     stopped: Remark | None = None  # why the run ends at its baseline
     cached: bool = False  # whether the last cached step was found rather than made
     _graphs: dict[tuple[str, str], Graph] = field(default_factory=dict)

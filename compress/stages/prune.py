@@ -19,6 +19,7 @@ from compress.data import batches
 from compress.errors import UserError
 from compress.measure import flops
 from compress.measure.layer_latency import layer_seconds
+from compress.models.ultralytics_model import UltralyticsModel
 from compress.product import Model
 from compress.pruning import solver
 from compress.pruning.gradients import accumulate_gradients
@@ -45,6 +46,10 @@ def check_model(model: Model, config: Config) -> None:
 
     Takes some seconds for a nano model; widths do not depend on weights, so a train stage changes nothing here.
     """
+    if config.prune.equal_halves and not isinstance(model, UltralyticsModel):
+        raise UserError(
+            "prune.equal_halves", True, "it is for blocks of Ultralytics' networks, and this is none: false"
+        )
     net, protected = model.prunable()
     # How far pruning can go does not depend on the order in which channels leave, so any importance does.
     ranked = replace(config.prune, importance="random") if config.prune.importance in NEED_GRADIENTS else config.prune

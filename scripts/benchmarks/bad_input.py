@@ -1,6 +1,8 @@
 """Gives the command line and the library hundreds of bad inputs and checks how each is refused.
 
-python scripts/benchmarks/bad_input.py [WORDS …]     only the cases whose name holds one of the words
+python scripts/benchmarks/bad_input.py [--every N] [WORDS …]
+
+WORDS: only the cases whose name holds one of them. --every: only each N-th case, as `make test` does.
 
 Each case must end with its exit status within 30 seconds, print one line `compress: error:` and no traceback, and
 leave no files behind. The packages are imported once; each case is a fork of this process, in a folder of its own.
@@ -8,6 +10,7 @@ leave no files behind. The packages are imported once; each case is a fork of th
 
 from __future__ import annotations
 
+import argparse
 import os
 import shutil
 import subprocess
@@ -166,9 +169,14 @@ def _mounted(case: Case, place: Path) -> list[str]:
         subprocess.run(["umount", str(work)], check=True)
 
 
-def main(words: Sequence[str]) -> int:
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("words", nargs="*")
+    parser.add_argument("--every", type=int, default=1)
+    given = parser.parse_args()
     torch.set_num_threads(1)
-    chosen = [case for case in cases() if not words or any(word in case.name for word in words)]
+    chosen = [case for case in cases() if not given.words or any(word in case.name for word in given.words)]
+    chosen = chosen[:: given.every]
     root, failed, running = Path(tempfile.mkdtemp()), dict[str, list[str]](), dict[int, tuple[Case, Path, float]]()
     waiting = list(enumerate(chosen))
     while waiting or running:
@@ -195,4 +203,4 @@ def main(words: Sequence[str]) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    sys.exit(main())

@@ -8,6 +8,7 @@ import typing
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from enum import Enum
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -195,6 +196,7 @@ def of_files() -> Iterator[Case]:
     names = {"ultralytics": "best.pt", "onnx": "net.onnx", "checkpoint": "pruned"}
     for model, name in names.items():
         start: tuple[str, ...] = (*BASE, f"model={model}", f"model.path={name}")
+        start += ("stages=[quantize]", "targets=[onnxruntime]") if model == "onnx" else ()
         yield Case(f"{model}: missing", start, mentions=(name,))
         yield Case(f"{model}: text", start, mentions=(name,), setup=text(name))
         yield Case(f"{model}: empty", start, mentions=(name,), setup=text(name, ""))
@@ -205,9 +207,9 @@ def of_files() -> Iterator[Case]:
     yield Case("pt: a state dict", start, setup=pickled("best.pt", nn.Linear(2, 2).state_dict), mentions=("best.pt",))
     yield Case("pt: a layer", start, setup=pickled("best.pt", lambda: nn.Linear(2, 2)), mentions=("best.pt",))
     yield Case("pt: model null", start, setup=pickled("best.pt", lambda: {"model": None}), mentions=("best.pt",))
-    start = (*BASE, "model=onnx", "model.path=net.onnx")
+    start = (*BASE, "model=onnx", "model.path=net.onnx", "stages=[quantize]", "targets=[onnxruntime]")
     yield Case(
-        "onnx: wrong suffix", (*BASE, "model=onnx", "model.path=a.txt"), setup=text("a.txt"), mentions=("a.txt",)
+        "onnx: wrong suffix", (*start[:-3], "model.path=a.txt", *start[-2:]), setup=text("a.txt"), mentions=("a.txt",)
     )
     yield Case("onnx: two inputs", start, setup=onnx_file("net.onnx", inputs=2), mentions=("net.onnx",))
     yield Case("onnx: no images", start, setup=onnx_file("net.onnx", rank=2), mentions=("net.onnx",))
@@ -297,7 +299,6 @@ def of_command_line() -> Iterator[Case]:
         "unknown key, added": ("+prune.rato=0.3",),
         "unknown group": ("launcher=fast",),
         "deleted unknown": ("~nothing",),
-        "deleted key": ("~seed",),
         "sweep without -m": ("prune.ratio=0.1,0.2",),
         "unknown option": ("--fast",),
         "option without value": ("--config-dir",),
@@ -330,7 +331,6 @@ def of_command_line() -> Iterator[Case]:
         ("target twice", ("targets=[onnxruntime,onnxruntime]",), ("targets", "onnxruntime")),
         ("empty target", ("targets=['']",), ("targets",)),
         ("target of null", ("targets=[null]",), ("targets",)),
-        ("quantize without target", ("stages=[prune,quantize]",), ("targets",)),
         ("controls without finetune", ("controls=true",), ("controls",)),
         ("latency objective", ("prune.objective=latency",), ("prune.objective",)),
         ("unknown importance", ("prune.importance=luck",), ("luck",)),
@@ -361,10 +361,9 @@ def of_command_line() -> Iterator[Case]:
             ("model=module", "model.target=torch.nn.Linear", "model.args={in_features: 3, out_features: 2}"),
             ("model",),
         ),
-        ("detector on digits", ("model=yolo26n",), ("task",)),
-        ("classifier on scenes", ("data=field_scenes",), ("model",)),
+        ("detector on digits", ("model=yolo26n",), ("data", "classify")),
+        ("classifier on scenes", ("data=field_scenes",), ("data", "detect")),
         ("channels 7", ("model.channels=7",), ("channels",)),
-        ("imgsz 1", ("model.imgsz=1",), ("imgsz",)),
         ("imgsz huge", ("model.imgsz=1000000",), ("imgsz",)),
         ("mean without std", ("model.mean=[0.5]",), ("model.std",)),
         ("std zero", ("model.mean=[0.5]", "model.std=[0]"), ("model.std",)),
@@ -376,14 +375,15 @@ def of_command_line() -> Iterator[Case]:
         ("opset 5", ("export.opset=5",), ("opset",)),
         ("precisions", ("device.precisions=[int3]",), ("int3",)),
         ("drop 2", ("budget.max_accuracy_drop=2",), ("max_accuracy_drop",)),
-        ("no data, with targets", ("data=none", "targets=[onnxruntime]"), ("targets",)),
+        ("no data, with targets", ("data=none", "stages=[]", "targets=[onnxruntime]"), ("targets",)),
         ("no data, train", ("data=none", "stages=[train,prune]"), ("data",)),
         ("fits empty slope", ("device.fits=[{a_ms: 1, b_ms_per_gflop: -1}]",), ("b_ms_per_gflop",)),
         ("fits nan", ("device.fits=[{a_ms: nan}]",), ("a_ms",)),
         ("fits unknown key", ("device.fits=[{speed: 1}]",), ("speed",)),
         ("ema huge rate", ("stages=[train,prune]", "train.ema=2"), ("ema",)),
+        ("key of a dictionary", ("model.args.nothing=1",), ("+model.args.nothing=1",)),
         (
-            "validation one",
+            "calibration of two",
             ("stages=[prune,quantize]", "targets=[onnxruntime]", "data.calibration_images=2"),
             ("calibration",),
         ),
@@ -404,7 +404,6 @@ def of_programs() -> Iterator[Case]:
         ("report: missing", ("nowhere",), None),
         ("report: a file", ("run",), text("run")),
         ("report: empty folder", ("run",), folder("run")),
-        ("report: empty ledger", ("run",), ledger),
         ("report: bad ledger", ("run",), text("run/ledger.jsonl", "{oops\n")),
         ("report: ledger of lists", ("run",), text("run/ledger.jsonl", "[1]\n")),
         ("report: ledger without fields", ("run",), text("run/ledger.jsonl", "{}\n")),
@@ -467,6 +466,8 @@ def of_environment() -> Iterator[Case]:
     yield Case("outputs a file", BASE, setup=text("outputs"), mentions=("outputs",))
     yield Case("outputs/.cache a file", BASE, setup=text("outputs/.cache"), mentions=(".cache",))
     yield Case("outputs/digits a file", BASE, setup=text("outputs/digits"), mentions=("outputs/digits",))
+    if not find_spec("ai_edge_litert"):
+        yield Case("absent extra", (*BASE, "targets=[litert]"), mentions=("litert", "pip install"))
     yield Case("run folder a file", (*BASE, "hydra.run.dir=here"), setup=text("here"), mentions=("here",))
     yield Case("TMPDIR missing", (*BASE, "prune.ratio=7"), environment={"TMPDIR": "/nowhere/at/all"})
     yield Case("HOME unset", (*BASE, "prune.ratio=7"), environment={"HOME": None})

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import fcntl
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import cv2
@@ -155,3 +157,11 @@ def test_an_absent_extra_is_named(run, monkeypatch: pytest.MonkeyPatch) -> None:
     )
     error = run("recipe=digits", "targets=[tensorrt]")
     assert "pip install -e '.[tensorrt]'" in error
+
+
+def test_a_sample_of_hundreds_of_bad_inputs() -> None:
+    """Every fifth of the cases in scripts/benchmarks/bad_input_cases.py; the script prints those that fail."""
+    command = [sys.executable, "scripts/benchmarks/bad_input.py", "--every", "5"]
+    done = subprocess.run(command, cwd=Path(__file__).parents[2], capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr[-2000:]
+    assert int(done.stdout.split(" passed")[0].split()[-1]) > 100

@@ -4,6 +4,7 @@ import subprocess
 import sys
 import time
 
+import numpy as np
 import pytest
 
 from compress.errors import UserError
@@ -30,7 +31,18 @@ def test_time_call_counts_and_orders():
     calls = []
     result = latency.time_call(lambda: (calls.append(1), time.sleep(0.002)), seconds=0, warmup=3, min_runs=10)
     assert result.runs == 10 and len(calls) == 13
-    assert 2 <= result.median <= result.p95
+    assert 2 <= result.low <= result.median <= result.high and result.median <= result.p95
+
+
+def test_two_occasions_are_told_as_one():
+    def took(median, cpu_wait=0.0):
+        return latency._latency(np.full(80, median), cpu_wait)
+
+    both = took(2.0).after(took(1.0))
+    assert (both.low, both.median, both.high, both.runs) == (1.0, 1.5, 2.0, 160)
+    assert took(2.0).after(None).median == 2.0
+    assert took(2.0).after(took(9.0, 0.5)).median == 2.0  # other programs had the CPU then
+    assert took(9.0, 0.5).after(took(2.0)).median == 2.0
 
 
 def test_interleaved_compares_with_the_first():
@@ -64,6 +76,26 @@ def test_a_wait_for_the_lock_names_the_holder_and_ends(own_lock, monkeypatch, ca
     with latency.timing_lock():  # the lock of a killed process holds nobody up, and its signature is not read
         assert time.monotonic() - start < 0.2
         assert latency._holder().startswith("process ") and str(other.pid) not in latency._holder()
+
+
+def test_what_is_compared_with_nothing_waits_for_nobody(own_lock, caplog):
+    with subprocess.Popen([sys.executable, "-c", HOLD, own_lock], stdout=subprocess.PIPE, text=True) as other:
+        assert other.stdout.readline() == "held\n"
+        latency.time_call(lambda: None, seconds=0, min_runs=1, compared=False)
+        assert other.poll() is None and "waiting" not in caplog.text
+        other.kill()
+
+
+@pytest.mark.parametrize(
+    ("waits", "kept", "measured"),
+    [([0.01], 0.01, 1), ([None], None, 1), ([0.4, 0.02], 0.02, 2), ([0.4, 0.3, 0.5], 0.3, 3)],
+)
+def test_contended_timings_are_repeated_and_the_quietest_is_kept(monkeypatch, caplog, waits, kept, measured):
+    left = list(waits)
+    monkeypatch.setattr(latency.Waiting, "share", lambda self: left.pop(0))
+    found = latency.time_call(lambda: None, seconds=0, min_runs=1)
+    assert found.cpu_wait == kept and len(waits) - len(left) == measured
+    assert found.contended == (kept == 0.3) == ("other programs took the CPU" in caplog.text)
 
 
 def test_lock_nests_and_is_shared_by_users(own_lock):

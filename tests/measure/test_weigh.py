@@ -22,18 +22,22 @@ def test_the_same_bytes_are_not_judged_twice(tmp_path: Path, monkeypatch: pytest
     accuracy = weigh._accuracy
     monkeypatch.setattr(weigh, "_accuracy", lambda *given: evaluated.append(given) or accuracy(*given))
     monkeypatch.setattr(weigh, "TIMING_SECONDS", 0.01)
-    judged: dict[str, Any] = {}
+    found: dict[str, Any] = {}
     costs = weigh.Costs.of(model)
 
     def row(graph: Any) -> Any:
-        return weigh.weigh_graph("export", graph, model, costs, data(4), threads=1, cached=False, judged=judged)
+        return weigh.weigh_graph("export", graph, model, costs, data(4), threads=1, cached=False, found=found)
 
     first = row(graph)
     again = row(targets.get("onnxruntime").convert(model, tmp_path / "b", ExportConfig()))
-    assert len(evaluated) == 1 and again.accuracy == first.accuracy and again.latency_ms["median"] > 0
+    assert len(evaluated) == 1 and again.accuracy == first.accuracy
+    before, after = first.latency_ms, again.latency_ms  # timed on two occasions, told as one
+    if not (before["contended"] or after["contended"]):
+        assert after["runs"] > before["runs"] and after["low"] <= after["median"] <= after["high"]
     emulated = row(targets.get("tensorrt").convert(model, tmp_path / "d", ExportConfig()))
     assert len(evaluated) == 1  # ONNX Runtime stands in for TensorRT, and a float graph is the same to both
     assert emulated.accuracy == {**first.accuracy, "obtained": "emulated"}
+    assert emulated.latency_ms["median"] is None
     other: Any = Classifier()
     other.net[0].weight.data *= 2
     row(targets.get("onnxruntime").convert(other, tmp_path / "c", ExportConfig()))

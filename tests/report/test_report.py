@@ -23,7 +23,7 @@ from compress.report.run import read_ledger
 from compress.report.svg import ticks
 from compress.report.sweep import read_sweep
 from compress.report.table import table
-from compress.report.words import accuracy, against, energy, latency, timed_as
+from compress.report.words import accuracy, against, change_parts, energy, latency, timed_as
 
 
 @pytest.fixture
@@ -159,6 +159,28 @@ def test_a_narrow_terminal_is_told_what_is_left_out(run: Path) -> None:
     assert "Left out here, in report.html: p95, GMACs" in text
     assert "MISSED  quantize.max_accuracy_drop [onnxruntime/int8]: 0.00484, limit 0.0048 points" in text
     assert "verdict: Budget not met" in text
+
+
+def test_differences_within_noise_are_called_so_and_not_coloured() -> None:
+    ledger = rows()
+    before, after = (pick(ledger, stage, "openvino", "fp32") for stage in ("load", "export"))
+    after["latency_ms"] |= {"median": before["latency_ms"]["median"] * 0.9, "low": 3.0, "high": 4.2}
+    [*_, (what, much, better)] = change_parts(change_from_start(ledger, after))
+    assert (what, much, better) == ("lat", "×0.90 (noise)", None)
+    before["latency_ms"] |= {"low": 4.3, "high": 4.5}
+    [*_, (_, much, better)] = change_parts(change_from_start(ledger, after))
+    assert (much, better) == ("×0.90", True)
+
+
+def test_a_contended_time_is_marked_and_compared_with_nothing(tmp_path: Path) -> None:
+    ledger = rows()
+    row = pick(ledger, "load", "openvino", "fp32")
+    row["latency_ms"] |= {"median": 22.0, "low": 20.0, "high": 25.0, "cpu_wait": 0.5, "contended": True}
+    assert latency(row) == "22.00 (contended)"
+    gain = change_parts(change_from_start(ledger, pick(ledger, "export", "openvino", "fp32")))[-1]
+    assert gain[1].endswith("(contended)") and gain[2] is None
+    page = render(write_run(tmp_path / "busy", ledger)).read_text()
+    assert "22.00 (contended)" in page and "20.00 to 25.00" in page
 
 
 # ---- page
@@ -453,4 +475,4 @@ def test_command_renders_and_prints(run: Path, capsys: pytest.CaptureFixture[str
 )
 def test_an_unknown_run_is_the_users_mistake(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     assert main(arguments) == 2
-    assert capsys.readouterr().err.startswith("error: ")
+    assert capsys.readouterr().err.startswith("compress: error: ")
