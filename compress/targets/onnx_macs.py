@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from math import prod
 
 from onnx import NodeProto, helper
@@ -115,20 +115,27 @@ def _recurrent(node: NodeProto, shapes: Shapes) -> int:
 
 
 def _einsum(node: NodeProto, shapes: Shapes) -> int:
-    """Operands are contracted from left to right, as ONNX Runtime does: two cost the product of the sizes of all their
-    indices. An index that only one of them has is summed before; a product that sums over nothing is elementwise."""
     equation = attributes(node)["equation"]
     assert isinstance(equation, bytes)
-    left, arrow, right = equation.decode().replace(" ", "").partition("->")
+    return einsum(equation.decode(), [shapes[name] for name in node.input], len(shapes[node.output[0]]))
+
+
+def einsum(equation: str, operands: Sequence[tuple[int, ...]], rank: int) -> int:
+    """MACs of an Einsum of operands of these shapes, whose result has `rank` dimensions.
+
+    Operands are contracted from left to right, as ONNX Runtime does: two cost the product of the sizes of all their
+    indices. An index that only one of them has is summed before; a product that sums over nothing is elementwise.
+    """
+    left, arrow, right = equation.replace(" ", "").partition("->")
     sizes: dict[str, int] = {}
     terms: list[set[str]] = []
-    for written, name in zip(left.split(","), node.input, strict=True):
-        labels = _labels(written, len(shapes[name]))
-        for label, size in zip(labels, shapes[name], strict=True):
+    for written, shape in zip(left.split(","), operands, strict=True):
+        labels = _labels(written, len(shape))
+        for label, size in zip(labels, shape, strict=True):
             sizes[label] = max(size, sizes.get(label, 1))
         terms.append(set(labels))
     if arrow:
-        kept = set(_labels(right, len(shapes[node.output[0]])))
+        kept = set(_labels(right, rank))
     else:
         kept = {label for label in sizes if len(label) > 1 or left.count(label) == 1}
     macs, current = 0, terms[0]

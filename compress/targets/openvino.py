@@ -27,7 +27,7 @@ from compress.config import ExportConfig
 from compress.errors import MissingExtra, TargetFailed
 from compress.host import bfloat16_forbidden
 from compress.product import Graph, Model, Precision
-from compress.targets import artifact, kept_float, onnx_graph
+from compress.targets import artifact, kept_float, onnx_graph, onnx_macs
 from compress.targets.calibration import check
 from compress.targets.predictor import LayerMacs, Predictor
 from compress.targets.scheme import Scheme
@@ -51,6 +51,12 @@ SCHEMES = (
     ),
 )
 PRODUCTS = ("Convolution", "GroupConvolution", "ConvolutionBackpropData", "GroupConvolutionBackpropData", "MatMul")
+RECURRENT = ("GRU", "LSTM", "RNN")
+# Products as well: counted, and no weights are looked for in them.
+OTHER_PRODUCTS = (
+    *("Einsum", "ScaledDotProductAttention", "DeformableConvolution"),
+    *(f"{kind}{form}" for kind in RECURRENT for form in ("Cell", "Sequence")),
+)
 
 
 def require() -> None:
@@ -266,21 +272,31 @@ def _layers(graph: Graph, source: Any, compiled: Any) -> list[LayerMacs]:
 
 
 def _count_macs(graph: Any) -> dict[str, int]:
-    """{operation: MACs}. Convolution weights are (out, in, k, k), grouped ones (groups, out, in, k, k)."""
+    """{operation: MACs}, of the operations that are made of products
+    (https://docs.openvino.ai/2026/documentation/openvino-ir-format/operation-sets.html). Convolution weights are
+    (out, in, k, k), grouped ones (groups, out, in, k, k); those of recurrent layers end in the layer's width."""
     found = {}
     for operation in graph.get_ops():
         kind = operation.get_type_name()
-        if kind not in PRODUCTS:
+        if kind not in (*PRODUCTS, *OTHER_PRODUCTS):
             continue
-        first, second = (tuple(operation.input_value(i).get_shape()) for i in (0, 1))
-        output = prod(operation.output(0).get_shape())
+        shapes = [tuple(value.get_shape()) for value in operation.input_values()]
+        output, said = tuple(operation.output(0).get_shape()), operation.get_attributes()
         grouped = 2 if kind.startswith("Group") else 1
         if kind == "MatMul":
-            found[operation.friendly_name] = output * first[-2 if operation.get_attributes()["transpose_a"] else -1]
+            macs = prod(output) * shapes[0][-2 if said["transpose_a"] else -1]
+        elif kind == "Einsum":
+            macs = onnx_macs.einsum(said["equation"], shapes, len(output))
+        elif kind == "ScaledDotProductAttention":  # (…, queries, size), (…, keys, size), (…, keys, size of values)
+            macs = prod(shapes[0][:-1]) * shapes[1][-2] * (shapes[0][-1] + shapes[2][-1])
+        elif kind.startswith(RECURRENT):  # a cell takes (batch, inputs), a sequence (batch, steps, inputs)
+            weights = 2 + kind.startswith("LSTM") + kind.endswith("Sequence")  # behind the states and the lengths
+            macs = prod(shapes[0][:-1]) * sum(prod(shape) for shape in shapes[weights : weights + 2])
         elif "Backprop" in kind:  # weights (in, out, k, k)
-            found[operation.friendly_name] = prod(first) * prod(second[grouped:])
+            macs = prod(shapes[0]) * prod(shapes[1][grouped:])
         else:
-            found[operation.friendly_name] = output * prod(second[grouped:])
+            macs = prod(output) * prod(shapes[2 if kind.startswith("Deformable") else 1][grouped:])
+        found[operation.friendly_name] = macs
     return found
 
 

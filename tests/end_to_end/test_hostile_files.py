@@ -209,12 +209,12 @@ def weights_elsewhere(home: Path) -> list[str]:
 
 def yaml_of_data(home: Path) -> list[str]:
     write(home, "data.yaml", "train: !!python/object/apply:evil.Anything []\nnames: [a]\n")
-    return ["data=yolo", "data.path=theirs/data.yaml"]
+    return ["model=yolo26n", "model.imgsz=64", "data=yolo", "data.path=theirs/data.yaml"]
 
 
 def data_elsewhere(home: Path) -> list[str]:
     write(home, "data.yaml", "path: !!python/name:evil.Anything\ntrain: x\nval: x\nnames: [a]\n")
-    return ["data=yolo", "data.path=theirs/data.yaml"]
+    return ["model=yolo26n", "model.imgsz=64", "data=yolo", "data.path=theirs/data.yaml"]
 
 
 MODELS = (pickled, as_weights, as_start, checkpoint_of_other_code, weights_elsewhere, yaml_of_data, data_elsewhere)

@@ -10,12 +10,13 @@ import onnx
 import onnxruntime
 import pytest
 import torch
-from onnx import ModelProto, TensorProto, helper, numpy_helper
+from onnx import ModelProto, TensorProto, helper, numpy_helper, save
 from torch import Tensor, nn
 
 from compress.errors import UserError
 from compress.measure import flops, graph_cost
 from compress.targets import onnx_graph
+from compress.targets import openvino as openvino_target
 
 
 def exported(net: nn.Module, example: Tensor, folder: Path) -> ModelProto:
@@ -85,6 +86,22 @@ def test_einsum(equation: str, shapes: list[tuple[int, ...]], output: tuple[int,
     if "x" not in equation:
         with torch.backends.opt_einsum.flags(enabled=False):  # from left to right
             assert flops.count(Net(), torch.rand(shapes[0])).macs == macs
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("kind", ["LSTM", "GRU", "RNN", "Linear"])
+def test_openvino_counts_the_same(kind: str, tmp_path: Path) -> None:
+    net: nn.Module = nn.Linear(8, 4) if kind == "Linear" else First(getattr(nn, kind)(8, 4, bidirectional=True))
+    exported(net, torch.rand(5, 1, 8), tmp_path)
+    converted = openvino_target._read(openvino_target.package_without_telemetry(), next(tmp_path.glob("*.onnx")))
+    assert sum(openvino_target._count_macs(converted).values()) == flops.count(net, torch.rand(5, 1, 8)).macs
+
+
+def test_openvino_counts_einsum(tmp_path: Path) -> None:
+    made = single("Einsum", {"a": (2, 3, 5), "b": (2, 4, 5)}, (2, 3, 4), equation="bqd,bkd->bqk")
+    save(made, tmp_path / "net.onnx")
+    converted = openvino_target._read(openvino_target.package_without_telemetry(), tmp_path / "net.onnx")
+    assert sum(openvino_target._count_macs(converted).values()) == 2 * 3 * 4 * 5
 
 
 def test_einsum_without_a_sum_is_elementwise() -> None:
