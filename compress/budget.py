@@ -11,7 +11,7 @@ from typing import Any
 from compress.config import HOST, BudgetConfig, DeviceConfig
 from compress.errors import UserError
 from compress.ledger import Row
-from compress.timing_noise import contended, differ
+from compress.timing_noise import TIMING_NOISE, contended, differ
 
 MET, NOT_MET = 0, 3  # exit status
 _UNITS = {"": 1.0, "K": 1e3, "M": 1e6, "G": 1e9, "T": 1e12}
@@ -399,7 +399,7 @@ def _int8_saves_no_time(int8: Row, best: Row, others: Sequence[Row]) -> list[Rem
         return []
     other = min(timed, key=lambda row: _median(row) or 0.0)
     theirs, latency = _median(other) or 0.0, other.latency_ms or {}
-    if differ(int8.latency_ms, other.latency_ms) is not False:
+    if theirs > (1 + TIMING_NOISE) * ours or differ(int8.latency_ms, other.latency_ms) is None:
         return []
     small, large = ((row.size_bytes or 0) / 1e6 for row in (int8, other))
     text = (
@@ -430,8 +430,9 @@ def _contended(rows: Sequence[Row]) -> list[Remark]:
 
 def _flops_are_not_time(before: Row, best: Row) -> list[Remark]:
     old, new = _median(before), _median(best)
-    differs = differ(before.latency_ms, best.latency_ms)
-    if old is None or new is None or differs is None or best.flops >= 0.95 * before.flops or (differs and new < old):
+    if old is None or new is None or new < (1 - TIMING_NOISE) * old or best.flops >= 0.95 * before.flops:
+        return []
+    if differ(before.latency_ms, best.latency_ms) is None:
         return []
     text = (
         f"{1 - best.flops / before.flops:.0%} fewer FLOPs did not make {best.target} faster here: "

@@ -333,6 +333,11 @@ def test_times_whose_ranges_meet_are_a_tie() -> None:
     assert recommend([scattered, timed(int8(ms=1.5), low=1.4, high=1.6)], "openvino").precision == "fp32"
 
 
+def test_of_a_gain_that_noise_hides_nothing_is_said() -> None:
+    rows = ledger(timed(fp32(ms=1.7), low=1.0, high=2.2), timed(int8(ms=1.5), low=1.0, high=2.2), fp32_ms=2.0)
+    assert verdict(rows).remarks == ()  # neither "FP32 is as fast as INT8" nor "fewer FLOPs did not make it faster"
+
+
 def test_flops_are_time_here() -> None:
     assert verdict(ledger(fp32(ms=1.2), int8(ms=1.0), fp32_ms=2.0)).remarks == ()
 
