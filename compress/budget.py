@@ -11,7 +11,7 @@ from typing import Any
 from compress.config import HOST, BudgetConfig, DeviceConfig
 from compress.errors import UserError
 from compress.ledger import Row
-from compress.timing_noise import TIMING_NOISE, contended, differ
+from compress.timing_noise import TIMING_NOISE, contended, differ, in_turns, speed
 
 MET, NOT_MET = 0, 3  # exit status
 _UNITS = {"": 1.0, "K": 1e3, "M": 1e6, "G": 1e9, "T": 1e12}
@@ -225,9 +225,16 @@ def recommend(rows: Sequence[Row], target: str | None, precisions: Sequence[str]
     if declared:
         return declared[0]
     timed = [row for row in own if _median(row) is not None]
-    fastest = min(timed, key=lambda row: _median(row) or 0.0, default=None)
-    ties = [row for row in timed if fastest and not differ(fastest.latency_ms, row.latency_ms)]
-    return min(ties or own, key=lambda row: row.bit_operations)
+    if not timed:
+        return min(own, key=lambda row: row.bit_operations)
+    fastest = _fastest(timed)
+    ties = [row for row in timed if not differ(fastest.latency_ms, row.latency_ms)]
+    return min(ties, key=lambda row: row.bit_operations)
+
+
+def _fastest(timed: Sequence[Row]) -> Row:
+    """Of rows with a latency."""
+    return min(timed, key=lambda row: speed(timed[0].latency_ms, row.latency_ms) or 0.0)
 
 
 def _median(row: Row) -> float | None:
@@ -379,16 +386,23 @@ def _controls(tuned: Row, controls: Sequence[Row]) -> list[Remark]:
 
 
 def _int8_does_not_pay(int8: Row, best: Row) -> list[Remark]:
-    ours, theirs = _median(int8), _median(best)
-    if best is int8 or ours is None or theirs is None or best.latency_ms is None:
+    ours, theirs, ratio = _median(int8), _median(best), speed(best.latency_ms, int8.latency_ms)
+    if best is int8 or ours is None or theirs is None or best.latency_ms is None or ratio is None:
         return []
     precision = best.latency_ms.get("inference_precision", best.precision)
     text = (
         f"INT8 is not the fastest on {best.target} here: {ours:.2f} ms against {theirs:.2f} ms for the "
-        f"{best.precision} file, which this runtime computes in {precision} on this machine. "
-        f"Recommended here: {best.target}/{best.precision}. Elsewhere INT8 may pay: time both with the bench kit."
+        f"{best.precision} file{_said_in_turns(best, int8)}, which this runtime computes in {precision} on this "
+        f"machine. Recommended here: {best.target}/{best.precision}. Elsewhere INT8 may pay: time both with the bench "
+        "kit."
     )
-    return [Remark("int8_does_not_pay", text, {"int8_ms": ours, "recommended_ms": theirs, "ratio": ours / theirs})]
+    return [Remark("int8_does_not_pay", text, {"int8_ms": ours, "recommended_ms": theirs, "ratio": ratio})]
+
+
+def _said_in_turns(first: Row, second: Row) -> str:
+    """The ratio of two times where it was not measured at different times, as part of a sentence."""
+    ratio = speed(first.latency_ms, second.latency_ms)
+    return f" (in turns ×{ratio:.2f})" if ratio and in_turns(first.latency_ms, second.latency_ms) else ""
 
 
 def _int8_saves_no_time(int8: Row, best: Row, others: Sequence[Row]) -> list[Remark]:
@@ -397,15 +411,16 @@ def _int8_saves_no_time(int8: Row, best: Row, others: Sequence[Row]) -> list[Rem
     timed = [row for row in others if _median(row) is not None]
     if best is not int8 or ours is None or not timed:
         return []
-    other = min(timed, key=lambda row: _median(row) or 0.0)
+    other = _fastest(timed)
     theirs, latency = _median(other) or 0.0, other.latency_ms or {}
-    if theirs > (1 + TIMING_NOISE) * ours or differ(int8.latency_ms, other.latency_ms) is None:
+    ratio = speed(int8.latency_ms, other.latency_ms)
+    if ratio is None or ratio > 1 + TIMING_NOISE or differ(int8.latency_ms, other.latency_ms) is None:
         return []
     small, large = ((row.size_bytes or 0) / 1e6 for row in (int8, other))
     text = (
         f"{latency.get('inference_precision', other.precision).upper()} is already as fast as INT8 on {best.target} "
-        f"here: {theirs:.2f} ms for the {other.precision} file, {ours:.2f} ms for INT8, which saves space rather than "
-        f"time: {small:.2f} MB instead of {large:.2f} MB."
+        f"here: {theirs:.2f} ms for the {other.precision} file, {ours:.2f} ms for INT8{_said_in_turns(other, int8)}, "
+        f"which saves space rather than time: {small:.2f} MB instead of {large:.2f} MB."
     )
     numbers = {"int8_ms": ours, "other_ms": theirs, "int8_mb": small, "other_mb": large}
     return [Remark("int8_saves_no_time", text, numbers)]
@@ -430,12 +445,13 @@ def _contended(rows: Sequence[Row]) -> list[Remark]:
 
 def _flops_are_not_time(before: Row, best: Row) -> list[Remark]:
     old, new = _median(before), _median(best)
-    if old is None or new is None or new < (1 - TIMING_NOISE) * old or best.flops >= 0.95 * before.flops:
+    ratio, differs = speed(before.latency_ms, best.latency_ms), differ(before.latency_ms, best.latency_ms)
+    if old is None or new is None or ratio is None or differs is None:
         return []
-    if differ(before.latency_ms, best.latency_ms) is None:
+    if ratio < 1 - TIMING_NOISE or best.flops >= 0.95 * before.flops:
         return []
     text = (
         f"{1 - best.flops / before.flops:.0%} fewer FLOPs did not make {best.target} faster here: "
-        f"{old:.2f} ms before, {new:.2f} ms after."
+        f"{old:.2f} ms before, {new:.2f} ms after{_said_in_turns(before, best)}."
     )
     return [Remark("flops_are_not_time", text, {"before_ms": old, "after_ms": new})]

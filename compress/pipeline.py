@@ -224,15 +224,21 @@ def _weigh(stage: str, product: Product, costs: Costs, context: Context, ledger:
     """Weighs what left a stage: one row for a torch model, one a graph for graphs and artifacts. `costs` are those of
     the torch model in it."""
     stages = context.config.stages
+    model = product.model if isinstance(product, Graphs | Artifacts) else product
     untrained = stage == "load" and Stage.train in stages  # it is trained first: what it does so far matters little
-    compared = bool(stages) and not untrained  # else no other row's time is held against it
-    facts: dict[str, Any] = {"threads": context.config.threads, "cached": context.cached, "compared": compared}
+    if stage == (Stage.train.value if Stage.train in stages else "load"):
+        context.baseline = model
+    facts: dict[str, Any] = {"threads": context.config.threads, "cached": context.cached}
+    facts["compared"] = bool(stages) and not untrained  # else no other row's time is held against it
 
     def weigh(graphs: Iterable[Graph]) -> None:
         for graph in graphs:
-            ledger.append(weigh_graph(stage, graph, model, costs, context.data, found=context.found, **facts))
+            assert context.baseline is not None  # it is the first that is weighed in runtimes
+            base = context.fp32_graph(context.baseline, graph.target)
+            ledger.append(
+                weigh_graph(stage, graph, model, costs, context.data, found=context.found, baseline=base, **facts)
+            )
 
-    model = product.model if isinstance(product, Graphs | Artifacts) else product
     if isinstance(product, Graphs | Artifacts):
         # The FP32 graphs that quantize started from were weighed when they left the stage before.
         new = [g for g in product.graphs if isinstance(product, Artifacts) or g.precision is not Precision.fp32]
@@ -242,7 +248,7 @@ def _weigh(stage: str, product: Product, costs: Costs, context: Context, ledger:
         sample = context.data.validation.subset(UNTRAINED_IMAGES, context.config.seed)
         ledger.append(weigh_model(stage, model, costs, replace(context.data, validation=sample, extra={}), **facts))
         return
-    ledger.append(weigh_model(stage, model, costs, context.data, **facts))
+    ledger.append(weigh_model(stage, model, costs, context.data, baseline=context.baseline, **facts))
     if stage in ("load", "train"):
         _look_at_baseline(ledger.rows[-1], stage, context)
     if in_runtimes and not context.stopped:

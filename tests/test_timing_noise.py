@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from compress.timing_noise import differ
+from compress.timing_noise import differ, in_turns, speed
 
 
 def timed(median: float | None, low: float | None = None, high: float | None = None, **more: Any) -> dict[str, Any]:
@@ -29,3 +29,16 @@ def timed(median: float | None, low: float | None = None, high: float | None = N
 def test_differ(first: dict[str, Any] | None, second: dict[str, Any] | None, differs: bool | None) -> None:
     assert differ(first, second) is differs
     assert differ(second, first) is differs
+
+
+def test_what_was_timed_in_turns_is_compared_by_that() -> None:
+    """The machine slowed down between the two: medians say ×1.5, turns with the baseline ×0.8."""
+    first = timed(1.0, 0.9, 1.1, ratio=1.0, ratio_ci95=[1.0, 1.0])
+    second = timed(1.5, 1.4, 1.6, ratio=0.8, ratio_ci95=[0.75, 0.85])
+    assert speed(first, second) == pytest.approx(0.8) and differ(first, second) is True
+    unsure = timed(1.5, 1.4, 1.6, ratio=0.8, ratio_ci95=[0.6, 1.0])
+    assert speed(first, unsure) == pytest.approx(0.8) and differ(first, unsure) is False
+    elsewhere = timed(3.0)  # on a device, without the baseline
+    assert speed(first, elsewhere) == 3 and differ(first, elsewhere) is True
+    assert in_turns(first, second) and not in_turns(first, elsewhere)
+    assert speed(first, None) is None and speed(timed(None), first) is None

@@ -106,8 +106,11 @@ def _latency(times: np.ndarray, cpu_wait: float | None) -> Latency:
     return Latency(median, p95, len(times), min(parts), max(parts), cpu_wait, times=times)
 
 
-def interleaved(calls: Mapping[str, Call], *, rounds: int = 20, block: int = 5) -> dict[str, Latency]:
+def interleaved(
+    calls: Mapping[str, Call], *, rounds: int = 20, block: int = 5, seconds: float = math.inf
+) -> dict[str, Latency]:
     """Compare calls under the same conditions: each round runs every call `block` times, in an order that rotates.
+    After `seconds` it stops, having done 10 rounds at least.
 
     Slow drifts of the machine (frequency, neighbours) then fall on all of them. One untimed run precedes each block,
     since a deployed model would not find its weights evicted by a rival's.
@@ -115,8 +118,10 @@ def interleaved(calls: Mapping[str, Call], *, rounds: int = 20, block: int = 5) 
     names = list(calls)
     times: dict[str, list[list[float]]] = {name: [] for name in names}
     with timing_lock(), _no_garbage_collection():
-        waiting = Waiting()
+        waiting, end = Waiting(), time.perf_counter() + seconds
         for index in range(rounds):
+            if index >= 10 and time.perf_counter() > end:
+                break
             shift = index % len(names)
             for name in names[shift:] + names[:shift]:
                 calls[name]()

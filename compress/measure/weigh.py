@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
-from collections.abc import Mapping
+import math
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
+
+import numpy as np
 
 from compress import checkpoint, targets
 from compress.config import HOST
@@ -20,6 +24,10 @@ from compress.product import Graph, Model, Task, resized
 
 TORCH_BATCH = 16  # evaluation of torch models; artifacts run at batch 1, as deployed
 TIMING_SECONDS = 2.0
+SESSIONS = 2  # of each file, for its ratio to the baseline
+
+Turns = tuple[float, float, float] | None  # a ratio to the baseline's time between the bounds of its 95 % interval
+ITSELF: Turns = (1.0, 1.0, 1.0)
 
 
 def flops_at(model: Model, imgsz: int) -> int:
@@ -60,14 +68,23 @@ class Found:
 
     accuracy: dict[str, Any] | None
     latency: latency.Latency | None = None
+    turns: Turns = None
 
 
 def weigh_model(
-    stage: str, model: Model, costs: Costs, data: DataSet, *, threads: int, cached: bool, compared: bool = True
+    stage: str,
+    model: Model,
+    costs: Costs,
+    data: DataSet,
+    *,
+    threads: int,
+    cached: bool,
+    baseline: Model | None = None,
+    compared: bool = True,
 ) -> Row:
     """The torch model in its deployed (fused) form, on the CPU in float32; `costs` are its own. Of an ONNX file, the
-    file as it was given. Without validation images neither accuracy nor latency is measured. `compared`: see
-    `latency.time_call`.
+    file as it was given. Without validation images neither accuracy nor latency is measured. Timed in turns
+    with the `baseline` too, which may be `model` itself. `compared`: see `latency.time_call`.
 
     `size_bytes` is that of the file: `model.safetensors` as a checkpoint of `model` holds it (unfused, parameters and
     buffers), or the ONNX file.
@@ -79,9 +96,13 @@ def weigh_model(
     net, example, cost = model.deployed(), model.example_input(), costs.own
 
     predict = accuracy.predictor(net)
-    timed = None
+    image, timed, turns = example.numpy(), None, None
     if len(data.validation):  # without images only counts are asked for: timing would cost more than everything else
-        timed = latency.time_call(lambda: predict(example.numpy()), seconds=TIMING_SECONDS, compared=compared)
+        timed = latency.time_call(lambda: predict(image), seconds=TIMING_SECONDS, compared=compared)
+        if baseline is not None:
+            turns = ITSELF
+            if baseline is not model:
+                turns = _in_turns([(accuracy.predictor(baseline.deployed()), predict)], image)
     return Row(
         stage=stage,
         target=None,
@@ -96,7 +117,7 @@ def weigh_model(
         bytes_moved=cost.bytes_moved,
         activation_bytes=cost.activation_bytes,
         accuracy=_accuracy(predict, model, data, TORCH_BATCH, f"{stage} {runtime}", "measured"),
-        latency_ms=_latency(timed, runtime, threads, "f32"),
+        latency_ms=_latency(timed, turns, runtime, threads, "f32"),
         cached=cached,
     )
 
@@ -111,12 +132,14 @@ def weigh_graph(
     threads: int,
     cached: bool,
     found: dict[str, Found],
+    baseline: Graph | None = None,
     compared: bool = True,
 ) -> Row:
     """A target's graph as loaded from disk in its own runtime (TensorRT without a GPU: emulated), made of `model`.
 
     `found` holds what this run knows of a file, by its bytes and its evaluator, and learns this one's. Such a file is
-    not judged again, whatever target it was for. It is timed again, and the row has both occasions as one.
+    not judged again, whatever target it was for. It is timed again, and the row has both occasions as one; and in turns
+    with the `baseline` in the same runtime, which may be `graph` itself.
     """
     predictor, cost = targets.load(graph, threads), costs.own
     label = f"{stage} {graph.target} {graph.precision.value}"
@@ -125,10 +148,14 @@ def weigh_graph(
         found[key] = Found(_accuracy(predictor, model, data, 1, label, predictor.obtained))
     known = found[key]
     image = model.example_input().numpy()
-    timed = None
+    timed = turns = None
     if predictor.obtained == "measured":
         now = latency.time_call(lambda: predictor(image), seconds=TIMING_SECONDS, compared=compared)
         timed = known.latency = now.after(known.latency)
+        if baseline is not None:
+            pairs = ((targets.load(baseline, threads), targets.load(graph, threads)) for _ in range(SESSIONS))
+            known.turns = ITSELF if baseline is graph else _as_one(known.turns, _in_turns(pairs, image))
+            turns = known.turns
     share = predictor.int8_mac_share()
     return Row(
         stage=stage,
@@ -147,7 +174,7 @@ def weigh_graph(
         activation_bytes=cost.activation_bytes if graph.precision.value == "fp32" else None,
         arena_bytes=None if predictor.arena_bytes is None else predictor.arena_bytes(),
         accuracy=known.accuracy and {**known.accuracy, "obtained": predictor.obtained},
-        latency_ms=_latency(timed, predictor.runtime, threads, predictor.inference_precision),
+        latency_ms=_latency(timed, turns, predictor.runtime, threads, predictor.inference_precision),
         cached=cached,
     )
 
@@ -169,7 +196,30 @@ def _accuracy(
     return {**found, "others": others} if others else found
 
 
-def _latency(timed: latency.Latency | None, runtime: str, threads: int, precision: str) -> Mapping[str, Any]:
+def _in_turns(pairs: Iterable[tuple[accuracy.Predict, accuracy.Predict]], image: np.ndarray) -> Turns:
+    """The share of the first's time that the second of each pair takes for an image (1, c, s, s), as one of all pairs.
+
+    The pairs are sessions of the same two networks. One session may be faster than another of the same file, by where
+    its tensors and threads come to lie, which no interval of a single pair shows.
+    """
+    found: Turns = None
+    for before, now in pairs:
+        calls = {"before": functools.partial(before, image), "now": functools.partial(now, image)}
+        took = latency.interleaved(calls, rounds=100, seconds=TIMING_SECONDS / 2)["now"]
+        assert took.ratio is not None and took.ratio_ci95 is not None  # interleaved always compares
+        found = _as_one(found, (took.ratio_ci95[0], took.ratio, took.ratio_ci95[1]))
+    return found
+
+
+def _as_one(first: Turns, second: Turns) -> Turns:
+    if first is None or second is None:
+        return first or second
+    return min(first[0], second[0]), math.sqrt(first[1] * second[1]), max(first[2], second[2])
+
+
+def _latency(
+    timed: latency.Latency | None, turns: Turns, runtime: str, threads: int, precision: str
+) -> Mapping[str, Any]:
     facts = {"runtime": runtime, "threads": threads, "batch": 1, "inference_precision": precision}
     if timed is None:
         return {"median": None, "p95": None, **facts, "device": None, "obtained": "not_run"}
@@ -181,6 +231,7 @@ def _latency(timed: latency.Latency | None, runtime: str, threads: int, precisio
         "high": timed.high,
         "cpu_wait": timed.cpu_wait,
         "contended": timed.contended,
+        **({} if turns is None else {"ratio": turns[1], "ratio_ci95": (turns[0], turns[2])}),
         **facts,
         "device": HOST,
         "obtained": "measured",

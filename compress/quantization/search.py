@@ -26,8 +26,9 @@ from compress.product import Graph, Model
 from compress.quantization.sensitivity import ranked
 from compress.targets.predictor import Predictor
 from compress.targets.scheme import Scheme, ordered
-from compress.timing_noise import TIMING_NOISE
+from compress.timing_noise import differ
 
+SESSIONS = 3  # of a candidate: what one is timed faster than another by is noise
 MOST_KEPT = 0.5  # of the layers, or of the MACs: a graph with more of them in float is no INT8 graph
 
 log = logging.getLogger(__name__)
@@ -176,15 +177,22 @@ class Search:
             return min((each for each in self.tried if not each.layers_kept), key=lambda candidate: candidate.drop)
         if not self.timed:
             return min(good, key=lambda candidate: len(candidate.layers_kept))
-        times = self._milliseconds(good)
+        times = self._times(good)
         for candidate, took in zip(good, times, strict=True):
-            candidate.latency_ms = took
-        limit = (1 + TIMING_NOISE) * min(times)  # within noise the more accurate one goes first
-        ties = [candidate for candidate, took in zip(good, times, strict=True) if took <= limit]
-        return min(ties, key=lambda candidate: (candidate.drop, len(candidate.layers_kept)))
+            candidate.latency_ms = took["median"]
+        fastest = min(times, key=lambda took: took["median"])
+        ties = [candidate for candidate, took in zip(good, times, strict=True) if not differ(fastest, took)]
+        return min(ties, key=lambda candidate: (candidate.drop, len(candidate.layers_kept)))  # the more accurate one
 
-    def _milliseconds(self, candidates: Sequence[Candidate]) -> list[float]:
+    def _times(self, candidates: Sequence[Candidate]) -> list[dict[str, float]]:
+        """Milliseconds of each candidate: `median`, `low` and `high` of its sessions, all of which take turns."""
         image = self.model.example_input().numpy()
-        loaded = {str(i): targets.load(each.graph, self.threads) for i, each in enumerate(candidates)}
-        calls = {name: functools.partial(predictor, image) for name, predictor in loaded.items()}
-        return [took.median for took in latency.interleaved(calls).values()]
+        names = [[f"{index}/{session}" for session in range(SESSIONS)] for index in range(len(candidates))]
+        loaded = {
+            name: targets.load(each.graph, self.threads)
+            for own, each in zip(names, candidates, strict=True)
+            for name in own
+        }
+        took = latency.interleaved({name: functools.partial(each, image) for name, each in loaded.items()})
+        medians = [sorted(took[name].median for name in own) for own in names]
+        return [{"low": own[0], "median": own[len(own) // 2], "high": own[-1]} for own in medians]

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from compress.report.run import Row
-from compress.timing_noise import differ
+from compress.timing_noise import differ, speed
 
 STAGES = ("load", "train", "prune", "finetune", "quantize", "export")
 BASELINES = ("load", "train")  # the model as loaded, or as trained by the recipe's own stage
@@ -132,9 +132,9 @@ def _change(flops: Row | None, accuracy: Row | None, latency: Row | None, row: R
     if latency is None:
         return Change(ratio, points)
     old_time, new_time = part(latency, "latency_ms"), part(row, "latency_ms")
-    speed = _ratio(number(new_time.get("median")), number(old_time.get("median")))
+    faster = speed(old_time, new_time)
     was, now = (str(t.get("inference_precision") or "?") for t in (old_time, new_time))
-    return Change(ratio, points, speed, (was, now) if was != now else None, differ(old_time, new_time))
+    return Change(ratio, points, faster, (was, now) if was != now else None, differ(old_time, new_time))
 
 
 def _same_timing(first: Row, second: Row) -> bool:

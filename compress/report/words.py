@@ -183,7 +183,7 @@ def _plain(value: Any) -> str:
 CONVENTIONS = (
     "FLOPs = 2 × MACs. ×0.50 = half of what it was. "
     "Latencies compare only in the same runtime on the same device; host never stands for a device. "
-    "(noise): no difference that timing shows."
+    "Their changes are measured in turns with the baseline; (noise): none that timing shows."
 )
 HEADLINES: dict[object, str] = {True: "Budget met", False: "Budget not met", None: "Undetermined"}
 MARKS: dict[object, str] = {True: "met", False: "MISSED", None: "unknown"}

@@ -32,6 +32,7 @@ class Context:
     scratch: Path  # graphs on their way, deleted at the end
     cache: Cache
     settings: TrainingSettings | None = None  # None where nothing is trained
+    baseline: Model | None = None  # what every row is compared with: the model as loaded, or as trained here
     unpruned: Model | None = None  # what fine-tuning may learn from, once something was pruned
     failures: dict[str, str] = field(default_factory=dict)
     contracts: list[Check] = field(default_factory=list)  # what was found of the artifacts' promises

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +43,29 @@ def test_the_same_bytes_are_not_judged_twice(tmp_path: Path, monkeypatch: pytest
     other.net[0].weight.data *= 2
     row(targets.get("onnxruntime").convert(other, tmp_path / "c", ExportConfig()))
     assert len(evaluated) == 2
+
+
+def test_rows_are_timed_in_turns_with_the_baseline(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(weigh, "TIMING_SECONDS", 0.2)
+    model: Any = Classifier()
+    slow: Any = Classifier()
+    forward = slow.net.forward
+    slow.net.forward = lambda images: (time.sleep(0.002), forward(images))[1]
+    costs = weigh.Costs.of(model)
+
+    def timing(model: Any, baseline: Any) -> Any:
+        row = weigh.weigh_model("load", model, costs, data(4), threads=1, cached=False, baseline=baseline)
+        return row.latency_ms
+
+    assert (timing(model, model)["ratio"], timing(model, model)["ratio_ci95"]) == (1.0, (1.0, 1.0))
+    found = timing(model, slow)
+    assert found["ratio_ci95"][0] <= found["ratio"] <= found["ratio_ci95"][1] < 0.9
+    assert "ratio" not in timing(model, None)
+    base, other = (targets.get("onnxruntime").convert(model, tmp_path / name, ExportConfig()) for name in "ab")
+    facts: Any = {"threads": 1, "cached": False, "found": {}, "baseline": base}
+    assert weigh.weigh_graph("load", base, model, costs, data(4), **facts).latency_ms["ratio"] == 1.0
+    low, high = weigh.weigh_graph("export", other, model, costs, data(4), **facts).latency_ms["ratio_ci95"]
+    assert 0 < low <= high and (low, high) != (1.0, 1.0)
 
 
 def test_the_size_of_a_torch_row_is_that_of_the_saved_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
