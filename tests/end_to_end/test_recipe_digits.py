@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 import compress
+from compress.targets import saturation
 from tests.end_to_end import network
 
 SHORT = ["recipe=digits", "train.images=8000", "finetune.images=4000", "data.validation_images=200"]
@@ -87,7 +88,9 @@ def test_artifacts_keep_their_contracts(run: Path) -> None:
         assert {("contract.same_as_torch", target, "fp32"), ("contract.confidence_shift", target, "int8")} <= kept
         assert {("contract.deterministic", target, precision) for precision in ("fp32", "int8")} <= kept
     tried = json.loads((run / "quantization.json").read_text())["candidates"]
-    assert sorted(row["target"] for row in tried if row["chosen"]) == ["onnxruntime", "openvino"] and len(tried) == 5
+    assert sorted(row["target"] for row in tried if row["chosen"]) == ["onnxruntime", "openvino"]
+    safe = sum(saturation.saturates(target) is True for target in ("onnxruntime", "openvino"))
+    assert len(tried) == 5 + safe  # where sums saturate, a scheme that keeps them from it as well
 
 
 def test_the_run_folder_is_as_promised(run: Path) -> None:

@@ -25,6 +25,8 @@ VNNI = {"avx_vnni", "avx512_vnni", "amx_int8", "asimddp"}
 def test_a_cpu_with_vnni_does_not_saturate(target: str) -> None:
     if not VNNI & set(host().features):
         pytest.skip("this CPU has no VNNI")
+    if target == "openvino" and "ONEDNN_MAX_CPU_ISA" in os.environ:
+        pytest.skip("oneDNN, which computes for OpenVINO, is kept from it")
     assert saturation.saturates(target) is False
 
 

@@ -1,5 +1,6 @@
 """Opens the model in OpenVINO on the CPU, in the precision OpenVINO picks there (BF16 where the CPU has AMX)."""
 
+import os
 import pathlib
 import sys
 
@@ -13,6 +14,9 @@ def load(path: pathlib.Path, threads: "int | None") -> tuple:
     settings: dict = {"PERFORMANCE_HINT": "LATENCY"}
     if threads:
         settings["INFERENCE_NUM_THREADS"] = threads
+    limit = os.environ.get("ONEDNN_MAX_CPU_ISA", os.environ.get("DNNL_MAX_CPU_ISA", "")).upper()
+    if limit in ("SSE41", "AVX", "AVX2", "AVX2_VNNI", "AVX512_CORE", "AVX512_CORE_VNNI"):
+        settings["INFERENCE_PRECISION_HINT"] = "f32"  # OpenVINO picks bfloat16 by the CPU all the same, and fails
     compiled = openvino.Core().compile_model(str(path), "CPU", settings)
     floats = compiled.get_property("INFERENCE_PRECISION_HINT").to_string()
     precision = "int8" if path.parent.name.startswith("int8") else floats
