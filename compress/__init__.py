@@ -84,13 +84,13 @@ def prune(model: Model, flops: str, config: PruneConfig | None = None) -> Model:
     Channels are ranked by what needs no data, `config.importance` (default: group_l2). Raises UserError for a budget
     that cannot be reached, with the range.
     """
-    from compress.budget import parse_flops
     from compress.pruning import solver
     from compress.stages.prune import counter
+    from compress.units import FlopsLimit
 
     _expect(_is_model(model), "model", model, "a `Model`: compress.load(…) makes one")
     (net, protected), count = model.prunable(), counter(model)
-    budget = parse_flops(flops, 2 * count(net)) / 2
+    budget = FlopsLimit.parse(flops).of(2 * count(net)) / 2
     pruned = solver.prune_to_flops(
         net, model.example_input(), protected, config or PruneConfig(), budget_macs=budget, count=count
     )

@@ -24,6 +24,7 @@ from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 from compress import config_messages, config_sources
 from compress.errors import UserError
 from compress.host import usable_threads
+from compress.units import FlopsLimit
 
 _HERE = Path(__file__).resolve().parent
 # A wheel carries conf/ and recipes/ inside the package (pyproject force-includes them); a checkout beside it.
@@ -181,6 +182,11 @@ class BudgetConfig:
     sram_kb: float | None = None
     flash_kb: float | None = None
     fps: float | None = None  # on the device: says flops and latency_ms, see compress/devices/frame_rate.py
+
+    @property
+    def flops_limit(self) -> FlopsLimit | None:
+        """`flops`, parsed. Raises UserError where it is neither a percentage nor a number."""
+        return None if self.flops is None else FlopsLimit.parse(self.flops)
 
     def __post_init__(self) -> None:
         if self.max_accuracy_drop is not None:

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 
 from compress import atomic, checkpoint, data, devices, disk, models, reference, report, run_folder
-from compress.budget import Verdict, baseline, judge, knows_nothing, parse_flops, stopped
+from compress.budget import Verdict, baseline, judge, knows_nothing, stopped
 from compress.cache import DEFAULT_ROOT as CACHE
 from compress.cache import Cache
 from compress.config import Config, Stage, dump
@@ -287,8 +287,7 @@ def _check_chain(config: Config) -> None:
         names = ", ".join(stage.value for stage in config.stages)
         order = ", ".join(stage.value for stage in _ORDER)
         raise UserError("stages", f"[{names}]", f"name each stage at most once and in this order: {order}")
-    if config.budget.flops is not None:
-        parse_flops(config.budget.flops, full=10**9)  # no model yet: any size shows a typo
+    _ = config.budget.flops_limit  # raises for a typo
     if Stage.prune in config.stages:
         prune.check(config)
     if config.controls and not {Stage.prune, Stage.finetune} <= set(config.stages):

@@ -9,10 +9,11 @@ from dataclasses import replace
 
 import yaml
 
-from compress.budget import Remark, format_flops
+from compress.budget import Remark
 from compress.config import CONF, Config, DeviceConfig, LatencyFit, Stage
 from compress.errors import UserError
 from compress.ledger import Row
+from compress.units import format_flops
 
 log = logging.getLogger(__name__)
 

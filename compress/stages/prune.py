@@ -13,7 +13,6 @@ from typing import Any
 from torch import nn
 
 from compress import checkpoint, models, reference
-from compress.budget import format_flops, parse_flops
 from compress.config import Config, Objective
 from compress.data import batches
 from compress.errors import UserError
@@ -26,6 +25,7 @@ from compress.pruning.gradients import accumulate_gradients
 from compress.pruning.importance import NEED_GRADIENTS
 from compress.recovery import recover
 from compress.stages.context import Context
+from compress.units import format_flops
 
 VERSION = 5
 RECORD = "pruning.json"  # what was taken where, what was protected and why, and what that leaves in reach
@@ -57,8 +57,8 @@ def check_model(model: Model, config: Config) -> None:
     if config.prune.rounds > 1 and config.finetune.teacher is not None:
         reference.load(config.finetune.teacher, model, config.model)
     log.info("pruning can reach %s to %s FLOPs", format_flops(2 * least), format_flops(2 * full))
-    if config.budget.flops is not None:
-        solver.check_reachable(parse_flops(config.budget.flops, 2 * full) / 2, least, full)
+    if (limit := config.budget.flops_limit) is not None:
+        solver.check_reachable(limit.of(2 * full) / 2, least, full)
 
 
 def counter(model: Model) -> Callable[[nn.Module], int]:
@@ -87,8 +87,8 @@ def _prune(model: Model, context: Context, folder: Path) -> Model:
     count, rounds = counter(model), context.config.prune.rounds
     net, _ = model.prunable()
     full, widths, kept = count(net), solver.widths_of(net), 1.0
-    budget = context.config.budget.flops
-    goal = None if budget is None else parse_flops(budget, 2 * full) / 2
+    limit = context.config.budget.flops_limit
+    goal = None if limit is None else limit.of(2 * full) / 2
     for number in range(1, rounds + 1):
         # Each round leaves the same share of the MACs, or of the channels, that it finds.
         macs = None if goal is None else full * (goal / full) ** (number / rounds)

@@ -1,0 +1,22 @@
+"""One limit of a budget and the number it is compared with."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Check:
+    """One limit held against one number. `met` is None where the number could not be had."""
+
+    name: str
+    target: str | None
+    precision: str | None
+    limit: float
+    value: float | None
+    unit: str
+
+    @property
+    def met(self) -> bool | None:
+        # A drop from 0.99 to 0.98 is 0.01 on paper and a hair more in binary.
+        return None if self.value is None else self.value <= self.limit + 1e-9 * abs(self.limit)

@@ -1,0 +1,84 @@
+"""Which rows of a ledger are compared: the baseline, the final artifacts, and the artifact recommended for a target."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+
+from compress.config import HOST
+from compress.ledger import Row
+from compress.timing_noise import differ, speed
+
+
+def baseline(rows: Sequence[Row], target: str | None = None) -> Row:
+    """The row that everything is compared with, for torch or for a target's FP32 graph. Raises IndexError if none."""
+    return [row for row in rows if row.target == target and row.stage in ("load", "train")][-1]
+
+
+def recommend(rows: Sequence[Row], target: str | None, precisions: Sequence[str] = ()) -> Row:
+    """The artifact to deploy on a target: the first of a device's `precisions`, where it declares an order. Else, of
+    those timed, the fastest, a tie within noise going to the one of fewest bit operations, which is also the smallest
+    file; that one too where nothing could be timed."""
+    own = [row for row in rows if row.target == target]
+    declared = [row for precision in precisions for row in own if row.precision == precision]
+    if declared:
+        return declared[0]
+    timed = [row for row in own if median(row) is not None]
+    if not timed:
+        return min(own, key=lambda row: row.bit_operations)
+    fastest = fastest_of(timed)
+    ties = [row for row in timed if not differ(fastest.latency_ms, row.latency_ms)]
+    return min(ties, key=lambda row: row.bit_operations)
+
+
+def fastest_of(timed: Sequence[Row]) -> Row:
+    """Of rows with a latency."""
+    return min(timed, key=lambda row: speed(timed[0].latency_ms, row.latency_ms) or 0.0)
+
+
+def median(row: Row) -> float | None:
+    return row.latency_ms.get("median") if row.latency_ms else None
+
+
+def final_rows(rows: Sequence[Row]) -> list[Row]:
+    """Rows of what the run hands out: the exported artifacts, else the quantized graphs."""
+    for stage in ("export", "quantize"):
+        found = [row for row in rows if row.stage == stage and row.target is not None]
+        if found:
+            return found
+    return []
+
+
+def same_runtime_fp32(rows: Sequence[Row], int8: Row) -> Row | None:
+    """The FP32 row of the same (tuned) network in the same runtime."""
+    same = (int8.target, "fp32", int8.flops)
+    found = [row for row in rows if (row.target, row.precision, row.flops) == same and not from_another_device(row)]
+    return found[-1] if found else None
+
+
+def accuracy_drop(reference: Row | None, row: Row) -> float | None:
+    """How many points of the metric `row` lies below `reference`; None where either was not measured."""
+    if reference is None or reference.accuracy is None or row.accuracy is None:
+        return None
+    return float(reference.accuracy["value"]) - float(row.accuracy["value"])
+
+
+def latency_on(row: Row, device: str) -> float | None:
+    """Median milliseconds, if they were measured on the device that the budget is for."""
+    latency = row.latency_ms
+    return float(latency["median"]) if latency and timed_on(row, device) else None
+
+
+def timed_on(row: Row, device: str) -> bool:
+    """Whether its latency was measured on a device; `Raspberry Pi 5` is the profile `raspberry_pi_5`."""
+    latency = row.latency_ms or {}
+    return latency.get("obtained") == "measured" and _plain(str(latency.get("device"))) == _plain(device)
+
+
+def from_another_device(row: Row) -> bool:
+    """Whether a bench kit brought it: the file is one of this run's, its accuracy is not measured again."""
+    return (row.latency_ms or {}).get("device") not in (None, HOST)
+
+
+def _plain(name: str) -> str:
+    return re.sub(r"[^a-z0-9]+", "_", name.lower()).strip("_")
