@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
     from compress.measure.flops import Cost
     from compress.pipeline import Result
-    from compress.product import Model
+    from compress.capabilities import Model
 
 # Importing a room binds its name here: do it now, or the first import would hide the function `measure` below.
 importlib.import_module("compress.measure")

@@ -24,9 +24,9 @@ from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
 from torch.utils._pytree import tree_leaves
 
 from compress import atomic
+from compress.capabilities import Checkpointable
 from compress.digest import digest
 from compress.errors import UserError, named
-from compress.product import Model
 
 SCHEMA_VERSION = 1
 TENSORS, FACTS = "model.safetensors", "model.json"
@@ -35,7 +35,7 @@ MAX_FACTS_BYTES = 2**26
 MAX_CLASSES, MAX_CHANNELS, MAX_SIDE = 100_000, 1024, 16_384
 
 
-def save(model: Model, folder: Path, reference: Mapping[str, Any] | None = None) -> None:
+def save(model: Checkpointable, folder: Path, reference: Mapping[str, Any] | None = None) -> None:
     """Write `model` to `folder`.
 
     The facts are renamed into place last and name the hash of the tensors, so a reader finds a whole checkpoint,
@@ -66,7 +66,7 @@ def _tensors(net: nn.Module) -> dict[str, Tensor]:
     return {name: value.detach().cpu().contiguous().clone() for name, value in net.state_dict().items()}
 
 
-def load(folder: Path, build: Callable[[dict[str, Any]], Model]) -> Model:
+def load(folder: Path, build: Callable[[dict[str, Any]], Checkpointable]) -> Checkpointable:
     """The model that `save` wrote, bit for bit. `build` makes the unpruned one: `compress.models.from_constructor`.
 
     Raises:
@@ -78,16 +78,16 @@ def load(folder: Path, build: Callable[[dict[str, Any]], Model]) -> Model:
     resize(model.net, tensors, folder)
     model.net.load_state_dict(tensors)
     check_values(model.net, "checkpoint", folder)
-    check_computes(model, "checkpoint", folder)
+    check_computes(model.net, model.example_input(), "checkpoint", folder)
     return model
 
 
-def check_computes(model: Model, key: str, source: object) -> None:
+def check_computes(net: nn.Module, example: Tensor, key: str, source: object) -> None:
     """Raises UserError where the network fails on an image, or answers with what is not a number: layers whose widths
     do not fit each other, say, or weights beyond the range of float32."""
     try:
         with torch.no_grad():  # on a copy: networks keep what they computed last
-            found = tree_leaves(copy.deepcopy(model.net).eval()(model.example_input()))
+            found = tree_leaves(copy.deepcopy(net).eval()(example))
     except Exception as error:
         why = f"the network cannot compute with these tensors ({named(error)})"
         raise UserError(key, source, why) from error

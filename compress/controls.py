@@ -14,8 +14,8 @@ from compress.config import Objective, PruneConfig
 from compress.data import DataSet, resized
 from compress.errors import UserError
 from compress.measure.weigh import flops_at
-from compress.product import Model
-from compress.product import resized as with_input
+from compress.capabilities import Model, TorchModel, require
+from compress.product import Product
 from compress.stages import finetune, prune
 from compress.stages.context import Context
 
@@ -30,29 +30,28 @@ class Control:
     data: DataSet
 
 
-def random(unpruned: Model, flops: int, context: Context) -> Control:
-    """Channels drawn by lot within the budget, then the recipe's own fine-tuning."""
-    given = context.config.prune
-    by_lot = replace(given, importance="random", allocation="global", objective=Objective.flops, rounds=1)
-    context = _as_long(replace(context, config=replace(context.config, prune=by_lot)), given)
+def random(reference: Model, flops: int, context: Context) -> Control:
+    """Channels drawn at random within the budget, then the recipe's own fine-tuning."""
+    own = context.config.prune
+    drawn = replace(own, importance="random", allocation="global", objective=Objective.flops, rounds=1)
     folder = context.folder / "controls" / "random"
     folder.mkdir(parents=True, exist_ok=True)
-    context = replace(context, folder=folder)
-    return Control(finetune.run(prune.run(unpruned, context), context), context.data)
+    context = replace(_as_long(replace(context, config=replace(context.config, prune=drawn)), own), folder=folder)
+    return Control(finetune.run(prune.run(Product(reference), context), context).model, context.data)
 
 
-def smaller_input(unpruned: Model, flops: int, context: Context) -> Control:
+def smaller_input(reference: Model, flops: int, context: Context) -> Control:
     """The unpruned network at the largest input within `flops`, fine-tuned there without a teacher: the only better
     network there is looks at larger images.
 
     Raises:
         UserError: no input is small enough.
     """
-    imgsz = input_within(unpruned, flops)
+    imgsz = input_within(reference, flops)
     alone = replace(context.config, finetune=replace(context.config.finetune, distillation=0.0, teacher=None))
-    context = replace(context, config=alone, data=resized(context.data, imgsz), unpruned=None)
-    context = _as_long(context, context.config.prune)
-    return Control(finetune.run(with_input(unpruned, imgsz), context), context.data)
+    context = _as_long(replace(context, config=alone, data=resized(context.data, imgsz)), context.config.prune)
+    smaller = require(reference, TorchModel, "controls", True).with_imgsz(imgsz)
+    return Control(finetune.run(Product(smaller), context).model, context.data)
 
 
 def _as_long(context: Context, pruned: PruneConfig) -> Context:
@@ -76,7 +75,7 @@ def input_within(model: Model, flops: int) -> int:
         else:
             high = middle
     if low == 0:
-        raise UserError("controls", True, f"no input of {type(model.net).__name__} costs as little as the budget")
+        raise UserError("controls", True, f"no input of {type(model).__name__} costs as little as the budget")
     return low * model.stride
 
 

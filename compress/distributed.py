@@ -1,7 +1,7 @@
 """Several processes train together, as `torchrun` starts them. Everything else rank 0 does alone.
 
 Rank 0 goes through the house as a single process would: it alone decides, weighs, caches and writes. The others wait,
-and join in where it calls `together`. So nobody trains what another found in the cache, and nothing is written twice.
+and join in where it calls `run_on_all_ranks`. So nobody trains what another found in the cache, and nothing is written twice.
 """
 
 from __future__ import annotations
@@ -19,14 +19,13 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from compress.errors import UserError
-from compress.product import Batch
 
 PATIENCE = timedelta(days=7)  # how long the others wait for rank 0; if it ends they notice at once
 
 T = TypeVar("T")
 
 _processes = 1  # that `run` brought together
-_joint = False  # whether a call of `together` is under way
+_joint = False  # whether a call of `run_on_all_ranks` is under way
 
 
 class Gone(Exception):
@@ -56,7 +55,7 @@ def processes() -> int:
     return _processes
 
 
-def together(function: Callable[..., T], *arguments: Any) -> T:
+def run_on_all_ranks(function: Callable[..., T], *arguments: Any) -> T:
     """`function(*arguments)` on all processes at once, which share the threads of rank 0; the result of rank 0.
 
     Raises:
@@ -86,20 +85,6 @@ def rank() -> int:
 def world() -> int:
     """How many processes take part in the joint call under way; 1 outside of one."""
     return _processes if _joint else 1
-
-
-def share(batch: Batch) -> Batch:
-    """This process's images of a batch, as many as everybody's, and their labels."""
-    if world() == 1:
-        return batch
-    count = len(batch["img"]) // world()
-    first, last = rank() * count, (rank() + 1) * count
-    if "batch_idx" not in batch:
-        return {key: value[first:last] for key, value in batch.items()}
-    number = batch["batch_idx"]
-    mine = (number >= first) & (number < last)
-    part = {key: value[mine] for key, value in batch.items() if key != "img"}
-    return {**part, "img": batch["img"][first:last], "batch_idx": part["batch_idx"] - first}
 
 
 def average(loss: Tensor, params: Sequence[nn.Parameter], buffers: Sequence[Tensor]) -> Tensor:

@@ -26,7 +26,8 @@ from compress.host import host, usable_threads
 from compress.ledger import Ledger, Row
 from compress.measure import channels
 from compress.measure.weigh import Costs, weigh_graph, weigh_model
-from compress.product import Artifacts, Graph, Graphs, Model, Precision
+from compress.capabilities import Model
+from compress.product import Graph, Precision
 from compress.pruning.importance import NEED_GRADIENTS
 from compress.recovery import prepare
 from compress.run_folder import State

@@ -24,7 +24,7 @@ from tqdm import tqdm
 
 from compress import atomic, distributed
 from compress.digest import digest
-from compress.product import Batch
+from compress.tasks import Batch
 
 SAVE_EVERY = 90.0  # seconds between checkpoints inside an epoch
 STATE = ("step", "epoch", "seen", "total")  # numbers of `_Run` that a checkpoint holds
@@ -103,6 +103,12 @@ def float32(tree: Any) -> Any:
     return tree.float() if isinstance(tree, Tensor) and tree.is_floating_point() else tree
 
 
+def by_image(batch: Batch, rank: int, world: int) -> Batch:
+    """The part of process `rank` of `world` where every entry of the batch holds one row per image."""
+    count = len(batch["img"]) // world
+    return {key: value[rank * count : (rank + 1) * count] for key, value in batch.items()}
+
+
 def fit(
     net: nn.Module,
     loss: Callable[[nn.Module, Batch], Tensor],
@@ -114,6 +120,7 @@ def fit(
     progress: str = "finetune",
     on_epoch: Callable[[int, nn.Module, float], None] | None = None,
     on_step: Callable[[float], None] | None = None,
+    shard: Callable[[Batch, int, int], Batch] = by_image,
 ) -> nn.Module:
     """Trains `net` in place and returns its averaged copy: eval mode, float32, default layout.
 
@@ -129,7 +136,7 @@ def fit(
     warning, and the training starts afresh. Raises FloatingPointError on a loss or gradient that is not
     finite.
 
-    Inside `distributed.together` each process takes its share of every batch, so `loss` must be a mean over images. All
+    Inside `distributed.run_on_all_ranks` each process trains on its part of every batch, `shard(batch, rank, processes)`, so `loss` must be a mean over images. All
     end with the same network; only rank 0 writes and calls `on_epoch`. They draw the same random numbers, so that its
     checkpoint holds for all.
     """
@@ -177,7 +184,8 @@ def fit(
                 if on_step is not None:
                     on_step(run.step / schedule.steps)
                 with _uninterrupted():
-                    batch = distributed.share(batch)
+                    if distributed.world() > 1:
+                        batch = shard(batch, distributed.rank(), distributed.world())
                     batch = {key: _place(item, device, schedule.channels_last) for key, item in batch.items()}
                     with torch.autocast(device.type, torch.bfloat16, enabled=schedule.bfloat16):
                         value = loss(net, batch).sum()

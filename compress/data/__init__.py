@@ -8,12 +8,12 @@ from collections.abc import Callable
 from compress.config import DataConfig
 from compress.data import digits, image_folder, scenes, tree_crowns, yolo
 from compress.data.batches import batches, images
-from compress.data.dataset import DataSet, Split, resized, without_images
+from compress.data.dataset import DataSet, Split, resized, supervised, without_images
 from compress.data.sample import Sample
 from compress.errors import UserError
-from compress.product import Task
+from compress.tasks import CLASSIFY, DETECT, Task
 
-__all__ = ["DataSet", "Sample", "Split", "batches", "images", "load", "resized", "task_of", "without_images"]
+__all__ = ["DataSet", "Sample", "Split", "batches", "images", "load", "resized", "supervised", "task_of", "without_images"]
 
 log = logging.getLogger(__name__)
 
@@ -32,7 +32,7 @@ def task_of(name: str) -> Task | None:
     """What a data set is for, known before it is read or rendered; None where there is no such data."""
     if name not in LOADERS:
         return None
-    return Task.classify if name in CLASSIFICATION else Task.detect
+    return CLASSIFY if name in CLASSIFICATION else DETECT
 
 
 def load(config: DataConfig, imgsz: int, channels: int, seed: int) -> DataSet:

@@ -5,16 +5,14 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import Any, Self
+from typing import Self
 
 import cv2
 import numpy as np
-import torch
 
-from compress.data.augment import augment_image, mosaic
-from compress.data.dataset import Split
+from compress.data.dataset import Split, supervised
 from compress.errors import UserError
-from compress.product import Batch, Task
+from compress.tasks import Batch
 
 AHEAD = 2  # batches made before they are asked for
 
@@ -26,14 +24,14 @@ class Batches(Iterator[Batch]):
     uninterrupted one would have seen.
     """
 
-    def __init__(self, split: Split, task: Task, *, batch: int, seed: int, epoch: int, augment: bool) -> None:
+    def __init__(self, split: Split, *, batch: int, seed: int, epoch: int, augment: bool) -> None:
         if len(split) < batch:
             raise UserError(
                 "finetune.batch", batch, f"the split `{split.name}` has {len(split)} images, fewer than that"
             )
         if cv2.getNumThreads() != 1:  # images are small, and the cores belong to the training
             cv2.setNumThreads(1)  # once: an earlier epoch's worker may be using the pool
-        self._split, self._task, self._augment = split, task, augment
+        self._split, self._task, self._augment = split, supervised(split), augment
         self._key = (seed, epoch)
         count = len(split) // batch
         order = np.random.default_rng(self._key).permutation(len(split))
@@ -73,20 +71,18 @@ class Batches(Iterator[Batch]):
     def _make(self, number: int) -> Batch:
         chosen = self._batches[number].tolist()
         images = [self._split.image(i) for i in chosen]
-        targets: list[Any] = [self._split.target(i) for i in chosen]  # classes, or boxes
+        targets = [self._split.target(i) for i in chosen]
         rng = np.random.default_rng((*self._key, number)) if self._augment else None
-        if self._task is Task.classify:
-            return _classification(self._split, images, targets, rng)
-        return _detection(self._split, images, targets, rng)
+        return self._task.collate(images, targets, self._split.augmentation, rng)
 
 
-def batches(split: Split, task: Task, *, batch: int, seed: int, epoch: int, augment: bool) -> Batches:
+def batches(split: Split, *, batch: int, seed: int, epoch: int, augment: bool) -> Batches:
     """The training batches of one epoch, shuffled by (seed, epoch); the last partial batch is dropped.
 
     Raises:
         UserError: the split holds fewer images than one batch, or an image does not decode.
     """
-    return Batches(split, task, batch=batch, seed=seed, epoch=epoch, augment=augment)
+    return Batches(split, batch=batch, seed=seed, epoch=epoch, augment=augment)
 
 
 def images(split: Split, *, batch: int = 1) -> Iterator[np.ndarray]:
@@ -95,39 +91,3 @@ def images(split: Split, *, batch: int = 1) -> Iterator[np.ndarray]:
     for start in range(0, count, batch):
         pixels = np.stack([split.image(i) for i in range(start, min(start + batch, count))])
         yield np.ascontiguousarray(pixels.transpose(0, 3, 1, 2), dtype=np.float32) / np.float32(255)
-
-
-def _detection(
-    split: Split, pixels: list[np.ndarray], boxes: list[np.ndarray], rng: np.random.Generator | None
-) -> Batch:
-    if rng is not None:
-        policy = split.augmentation
-        pairs = [augment_image(p, b, policy, rng) for p, b in zip(pixels, boxes, strict=True)]
-        pixels, boxes = [p for p, _ in pairs], [b for _, b in pairs]
-        whole = range(len(pixels))
-        pairs = [mosaic(pixels, boxes, i, rng) if rng.random() < policy.mosaic else pairs[i] for i in whole]
-        pixels, boxes = [p for p, _ in pairs], [b for _, b in pairs]
-    table = torch.from_numpy(np.concatenate(boxes))
-    corners = table[:, 1:] / split.imgsz
-    return {
-        "img": _to_tensor(pixels),
-        "cls": table[:, :1].clone(),
-        "bboxes": torch.cat([(corners[:, :2] + corners[:, 2:]) / 2, corners[:, 2:] - corners[:, :2]], dim=1),
-        "batch_idx": torch.from_numpy(np.repeat(np.arange(len(boxes), dtype=np.float32), [len(b) for b in boxes])),
-    }
-
-
-def _classification(
-    split: Split, pixels: list[np.ndarray], classes: list[int], rng: np.random.Generator | None
-) -> Batch:
-    if rng is not None:
-        none = np.zeros((0, 5), np.float32)
-        pixels = [augment_image(p, none, split.augmentation, rng)[0] for p in pixels]
-    return {"img": _to_tensor(pixels), "cls": torch.tensor(classes, dtype=torch.int64)}
-
-
-def _to_tensor(pixels: list[np.ndarray]) -> torch.Tensor:
-    """float32 (b, c, s, s) in [0, 1]; channels-last in memory, as the images came and as training on CPU likes it."""
-    # NumPy's conversion takes a tenth of the processor time of torch's here.
-    scaled = np.divide(np.stack(pixels), np.float32(255), dtype=np.float32)
-    return torch.from_numpy(scaled).permute(0, 3, 1, 2)

@@ -10,15 +10,16 @@ import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
 
-from compress.data.augment import GREY, Augmentation
 from compress.data.sample import Sample
 from compress.data.subset import stratified
 from compress.errors import UserError
-from compress.product import Task
+from compress.tasks import SupervisedTask, Task
+from compress.tasks.augmentation import GREY, Augmentation, placement
 
 log = logging.getLogger(__name__)
 
@@ -31,6 +32,7 @@ class Split:
     samples: Sequence[Sample]
     imgsz: int
     channels: int
+    task: Task
     augmentation: Augmentation = field(default_factory=Augmentation)
 
     def __len__(self) -> int:
@@ -40,15 +42,10 @@ class Split:
         """uint8 (imgsz, imgsz, channels), RGB. Raises UserError where the file does not decode."""
         return letterbox(_pixels(self.samples[index].source, self.channels), self.imgsz)
 
-    def target(self, index: int) -> np.ndarray | int:
-        """Detection: float32 (n, 5) class, x1, y1, x2, y2 in network-input pixels. Classification: class index."""
+    def target(self, index: int) -> Any:
+        """The label in the coordinates of the network's input, see `SupervisedTask.target`."""
         sample = self.samples[index]
-        if isinstance(sample.label, int):
-            return sample.label
-        width, height, left, top = _placement(sample.size, self.imgsz)
-        centre = sample.label[:, 1:3] * (width, height) + (left, top)
-        half = sample.label[:, 3:5] * (width / 2, height / 2)
-        return np.concatenate([sample.label[:, :1], centre - half, centre + half], axis=1).astype(np.float32)
+        return supervised(self).target(sample.label, sample.size, self.imgsz)
 
     def first(self, count: int | None) -> Split:
         """The first `count` samples; all where it is None. For lists that were shuffled when they were made."""
@@ -58,7 +55,15 @@ class Split:
         """`count` samples drawn by seed, see `stratified`; all where there are no more, or it is None."""
         if count is None or count >= len(self):
             return self
-        return replace(self, samples=[self.samples[i] for i in stratified(self.samples, count, seed)])
+        task = supervised(self)
+        strata = [task.classes_in(sample.label) for sample in self.samples]
+        return replace(self, samples=[self.samples[i] for i in stratified(strata, count, seed)])
+
+
+def supervised(split: Split) -> SupervisedTask:
+    """The task of a split with samples; splits of other tasks are empty."""
+    assert isinstance(split.task, SupervisedTask)
+    return split.task
 
 
 @dataclass(frozen=True)
@@ -76,7 +81,9 @@ class DataSet:
 
 def without_images(task: Task, classes: tuple[str, ...], imgsz: int, channels: int) -> DataSet:
     """`data=none`: empty splits, for what is counted rather than measured."""
-    train, calibration, validation = (Split(n, [], imgsz, channels) for n in ("train", "calibration", "validation"))
+    train, calibration, validation = (
+        Split(n, [], imgsz, channels, task) for n in ("train", "calibration", "validation")
+    )
     return DataSet(task, classes, train, calibration, validation, fingerprint="none")
 
 
@@ -100,18 +107,11 @@ def letterbox(image: np.ndarray, imgsz: int) -> np.ndarray:
     height, width, channels = image.shape
     if (height, width) == (imgsz, imgsz):
         return image
-    new_width, new_height, left, top = _placement((width, height), imgsz)
+    new_width, new_height, left, top = placement((width, height), imgsz)
     resized = cv2.resize(image, (new_width, new_height), interpolation=cv2.INTER_LINEAR)
     canvas = np.full((imgsz, imgsz, channels), GREY, np.uint8)
     canvas[top : top + new_height, left : left + new_width] = resized.reshape(new_height, new_width, channels)
     return canvas
-
-
-def _placement(size: tuple[int, int], imgsz: int) -> tuple[int, int, int, int]:
-    """Width, height, left and top of the image inside the square, in pixels."""
-    scale = imgsz / max(size)
-    width, height = (max(1, round(side * scale)) for side in size)
-    return width, height, (imgsz - width) // 2, (imgsz - height) // 2
 
 
 def _pixels(source: Path | np.ndarray, channels: int) -> np.ndarray:
@@ -143,7 +143,7 @@ def hold_out(samples: Sequence[Sample], count: int, seed: int) -> tuple[list[Sam
     if taken < count:
         log.warning("calibration: %d images asked for, %d held out of %d", count, taken, len(samples))
     if samples and isinstance(samples[0].label, int):
-        drawn = stratified(samples, taken, seed)
+        drawn = stratified([{sample.label} for sample in samples], taken, seed)
     else:
         drawn = np.random.default_rng(seed).permutation(len(samples))[:taken].tolist()
     held = set(drawn)

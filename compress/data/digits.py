@@ -9,12 +9,12 @@ from __future__ import annotations
 import numpy as np
 
 from compress.config import DataConfig
-from compress.data.augment import Augmentation
 from compress.data.dataset import DataSet, Split
 from compress.data.files import check_disjoint, fingerprint
 from compress.data.sample import Sample
 from compress.errors import MissingExtra
-from compress.product import Task
+from compress.tasks import CLASSIFY
+from compress.tasks.augmentation import Augmentation
 
 SIZES = {"validation": 400, "calibration": 300}  # the rest trains
 # A mirrored digit is another sign, and 8x8 pixels bear little zoom.
@@ -34,10 +34,10 @@ def load(config: DataConfig, imgsz: int, channels: int, seed: int) -> DataSet:
         parts[name], order = [samples[i] for i in order[:size]], order[size:]
     parts["train"] = [samples[i] for i in order]
     check_disjoint([*parts["train"], *parts["calibration"]], {"validation": parts["validation"]})
-    splits = {name: Split(name, part, imgsz, channels, UPRIGHT) for name, part in parts.items()}
+    splits = {name: Split(name, part, imgsz, channels, CLASSIFY, UPRIGHT) for name, part in parts.items()}
     classes = tuple(str(digit) for digit in range(10))
     return DataSet(
-        task=Task.classify,
+        task=CLASSIFY,
         classes=classes,
         train=splits["train"],
         calibration=splits["calibration"].subset(config.calibration_images, seed),

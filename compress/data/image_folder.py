@@ -13,7 +13,7 @@ from compress.data.dataset import DataSet, Split, hold_out
 from compress.data.files import check_disjoint, fingerprint, image_files, look_at_all
 from compress.data.sample import Sample
 from compress.errors import UserError
-from compress.product import Task
+from compress.tasks import CLASSIFY
 
 
 def load(config: DataConfig, imgsz: int, channels: int, seed: int) -> DataSet:
@@ -38,11 +38,13 @@ def load(config: DataConfig, imgsz: int, channels: int, seed: int) -> DataSet:
     check_disjoint(seen, {"validation": found["validation"]})
     train, calibration = hold_out(seen, config.calibration_images, seed)
     return DataSet(
-        task=Task.classify,
+        task=CLASSIFY,
         classes=classes,
-        train=Split("train", train, imgsz, channels),
-        calibration=Split("calibration", calibration, imgsz, channels),
-        validation=Split("validation", found["validation"], imgsz, channels).subset(config.validation_images, seed),
+        train=Split("train", train, imgsz, channels, CLASSIFY),
+        calibration=Split("calibration", calibration, imgsz, channels, CLASSIFY),
+        validation=Split("validation", found["validation"], imgsz, channels, CLASSIFY).subset(
+            config.validation_images, seed
+        ),
         fingerprint=fingerprint(classes, found),
     )
 

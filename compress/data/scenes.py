@@ -8,9 +8,9 @@ from pathlib import Path
 
 from compress.config import DataConfig
 from compress.data import field_scenes
-from compress.data.augment import AERIAL
 from compress.data.dataset import DataSet
 from compress.data.yolo import load_yaml
+from compress.tasks.augmentation import AERIAL
 
 
 def load(config: DataConfig, imgsz: int, channels: int, seed: int) -> DataSet:

@@ -24,10 +24,10 @@ import cv2
 import numpy as np
 
 from compress.config import DataConfig
-from compress.data.augment import AERIAL, clip
 from compress.data.dataset import DataSet
 from compress.data.wheels import Wheel, read_members
 from compress.data.yolo import load_yaml
+from compress.tasks.augmentation import AERIAL, clip
 
 log = logging.getLogger(__name__)
 

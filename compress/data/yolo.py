@@ -18,14 +18,14 @@ import numpy as np
 import yaml
 
 from compress.config import DataConfig
-from compress.data.augment import Augmentation
 from compress.data.dataset import DataSet, Split, hold_out
 from compress.data.files import check_disjoint, fingerprint, image_files, look_at_all
 from compress.data.labels import read_labels
 from compress.data.sample import Sample
 from compress.data.subset import stratified
 from compress.errors import UserError, one_line
-from compress.product import Task
+from compress.tasks import DETECT
+from compress.tasks.augmentation import Augmentation
 
 LONGEST = 4096  # characters of a path
 
@@ -76,7 +76,8 @@ def load_yaml(
         calibration: Sequence[Sample] = contents["calibration"]
         count = config.calibration_images
         if not shuffled and count < len(calibration):
-            calibration = [calibration[i] for i in stratified(calibration, count, seed)]
+            strata = [DETECT.classes_in(sample.label) for sample in calibration]
+            calibration = [calibration[i] for i in stratified(strata, count, seed)]
         calibration = calibration[:count]
     else:
         train, calibration = hold_out(seen, config.calibration_images, seed)
@@ -84,11 +85,11 @@ def load_yaml(
     check_disjoint([*train, *calibration], judged)
     policy = augmentation or Augmentation()
     splits = {
-        name: Split(name, samples, imgsz, channels, policy)
+        name: Split(name, samples, imgsz, channels, DETECT, policy)
         for name, samples in {**judged, "train": train, "calibration": calibration}.items()
     }
     return DataSet(
-        task=Task.detect,
+        task=DETECT,
         classes=classes,
         train=splits.pop("train"),
         calibration=splits.pop("calibration"),

@@ -1,14 +1,8 @@
-"""One evaluation for the torch model and every artifact, so that their accuracies compare.
-
-Intervals are percentile bootstraps over images. Every evaluation draws the same resamples, so the difference of two
-models on the same images is a paired bootstrap of what each has already kept.
-"""
+"""One evaluation for the torch model and every artifact, so that their accuracies compare."""
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import numpy as np
@@ -17,14 +11,10 @@ from torch import nn
 from tqdm import tqdm
 
 from compress.errors import TargetFailed, UserError
-from compress.measure.mean_ap import Matches, average_precision, collect
-from compress.product import Detections, Task
-
-RESAMPLES = 500
-_SEED = 0
+from compress.tasks import SupervisedTask
+from compress.tasks.metric import Accuracy, interval
 
 Predict = Callable[[np.ndarray], np.ndarray]
-Decoded = list[Detections] | np.ndarray
 
 
 class Split(Protocol):
@@ -36,28 +26,6 @@ class Split(Protocol):
     def image(self, index: int, /) -> np.ndarray: ...
 
     def target(self, index: int, /) -> Any: ...
-
-
-@dataclass(frozen=True)
-class Accuracy:
-    """Accuracy on a validation set, in [0, 1]. What has no place in a ledger row is left out by `row`."""
-
-    metric: str  # "mAP50-95" or "top1"
-    value: float
-    images: int
-    ci95: tuple[float, float]
-    map50: float | None = None
-    chance: float | None = None  # top-1 of always answering the most frequent class
-    per_class: dict[str, float] = field(default_factory=dict)  # AP50-95 or top-1; classes without ground truth absent
-    records: Matches | np.ndarray | None = field(default=None, repr=False, compare=False)  # or (images,) bool correct
-    resampled: np.ndarray | None = field(default=None, repr=False, compare=False)  # (500,) the value of each resample
-    fingerprint: str = field(default="", repr=False)  # of the targets: are two evaluations of the same images?
-
-    def row(self) -> dict[str, Any]:
-        """metric, value, images, ci95, and map50 of detectors, chance of classifiers: JSON-able."""
-        found = {"metric": self.metric, "value": self.value, "images": self.images, "ci95": list(self.ci95)}
-        more = {"map50": self.map50, "chance": self.chance}
-        return {**found, **{key: value for key, value in more.items() if value is not None}}
 
 
 def predictor(net: nn.Module) -> Predict:
@@ -72,9 +40,9 @@ def predictor(net: nn.Module) -> Predict:
 
 def evaluate(
     predict: Predict,
-    decode: Callable[[np.ndarray], Decoded],
+    decode: Callable[[np.ndarray], Sequence[Any]],
     split: Split,
-    task: Task,
+    task: SupervisedTask,
     classes: Sequence[str],
     *,
     batch: int = 1,
@@ -102,7 +70,7 @@ def evaluate(
             outputs.extend(_checked(decode(predict(_network_input(images))), task, len(indices)))
             bar.update(len(indices))
     targets = [split.target(index) for index in range(len(split))]
-    return _mean_ap(outputs, targets, classes) if task is Task.detect else _top1(outputs, targets, classes)
+    return task.metric.evaluate(outputs, targets, classes)
 
 
 def paired_difference(a: Accuracy, b: Accuracy) -> tuple[float, tuple[float, float]]:
@@ -113,7 +81,7 @@ def paired_difference(a: Accuracy, b: Accuracy) -> tuple[float, tuple[float, flo
     """
     if a.resampled is None or b.resampled is None or (a.metric, a.fingerprint) != (b.metric, b.fingerprint):
         raise ValueError("a paired difference needs two evaluations of the same images, as `evaluate` returned them")
-    return a.value - b.value, _interval(a.resampled - b.resampled)
+    return a.value - b.value, interval(a.resampled - b.resampled)
 
 
 def _network_input(images: np.ndarray) -> np.ndarray:
@@ -122,68 +90,9 @@ def _network_input(images: np.ndarray) -> np.ndarray:
     return np.divide(planes, 255, dtype=np.float32)
 
 
-def _checked(decoded: Decoded, task: Task, images: int) -> Decoded:
-    if len(decoded) != images:
-        raise TargetFailed(f"{len(decoded)} predictions for {images} images")
-    arrays = [a for d in decoded for a in (d.boxes, d.scores)] if task is Task.detect else [np.asarray(decoded)]
-    if any(np.isnan(array).any() for array in arrays):
+def _checked(predictions: Sequence[Any], task: SupervisedTask, images: int) -> Sequence[Any]:
+    if len(predictions) != images:
+        raise TargetFailed(f"{len(predictions)} predictions for {images} images")
+    if any(np.isnan(array).any() for array in task.values(predictions)):
         raise TargetFailed("predictions hold NaN: the graph is numerically broken in this runtime")
-    return decoded
-
-
-def _mean_ap(found: list[Detections], targets: list[np.ndarray], classes: Sequence[str]) -> Accuracy:
-    truths = [np.asarray(target, dtype=np.float32).reshape(-1, 5) for target in targets]
-    matches = collect(found, truths, len(classes))
-    if not matches.truths.any():
-        raise UserError("data", f"{len(truths)} validation images", "none of them has a labelled object")
-    ap = average_precision(matches, np.ones((len(truths), 1)))[0]  # (classes, 10)
-    present = np.asarray(matches.truths.any(axis=0))
-    resampled = average_precision(matches, _resamples(len(truths)))[:, present].mean(axis=2)
-    drawn = ~np.isnan(resampled)
-    resampled = np.where(drawn, resampled, 0).sum(axis=1) / np.maximum(drawn.sum(axis=1), 1)
-    return Accuracy(
-        metric="mAP50-95",
-        value=float(ap[present].mean()),
-        images=len(truths),
-        ci95=_interval(resampled),
-        map50=float(ap[present, 0].mean()),
-        per_class={name: float(ap[i].mean()) for i, name in enumerate(classes) if present[i]},
-        records=matches,
-        resampled=resampled,
-        fingerprint=_fingerprint(truths),
-    )
-
-
-def _top1(scores: list[np.ndarray], targets: list[int], classes: Sequence[str]) -> Accuracy:
-    labels = np.array(targets, dtype=np.int64)
-    correct = np.argmax(np.stack(scores), axis=1) == labels
-    resampled = correct @ _resamples(len(labels)) / len(labels)
-    return Accuracy(
-        metric="top1",
-        value=float(correct.mean()),
-        images=len(labels),
-        chance=float(np.bincount(labels).max() / len(labels)),
-        ci95=_interval(resampled),
-        per_class={n: float(correct[labels == i].mean()) for i, n in enumerate(classes) if (labels == i).any()},
-        records=correct,
-        resampled=resampled,
-        fingerprint=_fingerprint([labels]),
-    )
-
-
-def _resamples(images: int) -> np.ndarray:
-    """(images, 500) how often each resample holds each image; always the same for a number of images."""
-    drawn = np.random.default_rng(_SEED).integers(images, size=(RESAMPLES, images))
-    return np.stack([np.bincount(row, minlength=images) for row in drawn], axis=1)
-
-
-def _interval(samples: np.ndarray) -> tuple[float, float]:
-    low, high = np.percentile(samples, [2.5, 97.5])
-    return float(low), float(high)
-
-
-def _fingerprint(arrays: Sequence[np.ndarray]) -> str:
-    digest = hashlib.sha256()
-    for array in arrays:
-        digest.update(str(array.shape).encode() + array.tobytes())
-    return digest.hexdigest()[:16]
+    return predictions

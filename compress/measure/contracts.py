@@ -18,23 +18,21 @@ import torch
 from compress.budget import Check
 from compress.data import Split, images
 from compress.errors import TargetFailed
-from compress.measure.mean_ap import iou
-from compress.models.onnx_model import OnnxModel
-from compress.product import Detections, Model, Precision, Task
+from compress.capabilities import Evaluable, GivenAsGraph
+from compress.product import Precision
 from compress.targets import artifact
 from compress.targets.reload import AGAIN, AS_RUN
+from compress.tasks import SupervisedTask
 
 IMAGES = 32  # of the validation split, drawn by SEED
 SEED = 0
 DIFFERENCE = {Precision.fp32: 1e-3, Precision.fp16: 5e-2}  # from torch; FP16 has steps of 0.06 px at 100 px
 SHIFT = 0.05  # median change of a detection's confidence
-SURE = 0.25  # a detection that torch is this sure of must be found again
-OVERLAP = 0.5  # with at least this intersection over union, in the same class
 RANKED = 0.01  # rows of end-to-end detectors that are so near to the lowest score come in any order
 SECONDS = 600  # for a fresh interpreter to answer
 
 
-def verify(folder: Path, model: Model, split: Split) -> list[Check]:
+def verify(folder: Path, model: Evaluable, split: Split) -> list[Check]:
     """The contracts on the artifact in `folder`, made of `model`, on some images of a split.
 
     Raises:
@@ -43,9 +41,9 @@ def verify(folder: Path, model: Model, split: Split) -> list[Check]:
     """
     batch = np.concatenate(list(images(split.subset(IMAGES, SEED))))
     with torch.inference_mode():
-        rows, whole = (model.deployed(tail=tail)(torch.from_numpy(batch)).numpy() for tail in (False, True))
+        rows, whole = (model.deployed(postprocess=each)(torch.from_numpy(batch)).numpy() for each in (False, True))
     answers, found = _answers(folder, batch), []
-    same = "same_as_file" if isinstance(model, OnnxModel) else "same_as_torch"
+    same = "same_as_file" if isinstance(model, GivenAsGraph) else "same_as_torch"
     for graph, _ in artifact.read(folder):
         precision = graph.precision
 
@@ -55,12 +53,12 @@ def verify(folder: Path, model: Model, split: Split) -> list[Check]:
         own, again = answers[precision.value], answers[f"{precision.value}/{AGAIN}"]
         check("deterministic", 0.0, float(np.abs(own[: len(again)] - again).max()), "difference")
         if precision in DIFFERENCE:
-            ranked = model.tail is not None and graph.tail is None  # its rows come in the order of their scores
+            ranked = model.postprocess is not None and graph.postprocess is None  # its rows come in the order of their scores
             off = _nearest_rows(own, whole) if ranked else _off(own, rows)
             check(same, DIFFERENCE[precision], off, "of 1 + each value")
         run = answers.get(f"{precision.value}/{AS_RUN}", own)
         if precision is not Precision.fp32 or run is not own:
-            shift = confidence_shift(model, whole, graph.tail(run) if graph.tail else run)
+            shift = confidence_shift(model, whole, graph.postprocess(run) if graph.postprocess else run)
             check("confidence_shift", SHIFT, shift, "median over sure detections")
     return found
 
@@ -98,30 +96,8 @@ def _nearest_rows(found: np.ndarray, wanted: np.ndarray) -> float:
     return worst
 
 
-def confidence_shift(model: Model, expected: np.ndarray, found: np.ndarray) -> float | None:
-    """Median change of confidence, in [0, 1], from torch's raw answers to an artifact's. Of detectors it is that of
-    every detection that torch is sure of, 1 where it is not found again; of classifiers that of the class torch names.
-    None where torch is sure of nothing: such a model is not known to be any good.
-    """
-    if model.task is not Task.detect:
-        before, after = (_softmax(model.decode(each)) for each in (expected, found))
-        best = before.argmax(axis=1)[:, None]
-        return float(np.median(np.abs(np.take_along_axis(before, best, 1) - np.take_along_axis(after, best, 1))))
-    changes = []
-    for wanted, seen in zip(model.decode(expected), model.decode(found), strict=True):
-        assert isinstance(wanted, Detections) and isinstance(seen, Detections)
-        for box, score, cls in zip(wanted.boxes, wanted.scores, wanted.classes, strict=True):
-            if score < SURE:
-                break  # they come in descending order
-            same = (seen.classes == cls) & (iou(box[None], seen.boxes)[0] >= OVERLAP)
-            changes.append(abs(float(score) - float(seen.scores[same].max())) if same.any() else 1.0)
-    return float(np.median(changes)) if changes else None
-
-
-def _softmax(scores: np.ndarray | list[Detections]) -> np.ndarray:
-    """Probabilities (b, classes); of those that are probabilities already, they are left as they are."""
-    rows = np.asarray(scores, dtype=np.float64)
-    if (rows >= 0).all() and np.allclose(rows.sum(axis=1), 1, atol=1e-2):
-        return rows
-    powers = np.exp(rows - rows.max(axis=1, keepdims=True))
-    return powers / powers.sum(axis=1, keepdims=True)
+def confidence_shift(model: Evaluable, expected: np.ndarray, obtained: np.ndarray) -> float | None:
+    """Median change of confidence, in [0, 1], from torch's raw outputs to an artifact's, see
+    `SupervisedTask.confidence_shift`. None where torch is confident of nothing."""
+    assert isinstance(model.task, SupervisedTask)  # `Evaluable` models have such a task
+    return model.task.confidence_shift(model.decode(expected), model.decode(obtained))

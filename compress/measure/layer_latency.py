@@ -22,7 +22,7 @@ from torch.nn.modules.conv import _ConvNd
 from compress import targets
 from compress.config import ExportConfig
 from compress.errors import TargetFailed
-from compress.product import Model
+from compress.capabilities import Model
 from compress.targets import onnx_graph
 
 RUNS = 40

@@ -13,14 +13,14 @@ import numpy as np
 
 from compress import checkpoint, targets
 from compress.config import HOST
-from compress.data import DataSet, Split
+from compress.data import DataSet, Split, supervised
 from compress.digest import digest
 from compress.errors import UserError
 from compress.ledger import Row
 from compress.measure import accuracy, flops, graph_cost, latency
 from compress.measure.flops import Cost
-from compress.models.onnx_model import OnnxModel
-from compress.product import Graph, Model, Task, resized
+from compress.capabilities import Evaluable, GivenAsGraph, Model, TorchModel, require
+from compress.product import Graph
 
 TORCH_BATCH = 16  # evaluation of torch models; artifacts run at batch 1, as deployed
 TIMING_SECONDS = 2.0
@@ -36,11 +36,11 @@ def flops_at(model: Model, imgsz: int) -> int:
     Raises:
         UserError: the model is an ONNX file, made for one size.
     """
-    if isinstance(model, OnnxModel):
+    if isinstance(model, GivenAsGraph):
         if imgsz != model.imgsz:
             raise UserError("imgsz", imgsz, f"{model.path} is a graph for {model.imgsz} px and no other")
         return graph_cost.count(model.graph).flops
-    sized = resized(model, imgsz)
+    sized = model.with_imgsz(imgsz) if isinstance(model, TorchModel) else model
     return flops.count(sized.deployed(), sized.example_input()).flops
 
 
@@ -53,13 +53,14 @@ class Costs:
 
     @classmethod
     def of(cls, model: Model) -> Costs:
-        if isinstance(model, OnnxModel):
+        published = model.task.published_imgsz
+        if isinstance(model, GivenAsGraph):
             own = graph_cost.count(model.graph)
-            return cls(own, own.flops if model.task is Task.detect and model.imgsz == 640 else None)
+            return cls(own, own.flops if model.imgsz == published else None)
         own = flops.count(model.deployed(), model.example_input())
-        if model.task is not Task.detect:
+        if published is None:
             return cls(own, None)
-        return cls(own, own.flops if model.imgsz == 640 else flops_at(model, 640))
+        return cls(own, own.flops if model.imgsz == published else flops_at(model, published))
 
 
 @dataclass
@@ -89,10 +90,10 @@ def weigh_model(
     `size_bytes` is that of the file: `model.safetensors` as a checkpoint of `model` holds it (unfused, parameters and
     buffers), or the ONNX file.
     """
-    if isinstance(model, OnnxModel):
+    if isinstance(model, GivenAsGraph):
         runtime, size = model.runtime, model.size_bytes
     else:
-        runtime, size = "torch", checkpoint.tensor_file_bytes(model.net)
+        runtime, size = "torch", checkpoint.tensor_file_bytes(require(model, TorchModel, "model", stage).net)
     net, example, cost = model.deployed(), model.example_input(), costs.own
 
     predict = accuracy.predictor(net)
@@ -185,11 +186,10 @@ def _accuracy(
     """None where there are no images."""
     if not len(data.validation):
         return None
+    decode = require(model, Evaluable, "data", "validation").decode
 
     def on(split: Split, label: str) -> dict[str, Any]:
-        return accuracy.evaluate(
-            predict, model.decode, split, model.task, data.classes, batch=batch, progress=label
-        ).row()
+        return accuracy.evaluate(predict, decode, split, supervised(split), data.classes, batch=batch, progress=label).row()
 
     found = {**on(data.validation, label), "obtained": obtained}
     others = {name: on(split, f"{label} {name}") for name, split in data.extra.items()}

@@ -12,24 +12,25 @@ from pathlib import Path
 from typing import Any
 
 from compress import checkpoint
+from compress.capabilities import Checkpointable, Model, TorchModel
 from compress.config import Config, Family, ModelConfig
 from compress.errors import UserError
-from compress.models import classifier, onnx_model, own_input, ultralytics, ultralytics_pt, weights
+from compress.models import onnx_model, own_input, plain_network, ultralytics, ultralytics_pt, weights
 from compress.models.ultralytics_model import UltralyticsModel
-from compress.product import Model, Task, resized
+from compress.tasks import CLASSIFY, PlainNetworkTask, Task, check_same
 
 NATIVE = "model.pt"
 CLASSIFIERS = (Family.timm, Family.module)
 CHOICES = ("yolo26n", "yolo11n", "yolov8n")  # architectures that conf/model/ names
 
-NETWORK = ("yaml", "name", "target", "args")  # what in a constructor's facts chooses the code that runs
+NETWORK = ("yaml", "name", "target", "args", "task")  # what in a constructor's facts chooses the code that runs
 
 log = logging.getLogger(__name__)
 
-Builder = Callable[[ModelConfig, "tuple[str, ...] | None"], Model]
+Builder = Callable[[ModelConfig, "tuple[str, ...] | None", "Task | None"], Model]
 
 
-def _checkpoint(config: ModelConfig, classes: tuple[str, ...] | None) -> Model:
+def _checkpoint(config: ModelConfig, classes: tuple[str, ...] | None, task: Task | None) -> Model:
     if config.path is None:
         raise UserError("model.path", None, "give the checkpoint's folder, e.g. outputs/latest/pruned")
     model = checkpoint.load(Path(config.path), partial(from_constructor, trust=config.trust))
@@ -42,23 +43,23 @@ def _checkpoint(config: ModelConfig, classes: tuple[str, ...] | None) -> Model:
     if imgsz % model.stride:
         raise UserError("model.imgsz", imgsz, f"give a multiple of the network's stride, {model.stride}")
     log.warning("model.imgsz=%s, but %s was made for %s: accuracy may suffer", imgsz, config.path, model.imgsz)
-    model = resized(model, imgsz)
-    checkpoint.check_computes(model, "model.imgsz", imgsz)
+    model = model.with_imgsz(imgsz)
+    checkpoint.check_computes(model.net, model.example_input(), "model.imgsz", imgsz)
     return model
 
 
 FAMILIES: dict[Family, Builder] = {
     Family.ultralytics: ultralytics.build,
-    Family.timm: classifier.build_timm,
-    Family.module: classifier.build_module,
+    Family.timm: plain_network.build_timm,
+    Family.module: plain_network.build_module,
     Family.checkpoint: _checkpoint,
     Family.onnx: onnx_model.build,
 }
 
-CONSTRUCTORS: dict[str, Callable[[dict[str, Any], bool], Model]] = {
+CONSTRUCTORS: dict[str, Callable[[dict[str, Any], bool], Checkpointable]] = {
     "ultralytics": ultralytics.from_constructor,
-    "timm": classifier.from_constructor,
-    "module": classifier.from_constructor,
+    "timm": plain_network.from_constructor,
+    "module": plain_network.from_constructor,
 }
 
 
@@ -76,13 +77,7 @@ def check_files(config: ModelConfig) -> None:
 def check_task(config: ModelConfig, task: Task | None) -> None:
     """Raises UserError where a family never does what the data is for: said before the data is read or rendered."""
     if config.family in CLASSIFIERS:
-        _check_task(Task.classify, task)
-
-
-def _check_task(own: Task, task: Task | None) -> None:
-    if task is not None and own != task:
-        also = "" if own in (Task.detect, Task.classify) else ": such models can be pruned and exported only"
-        raise UserError("data", task.value, f"the data is for {task.value}, the model for {own.value}{also}")
+        check_same(task if isinstance(task, PlainNetworkTask) else CLASSIFY, task)
 
 
 def resolve(config: Config) -> Config:
@@ -108,10 +103,10 @@ def build(config: ModelConfig, classes: tuple[str, ...] | None = None, task: Tas
     """
     if config.family is not Family.onnx:
         config = own_input.resolve(config)
-    model = FAMILIES[config.family](config, classes)
+    model = FAMILIES[config.family](config, classes, task)
     if config.family is not Family.checkpoint:  # that is checked where it is loaded
         _check_network(model, config)
-    _check_task(model.task, task)
+    check_same(model.task, task)
     if classes is not None and len(model.classes) != len(classes):
         raise UserError(
             "model", config.path or config.weights or config.name,
@@ -124,9 +119,10 @@ def _check_network(model: Model, config: ModelConfig) -> None:
     """Raises UserError where the network holds values that nothing computes with, or fails on an image."""
     given = {"weights": config.weights, "init": config.init, "path": config.path, "target": config.target}
     key, source = next(((key, value) for key, value in given.items() if value), ("name", config.name))
-    checkpoint.check_values(model.net, f"model.{key}", source)
+    net = model.net if isinstance(model, TorchModel) else model.deployed()
+    checkpoint.check_values(net, f"model.{key}", source)
     if key != "name":  # a new network of a known architecture
-        checkpoint.check_computes(model, f"model.{key}", source)
+        checkpoint.check_computes(net, model.example_input(), f"model.{key}", source)
 
 
 def _start_from(model: Model, config: ModelConfig) -> str:
@@ -152,8 +148,8 @@ def save_native(model: Model, folder: Path) -> Path | None:
     return None
 
 
-def from_constructor(facts: dict[str, Any], trust: bool = False) -> Model:
-    """The unpruned network, with random weights, that `Model.constructor` described.
+def from_constructor(facts: dict[str, Any], trust: bool = False) -> Checkpointable:
+    """The unpruned network, with random weights, that `Checkpointable.constructor` described.
 
     Args:
         trust: whether the facts may name code that this package does not provide, which is then imported and called.
@@ -172,12 +168,12 @@ def from_constructor(facts: dict[str, Any], trust: bool = False) -> Model:
         raise UserError("checkpoint", family, f"the description of the model cannot be read ({error})") from error
 
 
-def rebuilder(model: Model) -> Callable[[dict[str, Any]], Model]:
+def rebuilder(model: Checkpointable) -> Callable[[dict[str, Any]], Checkpointable]:
     """`from_constructor` for what a stage made of `model`: it may name the code that `model` itself was built by,
     and no other."""
     own = json.loads(json.dumps(model.constructor()))  # as it stands in a file: tuples are lists
 
-    def build(facts: dict[str, Any]) -> Model:
+    def build(facts: dict[str, Any]) -> Checkpointable:
         return from_constructor(facts, all(facts.get(key) == own.get(key) for key in ("family", *NETWORK)))
 
     return build

@@ -6,10 +6,8 @@ what this package and the libraries it works with provide, unless the user trust
 
 from __future__ import annotations
 
-import importlib
 import os
 import re
-import sys
 from collections.abc import Callable
 from types import FunctionType
 from typing import Any
@@ -17,7 +15,8 @@ from typing import Any
 import torch
 from torch import nn
 
-from compress.errors import MissingExtra, UserError, named, one_line
+from compress import user_code
+from compress.errors import MissingExtra, UserError, named
 
 EXAMPLES = "compress.models.small_cnn"  # networks of this package that `model.target` and checkpoints may name
 # Arguments of timm's `create_model` that make it read files, fetch from a network, or take a class for another one.
@@ -108,15 +107,8 @@ def check_size(make: Callable[[], nn.Module], name: object) -> None:
 
 def _maker(target: str) -> Callable[..., Any]:
     """The class or function at an import path."""
-    module, _, name = target.rpartition(".")
-    if module.partition(".")[0] in sys.stdlib_module_names:
-        raise UserError("model.target", target, "is Python's own and makes no network: name a torch.nn.Module")
-    try:
-        found = getattr(importlib.import_module(module), name)
-    except (ImportError, AttributeError, ValueError) as error:
-        raise UserError("model.target", target, f"cannot be imported ({one_line(error)})") from error
-    except (Exception, SystemExit) as error:  # the user's own code, at import
-        raise UserError("model.target", target, f"importing {module} raised {named(error)}") from error
+    module = target.rpartition(".")[0]
+    found = user_code.find("model.target", target, "a subclass of torch.nn.Module")
     if isinstance(found, type) and issubclass(found, nn.Module):
         return found
     own = isinstance(found, FunctionType) and f"{found.__module__}.".startswith(f"{module}.")

@@ -6,9 +6,10 @@ import ast
 import hashlib
 import logging
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, NoReturn, Self
+from typing import Any, ClassVar, Self
 
 import numpy as np
 import onnxruntime
@@ -16,12 +17,13 @@ import torch
 from onnx import ModelProto
 from torch import Tensor, nn
 
+from compress.capabilities import TopK, example_image, tensor_digest
 from compress.config import Config, ModelConfig, Stage
 from compress.errors import TargetFailed, UserError, one_line
 from compress.models import onnx_file, ultralytics_head
 from compress.models.onnx_file import KEY
-from compress.product import Batch, Detections, Task, Teacher, TopK, example_image
-from compress.targets import kept_float, onnx_graph
+from compress.targets import quantization_exclusions, onnx_graph
+from compress.tasks import CLASSIFY, DETECT, Task
 
 TORCH_ONLY = (Stage.train, Stage.prune, Stage.finetune)
 FROM_TORCH = ("ncnn", "litert")  # targets whose converters read torch networks, not graphs
@@ -61,19 +63,54 @@ class FileNet(nn.Module):
 
 
 @dataclass(frozen=True)
-class OnnxModel:
-    """`compress.product.Model` and `GivenAsGraph` for an ONNX file. It cannot be trained or pruned: those methods raise
-    UserError."""
+class Meaning:
+    """How the output of a file is understood."""
 
-    net: nn.Module  # FileNet: what the file answers, to hold everything made of it against
+    classes: tuple[str, ...]
+    postprocess: TopK | None = None
+    task: ClassVar[Task]
+    stride: ClassVar[int]  # where the file does not say
+
+    def decode(self, outputs: np.ndarray) -> Sequence[Any]:
+        raise NotImplementedError
+
+    def exclusions(self, graph: ModelProto) -> dict[str, str]:
+        """{module: reason} of what INT8 should leave in float."""
+        return {}
+
+
+class Scores(Meaning):
+    """Of a classifier: (1, classes)."""
+
+    task, stride = CLASSIFY, 1
+
+    def decode(self, outputs: np.ndarray) -> Sequence[Any]:
+        return CLASSIFY.decode(outputs)
+
+
+class Boxes(Meaning):
+    """Of a detector: (1, n, 6) x1, y1, x2, y2, score, class, or (1, 4 + classes, anchors)."""
+
+    task, stride = DETECT, 32
+
+    def decode(self, outputs: np.ndarray) -> Sequence[Any]:
+        return ultralytics_head.decode(outputs, end_to_end=self.postprocess is not None)
+
+    def exclusions(self, graph: ModelProto) -> dict[str, str]:
+        return _last_layers(graph)
+
+
+@dataclass(frozen=True)
+class OnnxModel:
+    """An ONNX file (`GivenAsGraph`, `Evaluable`): it is measured, quantized and exported, never trained or pruned."""
+
+    net: FileNet  # computes what the file as given returns; everything made of it is compared with that
     graph: ModelProto
     path: Path
-    task: Task
+    meaning: Meaning
     imgsz: int
     channels: int
-    classes: tuple[str, ...]
     size_bytes: int  # of the file as given
-    tail: TopK | None = None
     carried: dict[str, str] = field(default_factory=dict)  # metadata of the file as given
 
     @property
@@ -84,36 +121,34 @@ class OnnxModel:
     @property
     def stride(self) -> int:
         said = self.carried.get("stride", "")
-        return int(said) if re.fullmatch("[1-9][0-9]{0,3}", said) else 32 if self.task is Task.detect else 1
+        return int(said) if re.fullmatch("[1-9][0-9]{0,3}", said) else self.meaning.stride
 
-    def with_net(self, net: nn.Module) -> Self:
-        return replace(self, net=net)
+    @property
+    def task(self) -> Task:
+        return self.meaning.task
 
-    def loss(self, net: nn.Module, batch: Batch, teacher: Teacher | None = None) -> Tensor:
-        self._refuse("train")
+    @property
+    def classes(self) -> tuple[str, ...]:
+        return self.meaning.classes
 
-    def progress(self, net: nn.Module, share: float) -> None:
-        self._refuse("train")
+    @property
+    def postprocess(self) -> TopK | None:
+        return self.meaning.postprocess
 
-    def deployed(self, *, tail: bool = True) -> nn.Module:
-        """The file as given. Its tail cannot be taken off, and is asked for only by targets that read torch."""
+    def identity(self) -> str:
+        return tensor_digest(self.net)
+
+    def deployed(self, *, postprocess: bool = True) -> nn.Module:
+        """The file as given. Its last step cannot be removed; only targets that convert from torch ask for that."""
         return self.net
 
-    def prunable(self) -> tuple[nn.Module, dict[str, str]]:
-        self._refuse("prune")
-
-    def decode(self, outputs: np.ndarray) -> list[Detections] | np.ndarray:
-        """Raw answers (b, …): (b, n, 6) or (b, 4 + classes, anchors) to detections, (b, classes) as they are."""
-        if self.task is Task.classify:
-            return outputs
-        return ultralytics_head.decode(outputs, end_to_end=self.tail is not None)
-
-    def constructor(self) -> dict[str, Any]:
-        self._refuse("save as a checkpoint")
+    def decode(self, outputs: np.ndarray) -> Sequence[Any]:
+        """Raw outputs (b, …): (b, n, 6) or (b, 4 + classes, anchors) to detections, (b, classes) unchanged."""
+        return self.meaning.decode(outputs)
 
     def metadata(self) -> dict[str, str]:
         """What the file carried, its shapes as they are now: fixed."""
-        facts = {"task": self.task.value, "names": str(dict(enumerate(self.classes))), **self.carried}
+        facts = {"task": self.task.name, "names": str(dict(enumerate(self.classes))), **self.carried}
         facts |= {key: str(value) for key, value in self._fixed().items() if key in facts}
         return facts
 
@@ -123,14 +158,11 @@ class OnnxModel:
         args = {**args, **{key: fixed[key] for key in fixed if key in args}} if isinstance(args, dict) else {}
         return {"batch": 1, "imgsz": [self.imgsz, self.imgsz], "args": args}
 
-    def kept_float(self) -> dict[str, str]:
-        return _last_layers(self.graph) if self.task is Task.detect else {}
+    def quantization_exclusions(self) -> dict[str, str]:
+        return self.meaning.exclusions(self.graph)
 
     def example_input(self, batch: int = 1) -> Tensor:
         return example_image(batch, self.channels, self.imgsz)
-
-    def _refuse(self, wanted: str) -> NoReturn:
-        raise UserError(KEY, self.path, f"an ONNX file has no torch network to {wanted}: {REMEDY}")
 
 
 def resolve(config: Config) -> Config:
@@ -151,7 +183,7 @@ def resolve(config: Config) -> Config:
     return replace(config, model=replace(config.model, imgsz=file.imgsz, channels=file.channels))
 
 
-def build(config: ModelConfig, classes: tuple[str, ...] | None) -> OnnxModel:
+def build(config: ModelConfig, classes: tuple[str, ...] | None, task: Task | None = None) -> OnnxModel:
     """The model in the file `config.path`: what it is for is read from its metadata and the shape of its answer.
 
     Args:
@@ -161,12 +193,9 @@ def build(config: ModelConfig, classes: tuple[str, ...] | None) -> OnnxModel:
         UserError: a file that cannot be worked on, or an answer that is not understood.
     """
     file = _read(config)
-    task, names, tail = _meaning(file, _names(file.metadata) or classes)
+    meaning = _meaning(file, _names(file.metadata) or classes)
     net = FileNet(file.path)
-    return OnnxModel(
-        net, file.graph, file.path, task, file.imgsz, file.channels, names, file.size_bytes, tail,
-        file.metadata,
-    )  # fmt: skip
+    return OnnxModel(net, file.graph, file.path, meaning, file.imgsz, file.channels, file.size_bytes, file.metadata)
 
 
 def _read(config: ModelConfig) -> onnx_file.OnnxFile:
@@ -177,20 +206,19 @@ def _read(config: ModelConfig) -> onnx_file.OnnxFile:
     return onnx_file.read(Path(config.path), config.imgsz or 0, config.channels or 0)
 
 
-def _meaning(file: onnx_file.OnnxFile, classes: tuple[str, ...] | None) -> tuple[Task, tuple[str, ...], TopK | None]:
-    """What the answer means: the task, the names of classes, and the last step of end-to-end detectors."""
+def _meaning(file: onnx_file.OnnxFile, classes: tuple[str, ...] | None) -> Meaning:
     said, shape, count = file.metadata.get("task"), file.output, len(classes or ())
-    if said not in (None, Task.detect.value, Task.classify.value):
+    if said not in (None, DETECT.name, CLASSIFY.name):
         raise UserError(KEY, file.path, f"is made to {said}: only detectors and classifiers are understood")
-    if shape[:1] == (1,) and len(shape) == 2 and said != Task.detect.value and count in (0, shape[1]):
-        return Task.classify, classes or _numbered(shape[1]), None
-    if shape[:1] == (1,) and len(shape) == 3 and said != Task.classify.value:
+    if shape[:1] == (1,) and len(shape) == 2 and said != DETECT.name and count in (0, shape[1]):
+        return Scores(classes or _numbered(shape[1]))
+    if shape[:1] == (1,) and len(shape) == 3 and said != CLASSIFY.name:
         if shape[2] == 6 and file.metadata.get("end2end") != "False":
             if classes is None:
                 raise UserError(KEY, file.path, "does not name its classes: give data that does")
-            return Task.detect, classes, TopK(count, shape[1])
+            return Boxes(classes, TopK(count, shape[1]))
         if shape[1] == 4 + count or (count == 0 and 4 < shape[1] < shape[2]):
-            return Task.detect, classes or _numbered(shape[1] - 4), None
+            return Boxes(classes or _numbered(shape[1] - 4))
     wanted = "(1, classes) scores, (1, n, 6) x1, y1, x2, y2, score, class, or (1, 4 + classes, anchors) as raw YOLO"
     known = f", and {count} classes are known" if count else ""
     raise UserError(KEY, file.path, f"answers in shape {shape}{known}: understood are {wanted}")
@@ -233,13 +261,13 @@ def _last_layers(graph: ModelProto) -> dict[str, str]:
         node = nodes[name]
         bins = node.weighted and _is_softmaxed(node, nodes, kinds)
         if node.weighted:
-            kept[kept_float.module_path(name)] = BINS if bins else LAST
+            kept[quantization_exclusions.module_path(name)] = BINS if bins else LAST
         if bins or not node.weighted:
             waiting.extend(node.parents)
     return kept
 
 
-def _is_softmaxed(node: kept_float.Node, nodes: dict[str, kept_float.Node], kinds: dict[str, str]) -> bool:
+def _is_softmaxed(node: quantization_exclusions.Node, nodes: dict[str, quantization_exclusions.Node], kinds: dict[str, str]) -> bool:
     """Whether a node reads a softmax, perhaps moved about."""
     parents = node.parents
     while len(parents) == 1 and kinds.get(parents[0]) in MOVES:

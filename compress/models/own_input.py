@@ -10,10 +10,10 @@ from dataclasses import replace
 from pathlib import Path
 
 from compress import checkpoint
+from compress.capabilities import Model
 from compress.config import Family, ModelConfig
 from compress.errors import UserError
-from compress.models import classifier, normalisation, ultralytics, weights
-from compress.product import Model
+from compress.models import normalisation, plain_network, ultralytics, weights
 
 CHANNELS = 3
 IMGSZ = 224  # pixels: classifiers that say nothing themselves
@@ -47,7 +47,7 @@ def _own(config: ModelConfig) -> Input:
         if config.family is Family.ultralytics and Path(config.weights).suffix == ".pt":
             return ultralytics.pt_input(Path(config.weights), "model.weights", config.trust)
     if config.family is Family.timm:
-        return classifier.timm_input(config)
+        return plain_network.timm_input(config)
     return None, None
 
 
@@ -61,7 +61,7 @@ def check_normalisation(config: ModelConfig, model: Model) -> None:
     if config.mean is None or config.std is None:
         return
     asked = normalisation.statistics(config.mean, config.std, model.channels)
-    own = model.statistics if isinstance(model, classifier.Classifier) else None
+    own = model.statistics if isinstance(model, plain_network.PlainNetwork) else None
     if asked != own:
         has = "none" if own is None else f"mean {list(own.mean)}, std {list(own.std)}"
         raise UserError(

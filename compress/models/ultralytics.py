@@ -17,20 +17,21 @@ from compress.errors import UserError, named
 from compress.models import activation, pt_file, ultralytics_yaml, weights
 from compress.models import ultralytics_blocks as blocks
 from compress.models.ultralytics_classify import UltralyticsClassifier
-from compress.models.ultralytics_model import UltralyticsModel
+from compress.models.ultralytics_model import UltralyticsDetector, UltralyticsModel
 from compress.models.ultralytics_package import quiet, require_ultralytics
-from compress.product import Task
+from compress.tasks import CLASSIFY, DETECT, OBB, POSE, SEGMENT, Task
 
-# {head: (task, class of the network in ultralytics.nn.tasks)}; subclasses of these heads decode in ways of their own.
+# {head: (task, class of the network in ultralytics.nn.tasks, what the model offers)}; subclasses of these heads decode in
+# ways of their own.
 HEADS = {
-    "Detect": (Task.detect, "DetectionModel"),
-    "Classify": (Task.classify, "ClassificationModel"),
-    "Segment": (Task.segment, "SegmentationModel"),
-    "Segment26": (Task.segment, "SegmentationModel"),
-    "Pose": (Task.pose, "PoseModel"),
-    "Pose26": (Task.pose, "PoseModel"),
-    "OBB": (Task.obb, "OBBModel"),
-    "OBB26": (Task.obb, "OBBModel"),
+    "Detect": (DETECT, "DetectionModel", UltralyticsDetector),
+    "Classify": (CLASSIFY, "ClassificationModel", UltralyticsClassifier),
+    "Segment": (SEGMENT, "SegmentationModel", UltralyticsModel),
+    "Segment26": (SEGMENT, "SegmentationModel", UltralyticsModel),
+    "Pose": (POSE, "PoseModel", UltralyticsModel),
+    "Pose26": (POSE, "PoseModel", UltralyticsModel),
+    "OBB": (OBB, "OBBModel", UltralyticsModel),
+    "OBB26": (OBB, "OBBModel", UltralyticsModel),
 }
 SUPPORTED = "supported are networks that end in " + ", ".join(name for name in HEADS if "26" not in name)
 
@@ -39,7 +40,7 @@ IMGSZ = 640  # pixels that Ultralytics trains at unless told otherwise
 log = logging.getLogger(__name__)
 
 
-def build(config: ModelConfig, classes: tuple[str, ...] | None) -> UltralyticsModel:
+def build(config: ModelConfig, classes: tuple[str, ...] | None, task: Task | None = None) -> UltralyticsModel:
     """A model from `config.path` (a trained .pt) or `config.name` (an architecture) with `config.weights`.
 
     Raises:
@@ -108,7 +109,7 @@ def _assemble(
     last = yaml["head"][-1][2]
     if last not in HEADS:
         raise UserError("model.name", name, f"its head is {last}; {SUPPORTED}")
-    task, kind = HEADS[last]
+    _, kind, _ = HEADS[last]
     classes = classes or tuple(str(index) for index in range(yaml["nc"]))
     try:
         with quiet():
@@ -116,7 +117,7 @@ def _assemble(
     except Exception as error:  # a description of another version of the package, or a spoilt one
         why = f"the installed ultralytics cannot build it ({type(error).__name__}: {error})"
         raise UserError("model.name", name, why) from error
-    return _model(net, task, name, imgsz, channels, classes, protected)
+    return _model(net, last, name, imgsz, channels, classes, protected)
 
 
 def _from_pt(config: ModelConfig) -> UltralyticsModel:
@@ -129,15 +130,15 @@ def _from_pt(config: ModelConfig) -> UltralyticsModel:
         raise UserError("model.path", path, "holds no Ultralytics model")
     net: Any = found
     last: Any = net.model[-1]
-    task, kind = HEADS.get(type(last).__name__, (None, ""))
-    if task is None or not isinstance(net, getattr(tasks, kind)):
+    _, kind, _ = HEADS.get(type(last).__name__, (None, "", None))
+    if not kind or not isinstance(net, getattr(tasks, kind)):
         raise UserError("model.path", path, f"is a {type(net).__name__} with a {type(last).__name__} head; {SUPPORTED}")
     if net.is_fused() or getattr(last, "cv2", last) is None:
         why = "the model is fused: take the checkpoint that training wrote, or ours with model=checkpoint"
         raise UserError("model.path", path, why)
     net = net.float()
     net.requires_grad_(True)
-    width = last.linear.out_features if task is Task.classify else last.nc
+    width = last.linear.out_features if hasattr(last, "linear") else last.nc
     classes = tuple(str(net.names[index]) for index in range(width))
     own_imgsz, channels = _input(content, net)
     imgsz = config.imgsz or own_imgsz or IMGSZ
@@ -148,7 +149,7 @@ def _from_pt(config: ModelConfig) -> UltralyticsModel:
     if not config.trust:  # stages build it again by its description, which Ultralytics evaluates in part
         ultralytics_yaml.check(net.yaml, channels, len(classes))
     name = Path(net.yaml.get("yaml_file") or path).stem
-    return _model(net, task, name, imgsz, channels, classes, tuple(config.protected))
+    return _model(net, type(last).__name__, name, imgsz, channels, classes, tuple(config.protected))
 
 
 def pt_input(path: Path, key: str, trust: bool) -> tuple[int | None, int | None]:
@@ -175,7 +176,7 @@ def _input(content: Any, net: Any) -> tuple[int | None, int]:
 
 def _model(
     net: Any,
-    task: Task,
+    last: str,
     name: str,
     imgsz: int,
     channels: int,
@@ -185,8 +186,8 @@ def _model(
     stride = int(net.stride.max())
     if imgsz % stride:
         raise UserError("model.imgsz", imgsz, f"give a multiple of the network's stride, {stride}")
-    kind = UltralyticsClassifier if task is Task.classify else UltralyticsModel
-    return kind(_prepared(net, classes), name, imgsz, channels, classes, protected, task)
+    task, _, offers = HEADS[last]
+    return offers(_prepared(net, classes), name, imgsz, channels, classes, protected, task)
 
 
 def _prepared(net: Any, classes: tuple[str, ...]) -> Any:

@@ -10,27 +10,28 @@ from typing import Any
 import numpy as np
 from torch import Tensor, nn
 
+from compress.capabilities import Teacher
 from compress.models import ultralytics_blocks as blocks
-from compress.models.classifier import LAST, cross_entropy
+from compress.models.plain_network import LAST, plain_loss
 from compress.models.ultralytics_model import UltralyticsModel
-from compress.product import Batch, Task, Teacher
+from compress.tasks import CLASSIFY, Batch, Task
 from compress.training import float32
 
 
 @dataclass(frozen=True)
 class UltralyticsClassifier(UltralyticsModel):
-    """`compress.product.Model` for networks that end in a Classify head."""
+    """A model for networks that end in a Classify head: also `Trainable` and `Evaluable`."""
 
-    task: Task = Task.classify
+    task: Task = CLASSIFY
 
     def loss(self, net: nn.Module, batch: Batch, teacher: Teacher | None = None) -> Tensor:
-        return cross_entropy(net, batch, teacher, _logits)
+        return plain_loss(CLASSIFY, net, batch, teacher, _logits)
 
-    def progress(self, net: nn.Module, share: float) -> None:
-        """Cross-entropy stays the same all along."""
+    def output_signature(self) -> tuple[object, ...]:
+        return ("classifier",)
 
-    def deployed(self, *, tail: bool = True) -> nn.Module:
-        """Fused eval-mode copy giving probabilities (b, classes), as Ultralytics exports them."""
+    def deployed(self, *, postprocess: bool = True) -> nn.Module:
+        """Fused eval-mode copy returning probabilities (b, classes), as Ultralytics exports them."""
         copied = copy.deepcopy(self.net).float().eval()
         copied.fuse(verbose=False)
         last = copied.model[-1]
@@ -47,7 +48,7 @@ class UltralyticsClassifier(UltralyticsModel):
         """Probabilities (b, classes) as they are."""
         return outputs
 
-    def kept_float(self) -> dict[str, str]:
+    def quantization_exclusions(self) -> dict[str, str]:
         return {f"model.{len(self.net.model) - 1}.decode": "softmax of the classes: it needs fine steps near 0 and 1"}
 
 

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from compress.product import Detections
+from compress.tasks.mean_ap import Detections
 
 CONFIDENCE = 0.001  # what validation keeps; Ultralytics' own `val` uses the same three numbers
 IOU = 0.7
@@ -30,9 +30,9 @@ class Decode(nn.Module):
     It has no weights: DFL's fixed projection and the geometry stay those of the Detect module it belongs to.
     """
 
-    def __init__(self, head: Any, tail: bool) -> None:
+    def __init__(self, head: Any, postprocess: bool) -> None:
         super().__init__()
-        self.tail = tail  # whether an end-to-end head picks its detections here
+        self.selects = postprocess  # an end-to-end head selects its detections here
         self.owner = [head]  # in a list: the head holds this module and must not be registered inside it
 
     def forward(self, raw: dict[str, Any]) -> Tensor:
@@ -42,7 +42,7 @@ class Decode(nn.Module):
         if not head.end2end:
             return out
         rows = out.permute(0, 2, 1)
-        return head.postprocess(rows) if self.tail else rows
+        return head.postprocess(rows) if self.selects else rows
 
 
 def show_unseen(net: Any) -> Any:
@@ -119,13 +119,13 @@ def _is_pointwise(layer: nn.Module) -> bool:
     return isinstance(layer, nn.Conv2d) and layer.groups == 1
 
 
-def deployed(net: Any, example: Tensor, tail: bool = True) -> nn.Module:
+def deployed(net: Any, example: Tensor, postprocess: bool = True) -> nn.Module:
     """A fused copy of a DetectionModel in eval mode that maps (b, c, s, s) to one tensor.
 
     End-to-end heads (YOLO26) give (b, 300, 6) x1, y1, x2, y2, score, class in descending score; others give
     (b, 4 + classes, anchors) with centre x, y, width, height. Coordinates are input pixels. Mask coefficients,
     keypoints and angles follow in the same rows; networks that segment give mask prototypes as a second tensor.
-    End-to-end heads without their tail give (b, anchors, 4 + classes): all rows, not picked yet.
+    End-to-end heads without that step return (b, anchors, 4 + classes): all rows, not picked yet.
     """
     copied = copy.deepcopy(net).float().eval()
     hide_unseen(copied)
@@ -134,7 +134,7 @@ def deployed(net: Any, example: Tensor, tail: bool = True) -> nn.Module:
     for parameter in copied.parameters():
         parameter.requires_grad_(False)
     head.export, head.dynamic, head.format = True, False, None
-    head.decode = Decode(head, tail)
+    head.decode = Decode(head, postprocess)
     kind: Any = type(head)
     head.__class__ = _classes(kind)[1]
     with torch.no_grad():
@@ -176,7 +176,7 @@ def _classes(kind: type) -> tuple[type, type]:
     return Branch, Deployed
 
 
-def kept_float(net: Any) -> dict[str, str]:
+def quantization_exclusions(net: Any) -> dict[str, str]:
     """Modules of a deployed net that INT8 spoils: the last, unbounded step of each branch, and the decoding."""
     head, name = net.model[-1], f"model.{len(net.model) - 1}"
     kept = {}

@@ -13,7 +13,6 @@ from compress import atomic, checkpoint
 from compress.models import ultralytics
 from compress.models import ultralytics_blocks as blocks
 from compress.models.ultralytics_model import UltralyticsModel
-from compress.product import Task
 
 
 def save(model: UltralyticsModel, path: Path) -> bool:
@@ -30,11 +29,11 @@ def save(model: UltralyticsModel, path: Path) -> bool:
     checkpoint.resize(net, tensors, path)
     net.load_state_dict(tensors)
     blocks.fit_to_weights(net).eval().requires_grad_(False)
-    if model.task is not Task.classify:
+    if hasattr(net.model[-1], "fuse"):
         # Else YOLO26 would answer by its other head, which is for training, wherever `nms=False` is not asked for.
         net.model[-1].fuse()
     # Plain values only: objects of a later Ultralytics would keep an earlier one from opening the file.
-    net.args = {"task": model.task.value, "imgsz": model.imgsz, "single_cls": False}
+    net.args = {"task": model.task.name, "imgsz": model.imgsz, "single_cls": False}
     content = {
         "epoch": -1, "best_fitness": None, "model": net, "ema": None, "updates": None, "optimizer": None,
         "train_args": net.args, "date": datetime.now().astimezone().isoformat(), "version": _version(),

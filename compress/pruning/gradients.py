@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from compress.product import Batch
+from compress.tasks import Batch
 
 
 def accumulate_gradients(

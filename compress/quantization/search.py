@@ -19,10 +19,11 @@ from typing import Any
 import numpy as np
 
 from compress import targets
-from compress.data import Split
+from compress.data import Split, supervised
 from compress.errors import TargetFailed
 from compress.measure import accuracy, latency
-from compress.product import Graph, Model
+from compress.capabilities import Evaluable
+from compress.product import Graph
 from compress.quantization.sensitivity import ranked
 from compress.targets.predictor import Predictor
 from compress.targets.scheme import Scheme, ordered
@@ -79,7 +80,7 @@ class Search:
     """
 
     fp32: Graph
-    model: Model
+    model: Evaluable
     split: Split
     images: Sequence[np.ndarray]
     folder: Path
@@ -129,7 +130,7 @@ class Search:
 
     def _accuracy(self, predictor: Predictor) -> float:
         model = self.model
-        return accuracy.evaluate(predictor, model.decode, self.split, model.task, model.classes).value
+        return accuracy.evaluate(predictor, model.decode, self.split, supervised(self.split), model.classes).value
 
     def _try(self, scheme: Scheme, kept: Sequence[str] = ()) -> Candidate | None:
         """None where that cannot be done: others may."""
@@ -160,7 +161,7 @@ class Search:
     def _mix(self, scheme: Scheme) -> None:
         """Bisects for the fewest layers that must stay in float, unless even most of them would not do."""
         log.info("quantize: %s: no scheme keeps the accuracy, ranking layers", self.fp32.target)
-        asked = tuple(f"{prefix}." for prefix in self.model.kept_float())  # these stay in float as it is
+        asked = tuple(f"{prefix}." for prefix in self.model.quantization_exclusions())  # these stay in float as it is
         order = [name for name, _ in ranked(self.model, self.images) if not f"{name}.".startswith(asked)]
         least, most = 0, round(MOST_KEPT * len(order))
         if most == 0 or not self._within(self._try(scheme, order[:most])):

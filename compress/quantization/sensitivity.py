@@ -13,8 +13,9 @@ from onnx import TensorProto, helper
 from torch import Tensor, nn
 
 from compress.config import MAX_OPSET
-from compress.product import GivenAsGraph, Graph, Model, Precision
-from compress.targets import kept_float, onnx_graph, onnxruntime
+from compress.capabilities import GivenAsGraph, Model
+from compress.product import Graph, Precision
+from compress.targets import quantization_exclusions, onnx_graph, onnxruntime
 from compress.targets.scheme import Scheme
 
 IMAGES = 8
@@ -34,7 +35,7 @@ def ranked(model: Model, images: Sequence[np.ndarray]) -> list[tuple[str, float]
     """
     if isinstance(model, GivenAsGraph):
         return _ranked_nodes(model, images[:IMAGES])
-    net = model.deployed(tail=False)
+    net = model.deployed(postprocess=False)
     batch = torch.from_numpy(np.concatenate(images[:IMAGES]))
     with torch.inference_mode():
         with _recorded(net) as ranges:
@@ -49,13 +50,13 @@ def ranked(model: Model, images: Sequence[np.ndarray]) -> list[tuple[str, float]
 
 
 def _ranked_nodes(model: Model, images: Sequence[np.ndarray]) -> list[tuple[str, float]]:
-    """As `ranked`, of a graph without a torch network: (`kept_float.module_path` of a node, error). What is compared is
+    """As `ranked`, of a graph without a torch network: (`quantization_exclusions.module_path` of a node, error). What is compared is
     what the layers give that the model keeps in float, of a detector the last ones: behind them it may sort rows, and
     rows that change places are no error. Where it keeps none, the answers are."""
     with tempfile.TemporaryDirectory(prefix="compress-") as scratch:
         path = onnx_graph.export(model, Path(scratch, "fp32.onnx"), MAX_OPSET)
         layers = [node.name for node in onnx_graph.nodes(onnx_graph.read(path)) if node.weighted]
-        kept = [name for name in layers if kept_float.module_path(name) in model.kept_float()]
+        kept = [name for name in layers if quantization_exclusions.module_path(name) in model.quantization_exclusions()]
         _give_instead(path, kept)
         fp32 = Graph(path, onnxruntime.NAME, Precision.fp32)
         exact = _answers(path, images)
@@ -67,7 +68,7 @@ def _ranked_nodes(model: Model, images: Sequence[np.ndarray]) -> list[tuple[str,
             int8 = onnxruntime.quantize(fp32, model, images, Path(scratch, "int8"), alone)
             answers = _answers(int8.path, images)
             shares = [np.square(a - b).mean() / max(float(b.var()), 1e-12) for a, b in zip(answers, exact, strict=True)]
-            module = kept_float.module_path(name)
+            module = quantization_exclusions.module_path(name)
             found[module] = max(found.get(module, 0.0), float(np.mean(shares)))
     return sorted(found.items(), key=lambda pair: -pair[1])
 

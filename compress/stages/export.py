@@ -1,36 +1,43 @@
-"""Export: pack each target's graphs into `artifacts/<target>/` with manifest and bench kit, and hold what was packed
-against the torch model in a fresh process. graphs -> artifacts."""
+"""Export: packages each target's graphs into `artifacts/<target>/` with manifest and bench kit, and checks the packaged
+files against the model in a fresh process. graphs -> artifacts."""
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from compress import targets
+from compress.budget import Check
+from compress.capabilities import Evaluable, require
 from compress.measure import contracts
-from compress.product import Artifacts, Graph, Graphs, Model
+from compress.product import Graph, Product
 from compress.stages.context import Context
+from compress.stages.stage import Stage
 from compress.targets import artifact
 
-LABELLED = 32  # validation images at most that go with an artifact, for its kit to judge it by
+NAME = "export"
+LABELLED = 32  # validation images that are shipped with an artifact at most, for its bench kit to judge it by
 
 
-def run(product: Model | Graphs, context: Context) -> Artifacts:
-    """Takes the graphs of quantize, or a torch model, which is converted first (FP32 only)."""
-    model = product.model if isinstance(product, Graphs) else product
+def run(product: Product, context: Context) -> Product:
+    """The packaged graphs. Without a stage quantize before it, the FP32 graphs of the model."""
+    model = require(product.model, Evaluable, "stages", NAME)
     folder = context.folder / "artifacts"
-    facts = {"data": context.data.fingerprint, "recipe": context.config.recipe_name}
-
+    recorded = {"data": context.data.fingerprint, "recipe": context.config.recipe_name}
     split = context.data.validation.subset(LABELLED, context.config.seed)
     numbers = range(len(split))
     labelled = [split.image(index) for index in numbers], [split.target(index) for index in numbers]
 
-    def package(target: str) -> tuple[Graph, ...]:
-        if isinstance(product, Graphs):
-            graphs = [graph for graph in product.graphs if graph.target == target]
-        else:
-            graphs = [context.fp32_graph(model, target)]
+    def package(target: str) -> tuple[tuple[Graph, ...], list[Check]]:
+        own = [graph for graph in product.graphs if graph.target == target]
+        graphs = own or [context.converter.fp32(model, target)]
         artifact.add_labelled_images(folder / target, *labelled)
-        packed = targets.get(target).package(graphs, folder / target, model, facts)
-        context.contracts.extend(contracts.verify(folder / target, model, context.data.validation))
-        return packed
+        packed = targets.get(target).package(graphs, folder / target, model, recorded)
+        return packed, contracts.verify(folder / target, model, context.data.validation)
 
-    packed = context.for_each_target(package)
-    return Artifacts(model, folder, tuple(graph for graphs in packed for graph in graphs))
+    made, failures = context.for_each_target(product, package)
+    graphs = tuple(graph for packed, _ in made for graph in packed)
+    checks = tuple(check for _, found in made for check in found)
+    return replace(product, graphs=graphs, failures=failures, contracts=(*product.contracts, *checks), cached=False)
+
+
+STAGE = Stage(NAME, run, images=lambda _: ("validation",), makes_files=True)

@@ -1,39 +1,41 @@
-"""Prune: take whole channels out until the budget (or the given ratio) is met. torch -> torch."""
+"""Prune: remove whole channels until the budget (or the given ratio) is met. torch -> torch."""
 
 from __future__ import annotations
 
 import itertools
 import json
 import logging
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 from torch import nn
 
-from compress import checkpoint, models, reference
+from compress import checkpoint, lineage, models
 from compress.config import Config, Objective
-from compress.data import batches
+from compress.data import DataSet, batches
 from compress.errors import UserError
 from compress.measure import flops
 from compress.measure.layer_latency import layer_seconds
-from compress.models.ultralytics_model import UltralyticsModel
-from compress.product import Model
-from compress.pruning import solver
+from compress.capabilities import Checkpointable, LossScheduled, Prunable, TorchModel, Trainable, require
+from compress.product import Product
+from compress.pruning import groups, solver
 from compress.pruning.gradients import accumulate_gradients
 from compress.pruning.importance import NEED_GRADIENTS
-from compress.recovery import recover
+from compress.finetuning import tune
 from compress.stages.context import Context
+from compress.stages.stage import Stage
 from compress.units import format_flops
 
+NAME = "prune"
 VERSION = 5
 RECORD = "pruning.json"  # what was taken where, what was protected and why, and what that leaves in reach
 
 log = logging.getLogger(__name__)
 
 
-def check(config: Config) -> None:
+def check_config(config: Config) -> None:
     """Exactly one of `prune.ratio` and `budget.flops` says how much; both or neither is a UserError."""
     ratio, budget = config.prune.ratio, config.budget.flops
     if (ratio is None) == (budget is None):
@@ -41,49 +43,53 @@ def check(config: Config) -> None:
         raise UserError("prune", found, "give either budget.flops (e.g. 50%) or prune.ratio (e.g. 0.3), not both")
 
 
-def check_model(model: Model, config: Config) -> None:
+def check(product: Product, config: Config, data: DataSet) -> None:
     """Raises UserError for a network that cannot be pruned, or not as far as the budget asks: before hours of work.
 
     Takes some seconds for a nano model; widths do not depend on weights, so a train stage changes nothing here.
     """
-    if config.prune.equal_halves and not isinstance(model, UltralyticsModel):
-        raise UserError(
-            "prune.equal_halves", True, "it is for blocks of Ultralytics' networks, and this is none: false"
-        )
+    model = require(product.model, Prunable, "stages", NAME)
     net, protected = model.prunable()
+    if config.prune.equal_halves and not groups.halves(net):
+        why = "it is for networks whose blocks split their channels (Ultralytics' C2f and relatives): set false"
+        raise UserError("prune.equal_halves", True, why)
     # How far pruning can go does not depend on the order in which channels leave, so any importance does.
     ranked = replace(config.prune, importance="random") if config.prune.importance in NEED_GRADIENTS else config.prune
     least, full = solver.reachable(net, model.example_input(), protected, ranked, counter(model))
     if config.prune.rounds > 1 and config.finetune.teacher is not None:
-        reference.load(config.finetune.teacher, model, config.model)
+        lineage.load(config.finetune.teacher, model, config.model)
     log.info("pruning can reach %s to %s FLOPs", format_flops(2 * least), format_flops(2 * full))
     if (limit := config.budget.flops_limit) is not None:
         solver.check_reachable(limit.of(2 * full) / 2, least, full)
 
 
-def counter(model: Model) -> Callable[[nn.Module], int]:
+def counter(model: TorchModel) -> Callable[[nn.Module], int]:
     """MACs of the deployed form of a network of this family."""
     example = model.example_input()
     return lambda net: flops.count(model.with_net(net).deployed(), example).macs
 
 
-def run(model: Model, context: Context) -> Model:
+def run(product: Product, context: Context) -> Product:
+    """The pruned model; its reference is what it was pruned from."""
     config = context.config.prune
+    product = replace(product, reference=lineage.before_pruning(product, context.config, context.folder))
     parts: dict[str, Any] = {"version": VERSION, "prune": asdict(config), "budget": context.config.budget.flops}
     parts["batch"] = context.config.finetune.batch  # that gradients are taken in
     if config.rounds > 1:
-        parts["finetune"] = asdict(context.config.finetune)
-        teacher = reference.teacher(model, context.unpruned, context.config)
-        parts |= reference.parts(teacher, reference.flops_before(model, context.unpruned, context.config))
+        parts["finetune"] = asdict(lineage.settled(context.config, product.reference))
+        teacher = lineage.teacher(product, context.config)
+        parts |= lineage.cache_parts(teacher, lineage.flops_before(product))
 
-    def make(folder: Path) -> Model:
-        return _prune(model, context, folder)
+    def make(folder: Path) -> Checkpointable:
+        return _prune(product, context, folder)
 
-    return context.cached_model("prune", model, parts, make, record=RECORD)
+    model, cached = context.cached_model(NAME, product.model, parts, make, record=RECORD)
+    return replace(product, model=model, cached=cached)
 
 
-def _prune(model: Model, context: Context, folder: Path) -> Model:
-    """All rounds, with tuning in between."""
+def _prune(product: Product, context: Context, folder: Path) -> Checkpointable:
+    """All rounds, with fine-tuning in between."""
+    model = require(product.model, Prunable, "stages", NAME)
     count, rounds = counter(model), context.config.prune.rounds
     net, _ = model.prunable()
     full, widths, kept = count(net), solver.widths_of(net), 1.0
@@ -97,23 +103,24 @@ def _prune(model: Model, context: Context, folder: Path) -> Model:
         after = count(result.net) if result.macs is None else result.macs
         log.info("prune: %s -> %s FLOPs (%.1f %%)", format_flops(2 * full), format_flops(2 * after), 100 * after / full)
         if number < rounds:
-            model = _tune(model, context, folder / f"round-{number}")
+            tuned = _tune(replace(product, model=model), context, folder / f"round-{number}")
+            model = require(tuned, Prunable, "stages", NAME)
     facts |= {"macs_before": full, "macs_after": after, "ratio": 1 - kept}
     facts["reachable"] = None if result.reachable is None else (result.reachable[0], full)
     facts |= {"channels": solver.changes(widths, result.net), "protected": result.protected}
-    facts["out_of_reach"] = _out_of_reach(model.with_net(result.narrowest), result.protected)
+    facts["out_of_reach"] = _unprunable_flops(model.with_net(result.narrowest), result.protected)
     (folder / RECORD).write_text(json.dumps(facts, indent=1))
-    return model
+    return require(model, Checkpointable, "stages", NAME)
 
 
 def _round(
-    model: Model, context: Context, macs: float | None, widths: Mapping[str, int]
+    model: Prunable, context: Context, macs: float | None, widths: Mapping[str, int]
 ) -> tuple[solver.Pruned, dict[str, Any]]:
     """What one round takes, down to `macs` or by its part of the ratio, and what it went by."""
     config, example = context.config, model.example_input()
     net, protected = model.prunable()
     if config.prune.importance in NEED_GRADIENTS:
-        _look_at_data(net, model, context)
+        _accumulate(net, model, context)
     seconds, facts = None, {}
     if config.prune.objective is Objective.latency:
         seconds = layer_seconds(model.with_net(net), config.threads)
@@ -131,21 +138,21 @@ def _round(
     return result, facts
 
 
-def _tune(model: Model, context: Context, folder: Path) -> Model:
+def _tune(product: Product, context: Context, folder: Path) -> Checkpointable:
     """The model after the tuning between two rounds; the one in `folder`, where an interrupted stage has left it."""
     if not (folder / checkpoint.FACTS).exists():
-        config = replace(context.config.finetune, images=context.config.prune.round_images)
-        train, seed = context.data.train, context.config.seed
-        tuned = recover(
-            model, reference.teacher(model, context.unpruned, context.config), train, config,
-            seed=seed, stage="finetune", folder=folder, settings=context.settings,
-            flops_before=reference.flops_before(model, context.unpruned, context.config),
+        config = lineage.settled(context.config, product.reference)
+        tuned = tune(
+            product.model, lineage.teacher(product, context.config), context.data.train,
+            replace(config, images=context.config.prune.round_images),
+            seed=context.config.seed, stage="finetune", folder=folder, settings=context.settings,
+            flops_before=lineage.flops_before(product),
         )  # fmt: skip
-        checkpoint.save(tuned, folder)
-    return checkpoint.load(folder, models.rebuilder(model))
+        checkpoint.save(require(tuned, Checkpointable, "stages", NAME), folder)
+    return checkpoint.load(folder, models.rebuilder(require(product.model, Checkpointable, "stages", NAME)))
 
 
-def _out_of_reach(narrowest: Model, protected: Iterable[str]) -> dict[str, int]:
+def _unprunable_flops(narrowest: TorchModel, protected: Iterable[str]) -> dict[str, int]:
     """FLOPs that are left in each protected module when everything prunable is gone; modules that cost nothing, or are
     not deployed, are left out."""
     cost = flops.count(narrowest.deployed(), narrowest.example_input())
@@ -153,17 +160,26 @@ def _out_of_reach(narrowest: Model, protected: Iterable[str]) -> dict[str, int]:
     return {name: work for name, work in left.items() if work}
 
 
-def _look_at_data(net: nn.Module, model: Model, context: Context) -> None:
+def _accumulate(net: nn.Module, model: TorchModel, context: Context) -> None:
     """Gradients of the trained model's loss on training images, from which the importance is computed."""
     config, data = context.config, context.data
     size = min(config.finetune.batch, len(data.train))
-    stream = batches(data.train, model.task, batch=size, seed=config.seed, epoch=0, augment=False)
-    model.progress(net, 1.0)
+    stream = batches(data.train, batch=size, seed=config.seed, epoch=0, augment=False)
+    trainable = require(model, Trainable, "prune.importance", config.prune.importance)
+    if isinstance(model, LossScheduled):
+        model.schedule_loss(net, 1.0)
     some = itertools.islice(stream, max(1, config.prune.images // size))
     squared = NEED_GRADIENTS[config.prune.importance]
     bfloat16 = context.settings is not None and context.settings.bfloat16
     try:
-        accumulate_gradients(net, model.loss, some, squared=squared, bfloat16=bfloat16)
+        accumulate_gradients(net, trainable.loss, some, squared=squared, bfloat16=bfloat16)
     except FloatingPointError as error:
         remedy = f"{error} on the training images: give group_l2, which looks at none, or check weights and data"
         raise UserError("prune.importance", config.prune.importance, remedy) from error
+
+
+def _images(config: Config) -> Sequence[str]:
+    return ("train",) if config.prune.importance in NEED_GRADIENTS or config.prune.rounds > 1 else ()
+
+
+STAGE = Stage(NAME, run, check_config=check_config, check=check, images=_images)

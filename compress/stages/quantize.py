@@ -16,19 +16,22 @@ from compress import atomic, targets
 from compress.config import HOST, Config
 from compress.data import DataSet, Split, images
 from compress.errors import UserError
-from compress.product import Graph, Graphs, Model, Precision
+from compress.capabilities import Evaluable, require
+from compress.product import Graph, Precision, Product
 from compress.quantization.search import Search
 from compress.stages.context import Context
+from compress.stages.stage import Stage
 from compress.targets import saturation
 from compress.targets.scheme import ordered
 
+NAME = "quantize"
 RECORD = "quantization.json"  # every candidate that was tried for a target, and which one was taken
 FEW = 32  # calibrating on a handful of images is the classic way to lose a detector
 
 log = logging.getLogger(__name__)
 
 
-def check(config: Config, data: DataSet) -> None:
+def check(product: Product, config: Config, data: DataSet) -> None:
     """Raises UserError where there are too few images to calibrate on."""
     found = min(config.data.calibration_images, len(data.calibration))
     wanted = [target for target in config.targets or [] if _wanted(target, config) is Precision.int8]
@@ -44,13 +47,15 @@ def _wanted(target: str, config: Config) -> Precision | None:
     return None if config.device.precisions and precision.value not in config.device.precisions else precision
 
 
-def run(model: Model, context: Context) -> Graphs:
+def run(product: Product, context: Context) -> Product:
+    """The FP32 and quantized graph of each target."""
     config, record = context.config, []
+    model = require(product.model, Evaluable, "stages", NAME)
     split = context.data.calibration.subset(config.data.calibration_images, config.seed)
     calibration = functools.cache(lambda: list(images(split)))  # read when the first target asks, and once
 
     def quantize(target: str) -> tuple[Graph, ...]:
-        fp32, precision = context.fp32_graph(model, target), _wanted(target, config)
+        fp32, precision = context.converter.fp32(model, target), _wanted(target, config)
         folder: Path = context.scratch / f"{target}-quantized"
         if precision is None:
             log.info("quantize: %s computes nothing narrower in %s", config.device.name, target)
@@ -61,12 +66,13 @@ def run(model: Model, context: Context) -> Graphs:
         log.info("quantize: %s, %d calibration images", target, len(split))
         int8, tried = _searched(fp32, model, split, calibration(), config, folder)
         record.extend(tried)
-        facts = {"images": len(split), "split": split.name, "data": context.data.fingerprint}
-        return fp32, dataclasses.replace(int8, calibration={**int8.calibration, **facts})
+        images_used = {"images": len(split), "split": split.name, "data": context.data.fingerprint}
+        return fp32, dataclasses.replace(int8, calibration={**int8.calibration, **images_used})
 
-    made = context.for_each_target(quantize)
+    made, failures = context.for_each_target(product, quantize)
     atomic.write(context.folder / RECORD, json.dumps({"schema_version": 1, "candidates": record}, indent=1))
-    return Graphs(model, tuple(graph for graphs in made for graph in graphs))
+    graphs = tuple(graph for each in made for graph in each)
+    return dataclasses.replace(product, graphs=graphs, failures=failures, cached=False)
 
 
 def _saturates(target: str, config: Config) -> bool:
@@ -80,7 +86,7 @@ def _saturates(target: str, config: Config) -> bool:
 
 
 def _searched(
-    fp32: Graph, model: Model, split: Split, calibration: Sequence[np.ndarray], config: Config, folder: Path
+    fp32: Graph, model: Evaluable, split: Split, calibration: Sequence[np.ndarray], config: Config, folder: Path
 ) -> tuple[Graph, list[dict[str, Any]]]:
     """The INT8 graph to hand out, and what was tried for it: nothing where no search is wanted."""
     saturates, portable = _saturates(fp32.target, config), config.quantize.portable
@@ -95,3 +101,10 @@ def _searched(
     )  # fmt: skip
     chosen = search.run()
     return chosen.graph, [{**each.row(), "chosen": each is chosen} for each in search.tried]
+
+
+def _images(config: Config) -> Sequence[str]:
+    return ("calibration",) if config.targets else ()
+
+
+STAGE = Stage(NAME, run, check=check, images=_images, makes_files=True)

@@ -12,7 +12,8 @@ import numpy as np
 
 from compress.config import ExportConfig
 from compress.errors import UserError
-from compress.product import Graph, Model, Precision
+from compress.capabilities import Model
+from compress.product import Graph, Precision
 from compress.targets.predictor import Predictor
 from compress.targets.scheme import Scheme
 
@@ -54,7 +55,7 @@ class Target(Protocol):
         Args:
             calibration: float32 (1, channels, s, s) in [0, 1] each; FP16 needs none.
             scheme: of `SCHEMES`; the first by default.
-            kept: {module name prefix: why} of what stays in float besides `model.kept_float()`.
+            kept: {module name prefix: why} of what stays in float besides `model.quantization_exclusions()`.
         """
 
     def package(
@@ -63,7 +64,7 @@ class Target(Protocol):
         """Writes the artifact `folder` (artifacts/<target>) and returns the graphs in it; `facts` join its manifest."""
 
     def load(self, graph: Graph, threads: int, *, exact: bool = False) -> Predictor:
-        """Opens a graph from disk in its own runtime; the predictor gives what the file gives, without `graph.tail`.
+        """Opens a graph from disk in its own runtime; the predictor gives what the file gives, without `graph.postprocess`.
         Exact: computed as the file says, even where the runtime would do with fewer bits by itself."""
 
 
@@ -89,10 +90,10 @@ def load(graph: Graph, threads: int) -> Predictor:
         TargetFailed: the runtime refuses the file.
     """
     predictor = get(graph.target).load(graph, threads)
-    if (tail := graph.tail) is None:
+    if (postprocess := graph.postprocess) is None:
         return predictor
     run = predictor.run
-    return replace(predictor, run=lambda image: tail(run(image)))
+    return replace(predictor, run=lambda image: postprocess(run(image)))
 
 
 def size_bytes(graph: Graph) -> int:

@@ -15,7 +15,8 @@ import numpy as np
 from compress import atomic
 from compress.errors import TargetFailed
 from compress.host import host
-from compress.product import Graph, Model, Precision, Preprocessed, Task, TopK
+from compress.capabilities import Model, Preprocessed, TopK
+from compress.product import Graph, Precision
 from compress.targets import saturation
 from compress.targets.bench_kit import labelled_images
 from compress.targets.onnx_graph import INPUT, OUTPUT
@@ -99,17 +100,15 @@ def add_labelled_images(folder: Path, images: Sequence[np.ndarray], targets: Seq
 
 def output_kind(graph: Graph, model: Model) -> str:
     """What a file's raw output is, in the words of `bench_kit/labelled_images.py`."""
-    if model.task is not Task.detect:
-        return "scores" if model.task is Task.classify else model.task.value
-    return "rows" if graph.tail else "detections" if model.tail else "anchors"
+    return model.task.output_kind(end_to_end=model.postprocess is not None, postprocessed=graph.postprocess is None)
 
 
 def _labelled(folder: Path, graph: Graph, model: Model, predict: Predictor) -> dict[str, Any] | None:
     """How the packed graph does on the labelled images, where there are any."""
-    path = folder / labelled_images.FILE
-    if not path.exists():
+    path, kind = folder / labelled_images.FILE, output_kind(graph, model)
+    if not path.exists() or kind not in labelled_images.KINDS:
         return None
-    return labelled_images.judge(path, output_kind(graph, model), len(model.classes), predict)
+    return labelled_images.judge(path, kind, len(model.classes), predict)
 
 
 def _manifest(
@@ -121,7 +120,7 @@ def _manifest(
     names: tuple[str, str],
 ) -> dict[str, Any]:
     int8 = [graph for graph in graphs if graph.precision is Precision.int8]
-    kept = {layer: why for graph in int8 for layer, why in graph.kept_float.items()}
+    kept = {layer: why for graph in int8 for layer, why in graph.exclusions.items()}
     shapes = {tuple(entry["output_shape"]) for entry in models.values()}
     return {
         "schema_version": SCHEMA_VERSION,
@@ -131,7 +130,7 @@ def _manifest(
         "inputs": [{"name": names[0], "shape": [1, model.channels, model.imgsz, model.imgsz], "dtype": "float32"}],
         "outputs": [{"name": names[1], "shape": list(shape), "dtype": "float32"} for shape in shapes],
         "preprocessing": preprocessing(model),
-        "tail": _tail(graphs[0]),
+        "tail": _postprocess(graphs[0]),
         "output": output_kind(graphs[0], model),
         "classes": list(model.classes),
         "calibration": dict(int8[0].calibration) if int8 else {},
@@ -183,25 +182,25 @@ def read(folder: Path) -> list[tuple[Graph, tuple[int, ...]]]:
         file = folder / name
         if not file.is_file() or _sha256(file) != digest:
             raise TargetFailed(f"{file} is missing or not the file that was exported: export the model again")
-    tail = manifest["tail"] and TopK(manifest["tail"]["classes"], manifest["tail"]["most"])
+    postprocess = manifest["tail"] and TopK(manifest["tail"]["classes"], manifest["tail"]["most"])
     return [
         (
-            Graph(folder / facts["model"], manifest["target"], Precision(precision), facts["scheme"], tail=tail),
+            Graph(folder / facts["model"], manifest["target"], Precision(precision), facts["scheme"], postprocess=postprocess),
             tuple(facts["output_shape"]),
         )
         for precision, facts in manifest["models"].items()
     ]
 
 
-def _tail(graph: Graph) -> dict[str, Any] | None:
+def _postprocess(graph: Graph) -> dict[str, Any] | None:
     """What the reader of a file's output has still to do, in words and numbers."""
-    if graph.tail is None:
+    if graph.postprocess is None:
         return None
     what = (
         "a row for every anchor: 4 box corners in pixels, then a score for each class; the detections are the best "
         "anchors by their best class, and of those the best (anchor, class) pairs; no suppression is needed"
     )
-    return {"kind": "top_k", "what": what, **dataclasses.asdict(graph.tail)}
+    return {"kind": "top_k", "what": what, **dataclasses.asdict(graph.postprocess)}
 
 
 def _write_kit(folder: Path, target: str) -> None:

@@ -27,8 +27,9 @@ from torch import nn
 
 from compress.config import ExportConfig
 from compress.errors import MissingExtra, TargetFailed
-from compress.product import Graph, Model, Precision
-from compress.targets import artifact, kept_float
+from compress.capabilities import Model
+from compress.product import Graph, Precision
+from compress.targets import artifact, quantization_exclusions
 from compress.targets.calibration import EXTREMES, MEAN, METHODS, check, ranges_of
 from compress.targets.onnx_graph import INPUT
 from compress.targets.predictor import LayerMacs, Predictor
@@ -60,12 +61,12 @@ def require() -> None:
 
 def convert(model: Model, folder: Path, config: ExportConfig) -> Graph:
     """Writes `folder`/model.tflite in FP32. A detector's graph that would pick by value gives all rows instead:
-    phones' accelerators do not pick, and `Graph.tail` does it in NumPy.
+    phones' accelerators do not pick, and `Graph.postprocess` does it in NumPy.
 
     Raises:
         TargetFailed: the network cannot be converted.
     """
-    net, example = model.deployed(tail=False), model.example_input()
+    net, example = model.deployed(postprocess=False), model.example_input()
     path = folder / "model.tflite"
     folder.mkdir(parents=True, exist_ok=True)
     _show_places(net)
@@ -77,7 +78,7 @@ def convert(model: Model, folder: Path, config: ExportConfig) -> Graph:
         except Exception as error:  # anything: torch's export, then a chain of compiler passes
             raise TargetFailed(f"LiteRT cannot convert this network: {error}") from error
     _rename(path)
-    return Graph(path, NAME, Precision.fp32, tail=model.tail)
+    return Graph(path, NAME, Precision.fp32, postprocess=model.postprocess)
 
 
 def _show_places(net: nn.Module) -> None:
@@ -153,7 +154,7 @@ def quantize(
     """
     check(calibration)
     nodes, method = _nodes(graph.path), scheme.options.get("ranges", MEAN)
-    floats = kept_float.kept_nodes(nodes, {**(kept or {}), **model.kept_float()})
+    floats = quantization_exclusions.kept_nodes(nodes, {**(kept or {}), **model.quantization_exclusions()})
     path = folder / "model.tflite"
     folder.mkdir(parents=True, exist_ok=True)
     with _quiet():
@@ -174,10 +175,10 @@ def quantize(
         except Exception as error:  # anything: it is a chain of Python passes over the graph
             raise TargetFailed(f"LiteRT cannot quantize {graph.path}: {error}") from error
     # A transpose behind a layer's convolution bears that layer's name, and may be of the post-processing.
-    int8 = {kept_float.module_path(node.name) for node in nodes if node.weighted and node.name not in floats}
-    layers = {place: why for place, why in kept_float.by_module(floats).items() if place not in int8}
+    int8 = {quantization_exclusions.module_path(node.name) for node in nodes if node.weighted and node.name not in floats}
+    layers = {place: why for place, why in quantization_exclusions.by_module(floats).items() if place not in int8}
     facts = {"images": len(calibration), "method": METHODS[method]}
-    return Graph(path, NAME, Precision.int8, scheme.what, layers, facts, graph.tail)
+    return Graph(path, NAME, Precision.int8, scheme.what, layers, facts, graph.postprocess)
 
 
 def _ranges(path: Path, images: Sequence[np.ndarray], method: str) -> dict[str, dict[str, np.ndarray]]:
@@ -229,8 +230,8 @@ def _quiet() -> Iterator[None]:
         logging.disable(logged)
 
 
-def _nodes(path: Path) -> list[kept_float.Node]:
-    """The graph's operations for `kept_float`. The converter has folded what depends on constants alone."""
+def _nodes(path: Path) -> list[quantization_exclusions.Node]:
+    """The graph's operations for `quantization_exclusions`. The converter has folded what depends on constants alone."""
     graph = _read(path)
     tensors, found = graph.subgraphs[0].tensors, []
     made_by: dict[int, str] = {}
@@ -239,7 +240,7 @@ def _nodes(path: Path) -> list[kept_float.Node]:
         parents = tuple(made_by[i] for i in operator.inputs if i in made_by)
         factors = [operator.inputs[i] for i in PRODUCTS.get(kind, ())]
         weighted = any(graph.buffers[tensors[i].buffer].data is not None for i in factors)
-        found.append(kept_float.Node(name, parents, weighted, bool(factors) and not weighted))
+        found.append(quantization_exclusions.Node(name, parents, weighted, bool(factors) and not weighted))
         made_by.update(dict.fromkeys(operator.outputs, name))
     return found
 
@@ -332,7 +333,7 @@ def layers(graph: Graph) -> list[LayerMacs]:
         name = tensors[operator.outputs[0]].name.decode()
         macs = _macs(kind, operator, *(tuple(each.shape) for each in (*factors, tensors[operator.outputs[0]])))
         int8 = all(_flatbuffers().type_to_name(factor.type) == "INT8" for factor in factors)
-        found.append(LayerMacs(name, macs, int8, (kept_float.module_path(name) or name) in graph.kept_float))
+        found.append(LayerMacs(name, macs, int8, (quantization_exclusions.module_path(name) or name) in graph.exclusions))
     return found
 
 

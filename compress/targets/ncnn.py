@@ -1,7 +1,7 @@
 """ncnn: what runs fastest in float on ARM boards such as the Raspberry Pi. Files are written by pnnx from a traced
 network, in FP32 and in FP16.
 
-ncnn has no operator that picks by value, so graphs hold the network without that last step (`Model.tail`).
+ncnn has no operator that picks by value, so graphs hold the network without that last step (`Model.postprocess`).
 """
 
 from __future__ import annotations
@@ -21,7 +21,8 @@ from torch.utils._pytree import tree_leaves
 
 from compress.config import ExportConfig
 from compress.errors import MissingExtra, TargetFailed
-from compress.product import Graph, Model, Precision
+from compress.capabilities import Model
+from compress.product import Graph, Precision
 from compress.targets import artifact
 from compress.targets.predictor import Predictor
 from compress.targets.scheme import Scheme
@@ -90,12 +91,12 @@ def _convert(model: Model, folder: Path, precision: Precision) -> tuple[Graph, n
     if unknown := _unknown_operators(path):
         raise TargetFailed(f"ncnn has no operators for these of the network: {', '.join(unknown)}")
     scheme = SCHEMES[0].what if precision is Precision.fp16 else ""
-    return Graph(path, NAME, precision, scheme, tail=model.tail), wanted
+    return Graph(path, NAME, precision, scheme, postprocess=model.postprocess), wanted
 
 
 def _trace(model: Model, image: torch.Tensor, path: Path) -> np.ndarray:
     """Writes TorchScript of the deployed network without its tail; returns what it answers to `image`."""
-    net = model.deployed(tail=False)
+    net = model.deployed(postprocess=False)
     try:
         with warnings.catch_warnings(), torch.no_grad():
             # Tracing warns of every Python number it freezes: shapes are static here on purpose.
@@ -149,7 +150,7 @@ def package(graphs: Sequence[Graph], folder: Path, model: Model, facts: Mapping[
     packed = []
     for graph in graphs:
         name = graph.precision.value
-        if graph.tail is not None:
+        if graph.postprocess is not None:
             # Ultralytics would take the rows of all anchors for detections already picked.
             packed.append(artifact.copy(graph, folder / name))
             continue

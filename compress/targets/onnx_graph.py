@@ -16,9 +16,9 @@ from onnx import ModelProto, NodeProto, TensorProto, helper, shape_inference, ve
 from torch.utils._pytree import tree_leaves
 
 from compress.errors import TargetFailed
-from compress.product import GivenAsGraph, Model
+from compress.capabilities import GivenAsGraph, Model
 from compress.targets import onnx_macs
-from compress.targets.kept_float import Node
+from compress.targets.quantization_exclusions import Node
 
 INPUT, OUTPUT = "images", "output0"
 LEAST_OPSET = 13  # before it a Q/DQ pair has one scale for all channels
@@ -201,7 +201,7 @@ def shrink(graph: ModelProto) -> None:
 
 
 def nodes(graph: ModelProto) -> list[Node]:
-    """The graph's nodes for `kept_float`; constants are no nodes, Q/DQ pairs on weights count as constant."""
+    """The graph's nodes for `quantization_exclusions`; constants are no nodes, Q/DQ pairs on weights count as constant."""
     constant = {initializer.name for initializer in graph.graph.initializer}
     producer: dict[str, NodeProto] = {}
     found = []

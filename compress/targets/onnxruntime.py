@@ -20,8 +20,9 @@ import onnxruntime
 
 from compress.config import ExportConfig
 from compress.errors import TargetFailed
-from compress.product import Graph, Model, Precision
-from compress.targets import artifact, kept_float, onnx_graph
+from compress.capabilities import Model
+from compress.product import Graph, Precision
+from compress.targets import artifact, quantization_exclusions, onnx_graph
 from compress.targets.calibration import EXTREMES, MEAN, METHODS, tensor_ranges
 from compress.targets.predictor import LayerMacs, Predictor
 from compress.targets.scheme import Scheme
@@ -90,7 +91,7 @@ def static_qdq(
         what: the scheme in words.
         options: of its QDQQuantizer; `ranges`: of `calibration.METHODS`; `float_layers`: how many of the first layers
             stay in float.
-        kept_modules: {module name prefix: why} of what stays in float besides `model.kept_float()`.
+        kept_modules: {module name prefix: why} of what stays in float besides `model.quantization_exclusions()`.
 
     Raises:
         TargetFailed: unreadable graph, no calibration images, or the quantizer fails.
@@ -102,8 +103,8 @@ def static_qdq(
 
     graph, method = onnx_graph.read(source.path), options.get("ranges", MEAN)
     nodes = onnx_graph.nodes(graph)
-    kept = kept_float.kept_nodes(nodes, {**kept_modules, **model.kept_float()})
-    kept = kept_float.first_layers(nodes, options.get("float_layers", 0)) | kept
+    kept = quantization_exclusions.kept_nodes(nodes, {**kept_modules, **model.quantization_exclusions()})
+    kept = quantization_exclusions.first_layers(nodes, options.get("float_layers", 0)) | kept
     ranges = TensorsData(CalibrationMethod.MinMax, tensor_ranges(graph, calibration, method))
     settings = {
         "per_channel": True,
@@ -126,7 +127,7 @@ def static_qdq(
     onnx_graph.shrink(quantized)
     onnx_graph.save(quantized, path, model.metadata())
     facts = {"images": len(calibration), "method": METHODS[method]}
-    return Graph(path, source.target, Precision.int8, what, kept_float.by_module(kept), facts)
+    return Graph(path, source.target, Precision.int8, what, quantization_exclusions.by_module(kept), facts)
 
 
 @contextmanager
@@ -180,6 +181,6 @@ def layers(graph: Graph) -> list[LayerMacs]:
         onnx_graph.optimized(graph.path, path, onnxruntime.GraphOptimizationLevel.ORT_ENABLE_EXTENDED)
         executed = {node.name for node in onnx_graph.read(path).graph.node if node.op_type in INT8_OPERATORS}
     return [
-        LayerMacs(name, macs, name in executed, kept_float.module_path(name) in graph.kept_float)
+        LayerMacs(name, macs, name in executed, quantization_exclusions.module_path(name) in graph.exclusions)
         for name, macs in onnx_graph.count_macs(graph.path).items()
     ]

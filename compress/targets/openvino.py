@@ -26,8 +26,9 @@ import yaml
 from compress.config import ExportConfig
 from compress.errors import MissingExtra, TargetFailed
 from compress.host import bfloat16_forbidden
-from compress.product import Graph, Model, Precision
-from compress.targets import artifact, kept_float, onnx_graph, onnx_macs
+from compress.capabilities import Model
+from compress.product import Graph, Precision
+from compress.targets import artifact, quantization_exclusions, onnx_graph, onnx_macs
 from compress.targets.calibration import check
 from compress.targets.predictor import LayerMacs, Predictor
 from compress.targets.scheme import Scheme
@@ -113,7 +114,7 @@ def quantize(
     check(calibration)
     openvino = package_without_telemetry()
     source = _read(openvino, graph.path)
-    nodes = kept_float.kept_nodes(_nodes(source), {**(kept or {}), **model.kept_float()})
+    nodes = quantization_exclusions.kept_nodes(_nodes(source), {**(kept or {}), **model.quantization_exclusions()})
     with _quiet(), _own_signal_stack():
         import nncf
 
@@ -139,7 +140,7 @@ def quantize(
         NAME,
         Precision.int8,
         scheme.what,
-        kept_float.by_module({_onnx_name(name): why for name, why in nodes.items()}),
+        quantization_exclusions.by_module({_onnx_name(name): why for name, why in nodes.items()}),
         facts,
     )
 
@@ -194,8 +195,8 @@ def _read(openvino: Any, path: Path) -> Any:
         raise TargetFailed(f"OpenVINO cannot open {path}: {error}") from error
 
 
-def _nodes(graph: Any) -> list[kept_float.Node]:
-    """The graph's operations for `kept_float`, constants left out."""
+def _nodes(graph: Any) -> list[quantization_exclusions.Node]:
+    """The graph's operations for `quantization_exclusions`, constants left out."""
     found = []
     constant: set[str] = set()
     for operation in graph.get_ordered_ops():
@@ -206,7 +207,7 @@ def _nodes(graph: Any) -> list[kept_float.Node]:
             continue
         weighted = is_product and any(name in constant for name in sources)
         parents = tuple(name for name in sources if name not in constant)
-        found.append(kept_float.Node(operation.friendly_name, parents, weighted, is_product and not weighted))
+        found.append(quantization_exclusions.Node(operation.friendly_name, parents, weighted, is_product and not weighted))
     return found
 
 
@@ -266,7 +267,7 @@ def _layers(graph: Graph, source: Any, compiled: Any) -> list[LayerMacs]:
         if str(facts["runtimePrecision"].astype(str)) in ("i8", "u8"):
             executed.update(facts["originalLayersNames"].astype(str).split(","))
     return [
-        LayerMacs(name, macs, name in executed, kept_float.module_path(_onnx_name(name)) in graph.kept_float)
+        LayerMacs(name, macs, name in executed, quantization_exclusions.module_path(_onnx_name(name)) in graph.exclusions)
         for name, macs in _count_macs(source).items()
     ]
 

@@ -23,8 +23,9 @@ import torch
 
 from compress.config import ExportConfig
 from compress.errors import MissingExtra, TargetFailed
-from compress.product import ENGINE, Graph, Model, Precision
-from compress.targets import artifact, kept_float, onnx_graph
+from compress.capabilities import Model
+from compress.product import ENGINE, Graph, Precision
+from compress.targets import artifact, quantization_exclusions, onnx_graph
 from compress.targets.bench_kit import runtime_tensorrt
 from compress.targets.calibration import EXTREMES
 from compress.targets.onnxruntime import PRODUCTS, static_qdq
@@ -259,6 +260,6 @@ def layers(graph: Graph) -> list[LayerMacs]:
     dequantized = {name for node in model.graph.node if node.op_type == "DequantizeLinear" for name in node.output}
     int8 = {node.name for node in model.graph.node if all(name in dequantized for name in node.input[:2])}
     return [
-        LayerMacs(name, macs, name in int8, kept_float.module_path(name) in graph.kept_float)
+        LayerMacs(name, macs, name in int8, quantization_exclusions.module_path(name) in graph.exclusions)
         for name, macs in onnx_graph.count_macs(graph.path).items()
     ]

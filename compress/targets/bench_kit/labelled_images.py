@@ -10,6 +10,7 @@ from collections.abc import Callable
 import numpy as np
 
 FILE = "labelled_images.npz"
+KINDS = ("scores", "detections", "anchors", "rows")  # of raw outputs that are understood, see `judge`
 CONFIDENCE = 0.25
 OVERLAP = 0.5
 SUPPRESS = 0.7  # intersection over union from which on the weaker of two boxes of a class goes

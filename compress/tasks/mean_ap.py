@@ -12,11 +12,24 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from compress.product import Detections
-
 THRESHOLDS = np.linspace(0.5, 0.95, 10)
 MAX_DETECTIONS = 300
 _RECALLS = 101
+
+
+@dataclass(frozen=True)
+class Detections:
+    """Detections on one image, by descending score.
+
+    Attributes:
+        boxes: (n, 4) x1, y1, x2, y2 in input pixels.
+        scores: (n,) in [0, 1].
+        classes: (n,) int64.
+    """
+
+    boxes: np.ndarray
+    scores: np.ndarray
+    classes: np.ndarray
 
 
 @dataclass(frozen=True)

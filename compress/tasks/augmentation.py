@@ -33,6 +33,13 @@ class Augmentation:
     mosaic: float = 0.0  # probability that an image is made of four
 
 
+def placement(size: tuple[int, int], imgsz: int) -> tuple[int, int, int, int]:
+    """Width, height, left and top, in pixels, of an image of `size` (width, height) letterboxed into a square."""
+    scale = imgsz / max(size)
+    width, height = (max(1, round(side * scale)) for side in size)
+    return width, height, (imgsz - width) // 2, (imgsz - height) // 2
+
+
 AERIAL = Augmentation(flip_up_down=True, swap_axes=True)
 
 

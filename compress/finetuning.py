@@ -1,4 +1,4 @@
-"""Winning back accuracy: a model's own loss, its training images, its teacher, and the training loop."""
+"""Training and fine-tuning of a model: its own loss, its teacher, its training images, and the training loop."""
 
 from __future__ import annotations
 
@@ -12,22 +12,36 @@ import torch
 from torch import nn
 
 from compress import distributed
-from compress.config import Config, FinetuneConfig, NumberFormat, Stage
-from compress.data import DataSet, Split, batches
+from compress.config import Config, FinetuneConfig, NumberFormat
+from compress.data import DataSet, Split, batches, supervised
 from compress.errors import UserError
 from compress.measure.weigh import flops_at
 from compress.models import activation
-from compress.product import Batch, Model, Teacher
+from compress.capabilities import LossScheduled, Model, Teacher, TorchModel, Trainable, require
 from compress.pruning.importance import NEED_GRADIENTS
+from compress.tasks import Batch
 from compress.training import Schedule, fit
 from compress.training_settings import LONG, TrainingSettings, by_capability, choose, native_bfloat16
 
-RATE = 0.0015  # peak learning rate for a network that nothing was taken from
+RATE = 0.0015  # peak learning rate for a network that was not pruned
+VERSION = 4  # of what the stages train and finetune compute; part of their cache keys
 
 log = logging.getLogger(__name__)
 
 
-def recover(
+def check_training(model: Model, config: FinetuneConfig, data: DataSet, stage: str) -> None:
+    """Raises UserError where the model cannot be trained, the training split does not fill one batch, or there is no
+    activation function to replace."""
+    activated(require(model, Trainable, "stages", stage), config, stage)
+    batch = config.batch
+    if batch % distributed.processes():
+        remedy = f"set a multiple of {distributed.processes()}: each process takes an equal part"
+        raise UserError(f"{stage}.batch", batch, remedy)
+    if batch > len(data.train):
+        raise UserError(f"{stage}.batch", batch, f"the training split has {len(data.train)} images")
+
+
+def tune(
     model: Model,
     teacher: Model | None,
     train: Split,
@@ -39,34 +53,33 @@ def recover(
     trained: bool = True,
     settings: TrainingSettings | None = None,
     flops_before: int | None = None,
-) -> Model:
-    """The model after the training that `config` describes; its network is trained in place, unless it gets other
-    activation functions first.
+) -> Trainable:
+    """The model after the training that `config` describes; its network is trained in place, unless its activation
+    functions are replaced first.
 
     Args:
-        teacher: whose answers are learned from beside the labels, as much as `config.distillation` says: what the model
-            was pruned from, or another.
+        teacher: the model to distil from, with weight `config.distillation`: what `model` was pruned from, or another.
         stage: names the config's keys in errors, and the progress.
         folder: where an interrupted training leaves its state, and is taken up again.
         trained: it has been trained before, so that it goes on with the loss weights of a training's end.
         settings: how this machine computes; None: what its CPU's features suggest.
-        flops_before: of what the model was pruned from, where that is not the teacher.
+        flops_before: FLOPs of what the model was pruned from, where that is not the teacher.
 
     Raises:
-        UserError: the learning rate is too high.
+        UserError: the learning rate is too high, or the model cannot be trained.
     """
-    model = activated(model, config, stage)
+    model = activated(require(model, Trainable, "stages", stage), config, stage)
     rate = config.learning_rate
     if rate is None:
         rate = learning_rate(model, teacher, flops_before)
-    guide = teach(teacher, config.teaching) if teacher is not None and config.teaching else None
+    guide = teach(teacher, config.distillation) if teacher is not None and config.distillation else None
     state = folder / "training.safetensors"
     threads = torch.get_num_threads()
     settings = settings or by_capability(threads)
     torch.set_num_threads(settings.threads)
     try:
         plan = schedule(config, rate, settings)
-        tuned = distributed.together(_fit, model, guide, train, plan, config.augment, seed, stage, state, trained)
+        tuned = distributed.run_on_all_ranks(_fit, model, guide, train, plan, config.augment, seed, stage, state, trained)
     except FloatingPointError as error:
         state.unlink(missing_ok=True)
         raise UserError(f"{stage}.learning_rate", rate, f"{error}: give a lower one") from error
@@ -76,7 +89,7 @@ def recover(
     return model.with_net(tuned)
 
 
-def activated(model: Model, config: FinetuneConfig, stage: str) -> Model:
+def activated(model: Trainable, config: FinetuneConfig, stage: str) -> Trainable:
     """The model with the activation functions that `config` asks for, in a network of its own.
 
     Raises:
@@ -93,7 +106,7 @@ def activated(model: Model, config: FinetuneConfig, stage: str) -> Model:
 
 
 def _fit(
-    model: Model,
+    model: Trainable,
     guide: Teacher | None,
     train: Split,
     plan: Schedule,
@@ -103,7 +116,8 @@ def _fit(
     state: Path,
     trained: bool,
 ) -> nn.Module:
-    load = functools.partial(batches, train, model.task, batch=plan.batch, seed=seed, augment=augment)
+    task = supervised(train)
+    load = functools.partial(batches, train, batch=plan.batch, seed=seed, augment=augment)
     return fit(
         model.net,
         functools.partial(model.loss, teacher=guide),
@@ -112,28 +126,34 @@ def _fit(
         seed=seed,
         checkpoint=state,
         progress=stage,
-        on_step=lambda share: model.progress(model.net, 1.0 if trained else share),
+        on_step=functools.partial(_schedule, model, trained),
+        shard=task.shard,
     )
 
 
-def learning_rate(model: Model, unpruned: Model | None, flops_before: int | None = None) -> float:
+def _schedule(model: Trainable, trained: bool, progress: float) -> None:
+    if isinstance(model, LossScheduled):
+        model.schedule_loss(model.net, 1.0 if trained else progress)
+
+
+def learning_rate(model: Model, reference: Model | None, flops_before: int | None = None) -> float:
     """Peak rate for what pruning has left: the more it took the more there is to learn anew, so RATE is multiplied by
     FLOPs before over FLOPs after.
 
     Tried on drone_nano with 4,000 images and a teacher, mAP50-95 at 30 % of the FLOPs: 0.397 at 0.001, 0.469 at 0.003,
     0.480 at 0.006, 0.462 at 0.01; at 50 % 0.625 at 0.001 and at 0.003; at 15 % 0.173 at 0.003, 0.181 at 0.007.
     """
-    if unpruned is None and flops_before is None:
+    if reference is None and flops_before is None:
         return RATE
     if flops_before is None:
-        assert unpruned is not None
-        flops_before = flops_at(unpruned, unpruned.imgsz)
+        assert reference is not None
+        flops_before = flops_at(reference, reference.imgsz)
     return RATE * flops_before / flops_at(model, model.imgsz)
 
 
 def teach(model: Model, weight: float) -> Teacher:
     """A copy of the model's network to learn from; `weight` is that of its answers beside the labels'."""
-    net = copy.deepcopy(model.net).eval().requires_grad_(False)
+    net = copy.deepcopy(require(model, TorchModel, "finetune.teacher", "…").net).eval().requires_grad_(False)
     return Teacher(net.to(memory_format=torch.channels_last), weight)
 
 
@@ -153,29 +173,30 @@ def schedule(config: FinetuneConfig, rate: float, settings: TrainingSettings) ->
     )
 
 
-def prepare(model: Model, config: Config, data: DataSet) -> TrainingSettings | None:
+def prepare(model: Model, config: Config, distillation: float, data: DataSet) -> TrainingSettings | None:
     """How this machine will train `model`, decided before the stages start; logs how long it will take at most.
 
     None where no stage trains or takes gradients. The network stays as it is. Times are of the network before pruning,
-    with a teacher where there is one.
+    with a teacher where there is one (`distillation` > 0).
     """
-    stages = [stage for stage in (Stage.train, Stage.finetune) if stage in config.stages]
-    images = {stage.value: getattr(config, stage.value).images for stage in stages}
-    if Stage.prune in config.stages and config.prune.importance in NEED_GRADIENTS:
+    stages = [stage for stage in ("train", "finetune") if stage in config.stages]
+    images = {stage: getattr(config, stage).images for stage in stages}
+    if "prune" in config.stages and config.prune.importance in NEED_GRADIENTS:
         images["prune"] = config.prune.rounds * min(config.prune.images, len(data.train))
         images["prune"] += (config.prune.rounds - 1) * config.prune.round_images
     if not images:
         return None
-    plan = config.finetune if Stage.finetune in stages else config.train
-    guided = Stage.finetune in stages and config.finetune.teaching > 0
+    plan = config.finetune if "finetune" in stages else config.train
+    weight = distillation if "finetune" in stages else 0.0
+    model = require(model, Trainable, "stages", next(iter(images)))
     size = min(plan.batch, len(data.train))
-    stream = batches(data.train, model.task, batch=size, seed=config.seed, epoch=0, augment=False)
-    step = _trial(model, next(stream), teach(model, plan.teaching) if guided else None)
+    stream = batches(data.train, batch=size, seed=config.seed, epoch=0, augment=False)
+    step = _trial(model, next(stream), teach(model, weight) if weight else None)
     stream.close()
     settings = choose(config.precision, config.threads, size, step, sum(images.values()))
     for stage in stages:
-        if (given := getattr(config, stage.value).bfloat16) is not None:
-            log.warning("%s.bfloat16 is deprecated: say precision=%s", stage.value, "bf16" if given else "fp32")
+        if (given := getattr(config, stage).bfloat16) is not None:
+            log.warning("%s.bfloat16 is deprecated: set precision=%s", stage, "bf16" if given else "fp32")
     log.info("training computes in %s", settings)
     trained = settings  # but for the deprecated key, which holds for the training and not for gradients
     if plan.bfloat16 is not None and plan.bfloat16 != settings.bfloat16:
@@ -186,7 +207,7 @@ def prepare(model: Model, config: Config, data: DataSet) -> TrainingSettings | N
     return settings
 
 
-def _trial(model: Model, batch: Batch, guide: Teacher | None) -> Callable[[TrainingSettings], None]:
+def _trial(model: Trainable, batch: Batch, guide: Teacher | None) -> Callable[[TrainingSettings], None]:
     """One step forward and backward on a copy of the network; neither it nor any random state is changed."""
     net = copy.deepcopy(model.net)
 

@@ -1,42 +1,43 @@
-"""Image classifiers: timm's by name, or any importable `nn.Module` that maps (b, c, s, s) to (b, classes) logits."""
+"""Networks whose loss and decoding come from their task: timm's classifiers by name, or any importable `nn.Module` that
+maps images (b, c, s, s) to what the task expects, (b, classes) logits for classification."""
 
 from __future__ import annotations
 
 import copy
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Self
 
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
+from compress import tasks
+from compress.capabilities import Teacher, example_image, tensor_digest
 from compress.config import Family, ModelConfig
 from compress.errors import MissingExtra, UserError, named
 from compress.models import activation, imported, normalisation, weights
 from compress.models.normalisation import Statistics
-from compress.product import Batch, Task, Teacher, example_image
+from compress.tasks import CLASSIFY, Batch, PlainNetworkTask, Task
 from compress.training import float32
 
-TEMPERATURE = 4.0  # softens a teacher's classes, so that the unlikely ones teach too
-LAST = "gives the classes: its channels are the answer"
+LAST = "returns the classes: its channels are the output"
 
 
 @dataclass(frozen=True)
-class Classifier:
-    """`compress.product.Model` for a network of class logits."""
+class PlainNetwork:
+    """A model (`Trainable`, `Evaluable`, `Prunable`, `Checkpointable`) for networks of any `PlainNetworkTask`."""
 
     net: nn.Module
     facts: dict[str, Any]  # family and what it needs to build the network again
-    last: str  # the layer that gives the classes
+    last: str  # the layer that returns the output
     imgsz: int
     channels: int
     classes: tuple[str, ...]
     protected: tuple[str, ...] = ()
     statistics: Statistics | None = None  # that `net` normalises its input with, see `models.normalisation`
-    task: Task = Task.classify
+    task: PlainNetworkTask = CLASSIFY  # a supervised task that offers `PlainNetworkTask`
 
     @property
     def stride(self) -> int:
@@ -45,30 +46,36 @@ class Classifier:
     def with_net(self, net: nn.Module) -> Self:
         return replace(self, net=net)
 
+    def with_imgsz(self, imgsz: int) -> Self:
+        return replace(self, imgsz=imgsz)
+
+    def identity(self) -> str:
+        return tensor_digest(self.net)
+
     def loss(self, net: nn.Module, batch: Batch, teacher: Teacher | None = None) -> Tensor:
-        return cross_entropy(net, batch, teacher)
+        return plain_loss(self.task, net, batch, teacher)
 
-    def progress(self, net: nn.Module, share: float) -> None:
-        """Cross-entropy stays the same all along."""
+    def output_signature(self) -> tuple[object, ...]:
+        return ("plain network",)
 
-    tail: ClassVar[None] = None
+    postprocess: ClassVar[None] = None
 
-    def deployed(self, *, tail: bool = True) -> nn.Module:
-        """Eval-mode copy giving logits (b, classes). Exporters and runtimes fold its BatchNorms themselves."""
+    def deployed(self, *, postprocess: bool = True) -> nn.Module:
+        """Eval-mode copy returning logits (b, classes). Exporters and runtimes fold its BatchNorms themselves."""
         return copy.deepcopy(self.net).float().eval().requires_grad_(False)
 
     def prunable(self) -> tuple[nn.Module, dict[str, str]]:
         kept = normalisation.module_names(self.net, self.protected)
         return copy.deepcopy(self.net).eval(), {self.last: LAST} | dict.fromkeys(kept, "model.protected")
 
-    def decode(self, outputs: np.ndarray) -> np.ndarray:
-        """Logits (b, classes) as they are: scores whose order is what counts."""
-        return outputs
+    def decode(self, outputs: np.ndarray) -> Sequence[Any]:
+        return self.task.decode(outputs)
 
     def constructor(self) -> dict[str, Any]:
         return self.facts | {
             "classes": list(self.classes), "channels": self.channels, "imgsz": self.imgsz,
             "protected": list(self.protected), "activation": activation.of(self.net),
+            **({} if self.task == CLASSIFY else {"task": self.task.path}),
             **(self.statistics.facts() if self.statistics else {}),
         }  # fmt: skip
 
@@ -85,32 +92,36 @@ class Classifier:
         return facts
 
     def metadata(self) -> dict[str, str]:
-        return {"task": "classify", "names": str(dict(enumerate(self.classes)))}
+        return {"task": self.task.name, "names": str(dict(enumerate(self.classes)))}
 
-    def kept_float(self) -> dict[str, str]:
+    def quantization_exclusions(self) -> dict[str, str]:
         return {}  # a linear layer of logits loses nothing that calibration would not show
 
     def example_input(self, batch: int = 1) -> Tensor:
         return example_image(batch, self.channels, self.imgsz)
 
 
-def cross_entropy(
-    net: nn.Module, batch: Batch, teacher: Teacher | None, logits: Callable[[Any], Tensor] = float32
+def plain_loss(
+    task: PlainNetworkTask,
+    net: nn.Module,
+    batch: Batch,
+    teacher: Teacher | None,
+    outputs: Callable[[Any], Tensor] = float32,
 ) -> Tensor:
-    """Mean cross-entropy, in float32; with a teacher also that to its softened classes (arXiv:1503.02531, 2.1).
+    """The task's loss, in float32; with a teacher its distillation loss is added.
 
-    `logits` finds them, as float32 (b, classes), in what a network gives.
+    `outputs` extracts float32 (b, …) from what a network returns.
     """
-    found = logits(net(batch["img"]))
-    value = F.cross_entropy(found, batch["cls"])
+    own = outputs(net(batch["img"]))
+    value = task.network_loss(own, batch)
     if teacher is None:
         return value
     with torch.no_grad():
-        soft = (logits(teacher.net(batch["img"])) / TEMPERATURE).softmax(1)
-    return value + teacher.weight * TEMPERATURE**2 * F.cross_entropy(found / TEMPERATURE, soft)
+        target = outputs(teacher.net(batch["img"]))
+    return value + teacher.weight * task.distillation_loss(own, target)
 
 
-def build_timm(config: ModelConfig, classes: tuple[str, ...] | None) -> Classifier:
+def build_timm(config: ModelConfig, classes: tuple[str, ...] | None, task: Task | None) -> PlainNetwork:
     """timm's architecture `config.name` with `config.args`; never downloads weights.
 
     Raises:
@@ -119,10 +130,10 @@ def build_timm(config: ModelConfig, classes: tuple[str, ...] | None) -> Classifi
     if not config.name:
         raise UserError("model.name", config.name, "name a timm model, e.g. mobilenetv3_small_050")
     args = dict(config.args) | ({"num_classes": len(classes)} if classes else {})
-    return _with_weights({"family": "timm", "name": config.name, "args": args}, config, classes)
+    return _with_weights({"family": "timm", "name": config.name, "args": args}, config, classes, task)
 
 
-def build_module(config: ModelConfig, classes: tuple[str, ...] | None) -> Classifier:
+def build_module(config: ModelConfig, classes: tuple[str, ...] | None, task: Task | None) -> PlainNetwork:
     """What the class or function at import path `config.target` returns for `config.args`.
 
     Raises:
@@ -130,11 +141,13 @@ def build_module(config: ModelConfig, classes: tuple[str, ...] | None) -> Classi
     """
     if not config.target:
         raise UserError("model.target", config.target, "give the import path of a class or function: pkg.module.Net")
-    return _with_weights({"family": "module", "target": config.target, "args": dict(config.args)}, config, classes)
+    return _with_weights(
+        {"family": "module", "target": config.target, "args": dict(config.args)}, config, classes, task
+    )
 
 
-def from_constructor(facts: dict[str, Any], trust: bool = False) -> Classifier:
-    """The unpruned network, with random weights, that `Classifier.constructor` described.
+def from_constructor(facts: dict[str, Any], trust: bool = False) -> PlainNetwork:
+    """The unpruned network, with random weights, that `PlainNetwork.constructor` described.
 
     Raises:
         UserError: without `trust`, a network that neither this package nor timm provides.
@@ -144,13 +157,21 @@ def from_constructor(facts: dict[str, Any], trust: bool = False) -> Classifier:
         imported.check_provided(net_facts, facts["channels"])
     found = normalisation.statistics(facts.get("mean"), facts.get("std"), facts["channels"])
     model = _assemble(
-        net_facts, tuple(facts["classes"]), facts["channels"], facts["imgsz"], tuple(facts["protected"]), found
+        net_facts,
+        tuple(facts["classes"]),
+        facts["channels"],
+        facts["imgsz"],
+        tuple(facts["protected"]),
+        found,
+        tasks.of(facts.get("task", CLASSIFY.name), trust),
     )
     activation.swap(model.net, facts.get("activation"))
     return model
 
 
-def _with_weights(facts: dict[str, Any], config: ModelConfig, classes: tuple[str, ...] | None) -> Classifier:
+def _with_weights(
+    facts: dict[str, Any], config: ModelConfig, classes: tuple[str, ...] | None, task: Task | None
+) -> PlainNetwork:
     given = weights.read(config.weights, trust=config.trust) if config.weights else None
     if given and given.classes:
         classes = given.classes
@@ -158,7 +179,8 @@ def _with_weights(facts: dict[str, Any], config: ModelConfig, classes: tuple[str
             facts["args"]["num_classes"] = len(classes)
     imgsz, channels = config.input
     found = _statistics(config, given.constructor if given else {}, channels)
-    model = _assemble(facts, classes, channels, imgsz, tuple(config.protected), found)
+    own = task if isinstance(task, PlainNetworkTask) else CLASSIFY  # `check_same` refuses data of other tasks
+    model = _assemble(facts, classes, channels, imgsz, tuple(config.protected), found, own)
     net = normalisation.inner(model.net)
     if given:
         activation.swap(model.net, given.constructor.get("activation"))
@@ -204,7 +226,8 @@ def _assemble(
     imgsz: int,
     protected: tuple[str, ...],
     statistics: Statistics | None,
-) -> Classifier:
+    task: PlainNetworkTask,
+) -> PlainNetwork:
     try:
         json.dumps(facts)
     except TypeError as error:
@@ -212,7 +235,7 @@ def _assemble(
     net = _timm(facts, channels) if facts["family"] == "timm" else imported.network(facts["target"], facts["args"])
     net = normalisation.wrap(net, statistics)
     with torch.random.fork_rng(devices=[]):
-        last, width = _last_layer(net.eval(), example_image(1, channels, imgsz))
+        last, width = _last_layer(net.eval(), example_image(1, channels, imgsz), task)
     if classes is not None and len(classes) != width:
         raise UserError(
             "model",
@@ -220,7 +243,7 @@ def _assemble(
             f"gives {width} classes, the data has {len(classes)}",
         )
     classes = classes or tuple(str(index) for index in range(width))
-    return Classifier(net.train(), facts, last, imgsz, channels, classes, protected, statistics)
+    return PlainNetwork(net.train(), facts, last, imgsz, channels, classes, protected, statistics, task)
 
 
 def _timm(facts: dict[str, Any], channels: int) -> nn.Module:
@@ -234,7 +257,7 @@ def _timm(facts: dict[str, Any], channels: int) -> nn.Module:
         raise UserError("model.args", facts["args"], f"timm refuses them: {named(error)}") from error
 
 
-def _last_layer(net: nn.Module, example: Tensor) -> tuple[str, int]:
+def _last_layer(net: nn.Module, example: Tensor, task: PlainNetworkTask) -> tuple[str, int]:
     """Name of the last linear or convolution that runs, and the number of classes."""
     order: list[str] = []
     hooks = [
@@ -251,7 +274,8 @@ def _last_layer(net: nn.Module, example: Tensor) -> tuple[str, int]:
     finally:
         for hook in hooks:
             hook.remove()
-    if not isinstance(out, Tensor) or out.ndim != 2 or len(out) != len(example) or not order:
+    classes = task.output_classes(out, len(example))
+    if classes is None or not order:
         shape = list(out.shape) if isinstance(out, Tensor) else type(out).__name__
-        raise UserError("model", type(net).__name__, f"gives {shape}, a classifier gives (batch, classes) logits")
-    return order[-1], out.shape[1]
+        raise UserError("model", type(net).__name__, f"returns {shape}, {task.expected_output}")
+    return order[-1], classes

@@ -1,0 +1,120 @@
+"""Object detection: boxes with classes, COCO's mean average precision."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+
+from compress.errors import UserError
+from compress.tasks.augmentation import Augmentation, augment_image, mosaic, placement
+from compress.tasks.mean_ap import Detections, average_precision, collect, iou
+from compress.tasks.metric import Accuracy, Metric, fingerprint, interval, resamples
+from compress.tasks.task import Batch, SupervisedTask, images_to_tensor
+
+CONFIDENT = 0.25  # score from which on a detection counts in `confidence_shift`
+OVERLAP = 0.5  # intersection over union from which on two boxes of a class are the same detection
+
+
+class MeanAveragePrecision:
+    """mAP50-95 by COCO's protocol, see `compress.tasks.mean_ap`."""
+
+    name = "mAP50-95"
+
+    def evaluate(self, predictions: Sequence[Any], targets: Sequence[Any], classes: Sequence[str]) -> Accuracy:
+        """Predictions are `Detections`; targets float32 (n, 5): class, x1, y1, x2, y2 in input pixels.
+
+        Raises:
+            UserError: no image has a labelled object.
+        """
+        truths = [np.asarray(target, dtype=np.float32).reshape(-1, 5) for target in targets]
+        matches = collect(predictions, truths, len(classes))
+        if not matches.truths.any():
+            raise UserError("data", f"{len(truths)} validation images", "none of them has a labelled object")
+        ap = average_precision(matches, np.ones((len(truths), 1)))[0]  # (classes, 10)
+        present = np.asarray(matches.truths.any(axis=0))
+        resampled = average_precision(matches, resamples(len(truths)))[:, present].mean(axis=2)
+        drawn = ~np.isnan(resampled)
+        resampled = np.where(drawn, resampled, 0).sum(axis=1) / np.maximum(drawn.sum(axis=1), 1)
+        return Accuracy(
+            metric=self.name,
+            value=float(ap[present].mean()),
+            images=len(truths),
+            ci95=interval(resampled),
+            map50=float(ap[present, 0].mean()),
+            per_class={name: float(ap[i].mean()) for i, name in enumerate(classes) if present[i]},
+            records=matches,
+            resampled=resampled,
+            fingerprint=fingerprint(truths),
+        )
+
+
+@dataclass(frozen=True)
+class Detect(SupervisedTask):
+    """Labels are float32 (n, 5): class, then centre x, y, width, height as fractions of the image. Targets are float32
+    (n, 5): class, x1, y1, x2, y2 in input pixels. A batch holds `img`, `cls` (n, 1), `bboxes` (n, 4) centre x, y, width,
+    height as fractions of the input, and `batch_idx` (n,), the image of each box."""
+
+    metric: Metric = MeanAveragePrecision()
+
+    def output_kind(self, *, end_to_end: bool, postprocessed: bool) -> str:
+        if not end_to_end:
+            return "anchors"
+        return "detections" if postprocessed else "rows"
+
+    def target(self, label: Any, size: tuple[int, int], imgsz: int) -> np.ndarray:
+        width, height, left, top = placement(size, imgsz)
+        centre = label[:, 1:3] * (width, height) + (left, top)
+        half = label[:, 3:5] * (width / 2, height / 2)
+        return np.concatenate([label[:, :1], centre - half, centre + half], axis=1).astype(np.float32)
+
+    def classes_in(self, label: Any) -> set[int]:
+        return set(label[:, 0].astype(int).tolist())
+
+    def collate(
+        self, images: list[np.ndarray], targets: list[Any], augmentation: Augmentation, rng: np.random.Generator | None
+    ) -> Batch:
+        if rng is not None:
+            pairs = [augment_image(p, b, augmentation, rng) for p, b in zip(images, targets, strict=True)]
+            images, targets = [p for p, _ in pairs], [b for _, b in pairs]
+            whole = range(len(images))
+            pairs = [mosaic(images, targets, i, rng) if rng.random() < augmentation.mosaic else pairs[i] for i in whole]
+            images, targets = [p for p, _ in pairs], [b for _, b in pairs]
+        table = torch.from_numpy(np.concatenate(targets))
+        corners = table[:, 1:] / images[0].shape[0]
+        owner = np.repeat(np.arange(len(targets), dtype=np.float32), [len(boxes) for boxes in targets])
+        return {
+            "img": images_to_tensor(images),
+            "cls": table[:, :1].clone(),
+            "bboxes": torch.cat([(corners[:, :2] + corners[:, 2:]) / 2, corners[:, 2:] - corners[:, :2]], dim=1),
+            "batch_idx": torch.from_numpy(owner),
+        }
+
+    def shard(self, batch: Batch, rank: int, world: int) -> Batch:
+        count = len(batch["img"]) // world
+        first, last = rank * count, (rank + 1) * count
+        number = batch["batch_idx"]
+        mine = (number >= first) & (number < last)
+        part = {key: value[mine] for key, value in batch.items() if key != "img"}
+        return {**part, "img": batch["img"][first:last], "batch_idx": part["batch_idx"] - first}
+
+    def values(self, predictions: Sequence[Any]) -> list[np.ndarray]:
+        return [array for each in predictions for array in (each.boxes, each.scores)]
+
+    def confidence_shift(self, expected: Sequence[Any], obtained: Sequence[Any]) -> float | None:
+        """Over all confident detections; one that is not found again counts as a change of 1."""
+        changes = []
+        for wanted, seen in zip(expected, obtained, strict=True):
+            assert isinstance(wanted, Detections) and isinstance(seen, Detections)
+            for box, score, cls in zip(wanted.boxes, wanted.scores, wanted.classes, strict=True):
+                if score < CONFIDENT:
+                    break  # they come in descending order
+                same = (seen.classes == cls) & (iou(box[None], seen.boxes)[0] >= OVERLAP)
+                changes.append(abs(float(score) - float(seen.scores[same].max())) if same.any() else 1.0)
+        return float(np.median(changes)) if changes else None
+
+
+DETECT = Detect("detect", published_imgsz=640)
