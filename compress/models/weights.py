@@ -92,8 +92,8 @@ def fill(net: nn.Module, tensors: dict[str, Tensor], source: str, key: str = "mo
 
 
 def _check_kinds(wanted: dict[str, Tensor], given: dict[str, Tensor], source: str, key: str) -> None:
-    """Raises UserError where integers or complex numbers would become weights, or the other way round. Counters, such as
-    a batch norm's `num_batches_tracked`, may be stored as whole numbers in floating point."""
+    """Raises UserError where integers or complex numbers would become weights, or the other way round. Counters (a
+    batch norm's `num_batches_tracked`) may be stored as whole numbers in floating point."""
     for name, value in given.items():
         counter = wanted[name].ndim == 0 and not wanted[name].is_floating_point() and value.is_floating_point()
         if counter and value == value.round():
