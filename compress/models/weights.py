@@ -92,8 +92,12 @@ def fill(net: nn.Module, tensors: dict[str, Tensor], source: str, key: str = "mo
 
 
 def _check_kinds(wanted: dict[str, Tensor], given: dict[str, Tensor], source: str, key: str) -> None:
-    """Raises UserError where integers or complex numbers would become weights, or the other way round."""
+    """Raises UserError where integers or complex numbers would become weights, or the other way round. Counters (a
+    batch norm's `num_batches_tracked`) may be stored as whole numbers in floating point."""
     for name, value in given.items():
+        counter = wanted[name].ndim == 0 and not wanted[name].is_floating_point() and value.is_floating_point()
+        if counter and value == value.round():
+            continue
         if value.is_floating_point() != wanted[name].is_floating_point() or value.is_complex():
             kinds = f"{value.dtype}, the network wants {wanted[name].dtype}".replace("torch.", "")
             raise UserError(key, source, f"tensor {name} holds {kinds}: give the float32 weights")
