@@ -28,9 +28,9 @@ from compress.config import Config, PruneConfig, compose
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
+    from compress.capabilities import Model
     from compress.measure.flops import Cost
     from compress.pipeline import Result
-    from compress.capabilities import Model
 
 # Importing a room binds its name here: do it now, or the first import would hide the function `measure` below.
 importlib.import_module("compress.measure")
@@ -84,17 +84,19 @@ def prune(model: Model, flops: str, config: PruneConfig | None = None) -> Model:
     Channels are ranked by what needs no data, `config.importance` (default: group_l2). Raises UserError for a budget
     that cannot be reached, with the range.
     """
+    from compress.capabilities import Prunable, require
     from compress.pruning import solver
     from compress.stages.prune import counter
     from compress.units import FlopsLimit
 
     _expect(_is_model(model), "model", model, "a `Model`: compress.load(…) makes one")
-    (net, protected), count = model.prunable(), counter(model)
+    prunable = require(model, Prunable, "model", type(model).__name__)
+    (net, protected), count = prunable.prunable(), counter(prunable)
     budget = FlopsLimit.parse(flops).of(2 * count(net)) / 2
     pruned = solver.prune_to_flops(
         net, model.example_input(), protected, config or PruneConfig(), budget_macs=budget, count=count
     )
-    return model.with_net(pruned.net)
+    return prunable.with_net(pruned.net)
 
 
 def measure(model: nn.Module, example_input: Tensor) -> Cost:

@@ -6,7 +6,6 @@ A function asks for the protocol that it needs, and `require` says before any wo
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, Self, TypeVar, runtime_checkable
@@ -16,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from compress.errors import UserError
-from compress.tasks import Batch, Task
+from compress.tasks import Batch, Predictions, Task
 
 if TYPE_CHECKING:
     from onnx import ModelProto
@@ -111,7 +110,7 @@ class Model(Protocol):
 class Evaluable(Model, Protocol):
     """A model whose outputs can be decoded to predictions of its task."""
 
-    def decode(self, outputs: np.ndarray) -> Sequence[Any]:
+    def decode(self, outputs: np.ndarray) -> Predictions:
         """Predictions for raw outputs (b, …) of the deployed network, one per image."""
         ...
 
@@ -208,13 +207,18 @@ class Preprocessed(Protocol):
         ...
 
 
-VERBS = {Trainable: "trained", Prunable: "pruned", Checkpointable: "saved as a checkpoint", Evaluable: "evaluated"}
+VERBS: dict[object, str] = {
+    Trainable: "trained",
+    Prunable: "pruned",
+    Checkpointable: "saved as a checkpoint",
+    Evaluable: "evaluated",
+}
 
 
 def require(model: Model, capability: type[Capability], key: str, value: object) -> Capability:
     """`model` as what it must offer. Raises UserError, for the key and value that ask for it, where it does not."""
     if not isinstance(model, capability):
-        verb = VERBS.get(capability, capability.__name__)
+        verb = VERBS.get(capability, "used")
         raise UserError(key, value, f"a {type(model).__name__} for the task {model.task.name} cannot be {verb} here")
     return model
 

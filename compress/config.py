@@ -48,14 +48,6 @@ class Family(Enum):
     onnx = "onnx"
 
 
-class Stage(Enum):
-    train = "train"
-    prune = "prune"
-    finetune = "finetune"
-    quantize = "quantize"
-    export = "export"
-
-
 class Objective(Enum):
     flops = "flops"
     latency = "latency"
@@ -159,6 +151,8 @@ class ModelConfig:
 class DataConfig:
     name: str = "field_scenes"
     path: str | None = None  # data.yaml, or a folder of class folders
+    target: str | None = None  # module: import path of a class or function, pkg.module.MyData
+    args: dict[str, Any] = field(default_factory=dict)  # module: its keyword arguments
     root: str = "outputs/.data"  # where generated or prepared data sets are kept
     calibration_images: int = 300
     validation_images: int | None = None  # this many only, drawn by seed and stratified; null: all
@@ -170,6 +164,23 @@ class DataConfig:
         _check(self.calibration_images > 0, "data.calibration_images", self.calibration_images, "give at least 1")
         asked = self.validation_images
         _check(asked is None or asked > 0, "data.validation_images", asked, "give at least 1, or null for all")
+
+
+@dataclass
+class TaskConfig:
+    target: str | None = None  # import path of a task of the user's own; null: the data's
+
+    def __post_init__(self) -> None:
+        _check_plain(self, "task")
+
+
+@dataclass
+class MetricConfig:
+    target: str | None = None  # import path of a metric of the user's own; null: the task's
+    args: dict[str, Any] = field(default_factory=dict)  # keyword arguments, where it is a class
+
+    def __post_init__(self) -> None:
+        _check_plain(self, "metric")
 
 
 @dataclass
@@ -243,11 +254,6 @@ class FinetuneConfig:
     bfloat16: bool | None = None  # deprecated: `precision` decides
     augment: bool = True
     activation: Activation | None = None  # relu: takes SiLU's and others' place before tuning; runtimes do it for free
-
-    @property
-    def teaching(self) -> float:
-        """`distillation` as a number."""
-        return self.distillation if self.distillation is not None else float(self.teacher is not None)
 
     def check(self, stage: str) -> None:
         """Raises UserError under the key of the stage it is for, `train` or `finetune`."""
@@ -329,10 +335,12 @@ class DeviceConfig:
 @dataclass
 class Config:
     recipe_name: str = "custom"  # the recipe's file name, or what is given here; also names the folder below outputs/
-    stages: list[Stage] = field(default_factory=list)
+    stages: list[str] = field(default_factory=list)  # see compress/stages/__init__.py
     targets: list[str] | None = None  # null: the device's; []: none
     model: ModelConfig = field(default_factory=ModelConfig)
     data: DataConfig = field(default_factory=DataConfig)
+    task: TaskConfig = field(default_factory=TaskConfig)
+    metric: MetricConfig = field(default_factory=MetricConfig)
     budget: BudgetConfig = field(default_factory=BudgetConfig)
     device: DeviceConfig = field(default_factory=DeviceConfig)
     prune: PruneConfig = field(default_factory=PruneConfig)
@@ -392,6 +400,8 @@ def _check_needed(config: Config) -> None:
     _check(value is not None, f"model.{key}", "???", "give this value on the command line")
     if data.name in ("yolo", "image_folder"):
         _check(data.path is not None, "data.path", "???", "give this value on the command line")
+    if data.name == "module":
+        _check(data.target is not None, "data.target", "???", "give this value on the command line")
 
 
 def dump(config: Config) -> str:

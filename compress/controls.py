@@ -10,12 +10,12 @@ import logging
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
+from compress.capabilities import Model, TorchModel, require
 from compress.config import Objective, PruneConfig
 from compress.data import DataSet, resized
 from compress.errors import UserError
 from compress.measure.weigh import flops_at
-from compress.capabilities import Model, TorchModel, require
-from compress.product import Product
+from compress.product import Product, Reference
 from compress.stages import finetune, prune
 from compress.stages.context import Context
 
@@ -30,28 +30,34 @@ class Control:
     data: DataSet
 
 
-def random(reference: Model, flops: int, context: Context) -> Control:
+def random(reference: Reference, flops: int, context: Context) -> Control:
     """Channels drawn at random within the budget, then the recipe's own fine-tuning."""
     own = context.config.prune
     drawn = replace(own, importance="random", allocation="global", objective=Objective.flops, rounds=1)
     folder = context.folder / "controls" / "random"
     folder.mkdir(parents=True, exist_ok=True)
     context = replace(_as_long(replace(context, config=replace(context.config, prune=drawn)), own), folder=folder)
-    return Control(finetune.run(prune.run(Product(reference), context), context).model, context.data)
+    product = Product(_model(reference), reference)
+    return Control(finetune.run(prune.run(product, context), context).model, context.data)
 
 
-def smaller_input(reference: Model, flops: int, context: Context) -> Control:
+def smaller_input(reference: Reference, flops: int, context: Context) -> Control:
     """The unpruned network at the largest input within `flops`, fine-tuned there without a teacher: the only better
     network there is looks at larger images.
 
     Raises:
         UserError: no input is small enough.
     """
-    imgsz = input_within(reference, flops)
+    model = _model(reference)
+    imgsz = input_within(model, flops)
     alone = replace(context.config, finetune=replace(context.config.finetune, distillation=0.0, teacher=None))
     context = _as_long(replace(context, config=alone, data=resized(context.data, imgsz)), context.config.prune)
-    smaller = require(reference, TorchModel, "controls", True).with_imgsz(imgsz)
-    return Control(finetune.run(Product(smaller), context).model, context.data)
+    return Control(finetune.run(Product(model.with_imgsz(imgsz)), context).model, context.data)
+
+
+def _model(reference: Reference) -> TorchModel:
+    assert reference.model is not None  # this run has pruned it
+    return require(reference.model, TorchModel, "controls", True)
 
 
 def _as_long(context: Context, pruned: PruneConfig) -> Context:
@@ -79,4 +85,4 @@ def input_within(model: Model, flops: int) -> int:
     return low * model.stride
 
 
-CONTROLS: dict[str, Callable[[Model, int, Context], Control]] = {"random": random, "smaller_input": smaller_input}
+CONTROLS: dict[str, Callable[[Reference, int, Context], Control]] = {"random": random, "smaller_input": smaller_input}

@@ -1,7 +1,8 @@
 """Several processes train together, as `torchrun` starts them. Everything else rank 0 does alone.
 
 Rank 0 goes through the house as a single process would: it alone decides, weighs, caches and writes. The others wait,
-and join in where it calls `run_on_all_ranks`. So nobody trains what another found in the cache, and nothing is written twice.
+and join in where it calls `run_on_all_ranks`. No process trains what rank 0
+read from the cache, and nothing is written twice.
 """
 
 from __future__ import annotations

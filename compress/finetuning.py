@@ -12,12 +12,12 @@ import torch
 from torch import nn
 
 from compress import distributed
+from compress.capabilities import LossScheduled, Model, Teacher, TorchModel, Trainable, require
 from compress.config import Config, FinetuneConfig, NumberFormat
 from compress.data import DataSet, Split, batches, supervised
 from compress.errors import UserError
 from compress.measure.weigh import flops_at
 from compress.models import activation
-from compress.capabilities import LossScheduled, Model, Teacher, TorchModel, Trainable, require
 from compress.pruning.importance import NEED_GRADIENTS
 from compress.tasks import Batch
 from compress.training import Schedule, fit
@@ -79,7 +79,9 @@ def tune(
     torch.set_num_threads(settings.threads)
     try:
         plan = schedule(config, rate, settings)
-        tuned = distributed.run_on_all_ranks(_fit, model, guide, train, plan, config.augment, seed, stage, state, trained)
+        tuned = distributed.run_on_all_ranks(
+            _fit, model, guide, train, plan, config.augment, seed, stage, state, trained
+        )
     except FloatingPointError as error:
         state.unlink(missing_ok=True)
         raise UserError(f"{stage}.learning_rate", rate, f"{error}: give a lower one") from error
@@ -179,7 +181,7 @@ def prepare(model: Model, config: Config, distillation: float, data: DataSet) ->
     None where no stage trains or takes gradients. The network stays as it is. Times are of the network before pruning,
     with a teacher where there is one (`distillation` > 0).
     """
-    stages = [stage for stage in ("train", "finetune") if stage in config.stages]
+    stages: list[str] = [stage for stage in ("train", "finetune") if stage in config.stages]
     images = {stage: getattr(config, stage).images for stage in stages}
     if "prune" in config.stages and config.prune.importance in NEED_GRADIENTS:
         images["prune"] = config.prune.rounds * min(config.prune.images, len(data.train))

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import numpy as np
 from PIL import Image, UnidentifiedImageError
 
 from compress.data.index import Found, Index, Stamp, stamp
@@ -149,5 +150,5 @@ def fingerprint(classes: Sequence[str], splits: Mapping[str, Sequence[Sample]]) 
             else:
                 digest.update(sample.source.tobytes())
             label = sample.label
-            digest.update(str(label).encode() if isinstance(label, int) else label.tobytes())
+            digest.update(str(label).encode() if isinstance(label, int) else np.asarray(label).tobytes())
     return digest.hexdigest()

@@ -10,7 +10,7 @@ from dataclasses import replace
 import yaml
 
 from compress.budget import Remark
-from compress.config import CONF, Config, DeviceConfig, LatencyFit, Stage
+from compress.config import CONF, Config, DeviceConfig, LatencyFit
 from compress.errors import UserError
 from compress.ledger import Row
 from compress.units import format_flops
@@ -103,7 +103,7 @@ def _fits(config: Config) -> list[LatencyFit]:
         known = ", ".join(name for name, facts in profiles.items() if facts.get("fits"))
         remedy = f"no times of device={device.name} are known: give budget.flops, or a device that has some: {known}"
         raise UserError("budget.fps", config.budget.fps, remedy)
-    precise = [fit for fit in device.fits if fit.precision != "int8" or Stage.quantize in config.stages]
+    precise = [fit for fit in device.fits if fit.precision != "int8" or "quantize" in config.stages]
     found = [fit for fit in precise if fit.runtime in (config.targets or [])]
     if not found:
         runtimes = ", ".join(dict.fromkeys(fit.runtime for fit in precise))

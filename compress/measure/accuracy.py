@@ -11,7 +11,7 @@ from torch import nn
 from tqdm import tqdm
 
 from compress.errors import TargetFailed, UserError
-from compress.tasks import SupervisedTask
+from compress.tasks import Predictions, SupervisedTask
 from compress.tasks.metric import Accuracy, interval
 
 Predict = Callable[[np.ndarray], np.ndarray]
@@ -40,7 +40,7 @@ def predictor(net: nn.Module) -> Predict:
 
 def evaluate(
     predict: Predict,
-    decode: Callable[[np.ndarray], Sequence[Any]],
+    decode: Callable[[np.ndarray], Predictions],
     split: Split,
     task: SupervisedTask,
     classes: Sequence[str],
@@ -90,7 +90,7 @@ def _network_input(images: np.ndarray) -> np.ndarray:
     return np.divide(planes, 255, dtype=np.float32)
 
 
-def _checked(predictions: Sequence[Any], task: SupervisedTask, images: int) -> Sequence[Any]:
+def _checked(predictions: Predictions, task: SupervisedTask, images: int) -> Predictions:
     if len(predictions) != images:
         raise TargetFailed(f"{len(predictions)} predictions for {images} images")
     if any(np.isnan(array).any() for array in task.values(predictions)):

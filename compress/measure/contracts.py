@@ -16,9 +16,9 @@ import numpy as np
 import torch
 
 from compress.budget import Check
+from compress.capabilities import Evaluable, GivenAsGraph
 from compress.data import Split, images
 from compress.errors import TargetFailed
-from compress.capabilities import Evaluable, GivenAsGraph
 from compress.product import Precision
 from compress.targets import artifact
 from compress.targets.reload import AGAIN, AS_RUN
@@ -53,7 +53,9 @@ def verify(folder: Path, model: Evaluable, split: Split) -> list[Check]:
         own, again = answers[precision.value], answers[f"{precision.value}/{AGAIN}"]
         check("deterministic", 0.0, float(np.abs(own[: len(again)] - again).max()), "difference")
         if precision in DIFFERENCE:
-            ranked = model.postprocess is not None and graph.postprocess is None  # its rows come in the order of their scores
+            ranked = (
+                model.postprocess is not None and graph.postprocess is None
+            )  # its rows come in the order of their scores
             off = _nearest_rows(own, whole) if ranked else _off(own, rows)
             check(same, DIFFERENCE[precision], off, "of 1 + each value")
         run = answers.get(f"{precision.value}/{AS_RUN}", own)

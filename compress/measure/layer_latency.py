@@ -20,9 +20,9 @@ from torch import nn
 from torch.nn.modules.conv import _ConvNd
 
 from compress import targets
+from compress.capabilities import Model
 from compress.config import ExportConfig
 from compress.errors import TargetFailed
-from compress.capabilities import Model
 from compress.targets import onnx_graph
 
 RUNS = 40

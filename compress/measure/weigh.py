@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from compress import checkpoint, targets
+from compress.capabilities import Evaluable, GivenAsGraph, Model, TorchModel, require
 from compress.config import HOST
 from compress.data import DataSet, Split, supervised
 from compress.digest import digest
@@ -19,7 +20,6 @@ from compress.errors import UserError
 from compress.ledger import Row
 from compress.measure import accuracy, flops, graph_cost, latency
 from compress.measure.flops import Cost
-from compress.capabilities import Evaluable, GivenAsGraph, Model, TorchModel, require
 from compress.product import Graph
 
 TORCH_BATCH = 16  # evaluation of torch models; artifacts run at batch 1, as deployed
@@ -189,7 +189,9 @@ def _accuracy(
     decode = require(model, Evaluable, "data", "validation").decode
 
     def on(split: Split, label: str) -> dict[str, Any]:
-        return accuracy.evaluate(predict, decode, split, supervised(split), data.classes, batch=batch, progress=label).row()
+        return accuracy.evaluate(
+            predict, decode, split, supervised(split), data.classes, batch=batch, progress=label
+        ).row()
 
     found = {**on(data.validation, label), "obtained": obtained}
     others = {name: on(split, f"{label} {name}") for name, split in data.extra.items()}

@@ -21,7 +21,7 @@ from onnx import GraphProto, ModelProto, NodeProto, TensorProto, ValueInfoProto,
 
 from compress.checkpoint import MAX_SIDE
 from compress.errors import TargetFailed, UserError, one_line
-from compress.targets import quantization_exclusions, onnx_graph
+from compress.targets import onnx_graph, quantization_exclusions
 
 KEY = "model.path"
 QUANTIZED = {"QuantizeLinear", "DequantizeLinear", "DynamicQuantizeLinear", "ConvInteger", "MatMulInteger"}
@@ -248,7 +248,7 @@ def _fix_output(path: Path, graph: ModelProto) -> str:
 
 
 def _name_nodes(graph: GraphProto) -> None:
-    """Gives every node a name of its own, and one that says which module it is in: `quantization_exclusions` goes by that."""
+    """Gives every node a unique name that tells its module: `quantization_exclusions` needs it."""
     taken: set[str] = set()
     for index, node in enumerate(graph.node):
         name = node.name or f"{node.op_type}_{index}"

@@ -6,10 +6,9 @@ import ast
 import hashlib
 import logging
 import re
-from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, ClassVar, Self
+from typing import ClassVar, Self
 
 import numpy as np
 import onnxruntime
@@ -18,14 +17,14 @@ from onnx import ModelProto
 from torch import Tensor, nn
 
 from compress.capabilities import TopK, example_image, tensor_digest
-from compress.config import Config, ModelConfig, Stage
+from compress.config import Config, ModelConfig
 from compress.errors import TargetFailed, UserError, one_line
 from compress.models import onnx_file, ultralytics_head
 from compress.models.onnx_file import KEY
-from compress.targets import quantization_exclusions, onnx_graph
-from compress.tasks import CLASSIFY, DETECT, Task
+from compress.targets import onnx_graph, quantization_exclusions
+from compress.tasks import CLASSIFY, DETECT, Predictions, Task
 
-TORCH_ONLY = (Stage.train, Stage.prune, Stage.finetune)
+TORCH_ONLY = ("train", "prune", "finetune")
 FROM_TORCH = ("ncnn", "litert")  # targets whose converters read torch networks, not graphs
 REMEDY = "give the torch model instead: model=ultralytics, timm, module or checkpoint"
 LAST = "last layer before the answer: its error goes straight into it"
@@ -71,7 +70,7 @@ class Meaning:
     task: ClassVar[Task]
     stride: ClassVar[int]  # where the file does not say
 
-    def decode(self, outputs: np.ndarray) -> Sequence[Any]:
+    def decode(self, outputs: np.ndarray) -> Predictions:
         raise NotImplementedError
 
     def exclusions(self, graph: ModelProto) -> dict[str, str]:
@@ -84,7 +83,7 @@ class Scores(Meaning):
 
     task, stride = CLASSIFY, 1
 
-    def decode(self, outputs: np.ndarray) -> Sequence[Any]:
+    def decode(self, outputs: np.ndarray) -> Predictions:
         return CLASSIFY.decode(outputs)
 
 
@@ -93,7 +92,7 @@ class Boxes(Meaning):
 
     task, stride = DETECT, 32
 
-    def decode(self, outputs: np.ndarray) -> Sequence[Any]:
+    def decode(self, outputs: np.ndarray) -> Predictions:
         return ultralytics_head.decode(outputs, end_to_end=self.postprocess is not None)
 
     def exclusions(self, graph: ModelProto) -> dict[str, str]:
@@ -142,7 +141,7 @@ class OnnxModel:
         """The file as given. Its last step cannot be removed; only targets that convert from torch ask for that."""
         return self.net
 
-    def decode(self, outputs: np.ndarray) -> Sequence[Any]:
+    def decode(self, outputs: np.ndarray) -> Predictions:
         """Raw outputs (b, …): (b, n, 6) or (b, 4 + classes, anchors) to detections, (b, classes) unchanged."""
         return self.meaning.decode(outputs)
 
@@ -173,8 +172,8 @@ def resolve(config: Config) -> Config:
     """
     for stage in config.stages:
         if stage in TORCH_ONLY:
-            why = f"model=onnx has no torch network to {stage.value}, only quantize and export work on a file: {REMEDY}"
-            raise UserError("stages", f"[{', '.join(each.value for each in config.stages)}]", why)
+            why = f"model=onnx has no torch network to {stage}, only quantize and export work on a file: {REMEDY}"
+            raise UserError("stages", f"[{', '.join(config.stages)}]", why)
     for target in config.targets or []:
         if target in FROM_TORCH:
             why = f"{target} is converted from torch, which model=onnx has not: take it out of targets, or {REMEDY}"
@@ -267,7 +266,9 @@ def _last_layers(graph: ModelProto) -> dict[str, str]:
     return kept
 
 
-def _is_softmaxed(node: quantization_exclusions.Node, nodes: dict[str, quantization_exclusions.Node], kinds: dict[str, str]) -> bool:
+def _is_softmaxed(
+    node: quantization_exclusions.Node, nodes: dict[str, quantization_exclusions.Node], kinds: dict[str, str]
+) -> bool:
     """Whether a node reads a softmax, perhaps moved about."""
     parents = node.parents
     while len(parents) == 1 and kinds.get(parents[0]) in MOVES:

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import copy
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Self
 
@@ -19,7 +19,7 @@ from compress.config import Family, ModelConfig
 from compress.errors import MissingExtra, UserError, named
 from compress.models import activation, imported, normalisation, weights
 from compress.models.normalisation import Statistics
-from compress.tasks import CLASSIFY, Batch, PlainNetworkTask, Task
+from compress.tasks import CLASSIFY, Batch, PlainNetworkTask, Predictions, Task
 from compress.training import float32
 
 LAST = "returns the classes: its channels are the output"
@@ -68,7 +68,7 @@ class PlainNetwork:
         kept = normalisation.module_names(self.net, self.protected)
         return copy.deepcopy(self.net).eval(), {self.last: LAST} | dict.fromkeys(kept, "model.protected")
 
-    def decode(self, outputs: np.ndarray) -> Sequence[Any]:
+    def decode(self, outputs: np.ndarray) -> Predictions:
         return self.task.decode(outputs)
 
     def constructor(self) -> dict[str, Any]:

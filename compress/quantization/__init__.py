@@ -1,2 +1,5 @@
-"""Which INT8 graph to hand out: candidates, and where all lose too much, the layers that INT8 hurts most. What stays in
-float in every graph of a model is said by the model (`quantization_exclusions`) and found in graphs by `targets/quantization_exclusions.py`."""
+"""Choosing an INT8 graph for a target: schemes, and the layers that stay in float.
+
+Which layers must stay in float in every graph of a model is the model's `quantization_exclusions`;
+`targets/quantization_exclusions.py` finds them in a graph.
+"""

@@ -19,10 +19,10 @@ from typing import Any
 import numpy as np
 
 from compress import targets
+from compress.capabilities import Evaluable
 from compress.data import Split, supervised
 from compress.errors import TargetFailed
 from compress.measure import accuracy, latency
-from compress.capabilities import Evaluable
 from compress.product import Graph
 from compress.quantization.sensitivity import ranked
 from compress.targets.predictor import Predictor

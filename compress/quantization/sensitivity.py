@@ -12,10 +12,10 @@ import torch
 from onnx import TensorProto, helper
 from torch import Tensor, nn
 
-from compress.config import MAX_OPSET
 from compress.capabilities import GivenAsGraph, Model
+from compress.config import MAX_OPSET
 from compress.product import Graph, Precision
-from compress.targets import quantization_exclusions, onnx_graph, onnxruntime
+from compress.targets import onnx_graph, onnxruntime, quantization_exclusions
 from compress.targets.scheme import Scheme
 
 IMAGES = 8
@@ -50,7 +50,7 @@ def ranked(model: Model, images: Sequence[np.ndarray]) -> list[tuple[str, float]
 
 
 def _ranked_nodes(model: Model, images: Sequence[np.ndarray]) -> list[tuple[str, float]]:
-    """As `ranked`, of a graph without a torch network: (`quantization_exclusions.module_path` of a node, error). What is compared is
+    """As `ranked`, of a graph without a torch network: (module path of a node, error). What is compared is
     what the layers give that the model keeps in float, of a detector the last ones: behind them it may sort rows, and
     rows that change places are no error. Where it keeps none, the answers are."""
     with tempfile.TemporaryDirectory(prefix="compress-") as scratch:

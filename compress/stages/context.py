@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 
 from compress import checkpoint, disk, models
 from compress.cache import Cache
-from compress.capabilities import Checkpointable, Model, require
+from compress.capabilities import Checkpointable, Model, TorchModel, require
 from compress.config import Config
 from compress.data import DataSet
 from compress.errors import TargetFailed
@@ -56,7 +56,7 @@ class Context:
         stage: str,
         model: Model,
         parts: Mapping[str, Any],
-        make: Callable[[Path], Checkpointable],
+        make: Callable[[Path], TorchModel],
         record: str = "",
     ) -> tuple[Checkpointable, bool]:
         """The model that `make(folder)` returns, or the cached result of the same inputs; and whether it was cached.
@@ -76,7 +76,9 @@ class Context:
             **parts,
         }
         folder, cached = self.cache.fetch(
-            stage, inputs, lambda folder: checkpoint.save(make(folder), folder / "product")
+            stage,
+            inputs,
+            lambda folder: checkpoint.save(require(make(folder), Checkpointable, "stages", stage), folder / "product"),
         )
         if record:
             shutil.copyfile(folder / record, self.folder / record)

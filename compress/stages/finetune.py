@@ -7,7 +7,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 
 from compress import lineage
-from compress.capabilities import Checkpointable
+from compress.capabilities import TorchModel
 from compress.config import Config
 from compress.data import DataSet
 from compress.finetuning import VERSION, check_training, tune
@@ -29,7 +29,7 @@ def run(product: Product, context: Context) -> Product:
     config = lineage.settled(context.config, product.reference)
     teacher, flops_before = lineage.teacher(product, context.config), lineage.flops_before(product)
 
-    def make(folder: Path) -> Checkpointable:
+    def make(folder: Path) -> TorchModel:
         return tune(
             product.model, teacher, context.data.train, config,
             seed=context.config.seed, stage=NAME, folder=folder, settings=context.settings, flops_before=flops_before,

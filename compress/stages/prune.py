@@ -13,17 +13,17 @@ from typing import Any
 from torch import nn
 
 from compress import checkpoint, lineage, models
+from compress.capabilities import Checkpointable, LossScheduled, Prunable, TorchModel, Trainable, require
 from compress.config import Config, Objective
 from compress.data import DataSet, batches
 from compress.errors import UserError
+from compress.finetuning import tune
 from compress.measure import flops
 from compress.measure.layer_latency import layer_seconds
-from compress.capabilities import Checkpointable, LossScheduled, Prunable, TorchModel, Trainable, require
 from compress.product import Product
 from compress.pruning import groups, solver
 from compress.pruning.gradients import accumulate_gradients
 from compress.pruning.importance import NEED_GRADIENTS
-from compress.finetuning import tune
 from compress.stages.context import Context
 from compress.stages.stage import Stage
 from compress.units import format_flops
@@ -80,14 +80,14 @@ def run(product: Product, context: Context) -> Product:
         teacher = lineage.teacher(product, context.config)
         parts |= lineage.cache_parts(teacher, lineage.flops_before(product))
 
-    def make(folder: Path) -> Checkpointable:
+    def make(folder: Path) -> TorchModel:
         return _prune(product, context, folder)
 
     model, cached = context.cached_model(NAME, product.model, parts, make, record=RECORD)
     return replace(product, model=model, cached=cached)
 
 
-def _prune(product: Product, context: Context, folder: Path) -> Checkpointable:
+def _prune(product: Product, context: Context, folder: Path) -> TorchModel:
     """All rounds, with fine-tuning in between."""
     model = require(product.model, Prunable, "stages", NAME)
     count, rounds = counter(model), context.config.prune.rounds
@@ -110,7 +110,7 @@ def _prune(product: Product, context: Context, folder: Path) -> Checkpointable:
     facts |= {"channels": solver.changes(widths, result.net), "protected": result.protected}
     facts["out_of_reach"] = _unprunable_flops(model.with_net(result.narrowest), result.protected)
     (folder / RECORD).write_text(json.dumps(facts, indent=1))
-    return require(model, Checkpointable, "stages", NAME)
+    return model
 
 
 def _round(

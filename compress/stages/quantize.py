@@ -13,10 +13,10 @@ from typing import Any
 import numpy as np
 
 from compress import atomic, targets
+from compress.capabilities import Evaluable, require
 from compress.config import HOST, Config
 from compress.data import DataSet, Split, images
 from compress.errors import UserError
-from compress.capabilities import Evaluable, require
 from compress.product import Graph, Precision, Product
 from compress.quantization.search import Search
 from compress.stages.context import Context

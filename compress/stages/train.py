@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict, replace
 from pathlib import Path
 
-from compress.capabilities import Checkpointable
+from compress.capabilities import TorchModel
 from compress.config import Config
 from compress.data import DataSet
 from compress.errors import UserError
@@ -29,7 +29,7 @@ def run(product: Product, context: Context) -> Product:
     """The model after training; no reference, since nothing was pruned from it."""
     config = context.config
 
-    def make(folder: Path) -> Checkpointable:
+    def make(folder: Path) -> TorchModel:
         return tune(
             product.model, None, context.data.train, config.train,
             seed=config.seed, stage=NAME, folder=folder, trained=False, settings=context.settings,

@@ -13,9 +13,9 @@ from typing import Any
 import numpy as np
 
 from compress import atomic
+from compress.capabilities import Model, Preprocessed, TopK
 from compress.errors import TargetFailed
 from compress.host import host
-from compress.capabilities import Model, Preprocessed, TopK
 from compress.product import Graph, Precision
 from compress.targets import saturation
 from compress.targets.bench_kit import labelled_images
@@ -185,7 +185,13 @@ def read(folder: Path) -> list[tuple[Graph, tuple[int, ...]]]:
     postprocess = manifest["tail"] and TopK(manifest["tail"]["classes"], manifest["tail"]["most"])
     return [
         (
-            Graph(folder / facts["model"], manifest["target"], Precision(precision), facts["scheme"], postprocess=postprocess),
+            Graph(
+                folder / facts["model"],
+                manifest["target"],
+                Precision(precision),
+                facts["scheme"],
+                postprocess=postprocess,
+            ),
             tuple(facts["output_shape"]),
         )
         for precision, facts in manifest["models"].items()

@@ -25,9 +25,9 @@ from typing import Any
 import numpy as np
 from torch import nn
 
+from compress.capabilities import Model
 from compress.config import ExportConfig
 from compress.errors import MissingExtra, TargetFailed
-from compress.capabilities import Model
 from compress.product import Graph, Precision
 from compress.targets import artifact, quantization_exclusions
 from compress.targets.calibration import EXTREMES, MEAN, METHODS, check, ranges_of
@@ -175,7 +175,9 @@ def quantize(
         except Exception as error:  # anything: it is a chain of Python passes over the graph
             raise TargetFailed(f"LiteRT cannot quantize {graph.path}: {error}") from error
     # A transpose behind a layer's convolution bears that layer's name, and may be of the post-processing.
-    int8 = {quantization_exclusions.module_path(node.name) for node in nodes if node.weighted and node.name not in floats}
+    int8 = {
+        quantization_exclusions.module_path(node.name) for node in nodes if node.weighted and node.name not in floats
+    }
     layers = {place: why for place, why in quantization_exclusions.by_module(floats).items() if place not in int8}
     facts = {"images": len(calibration), "method": METHODS[method]}
     return Graph(path, NAME, Precision.int8, scheme.what, layers, facts, graph.postprocess)
@@ -231,7 +233,7 @@ def _quiet() -> Iterator[None]:
 
 
 def _nodes(path: Path) -> list[quantization_exclusions.Node]:
-    """The graph's operations for `quantization_exclusions`. The converter has folded what depends on constants alone."""
+    """The graph's operations for `quantization_exclusions`; the converter has folded constants."""
     graph = _read(path)
     tensors, found = graph.subgraphs[0].tensors, []
     made_by: dict[int, str] = {}
@@ -333,7 +335,9 @@ def layers(graph: Graph) -> list[LayerMacs]:
         name = tensors[operator.outputs[0]].name.decode()
         macs = _macs(kind, operator, *(tuple(each.shape) for each in (*factors, tensors[operator.outputs[0]])))
         int8 = all(_flatbuffers().type_to_name(factor.type) == "INT8" for factor in factors)
-        found.append(LayerMacs(name, macs, int8, (quantization_exclusions.module_path(name) or name) in graph.exclusions))
+        found.append(
+            LayerMacs(name, macs, int8, (quantization_exclusions.module_path(name) or name) in graph.exclusions)
+        )
     return found
 
 

@@ -19,9 +19,9 @@ import torch
 import yaml
 from torch.utils._pytree import tree_leaves
 
+from compress.capabilities import Model
 from compress.config import ExportConfig
 from compress.errors import MissingExtra, TargetFailed
-from compress.capabilities import Model
 from compress.product import Graph, Precision
 from compress.targets import artifact
 from compress.targets.predictor import Predictor

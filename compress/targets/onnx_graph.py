@@ -15,8 +15,8 @@ import torch
 from onnx import ModelProto, NodeProto, TensorProto, helper, shape_inference, version_converter
 from torch.utils._pytree import tree_leaves
 
-from compress.errors import TargetFailed
 from compress.capabilities import GivenAsGraph, Model
+from compress.errors import TargetFailed
 from compress.targets import onnx_macs
 from compress.targets.quantization_exclusions import Node
 
@@ -201,7 +201,7 @@ def shrink(graph: ModelProto) -> None:
 
 
 def nodes(graph: ModelProto) -> list[Node]:
-    """The graph's nodes for `quantization_exclusions`; constants are no nodes, Q/DQ pairs on weights count as constant."""
+    """The graph's nodes for `quantization_exclusions`; constants are no nodes, nor are Q/DQ pairs on weights."""
     constant = {initializer.name for initializer in graph.graph.initializer}
     producer: dict[str, NodeProto] = {}
     found = []

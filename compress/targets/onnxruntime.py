@@ -18,11 +18,11 @@ import numpy as np
 import onnx
 import onnxruntime
 
+from compress.capabilities import Model
 from compress.config import ExportConfig
 from compress.errors import TargetFailed
-from compress.capabilities import Model
 from compress.product import Graph, Precision
-from compress.targets import artifact, quantization_exclusions, onnx_graph
+from compress.targets import artifact, onnx_graph, quantization_exclusions
 from compress.targets.calibration import EXTREMES, MEAN, METHODS, tensor_ranges
 from compress.targets.predictor import LayerMacs, Predictor
 from compress.targets.scheme import Scheme

@@ -23,12 +23,12 @@ from typing import Any
 import numpy as np
 import yaml
 
+from compress.capabilities import Model
 from compress.config import ExportConfig
 from compress.errors import MissingExtra, TargetFailed
 from compress.host import bfloat16_forbidden
-from compress.capabilities import Model
 from compress.product import Graph, Precision
-from compress.targets import artifact, quantization_exclusions, onnx_graph, onnx_macs
+from compress.targets import artifact, onnx_graph, onnx_macs, quantization_exclusions
 from compress.targets.calibration import check
 from compress.targets.predictor import LayerMacs, Predictor
 from compress.targets.scheme import Scheme
@@ -207,7 +207,9 @@ def _nodes(graph: Any) -> list[quantization_exclusions.Node]:
             continue
         weighted = is_product and any(name in constant for name in sources)
         parents = tuple(name for name in sources if name not in constant)
-        found.append(quantization_exclusions.Node(operation.friendly_name, parents, weighted, is_product and not weighted))
+        found.append(
+            quantization_exclusions.Node(operation.friendly_name, parents, weighted, is_product and not weighted)
+        )
     return found
 
 
@@ -267,7 +269,9 @@ def _layers(graph: Graph, source: Any, compiled: Any) -> list[LayerMacs]:
         if str(facts["runtimePrecision"].astype(str)) in ("i8", "u8"):
             executed.update(facts["originalLayersNames"].astype(str).split(","))
     return [
-        LayerMacs(name, macs, name in executed, quantization_exclusions.module_path(_onnx_name(name)) in graph.exclusions)
+        LayerMacs(
+            name, macs, name in executed, quantization_exclusions.module_path(_onnx_name(name)) in graph.exclusions
+        )
         for name, macs in _count_macs(source).items()
     ]
 

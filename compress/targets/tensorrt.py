@@ -21,11 +21,11 @@ import onnx
 import onnxruntime
 import torch
 
+from compress.capabilities import Model
 from compress.config import ExportConfig
 from compress.errors import MissingExtra, TargetFailed
-from compress.capabilities import Model
 from compress.product import ENGINE, Graph, Precision
-from compress.targets import artifact, quantization_exclusions, onnx_graph
+from compress.targets import artifact, onnx_graph, quantization_exclusions
 from compress.targets.bench_kit import runtime_tensorrt
 from compress.targets.calibration import EXTREMES
 from compress.targets.onnxruntime import PRODUCTS, static_qdq

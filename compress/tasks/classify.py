@@ -13,7 +13,7 @@ from torch.nn import functional as F
 
 from compress.tasks.augmentation import Augmentation, augment_image
 from compress.tasks.metric import Accuracy, Metric, fingerprint, interval, resamples
-from compress.tasks.task import Batch, PlainNetworkTask, images_to_tensor
+from compress.tasks.task import Batch, PlainNetworkTask, Predictions, images_to_tensor
 
 TEMPERATURE = 4.0  # softens a teacher's probabilities, so that unlikely classes contribute to distillation
 
@@ -41,11 +41,14 @@ class Top1:
         )
 
 
+TOP1 = Top1()
+
+
 @dataclass(frozen=True)
 class Classify(PlainNetworkTask):
     """Labels and targets are class numbers; a batch holds `img` and `cls` int64 (b,)."""
 
-    metric: Metric = Top1()
+    metric: Metric = TOP1
     expected_output: ClassVar[str] = "a classifier returns (batch, classes) logits"
 
     def output_kind(self, *, end_to_end: bool, postprocessed: bool) -> str:
@@ -53,6 +56,10 @@ class Classify(PlainNetworkTask):
 
     def classes_in(self, label: Any) -> set[int]:
         return {label}
+
+    def label_problem(self, label: Any, classes: int) -> str | None:
+        good = isinstance(label, int | np.integer) and not isinstance(label, bool) and 0 <= label < classes
+        return None if good else f"the label is {label!r:.40}, expected is a class number from 0 to {classes - 1}"
 
     def collate(
         self, images: list[np.ndarray], targets: list[Any], augmentation: Augmentation, rng: np.random.Generator | None
@@ -62,10 +69,10 @@ class Classify(PlainNetworkTask):
             images = [augment_image(image, no_boxes, augmentation, rng)[0] for image in images]
         return {"img": images_to_tensor(images), "cls": torch.tensor(targets, dtype=torch.int64)}
 
-    def values(self, predictions: Sequence[Any]) -> list[np.ndarray]:
+    def values(self, predictions: Predictions) -> list[np.ndarray]:
         return [np.asarray(predictions)]
 
-    def confidence_shift(self, expected: Sequence[Any], obtained: Sequence[Any]) -> float | None:
+    def confidence_shift(self, expected: Predictions, obtained: Predictions) -> float | None:
         """Of the class that the expected predictions rank first."""
         before, after = _probabilities(expected), _probabilities(obtained)
         best = before.argmax(axis=1)[:, None]
@@ -89,7 +96,7 @@ class Classify(PlainNetworkTask):
         return output.shape[1] if good and isinstance(output, Tensor) else None
 
 
-def _probabilities(scores: Sequence[Any]) -> np.ndarray:
+def _probabilities(scores: Predictions) -> np.ndarray:
     """Softmax of logits (b, classes); rows that are probabilities already stay as they are."""
     rows = np.asarray(scores, dtype=np.float64)
     if (rows >= 0).all() and np.allclose(rows.sum(axis=1), 1, atol=1e-2):

@@ -13,7 +13,7 @@ from compress.errors import UserError
 from compress.tasks.augmentation import Augmentation, augment_image, mosaic, placement
 from compress.tasks.mean_ap import Detections, average_precision, collect, iou
 from compress.tasks.metric import Accuracy, Metric, fingerprint, interval, resamples
-from compress.tasks.task import Batch, SupervisedTask, images_to_tensor
+from compress.tasks.task import Batch, Predictions, SupervisedTask, images_to_tensor
 
 CONFIDENT = 0.25  # score from which on a detection counts in `confidence_shift`
 OVERLAP = 0.5  # intersection over union from which on two boxes of a class are the same detection
@@ -52,13 +52,19 @@ class MeanAveragePrecision:
         )
 
 
+MEAN_AVERAGE_PRECISION = MeanAveragePrecision()
+
+
 @dataclass(frozen=True)
 class Detect(SupervisedTask):
-    """Labels are float32 (n, 5): class, then centre x, y, width, height as fractions of the image. Targets are float32
-    (n, 5): class, x1, y1, x2, y2 in input pixels. A batch holds `img`, `cls` (n, 1), `bboxes` (n, 4) centre x, y, width,
-    height as fractions of the input, and `batch_idx` (n,), the image of each box."""
+    """Boxes with classes.
 
-    metric: Metric = MeanAveragePrecision()
+    Labels are float32 (n, 5): class, then centre x, y, width, height as fractions of the image. Targets are float32
+    (n, 5): class, x1, y1, x2, y2 in input pixels. A batch holds `img`, `cls` (n, 1), `bboxes` (n, 4) with centre x, y,
+    width, height as fractions of the input, and `batch_idx` (n,), the image of each box.
+    """
+
+    metric: Metric = MEAN_AVERAGE_PRECISION
 
     def output_kind(self, *, end_to_end: bool, postprocessed: bool) -> str:
         if not end_to_end:
@@ -73,6 +79,18 @@ class Detect(SupervisedTask):
 
     def classes_in(self, label: Any) -> set[int]:
         return set(label[:, 0].astype(int).tolist())
+
+    def label_problem(self, label: Any, classes: int) -> str | None:
+        if not isinstance(label, np.ndarray) or label.ndim != 2 or label.shape[1] != 5:
+            kind = f"of shape {label.shape}" if isinstance(label, np.ndarray) else type(label).__name__
+            return f"the label is {kind}, expected is float32 (n, 5): class, centre x, y, width, height"
+        if not np.isfinite(label).all() or (label[:, 1:] < 0).any() or (label[:, 1:] > 1).any():
+            return "the label's coordinates must be fractions of the image, in [0, 1]"
+        if (label[:, 3:] == 0).any():
+            return "the label has a box without area"
+        if (label[:, 0] != label[:, 0].astype(int)).any() or (label[:, 0] < 0).any() or (label[:, 0] >= classes).any():
+            return f"the label's classes must be whole numbers from 0 to {classes - 1}"
+        return None
 
     def collate(
         self, images: list[np.ndarray], targets: list[Any], augmentation: Augmentation, rng: np.random.Generator | None
@@ -101,10 +119,10 @@ class Detect(SupervisedTask):
         part = {key: value[mine] for key, value in batch.items() if key != "img"}
         return {**part, "img": batch["img"][first:last], "batch_idx": part["batch_idx"] - first}
 
-    def values(self, predictions: Sequence[Any]) -> list[np.ndarray]:
+    def values(self, predictions: Predictions) -> list[np.ndarray]:
         return [array for each in predictions for array in (each.boxes, each.scores)]
 
-    def confidence_shift(self, expected: Sequence[Any], obtained: Sequence[Any]) -> float | None:
+    def confidence_shift(self, expected: Predictions, obtained: Predictions) -> float | None:
         """Over all confident detections; one that is not found again counts as a change of 1."""
         changes = []
         for wanted, seen in zip(expected, obtained, strict=True):

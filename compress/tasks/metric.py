@@ -61,8 +61,8 @@ class Metric(Protocol):
 
 @dataclass(frozen=True)
 class UserMetric:
-    """A user's function `function(predictions, targets, classes) -> float` in [0, 1], higher is better, with an interval
-    from resampled images."""
+    """A user's `function(predictions, targets, classes) -> float` in [0, 1], higher is better, with an interval from
+    resampled images."""
 
     name: str
     function: Any
@@ -72,7 +72,7 @@ class UserMetric:
         """Raises UserError where the function raises, or returns anything but a number in [0, 1]."""
         value = self._value(predictions, targets, classes)
         counts = resamples(len(targets), RESAMPLES_OF_USER_METRIC)
-        drawn = [np.repeat(np.arange(len(targets)), column) for column in counts.T]
+        drawn = [np.repeat(np.arange(len(targets)), column).tolist() for column in counts.T]
         resampled = np.array(
             [self._value([predictions[i] for i in each], [targets[i] for i in each], classes) for each in drawn]
         )

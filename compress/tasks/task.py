@@ -1,7 +1,7 @@
 """What the rest of the package asks of a task.
 
-`Task` alone is enough to prune, save and export a model. `SupervisedTask` adds labels, batches and a metric, so that its
-models can be trained and evaluated. `PlainNetworkTask` adds loss and decoding for networks that bring none
+`Task` alone is enough to prune, save and export a model. `SupervisedTask` adds labels, batches and a metric, which
+training and evaluation need. `PlainNetworkTask` adds loss and decoding for networks that bring none
 themselves (timm, `model=module`).
 """
 
@@ -21,6 +21,10 @@ from compress.tasks.metric import Metric
 
 Batch = dict[str, Tensor]
 """A training batch. `img`: float32 (b, c, s, s) in [0, 1], RGB. Further entries are defined by the task's `collate`."""
+
+
+Predictions = Sequence[Any] | np.ndarray
+"""One prediction per image, as the task's `decode` returns them."""
 
 
 @dataclass(frozen=True)
@@ -68,6 +72,14 @@ class SupervisedTask(Task):
         """Class numbers that occur in a label; subsets are stratified by them."""
         return set()
 
+    def label_problem(self, label: Any, classes: int) -> str | None:
+        """What is wrong with a label of a user's own data set, for an error message; None where nothing is.
+
+        Args:
+            classes: how many classes the data set has.
+        """
+        return None
+
     @abstractmethod
     def collate(
         self, images: list[np.ndarray], targets: list[Any], augmentation: Augmentation, rng: np.random.Generator | None
@@ -87,11 +99,11 @@ class SupervisedTask(Task):
         return {key: value[rank * count : (rank + 1) * count] for key, value in batch.items()}
 
     @abstractmethod
-    def values(self, predictions: Sequence[Any]) -> list[np.ndarray]:
+    def values(self, predictions: Predictions) -> list[np.ndarray]:
         """The numbers of predictions that must not be NaN."""
 
     @abstractmethod
-    def confidence_shift(self, expected: Sequence[Any], obtained: Sequence[Any]) -> float | None:
+    def confidence_shift(self, expected: Predictions, obtained: Predictions) -> float | None:
         """Median change of confidence, in [0, 1], between two sets of predictions on the same images. None where the
         expected predictions are confident of nothing."""
 
@@ -115,7 +127,7 @@ class PlainNetworkTask(SupervisedTask):
         """Scalar distance between float32 outputs of the trained network and of its teacher."""
 
     @abstractmethod
-    def decode(self, outputs: np.ndarray) -> Sequence[Any]:
+    def decode(self, outputs: np.ndarray) -> Predictions:
         """Predictions for raw outputs (b, …), one per image."""
 
     @abstractmethod
