@@ -1,4 +1,4 @@
-"""The order of a run: load, measure, (stage, measure) for each stage, verdict, report. Only this file writes the ledger."""
+"""The order of a run: load, measure, (stage, measure) for each stage, verdict, report. Nothing else writes the ledger."""
 
 from __future__ import annotations
 

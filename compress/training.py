@@ -137,8 +137,8 @@ def fit(
     finite.
 
     Inside `distributed.run_on_all_ranks` each process trains on its part of every batch, `shard(batch, rank,
-    processes)`, so `loss` must be a mean over images. All end with the same network; only rank 0 writes and calls `on_epoch`. They draw the same random numbers, so that its
-    checkpoint holds for all.
+    processes)`, so `loss` must be a mean over images. All end with the same network; only rank 0 writes and calls
+    `on_epoch`. They draw the same random numbers, so that its checkpoint holds for all.
     """
     device = next(net.parameters()).device
     layout = torch.channels_last if schedule.channels_last else torch.preserve_format

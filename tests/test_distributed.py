@@ -20,8 +20,8 @@ from torch.nn import functional as F
 from compress import data, distributed, models
 from compress.config import compose
 from compress.errors import UserError
-from compress.product import Batch
 from compress.stages import finetune
+from compress.tasks import Batch
 from compress.training import Schedule, fit, float32
 from tests.halves import BATCH, epoch
 

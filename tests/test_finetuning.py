@@ -7,6 +7,7 @@ import pytest
 import torch
 from torch import nn
 
+from compress.capabilities import Model
 from compress.config import (
     Activation,
     Config,
@@ -16,14 +17,12 @@ from compress.config import (
     ModelConfig,
     NumberFormat,
     PruneConfig,
-    Stage,
 )
 from compress.data import load
 from compress.errors import UserError
+from compress.finetuning import RATE, learning_rate, prepare, tune
 from compress.models import build
-from compress.product import Model
 from compress.pruning.solver import prune_to_ratio
-from compress.recovery import RATE, learning_rate, prepare, recover
 
 
 @pytest.fixture
@@ -65,7 +64,7 @@ def test_training_wins_accuracy_and_leaves_no_state(model: Model, tmp_path: Path
 
     before = right(model)
     config = FinetuneConfig(images=3200, batch=32, augment=False)
-    tuned = recover(model, None, data.train, config, seed=0, stage="finetune", folder=tmp_path)
+    tuned = tune(model, None, data.train, config, seed=0, stage="finetune", folder=tmp_path)
     assert right(tuned) > max(0.6, before)
     assert list(tmp_path.iterdir()) == []
 
@@ -75,7 +74,7 @@ def test_a_rate_that_diverges_is_the_users_error(model: Model, tmp_path: Path, b
     data = load(DataConfig(name="digits"), 16, 1, 0)
     config = FinetuneConfig(images=3200, batch=32, learning_rate=1e30, warmup=0.0, bfloat16=bfloat16)
     with pytest.raises(UserError, match="lower") as caught:
-        recover(model, None, data.train, config, seed=0, stage="finetune", folder=tmp_path)
+        tune(model, None, data.train, config, seed=0, stage="finetune", folder=tmp_path)
     assert caught.value.key == "finetune.learning_rate"
     assert list(tmp_path.iterdir()) == []
 
@@ -85,7 +84,7 @@ def test_other_activations_are_tuned_and_model_and_teacher_keep_theirs(model: Mo
     for net in (model.net, teacher := copy.deepcopy(model.net)):
         net.stem[2] = nn.SiLU()
     config = FinetuneConfig(images=64, batch=32, augment=False, activation=Activation.relu6, distillation=1.0)
-    tuned = recover(model, model.with_net(teacher), data.train, config, seed=0, stage="finetune", folder=tmp_path)
+    tuned = tune(model, model.with_net(teacher), data.train, config, seed=0, stage="finetune", folder=tmp_path)
     assert isinstance(tuned.net.stem[2], nn.ReLU6) and tuned.constructor()["activation"] == "relu6"
     assert isinstance(model.net.stem[2], nn.SiLU) and isinstance(teacher.stem[2], nn.SiLU)
 
@@ -95,7 +94,7 @@ def test_preparing_changes_neither_network_nor_random_numbers_and_announces_long
 ) -> None:
     data = load(DataConfig(name="digits"), 16, 1, 0)
     plan = FinetuneConfig(images=100_000_000, batch=32, bfloat16=False)
-    config = Config(stages=[Stage.finetune], finetune=plan, precision=NumberFormat.bf16, threads=1)
+    config = Config(stages=["finetune"], finetune=plan, precision=NumberFormat.bf16, threads=1)
     before, random = {k: v.clone() for k, v in model.net.state_dict().items()}, torch.get_rng_state()
     settings = prepare(model, config, data)
     assert settings is not None and settings.bfloat16
@@ -107,5 +106,5 @@ def test_preparing_changes_neither_network_nor_random_numbers_and_announces_long
 
 def test_nothing_is_prepared_or_said_where_nothing_is_trained(model: Model, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level("INFO")
-    assert prepare(model, Config(stages=[Stage.export]), load(DataConfig(name="digits"), 16, 1, 0)) is None
+    assert prepare(model, Config(stages=["export"]), load(DataConfig(name="digits"), 16, 1, 0)) is None
     assert caplog.text == ""

@@ -11,10 +11,10 @@ from torch import Tensor, nn
 
 import compress
 from compress import checkpoint
+from compress.capabilities import Model
 from compress.config import Family, ModelConfig
 from compress.errors import UserError
 from compress.models import build
-from compress.product import Model
 from tests.models.toy import randomise
 
 ROOT = Path(__file__).parents[1]

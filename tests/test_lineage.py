@@ -9,11 +9,12 @@ import pytest
 
 import compress
 from compress import checkpoint, data, models, recovery, reference
+from compress.capabilities import Model
 from compress.config import Config, Family, ModelConfig, compose
 from compress.data import DataSet
 from compress.errors import UserError
 from compress.models import build
-from compress.product import Model, identity
+from compress.product import identity
 from compress.stages import finetune
 
 SMALL = "compress.models.small_cnn.SmallCNN"

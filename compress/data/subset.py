@@ -17,9 +17,8 @@ def stratified(present: Sequence[Set[int]], count: int, seed: int) -> list[int]:
     """Indices of `count` samples in which every stratum has its share of all samples, to one sample.
 
     A stratum is a class; of samples with several classes, as in detection, the one that is rarest in the data set; or
-    no object at all. `present` are the classes in each sample. The order depends on them and the seed alone and the first n
-    indices are themselves stratified, so a
-    smaller subset is part of a larger one.
+    no object at all. `present` are the classes in each sample. The order depends on them and the seed alone and the
+    first n indices are themselves stratified, so a smaller subset is part of a larger one.
 
     Systematic sampling (Cochran, Sampling Techniques, 1977, ch. 8): each stratum is shuffled and its members are
     spread evenly over [0, 1) from a random start; all are taken in the order of their places.

@@ -21,8 +21,8 @@ from compress.models.ultralytics_model import UltralyticsDetector, UltralyticsMo
 from compress.models.ultralytics_package import quiet, require_ultralytics
 from compress.tasks import CLASSIFY, DETECT, OBB, POSE, SEGMENT, Task
 
-# {head: (task, class of the network in ultralytics.nn.tasks, class of the model)}. Subclasses of these heads decode their
-# outputs differently.
+# {head: (task, class of the network in ultralytics.nn.tasks, class of the model)}. Subclasses of these heads decode
+# their outputs differently.
 HEADS = {
     "Detect": (DETECT, "DetectionModel", UltralyticsDetector),
     "Classify": (CLASSIFY, "ClassificationModel", UltralyticsClassifier),

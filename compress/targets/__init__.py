@@ -64,7 +64,7 @@ class Target(Protocol):
         """Writes the artifact `folder` (artifacts/<target>) and returns the graphs in it; `facts` join its manifest."""
 
     def load(self, graph: Graph, threads: int, *, exact: bool = False) -> Predictor:
-        """Opens a graph from disk in its own runtime; the predictor returns what the file does, without `graph.postprocess`.
+        """Opens a graph from disk in its own runtime; it returns what the file does, without `graph.postprocess`.
         Exact: computed as the file says, even where the runtime would do with fewer bits by itself."""
 
 

@@ -6,14 +6,14 @@ import torch
 
 from compress.config import DataConfig
 from compress.data import batches, load
-from compress.product import Task
+from compress.tasks import CLASSIFY
 
 pytest.importorskip("sklearn")
 
 
 def test_the_splits_are_fixed_disjoint_and_hold_every_digit() -> None:
     data, other_seed = load(DataConfig(name="digits"), 16, 1, 0), load(DataConfig(name="digits"), 16, 1, 5)
-    assert data.task is Task.classify and len(data.classes) == 10
+    assert data.task is CLASSIFY and len(data.classes) == 10
     assert (len(data.train), len(data.calibration), len(data.validation)) == (1097, 300, 400)
     assert data.fingerprint == other_seed.fingerprint
     contents = [

@@ -10,7 +10,7 @@ import pytest
 from compress.config import DataConfig
 from compress.data import DataSet, load
 from compress.errors import UserError
-from compress.product import Task
+from compress.tasks import CLASSIFY
 
 
 def write_image(path: Path, width: int = 20, height: int = 20, seed: int = 0) -> None:
@@ -35,7 +35,7 @@ def open_folder(folder: Path) -> DataSet:
 
 def test_folders_are_classes(folder: Path) -> None:
     data = open_folder(folder)
-    assert (data.task, data.classes) == (Task.classify, ("crop", "weed"))
+    assert (data.task, data.classes) == (CLASSIFY, ("crop", "weed"))
     assert (len(data.train), len(data.calibration), len(data.validation)) == (10, 2, 4)
     assert [data.validation.target(i) for i in range(4)] == [0, 0, 1, 1]
     assert data.train.image(0).shape == (16, 16, 3)

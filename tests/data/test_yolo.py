@@ -10,7 +10,7 @@ import pytest
 from compress.config import DataConfig
 from compress.data import DataSet, load
 from compress.errors import UserError
-from compress.product import Task
+from compress.tasks import DETECT
 
 
 def open_yolo(folder: Path, seed: int = 0, **options: object) -> DataSet:
@@ -24,7 +24,7 @@ def names(split: object) -> list[str]:
 
 def test_an_ordinary_data_set(yolo_folder: Path) -> None:
     data = open_yolo(yolo_folder)
-    assert (data.task, data.classes) == (Task.detect, ("cat", "dog"))
+    assert (data.task, data.classes) == (DETECT, ("cat", "dog"))
     assert (len(data.train), len(data.calibration), len(data.validation)) == (9, 3, 4)
     # 64x32 stands between 16 grey rows above and below; the box is the middle quarter of its width, half its height
     np.testing.assert_allclose(data.validation.target(1), [[1, 24, 24, 40, 40]])

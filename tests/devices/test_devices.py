@@ -10,7 +10,7 @@ import pytest
 import yaml
 
 from compress import devices
-from compress.config import CONF, BudgetConfig, Config, DeviceConfig, LatencyFit, Stage, compose
+from compress.config import CONF, BudgetConfig, Config, DeviceConfig, LatencyFit, compose
 from compress.devices import fit
 from compress.errors import UserError
 from compress.ledger import Row
@@ -22,7 +22,7 @@ FREE = ["recipe=drone_nano", "budget.flops=null"]
 
 
 def config(
-    fps: float = 100.0, *, stages: tuple[Stage, ...] = (Stage.prune, Stage.quantize), **budget: object
+    fps: float = 100.0, *, stages: tuple[str, ...] = ("prune", "quantize"), **budget: object
 ) -> Config:
     """A device of two lines: int8 takes 4 ms + 1 ms a GFLOP, fp16 3 ms + 4 ms a GFLOP."""
     lines = [LatencyFit("tensorrt", "int8", 4, 1, 0.05, [2, 20]), LatencyFit("tensorrt", "fp16", 3, 4, 0.02, [2, 20])]
@@ -109,7 +109,7 @@ def test_a_frame_rate_becomes_flops_and_milliseconds() -> None:
 
 
 def test_int8_counts_only_where_the_run_quantizes() -> None:
-    assert devices.resolve(config(100, stages=(Stage.prune, Stage.export))).budget.flops == "1.75G"
+    assert devices.resolve(config(100, stages=("prune", "export"))).budget.flops == "1.75G"
 
 
 def test_what_was_resolved_is_left_alone() -> None:

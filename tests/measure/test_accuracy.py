@@ -7,7 +7,8 @@ import pytest
 
 from compress.errors import TargetFailed, UserError
 from compress.measure.accuracy import evaluate, paired_difference
-from compress.product import Detections, Task
+from compress.tasks import CLASSIFY, DETECT
+from compress.tasks.mean_ap import Detections
 
 CLASSES = ("cow", "pig")
 
@@ -39,7 +40,7 @@ def truth(*rows):
 def run(found, truths, classes=CLASSES, **options):
     calls = iter(range(len(found)))
     decode = lambda out: [found[next(calls)] for _ in out]  # noqa: E731
-    return evaluate(lambda images: images, decode, Split(truths), Task.detect, classes, **options)
+    return evaluate(lambda images: images, decode, Split(truths), DETECT, classes, **options)
 
 
 BOX = (0, 0, 10, 10)
@@ -88,7 +89,7 @@ def test_bad_input_is_refused():
     with pytest.raises(TargetFailed, match="NaN"):
         run([detections((0, np.nan, *BOX))], [truth((0, *BOX))])
     with pytest.raises(TargetFailed, match="predictions"):
-        evaluate(lambda x: x, lambda x: [], Split([truth((0, *BOX))]), Task.detect, CLASSES)
+        evaluate(lambda x: x, lambda x: [], Split([truth((0, *BOX))]), DETECT, CLASSES)
 
 
 def random_case(images, classes, objects, extra, seed=0):
@@ -159,7 +160,7 @@ def test_intervals_cover_and_pairs_are_tighter():
 
 
 def test_a_resample_equals_evaluating_the_resampled_images():
-    from compress.measure.mean_ap import average_precision, collect
+    from compress.tasks.mean_ap import average_precision, collect
 
     found, truths = random_case(20, 2, 5, 10)
     drawn = np.random.default_rng(1).integers(20, size=20)
@@ -172,7 +173,7 @@ def test_a_resample_equals_evaluating_the_resampled_images():
 def test_top1():
     scores = np.eye(3)[[0, 1, 2, 0]]
     split, rows = Split([0, 1, 2, 2]), iter(scores)
-    result = evaluate(lambda x: x, lambda out: np.stack([next(rows)]), split, Task.classify, ("a", "b", "c"))
+    result = evaluate(lambda x: x, lambda out: np.stack([next(rows)]), split, CLASSIFY, ("a", "b", "c"))
     assert result.metric == "top1" and result.value == 0.75
     assert result.per_class == {"a": 1, "b": 1, "c": 0.5}
     assert result.row() == {

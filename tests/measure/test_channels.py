@@ -7,9 +7,9 @@ import pytest
 import torch
 from torch import nn
 
+from compress.capabilities import example_image
 from compress.measure import channels, flops
 from compress.measure.flops import Cost
-from compress.product import example_image
 
 
 class Two:

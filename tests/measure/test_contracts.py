@@ -18,7 +18,8 @@ from compress.data.sample import Sample
 from compress.errors import TargetFailed
 from compress.measure import contracts
 from compress.measure.contracts import confidence_shift, verify
-from compress.product import Detections, Task
+from compress.tasks import DETECT
+from compress.tasks.mean_ap import Detections
 from tests.targets.test_targets import SIDE, Small
 
 
@@ -124,7 +125,7 @@ def test_a_manifest_that_promises_another_shape_is_refused(artifact: tuple[Any, 
 class Detector:
     """Answers are detections already: x1, y1, x2, y2, score, class."""
 
-    task = Task.detect
+    task = DETECT
 
     def decode(self, outputs: np.ndarray) -> list[Detections]:
         return [Detections(rows[:, :4], rows[:, 4], rows[:, 5].astype(int)) for rows in outputs]

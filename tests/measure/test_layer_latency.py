@@ -3,11 +3,11 @@ from __future__ import annotations
 import pytest
 from torch import nn
 
+from compress.capabilities import Model
 from compress.config import Family, ModelConfig
 from compress.measure import layer_latency
 from compress.measure.layer_latency import layer_seconds
 from compress.models import build
-from compress.product import Model
 
 
 @pytest.fixture

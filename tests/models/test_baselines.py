@@ -14,7 +14,7 @@ from compress.data import field_scenes
 from compress.measure.accuracy import evaluate, predictor
 from compress.models import build
 from compress.models.weights import BASELINES
-from compress.product import Task
+from compress.tasks import DETECT
 
 pytest.importorskip("ultralytics")
 
@@ -34,7 +34,7 @@ def test_nothing_moved() -> None:
 def test_the_baseline_knows_the_scenes_that_the_generator_draws(tmp_path: Path) -> None:
     path = field_scenes.prepare(tmp_path, 256, counts={"train": 16, "validation": 50}, workers=1) / "data.yaml"
     scenes = data.load(DataConfig(name="yolo", path=str(path), calibration_images=8), 256, 3, 0)
-    model = build(ModelConfig(name="yolo26n", weights="drone_nano", imgsz=256), scenes.classes, Task.detect)
+    model = build(ModelConfig(name="yolo26n", weights="drone_nano", imgsz=256), scenes.classes, DETECT)
     net = predictor(model.deployed())
     found = evaluate(net, model.decode, scenes.validation, model.task, scenes.classes, batch=10)
     record = json.loads((FOLDER / "training.json").read_text())["validation"]

@@ -15,7 +15,7 @@ from compress.config import ExportConfig, Family, ModelConfig
 from compress.errors import UserError
 from compress.measure import flops
 from compress.models import build, normalisation
-from compress.models.classifier import Classifier
+from compress.models.plain_network import Classifier
 from compress.targets import artifact
 from tests.models.toy import Net
 
@@ -120,7 +120,7 @@ def test_mistakes() -> None:
 
 def test_a_checkpoint_keeps_other_activations_behind_it(tmp_path: Path) -> None:
     from compress.config import Activation, FinetuneConfig
-    from compress.recovery import activated
+    from compress.finetuning import activated
 
     model = activated(timm_model("mobilenetv3_small_050"), FinetuneConfig(activation=Activation.relu), "finetune")
     checkpoint.save(model, tmp_path)

@@ -16,14 +16,15 @@ from torch import nn
 
 import compress
 from compress import checkpoint, models, targets
-from compress.config import Config, ExportConfig, Family, ModelConfig, Stage
+from compress.capabilities import GivenAsGraph
+from compress.config import Config, ExportConfig, Family, ModelConfig
 from compress.errors import UserError
 from compress.measure import flops, graph_cost
 from compress.models import onnx_file
 from compress.models.onnx_model import BINS, LAST, OnnxModel
-from compress.product import GivenAsGraph, Task
 from compress.stages.context import identity
 from compress.targets import onnx_graph
+from compress.tasks import CLASSIFY, DETECT
 from tests.models import onnx_files as files
 from tests.models.toy import Net, randomise
 
@@ -49,8 +50,8 @@ def answer(path: Path, image: np.ndarray) -> np.ndarray:
 
 def test_a_classifier_is_what_its_file_says(tmp_path: Path) -> None:
     model = build(files.classifier(), tmp_path)
-    assert (model.task, model.imgsz, model.channels, len(model.classes)) == (Task.classify, files.SIDE, 3, 10)
-    assert model.stride == 1 and model.tail is None and model.kept_float() == {}
+    assert (model.task, model.imgsz, model.channels, len(model.classes)) == (CLASSIFY, files.SIDE, 3, 10)
+    assert model.stride == 1 and model.postprocess is None and model.quantization_exclusions() == {}
     image = model.example_input(3)
     found = model.deployed()(image).numpy()
     assert np.array_equal(found[1:2], answer(tmp_path / "foreign.onnx", image[1:2].numpy()))
@@ -91,14 +92,14 @@ def test_a_newer_files_splits_go_down_with_it(opset: int, tmp_path: Path) -> Non
 
 def test_raw_yolo_and_end_to_end_detections_are_decoded(tmp_path: Path) -> None:
     raw = build(files.detector(), tmp_path)
-    assert (raw.task, raw.classes, raw.stride) == (Task.detect, ("0", "1"), 32)
+    assert (raw.task, raw.classes, raw.stride) == (DETECT, ("0", "1"), 32)
     columns = np.zeros((1, 6, 64), np.float32)
     columns[0, :, 3] = (8, 8, 4, 2, 0.1, 0.9)
     (found,) = raw.decode(columns)
     assert found.boxes.tolist() == [[6, 7, 10, 9]] * 2 and found.classes.tolist() == [1, 0]  # type: ignore[union-attr]
 
     ends = build(files.detector(rows=True), tmp_path, classes=("a", "b", "c"))
-    assert ends.task is Task.detect and ends.classes == ("a", "b", "c")
+    assert ends.task is DETECT and ends.classes == ("a", "b", "c")
     rows = np.zeros((1, 64, 6), np.float32)
     rows[0, 0] = (1, 2, 3, 4, 0.8, 2)
     (found,) = ends.decode(rows)
@@ -177,7 +178,7 @@ def test_a_detectors_last_layers_stay_in_float_and_so_does_a_projection_of_bins(
         files.weights("wd", 32, 8, 1, 1), files.weights("project", 1, 8, 1, 1), files.weights("wc", 2, 8, 1, 1),
         files.integers("by_bin", 1, 4, 8, 64), files.integers("boxes", 1, 4, 64), files.integers("classes", 1, 2, 64),
     ]  # fmt: skip
-    kept = build(files.model(nodes, constants), tmp_path).kept_float()
+    kept = build(files.model(nodes, constants), tmp_path).quantization_exclusions()
     logits = next(module for module in kept if module not in ("head.boxes", "head.dfl"))
     assert kept == {"head.boxes": LAST, "head.dfl": BINS, logits: LAST}
 
@@ -192,7 +193,7 @@ def test_nodes_get_names_of_their_own_that_say_a_module(tmp_path: Path) -> None:
         targets.get("onnxruntime").convert(model, tmp_path / "fp32", ExportConfig()), model,
         [model.example_input().numpy()], tmp_path / "int8", kept={"Conv_2": "asked for"},
     )  # fmt: skip
-    assert "asked for" in layers.kept_float.values()
+    assert "asked for" in layers.exclusions.values()
 
 
 def test_tensors_that_have_our_names_make_way(tmp_path: Path) -> None:
@@ -348,11 +349,11 @@ def test_the_files_size_wins_over_the_default_and_not_over_the_users(tmp_path: P
             models.resolve(Config(model=ModelConfig(Family.onnx, path=path, **given)))  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize("stage", [Stage.train, Stage.prune, Stage.finetune])
-def test_stages_that_need_torch_are_refused(stage: Stage, tmp_path: Path) -> None:
+@pytest.mark.parametrize("stage", ["train", "prune", "finetune"])
+def test_stages_that_need_torch_are_refused(stage: tmp_path: Path) -> None:
     path = str(files.save(files.classifier(), tmp_path / "model.onnx"))
     with pytest.raises(UserError, match=rf"stages=\[{stage.value}, export\].*give the torch model"):
-        models.resolve(Config(stages=[stage, Stage.export], model=ModelConfig(Family.onnx, path=path, imgsz=0)))
+        models.resolve(Config(stages=[stage, "export"], model=ModelConfig(Family.onnx, path=path, imgsz=0)))
 
 
 @pytest.mark.parametrize("target", ["ncnn", "litert"])

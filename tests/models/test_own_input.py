@@ -10,11 +10,11 @@ import torch
 
 import compress
 from compress import checkpoint, models
+from compress.capabilities import Model
 from compress.config import Config, Family, ModelConfig, compose
 from compress.errors import UserError
 from compress.measure import flops
 from compress.models import build
-from compress.product import Model
 from tests.models.toy import Net
 
 

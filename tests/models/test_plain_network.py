@@ -7,10 +7,11 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
+from compress.capabilities import Teacher
 from compress.config import Family, ModelConfig
 from compress.errors import UserError
 from compress.models import build
-from compress.product import Task, Teacher
+from compress.tasks import CLASSIFY, DETECT
 
 TOY = "tests.models.toy"
 
@@ -20,8 +21,8 @@ def config(**given: object) -> ModelConfig:
 
 
 def test_a_users_module_becomes_a_model() -> None:
-    model = build(config(args={"classes": 4}), ("a", "b", "c", "d"), Task.classify)
-    assert model.classes == ("a", "b", "c", "d") and model.task is Task.classify
+    model = build(config(args={"classes": 4}), ("a", "b", "c", "d"), CLASSIFY)
+    assert model.classes == ("a", "b", "c", "d") and model.task is CLASSIFY
     assert model.prunable()[1].keys() == {"head"}
     sample = {"img": model.example_input(2), "cls": torch.tensor([0, 3])}
     loss = model.loss(model.net, sample)
@@ -62,7 +63,7 @@ def test_number_of_classes_must_agree_with_the_data() -> None:
 
 def test_task_must_agree_with_the_data() -> None:
     with pytest.raises(UserError, match="detect"):
-        build(config(), task=Task.detect)
+        build(config(), task=DETECT)
 
 
 def test_odd_weights_name_the_first_tensor_and_both_shapes(tmp_path) -> None:

@@ -15,13 +15,14 @@ from torch.utils.flop_counter import FlopCounterMode
 pytest.importorskip("ultralytics")
 
 from compress import checkpoint
+from compress.capabilities import Teacher
 from compress.config import Family, ModelConfig, PruneConfig
 from compress.errors import UserError
 from compress.models import build, from_constructor, save_native, ultralytics_head
 from compress.models.ultralytics import UltralyticsModel
 from compress.models.ultralytics_blocks import is_split
-from compress.product import Task, Teacher
 from compress.pruning.solver import prune_to_flops
+from compress.tasks import DETECT
 from tests.models.toy import randomise
 
 CLASSES = ("a", "b", "c", "d", "e")
@@ -30,7 +31,7 @@ SIZE = 64
 
 def make(name: str = "yolo26n", **given: object) -> UltralyticsModel:
     torch.manual_seed(0)
-    model = build(ModelConfig(name=name, imgsz=SIZE, **given), CLASSES, Task.detect)  # type: ignore[arg-type]
+    model = build(ModelConfig(name=name, imgsz=SIZE, **given), CLASSES, DETECT)  # type: ignore[arg-type]
     assert isinstance(model, UltralyticsModel)
     return model.with_net(randomise(model.net))
 
@@ -102,7 +103,7 @@ def test_deployed_gives_one_tensor_that_decodes(name: str, shape: tuple[int, ...
     assert out.shape == shape and not any(isinstance(m, nn.BatchNorm2d) for m in net.modules())
     with torch.no_grad():
         assert torch.allclose(out, model.net.eval()(x)[0], atol=1e-2)
-    assert model.kept_float().keys() <= dict(net.named_modules()).keys()
+    assert model.quantization_exclusions().keys() <= dict(net.named_modules()).keys()
     for found in model.decode(out.numpy()):
         assert found.boxes.shape == (len(found.scores), 4) and found.classes.dtype == np.int64
         assert np.all(np.diff(found.scores) <= 0) and np.all(found.scores > 0.001) and found.classes.max(initial=0) < 5
@@ -127,11 +128,11 @@ def test_suppression_agrees_with_ultralytics() -> None:
 def test_training_moves_from_one_head_to_the_other() -> None:
     model = make()
     net, data = model.net.eval(), batch()
-    model.progress(net, 0.0)
+    model.schedule_loss(net, 0.0)
     start = model.loss(net, data)
-    model.progress(net, 1.0)
+    model.schedule_loss(net, 1.0)
     end = model.loss(net, data)
-    model.progress(net, 0.5)
+    model.schedule_loss(net, 0.5)
     middle = model.loss(net, data)
     assert start != end and torch.isclose(middle, (start + end) / 2, rtol=1e-3)
 

@@ -13,12 +13,13 @@ pytest.importorskip("ultralytics")
 
 import compress
 from compress import checkpoint, targets
+from compress.capabilities import TopK
 from compress.config import ExportConfig, ModelConfig
 from compress.errors import UserError
 from compress.models import build, from_constructor
-from compress.product import Task, TopK
 from compress.stages.prune import counter
 from compress.targets import onnx_graph
+from compress.tasks import DETECT, Task
 from tests.models.toy import enliven
 
 SIZE = 64
@@ -41,7 +42,7 @@ def test_pruned_saved_loaded_and_exported(name: str, task: str, tmp_path: Path) 
 
     small = compress.prune(model, "30%")
     assert 0.29 < count(small.net) / count(net) <= 0.3
-    assert small.kept_float().keys() <= dict(small.deployed().named_modules()).keys()
+    assert small.exclusions().keys() <= dict(small.deployed().named_modules()).keys()
     with torch.no_grad():
         small.net.train()(x.repeat(2, 1, 1, 1))  # what only training runs has lost its inputs too
     checkpoint.save(small, tmp_path / "pruned")
@@ -65,7 +66,7 @@ def test_what_is_not_offered_is_said() -> None:
     with pytest.raises(UserError, match="segment.*pruned and exported"):
         model.loss(model.net, {"img": model.example_input()})
     with pytest.raises(UserError, match="the model for segment.*pruned and exported only"):
-        build(ModelConfig(name="yolo11n-seg", imgsz=SIZE), ("a", "b"), Task.detect)
+        build(ModelConfig(name="yolo11n-seg", imgsz=SIZE), ("a", "b"), DETECT)
 
 
 @pytest.mark.parametrize("name", ["yolo26n", "yolo26n-pose", "yolo11n"])
@@ -75,11 +76,11 @@ def test_the_tail_can_be_done_in_numpy(name: str) -> None:
     model = model.with_net(enliven(model.net, model.example_input()))
     x = model.example_input(2)
     with torch.no_grad():
-        whole, rows = (model.deployed(tail=tail)(x).numpy() for tail in (True, False))
-    if model.tail is None:
+        whole, rows = (model.deployed(postprocess=tail)(x).numpy() for tail in (True, False))
+    if model.postprocess is None:
         assert name == "yolo11n" and np.array_equal(whole, rows)
     else:
-        picked = model.tail(rows)
+        picked = model.postprocess(rows)
         assert picked.shape == whole.shape
         assert np.allclose(picked, whole, atol=1e-5)
 

@@ -14,38 +14,28 @@ import torch
 from torch import nn
 
 from compress import targets
+from compress.capabilities import example_image
 from compress.data import images
 from compress.data.dataset import Split
 from compress.data.sample import Sample
 from compress.errors import TargetFailed
 from compress.measure import latency
-from compress.product import Graph, Precision, Task, example_image
+from compress.product import Graph, Precision
 from compress.quantization import search
 from compress.quantization.search import Search
 from compress.targets.predictor import LayerMacs, Predictor
 from compress.targets.scheme import Scheme
+from compress.tasks import CLASSIFY
 
 IMAGES = 100
 LAYERS = 8
 
 
-class Chain:
+def chain() -> FakeModel:
     """Eight layers; only the names of those that stay in float matter to the target below."""
-
-    task, imgsz, channels, classes, tail = Task.classify, 4, 1, ("a", "b"), None
-
-    def deployed(self, *, tail: bool = True) -> nn.Module:
-        torch.manual_seed(0)
-        return nn.Sequential(*[nn.Conv2d(1 if i == 0 else 2, 2, 1) for i in range(LAYERS)], nn.Flatten()).eval()
-
-    def example_input(self, batch: int = 1) -> torch.Tensor:
-        return example_image(batch, 1, 4)
-
-    def decode(self, outputs: np.ndarray) -> np.ndarray:
-        return outputs
-
-    def kept_float(self) -> dict[str, str]:
-        return {"5": "the model's own wish"}
+    torch.manual_seed(0)
+    net = nn.Sequential(*[nn.Conv2d(1 if i == 0 else 2, 2, 1) for i in range(LAYERS)], nn.Flatten())
+    return FakeModel(net, imgsz=4, channels=1, classes=("a", "b"), exclusions={"5": "the model's own wish"})
 
 
 class Known:
@@ -104,7 +94,7 @@ def searching(
     fp32 = folder / "fp32"
     fp32.write_text("0 1 8")
     graph = Graph(fp32, "known", Precision.fp32)
-    searched = Search(graph, Chain(), split, list(images(split)), folder, 0.02, seconds, threads=1, timed=timed)  # type: ignore[arg-type]
+    searched = Search(graph, chain(), split, list(images(split)), folder, 0.02, seconds, threads=1, timed=timed)  # type: ignore[arg-type]
     return searched
 
 
@@ -196,7 +186,7 @@ def test_the_fewest_layers_stay_in_float_that_do(split: Split, tmp_path: Path, m
     searched = searching(known, split, tmp_path, monkeypatch)
     chosen = searched.run()
     assert chosen.scheme.what == "less bad" and len(chosen.layers_kept) == 3
-    order = [name for name, _ in search.ranked(Chain(), list(images(split)))]  # type: ignore[arg-type]
+    order = [name for name, _ in search.ranked(chain(), list(images(split)))]  # type: ignore[arg-type]
     assert list(chosen.layers_kept) == [name for name in order if name != "5"][:3]  # that one is in float anyway
     assert known.made[2:] == [("less bad", kept) for kept in (4, 2, 3)]
 

@@ -16,16 +16,6 @@ from compress.quantization.sensitivity import ranked
 from tests.models import onnx_files as files
 
 
-class Model:
-    """What `ranked` asks of a model: its deployed form."""
-
-    def __init__(self, net: nn.Module) -> None:
-        self.net = net
-
-    def deployed(self, *, tail: bool = True) -> nn.Module:
-        return copy.deepcopy(self.net).eval()
-
-
 def images() -> list[np.ndarray]:
     generator = np.random.default_rng(0)
     return [generator.random((1, 3, 8, 8), dtype=np.float32) for _ in range(4)]
@@ -37,12 +27,11 @@ def net() -> nn.Sequential:
 
 
 def errors(given: nn.Module) -> dict[str, float]:
-    model: Any = Model(given)
-    return dict(ranked(model, images()))
+    return dict(ranked(FakeModel(given), images()))
 
 
 def test_every_layer_has_an_error_and_the_worst_comes_first() -> None:
-    model: Any = Model(net())
+    model = FakeModel(net())
     found = ranked(model, images())
     assert {name for name, _ in found} == {"0", "2", "4"}
     values = [error for _, error in found]

@@ -14,9 +14,10 @@ from compress.config import Config, DataConfig, DeviceConfig, QuantizeConfig
 from compress.data.dataset import DataSet, Split
 from compress.data.sample import Sample
 from compress.errors import UserError
-from compress.product import Precision, Task
+from compress.product import Precision
 from compress.stages import quantize
 from compress.stages.context import Context
+from compress.tasks import CLASSIFY
 from tests.measure.test_contracts import Classifier
 from tests.targets.test_targets import SIDE
 
@@ -29,7 +30,7 @@ def data(calibration: int) -> DataSet:
         return Split(name, [Sample(each, i % 3, (SIDE, SIDE)) for i, each in enumerate(pixels)], SIDE, 3)
 
     splits = (split("train", 4), split("calibration", calibration), split("validation", 4))
-    return DataSet(Task.classify, ("a", "b", "c"), *splits, fingerprint="f")
+    return DataSet(CLASSIFY, ("a", "b", "c"), *splits, fingerprint="f")
 
 
 def config(calibration: int = 300, **quantize: Any) -> Config:

@@ -14,11 +14,13 @@ import torch
 from torch import Tensor, nn
 
 from compress import targets
+from compress.capabilities import TopK, example_image
 from compress.config import ExportConfig
 from compress.errors import MissingExtra, TargetFailed
 from compress.measure import flops
-from compress.product import Graph, Precision, Task, TopK, example_image
-from compress.targets import kept_float, litert
+from compress.product import Graph, Precision
+from compress.targets import litert
+from compress.tasks import DETECT
 
 SIDE = 16
 CLASSES = ("a", "b")
@@ -45,30 +47,21 @@ class Rows(nn.Module):
         return rows[:, rows[0, :, 4:].amax(1).topk(5).indices] if self.picks else rows
 
 
-class Detector:
-    """The least that `product.Model` asks of a network, one that picks its detections by value."""
+@dataclass(frozen=True)
+class Detector(FakeModel):
+    """One that selects its detections by value."""
 
-    task, imgsz, channels, classes, tail = Task.detect, SIDE, 3, CLASSES, TopK(len(CLASSES), 5)
-
-    def __init__(self) -> None:
-        torch.manual_seed(0)
-        self.net = Rows()
-
-    def deployed(self, *, tail: bool = True) -> nn.Module:
+    def deployed(self, *, postprocess: bool = True) -> nn.Module:
         net = copy.deepcopy(self.net).eval().requires_grad_(False)
-        net.picks = tail
+        net.picks = postprocess
         return net
-
-    def example_input(self, batch: int = 1) -> Tensor:
-        return example_image(batch, 3, SIDE)
-
-    def kept_float(self) -> dict[str, str]:
-        return {"branches.1.2": "last layer"}
 
 
 @pytest.fixture(scope="module")
 def model() -> Detector:
-    return Detector()
+    torch.manual_seed(0)
+    selects = TopK(len(CLASSES), 5)
+    return Detector(Rows(), DETECT, SIDE, 3, CLASSES, selects, {"branches.1.2": "last layer"})
 
 
 @pytest.fixture(scope="module")
@@ -84,25 +77,25 @@ def graphs(model: Detector, tmp_path_factory: pytest.TempPathFactory) -> tuple[G
 
 def test_operations_tell_their_place(graphs: tuple[Graph, Graph]) -> None:
     for graph in graphs:
-        places = [kept_float.module_path(layer.name) for layer in litert.layers(graph)]
+        places = [quantization_exclusions.module_path(layer.name) for layer in litert.layers(graph)]
         products = {"stem.0", "deep.0", "deep.2", "", "branches.0.0", "branches.0.2", "branches.1.0", "branches.1.2"}
         assert len(places) == len(products) and set(places) == products
-    found = {kept_float.module_path(node.name) for node in litert._nodes(graphs[0].path)}
+    found = {quantization_exclusions.module_path(node.name) for node in litert._nodes(graphs[0].path)}
     assert found >= {"stem.1", "deep.1", "deep.3", "branches.0.1", "branches.1.1"}  # the one activation, in each place
 
 
 def test_what_is_kept_stays_in_float_and_nothing_else(graphs: tuple[Graph, Graph]) -> None:
     fp32, int8 = graphs
     assert not any(layer.int8 for layer in litert.layers(fp32))
-    by_place = {kept_float.module_path(layer.name): layer for layer in litert.layers(int8)}
-    assert int8.kept_float["branches.1.2"] == "last layer"
+    by_place = {quantization_exclusions.module_path(layer.name): layer for layer in litert.layers(int8)}
+    assert int8.exclusions["branches.1.2"] == "last layer"
     floats = {place for place, layer in by_place.items() if not layer.int8}
     assert floats == {"branches.1.2", ""}  # the attention product stands in no module
     assert {place for place, layer in by_place.items() if layer.kept} == floats
 
 
 def test_macs_are_those_of_the_torch_network(model: Detector, graphs: tuple[Graph, Graph]) -> None:
-    counted = flops.count(model.deployed(tail=False), model.example_input()).macs
+    counted = flops.count(model.deployed(postprocess=False), model.example_input()).macs
     for graph in graphs:
         assert sum(layer.macs for layer in litert.layers(graph)) == counted
 
@@ -121,11 +114,11 @@ def test_both_files_take_and_give_float32(graphs: tuple[Graph, Graph]) -> None:
 def test_rows_are_picked_behind_the_file(model: Detector, graphs: tuple[Graph, Graph]) -> None:
     image = model.example_input()
     with torch.no_grad():
-        rows = model.deployed(tail=False)(image).numpy()
+        rows = model.deployed(postprocess=False)(image).numpy()
     fp32, int8 = graphs
     assert np.abs(litert.load(fp32, 1)(image.numpy()) - rows).max() < 1e-5 * np.abs(rows).max()
-    assert fp32.tail == int8.tail == model.tail
-    assert np.allclose(targets.load(fp32, 1)(image.numpy()), model.tail(rows), atol=1e-4)
+    assert fp32.postprocess == int8.postprocess == model.postprocess
+    assert np.allclose(targets.load(fp32, 1)(image.numpy()), model.postprocess(rows), atol=1e-4)
 
 
 def test_a_file_cut_short_is_named(graphs: tuple[Graph, Graph], tmp_path: Path) -> None:

@@ -13,9 +13,11 @@ import torch
 from torch import nn
 
 from compress import targets
+from compress.capabilities import TopK, example_image
 from compress.config import ExportConfig
 from compress.errors import TargetFailed
-from compress.product import Graph, Precision, Task, TopK, example_image
+from compress.product import Graph, Precision
+from compress.tasks import DETECT, Task
 
 pytest.importorskip("pnnx")
 ncnn: Any = pytest.importorskip("compress.targets.ncnn", exc_type=ImportError)
@@ -24,25 +26,14 @@ SIDE = 32
 
 
 @dataclass(frozen=True)
-class Network:
-    """The least that a target asks of a model."""
-
-    net: nn.Module
-    tail: TopK | None = None
-    channels: int = 3
+class Network(FakeModel):
+    task: Task = DETECT
     imgsz: int = SIDE
-    task: Task = Task.detect
     classes: tuple[str, ...] = ("a", "b")
 
-    def deployed(self, *, tail: bool = True) -> nn.Module:
-        assert not (tail and self.tail), "ncnn is asked for the network without its tail"
+    def deployed(self, *, postprocess: bool = True) -> nn.Module:
+        assert not (postprocess and self.postprocess), "ncnn is asked for the network without its last step"
         return self.net.eval()
-
-    def example_input(self, batch: int = 1) -> torch.Tensor:
-        return example_image(batch, self.channels, SIDE)
-
-    def metadata(self) -> dict[str, str]:
-        return {"names": "{0: 'a', 1: 'b'}"}
 
     def convert(self, folder: Path) -> Graph:
         return ncnn.convert(self, folder, ExportConfig())

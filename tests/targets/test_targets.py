@@ -18,10 +18,12 @@ from onnx import TensorProto, helper
 from torch import nn
 
 from compress import targets
+from compress.capabilities import example_image
 from compress.config import ExportConfig
 from compress.errors import TargetFailed, UserError
-from compress.product import Graph, Precision, Task, example_image
-from compress.targets import calibration, kept_float, onnx_graph, onnxruntime, tensorrt
+from compress.product import Graph, Precision
+from compress.targets import calibration, onnx_graph, onnxruntime, tensorrt
+from compress.tasks import CLASSIFY
 
 SIDE = 32
 PACKAGES = {  # what a target needs besides ours
@@ -32,31 +34,8 @@ PACKAGES = {  # what a target needs besides ours
 }
 
 
-class Small:
-    """The least that `product.Model` asks of a network."""
-
-    task, imgsz, channels, classes, tail = Task.classify, SIDE, 3, ("a", "b", "c"), None
-
-    def __init__(self) -> None:
-        torch.manual_seed(0)
-        body = [nn.Conv2d(3, 16, 3, 2, 1), nn.SiLU(), nn.Conv2d(16, 32, 3, 2, 1), nn.SiLU()]
-        self.net = nn.Sequential(*body, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(32, 3))
-
-    def deployed(self, *, tail: bool = True) -> nn.Module:
-        return copy.deepcopy(self.net).eval()
-
-    def example_input(self, batch: int = 1) -> torch.Tensor:
-        return example_image(batch, 3, SIDE)
-
-    def metadata(self) -> dict[str, str]:
-        return {"names": "{0: 'a', 1: 'b', 2: 'c'}"}
-
-    def kept_float(self) -> dict[str, str]:
-        return {"6": "the last layer"}
-
-    def answer(self, images: np.ndarray) -> np.ndarray:
-        with torch.no_grad():
-            return self.deployed()(torch.from_numpy(images)).numpy()
+def small(**options: Any) -> FakeModel:
+    return FakeModel(small_classifier(), imgsz=SIDE, exclusions={"6": "the last layer"}, **options)
 
 
 @pytest.fixture(scope="module")
@@ -80,7 +59,7 @@ def test_a_model_becomes_an_artifact(name: str, model: Small, images: list[np.nd
     assert small.precision is (Precision.fp16 if name == "ncnn" else Precision.int8)
     if small.precision is Precision.int8:
         assert small.calibration["images"] == 8
-        assert small.kept_float["6"] == "the last layer"
+        assert small.exclusions["6"] == "the last layer"
 
     packed = target.package([fp32, small], tmp_path / "artifact", model, {"recipe": "r"})  # type: ignore[arg-type]
     batch = np.concatenate(images)
@@ -96,7 +75,7 @@ def test_a_model_becomes_an_artifact(name: str, model: Small, images: list[np.nd
         assert share.overall <= share.outside_kept
 
     manifest = json.loads((tmp_path / "artifact/manifest.json").read_text())
-    assert manifest["kept_float"] == [[layer, why] for layer, why in small.kept_float.items()]
+    assert manifest["kept_float"] == [[layer, why] for layer, why in small.exclusions.items()]
     for file in manifest["files"]:
         assert (tmp_path / "artifact" / file).is_file()
     if name != "tensorrt" or tensorrt.gpu_is_present():  # its kit needs a GPU
@@ -146,6 +125,7 @@ def test_openvino_runs_where_onednn_is_kept_from_newer_instructions(model: Small
 import numpy
 from pathlib import Path
 from compress.product import Graph, Precision
+from compress.tasks import CLASSIFY, Task
 from compress.targets import openvino
 predict = openvino.load(Graph(Path({str(graph.path)!r}), "openvino", Precision.fp32), 1)
 image = numpy.zeros((1, 3, {SIDE}, {SIDE}), numpy.float32)
@@ -167,36 +147,36 @@ def test_an_unknown_target_lists_the_known_ones() -> None:
 
 
 def test_module_paths_are_read_from_node_names() -> None:
-    assert kept_float.module_path("/model.23/cv3.0/cv3.0.1/conv/Conv") == "model.23.cv3.0.1.conv"
-    assert kept_float.module_path("/model.10/m/m.0/attn/MatMul") == "model.10.m.0.attn"
+    assert quantization_exclusions.module_path("/model.23/cv3.0/cv3.0.1/conv/Conv") == "model.23.cv3.0.1.conv"
+    assert quantization_exclusions.module_path("/model.10/m/m.0/attn/MatMul") == "model.10.m.0.attn"
 
 
 def test_what_follows_the_last_quantized_layer_stays_float() -> None:
     chain = [
-        kept_float.Node("/a/Conv", (), True),
-        kept_float.Node("/a/Relu", ("/a/Conv",), False),
-        kept_float.Node("/b/Conv", ("/a/Relu",), True),
-        kept_float.Node("/Sigmoid", ("/b/Conv",), False),
+        quantization_exclusions.Node("/a/Conv", (), True),
+        quantization_exclusions.Node("/a/Relu", ("/a/Conv",), False),
+        quantization_exclusions.Node("/b/Conv", ("/a/Relu",), True),
+        quantization_exclusions.Node("/Sigmoid", ("/b/Conv",), False),
     ]
-    assert kept_float.kept_nodes(chain, {"b": "because"}) == {
+    assert quantization_exclusions.kept_nodes(chain, {"b": "because"}) == {
         "/b/Conv": "because",
-        "/a/Relu": kept_float.TAIL,
-        "/Sigmoid": kept_float.TAIL,
+        "/a/Relu": quantization_exclusions.TAIL,
+        "/Sigmoid": quantization_exclusions.TAIL,
     }
 
 
 def test_the_first_layers_and_what_hangs_on_them_alone() -> None:
     graph = [
-        kept_float.Node("/a/Conv", (), True),
-        kept_float.Node("/a/Relu", ("/a/Conv",), False),
-        kept_float.Node("/b/Conv", ("/a/Relu",), True),
-        kept_float.Node("/Add", ("/a/Relu", "/b/Conv"), False),
-        kept_float.Node("/c/Conv", ("/Add",), True),
-        kept_float.Node("/Concat", ("/b/Conv", "/c/Conv"), False),
+        quantization_exclusions.Node("/a/Conv", (), True),
+        quantization_exclusions.Node("/a/Relu", ("/a/Conv",), False),
+        quantization_exclusions.Node("/b/Conv", ("/a/Relu",), True),
+        quantization_exclusions.Node("/Add", ("/a/Relu", "/b/Conv"), False),
+        quantization_exclusions.Node("/c/Conv", ("/Add",), True),
+        quantization_exclusions.Node("/Concat", ("/b/Conv", "/c/Conv"), False),
     ]
-    assert kept_float.first_layers(graph, 0) == {}
-    assert set(kept_float.first_layers(graph, 1)) == {"/a/Conv", "/a/Relu"}
-    assert set(kept_float.first_layers(graph, 2)) == {"/a/Conv", "/a/Relu", "/b/Conv", "/Add"}
+    assert quantization_exclusions.first_layers(graph, 0) == {}
+    assert set(quantization_exclusions.first_layers(graph, 1)) == {"/a/Conv", "/a/Relu"}
+    assert set(quantization_exclusions.first_layers(graph, 2)) == {"/a/Conv", "/a/Relu", "/b/Conv", "/Add"}
 
 
 def test_a_scheme_may_leave_the_first_layers_in_float(model: Small, images: list[np.ndarray], tmp_path: Path) -> None:
@@ -204,7 +184,7 @@ def test_a_scheme_may_leave_the_first_layers_in_float(model: Small, images: list
     fp32 = target.convert(model, tmp_path, ExportConfig())  # type: ignore[arg-type]
     [scheme] = [replace(each, options={"float_layers": 1}) for each in target.SCHEMES if "float_layers" in each.options]
     made = target.quantize(fp32, model, images, tmp_path / "int8", scheme)  # type: ignore[arg-type]
-    assert made.kept_float["0"] == kept_float.FIRST
+    assert made.exclusions["0"] == quantization_exclusions.FIRST
     macs = {layer.name: layer.int8 for layer in onnxruntime.layers(made)}
     assert macs == {"/0/Conv": False, "/2/Conv": True, "/6/Gemm": False}
 

@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from compress.data.augment import AERIAL, Augmentation, augment_image, clip, mosaic
+from compress.tasks.augmentation import AERIAL, Augmentation, augment_image, clip, mosaic
 
 SIDE = 96
 COLOURLESS = replace(AERIAL, brightness=0.0, colour=0.0, gamma=0.0)
