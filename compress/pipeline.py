@@ -1,4 +1,4 @@
-"""The order of a run: load, measure, (stage, measure) for each stage, verdict, report. Nothing else writes the ledger."""
+"""The order of a run: load, measure, each stage and its measurement, verdict, report. The ledger's only writer."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ from compress.cache import DEFAULT_ROOT as CACHE
 from compress.cache import Cache
 from compress.capabilities import Checkpointable, Model
 from compress.config import Config, dump
+from compress.config_messages import nearest
 from compress.controls import CONTROLS
 from compress.data import DataSet
 from compress.errors import UserError
@@ -125,7 +126,7 @@ def _check_chain(config: Config) -> None:
     order = list(STAGES)
     for stage in config.stages:
         if stage not in STAGES:
-            raise UserError("stages", stage, f"choose from {', '.join(order)}")
+            raise UserError("stages", stage, f"there is no such stage{nearest(stage, order)}")
     places = [order.index(stage) for stage in config.stages]
     if places != sorted(set(places)):
         names = ", ".join(config.stages)

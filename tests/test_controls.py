@@ -41,7 +41,7 @@ def test_no_input_is_small_enough(model: Model) -> None:
 
 def test_the_same_data_at_another_input_size() -> None:
     boxes = np.array([[0, 0.5, 0.5, 0.5, 0.25]], np.float32)
-    split = Split("train", [Sample(np.zeros((64, 64, 3), np.uint8), boxes, (64, 64))], 64, 3)
+    split = Split("train", [Sample(np.zeros((64, 64, 3), np.uint8), boxes, (64, 64))], 64, 3, DETECT)
     small = resized(DataSet(DETECT, ("it",), split, split, split, "x", {"test": split}), 32)
     for part in (small.train, small.calibration, small.validation, small.extra["test"]):
         assert part.image(0).shape == (32, 32, 3)

@@ -20,8 +20,9 @@ from torch.nn import functional as F
 from compress import data, distributed, models
 from compress.config import compose
 from compress.errors import UserError
-from compress.stages import finetune
-from compress.tasks import Batch
+from compress.product import Product
+from compress.stages import train
+from compress.tasks import DETECT, Batch
 from compress.training import Schedule, fit, float32
 from tests.halves import BATCH, epoch
 
@@ -72,21 +73,21 @@ def scenes(folder: Path) -> int:
     assert (distributed.rank(), distributed.world(), distributed.processes()) == (0, 1, 2)  # alone so far
     assert not {"RANK", "LOCAL_RANK", "WORLD_SIZE"} & os.environ.keys()
     torch.set_num_threads(2)
-    distributed.together(trained, folder, "plain", False)
+    distributed.run_on_all_ranks(trained, folder, "plain", False)
     assert torch.get_num_threads() == 2  # its own again
-    distributed.together(trained, folder, "norm", True)
-    distributed.together(trained, folder, "still", True, loss, False, STILL)
+    distributed.run_on_all_ranks(trained, folder, "norm", True)
+    distributed.run_on_all_ranks(trained, folder, "still", True, loss, False, STILL)
     with pytest.raises(FloatingPointError, match=r"loss \(nan\) not finite at step 0"):
-        distributed.together(trained, folder, "broken", False, one_sided)
+        distributed.run_on_all_ranks(trained, folder, "broken", False, one_sided)
     with pytest.raises(UserError, match="train in one process"):
-        distributed.together(trained, folder, lambda: "not to be sent")
+        distributed.run_on_all_ranks(trained, folder, lambda: "not to be sent")
     with pytest.raises(KeyboardInterrupt):
-        distributed.together(trained, folder, "resumed", True, interrupted, True)
+        distributed.run_on_all_ranks(trained, folder, "resumed", True, interrupted, True)
     return 130
 
 
 def resume(folder: Path) -> int:
-    distributed.together(trained, folder, "resumed", True, loss, True)
+    distributed.run_on_all_ranks(trained, folder, "resumed", True, loss, True)
     return 0
 
 
@@ -165,10 +166,7 @@ def test_shares_of_a_batch(monkeypatch: pytest.MonkeyPatch) -> None:
         "img": torch.arange(4.0).view(4, 1, 1, 1), "cls": torch.tensor([[5.0], [6.0], [7.0]]),
         "bboxes": torch.rand(3, 4), "batch_idx": torch.tensor([0.0, 2.0, 3.0]),
     }  # fmt: skip
-    assert distributed.share(batch) is batch
-    monkeypatch.setattr(distributed, "world", lambda: 2)
-    monkeypatch.setattr(distributed, "rank", lambda: 1)
-    part = distributed.share(batch)
+    part = DETECT.shard(batch, rank=1, world=2)
     assert part["img"].flatten().tolist() == [2, 3]
     assert part["cls"].flatten().tolist() == [6, 7]
     assert part["batch_idx"].tolist() == [0, 1]
@@ -180,8 +178,8 @@ def test_a_batch_that_cannot_be_shared_out_is_refused(monkeypatch: pytest.Monkey
     config = models.resolve(compose(["recipe=digits", "train.batch=32"]))
     dataset = data.load(config.data, *config.model.input, config.seed)
     model = models.build(config.model)
-    with pytest.raises(UserError, match=r"train\.batch=32: give a multiple of 3"):
-        finetune.check(model, config, dataset, "train")
+    with pytest.raises(UserError, match=r"train\.batch=32: set a multiple of 3"):
+        train.check(Product(model), config, dataset)
 
 
 def test_the_pipeline_under_torchrun(tmp_path: Path) -> None:

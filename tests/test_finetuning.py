@@ -96,15 +96,15 @@ def test_preparing_changes_neither_network_nor_random_numbers_and_announces_long
     plan = FinetuneConfig(images=100_000_000, batch=32, bfloat16=False)
     config = Config(stages=["finetune"], finetune=plan, precision=NumberFormat.bf16, threads=1)
     before, random = {k: v.clone() for k, v in model.net.state_dict().items()}, torch.get_rng_state()
-    settings = prepare(model, config, data)
+    settings = prepare(model, config, 0.0, data)
     assert settings is not None and settings.bfloat16
     assert all(torch.equal(value, before[name]) for name, value in model.net.state_dict().items())
     assert torch.equal(torch.get_rng_state(), random)
-    assert "finetune.bfloat16 is deprecated: say precision=fp32" in caplog.text
+    assert "finetune.bfloat16 is deprecated: set precision=fp32" in caplog.text
     assert "what shortens it: fewer finetune.images" in caplog.text
 
 
 def test_nothing_is_prepared_or_said_where_nothing_is_trained(model: Model, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level("INFO")
-    assert prepare(model, Config(stages=["export"]), load(DataConfig(name="digits"), 16, 1, 0)) is None
+    assert prepare(model, Config(stages=["export"]), 0.0, load(DataConfig(name="digits"), 16, 1, 0)) is None
     assert caplog.text == ""

@@ -1,4 +1,4 @@
-"""A second phase of tuning has the teacher and the learning rate of the first, or says that it has not."""
+"""A second phase of fine-tuning has the teacher and the learning rate of the first, or says why not."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from typing import Any
 import pytest
 
 import compress
-from compress import checkpoint, data, models, recovery, reference
+from compress import checkpoint, data, finetuning, lineage, models
 from compress.capabilities import Model
 from compress.config import Config, Family, ModelConfig, compose
 from compress.data import DataSet
 from compress.errors import UserError
 from compress.models import build
-from compress.product import identity
-from compress.stages import finetune
+from compress.product import Product
+from compress.stages import finetune, train
 
 SMALL = "compress.models.small_cnn.SmallCNN"
 SHORT = ["recipe=digits", "model=checkpoint", "stages=[finetune]", "targets=[]", "data.validation_images=50"]
@@ -37,50 +37,100 @@ def unpruned() -> Model:
 
 @pytest.fixture
 def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, unpruned: Model) -> Path:
-    """Holds `pruned`, which remembers the FLOPs of what it is from, and `reference`."""
+    """Holds `pruned`, which remembers what it was pruned from, and that: `elsewhere`."""
     monkeypatch.chdir(tmp_path)
-    checkpoint.save(unpruned, tmp_path / "reference")
-    remembered = {"flops": compress.get_flops(unpruned), "imgsz": 16, "path": str(tmp_path / "reference")}
+    checkpoint.save(unpruned, tmp_path / "elsewhere")
+    remembered = {
+        "identity": unpruned.identity(), "flops": compress.get_flops(unpruned), "imgsz": 16,
+        "path": str(tmp_path / "elsewhere"),
+    }  # fmt: skip
     checkpoint.save(compress.prune(unpruned, "40%"), tmp_path / "pruned", remembered)
     return tmp_path
 
 
-def opened(place: Path, *overrides: str) -> tuple[Model, Config, DataSet]:
+def opened(place: Path, *overrides: str) -> tuple[Product, Config, DataSet]:
     config: Config = models.resolve(compose([*SHORT, f"model.path={place / 'pruned'}", *overrides]))
     dataset = data.load(config.data, *config.model.input, config.seed)
     model = build(config.model, dataset.classes, dataset.task)
-    finetune.check(model, config, dataset, "finetune")
-    return model, config, dataset
+    product = Product(model, lineage.remembered(config.model, model))
+    finetune.check(product, config, dataset)
+    return product, config, dataset
 
 
-def test_the_named_teacher_teaches_and_the_rate_follows_what_was_pruned(place: Path, unpruned: Model) -> None:
-    model, config, _ = opened(place, f"finetune.teacher={place / 'reference'}")
-    found = reference.teacher(model, None, config)
-    assert found is not None and identity(found) == identity(unpruned)
-    assert config.finetune.teaching == 1.0
-    before = reference.flops_before(model, None, config)
+def teacher(product: Product, config: Config) -> Model:
+    found = lineage.teacher(product, config)
+    assert found is not None
+    return found
+
+
+def weight(product: Product, config: Config) -> float | None:
+    return lineage.settled(config, product.reference).distillation
+
+
+def rate(product: Product, config: Config) -> float:
+    before = lineage.flops_before(product)
+    return finetuning.learning_rate(product.model, lineage.teacher(product, config), before)
+
+
+def test_a_checkpoints_own_reference_teaches_and_sets_the_learning_rate(place: Path, unpruned: Model) -> None:
+    product, config, _ = opened(place)
+    assert teacher(product, config).identity() == unpruned.identity() and weight(product, config) == 1.0
+    before = lineage.flops_before(product)
     assert before == compress.get_flops(unpruned)
-    rate = recovery.learning_rate(model, found, before)
-    assert rate == pytest.approx(recovery.RATE * before / compress.get_flops(model)) and rate > 2 * recovery.RATE
-    assert reference.parts(found, before) != reference.parts(None, before)
-    # A checkpoint that remembers nothing: its teacher tells.
-    checkpoint.save(model, place / "pruned")
-    model, config, _ = opened(place, f"finetune.teacher={place / 'reference'}")
-    assert reference.flops_before(model, None, config) is None
-    assert recovery.learning_rate(model, reference.teacher(model, None, config), None) == pytest.approx(rate)
+    expected = finetuning.RATE * before / compress.get_flops(product.model)
+    assert rate(product, config) == pytest.approx(expected) and expected > 2 * finetuning.RATE
+    assert lineage.cache_parts(teacher(product, config), before) != lineage.cache_parts(None, before)
 
 
-def test_distillation_without_a_teacher_is_never_silent(place: Path) -> None:
-    wanted = rf"^finetune\.distillation=0\.5: .*finetune\.teacher={place / 'reference'}, or finetune\.distillation=0$"
+def test_a_named_teacher_takes_its_place(place: Path, unpruned: Model) -> None:
+    checkpoint.save(small(), place / "other")
+    product, config, _ = opened(place, f"finetune.teacher={place / 'other'}")
+    assert teacher(product, config).identity() != unpruned.identity() and weight(product, config) == 1.0
+    # A checkpoint that remembers nothing: its teacher sets the rate.
+    checkpoint.save(product.model, place / "pruned")
+    product, config, _ = opened(place, f"finetune.teacher={place / 'other'}")
+    assert product.reference is None and lineage.flops_before(product) is None
+    assert rate(product, config) > 2 * finetuning.RATE
+
+
+def test_a_run_folder_that_was_moved_keeps_its_reference(place: Path, unpruned: Model) -> None:
+    (place / "elsewhere").rename(place / lineage.FOLDER)
+    product, config, _ = opened(place)
+    assert teacher(product, config).identity() == unpruned.identity()
+
+
+@pytest.mark.parametrize("spoil", ["another model", "gone", "damaged"])
+def test_without_the_reference_nothing_is_distilled_but_the_rate_stays(
+    place: Path, spoil: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    expected = rate(*opened(place)[:2])
+    if spoil == "another model":
+        checkpoint.save(small(), place / "elsewhere")
+    elif spoil == "gone":
+        (place / "elsewhere").rename(place / "hidden")
+    else:
+        (place / "elsewhere" / checkpoint.TENSORS).write_bytes(b"")
+    product, config, _ = opened(place)
+    assert lineage.teacher(product, config) is None and weight(product, config) == 0.0
+    assert rate(product, config) == pytest.approx(expected)
+    assert spoil == "gone" or "elsewhere" in caplog.text
+    wanted = r"^finetune\.distillation=0\.5: .*finetune\.teacher=.*, or finetune\.distillation=0$"
     with pytest.raises(UserError, match=wanted):
         opened(place, "finetune.distillation=0.5")
-    model, config, dataset = opened(place)
-    assert config.finetune.teaching == 0.0 and reference.teacher(model, None, config) is None
-    assert recovery.learning_rate(model, None, reference.flops_before(model, None, config)) > 2 * recovery.RATE
-    quiet = opened(place, f"finetune.teacher={place / 'reference'}", "finetune.distillation=0")[1]
-    assert quiet.finetune.teaching == 0.0
+
+
+def test_distillation_can_be_switched_off_and_train_has_none(place: Path) -> None:
+    for overrides in ([], [f"finetune.teacher={place / 'elsewhere'}"]):
+        product, config, dataset = opened(place, "finetune.distillation=0", *overrides)
+        assert weight(product, config) == 0.0
     with pytest.raises(UserError, match=r"^train\.teacher"):
-        finetune.check(model, compose(["recipe=digits", "train.teacher=x"]), dataset, "train")
+        train.check(product, compose(["recipe=digits", "train.teacher=x"]), dataset)
+
+
+def test_a_run_that_prunes_distils_only_where_it_is_told(unpruned: Model) -> None:
+    reference = lineage.before_pruning(Product(unpruned), compose(["recipe=digits", "stages=[prune]"]), Path("unused"))
+    config = compose(["recipe=digits"])
+    assert lineage.settled(config, reference).distillation == 0.0
 
 
 @pytest.mark.parametrize(
@@ -106,13 +156,12 @@ def test_a_teacher_of_another_task_and_none_at_all(place: Path) -> None:
 
 def test_detectors_with_other_heads_do_not_teach() -> None:
     with pytest.raises(UserError, match=r"^finetune\.teacher=drone_nano: its kind of network"):
-        reference.load("drone_nano", build(ModelConfig(name="yolo11n", imgsz=256), tuple("abcde")), ModelConfig())
+        lineage.load("drone_nano", build(ModelConfig(name="yolo11n", imgsz=256), tuple("abcde")), ModelConfig())
     taught = build(ModelConfig(name="yolo26n", imgsz=256), tuple("abcde"))
-    assert reference.load("drone_nano", taught, ModelConfig()).imgsz == 256
+    assert lineage.load("drone_nano", taught, ModelConfig()).imgsz == 256
 
 
 def test_a_second_phase_is_one_run(place: Path) -> None:
-    overrides = [*SHORT, f"model.path={place / 'pruned'}", f"finetune.teacher={place / 'reference'}"]
-    compress.run(compose(overrides), place / "run")
+    compress.run(compose([*SHORT, f"model.path={place / 'pruned'}"]), place / "run")
     said = checkpoint.describe(place / "run" / "pruned")["reference"]
-    assert said["path"] == str(place / "reference")  # and a third one knows it too
+    assert said["path"] == str(place / "elsewhere")  # and a third one knows it too

@@ -27,6 +27,6 @@ def test_the_splits_are_fixed_disjoint_and_hold_every_digit() -> None:
 def test_limits_and_batches() -> None:
     data = load(DataConfig(name="digits", calibration_images=20, validation_images=50), 32, 3, 0)
     assert (len(data.calibration), len(data.validation)) == (20, 50)
-    batch = next(batches(data.train, data.task, batch=8, seed=0, epoch=0, augment=True))
+    batch = next(batches(data.train, batch=8, seed=0, epoch=0, augment=True))
     assert batch["img"].shape == (8, 3, 32, 32) and set(batch) == {"img", "cls"}
     assert batch["cls"].dtype == torch.int64 and batch["cls"].shape == (8,)

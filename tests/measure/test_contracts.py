@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import onnx
 import pytest
+from torch import nn
 
 from compress import targets
 from compress.budget import Check
@@ -18,26 +19,22 @@ from compress.data.sample import Sample
 from compress.errors import TargetFailed
 from compress.measure import contracts
 from compress.measure.contracts import confidence_shift, verify
-from compress.tasks import DETECT
+from compress.tasks import CLASSIFY, DETECT
 from compress.tasks.mean_ap import Detections
-from tests.targets.test_targets import SIDE, Small
+from tests.fakes import FakeModel
+from tests.targets.test_targets import SIDE, small_model
 
 
 @pytest.fixture(scope="module")
 def split() -> Split:
     generator = np.random.default_rng(0)
-    pixels = [generator.integers(0, 256, (SIDE, SIDE, 3), dtype=np.uint8) for _ in range(6)]
-    return Split("validation", [Sample(each, 0, (SIDE, SIDE)) for each in pixels], SIDE, 3)
-
-
-class Classifier(Small):
-    def decode(self, outputs: np.ndarray) -> np.ndarray:
-        return outputs
+    pixels = [generator.integers(0, 256, (SIDE, SIDE, 3, CLASSIFY), dtype=np.uint8) for _ in range(6)]
+    return Split("validation", [Sample(each, 0, (SIDE, SIDE)) for each in pixels], SIDE, 3, CLASSIFY)
 
 
 @pytest.fixture
 def artifact(split: Split, tmp_path: Path) -> tuple[Any, Path]:
-    model: Any = Classifier()
+    model = small_model()
     target = targets.get("onnxruntime")
     fp32 = target.convert(model, tmp_path / "fp32", ExportConfig())
     images = [split.image(i).transpose(2, 0, 1)[None].astype(np.float32) / 255 for i in range(len(split))]
@@ -63,7 +60,7 @@ def test_a_good_artifact_keeps_them_all(artifact: tuple[Any, Path], split: Split
 def test_what_a_runtime_makes_of_float32_by_itself_is_held_to_its_confidences(split: Split, tmp_path: Path) -> None:
     """OpenVINO computes FP32 files in BF16 where the CPU has it."""
     pytest.importorskip("openvino")
-    model: Any = Classifier()
+    model = small_model()
     target = targets.get("openvino")
     [packed] = target.package([target.convert(model, tmp_path / "fp32", ExportConfig())], tmp_path / "o", model, {})
     narrow = targets.load(packed, 1).inference_precision != "f32"
@@ -122,17 +119,15 @@ def test_a_manifest_that_promises_another_shape_is_refused(artifact: tuple[Any, 
         verify(folder, model, split)
 
 
-class Detector:
+class Detector(FakeModel):
     """Answers are detections already: x1, y1, x2, y2, score, class."""
-
-    task = DETECT
 
     def decode(self, outputs: np.ndarray) -> list[Detections]:
         return [Detections(rows[:, :4], rows[:, 4], rows[:, 5].astype(int)) for rows in outputs]
 
 
 def shift(before: list[list[float]], after: list[list[float]]) -> float | None:
-    model: Any = Detector()
+    model = Detector(nn.Identity(), DETECT)
     return confidence_shift(model, np.array([before], np.float32), np.array([after], np.float32))
 
 
@@ -148,7 +143,7 @@ def test_confidence_of_detections() -> None:
 
 
 def test_confidence_of_classifiers() -> None:
-    model: Any = Classifier()
+    model = small_model()
     logits, softer = np.array([[4.0, 0, 0]]), np.array([[2.0, 0, 0]])
     sure, less = np.exp(4) / (np.exp(4) + 2), np.exp(2) / (np.exp(2) + 2)
     assert confidence_shift(model, logits, softer) == pytest.approx(sure - less)

@@ -12,12 +12,12 @@ from torch import nn
 from compress import checkpoint, targets
 from compress.config import ExportConfig
 from compress.measure import weigh
-from tests.measure.test_contracts import Classifier
 from tests.stages.test_quantize import data
+from tests.targets.test_targets import small_model
 
 
 def test_the_same_bytes_are_not_judged_twice(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    model: Any = Classifier()
+    model: Any = small_model()
     graph = targets.get("onnxruntime").convert(model, tmp_path / "a", ExportConfig())
     evaluated = []
     accuracy = weigh._accuracy
@@ -39,7 +39,7 @@ def test_the_same_bytes_are_not_judged_twice(tmp_path: Path, monkeypatch: pytest
     assert len(evaluated) == 1  # ONNX Runtime stands in for TensorRT, and a float graph is the same to both
     assert emulated.accuracy == {**first.accuracy, "obtained": "emulated"}
     assert emulated.latency_ms["median"] is None
-    other: Any = Classifier()
+    other: Any = small_model()
     other.net[0].weight.data *= 2
     row(targets.get("onnxruntime").convert(other, tmp_path / "c", ExportConfig()))
     assert len(evaluated) == 2
@@ -47,8 +47,8 @@ def test_the_same_bytes_are_not_judged_twice(tmp_path: Path, monkeypatch: pytest
 
 def test_rows_are_timed_in_turns_with_the_baseline(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(weigh, "TIMING_SECONDS", 0.2)
-    model: Any = Classifier()
-    slow: Any = Classifier()
+    model: Any = small_model()
+    slow: Any = small_model()
     forward = slow.net.forward
     slow.net.forward = lambda images: (time.sleep(0.002), forward(images))[1]
     costs = weigh.Costs.of(model)
@@ -70,7 +70,7 @@ def test_rows_are_timed_in_turns_with_the_baseline(tmp_path: Path, monkeypatch: 
 
 def test_the_size_of_a_torch_row_is_that_of_the_saved_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(weigh, "TIMING_SECONDS", 0.01)
-    model: Any = Classifier()
+    model: Any = small_model()
     model.net.append(nn.BatchNorm1d(3))  # its running statistics and its counter, int64, are in the file too
     model.constructor = dict
     checkpoint.save(model, tmp_path / "pruned")

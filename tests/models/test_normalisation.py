@@ -15,7 +15,7 @@ from compress.config import ExportConfig, Family, ModelConfig
 from compress.errors import UserError
 from compress.measure import flops
 from compress.models import build, normalisation
-from compress.models.plain_network import Classifier
+from compress.models.plain_network import PlainNetwork
 from compress.targets import artifact
 from tests.models.toy import Net
 
@@ -103,9 +103,9 @@ def test_the_manifest_says_what_the_reader_must_apply() -> None:
 
 def test_none_where_it_changes_nothing_or_is_switched_off() -> None:
     assert isinstance(toy(mean=[0.0], std=[1.0]).net, Net)
-    off: Classifier = timm_model("mobilenetv3_small_050", mean=[0.0], std=[1.0])
+    off: PlainNetwork = timm_model("mobilenetv3_small_050", mean=[0.0], std=[1.0])
     assert off.statistics is None
-    grey: Classifier = timm_model("tf_efficientnet_lite0", channels=1)
+    grey: PlainNetwork = timm_model("tf_efficientnet_lite0", channels=1)
     assert grey.statistics == ((0.5,), (0.5,))
 
 

@@ -15,14 +15,13 @@ from onnx import ModelProto, TensorProto, helper
 from torch import nn
 
 import compress
-from compress import checkpoint, models, targets
-from compress.capabilities import GivenAsGraph
+from compress import models, targets
+from compress.capabilities import Checkpointable, Evaluable, GivenAsGraph, Prunable, TorchModel, Trainable
 from compress.config import Config, ExportConfig, Family, ModelConfig
 from compress.errors import UserError
 from compress.measure import flops, graph_cost
 from compress.models import onnx_file
 from compress.models.onnx_model import BINS, LAST, OnnxModel
-from compress.stages.context import identity
 from compress.targets import onnx_graph
 from compress.tasks import CLASSIFY, DETECT
 from tests.models import onnx_files as files
@@ -209,16 +208,16 @@ def test_tensors_that_have_our_names_make_way(tmp_path: Path) -> None:
 
 def test_two_files_are_two_models(tmp_path: Path) -> None:
     one, two = build(files.classifier(), tmp_path), build(files.classifier(classes=4), tmp_path)
-    assert identity(one) != identity(two)
+    assert one.identity() != two.identity()
 
 
-@pytest.mark.parametrize("call", ["prunable", "constructor"])
-def test_there_is_no_torch_network(call: str, tmp_path: Path) -> None:
+def test_a_file_offers_nothing_that_needs_a_torch_network(tmp_path: Path) -> None:
     model = build(files.classifier(), tmp_path)
-    with pytest.raises(UserError, match="torch model"):
-        getattr(model, call)()
-    with pytest.raises(UserError, match="torch model"):
-        checkpoint.save(model, tmp_path / "saved")
+    assert isinstance(model, Evaluable)
+    for capability in (TorchModel, Trainable, Prunable, Checkpointable):
+        assert not isinstance(model, capability)
+    with pytest.raises(UserError, match="cannot be pruned here"):
+        compress.prune(model, "50%")
 
 
 def two_inputs() -> ModelProto:
@@ -350,9 +349,9 @@ def test_the_files_size_wins_over_the_default_and_not_over_the_users(tmp_path: P
 
 
 @pytest.mark.parametrize("stage", ["train", "prune", "finetune"])
-def test_stages_that_need_torch_are_refused(stage: tmp_path: Path) -> None:
+def test_stages_that_need_torch_are_refused(stage: str, tmp_path: Path) -> None:
     path = str(files.save(files.classifier(), tmp_path / "model.onnx"))
-    with pytest.raises(UserError, match=rf"stages=\[{stage.value}, export\].*give the torch model"):
+    with pytest.raises(UserError, match=rf"stages=\[{stage}, export\].*give the torch model"):
         models.resolve(Config(stages=[stage, "export"], model=ModelConfig(Family.onnx, path=path, imgsz=0)))
 
 

@@ -13,13 +13,13 @@ pytest.importorskip("ultralytics")
 
 import compress
 from compress import checkpoint, targets
-from compress.capabilities import TopK
+from compress.capabilities import Evaluable, Prunable, TopK, Trainable, require
 from compress.config import ExportConfig, ModelConfig
 from compress.errors import UserError
 from compress.models import build, from_constructor
 from compress.stages.prune import counter
 from compress.targets import onnx_graph
-from compress.tasks import DETECT, Task
+from compress.tasks import DETECT, TASKS
 from tests.models.toy import enliven
 
 SIZE = 64
@@ -42,12 +42,12 @@ def test_pruned_saved_loaded_and_exported(name: str, task: str, tmp_path: Path) 
 
     small = compress.prune(model, "30%")
     assert 0.29 < count(small.net) / count(net) <= 0.3
-    assert small.exclusions().keys() <= dict(small.deployed().named_modules()).keys()
+    assert small.quantization_exclusions().keys() <= dict(small.deployed().named_modules()).keys()
     with torch.no_grad():
         small.net.train()(x.repeat(2, 1, 1, 1))  # what only training runs has lost its inputs too
     checkpoint.save(small, tmp_path / "pruned")
     again = checkpoint.load(tmp_path / "pruned", from_constructor)
-    assert again.task is Task(task)
+    assert again.task is TASKS[task]
     expected = tree_leaves(small.deployed()(x))
     assert all(torch.equal(one, two) for one, two in zip(expected, tree_leaves(again.deployed()(x)), strict=True))
 
@@ -61,10 +61,9 @@ def test_pruned_saved_loaded_and_exported(name: str, task: str, tmp_path: Path) 
 
 def test_what_is_not_offered_is_said() -> None:
     model = build(ModelConfig(name="yolo11n-seg", imgsz=SIZE), ("a", "b"))
-    with pytest.raises(UserError, match="segment.*pruned and exported"):
-        model.decode(np.zeros((1, 38, 84), dtype=np.float32))
-    with pytest.raises(UserError, match="segment.*pruned and exported"):
-        model.loss(model.net, {"img": model.example_input()})
+    assert isinstance(model, Prunable) and not isinstance(model, Trainable) and not isinstance(model, Evaluable)
+    with pytest.raises(UserError, match="stages=finetune: .*segment cannot be trained here"):
+        require(model, Trainable, "stages", "finetune")
     with pytest.raises(UserError, match="the model for segment.*pruned and exported only"):
         build(ModelConfig(name="yolo11n-seg", imgsz=SIZE), ("a", "b"), DETECT)
 

@@ -38,7 +38,7 @@ def test_plain_ultralytics_opens_it_and_answers_alike(name: str, tmp_path: Path)
     assert save_native(model, tmp_path) == tmp_path / "model.pt"
     x = model.example_input(2)
     plain = YOLO(str(tmp_path / "model.pt"))
-    assert plain.names == {0: "a", 1: "b"} and plain.task == model.task.value
+    assert plain.names == {0: "a", 1: "b"} and plain.task == model.task.name
     with torch.no_grad():
         found, ours = plain.model.eval()(x)[0], model.net.eval()(x)[0]
     assert torch.allclose(found, ours, atol=1e-4)

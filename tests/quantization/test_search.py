@@ -14,7 +14,6 @@ import torch
 from torch import nn
 
 from compress import targets
-from compress.capabilities import example_image
 from compress.data import images
 from compress.data.dataset import Split
 from compress.data.sample import Sample
@@ -26,6 +25,7 @@ from compress.quantization.search import Search
 from compress.targets.predictor import LayerMacs, Predictor
 from compress.targets.scheme import Scheme
 from compress.tasks import CLASSIFY
+from tests.fakes import FakeModel
 
 IMAGES = 100
 LAYERS = 8
@@ -79,7 +79,7 @@ class Known:
 @pytest.fixture
 def split() -> Split:
     pixels = np.zeros((4, 4), np.uint8)
-    return Split("calibration", [Sample(pixels, 0, (4, 4))] * IMAGES, 4, 1)
+    return Split("calibration", [Sample(pixels, 0, (4, 4))] * IMAGES, 4, 1, CLASSIFY)
 
 
 def searching(

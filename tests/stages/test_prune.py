@@ -45,7 +45,7 @@ def test_an_interrupted_stage_takes_up_the_rounds_that_are_done(place: Path, mon
 
     rounds = ["prune.rounds=3", "prune.round_images=160", "budget.flops=30%"]
     tuned = []
-    whole = prune.recover
+    whole = prune.tune
 
     def interrupted(*given: object, **named: object) -> object:
         if len(tuned) == 1:
@@ -54,12 +54,12 @@ def test_an_interrupted_stage_takes_up_the_rounds_that_are_done(place: Path, mon
         tuned.append("done")
         return whole(*given, **named)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(prune, "recover", interrupted)
+    monkeypatch.setattr(prune, "tune", interrupted)
     with pytest.raises(KeyboardInterrupt):
         record(place / "a", *rounds)
     found = record(place / "a", *rounds)
     assert tuned == ["done", "stopped", "done"]  # the first round's tuning was not done again
-    monkeypatch.setattr(prune, "recover", whole)
+    monkeypatch.setattr(prune, "tune", whole)
     assert record(place / "b", *rounds, "cache=false")["channels"] == found["channels"]
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import io
 import os
+from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -14,13 +15,14 @@ import torch
 from torch import Tensor, nn
 
 from compress import targets
-from compress.capabilities import TopK, example_image
+from compress.capabilities import TopK
 from compress.config import ExportConfig
 from compress.errors import MissingExtra, TargetFailed
 from compress.measure import flops
 from compress.product import Graph, Precision
-from compress.targets import litert
+from compress.targets import litert, quantization_exclusions
 from compress.tasks import DETECT
+from tests.fakes import FakeModel
 
 SIDE = 16
 CLASSES = ("a", "b")

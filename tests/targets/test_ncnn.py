@@ -13,11 +13,12 @@ import torch
 from torch import nn
 
 from compress import targets
-from compress.capabilities import TopK, example_image
+from compress.capabilities import TopK
 from compress.config import ExportConfig
 from compress.errors import TargetFailed
 from compress.product import Graph, Precision
 from compress.tasks import DETECT, Task
+from tests.fakes import FakeModel
 
 pytest.importorskip("pnnx")
 ncnn: Any = pytest.importorskip("compress.targets.ncnn", exc_type=ImportError)
@@ -67,7 +68,7 @@ def _image(channels: int = 3) -> np.ndarray:
 
 
 def test_a_detectors_tail_is_left_to_numpy(tmp_path: Path) -> None:
-    model, image = Network(Rows(), TopK(classes=2, most=5)), _image()
+    model, image = Network(Rows(), postprocess=TopK(classes=2, most=5)), _image()
     with torch.no_grad():
         rows = model.net(torch.from_numpy(image)).numpy()
     graph = model.convert(tmp_path / "fp32")

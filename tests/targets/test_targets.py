@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import importlib.util
 import json
 import os
@@ -10,20 +9,18 @@ import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
-import torch
 from onnx import TensorProto, helper
-from torch import nn
 
 from compress import targets
-from compress.capabilities import example_image
 from compress.config import ExportConfig
 from compress.errors import TargetFailed, UserError
 from compress.product import Graph, Precision
-from compress.targets import calibration, onnx_graph, onnxruntime, tensorrt
-from compress.tasks import CLASSIFY
+from compress.targets import calibration, onnx_graph, onnxruntime, quantization_exclusions, tensorrt
+from tests.fakes import FakeModel, small_classifier
 
 SIDE = 32
 PACKAGES = {  # what a target needs besides ours
@@ -34,13 +31,13 @@ PACKAGES = {  # what a target needs besides ours
 }
 
 
-def small(**options: Any) -> FakeModel:
+def small_model(**options: Any) -> FakeModel:
     return FakeModel(small_classifier(), imgsz=SIDE, exclusions={"6": "the last layer"}, **options)
 
 
 @pytest.fixture(scope="module")
-def model() -> Small:
-    return Small()
+def model() -> FakeModel:
+    return small_model()
 
 
 @pytest.fixture(scope="module")
@@ -50,18 +47,18 @@ def images() -> list[np.ndarray]:
 
 
 @pytest.mark.parametrize("name", ["onnxruntime", "openvino", "tensorrt", "ncnn", "litert"])
-def test_a_model_becomes_an_artifact(name: str, model: Small, images: list[np.ndarray], tmp_path: Path) -> None:
+def test_a_model_becomes_an_artifact(name: str, model: FakeModel, images: list[np.ndarray], tmp_path: Path) -> None:
     for package in PACKAGES.get(name, ()):
         pytest.importorskip(package)
     target = targets.get(name)
-    fp32 = target.convert(model, tmp_path / "fp32", ExportConfig())  # type: ignore[arg-type]
-    small = target.quantize(fp32, model, images, tmp_path / "small")  # type: ignore[arg-type]
+    fp32 = target.convert(model, tmp_path / "fp32", ExportConfig())
+    small = target.quantize(fp32, model, images, tmp_path / "small")
     assert small.precision is (Precision.fp16 if name == "ncnn" else Precision.int8)
     if small.precision is Precision.int8:
         assert small.calibration["images"] == 8
         assert small.exclusions["6"] == "the last layer"
 
-    packed = target.package([fp32, small], tmp_path / "artifact", model, {"recipe": "r"})  # type: ignore[arg-type]
+    packed = target.package([fp32, small], tmp_path / "artifact", model, {"recipe": "r"})
     batch = np.concatenate(images)
     wanted = model.answer(batch)
     for graph in packed:
@@ -95,13 +92,13 @@ def test_a_model_becomes_an_artifact(name: str, model: Small, images: list[np.nd
         assert bench["outputs_match"] and bench["files"] and bench["latency_ms"]["median"] > 0
 
 
-def test_macs_of_an_onnx_graph(model: Small, tmp_path: Path) -> None:
-    path = onnx_graph.export(model, tmp_path / "model.onnx", 17)  # type: ignore[arg-type]
+def test_macs_of_an_onnx_graph(model: FakeModel, tmp_path: Path) -> None:
+    path = onnx_graph.export(model, tmp_path / "model.onnx", 17)
     assert sum(onnx_graph.count_macs(path).values()) == 16 * 16 * 16 * 27 + 8 * 8 * 32 * 16 * 9 + 32 * 3
 
 
-def test_metadata_is_embedded(model: Small, tmp_path: Path) -> None:
-    path = onnx_graph.export(model, tmp_path / "model.onnx", 17)  # type: ignore[arg-type]
+def test_metadata_is_embedded(model: FakeModel, tmp_path: Path) -> None:
+    path = onnx_graph.export(model, tmp_path / "model.onnx", 17)
     assert {entry.key: entry.value for entry in onnx_graph.read(path).metadata_props} == model.metadata()
 
 
@@ -118,7 +115,7 @@ def test_a_damaged_file_is_named(name: str, suffix: str, tmp_path: Path) -> None
 
 
 @pytest.mark.skipif(importlib.util.find_spec("openvino") is None, reason="needs openvino")
-def test_openvino_runs_where_onednn_is_kept_from_newer_instructions(model: Small, tmp_path: Path) -> None:
+def test_openvino_runs_where_onednn_is_kept_from_newer_instructions(model: FakeModel, tmp_path: Path) -> None:
     graph = targets.get("openvino").convert(model, tmp_path, ExportConfig())
     # Of a process of its own: oneDNN reads the limit once.
     code = f"""
@@ -127,6 +124,8 @@ from pathlib import Path
 from compress.product import Graph, Precision
 from compress.tasks import CLASSIFY, Task
 from compress.targets import openvino
+from compress.targets import quantization_exclusions
+from tests.fakes import FakeModel, small_classifier
 predict = openvino.load(Graph(Path({str(graph.path)!r}), "openvino", Precision.fp32), 1)
 image = numpy.zeros((1, 3, {SIDE}, {SIDE}), numpy.float32)
 print(predict.inference_precision, *predict(image)[0])
@@ -179,17 +178,19 @@ def test_the_first_layers_and_what_hangs_on_them_alone() -> None:
     assert set(quantization_exclusions.first_layers(graph, 2)) == {"/a/Conv", "/a/Relu", "/b/Conv", "/Add"}
 
 
-def test_a_scheme_may_leave_the_first_layers_in_float(model: Small, images: list[np.ndarray], tmp_path: Path) -> None:
+def test_a_scheme_may_leave_the_first_layers_in_float(
+    model: FakeModel, images: list[np.ndarray], tmp_path: Path
+) -> None:
     target = targets.get("onnxruntime")
-    fp32 = target.convert(model, tmp_path, ExportConfig())  # type: ignore[arg-type]
+    fp32 = target.convert(model, tmp_path, ExportConfig())
     [scheme] = [replace(each, options={"float_layers": 1}) for each in target.SCHEMES if "float_layers" in each.options]
-    made = target.quantize(fp32, model, images, tmp_path / "int8", scheme)  # type: ignore[arg-type]
+    made = target.quantize(fp32, model, images, tmp_path / "int8", scheme)
     assert made.exclusions["0"] == quantization_exclusions.FIRST
     macs = {layer.name: layer.int8 for layer in onnxruntime.layers(made)}
     assert macs == {"/0/Conv": False, "/2/Conv": True, "/6/Gemm": False}
 
 
-def test_ranges_are_means_over_images_of_an_images_extremes(model: Small, tmp_path: Path) -> None:
+def test_ranges_are_means_over_images_of_an_images_extremes(model: FakeModel, tmp_path: Path) -> None:
     graph = onnx_graph.read(targets.get("onnxruntime").convert(model, tmp_path, ExportConfig()).path)
     low, high = np.full((1, 3, SIDE, SIDE), -1, np.float32), np.full((1, 3, SIDE, SIDE), 3, np.float32)
     low[0, 0, 0, 0] = 0.5
@@ -198,7 +199,7 @@ def test_ranges_are_means_over_images_of_an_images_extremes(model: Small, tmp_pa
     assert np.allclose(found[onnx_graph.OUTPUT], np.mean([_extremes(model.answer(each)) for each in (low, high)], 0))
 
 
-def test_images_are_looked_at_once(model: Small, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_images_are_looked_at_once(model: FakeModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     graph = onnx_graph.read(targets.get("onnxruntime").convert(model, tmp_path, ExportConfig()).path)
     generator = np.random.default_rng(7)
     images = [generator.random((1, 3, SIDE, SIDE), dtype=np.float32) for _ in range(2)]
@@ -213,14 +214,14 @@ def test_images_are_looked_at_once(model: Small, tmp_path: Path, monkeypatch: py
     assert len(looks) == 2
 
 
-def test_what_is_not_finite_is_refused(model: Small, tmp_path: Path) -> None:
-    fp32 = targets.get("onnxruntime").convert(model, tmp_path, ExportConfig())  # type: ignore[arg-type]
+def test_what_is_not_finite_is_refused(model: FakeModel, tmp_path: Path) -> None:
+    fp32 = targets.get("onnxruntime").convert(model, tmp_path, ExportConfig())
     image = np.zeros((1, 3, SIDE, SIDE), np.float32)
     broken = np.full_like(image, np.nan)
     with pytest.raises(TargetFailed, match="calibration image 1 holds values that are not finite"):
-        targets.get("onnxruntime").quantize(fp32, model, [image, broken], tmp_path / "int8")  # type: ignore[arg-type]
+        targets.get("onnxruntime").quantize(fp32, model, [image, broken], tmp_path / "int8")
     with pytest.raises(TargetFailed, match="no calibration images"):
-        targets.get("onnxruntime").quantize(fp32, model, [], tmp_path / "int8")  # type: ignore[arg-type]
+        targets.get("onnxruntime").quantize(fp32, model, [], tmp_path / "int8")
 
 
 def _extremes(values: np.ndarray) -> tuple[float, float]:
