@@ -70,7 +70,7 @@ class Door:
 def main() -> int:
     if int(os.environ.get("WORLD_SIZE", 1)) == 1:
         return command()
-    from compress import distributed  # imports torch, which takes seconds
+    from compress.training import distributed  # imports torch, which takes seconds
 
     return distributed.run(command)
 

@@ -11,7 +11,6 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from compress import distributed
 from compress.capabilities import LossScheduled, Model, Teacher, TorchModel, Trainable, require
 from compress.config import Config, FinetuneConfig, NumberFormat
 from compress.data import DataSet, Split, batches, supervised
@@ -20,8 +19,10 @@ from compress.measure.weigh import flops_at
 from compress.models import activation
 from compress.pruning.importance import NEED_GRADIENTS
 from compress.tasks import Batch
-from compress.training import Schedule, fit
-from compress.training_settings import LONG, TrainingSettings, by_capability, choose, native_bfloat16
+from compress.training import distributed
+from compress.training.engine import fit
+from compress.training.schedule import Schedule
+from compress.training.settings import LONG, TrainingSettings, by_capability, choose, native_bfloat16
 
 RATE = 0.0015  # peak learning rate for a network that was not pruned
 VERSION = 4  # of what the stages train and finetune compute; part of their cache keys

@@ -32,7 +32,7 @@ from compress.run_folder import State
 from compress.stages import STAGES, Context
 from compress.targets import get as get_target
 from compress.targets.converter import Converter
-from compress.training_settings import TrainingSettings
+from compress.training.settings import TrainingSettings
 
 log = logging.getLogger(__name__)
 

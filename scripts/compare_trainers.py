@@ -32,6 +32,7 @@ from typing import Any
 import numpy as np
 import torch
 import yaml
+from compress.recovery import RATE, schedule
 from torch import nn
 
 from compress import atomic, data, models
@@ -41,11 +42,11 @@ from compress.errors import UserError
 from compress.measure.accuracy import evaluate, predictor
 from compress.models.ultralytics_package import require_ultralytics
 from compress.product import Model, Teacher
-from compress.recovery import RATE, schedule
 from compress.stages import prune
 from compress.stages.context import Context
-from compress.training import Schedule, fit
-from compress.training_settings import by_capability
+from compress.training.engine import fit
+from compress.training.schedule import Schedule
+from compress.training.settings import by_capability
 
 RECIPE = "drone_nano"
 FIRST = 3  # steps that are not timed: caches fill, memory is taken

@@ -22,9 +22,9 @@ import torch
 from safetensors.torch import save_file
 
 from compress.config import DataConfig
-from compress.data.tree_crowns import prepare
-from compress.data.wheels import Wheel, read_members
 from compress.errors import MissingExtra, UserError
+from compress.examples.tree_crowns import prepare
+from compress.examples.wheels import Wheel, read_members
 
 WHEEL = Wheel(
     "smartrail-obstacle-detector", "0.1.1", "91c39d66afb92e31046125b6ff987b754002234572ab9ef1e1f69c33a715af12"

@@ -25,12 +25,13 @@ from torch import nn
 
 from compress import __version__, checkpoint, data
 from compress.config import DataConfig, ModelConfig
-from compress.data import field_scenes
+from compress.examples import field_scenes
 from compress.measure.accuracy import Accuracy, evaluate, predictor
 from compress.models import ultralytics
 from compress.models.weights import BASELINES
 from compress.product import Model, Task
-from compress.training import Schedule, fit
+from compress.training.engine import fit
+from compress.training.schedule import Schedule
 
 IMGSZ = 256
 SCHEDULE = Schedule(

@@ -30,7 +30,7 @@ def model() -> Model:
     torch.manual_seed(0)
     args = {"channels": 1}
     config = ModelConfig(
-        family=Family.module, target="compress.models.small_cnn.SmallCNN", args=args, channels=1, imgsz=16
+        family=Family.module, target="compress.examples.small_cnn.SmallCNN", args=args, channels=1, imgsz=16
     )
     return build(config, tuple("0123456789"))
 

@@ -42,7 +42,7 @@ def by_hand(side: int, channels: int = 3) -> int:
 @pytest.fixture
 def small_cnn() -> Model:
     args = {"width": 8, "channels": 1}
-    target = "compress.models.small_cnn.SmallCNN"
+    target = "compress.examples.small_cnn.SmallCNN"
     model = build(ModelConfig(family=Family.module, target=target, args=args, channels=1, imgsz=16))
     return model.with_net(randomise(model.net))
 

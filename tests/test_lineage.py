@@ -17,7 +17,7 @@ from compress.models import build
 from compress.product import Product
 from compress.stages import finetune, train
 
-SMALL = "compress.models.small_cnn.SmallCNN"
+SMALL = "compress.examples.small_cnn.SmallCNN"
 SHORT = ["recipe=digits", "model=checkpoint", "stages=[finetune]", "targets=[]", "data.validation_images=50"]
 SHORT += ["finetune.images=64", "finetune.learning_rate=null", "budget.flops=null", "threads=1"]
 SHORT += ["force=true"]  # so little training teaches nothing

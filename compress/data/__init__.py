@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
+import importlib
 import logging
-from collections.abc import Callable
-from functools import partial
 
 from compress.config import DataConfig
-from compress.data import digits, image_folder, scenes, tree_crowns, user_module, yolo
 from compress.data.batches import batches, images
 from compress.data.dataset import DataSet, Split, resized, supervised, without_images
 from compress.data.sample import Sample
@@ -29,23 +27,21 @@ __all__ = [
 
 log = logging.getLogger(__name__)
 
-Loader = Callable[[DataConfig, int, int, int], DataSet]
-
-LOADERS: dict[str, Loader] = {
-    "digits": digits.load,
-    "field_scenes": scenes.load,
-    "image_folder": image_folder.load,
-    "module": user_module.load,
-    "tree_crowns": tree_crowns.load,
-    "yolo": yolo.load,
+# {data=…: (module that offers load(config, imgsz, channels, seed) -> DataSet, its task; None: only the data tells)}
+LOADERS: dict[str, tuple[str, Task | None]] = {
+    "digits": ("compress.examples.digits", CLASSIFY),
+    "field_scenes": ("compress.examples.scenes", DETECT),
+    "image_folder": ("compress.data.image_folder", CLASSIFY),
+    "module": ("compress.data.user_module", None),
+    "tree_crowns": ("compress.examples.tree_crowns", DETECT),
+    "yolo": ("compress.data.yolo", DETECT),
 }
-TASK_OF = {"digits": CLASSIFY, "field_scenes": DETECT, "image_folder": CLASSIFY, "tree_crowns": DETECT, "yolo": DETECT}
 NONE = "none"  # the choice that reads nothing
 
 
 def task_of(name: str) -> Task | None:
     """What a data set is for, known before it is read or rendered; None where only the data tells."""
-    return TASK_OF.get(name)
+    return LOADERS[name][1] if name in LOADERS else None
 
 
 def load(config: DataConfig, imgsz: int, channels: int, seed: int, task: SupervisedTask | None = None) -> DataSet:
@@ -63,8 +59,8 @@ def load(config: DataConfig, imgsz: int, channels: int, seed: int, task: Supervi
         raise UserError("model.channels", channels, "images are read with 1 channel (grey) or 3 (RGB)")
     if task is not None and config.name != "module":
         raise UserError("task.target", task.path, f"data={config.name} has a task of its own: set data=module")
-    load = LOADERS[config.name] if task is None else partial(user_module.load, task=task)
-    data = load(config, imgsz, channels, seed)
+    module = importlib.import_module(LOADERS[config.name][0])
+    data: DataSet = module.load(config, imgsz, channels, seed, **({} if task is None else {"task": task}))
     asked, found = config.validation_images, len(data.validation)
     if asked is not None and asked > found:
         log.warning("data.validation_images=%d: there are %d, all of them are used", asked, found)

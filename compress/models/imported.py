@@ -18,7 +18,8 @@ from torch import nn
 from compress import user_code
 from compress.errors import MissingExtra, UserError, named
 
-EXAMPLES = "compress.models.small_cnn"  # networks of this package that `model.target` and checkpoints may name
+EXAMPLES = "compress.examples.small_cnn"  # networks of this package that `model.target` and checkpoints may name
+MOVED = {"compress.models.small_cnn.SmallCNN": "compress.examples.small_cnn.SmallCNN"}  # in older checkpoints
 # Arguments of timm's `create_model` that make it read files, fetch from a network, or take a class for another one.
 NOT_FROM_FILES = {
     "pretrained", "pretrained_cfg", "pretrained_cfg_overlay", "checkpoint_path", "cache_dir", "custom_load",

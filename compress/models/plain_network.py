@@ -20,7 +20,7 @@ from compress.errors import MissingExtra, UserError, named
 from compress.models import activation, imported, normalisation, weights
 from compress.models.normalisation import Statistics
 from compress.tasks import CLASSIFY, Batch, PlainNetworkTask, Predictions, Task
-from compress.training import float32
+from compress.training.precision import float32
 
 LAST = "returns the classes: its channels are the output"
 
@@ -75,7 +75,7 @@ class PlainNetwork:
         return self.facts | {
             "classes": list(self.classes), "channels": self.channels, "imgsz": self.imgsz,
             "protected": list(self.protected), "activation": activation.of(self.net),
-            **({} if self.task == CLASSIFY else {"task": self.task.path}),
+            **({"task": self.task.path} if self.task.path else {}),
             **(self.statistics.facts() if self.statistics else {}),
         }  # fmt: skip
 
@@ -153,6 +153,8 @@ def from_constructor(facts: dict[str, Any], trust: bool = False) -> PlainNetwork
         UserError: without `trust`, a network that neither this package nor timm provides.
     """
     net_facts: dict[str, Any] = {str(key): facts[key] for key in ("family", "name", "target", "args") if key in facts}
+    if isinstance(target := net_facts.get("target"), str):
+        net_facts["target"] = imported.MOVED.get(target, target)
     if not trust:
         imported.check_provided(net_facts, facts["channels"])
     found = normalisation.statistics(facts.get("mean"), facts.get("std"), facts["channels"])

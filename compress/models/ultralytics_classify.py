@@ -15,7 +15,7 @@ from compress.models import ultralytics_blocks as blocks
 from compress.models.plain_network import LAST, plain_loss
 from compress.models.ultralytics_model import UltralyticsModel
 from compress.tasks import CLASSIFY, Batch, Task
-from compress.training import float32
+from compress.training.precision import float32
 
 
 @dataclass(frozen=True)

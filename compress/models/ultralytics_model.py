@@ -12,7 +12,6 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from compress import distributed
 from compress.capabilities import Teacher, TopK, example_image, tensor_digest
 from compress.models import activation
 from compress.models import ultralytics_blocks as blocks
@@ -20,7 +19,8 @@ from compress.models import ultralytics_distillation as distillation
 from compress.models import ultralytics_head as head
 from compress.tasks import DETECT, Batch, Task
 from compress.tasks.mean_ap import Detections
-from compress.training import float32
+from compress.training import distributed
+from compress.training.precision import float32
 
 FAMILY = "ultralytics"
 

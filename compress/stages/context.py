@@ -17,7 +17,7 @@ from compress.data import DataSet
 from compress.errors import TargetFailed
 from compress.product import Product
 from compress.targets.converter import Converter
-from compress.training_settings import TrainingSettings
+from compress.training.settings import TrainingSettings
 
 T = TypeVar("T")
 

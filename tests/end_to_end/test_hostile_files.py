@@ -192,7 +192,7 @@ def checkpoint_of_other_code(home: Path) -> list[str]:
     from compress.models import build
     from tests.models.test_imported import signed
 
-    small = "compress.models.small_cnn.SmallCNN"
+    small = "compress.examples.small_cnn.SmallCNN"
     checkpoint.save(build(ModelConfig(family=Family.module, target=small, imgsz=32)), home / "theirs")
     signed(home / "theirs", {"target": "evil.Anything"})
     return ["model=checkpoint", "model.path=theirs"]

@@ -12,7 +12,7 @@ import pytest
 import compress
 from compress import pipeline
 from compress.config import compose
-from compress.data import field_scenes
+from compress.examples import field_scenes
 from compress.measure import weigh
 from compress.targets.tensorrt import gpu_is_present
 

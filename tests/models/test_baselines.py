@@ -10,7 +10,7 @@ import pytest
 
 from compress import data
 from compress.config import DataConfig, ModelConfig
-from compress.data import field_scenes
+from compress.examples import field_scenes
 from compress.measure.accuracy import evaluate, predictor
 from compress.models import build
 from compress.models.weights import BASELINES

@@ -29,7 +29,7 @@ def signed(folder: Path, change: dict[str, Any]) -> None:
 
 
 def small(**given: Any) -> ModelConfig:
-    return ModelConfig(family=Family.module, target="compress.models.small_cnn.SmallCNN", imgsz=32, **given)
+    return ModelConfig(family=Family.module, target="compress.examples.small_cnn.SmallCNN", imgsz=32, **given)
 
 
 @pytest.fixture
@@ -44,8 +44,9 @@ def sentinel(tmp_path: Path) -> Path:
 
 
 @pytest.mark.parametrize(
-    "target", ["os.system", "posix.system", "compress.models.small_cnn.nn.Linear", "compress.models.small_cnn.torch",
-               "compress.models.small_cnn._convolution", "compress.models.small_cnn", "", None, 3, ["os.system"]],
+    "target", ["os.system", "posix.system", "compress.examples.small_cnn.nn.Linear",
+               "compress.examples.small_cnn.torch",
+               "compress.examples.small_cnn._convolution", "compress.examples.small_cnn", "", None, 3, ["os.system"]],
 )  # fmt: skip
 def test_a_checkpoint_may_not_name_other_code(saved: Path, sentinel: Path, target: object) -> None:
     signed(saved, {"target": target, "args": {"command": f"touch {sentinel}"}})

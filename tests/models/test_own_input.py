@@ -82,7 +82,7 @@ def test_weights_with_a_description_bring_their_size() -> None:
 
 def test_what_is_taken_where_a_model_says_nothing() -> None:
     assert own(name="yolo26n") == (640, 3)
-    assert own(family=Family.module, target="compress.models.small_cnn.SmallCNN") == (224, 3)
+    assert own(family=Family.module, target="compress.examples.small_cnn.SmallCNN") == (224, 3)
     pytest.importorskip("timm")
     assert own(family=Family.timm, name="test_resnet") == (160, 3)
     assert own(family=Family.timm, name="test_resnet", imgsz=64, channels=1) == (64, 1)
@@ -103,5 +103,5 @@ def test_the_recipes_models_are_as_before() -> None:
         "yolov8n_smartrail.safetensors"
     )
     digits = compose(["recipe=digits"]).model
-    assert (digits.target, digits.args) == ("compress.models.small_cnn.SmallCNN", {"channels": 1})
+    assert (digits.target, digits.args) == ("compress.examples.small_cnn.SmallCNN", {"channels": 1})
     assert digits.input == (16, 1)

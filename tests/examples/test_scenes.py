@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 
 from compress.config import DataConfig
-from compress.data import field_scenes, load
+from compress.data import load
+from compress.examples import field_scenes
 
 
 def test_field_scenes_load_as_any_yolo_data_set(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import cv2
 import numpy as np
 
-from compress.data.field_scenes.scene import GENERATOR_VERSION, SPLITS, render
+from compress.examples.field_scenes.scene import GENERATOR_VERSION, SPLITS, render
 
 
 def write_image(index: int, folder: str, split: str, imgsz: int) -> int:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from compress.data.field_scenes import files
+from compress.examples.field_scenes import files
 
 
 def contents(folder: Path) -> dict[str, bytes]:
@@ -21,7 +21,7 @@ def test_a_script_without_a_main_guard_draws_the_same_scenes(tmp_path: Path) -> 
             (tmp_path / name / kind / "train").mkdir(parents=True)
     script = tmp_path / "script.py"
     script.write_text(
-        "from pathlib import Path\nfrom compress.data.field_scenes.files import _each\nprint('started')\n"
+        "from pathlib import Path\nfrom compress.examples.field_scenes.files import _each\nprint('started')\n"
         f"print(len(list(_each(Path({str(tmp_path / 'many')!r}), 'train', 5, 32, workers=2))))\n"
     )
     done = subprocess.run([sys.executable, script], capture_output=True, text=True, timeout=100)

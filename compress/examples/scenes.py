@@ -7,9 +7,9 @@ from dataclasses import replace
 from pathlib import Path
 
 from compress.config import DataConfig
-from compress.data import field_scenes
 from compress.data.dataset import DataSet
 from compress.data.yolo import load_yaml
+from compress.examples import field_scenes
 from compress.tasks.augmentation import AERIAL
 
 

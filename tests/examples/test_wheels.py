@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from compress.data import wheels
-from compress.data.wheels import Wheel, read_members
 from compress.errors import UserError
+from compress.examples import wheels
+from compress.examples.wheels import Wheel, read_members
 
 
 @pytest.fixture

@@ -12,7 +12,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -22,85 +22,17 @@ from safetensors.torch import save as serialise
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from compress import atomic, distributed
+from compress import atomic
 from compress.digest import digest
 from compress.tasks import Batch
+from compress.training import distributed
+from compress.training.schedule import Schedule
 
 SAVE_EVERY = 90.0  # seconds between checkpoints inside an epoch
 STATE = ("step", "epoch", "seen", "total")  # numbers of `_Run` that a checkpoint holds
 LOG_EVERY = 30.0  # seconds between log lines when no progress bar can be drawn
 
 log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class Schedule:
-    """How long and how fast to train; checked on construction (ValueError naming the field)."""
-
-    images: int  # training length in image presentations, rounded up to whole batches
-    batch: int = 16  # images a step; `batches` must yield batches of this size
-    learning_rate: float = 0.01  # peak, reached at the end of the warm-up
-    optimizer: str = "sgd"  # "sgd" (Nesterov) or "adamw"
-    momentum: float = 0.9  # SGD momentum, or AdamW's first beta
-    weight_decay: float = 5e-4  # on weights of two and more dimensions, never on norms and biases
-    warmup: float = 0.05  # share of the steps over which the rate rises linearly
-    ema: float = 0.999  # decay a step of the weight average; 0 switches it off
-    clip: float = 10.0  # largest gradient norm; 0 switches clipping off
-    bfloat16: bool = True  # call the loss under bfloat16 autocast
-    channels_last: bool = True  # NHWC memory layout of weights and images
-    final: float = 0.01  # last learning rate as a share of the peak (cosine)
-
-    def __post_init__(self) -> None:
-        rules = {
-            "images": (self.images >= 1, "at least 1"),
-            "batch": (self.batch >= 1, "at least 1"),
-            "learning_rate": (0 < self.learning_rate < math.inf, "positive and finite"),
-            "optimizer": (self.optimizer in ("sgd", "adamw"), "'sgd' or 'adamw'"),
-            "momentum": (0 <= self.momentum < 1, "in [0, 1)"),
-            "weight_decay": (0 <= self.weight_decay < math.inf, "at least 0 and finite"),
-            "warmup": (0 <= self.warmup < 1, "in [0, 1)"),
-            "ema": (0 <= self.ema < 1, "in [0, 1)"),
-            "clip": (0 <= self.clip < math.inf, "at least 0 and finite"),
-            "final": (0 <= self.final <= 1, "in [0, 1]"),
-        }
-        for field, (good, rule) in rules.items():
-            if not good:
-                raise ValueError(f"Schedule.{field} must be {rule}, not {getattr(self, field)!r}")
-
-    @property
-    def steps(self) -> int:
-        """Optimizer steps of the whole training."""
-        return math.ceil(self.images / self.batch)
-
-    def rate(self, step: int) -> float:
-        """Learning rate of `step` (from 0): linear warm-up, then a cosine down to `final`."""
-        warm = round(self.warmup * self.steps)
-        if step < warm:
-            return self.learning_rate * (step + 1) / warm
-        share = (step - warm) / max(1, self.steps - 1 - warm)
-        return self.learning_rate * (self.final + (1 - self.final) * (1 + math.cos(math.pi * share)) / 2)
-
-    def decay(self, updates: int) -> float:
-        """EMA decay after `updates` steps, from near 0 (forgets the start) up to `ema`."""
-        # The average must not reach further back than a fiftieth of the training: at 0.999 a run of 600 steps would
-        # still carry half of the weights that it started from, and on drone_nano one of 100 steps has 0.575 mAP where
-        # the average reaches back a tenth, 0.583 where a fiftieth, and 0.584 without (0.624 and 0.625 after 250).
-        limit = min(self.ema, max(0.0, 1 - 50 / self.steps))
-        tau = min(2000.0, max(1.0, self.steps / 20))
-        return limit * (1 - math.exp(-updates / tau))
-
-
-def float32(tree: Any) -> Any:
-    """Casts the floating tensors of nested dicts, lists and tuples to float32.
-
-    For network outputs made under autocast: bfloat16 holds 8 significant bits, too few for box
-    coordinates (steps of 1 px at 128 px), so a detection loss should not decode boxes in it.
-    """
-    if isinstance(tree, dict):
-        return {key: float32(value) for key, value in tree.items()}
-    if isinstance(tree, (list, tuple)):
-        return type(tree)(float32(value) for value in tree)
-    return tree.float() if isinstance(tree, Tensor) and tree.is_floating_point() else tree
 
 
 def by_image(batch: Batch, rank: int, world: int) -> Batch:

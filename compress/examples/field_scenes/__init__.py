@@ -7,7 +7,7 @@ data. Ground tiles and sprites are drawn once per process, on first use; an imag
 warps and blends. Lengths are pixels at 256 px unless stated otherwise and grow with the image size.
 """
 
-from compress.data.field_scenes.files import CALIBRATION_IMAGES, prepare, write_split
-from compress.data.field_scenes.scene import CLASSES, GENERATOR_VERSION, SPLITS, render
+from compress.examples.field_scenes.files import CALIBRATION_IMAGES, prepare, write_split
+from compress.examples.field_scenes.scene import CLASSES, GENERATOR_VERSION, SPLITS, render
 
 __all__ = ["CALIBRATION_IMAGES", "CLASSES", "GENERATOR_VERSION", "SPLITS", "prepare", "render", "write_split"]

@@ -8,7 +8,7 @@ from functools import cache
 
 import numpy as np
 
-from compress.data.field_scenes.pen import LIBRARY_SEED, Colour, Pen, Rng, hsv, turned
+from compress.examples.field_scenes.pen import LIBRARY_SEED, Colour, Pen, Rng, hsv, turned
 
 
 def _draw_person(rng: Rng) -> list[np.ndarray]:

@@ -1,4 +1,4 @@
-"""Draws every n-th scene of a split, as a process of its own: `python -m compress.data.field_scenes.worker`.
+"""Draws every n-th scene of a split, as a process of its own: `python -m compress.examples.field_scenes.worker`.
 
 One line of JSON on standard output an image: null, or the arguments of the OSError that stopped it.
 """
@@ -11,7 +11,7 @@ import sys
 
 import cv2
 
-from compress.data.field_scenes.image_file import write_image
+from compress.examples.field_scenes.image_file import write_image
 
 
 def main(folder: str, split: str, count: str, imgsz: str, first: str, step: str) -> None:

@@ -17,13 +17,16 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from compress import data, distributed, models
+from compress import data, models
 from compress.config import compose
 from compress.errors import UserError
 from compress.product import Product
 from compress.stages import train
 from compress.tasks import DETECT, Batch
-from compress.training import Schedule, fit, float32
+from compress.training import distributed
+from compress.training.engine import fit
+from compress.training.precision import float32
+from compress.training.schedule import Schedule
 from tests.halves import BATCH, epoch
 
 STEPS = 30

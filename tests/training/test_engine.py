@@ -16,7 +16,9 @@ from safetensors.torch import save as serialise
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from compress.training import Batch, Schedule, fit, float32
+from compress.training.engine import Batch, fit
+from compress.training.precision import float32
+from compress.training.schedule import Schedule
 from tests.halves import BATCH, epoch
 
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 import pytest
 import torch
 
-from compress import training_settings
 from compress.config import Config, NumberFormat
 from compress.errors import UserError
 from compress.host import Host
-from compress.training_settings import TrainingSettings, by_capability, choose, native_bfloat16
+from compress.training import settings
+from compress.training.settings import TrainingSettings, by_capability, choose, native_bfloat16
 
 ZEN1, ZEN5 = ("avx2",), ("avx2", "avx512f", "avx512_vnni", "avx512_bf16")
 SAPPHIRE_RAPIDS, CASCADE_LAKE = (*ZEN5, "amx_bf16"), ("avx2", "avx512f", "avx512_vnni")
@@ -74,8 +74,8 @@ class Steps:
 
 
 def on(monkeypatch: pytest.MonkeyPatch, features: tuple[str, ...]) -> None:
-    monkeypatch.setattr(training_settings, "time", CLOCK)
-    monkeypatch.setattr(training_settings, "host", lambda: machine(features))
+    monkeypatch.setattr(settings, "time", CLOCK)
+    monkeypatch.setattr(settings, "host", lambda: machine(features))
     monkeypatch.delenv("ONEDNN_MAX_CPU_ISA", raising=False)
     monkeypatch.delenv("DNNL_MAX_CPU_ISA", raising=False)
 
@@ -108,7 +108,7 @@ def test_a_load_that_begins_during_the_timing_decides_nothing(monkeypatch: pytes
 
     def loaded(settings: TrainingSettings) -> None:
         steps(settings)
-        if len(steps.seen) > 1 + training_settings.STEPS:
+        if len(steps.seen) > 1 + settings.STEPS:
             CLOCK.sleep(0.01)
 
     assert choose(NumberFormat.auto, 2, 16, loaded, HOURS).bfloat16 is False
@@ -139,7 +139,7 @@ def test_fewer_threads_where_they_are_faster(factor: float, threads: int, monkey
 
 def test_timing_ends_in_time(monkeypatch: pytest.MonkeyPatch) -> None:
     on(monkeypatch, CASCADE_LAKE)
-    monkeypatch.setattr(training_settings, "PATIENCE", -1.0)
+    monkeypatch.setattr(settings, "PATIENCE", -1.0)
     steps = Steps(fp32=1, bf16=1)
     assert choose(NumberFormat.auto, 2, 16, steps, HOURS).bfloat16 is False
     assert len(steps.seen) == 1

@@ -14,11 +14,11 @@ import numpy as np
 from tqdm import tqdm
 
 from compress import atomic
-from compress.data.field_scenes.image_file import write_image
-from compress.data.field_scenes.scene import CLASSES, GENERATOR_VERSION, SPLITS
+from compress.examples.field_scenes.image_file import write_image
+from compress.examples.field_scenes.scene import CLASSES, GENERATOR_VERSION, SPLITS
 
 CALIBRATION_IMAGES = 512
-WORKER = "compress.data.field_scenes.worker"
+WORKER = "compress.examples.field_scenes.worker"
 
 
 def _each(folder: Path, split: str, count: int, imgsz: int, workers: int) -> Iterator[None]:

@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 
 from compress.config import DataConfig
-from compress.data import load, tree_crowns
-from compress.data.wheels import Wheel
+from compress.data import load
 from compress.errors import UserError
+from compress.examples import tree_crowns
+from compress.examples.wheels import Wheel
 
 SIZES = {"528000": (900, 1100), "541000": (1200, 820), "OSBS": (400, 400), "SOAP": (400, 400)}
 

@@ -25,8 +25,8 @@ import numpy as np
 
 from compress.config import DataConfig
 from compress.data.dataset import DataSet
-from compress.data.wheels import Wheel, read_members
 from compress.data.yolo import load_yaml
+from compress.examples.wheels import Wheel, read_members
 from compress.tasks.augmentation import AERIAL, clip
 
 log = logging.getLogger(__name__)

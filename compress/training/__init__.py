@@ -1,0 +1,1 @@
+"""Training: schedule and engine, how this machine computes (`settings`), and several processes (`distributed`)."""
