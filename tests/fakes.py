@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from typing import Self
+from typing import Any, Self
 
 import numpy as np
 import torch
@@ -17,7 +17,7 @@ from compress.tasks import CLASSIFY, Predictions, Task
 
 @dataclass(frozen=True)
 class FakeModel:
-    """A model (`Evaluable`, `TorchModel`) around any network; predictions are its raw outputs."""
+    """A model (`Evaluable`, `Checkpointable`) around any network; predictions are its raw outputs."""
 
     net: nn.Module
     task: Task = CLASSIFY
@@ -48,6 +48,9 @@ class FakeModel:
 
     def example_input(self, batch: int = 1) -> Tensor:
         return example_image(batch, self.channels, self.imgsz)
+
+    def constructor(self) -> dict[str, Any]:
+        return {}
 
     def decode(self, outputs: np.ndarray) -> Predictions:
         return outputs

@@ -81,11 +81,12 @@ def test_groups_are_those_of_the_contract() -> None:
 def test_every_choice_composes(group: str) -> None:
     given = {
         "timm": "model.name=resnet18", "module": "model.target=pkg.Net", "checkpoint": "model.path=pruned",
-        "onnx": "model.path=model.onnx",
+        "onnx": "model.path=model.onnx", "data/module": "data.target=pkg.MyData",
         "ultralytics": "model.path=best.pt", "yolo": "data.path=data.yaml", "image_folder": "data.path=images",
     }  # fmt: skip
     for choice in choices(group):
-        overrides = [given[choice]] if choice in given else []
+        override = given.get(f"{group}/{choice}", given.get(choice))
+        overrides = [] if override is None else [override]
         config = getattr(compose(["recipe=profile", f"{group}={choice}", *overrides]), group)
         if group in ("data", "device"):
             assert config.name == choice

@@ -28,7 +28,7 @@ from tests.targets.test_targets import SIDE, small_model
 @pytest.fixture(scope="module")
 def split() -> Split:
     generator = np.random.default_rng(0)
-    pixels = [generator.integers(0, 256, (SIDE, SIDE, 3, CLASSIFY), dtype=np.uint8) for _ in range(6)]
+    pixels = [generator.integers(0, 256, (SIDE, SIDE, 3), dtype=np.uint8) for _ in range(6)]
     return Split("validation", [Sample(each, 0, (SIDE, SIDE)) for each in pixels], SIDE, 3, CLASSIFY)
 
 

@@ -70,9 +70,9 @@ def test_rows_are_timed_in_turns_with_the_baseline(tmp_path: Path, monkeypatch: 
 
 def test_the_size_of_a_torch_row_is_that_of_the_saved_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(weigh, "TIMING_SECONDS", 0.01)
-    model: Any = small_model()
+    model = small_model()
+    assert isinstance(model.net, nn.Sequential)
     model.net.append(nn.BatchNorm1d(3))  # its running statistics and its counter, int64, are in the file too
-    model.constructor = dict
     checkpoint.save(model, tmp_path / "pruned")
     row = weigh.weigh_model("prune", model, weigh.Costs.of(model), data(4), threads=1, cached=False)
     assert row.size_bytes == (tmp_path / "pruned" / "model.safetensors").stat().st_size

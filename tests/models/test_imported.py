@@ -153,9 +153,9 @@ def test_tensors_that_no_network_computes_with(saved: Path, change: dict[str, to
         ("odd_names.Plain", "class Plain"),
         ("odd_names.made", "a Linear"), ("odd_names.bound", "a partial"), ("odd_names.exits", "SystemExit: 3"),
         ("odd_names.gives", "gives a int"), ("odd_names.missing", "cannot be imported"), ("Net", "cannot be imported"),
-        (".Net", "cannot be imported"), ("subprocess.call", "Python's own"),
+        (".Net", "cannot be imported"), ("subprocess.call", "part of Python itself"),
         ("torch.load", "a subclass of torch.nn.Module"), ("odd_names.Exits", "SystemExit: 4"),
-        ("odd_names.Three", r"gives \[3, 10\]"), ("odd_names.Nothing", "answers with NaN"),
+        ("odd_names.Three", r"returns \[3, 10\]"), ("odd_names.Nothing", "answers with NaN"),
     ],
 )  # fmt: skip
 def test_odd_targets_are_one_error(target: str, says: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

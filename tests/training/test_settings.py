@@ -9,7 +9,7 @@ from compress.config import Config, NumberFormat
 from compress.errors import UserError
 from compress.host import Host
 from compress.training import settings
-from compress.training.settings import TrainingSettings, by_capability, choose, native_bfloat16
+from compress.training.settings import STEPS, TrainingSettings, by_capability, choose, native_bfloat16
 
 ZEN1, ZEN5 = ("avx2",), ("avx2", "avx512f", "avx512_vnni", "avx512_bf16")
 SAPPHIRE_RAPIDS, CASCADE_LAKE = (*ZEN5, "amx_bf16"), ("avx2", "avx512f", "avx512_vnni")
@@ -108,7 +108,7 @@ def test_a_load_that_begins_during_the_timing_decides_nothing(monkeypatch: pytes
 
     def loaded(settings: TrainingSettings) -> None:
         steps(settings)
-        if len(steps.seen) > 1 + settings.STEPS:
+        if len(steps.seen) > 1 + STEPS:
             CLOCK.sleep(0.01)
 
     assert choose(NumberFormat.auto, 2, 16, loaded, HOURS).bfloat16 is False
