@@ -8,7 +8,6 @@ made again. An unfinished entry is kept: a stage finds its own half-done trainin
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import json
 import logging
@@ -17,11 +16,12 @@ import os
 import shutil
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+from filelock import FileLock
 
 from compress import atomic
 from compress.digest import digest
@@ -156,12 +156,10 @@ def _last_used(folder: Path) -> float:
     return (entry if entry.exists() else folder).stat().st_mtime
 
 
-@contextmanager
-def _locked(folder: Path) -> Iterator[None]:
+def _locked(folder: Path) -> FileLock:
+    """Held while an entry is made or deleted; another process waits."""
     folder.parent.mkdir(parents=True, exist_ok=True)
-    with open(folder.with_name(folder.name + ".lock"), "w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield
+    return FileLock(folder.with_name(folder.name + ".lock"))
 
 
 def _verify(entries: list[Path]) -> int:
