@@ -1,61 +1,74 @@
-"""HTML building blocks. Every text that comes from a file goes through `text`, so it cannot become markup."""
+"""Pages from the templates in `compress/templates/report`. Autoescape is on: text from a file cannot become markup."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from html import escape
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cache
 
-from compress.report.style import CSS
-
-
-def text(value: object) -> str:
-    return escape(str(value))
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
 
 
-def document(title: str, body: Iterable[str]) -> str:
-    """One self-contained page: no script, nothing fetched."""
-    head = (
-        '<!doctype html><html lang="en"><head><meta charset="utf-8">'
-        '<meta name="viewport" content="width=device-width,initial-scale=1">'
-        f"<title>{text(title)}</title><style>{CSS}</style></head><body><main>"
-    )
-    return head + "\n".join(part for part in body if part) + "</main></body></html>\n"
+@dataclass(frozen=True)
+class Cell:
+    """A table cell with more than a text.
+
+    Attributes:
+        small: lines in small print below, each with its tone: "good", "bad", "open" or "".
+        before: small print in front of the text.
+        tag: a coloured label in front of the text, in `tone`.
+        code: the text is set in a fixed-width font.
+    """
+
+    text: str
+    small: tuple[tuple[str, str], ...] = ()
+    before: str = ""
+    tag: str = ""
+    tone: str = ""
+    code: bool = False
 
 
-def section(title: str, *body: str) -> str:
-    inside = "".join(body)
-    return f"<section><h2>{text(title)}</h2>{inside}</section>" if inside else ""
+Row = Sequence[str | Cell]
 
 
-def folded(title: str, *body: str) -> str:
-    """A section that is closed until asked for."""
-    inside = "".join(body)
-    return f"<section><details><summary>{text(title)}</summary>{inside}</details></section>" if inside else ""
+@dataclass(frozen=True)
+class Table:
+    """Rows in groups. Columns in `right` hold numbers; `above` and `note` are paragraphs around it."""
+
+    head: Sequence[str]
+    groups: Sequence[Sequence[Row]]
+    right: frozenset[int] = frozenset()
+    above: str = ""
+    note: str = ""
+    dense: bool = False
 
 
-def pair(*charts: tuple[str, str, str]) -> str:
-    """Charts side by side where there is room: (heading, svg, note)."""
-    shown = [f"<div><h3>{text(heading)}</h3>{chart}{note_line(note)}</div>" for heading, chart, note in charts if chart]
-    return f'<div class="two">{"".join(shown)}</div>' if shown else ""
+@dataclass(frozen=True)
+class Chart:
+    heading: str
+    svg: Markup
+    note: str = ""
 
 
-def note_line(note: str) -> str:
-    return f'<p class="note">{text(note)}</p>' if note else ""
+def charts(*drawn: tuple[str, str, str]) -> list[Chart]:
+    """Those of (heading, svg, note) that are not empty. The SVG is ours, its texts are escaped by `svg`."""
+    return [Chart(heading, Markup(svg), note) for heading, svg, note in drawn if svg]
 
 
-def plain_table(head: Sequence[str], rows: Iterable[Sequence[str]], right: frozenset[int] = frozenset()) -> str:
-    """`rows` are HTML cells, already escaped; columns in `right` are numbers."""
-    style = [' class="r"' if i in right else "" for i in range(len(head))]
-    top = "".join(f"<th{s}>{text(h)}</th>" for h, s in zip(head, style, strict=True))
-    body = "".join(
-        "<tr>" + "".join(f"<td{s}>{c}</td>" for c, s in zip(row, style, strict=True)) + "</tr>" for row in rows
-    )
-    return f'<div class="scroll"><table><thead><tr>{top}</tr></thead><tbody>{body}</tbody></table></div>'
+def render(template: str, **context: object) -> str:
+    """A self-contained page: no script, nothing fetched."""
+    return _environment().get_template(template).render(context)
 
 
-def tag(met: bool | None, word: str) -> str:
-    return f'<span class="tag {tone(met)}">{text(word)}</span>'
+@cache
+def _environment() -> Environment:
+    return Environment(
+        loader=PackageLoader("compress", "templates/report"),
+        autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=StrictUndefined,
+    )  # fmt: skip
 
 
 def tone(met: bool | None) -> str:
-    return {True: "good", False: "bad"}.get(met, "open") if met is not None else "open"
+    """The colour of a state."""
+    return "open" if met is None else "good" if met else "bad"

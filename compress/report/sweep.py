@@ -7,11 +7,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from markupsafe import Markup
+
 from compress import atomic
 from compress.errors import UserError
 from compress.report import page, svg, words
 from compress.report.chain import change_from_start, number, part, start_of, torch_rows
-from compress.report.page import text
+from compress.report.page import Cell, Table
 from compress.report.run import Row, Run, read_config, read_object, read_run
 
 ALWAYS = ("prune.ratio", "budget.flops")
@@ -52,15 +54,17 @@ def render_sweep(folder: Path) -> Path:
     name = "/".join(folder.resolve().parts[-2:])
     states = [point.state.partition(":")[0] for point in points]
     counts = ", ".join(f"{states.count(state)} {state}" for state in dict.fromkeys(states))
-    rows = [_html_row(point, keys) for point in points]
     head = (*_head(keys)[:-1], "")
-    right = frozenset(range(1, len(head) - 2))
-    body = [
-        f'<h1>Sweep {text(name)}</h1><p class="soft">{len(points)} points: {text(counts)}</p>',
-        page.section("Trade-off", _chart(points, keys)),
-        page.section("Points", page.plain_table(head, rows, right), page.note_line(words.CONVENTIONS)),
-    ]
-    return atomic.write(folder / "report.html", page.document(f"{name} – compress sweep", body))
+    rows = [_row(point, keys) for point in points]
+    html = page.render(
+        "sweep.html",
+        title=f"{name} – compress sweep",
+        name=name,
+        counts=f"{len(points)} points: {counts}",
+        chart=Markup(_chart(points, keys)),  # ours, its texts are escaped by `svg`
+        points=Table(head, [rows], frozenset(range(1, len(head) - 2)), note=words.CONVENTIONS),
+    )
+    return atomic.write(folder / "report.html", html)
 
 
 def sweep_table(folder: Path) -> str:
@@ -99,12 +103,12 @@ def _read_point(folder: Path) -> SweepPoint:
         config = _flat(read_config(folder / "config.yaml")[0])
         error = str((read_object(folder / "failed.json") or {}).get("error") or "")
         if not (folder / "ledger.jsonl").exists():
-            return SweepPoint(folder.name, config, None, error or "it stopped before the model was weighed")
+            return SweepPoint(folder.name, config, None, error or "it stopped before the model was measured")
         run = read_run(folder)
     except UserError as damage:
         return SweepPoint(folder.name, config, None, str(damage))
     stages = [row["stage"] for row in run.rows]
-    stopped = f"it stopped after {stages[-1]}" if stages else "nothing was weighed"
+    stopped = f"it stopped after {stages[-1]}" if stages else "nothing was measured"
     return SweepPoint(folder.name, config, run, error or stopped)
 
 
@@ -124,7 +128,7 @@ def _varying(points: Sequence[SweepPoint]) -> list[str]:
 
 
 def _last(point: SweepPoint) -> Row | None:
-    """The network the point ended with, as the torch chain weighed it."""
+    """The network the point ended with, as its last torch row has it."""
     rows = torch_rows(point.run.rows) if point.run else []
     return rows[-1] if rows else None
 
@@ -143,11 +147,10 @@ def _cells(point: SweepPoint, keys: Sequence[str]) -> list[str]:
     return [point.name, *values, *numbers, change + stage]
 
 
-def _html_row(point: SweepPoint, keys: Sequence[str]) -> list[str]:
+def _row(point: SweepPoint, keys: Sequence[str]) -> list[str | Cell]:
     word, _, why = point.state.partition(": ")
     met = False if word == "failed" else point.met
-    mark = page.tag(met, word) + (f'<div class="small">{text(why)}</div>' if why else "")
-    return [*(text(cell) for cell in _cells(point, keys)), mark]
+    return [*_cells(point, keys), Cell("", ((why, ""),) if why else (), tag=word, tone=page.tone(met))]
 
 
 def _chart(points: Sequence[SweepPoint], keys: Sequence[str]) -> str:
@@ -162,11 +165,7 @@ def _chart(points: Sequence[SweepPoint], keys: Sequence[str]) -> str:
         marks.append(svg.Point(x, value, "0", "circle", "start", f"start: {words.accuracy(start)}", low, high))
     path = sorted((mark.x, mark.y) for mark in marks)
     metric = str(part(start, "accuracy").get("metric") or "accuracy") if start else "accuracy"
-    return svg.scatter(
-        marks, path, "GFLOPs (2 × MACs)", metric, "Accuracy against FLOPs of each point"
-    ) + page.note_line(
-        "Finished points only. Blue: the verdict is met; orange: missed or undetermined. Bars: 95 % interval."
-    )
+    return svg.scatter(marks, path, "GFLOPs (2 × MACs)", metric, "Accuracy against FLOPs of each point")
 
 
 def _mark(point: SweepPoint, keys: Sequence[str]) -> svg.Point | None:

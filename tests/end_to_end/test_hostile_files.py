@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import yaml
 
-from compress.__main__ import command
+from compress.command_line import command
 
 # What a stranger would like to be imported or called: it leaves a mark that the test looks for.
 EVIL = """

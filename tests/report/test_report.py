@@ -441,7 +441,7 @@ def test_sweep_lists_every_point(sweep: Path) -> None:
         "met",
         "missed",
         "failed: it stopped after finetune",
-        "failed: it stopped before the model was weighed",
+        "failed: it stopped before the model was measured",
         "failed: budget.flops=0%: give more than 0",
     ]
     text = render_sweep(sweep).read_text()
