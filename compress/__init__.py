@@ -12,7 +12,6 @@ compress.prune(model, "50%")                                # without data, so n
 from __future__ import annotations
 
 import functools
-import importlib
 import os
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -29,11 +28,8 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from compress.capabilities import Model
-    from compress.measure.flops import Cost
+    from compress.measurement.flops import Cost
     from compress.pipeline import Result
-
-# Importing a room binds its name here: do it now, or the first import would hide the function `measure` below.
-importlib.import_module("compress.measure")
 
 __version__ = "0.1.0"
 __all__ = ["Config", "PruneConfig", "compose", "get_flops", "load", "measure", "prune", "run"]
@@ -103,7 +99,7 @@ def measure(model: nn.Module, example_input: Tensor) -> Cost:
     """MACs, FLOPs, parameters, bytes moved and peak activation bytes of one forward pass, in all and per layer."""
     from torch import Tensor, nn
 
-    from compress.measure import flops
+    from compress.measurement import flops
 
     _expect(isinstance(model, nn.Module), "model", model, "a torch module")
     _expect(
@@ -121,7 +117,7 @@ def get_flops(model: nn.Module | Model, imgsz: int | None = None) -> int:
     import torch
     from torch import nn
 
-    from compress.measure import flops, weigh
+    from compress.measurement import flops, rows
 
     good = isinstance(model, nn.Module) or _is_model(model)
     _expect(good, "model", model, "a torch module, or a `Model` of this package")
@@ -131,4 +127,4 @@ def get_flops(model: nn.Module | Model, imgsz: int | None = None) -> int:
         first = next((layer for layer in model.modules() if isinstance(layer, nn.Conv2d)), None)
         channels = first.in_channels if first is not None else 3
         return flops.count(model, torch.zeros(1, channels, imgsz or 640, imgsz or 640)).flops
-    return weigh.flops_at(model, model.imgsz if imgsz is None else imgsz)
+    return rows.flops_at(model, model.imgsz if imgsz is None else imgsz)

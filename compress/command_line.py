@@ -26,7 +26,7 @@ from omegaconf import DictConfig, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
 from compress import config as configuration
-from compress import disk, run_folder
+from compress import config_aliases, disk, run_folder
 from compress.budget import MET
 from compress.errors import InUse, UserError, refuse_words
 
@@ -111,6 +111,7 @@ def command() -> int:
     line, choice = CommandLine(), None
     try:
         with _signals():
+            sys.argv[1:] = config_aliases.overrides(sys.argv[1:])
             given = _arguments()
             if given.help:
                 print(help_text())

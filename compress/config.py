@@ -21,7 +21,7 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
-from compress import config_messages, config_sources
+from compress import config_aliases, config_messages, config_sources
 from compress.errors import UserError
 from compress.host import usable_threads
 from compress.units import FlopsLimit
@@ -222,7 +222,7 @@ class PruneConfig:
     round_images: int = 2000  # image presentations between two rounds, beside those of finetune
     round_to: int = 16  # channels stay multiples of this; at 8 vector units of runtimes run half empty
     max_ratio: float = 0.9  # no layer loses more than this share of its channels
-    equal_halves: bool = False  # Ultralytics: split blocks stay symmetric, so that a plain .pt can be written
+    equal_split_widths: bool = False  # Ultralytics: split blocks stay symmetric, so that a plain .pt can be written
 
     def __post_init__(self) -> None:
         _check_plain(self, "prune")
@@ -416,7 +416,8 @@ def read(run: Path) -> Config:
     if not path.is_file():
         raise UserError("run", run, "no run folder: it holds no config.yaml")
     try:
-        return to_config(OmegaConf.merge(OmegaConf.structured(Config), OmegaConf.load(path)))  # type: ignore[arg-type]
+        known = config_aliases.tree(OmegaConf.to_container(OmegaConf.load(path)))
+        return to_config(OmegaConf.merge(OmegaConf.structured(Config), known))  # type: ignore[arg-type]
     except OmegaConfBaseException as error:
         raise UserError(str(path), "unreadable", f"of another version of this program? {explain(error)}") from error
 
@@ -440,6 +441,7 @@ def register(words: Sequence[str] = ()) -> None:
 
 def compose(overrides: list[str]) -> Config:
     """The config that `python -m compress <overrides>` runs with; for library users and tests."""
+    overrides = config_aliases.overrides(overrides)
     register(overrides)
     with initialize_config_dir(str(CONF), version_base="1.3"):
         try:

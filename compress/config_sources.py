@@ -26,6 +26,7 @@ from hydra.plugins.config_source import ConfigResult
 from omegaconf import OmegaConf
 from yaml import YAMLError
 
+from compress import config_aliases
 from compress.errors import UserError, one_line
 
 ALLOW = "model.trust=true"
@@ -97,8 +98,14 @@ class _Checked:
             raise UserError(str(file), "unreadable", f"this is no YAML that can be read: {one_line(error)}") from error
         if not OmegaConf.is_dict(result.config):
             raise UserError(str(file), "unreadable", "it holds no keys and values")
-        if not self.granted.trust and not self._own(config_path):
-            _check(file, config_path, result, self.granted)
+        if not self._own(config_path):
+            if not self.granted.trust:
+                _check(file, config_path, result, self.granted)
+            group = config_path.lstrip("/").rpartition("/")[0]
+            content = OmegaConf.to_container(result.config, resolve=False)
+            renamed = config_aliases.tree(content, "" if group == "recipe" else group)
+            if renamed != content:
+                result.config = OmegaConf.create(renamed)
         return _as_recipe(config_path, result)
 
     @abstractmethod

@@ -14,7 +14,7 @@ from compress.capabilities import Model, TorchModel, require
 from compress.config import Objective, PruneConfig
 from compress.data import DataSet, resized
 from compress.errors import UserError
-from compress.measure.weigh import flops_at
+from compress.measurement.rows import flops_at
 from compress.product import Product, Reference
 from compress.stages import finetune, prune
 from compress.stages.context import Context

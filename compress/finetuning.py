@@ -15,7 +15,7 @@ from compress.capabilities import LossScheduled, Model, Teacher, TorchModel, Tra
 from compress.config import Config, FinetuneConfig, NumberFormat
 from compress.data import DataSet, Split, batches, supervised
 from compress.errors import UserError
-from compress.measure.weigh import flops_at
+from compress.measurement.rows import flops_at
 from compress.models import activation
 from compress.pruning.importance import NEED_GRADIENTS
 from compress.tasks import Batch

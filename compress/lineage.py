@@ -17,7 +17,7 @@ from compress import checkpoint, models
 from compress.capabilities import Model, TorchModel, Trainable, require
 from compress.config import Config, Family, FinetuneConfig, ModelConfig
 from compress.errors import UserError
-from compress.measure.weigh import flops_at
+from compress.measurement.rows import flops_at
 from compress.models import weights
 from compress.product import Product, Reference
 

@@ -43,6 +43,6 @@ def create(name: str) -> str:
     for template, target in TEMPLATES.items():
         path = folder / target.format(name=name)
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text((source / template).read_text().replace("NAME", name))
+        path.write_text((source / f"{template}.template").read_text().replace("NAME", name))
     command = f"compress run --config-dir {name} recipe={name} data=module data.target={name}.{name}_data.Data"
     return f"made {name}/: fill in {name}/{name}_data.py, then\n  {command}"

@@ -25,8 +25,8 @@ from compress.errors import UserError
 from compress.finetuning import prepare
 from compress.host import host, usable_threads
 from compress.ledger import Ledger, Row
-from compress.measure import channels
-from compress.measure.weigh import Costs, Found, weigh_graph, weigh_model
+from compress.measurement import channels
+from compress.measurement.rows import Costs, Found, measure_graph, measure_model
 from compress.product import Graph, Product, Reference
 from compress.run_folder import State
 from compress.stages import STAGES, Context
@@ -215,7 +215,7 @@ class Recorder:
         self._stages = context.config.stages
         self._baseline_stage = next((name for name in self._stages if STAGES[name].makes_baseline), LOAD)
         self._baseline: Model | None = None  # what every row is compared with
-        self._files: dict[str, Found] = {}  # what was measured of files, see `weigh_graph`
+        self._files: dict[str, Found] = {}  # what was measured of files, see `measure_graph`
         self._measured: set[Path] = set()  # graphs that have a row
 
     def record(self, stage: str, product: Product, costs: Costs) -> Product:
@@ -233,10 +233,10 @@ class Recorder:
         if stage == LOAD != self._baseline_stage:  # it is trained first: its accuracy so far matters little
             sample = context.data.validation.subset(UNTRAINED_IMAGES, context.config.seed)
             part = replace(context.data, validation=sample, extra={})
-            row = weigh_model(stage, model, costs, part, threads=threads, cached=product.cached, compared=False)
+            row = measure_model(stage, model, costs, part, threads=threads, cached=product.cached, compared=False)
             self._ledger.append(row)
             return product
-        row = weigh_model(
+        row = measure_model(
             stage, model, costs, context.data, threads=threads, cached=product.cached, baseline=self._baseline,
             compared=bool(self._stages),
         )  # fmt: skip
@@ -257,7 +257,7 @@ class Recorder:
         def measure(target: str) -> None:
             for graph in graphs(target):
                 assert self._baseline is not None  # the baseline is the first that is measured in runtimes
-                row = weigh_graph(
+                row = measure_graph(
                     stage, graph, product.model, costs, self._context.data,
                     threads=self._context.config.threads, cached=product.cached, found=self._files,
                     baseline=self._context.converter.fp32(self._baseline, target), compared=bool(self._stages),
@@ -292,6 +292,6 @@ def _measure_controls(reference: Reference | None, context: Context, rows: Seque
             continue
         costs = Costs.of(control.model)
         threads = context.config.threads
-        row = weigh_model(name, control.model, costs, control.data, threads=threads, cached=False, compared=False)
+        row = measure_model(name, control.model, costs, control.data, threads=threads, cached=False, compared=False)
         ledger.append(row)
     return list(ledger.rows)

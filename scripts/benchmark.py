@@ -31,7 +31,7 @@ from compress import models, targets
 from compress.config import Config
 from compress.errors import UserError
 from compress.host import host
-from compress.measure.latency import Latency, interleaved
+from compress.measurement.latency import Latency, interleaved
 from compress.product import Graph, Model, Precision, resized
 from compress.targets import openvino
 from compress.targets.predictor import Predictor

@@ -25,7 +25,7 @@ from compress.cache import Cache
 from compress.config import Config, compose
 from compress.data import DataSet
 from compress.errors import UserError
-from compress.measure.accuracy import Accuracy, evaluate, paired_difference, predictor
+from compress.measurement.accuracy import Accuracy, evaluate, paired_difference, predictor
 from compress.product import Model
 from compress.stages import finetune
 from compress.stages.context import Context

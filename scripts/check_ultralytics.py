@@ -29,7 +29,7 @@ from compress import config as configuration
 from compress import data, targets
 from compress.data import DataSet
 from compress.errors import UserError
-from compress.measure.accuracy import evaluate
+from compress.measurement.accuracy import evaluate
 from compress.models.ultralytics_package import require_ultralytics
 from compress.product import Graph, Model, Precision, Task
 

@@ -123,7 +123,7 @@ def check(name: str, imgsz: int, folder: Path) -> dict[str, Any]:
     row |= {"reachable": least / full, "share": pruned.macs / full}
     row["onnx"] = in_onnxruntime(model.with_net(pruned.net), folder)
 
-    config = PruneConfig(equal_halves=True)
+    config = PruneConfig(equal_split_widths=True)
     even = model.with_net(
         solver.prune_to_flops(net, example, protected, config, budget_macs=SHARE * full, count=count).net
     )

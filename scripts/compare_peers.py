@@ -32,9 +32,9 @@ from compress import atomic, data, models, targets
 from compress.config import compose
 from compress.data import DataSet
 from compress.errors import TargetFailed, UserError
-from compress.measure.accuracy import evaluate
-from compress.measure.latency import interleaved
-from compress.measure.weigh import flops_at
+from compress.measurement.accuracy import evaluate
+from compress.measurement.latency import interleaved
+from compress.measurement.rows import flops_at
 from compress.models.ultralytics_package import require_ultralytics
 from compress.product import Graph, Model, Precision, resized
 from compress.quantization.search import Search

@@ -36,9 +36,9 @@ from compress import atomic, controls, data, models, targets
 from compress.cache import Cache
 from compress.config import compose
 from compress.errors import UserError
-from compress.measure.accuracy import evaluate, predictor
-from compress.measure.latency import interleaved
-from compress.measure.weigh import flops_at
+from compress.measurement.accuracy import evaluate, predictor
+from compress.measurement.latency import interleaved
+from compress.measurement.rows import flops_at
 from compress.product import Model, resized
 from compress.stages import finetune, prune
 from compress.stages.context import Context

@@ -39,7 +39,7 @@ from compress import atomic, data, models
 from compress.cache import Cache
 from compress.config import Config, compose
 from compress.errors import UserError
-from compress.measure.accuracy import evaluate, predictor
+from compress.measurement.accuracy import evaluate, predictor
 from compress.models.ultralytics_package import require_ultralytics
 from compress.product import Model, Teacher
 from compress.stages import prune

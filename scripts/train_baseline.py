@@ -26,7 +26,7 @@ from torch import nn
 from compress import __version__, checkpoint, data
 from compress.config import DataConfig, ModelConfig
 from compress.examples import field_scenes
-from compress.measure.accuracy import Accuracy, evaluate, predictor
+from compress.measurement.accuracy import Accuracy, evaluate, predictor
 from compress.models import ultralytics
 from compress.models.weights import BASELINES
 from compress.product import Model, Task

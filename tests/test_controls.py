@@ -12,7 +12,7 @@ from compress.config import Family, ModelConfig
 from compress.controls import input_within
 from compress.data import DataSet, Sample, Split, resized
 from compress.errors import UserError
-from compress.measure.weigh import flops_at
+from compress.measurement.rows import flops_at
 from compress.models import build
 from compress.tasks import DETECT
 

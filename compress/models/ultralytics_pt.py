@@ -20,7 +20,7 @@ def save(model: UltralyticsModel, path: Path) -> bool:
     deployed one. Training goes on from our own checkpoint.
 
     False, with nothing written, where a split block has halves of different widths: there is no stock block for it.
-    Pruning with `prune.equal_halves` keeps them equal.
+    Pruning with `prune.equal_split_widths` keeps them equal.
     """
     tensors = blocks.merged(model.net)
     if tensors is None:

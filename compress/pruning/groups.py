@@ -25,7 +25,7 @@ from compress.pruning.importance import Importance
 
 TIE = "_compress_tie"
 UNCUTTABLE = "coupled to layers that cannot be cut channel by channel"
-UNPAIRED = "must stay as wide as a layer that keeps its channels (prune.equal_halves)"
+UNPAIRED = "must stay as wide as a layer that keeps its channels (prune.equal_split_widths)"
 SMALLEST_SCORE = 1e-12  # keeps scores finite where a whole group has zero weights
 
 

@@ -209,7 +209,7 @@ def _groups(
     if config.allocation not in ALLOCATIONS:
         raise UserError("prune.allocation", config.allocation, f"choose one of {', '.join(ALLOCATIONS)}")
     groups, refused = find_groups(net, example, protected, importance(config.importance))
-    if config.equal_halves:
+    if config.equal_split_widths:
         groups, unpaired = tie(groups, halves(net))
         refused = refused | unpaired
     if not groups:

@@ -22,7 +22,7 @@ from compress import targets
 from compress.capabilities import Evaluable
 from compress.data import Split, supervised
 from compress.errors import TargetFailed
-from compress.measure import accuracy, latency
+from compress.measurement import accuracy, latency
 from compress.product import Graph
 from compress.quantization.sensitivity import ranked
 from compress.targets.predictor import Predictor
@@ -52,7 +52,7 @@ class Candidate:
         """For `quantization.json`."""
         return {
             "target": self.graph.target,
-            "scheme": self.scheme.what,
+            "scheme": self.scheme.description,
             "layers_kept": list(self.layers_kept),
             "accuracy": self.accuracy,
             "drop": self.drop,
@@ -106,7 +106,7 @@ class Search:
         self.timed = self.timed and reference.obtained == "measured"
         self._reference = self._accuracy(reference)
         for scheme in ordered(target.SCHEMES, saturates=self.saturates, portable=self.portable):
-            spare = scheme.rescue or (scheme.saturation_safe and not self.saturates)  # slower, or only less precise
+            spare = scheme.fallback or (scheme.saturation_safe and not self.saturates)  # slower, or only less precise
             if self.tried and (self._late() or (self._good() and (spare or not self.timed))):
                 continue
             self._try(scheme)
@@ -145,7 +145,7 @@ class Search:
                 raise TargetFailed(f"leaves {1 - share:.0%} of the MACs in float")
             found = self._accuracy(predictor)
         except TargetFailed as error:
-            log.warning("quantize: %s: %s failed: %s", self.fp32.target, scheme.what, error)
+            log.warning("quantize: %s: %s failed: %s", self.fp32.target, scheme.description, error)
             self.failed.append(str(error))
             return None
         candidate = Candidate(graph, scheme, found, self._reference - found, share, tuple(kept))
@@ -156,7 +156,7 @@ class Search:
 
     def _said(self, candidate: Candidate) -> str:
         kept = f", {len(candidate.layers_kept)} more layers in float" if candidate.layers_kept else ""
-        return f"{candidate.scheme.what}{kept}: loses {candidate.drop:.4f}, {self.limit:g} allowed"
+        return f"{candidate.scheme.description}{kept}: loses {candidate.drop:.4f}, {self.limit:g} allowed"
 
     def _mix(self, scheme: Scheme) -> None:
         """Bisects for the fewest layers that must stay in float, unless even most of them would not do."""

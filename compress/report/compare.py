@@ -12,7 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from compress.errors import UserError
-from compress.report import words
+from compress.report import formatting
 from compress.report.chain import change_from_start, change_to, final_rows
 from compress.report.run import Row, Run, read_run
 from compress.report.table import PLAIN_WIDTH
@@ -56,28 +56,28 @@ def compare(paths: Sequence[Path]) -> str:
     console.print(made)
     assert isinstance(console.file, StringIO)
     lines = [line.rstrip() for line in console.file.getvalue().strip("\n").split("\n")]
-    verdicts = [f"{run.name}: {words.headline(run.verdict).lower()}" for run in runs]
+    verdicts = [f"{run.name}: {formatting.headline(run.verdict).lower()}" for run in runs]
     notes = [f"note: {run.name}: {note}" for run in runs for note in run.notes]
-    return "\n".join([*lines, "", *verdicts, *notes, words.CONVENTIONS])
+    return "\n".join([*lines, "", *verdicts, *notes, formatting.CONVENTIONS])
 
 
 def _key(row: Row) -> tuple[str, str, str]:
     device = (row.get("latency_ms") or {}).get("device")
-    return words.target_name(row), str(row.get("precision")), str(device)
+    return formatting.target_name(row), str(row.get("precision")), str(device)
 
 
 def _cells(run: Run, row: Row, first: Row | None) -> list[str]:
     return [
-        words.target_name(row),
-        str(row.get("precision") or words.NONE),
+        formatting.target_name(row),
+        str(row.get("precision") or formatting.NONE),
         run.name,
         str(row["stage"]),
-        words.giga(row.get("flops")),
-        words.mega(row.get("params"), 3),
-        words.mega(row.get("size_bytes")),
-        words.accuracy(row),
-        words.latency(row),
-        words.timed_as(row),
-        words.change(change_from_start(run.rows, row)),
-        words.change(change_to(first, row)) if first is not None else words.NONE,
+        formatting.giga(row.get("flops")),
+        formatting.mega(row.get("params"), 3),
+        formatting.mega(row.get("size_bytes")),
+        formatting.accuracy(row),
+        formatting.latency(row),
+        formatting.timed_as(row),
+        formatting.change(change_from_start(run.rows, row)),
+        formatting.change(change_to(first, row)) if first is not None else formatting.NONE,
     ]

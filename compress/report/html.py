@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from compress import atomic
-from compress.report import page, plots, words
+from compress.report import formatting, page, plots
 from compress.report.chain import BASELINES, Change, change_from_start, number, part, start_of, torch_rows
 from compress.report.ledger_table import ledger_table
 from compress.report.page import Cell, Chart, Table
@@ -35,7 +35,7 @@ def render(run: Path) -> Path:
         stages=_waterfall(rows),
         ledger=ledger_table(rows) if rows else None,
         trade_offs=_trade_offs(rows),
-        legend=list({words.target_name(row): plots.colour(row) for row in rows}.items()),
+        legend=list({formatting.target_name(row): plots.colour(row) for row in rows}.items()),
         comparison=_before_after(rows),
         details=[
             ("What was pruned", _pruning(found.pruning)),
@@ -76,7 +76,7 @@ def _banner(run: Run) -> dict[str, str]:
         detail.append(str(first[0].get("text")))
     return {
         "tone": page.tone(met) if judged or met is False else "open",
-        "headline": words.headline(verdict),
+        "headline": formatting.headline(verdict),
         "detail": ", ".join(detail) if detail else "No limit was set for this run.",
     }
 
@@ -89,16 +89,16 @@ def _tiles(rows: Sequence[Row]) -> list[tuple[str, str, str]]:
 
 def _torch_tiles(rows: Sequence[Row], start: Row, last: Row) -> list[tuple[str, str, str]]:
     tiles = []
-    for label, name, show in (("GFLOPs", "flops", words.giga), ("Parameters, M", "params", words.mega)):
+    for label, name, show in (("GFLOPs", "flops", formatting.giga), ("Parameters, M", "params", formatting.mega)):
         old, new = number(start.get(name)), number(last.get(name))
         if old and new is not None:
-            tiles.append((label, f"{show(old)} → {show(new)}", f"{words.signed(100 * (new / old - 1), 1)} %"))
+            tiles.append((label, f"{show(old)} → {show(new)}", f"{formatting.signed(100 * (new / old - 1), 1)} %"))
     change = change_from_start(rows, last).accuracy
     if change is not None:
         a, b = part(start, "accuracy"), part(last, "accuracy")
         label = f"{a.get('metric') or 'accuracy'}, torch"
         how = "" if b.get("obtained") == "measured" else f" ({b.get('obtained')})"
-        said = f"{words.signed(change)} points on {b.get('images')} images{how}"
+        said = f"{formatting.signed(change)} points on {b.get('images')} images{how}"
         tiles.append((label, f"{a['value']:.4f} → {b['value']:.4f}", said))
     return tiles
 
@@ -108,14 +108,14 @@ def _speed_tiles(rows: Sequence[Row]) -> list[tuple[str, str, str]]:
     best: dict[tuple[str, str], tuple[float, Change, Row]] = {}
     for row in (row for row in rows if row["stage"] not in BASELINES):
         change = change_from_start(rows, row)
-        key = (words.target_name(row), str(part(row, "latency_ms").get("device")))
+        key = (formatting.target_name(row), str(part(row, "latency_ms").get("device")))
         if change.latency is not None and row.get("target") and (key not in best or change.latency <= best[key][0]):
             best[key] = (change.latency, change, row)
     return [
         (
             f"{target} on {device}, ms",
-            f"{words.latency(row)}",
-            f"{words.times(change)} of the baseline, {row.get('precision')} file",
+            f"{formatting.latency(row)}",
+            f"{formatting.times(change)} of the baseline, {row.get('precision')} file",
         )
         for (target, device), (_, change, row) in best.items()
     ]
@@ -124,11 +124,12 @@ def _speed_tiles(rows: Sequence[Row]) -> list[tuple[str, str, str]]:
 def _checks(checks: Sequence[Mapping[str, Any]]) -> Table | None:
     rows: list[page.Row] = []
     for check in checks:
-        value, limit = words.against(check.get("value"), check.get("limit"))
+        value, limit = formatting.against(check.get("value"), check.get("limit"))
         where = "/".join(str(check[name]) for name in ("target", "precision") if check.get(name))
         met = check.get("met")
-        state = Cell("", tag=words.MARKS[met].lower(), tone=page.tone(met))
-        rows.append((state, str(check.get("name")), where or words.NONE, value, limit, str(check.get("unit") or "")))
+        state = Cell("", tag=formatting.MARKS[met].lower(), tone=page.tone(met))
+        unit = str(check.get("unit") or "")
+        rows.append((state, str(check.get("name")), where or formatting.NONE, value, limit, unit))
     head = ("", "limit on", "target", "value", "at most", "unit")
     return Table(head, [rows], frozenset({3, 4})) if rows else None
 
@@ -172,17 +173,17 @@ def _more_row(row: Row) -> list[str]:
     map50 = number(scored.get("map50"))
     cells = (
         row["stage"],
-        words.target_name(row),
-        row.get("precision") or words.NONE,
-        row.get("imgsz") or words.NONE,
-        words.mega(row.get("other_flops")),
-        words.giga(row.get("bit_operations"), 1),
-        words.mega(row.get("bytes_moved")),
-        words.mega(row.get("activation_bytes")),
-        words.energy(row),
-        scored.get("images") or words.NONE,
-        words.NONE if map50 is None else f"{map50:.4f}",
-        timed.get("runs") or words.NONE,
+        formatting.target_name(row),
+        row.get("precision") or formatting.NONE,
+        row.get("imgsz") or formatting.NONE,
+        formatting.mega(row.get("other_flops")),
+        formatting.giga(row.get("bit_operations"), 1),
+        formatting.mega(row.get("bytes_moved")),
+        formatting.mega(row.get("activation_bytes")),
+        formatting.energy(row),
+        scored.get("images") or formatting.NONE,
+        formatting.NONE if map50 is None else f"{map50:.4f}",
+        timed.get("runs") or formatting.NONE,
     )
     return [str(cell) for cell in cells]
 
@@ -194,7 +195,7 @@ def _pruning(record: Mapping[str, Any]) -> list[Table]:
     channels, protected = record.get("channels") or {}, record.get("protected") or {}
     note = f"{len(channels)} layers are narrower"
     if record.get("reachable"):
-        least, most = (words.giga(2 * macs) for macs in record["reachable"])
+        least, most = (formatting.giga(2 * macs) for macs in record["reachable"])
         note += f"; between {least} and {most} GFLOPs could be reached"
     narrower = [
         [str(layer), str(before), str(after), f"{after / before:.0%}"] for layer, (before, after) in channels.items()
@@ -215,9 +216,9 @@ def _quantization(record: Mapping[str, Any]) -> list[Table]:
     rows: list[page.Row] = []
     for tried in record.get("candidates") or []:
         layers, took = tried.get("layers_kept") or [], tried.get("latency_ms")
-        cells = [str(tried.get("target")), str(tried.get("scheme")), str(len(layers) or words.NONE)]
-        cells += [f"{tried['accuracy']:.4f}", f"{tried['drop']:.4f}", words.mega(tried.get("size_bytes"))]
-        cells += [words.NONE if took is None else f"{took:.2f}", f"{tried['seconds']:.0f}"]
+        cells = [str(tried.get("target")), str(tried.get("scheme")), str(len(layers) or formatting.NONE)]
+        cells += [f"{tried['accuracy']:.4f}", f"{tried['drop']:.4f}", formatting.mega(tried.get("size_bytes"))]
+        cells += [formatting.NONE if took is None else f"{took:.2f}", f"{tried['seconds']:.0f}"]
         rows.append([Cell("", tag="chosen", tone="good") if tried.get("chosen") else "", *cells])
     head = (
         "", "target", "scheme", "more layers in float", "accuracy", "below FP32", "size MB", "latency ms", "seconds",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from compress.report import svg, words
+from compress.report import formatting, svg
 from compress.report.chain import STAGES, change_from_start, number, part
 from compress.report.run import Row
 
@@ -22,7 +22,7 @@ SHAPES = {"fp32": "circle", "fp16": "diamond", "int8": "square"}
 
 def colour(row: Row) -> str:
     """Class suffix: a target keeps its colour in every chart of every report."""
-    return COLOURS.get(words.target_name(row), "4")
+    return COLOURS.get(formatting.target_name(row), "4")
 
 
 def waterfall(rows: Sequence[Row], field: str, unit: str) -> str:
@@ -47,10 +47,10 @@ def _representative(found: Sequence[Row]) -> Row | None:
 def _step_text(row: Row, value: float, before: float | None, unit: str) -> str:
     text = f"{value / 1e9:.4g} {unit}"
     if before and abs(value / before - 1) >= 5e-4:
-        text += f"  {words.signed(100 * (value / before - 1), 1)} %"
+        text += f"  {formatting.signed(100 * (value / before - 1), 1)} %"
     if row.get("target") is None:
-        return f"{text}\n{part(row, 'accuracy').get('metric') or 'accuracy'} {words.accuracy(row)}"
-    return f"{text}\n{words.target_name(row)} {row.get('precision')}: {words.accuracy(row)}"
+        return f"{text}\n{part(row, 'accuracy').get('metric') or 'accuracy'} {formatting.accuracy(row)}"
+    return f"{text}\n{formatting.target_name(row)} {row.get('precision')}: {formatting.accuracy(row)}"
 
 
 def accuracy_against_flops(rows: Sequence[Row]) -> tuple[str, str]:
@@ -63,7 +63,8 @@ def accuracy_against_flops(rows: Sequence[Row]) -> tuple[str, str]:
         return "", ""
     path = [(p.x, p.y) for p, row in zip(points, drawn, strict=True) if row.get("target") is None]
     chart = svg.scatter(points, path, "GFLOPs (2 × MACs)", metric(rows), "Accuracy against FLOPs")
-    return chart, "; ".join(f"Not drawn: {row['stage']} {words.accuracy(row)}, before fine-tuning" for row in left_out)
+    notes = (f"Not drawn: {row['stage']} {formatting.accuracy(row)}, before fine-tuning" for row in left_out)
+    return chart, "; ".join(notes)
 
 
 def accuracy_against_latency(rows: Sequence[Row], device: str) -> str:
@@ -96,21 +97,21 @@ def size_bars(rows: Sequence[Row]) -> str:
 
 def _bars(rows: Sequence[Row], found: Sequence[Row], title: str, bar: Callable[[Sequence[Row], Row], svg.Bar]) -> str:
     groups = []
-    for target in dict.fromkeys(words.target_name(row) for row in found):
-        groups.append((target, [bar(rows, row) for row in found if words.target_name(row) == target]))
+    for target in dict.fromkeys(formatting.target_name(row) for row in found):
+        groups.append((target, [bar(rows, row) for row in found if formatting.target_name(row) == target]))
     return svg.bars(groups, title) if groups else ""
 
 
 def _latency_bar(rows: Sequence[Row], row: Row) -> svg.Bar:
-    timing, change = row["latency_ms"], words.times(change_from_start(rows, row))
-    text = "  ".join(filter(None, (f"{words.latency(row)} ms", change, words.computed_in(row))))
+    timing, change = row["latency_ms"], formatting.times(change_from_start(rows, row))
+    text = "  ".join(filter(None, (f"{formatting.latency(row)} ms", change, formatting.computed_in(row))))
     hollow = timing.get("obtained") != "measured"
     return svg.Bar(_bar_label(row), float(timing["median"]), text, colour(row), hollow)
 
 
 def _size_bar(rows: Sequence[Row], row: Row) -> svg.Bar:
     value = float(row["size_bytes"])
-    return svg.Bar(_bar_label(row), value, f"{words.mega(value)} MB", colour(row))
+    return svg.Bar(_bar_label(row), value, f"{formatting.mega(value)} MB", colour(row))
 
 
 def _bar_label(row: Row) -> str:
@@ -119,8 +120,8 @@ def _bar_label(row: Row) -> str:
 
 def _point(row: Row, x: float) -> svg.Point:
     found = part(row, "accuracy")
-    low, high = words.bounds(row) or (None, None)
-    tip = f"{row['stage']}, {words.target_name(row)} {row.get('precision')}: {words.accuracy(row)} at {x:.4g}"
+    low, high = formatting.bounds(row) or (None, None)
+    tip = f"{row['stage']}, {formatting.target_name(row)} {row.get('precision')}: {formatting.accuracy(row)} at {x:.4g}"
     hollow = found.get("obtained") != "measured"
     shape = SHAPES.get(str(row.get("precision")), "circle")
     label = f"{row['stage']} {row.get('precision') or ''}".strip()

@@ -11,7 +11,7 @@ from markupsafe import Markup
 
 from compress import atomic
 from compress.errors import UserError
-from compress.report import page, svg, words
+from compress.report import formatting, page, svg
 from compress.report.chain import change_from_start, number, part, start_of, torch_rows
 from compress.report.page import Cell, Table
 from compress.report.run import Row, Run, read_config, read_object, read_run
@@ -62,7 +62,7 @@ def render_sweep(folder: Path) -> Path:
         name=name,
         counts=f"{len(points)} points: {counts}",
         chart=Markup(_chart(points, keys)),  # ours, its texts are escaped by `svg`
-        points=Table(head, [rows], frozenset(range(1, len(head) - 2)), note=words.CONVENTIONS),
+        points=Table(head, [rows], frozenset(range(1, len(head) - 2)), note=formatting.CONVENTIONS),
     )
     return atomic.write(folder / "report.html", html)
 
@@ -138,11 +138,11 @@ def _head(keys: Sequence[str]) -> list[str]:
 
 
 def _cells(point: SweepPoint, keys: Sequence[str]) -> list[str]:
-    row, values = _last(point), [str(point.config.get(key, words.NONE)) for key in keys]
+    row, values = _last(point), [str(point.config.get(key, formatting.NONE)) for key in keys]
     if row is None or point.run is None:
-        return [point.name, *values, *[words.NONE] * 4]
-    numbers = [words.giga(row.get("flops")), words.mega(row.get("params"), 3), words.accuracy(row)]
-    change = words.change(change_from_start(point.run.rows, row))
+        return [point.name, *values, *[formatting.NONE] * 4]
+    numbers = [formatting.giga(row.get("flops")), formatting.mega(row.get("params"), 3), formatting.accuracy(row)]
+    change = formatting.change(change_from_start(point.run.rows, row))
     stage = "" if point.run.verdict else f" (after {row['stage']})"
     return [point.name, *values, *numbers, change + stage]
 
@@ -160,9 +160,9 @@ def _chart(points: Sequence[SweepPoint], keys: Sequence[str]) -> str:
     first = next(point.run for point in points if point.run and point.run.rows)
     start = start_of(first.rows)
     if start is not None and (value := number(part(start, "accuracy").get("value"))) is not None:
-        low, high = words.bounds(start) or (None, None)
+        low, high = formatting.bounds(start) or (None, None)
         x = (number(start.get("flops")) or 0.0) / 1e9
-        marks.append(svg.Point(x, value, "0", "circle", "start", f"start: {words.accuracy(start)}", low, high))
+        marks.append(svg.Point(x, value, "0", "circle", "start", f"start: {formatting.accuracy(start)}", low, high))
     path = sorted((mark.x, mark.y) for mark in marks)
     metric = str(part(start, "accuracy").get("metric") or "accuracy") if start else "accuracy"
     return svg.scatter(marks, path, "GFLOPs (2 × MACs)", metric, "Accuracy against FLOPs of each point")
@@ -175,9 +175,9 @@ def _mark(point: SweepPoint, keys: Sequence[str]) -> svg.Point | None:
     if row is None or value is None or flops is None:
         return None
     label = ", ".join(str(point.config.get(key)) for key in keys) or point.name
-    low, high = words.bounds(row) or (None, None)
+    low, high = formatting.bounds(row) or (None, None)
     hollow = part(row, "accuracy").get("obtained") != "measured"
     colour = "1" if point.met else "3"
     return svg.Point(
-        flops / 1e9, value, colour, "circle", label, f"{point.name}: {words.accuracy(row)}", low, high, hollow
+        flops / 1e9, value, colour, "circle", label, f"{point.name}: {formatting.accuracy(row)}", low, high, hollow
     )

@@ -13,7 +13,7 @@ from rich.console import Console, ConsoleOptions
 from rich.table import Table
 from rich.text import Text
 
-from compress.report import words
+from compress.report import formatting
 from compress.report.chain import change_from_before, change_from_start, part
 from compress.report.run import Row, read_run
 
@@ -30,20 +30,20 @@ class Column:
 
 COLUMNS = (
     Column("stage", lambda rows, row: row["stage"] + (" (cached)" if row.get("cached") else "")),
-    Column("target", lambda rows, row: words.target_name(row)),
-    Column("precision", lambda rows, row: str(row.get("precision") or words.NONE)),
-    Column("GFLOPs", lambda rows, row: words.giga(row.get("flops")), True),
-    Column("at 640 px", lambda rows, row: words.giga(row.get("flops_at_640")), True, 5),
-    Column("GMACs", lambda rows, row: words.giga(row.get("macs")), True, 6),
-    Column("params M", lambda rows, row: words.mega(row.get("params"), 3), True, 4),
-    Column("size MB", lambda rows, row: words.mega(row.get("size_bytes")), True, 3),
-    Column("accuracy", lambda rows, row: words.accuracy(row), True),
-    Column("latency ms", lambda rows, row: words.latency(row), True),
-    Column("p95", lambda rows, row: words.p95(row), True, 7),
-    Column("timed in", lambda rows, row: words.timed_as(row)),
-    Column("INT8 MACs", lambda rows, row: words.int8_share(row), True, 2),
-    Column("change from row before", lambda rows, row: words.change(change_from_before(rows, row)), False, 5),
-    Column("change from start", lambda rows, row: words.change(change_from_start(rows, row)), False, 1),
+    Column("target", lambda rows, row: formatting.target_name(row)),
+    Column("precision", lambda rows, row: str(row.get("precision") or formatting.NONE)),
+    Column("GFLOPs", lambda rows, row: formatting.giga(row.get("flops")), True),
+    Column("at 640 px", lambda rows, row: formatting.giga(row.get("flops_at_640")), True, 5),
+    Column("GMACs", lambda rows, row: formatting.giga(row.get("macs")), True, 6),
+    Column("params M", lambda rows, row: formatting.mega(row.get("params"), 3), True, 4),
+    Column("size MB", lambda rows, row: formatting.mega(row.get("size_bytes")), True, 3),
+    Column("accuracy", lambda rows, row: formatting.accuracy(row), True),
+    Column("latency ms", lambda rows, row: formatting.latency(row), True),
+    Column("p95", lambda rows, row: formatting.p95(row), True, 7),
+    Column("timed in", lambda rows, row: formatting.timed_as(row)),
+    Column("INT8 MACs", lambda rows, row: formatting.int8_share(row), True, 2),
+    Column("change from row before", lambda rows, row: formatting.change(change_from_before(rows, row)), False, 5),
+    Column("change from start", lambda rows, row: formatting.change(change_from_start(rows, row)), False, 1),
 )
 
 
@@ -112,22 +112,22 @@ def _metrics(rows: Sequence[Row]) -> str:
 
 
 def _closing(verdict: dict[str, Any] | None, metrics: str) -> list[tuple[str, str]]:
-    lines = [(words.CONVENTIONS + (f" Accuracy is {metrics}." if metrics else ""), "dim")]
+    lines = [(formatting.CONVENTIONS + (f" Accuracy is {metrics}." if metrics else ""), "dim")]
     if verdict is None:
         return lines
     checks = verdict.get("checks") or []
-    kept = [check for check in checks if words.is_kept_contract(check)]
+    kept = [check for check in checks if formatting.is_kept_contract(check)]
     for check in checks:
         met = check.get("met")
         if check not in kept:
-            lines.append((f"{words.MARKS[met]:<8}{words.check(check)}", STYLES[met]))
+            lines.append((f"{formatting.MARKS[met]:<8}{formatting.check(check)}", STYLES[met]))
     if kept:
-        lines.append((f"{words.MARKS[True]:<8}{words.kept_contracts(kept)}", STYLES[True]))
+        lines.append((f"{formatting.MARKS[True]:<8}{formatting.kept_contracts(kept)}", STYLES[True]))
     for remark in verdict.get("remarks") or []:
         style = "bold yellow" if remark.get("kind") == "baseline_knows_nothing" else ""
         lines.append((f"• {remark.get('text')}", style))
     lines += [(f"FAILED  {target}: {why}", "red") for target, why in (verdict.get("failures") or {}).items()]
-    lines.append((f"verdict: {words.headline(verdict)}", f"bold {STYLES[verdict.get('met')]}"))
+    lines.append((f"verdict: {formatting.headline(verdict)}", f"bold {STYLES[verdict.get('met')]}"))
     return lines
 
 

@@ -8,7 +8,7 @@ from dataclasses import replace
 from compress import targets
 from compress.budget import Check
 from compress.capabilities import Evaluable, require
-from compress.measure import contracts
+from compress.measurement import contracts
 from compress.product import Graph, Product
 from compress.stages.context import Context
 from compress.stages.stage import Stage

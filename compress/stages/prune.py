@@ -18,8 +18,8 @@ from compress.config import Config, Objective
 from compress.data import DataSet, batches
 from compress.errors import UserError
 from compress.finetuning import tune
-from compress.measure import flops
-from compress.measure.layer_latency import layer_seconds
+from compress.measurement import flops
+from compress.measurement.layer_latency import layer_seconds
 from compress.product import Product
 from compress.pruning import groups, solver
 from compress.pruning.gradients import accumulate_gradients
@@ -50,9 +50,9 @@ def check(product: Product, config: Config, data: DataSet) -> None:
     """
     model = require(product.model, Prunable, "stages", NAME)
     net, protected = model.prunable()
-    if config.prune.equal_halves and not groups.halves(net):
+    if config.prune.equal_split_widths and not groups.halves(net):
         why = "it is for networks whose blocks split their channels (Ultralytics' C2f and relatives): set false"
-        raise UserError("prune.equal_halves", True, why)
+        raise UserError("prune.equal_split_widths", True, why)
     # How far pruning can go does not depend on the order in which channels leave, so any importance does.
     ranked = replace(config.prune, importance="random") if config.prune.importance in NEED_GRADIENTS else config.prune
     least, full = solver.reachable(net, model.example_input(), protected, ranked, counter(model))

@@ -180,7 +180,7 @@ def quantize(
     }
     layers = {place: why for place, why in quantization_exclusions.by_module(floats).items() if place not in int8}
     facts = {"images": len(calibration), "method": METHODS[method]}
-    return Graph(path, NAME, Precision.int8, scheme.what, layers, facts, graph.postprocess)
+    return Graph(path, NAME, Precision.int8, scheme.description, layers, facts, graph.postprocess)
 
 
 def _ranges(path: Path, images: Sequence[np.ndarray], method: str) -> dict[str, dict[str, np.ndarray]]:

@@ -90,7 +90,7 @@ def _convert(model: Model, folder: Path, precision: Precision) -> tuple[Graph, n
         _pnnx(traced, path, tuple(image.shape), precision)
     if unknown := _unknown_operators(path):
         raise TargetFailed(f"ncnn has no operators for these of the network: {', '.join(unknown)}")
-    scheme = SCHEMES[0].what if precision is Precision.fp16 else ""
+    scheme = SCHEMES[0].description if precision is Precision.fp16 else ""
     return Graph(path, NAME, precision, scheme, postprocess=model.postprocess), wanted
 
 

@@ -35,7 +35,7 @@ SCHEMES = (
     Scheme(f"{_WHAT}, all operators"),
     Scheme(f"{_WHAT}, all operators behind the first two layers", {"float_layers": 2}),
     Scheme(f"{_WHAT}, all operators, ranges of the most extreme images", {"ranges": EXTREMES}),
-    Scheme(f"{_WHAT}, convolutions and products only", {"op_types_to_quantize": PRODUCTS}, rescue=True),
+    Scheme(f"{_WHAT}, convolutions and products only", {"op_types_to_quantize": PRODUCTS}, fallback=True),
     Scheme(f"{_WHAT} of 7 bits, all operators", {"reduce_range": True}, saturation_safe=True),
 )
 INT8_OPERATORS = {"QLinearConv", "QLinearMatMul", "QGemm", "ConvInteger", "MatMulInteger", "MatMulIntegerToFloat"}
@@ -73,7 +73,7 @@ def quantize(
     from onnxruntime.quantization import QuantType
 
     options = {"activation_qType": QuantType.QUInt8, "weight_qType": QuantType.QInt8, **scheme.options}
-    return static_qdq(graph, folder / "model.onnx", model, calibration, scheme.what, options, kept or {})
+    return static_qdq(graph, folder / "model.onnx", model, calibration, scheme.description, options, kept or {})
 
 
 def static_qdq(

@@ -43,7 +43,7 @@ SCHEMES = (
     Scheme(
         f"{_WHAT}, preset mixed: asymmetric activations, accurate bias correction",
         {"preset": "mixed", "fast_bias_correction": False},
-        rescue=True,
+        fallback=True,
     ),
     Scheme(
         f"{_WHAT} of 7 bits, preset performance: symmetric activations, fast bias correction",
@@ -139,7 +139,7 @@ def quantize(
         path,
         NAME,
         Precision.int8,
-        scheme.what,
+        scheme.description,
         quantization_exclusions.by_module({_onnx_name(name): why for name, why in nodes.items()}),
         facts,
     )

@@ -2,7 +2,7 @@
 
     python -m compress.targets.reload artifacts/onnxruntime images.npy answers.npz
 
-Run by `compress.measure.contracts`.
+Run by `compress.measurement.contracts`.
 """
 
 from __future__ import annotations

@@ -82,7 +82,7 @@ def quantize(
         "extra_options": {"ActivationSymmetric": True, "WeightSymmetric": True, "QuantizeBias": False},
         **scheme.options,
     }
-    int8 = static_qdq(graph, folder / "model.onnx", model, calibration, scheme.what, options, kept or {})
+    int8 = static_qdq(graph, folder / "model.onnx", model, calibration, scheme.description, options, kept or {})
     parse(int8.path)
     return int8
 

@@ -32,7 +32,7 @@ import torch
 import ultralytics  # noqa: F401
 from bad_input_cases import Case, cases
 
-from compress import __main__ as command_line
+from compress import command_line
 from compress import cache, pipeline, report  # noqa: F401
 from compress.errors import UserError
 from compress.report import __main__ as report_command

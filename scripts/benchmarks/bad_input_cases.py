@@ -371,7 +371,7 @@ def of_command_line() -> Iterator[Case]:
         ("mean of two", ("model.mean=[0.5,0.5]", "model.std=[1,1]"), ("model.mean",)),
         ("mean empty", ("model.mean=[]", "model.std=[]"), ("model.mean",)),
         ("protected unknown", ("model.protected=[nothing]",), ("model.protected", "nothing")),
-        ("equal halves", ("prune.equal_halves=true",), ("equal_halves",)),
+        ("equal halves", ("prune.equal_split_widths=true",), ("equal_split_widths",)),
         ("opset 5", ("export.opset=5",), ("opset",)),
         ("precisions", ("device.precisions=[int3]",), ("int3",)),
         ("drop 2", ("budget.max_accuracy_drop=2",), ("max_accuracy_drop",)),

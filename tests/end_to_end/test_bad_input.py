@@ -12,7 +12,7 @@ import cv2
 import numpy as np
 import pytest
 
-from compress import __main__ as door
+from compress import command_line
 from compress.config import CONF, RECIPES
 
 DIGITS = ["recipe=digits", "stages=[prune]", "targets=[onnxruntime]"]
@@ -25,10 +25,10 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureF
     def call(*arguments: str) -> str:
         monkeypatch.chdir(tmp_path)
         monkeypatch.setattr("sys.argv", ["compress", *arguments])
-        status = door.main()
+        status = command_line.main()
         error = capsys.readouterr().err
         lines = [line for line in error.splitlines() if line.startswith("compress: error:")]
-        assert status == door.USER_MISTAKE, error
+        assert status == command_line.USER_MISTAKE, error
         assert len(lines) == 1 and "Traceback" not in error, error
         assert not list(tmp_path.glob("outputs/*/*/*")), "a run that was refused left files behind"
         return lines[0]

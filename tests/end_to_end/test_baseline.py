@@ -11,7 +11,7 @@ from compress import compose, pipeline
 from compress.budget import NO_DETECTION, knows_nothing
 from compress.errors import UserError
 from compress.ledger import Row
-from compress.measure import flops, latency
+from compress.measurement import flops, latency
 from tests.data.conftest import write_image
 
 UNTRAINED = ["recipe=digits", "targets=[]", "threads=1", "cache=false", "data.validation_images=100"]

@@ -13,7 +13,7 @@ import compress
 from compress import pipeline
 from compress.config import compose
 from compress.examples import field_scenes
-from compress.measure import weigh
+from compress.measurement import rows
 from compress.targets.tensorrt import gpu_is_present
 
 pytest.importorskip("ultralytics")
@@ -39,10 +39,10 @@ def result(scenes: Path, tmp_path_factory: pytest.TempPathFactory) -> pipeline.R
         "cache=false",
     ]
     overrides += [f"model.imgsz={SIZE}", "data.calibration_images=32", "finetune.images=64", "finetune.batch=16"]
-    overrides += ["prune.equal_halves=true", "force=true"]
+    overrides += ["prune.equal_split_widths=true", "force=true"]
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(place)
-        patch.setattr(weigh, "TIMING_SECONDS", 0.1)
+        patch.setattr(rows, "TIMING_SECONDS", 0.1)
         return compress.run(compose(overrides), place / "outputs" / "drone_nano" / "test")
 
 

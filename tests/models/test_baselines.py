@@ -11,7 +11,7 @@ import pytest
 from compress import data
 from compress.config import DataConfig, ModelConfig
 from compress.examples import field_scenes
-from compress.measure.accuracy import evaluate, predictor
+from compress.measurement.accuracy import evaluate, predictor
 from compress.models import build
 from compress.models.weights import BASELINES
 from compress.tasks import DETECT

@@ -13,7 +13,7 @@ import compress
 from compress import checkpoint, targets
 from compress.config import ExportConfig, Family, ModelConfig
 from compress.errors import UserError
-from compress.measure import flops
+from compress.measurement import flops
 from compress.models import build, normalisation
 from compress.models.plain_network import PlainNetwork
 from compress.targets import artifact

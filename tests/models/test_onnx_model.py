@@ -19,7 +19,7 @@ from compress import models, targets
 from compress.capabilities import Checkpointable, Evaluable, GivenAsGraph, Prunable, TorchModel, Trainable
 from compress.config import Config, ExportConfig, Family, ModelConfig
 from compress.errors import UserError
-from compress.measure import flops, graph_cost
+from compress.measurement import flops, graph_cost
 from compress.models import onnx_file
 from compress.models.onnx_model import BINS, LAST, OnnxModel
 from compress.targets import onnx_graph

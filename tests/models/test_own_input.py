@@ -13,7 +13,7 @@ from compress import checkpoint, models
 from compress.capabilities import Model
 from compress.config import Config, Family, ModelConfig, compose
 from compress.errors import UserError
-from compress.measure import flops
+from compress.measurement import flops
 from compress.models import build
 from tests.models.toy import Net
 

@@ -34,7 +34,7 @@ def pruned(name: str, **config: object) -> UltralyticsModel:
 def test_plain_ultralytics_opens_it_and_answers_alike(name: str, tmp_path: Path) -> None:
     from ultralytics import YOLO
 
-    model = pruned(name, equal_halves=True)
+    model = pruned(name, equal_split_widths=True)
     assert save_native(model, tmp_path) == tmp_path / "model.pt"
     x = model.example_input(2)
     plain = YOLO(str(tmp_path / "model.pt"))
@@ -48,7 +48,7 @@ def test_plain_ultralytics_opens_it_and_answers_alike(name: str, tmp_path: Path)
 
 
 def test_it_names_no_class_of_ours(tmp_path: Path) -> None:
-    path = save_native(pruned("yolo26n", equal_halves=True), tmp_path)
+    path = save_native(pruned("yolo26n", equal_split_widths=True), tmp_path)
     assert path is not None
     with zipfile.ZipFile(path) as archive:
         data = archive.read(next(name for name in archive.namelist() if name.endswith("data.pkl")))

@@ -18,12 +18,12 @@ from compress.report.__main__ import main
 from compress.report.bench import add
 from compress.report.chain import before, change_from_before, change_from_start, final_rows
 from compress.report.compare import compare
+from compress.report.formatting import accuracy, against, change_parts, energy, latency, timed_as
 from compress.report.plots import waterfall
 from compress.report.run import read_ledger
 from compress.report.svg import ticks
 from compress.report.sweep import read_sweep
 from compress.report.table import table
-from compress.report.words import accuracy, against, change_parts, energy, latency, timed_as
 
 
 @pytest.fixture

@@ -18,7 +18,7 @@ from compress import targets
 from compress.capabilities import TopK
 from compress.config import ExportConfig
 from compress.errors import MissingExtra, TargetFailed
-from compress.measure import flops
+from compress.measurement import flops
 from compress.product import Graph, Precision
 from compress.targets import litert, quantization_exclusions
 from compress.tasks import DETECT

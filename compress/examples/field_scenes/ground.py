@@ -9,7 +9,7 @@ from functools import cache, lru_cache
 import cv2
 import numpy as np
 
-from compress.examples.field_scenes.pen import LIBRARY_SEED, Colour, Rng, hsv, noise, pick, pyramid
+from compress.examples.field_scenes.canvas import LIBRARY_SEED, Colour, Rng, hsv, noise, pick, pyramid
 
 _TILE = 1024  # side of a ground tile
 _TILE_ZOOM = 40.0  # zoom (length of a person in pixels) at which a tile is shown unscaled

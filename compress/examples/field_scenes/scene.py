@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
+from compress.examples.field_scenes.canvas import SPRITE, Rng, pick
 from compress.examples.field_scenes.ground import dim, grid, lay_ground, sensor_noise
-from compress.examples.field_scenes.pen import SPRITE, Rng, pick
 from compress.examples.field_scenes.sprites import sprite
 
 GENERATOR_VERSION = 1

@@ -8,11 +8,11 @@ from functools import cache
 
 import numpy as np
 
-from compress.examples.field_scenes.pen import LIBRARY_SEED, Colour, Pen, Rng, hsv, turned
+from compress.examples.field_scenes.canvas import LIBRARY_SEED, Canvas, Colour, Rng, hsv, turned
 
 
 def _draw_person(rng: Rng) -> list[np.ndarray]:
-    pen, side = Pen(rng, 1.0), rng.choice([-1, 1])
+    pen, side = Canvas(rng, 1.0), rng.choice([-1, 1])
     hivis = rng.random() < 0.3
     shirt = hsv(rng, (25, 75), (0.85, 1), (0.9, 1)) if hivis else hsv(rng, (0, 360), (0.1, 0.9), (0.3, 1))
     trousers = hsv(rng, (200, 260), (0.1, 0.6), (0.15, 0.6))
@@ -64,7 +64,7 @@ _RUBBER, _GLASS = np.array([34.0, 33, 32]), np.array([52.0, 66, 80])
 
 
 def _draw_tractor(rng: Rng) -> list[np.ndarray]:
-    pen, paint = Pen(rng, 1.2), _paint(rng)
+    pen, paint = Canvas(rng, 1.2), _paint(rng)
     if rng.random() < 0.45:  # an implement at the back
         tool, half = hsv(rng, (0, 240), (0.2, 0.8), (0.3, 0.7)), rng.uniform(0.5, 0.95)
         pen.line(-1.1, 0, -0.6, 0, 0.12, tool * 0.6)
@@ -93,7 +93,7 @@ def _draw_tractor(rng: Rng) -> list[np.ndarray]:
 
 
 def _draw_pickup(rng: Rng) -> list[np.ndarray]:
-    pen, paint, width = Pen(rng, 1.1), _paint(rng), rng.uniform(0.4, 0.48)
+    pen, paint, width = Canvas(rng, 1.1), _paint(rng), rng.uniform(0.4, 0.48)
     for x in (-0.6, 0.62):
         pen.box(x, 0, 0.17, width + 0.04, _RUBBER)
     pen.box(0, 0, 1.0, width, paint, 0.12)
@@ -117,7 +117,7 @@ def _draw_pickup(rng: Rng) -> list[np.ndarray]:
 
 
 def _draw_truck(rng: Rng) -> list[np.ndarray]:
-    pen, paint, width = Pen(rng, 1.35), _paint(rng), rng.uniform(0.34, 0.42)
+    pen, paint, width = Canvas(rng, 1.35), _paint(rng), rng.uniform(0.34, 0.42)
     for x in (-1.0, -0.72, 0.75):
         pen.box(x, 0, 0.13, width + 0.03, _RUBBER)
     pen.line(-0.9, 0, 0.8, 0, 0.3, _RUBBER * 1.5)
@@ -150,7 +150,7 @@ def _coat(rng: Rng, kind: int) -> Colour:
 
 def _draw_animal(rng: Rng) -> list[np.ndarray]:
     kind = int(rng.integers(4))  # cow, sheep, horse, goat
-    pen, coat = Pen(rng, 1.25), _coat(rng, kind)
+    pen, coat = Canvas(rng, 1.25), _coat(rng, kind)
     width = (0.3, 0.36, 0.23, 0.2)[kind] * rng.uniform(0.9, 1.1)
     bend = rng.uniform(-0.35, 0.35)  # how far the head turns
     nx, ny = 0.95, bend * (1.3 if kind == 2 else 0.8)
@@ -184,7 +184,7 @@ def _draw_animal(rng: Rng) -> list[np.ndarray]:
     return pen.finish(0.14 if kind != 1 else 0.2, 0.4)
 
 
-def _mark_coat(pen: Pen, kind: int, coat: Colour, body: np.ndarray, width: float, neck: tuple[float, float]) -> None:
+def _mark_coat(pen: Canvas, kind: int, coat: Colour, body: np.ndarray, width: float, neck: tuple[float, float]) -> None:
     """Patches of a cow or goat, wool of a sheep, mane of a horse, and the lit line of the back."""
     rng = pen.rng
     if kind == 1:
@@ -206,7 +206,7 @@ def _mark_coat(pen: Pen, kind: int, coat: Colour, body: np.ndarray, width: float
 
 
 def _draw_tree(rng: Rng) -> list[np.ndarray]:
-    pen = Pen(rng, 1.15)
+    pen = Canvas(rng, 1.15)
     autumn, kind = rng.random() < 0.22, rng.random()
     leaf = hsv(rng, (22, 55), (0.55, 0.8), (0.5, 0.8)) if autumn else hsv(rng, (75, 135), (0.35, 0.7), (0.25, 0.55))
     if kind < 0.27:
@@ -224,7 +224,7 @@ def _draw_tree(rng: Rng) -> list[np.ndarray]:
     return pen.finish(0.35, 0.25)
 
 
-def _draw_conifer(pen: Pen, leaf: Colour) -> None:
+def _draw_conifer(pen: Canvas, leaf: Colour) -> None:
     """Rings of branches, each a star, the upper ones smaller and lighter."""
     rng, rays = pen.rng, int(pen.rng.integers(12, 20))
     for level, radius in enumerate(np.linspace(1.0, 0.2, 6)):
@@ -238,7 +238,7 @@ def _draw_conifer(pen: Pen, leaf: Colour) -> None:
 
 
 def _draw_weed(rng: Rng) -> list[np.ndarray]:
-    pen, count = Pen(rng, 1.15), int(rng.integers(5, 10))
+    pen, count = Canvas(rng, 1.15), int(rng.integers(5, 10))
     hue = [(55, 75), (140, 175), (85, 110), (330, 380)][rng.choice(4, p=[0.3, 0.35, 0.2, 0.15])]
     leaf = hsv(rng, hue, (0.3, 0.75), (0.4, 0.8))
     wide, round_tip, teeth = rng.uniform(0.16, 0.3), rng.random() < 0.4, rng.random() < 0.35
@@ -270,7 +270,7 @@ def _draw_weed(rng: Rng) -> list[np.ndarray]:
 
 def _draw_clutter(rng: Rng) -> list[np.ndarray]:
     """Unlabelled things that a detector may confuse with objects."""
-    pen, kind = Pen(rng, 1.2), rng.integers(8)
+    pen, kind = Canvas(rng, 1.2), rng.integers(8)
     if kind == 0:  # rock
         grey = hsv(rng, (20, 50), (0.03, 0.2), (0.4, 0.75))
         for k in range(5):

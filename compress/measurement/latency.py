@@ -20,7 +20,7 @@ from pathlib import Path
 import numpy as np
 
 from compress.errors import UserError
-from compress.measure.contention import CONTENDED, Waiting
+from compress.measurement.contention import CONTENDED, Waiting
 
 Call = Callable[[], object]
 LOCK = Path(tempfile.gettempdir()) / "compress-timing.lock"

@@ -2,7 +2,7 @@
 
 One forward pass on an example runs under a dispatch mode that sees every ATen operator, so functional products
 (`q @ k`, scaled_dot_product_attention) count as well as modules do. Product formulas are torch's own
-(torch.utils.flop_counter); what they miss is added in `compress/measure/operators.py`.
+(torch.utils.flop_counter); what they miss is added in `compress/measurement/operators.py`.
 
 Conventions
 -----------
@@ -39,8 +39,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from compress.errors import UserError
-from compress.measure.operators import FORMULAS, SHAPE_ONLY, formula_of, may_hide_products, other_flops
-from compress.measure.quantized_operators import packed_macs, packed_parameters
+from compress.measurement.operators import FORMULAS, SHAPE_ONLY, formula_of, may_hide_products, other_flops
+from compress.measurement.quantized_operators import packed_macs, packed_parameters
 
 aten = torch.ops.aten
 REFUSED = "products in this operator cannot be counted: write it with torch's convolutions and matrix products"

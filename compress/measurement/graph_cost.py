@@ -14,7 +14,7 @@ import onnx
 from onnx import ModelProto, NodeProto, TensorProto, shape_inference
 
 from compress.errors import UserError
-from compress.measure.flops import Cost, LayerCost, peak_bytes
+from compress.measurement.flops import Cost, LayerCost, peak_bytes
 from compress.targets import onnx_graph, onnx_macs
 
 VIEWS = {"Reshape", "Flatten", "Squeeze", "Unsqueeze", "Identity", "Transpose", "Split", "Slice", "Expand", "Dropout"}

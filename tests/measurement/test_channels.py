@@ -8,8 +8,8 @@ import torch
 from torch import nn
 
 from compress.capabilities import example_image
-from compress.measure import channels, flops
-from compress.measure.flops import Cost
+from compress.measurement import channels, flops
+from compress.measurement.flops import Cost
 
 
 class Two:

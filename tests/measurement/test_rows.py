@@ -11,7 +11,7 @@ from torch import nn
 
 from compress import checkpoint, targets
 from compress.config import ExportConfig
-from compress.measure import weigh
+from compress.measurement import rows
 from tests.stages.test_quantize import data
 from tests.targets.test_targets import small_model
 
@@ -20,14 +20,14 @@ def test_the_same_bytes_are_not_judged_twice(tmp_path: Path, monkeypatch: pytest
     model: Any = small_model()
     graph = targets.get("onnxruntime").convert(model, tmp_path / "a", ExportConfig())
     evaluated = []
-    accuracy = weigh._accuracy
-    monkeypatch.setattr(weigh, "_accuracy", lambda *given: evaluated.append(given) or accuracy(*given))
-    monkeypatch.setattr(weigh, "TIMING_SECONDS", 0.01)
+    accuracy = rows._accuracy
+    monkeypatch.setattr(rows, "_accuracy", lambda *given: evaluated.append(given) or accuracy(*given))
+    monkeypatch.setattr(rows, "TIMING_SECONDS", 0.01)
     found: dict[str, Any] = {}
-    costs = weigh.Costs.of(model)
+    costs = rows.Costs.of(model)
 
     def row(graph: Any) -> Any:
-        return weigh.weigh_graph("export", graph, model, costs, data(4), threads=1, cached=False, found=found)
+        return rows.measure_graph("export", graph, model, costs, data(4), threads=1, cached=False, found=found)
 
     first = row(graph)
     again = row(targets.get("onnxruntime").convert(model, tmp_path / "b", ExportConfig()))
@@ -46,15 +46,15 @@ def test_the_same_bytes_are_not_judged_twice(tmp_path: Path, monkeypatch: pytest
 
 
 def test_rows_are_timed_in_turns_with_the_baseline(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(weigh, "TIMING_SECONDS", 0.2)
+    monkeypatch.setattr(rows, "TIMING_SECONDS", 0.2)
     model: Any = small_model()
     slow: Any = small_model()
     forward = slow.net.forward
     slow.net.forward = lambda images: (time.sleep(0.002), forward(images))[1]
-    costs = weigh.Costs.of(model)
+    costs = rows.Costs.of(model)
 
     def timing(model: Any, baseline: Any) -> Any:
-        row = weigh.weigh_model("load", model, costs, data(4), threads=1, cached=False, baseline=baseline)
+        row = rows.measure_model("load", model, costs, data(4), threads=1, cached=False, baseline=baseline)
         return row.latency_ms
 
     assert (timing(model, model)["ratio"], timing(model, model)["ratio_ci95"]) == (1.0, (1.0, 1.0))
@@ -63,16 +63,16 @@ def test_rows_are_timed_in_turns_with_the_baseline(tmp_path: Path, monkeypatch: 
     assert "ratio" not in timing(model, None)
     base, other = (targets.get("onnxruntime").convert(model, tmp_path / name, ExportConfig()) for name in "ab")
     facts: Any = {"threads": 1, "cached": False, "found": {}, "baseline": base}
-    assert weigh.weigh_graph("load", base, model, costs, data(4), **facts).latency_ms["ratio"] == 1.0
-    low, high = weigh.weigh_graph("export", other, model, costs, data(4), **facts).latency_ms["ratio_ci95"]
+    assert rows.measure_graph("load", base, model, costs, data(4), **facts).latency_ms["ratio"] == 1.0
+    low, high = rows.measure_graph("export", other, model, costs, data(4), **facts).latency_ms["ratio_ci95"]
     assert 0 < low <= high and (low, high) != (1.0, 1.0)
 
 
 def test_the_size_of_a_torch_row_is_that_of_the_saved_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(weigh, "TIMING_SECONDS", 0.01)
+    monkeypatch.setattr(rows, "TIMING_SECONDS", 0.01)
     model = small_model()
     assert isinstance(model.net, nn.Sequential)
     model.net.append(nn.BatchNorm1d(3))  # its running statistics and its counter, int64, are in the file too
     checkpoint.save(model, tmp_path / "pruned")
-    row = weigh.weigh_model("prune", model, weigh.Costs.of(model), data(4), threads=1, cached=False)
+    row = rows.measure_model("prune", model, rows.Costs.of(model), data(4), threads=1, cached=False)
     assert row.size_bytes == (tmp_path / "pruned" / "model.safetensors").stat().st_size

@@ -5,8 +5,8 @@ from torch import nn
 
 from compress.capabilities import Model
 from compress.config import Family, ModelConfig
-from compress.measure import layer_latency
-from compress.measure.layer_latency import layer_seconds
+from compress.measurement import layer_latency
+from compress.measurement.layer_latency import layer_seconds
 from compress.models import build
 
 

@@ -14,7 +14,7 @@ from onnx import ModelProto, TensorProto, helper, numpy_helper, save
 from torch import Tensor, nn
 
 from compress.errors import UserError
-from compress.measure import flops, graph_cost
+from compress.measurement import flops, graph_cost
 from compress.targets import onnx_graph
 from compress.targets import openvino as openvino_target
 

@@ -17,8 +17,8 @@ from compress.config import ExportConfig
 from compress.data.dataset import Split
 from compress.data.sample import Sample
 from compress.errors import TargetFailed
-from compress.measure import contracts
-from compress.measure.contracts import confidence_shift, verify
+from compress.measurement import contracts
+from compress.measurement.contracts import confidence_shift, verify
 from compress.tasks import CLASSIFY, DETECT
 from compress.tasks.mean_ap import Detections
 from tests.fakes import FakeModel

@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 
 from compress.errors import UserError
-from compress.measure import latency
+from compress.measurement import latency
 
 HOLD = """
 import sys, time
 from pathlib import Path
-from compress.measure import latency
+from compress.measurement import latency
 latency.LOCK = Path(sys.argv[1])
 with latency.timing_lock():
     print("held", flush=True)

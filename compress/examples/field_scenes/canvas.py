@@ -47,7 +47,7 @@ def pyramid(image: np.ndarray, smallest: int) -> list[np.ndarray]:
     return levels
 
 
-class Pen:
+class Canvas:
     """Draws a sprite in units of its own; x is the heading, the origin the canvas centre."""
 
     def __init__(self, rng: Rng, reach: float) -> None:

@@ -18,8 +18,8 @@ from compress.data import DataSet, Split, supervised
 from compress.digest import digest
 from compress.errors import UserError
 from compress.ledger import Row
-from compress.measure import accuracy, flops, graph_cost, latency
-from compress.measure.flops import Cost
+from compress.measurement import accuracy, flops, graph_cost, latency
+from compress.measurement.flops import Cost
 from compress.product import Graph
 
 TORCH_BATCH = 16  # evaluation of torch models; artifacts run at batch 1, as deployed
@@ -72,7 +72,7 @@ class Found:
     turns: Turns = None
 
 
-def weigh_model(
+def measure_model(
     stage: str,
     model: Model,
     costs: Costs,
@@ -123,7 +123,7 @@ def weigh_model(
     )
 
 
-def weigh_graph(
+def measure_graph(
     stage: str,
     graph: Graph,
     model: Model,

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 import compress
 from compress.errors import UserError
-from compress.measure.flops import count
+from compress.measurement.flops import count
 
 
 class First(nn.Module):

@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-from compress.measure import contention
+from compress.measurement import contention
 
 BUSY = "import os, sys; os.sched_setaffinity(0, {int(sys.argv[1])}); print('busy', flush=True)\nwhile True: pass"
 

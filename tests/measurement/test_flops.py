@@ -6,7 +6,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from compress.errors import UserError
-from compress.measure.flops import count
+from compress.measurement.flops import count
 
 
 class Fn(nn.Module):

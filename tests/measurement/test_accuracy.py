@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from compress.errors import TargetFailed, UserError
-from compress.measure.accuracy import evaluate, paired_difference
+from compress.measurement.accuracy import evaluate, paired_difference
 from compress.tasks import CLASSIFY, DETECT
 from compress.tasks.mean_ap import Detections
 
