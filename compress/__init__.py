@@ -27,7 +27,7 @@ from compress.config import Config, PruneConfig, compose
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-    from compress.capabilities import Model
+    from compress.capabilities import Checkpointable, Model, TorchModel
     from compress.measurement.flops import Cost
     from compress.pipeline import Result
 
@@ -60,7 +60,7 @@ def run(config: Config, folder: str | Path | None = None) -> Result:
     return pipeline.run(config, pipeline.new_folder(config) if folder is None else Path(folder))
 
 
-def load(path: str | Path, trust: bool = False) -> Model:
+def load(path: str | Path, trust: bool = False) -> Checkpointable:
     """The model that a run saved in its folder `pruned/`, bit-exact; `.net` is the torch module.
 
     Without `trust` it is built of what this package, timm and Ultralytics provide; a checkpoint of a network of one's
@@ -74,7 +74,7 @@ def load(path: str | Path, trust: bool = False) -> Model:
     return checkpoint.load(Path(path), functools.partial(models.from_constructor, trust=trust))
 
 
-def prune(model: Model, flops: str, config: PruneConfig | None = None) -> Model:
+def prune(model: Model, flops: str, config: PruneConfig | None = None) -> TorchModel:
     """`model` cut to `flops` ("50%" or "1.2G"), untuned, for models that no recipe has data for.
 
     Channels are ranked by what needs no data, `config.importance` (default: group_l2). Raises UserError for a budget

@@ -28,8 +28,9 @@ from compress.config import DataConfig, ModelConfig
 from compress.examples import field_scenes
 from compress.measurement.accuracy import Accuracy, evaluate, predictor
 from compress.models import ultralytics
+from compress.models.ultralytics_model import UltralyticsDetector
 from compress.models.weights import BASELINES
-from compress.product import Model, Task
+from compress.tasks import DETECT
 from compress.training.engine import fit
 from compress.training.schedule import Schedule
 
@@ -58,6 +59,7 @@ def main() -> None:
     dataset = data.load(DataConfig(name="field_scenes"), IMGSZ, 3, given.seed)
     torch.manual_seed(given.seed)  # the initial weights
     model = ultralytics.build(ModelConfig(name="yolo26n", imgsz=IMGSZ), dataset.classes)
+    assert isinstance(model, UltralyticsDetector)
     begun = None
     if given.start:
         model.net.load_state_dict(checkpoint.read(given.start)[1])
@@ -66,9 +68,7 @@ def main() -> None:
     if given.compile:
         model.net.compile(dynamic=False)
     curve = Curve(given.work / "training.csv", model, dataset.validation, dataset.classes, given.start)
-    load = functools.partial(
-        data.batches, dataset.train, Task.detect, batch=schedule.batch, seed=given.seed, augment=True
-    )
+    load = functools.partial(data.batches, dataset.train, batch=schedule.batch, seed=given.seed, augment=True)
     began = time.time()
     trained = fit(
         model.net,
@@ -79,7 +79,7 @@ def main() -> None:
         checkpoint=given.work / "state.safetensors",
         progress="baseline",
         on_epoch=curve.add,
-        on_step=functools.partial(model.progress, model.net),
+        on_step=functools.partial(model.schedule_loss, model.net),
     )
     final = model.with_net(trained)
     record = {
@@ -101,16 +101,16 @@ def main() -> None:
     print(json.dumps(record["validation"], indent=1))
 
 
-def measure(model: Model, split: data.Split, classes: tuple[str, ...]) -> Accuracy:
+def measure(model: UltralyticsDetector, split: data.Split, classes: tuple[str, ...]) -> Accuracy:
     """mAP of the deployed form on a split."""
-    return evaluate(predictor(model.deployed()), model.decode, split, Task.detect, classes, batch=16)
+    return evaluate(predictor(model.deployed()), model.decode, split, DETECT, classes, batch=16)
 
 
 class Curve:
     """The learning curve: a CSV row an epoch, kept when training is resumed; after that of `start`, if given."""
 
     def __init__(
-        self, path: Path, model: Model, split: data.Split, classes: tuple[str, ...], start: Path | None
+        self, path: Path, model: UltralyticsDetector, split: data.Split, classes: tuple[str, ...], start: Path | None
     ) -> None:
         self.path, self.model, self.split, self.classes = path, model, split, classes
         self.begun = Curve.read(start / "training.csv") if start else []

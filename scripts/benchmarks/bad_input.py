@@ -21,7 +21,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NoReturn
 
-sys.path.insert(0, str(Path(__file__).parent))
 os.environ["OMP_NUM_THREADS"] = "1"
 
 import hydra  # noqa: F401
@@ -32,8 +31,7 @@ import torch
 import ultralytics  # noqa: F401
 from bad_input_cases import Case, cases
 
-from compress import command_line
-from compress import cache, pipeline, report  # noqa: F401
+from compress import cache, command_line, pipeline, report  # noqa: F401
 from compress.errors import UserError
 from compress.report import __main__ as report_command
 

@@ -1,6 +1,6 @@
 """INT8 side by side on each runtime: Ultralytics' own exports, plain NNCF, plain ONNX Runtime, and ours.
 
-    python scripts/compare_peers.py [RUN ...] [--sizes 256 640] [--threads 2] [--rounds 40]
+    python scripts/benchmarks/peers.py [RUN ...] [--sizes 256 640] [--threads 2] [--rounds 40]
 
 All are made of drone_nano's frozen baseline and calibrated on the same images, and judged on the 3,000-image validation
 split; RUNs are finished drone_nano runs at fewer FLOPs, whose artifacts join. Graphs of a runtime take turns when they
@@ -14,8 +14,6 @@ import argparse
 import functools
 import hashlib
 import json
-import logging
-import os
 import sys
 import tempfile
 from collections.abc import Iterator, Sequence
@@ -23,20 +21,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import common
 import numpy as np
 import torch
-import yaml
 
 import compress
 from compress import atomic, data, models, targets
+from compress.capabilities import Evaluable, Model, TorchModel, require
 from compress.config import compose
 from compress.data import DataSet
-from compress.errors import TargetFailed, UserError
-from compress.measurement.accuracy import evaluate
-from compress.measurement.latency import interleaved
+from compress.errors import TargetFailed
 from compress.measurement.rows import flops_at
-from compress.models.ultralytics_package import require_ultralytics
-from compress.product import Graph, Model, Precision, resized
+from compress.product import Graph, Precision
 from compress.quantization.search import Search
 from compress.targets import artifact
 from compress.targets.onnx_graph import INPUT
@@ -88,7 +84,17 @@ class Peers:
         folder = self.folder / fp32.target / "ours"
         split = self.data.calibration.first(self.images)
         return (
-            Search(fp32, self.model, split, self.calibration, folder, 0.01, 600, threads=self.threads, timed=True)
+            Search(
+                fp32,
+                require(self.model, Evaluable, "model", RECIPE),
+                split,
+                self.calibration,
+                folder,
+                0.01,
+                600,
+                threads=self.threads,
+                timed=True,
+            )
             .run()
             .graph
         )
@@ -102,27 +108,13 @@ def ultralytics_export(peers: Peers, runtime: str, quantize: int | None) -> Grap
     folder.mkdir(parents=True)
     models.save_native(peers.model, folder)
     kind = {"onnxruntime": "onnx", "openvino": "openvino"}[runtime]
+    split = peers.data.calibration.first(peers.images)
     settings: dict[str, Any] = {"format": kind, "imgsz": peers.model.imgsz, "device": "cpu", "verbose": False}
     if quantize is not None:
-        settings |= {"quantize": quantize, "data": str(_listed(peers, folder))}
+        settings |= {"quantize": quantize, "data": str(common.ultralytics_data(folder, split, peers.model.classes))}
     made = Path(YOLO(str(folder / "model.pt")).export(**settings))
     path = next(made.glob("*.xml")) if made.is_dir() else made
     return Graph(path, runtime, Precision.int8 if quantize else Precision.fp32)
-
-
-def _listed(peers: Peers, folder: Path) -> Path:
-    """A data.yaml of the calibration images. Ultralytics writes its index beside the labels, so they are linked."""
-    for kind in ("images", "labels"):
-        (folder / "data" / kind).mkdir(parents=True)
-    for sample in peers.data.calibration.first(peers.images).samples:
-        image = Path(str(sample.source)).resolve()
-        label = image.parents[1].with_name("labels") / image.parent.name / f"{image.stem}.txt"
-        (folder / "data" / "images" / image.name).symlink_to(image)
-        (folder / "data" / "labels" / label.name).symlink_to(label)
-    names = dict(enumerate(peers.model.classes))
-    facts = {"path": str(folder / "data"), "train": "images", "val": "images", "names": names}
-    (folder / "data.yaml").write_text(yaml.safe_dump(facts))
-    return folder / "data.yaml"
 
 
 def plain_nncf(peers: Peers, fp32: Graph) -> Graph:
@@ -158,23 +150,15 @@ def plain_onnxruntime(peers: Peers, fp32: Graph) -> Graph:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = common.parser(__doc__, threads=2, rounds=40)
     parser.add_argument("runs", nargs="*", type=Path, help="finished runs of drone_nano whose artifacts join")
     parser.add_argument("--sizes", type=int, nargs="+", default=[256, 640], help="input sides to time at, in pixels")
-    parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--rounds", type=int, default=40, help="turns of each graph, 5 runs a turn")
-    parser.add_argument("--out", type=Path, default=Path("outputs/compare_peers"))
+    parser.add_argument("--out", type=Path, default=Path("outputs/benchmarks/peers"))
     given = parser.parse_args()
-    logging.basicConfig(level=logging.WARNING, format="%(message)s")
     torch.set_num_threads(given.threads)
-    try:
-        with tempfile.TemporaryDirectory(prefix="compress-") as scratch:
-            os.environ.update(YOLO_CONFIG_DIR=scratch, YOLO_OFFLINE="true", YOLO_AUTOINSTALL="false")
-            require_ultralytics()
-            rows = compare(given, Path(scratch))
-    except UserError as error:
-        print(error, file=sys.stderr)
-        return 2
+    with tempfile.TemporaryDirectory(prefix="compress-") as scratch:
+        common.isolate_ultralytics(Path(scratch))
+        rows = compare(given, Path(scratch))
     table(rows)
     for line in goals(rows):
         print(line)
@@ -182,9 +166,8 @@ def main() -> int:
 
 
 def compare(given: argparse.Namespace, scratch: Path) -> list[Row]:
-    config = models.resolve(compose([f"recipe={RECIPE}", "data.large_validation=true"]))
-    dataset = data.load(config.data, *config.model.input, config.seed)
-    model: Model = models.build(config.model, dataset.classes, dataset.task)
+    recipe = common.Recipe.load(f"recipe={RECIPE}", "data.large_validation=true", f"threads={given.threads}")
+    config, dataset, model = recipe.config, recipe.data, recipe.network
     tuned = {run: compress.load(run / "pruned") for run in given.runs}
     rows = []
     for runtime in RUNTIMES:
@@ -192,7 +175,7 @@ def compare(given: argparse.Namespace, scratch: Path) -> list[Row]:
             judged = size == model.imgsz
             images = config.data.calibration_images if judged else FEW
             folder, sized = scratch / str(size), data.resized(dataset, size)
-            found = dict(Peers(resized(model, size), sized, images, given.threads, folder).graphs(runtime))
+            found = dict(Peers(model.with_imgsz(size), sized, images, given.threads, folder).graphs(runtime))
             for run, small in tuned.items():
                 share = f"{flops_at(small, small.imgsz) / flops_at(model, model.imgsz):.0%}"
                 if changed := small.constructor().get("activation"):
@@ -201,7 +184,7 @@ def compare(given: argparse.Namespace, scratch: Path) -> list[Row]:
                     packed = artifact.read(run / "artifacts" / runtime)
                     found |= {f"{OURS} {share} {graph.precision.value}": graph for graph, _ in packed}
                 else:
-                    peers = Peers(resized(small, size), sized, images, given.threads, folder / share)
+                    peers = Peers(small.with_imgsz(size), sized, images, given.threads, folder / share)
                     fp32 = targets.get(runtime).convert(peers.model, peers.folder / runtime / "fp32", config.export)
                     found |= {f"{OURS} {share} fp32": fp32, f"{OURS} {share} int8": peers.ours(fp32)}
             rows += rows_of(runtime, size, found, model, dataset if judged else None, given)
@@ -209,17 +192,21 @@ def compare(given: argparse.Namespace, scratch: Path) -> list[Row]:
 
 
 def rows_of(
-    runtime: str, size: int, graphs: dict[str, Graph], model: Model, judge: DataSet | None, given: argparse.Namespace
+    runtime: str,
+    size: int,
+    graphs: dict[str, Graph],
+    model: TorchModel,
+    judge: DataSet | None,
+    given: argparse.Namespace,
 ) -> list[Row]:
     """A row a graph, timed in turns; `judge` is what to judge its accuracy on."""
     loaded = {name: targets.load(graph, given.threads) for name, graph in graphs.items()}
-    image = resized(model, size).example_input().numpy()
+    image = model.with_imgsz(size).example_input().numpy()
     calls = {name: functools.partial(predictor, image) for name, predictor in loaded.items()}
     rows = []
-    for name, took in interleaved(calls, rounds=given.rounds).items():
-        assert took.ratio is not None and took.ratio_ci95 is not None  # interleaved always compares
+    for name, (took, ratio, text) in common.in_turns(calls, given.rounds).items():
         row: Row = {"runtime": runtime, "size": size, "name": name, "bytes": targets.size_bytes(graphs[name])}
-        row |= {"ms": took.median, "p95": took.p95, "ratio": took.ratio, "ci95": took.ratio_ci95}
+        row |= {"ms": took.median, "p95": took.p95, "ratio": ratio, "turns": text}
         row |= {"computed": loaded[name].inference_precision, "int8": loaded[name].int8_mac_share().overall}
         if judge is not None:
             made = "" if graphs[name].path.is_relative_to(tempfile.gettempdir()) else f" {_digest(graphs[name])}"
@@ -238,7 +225,7 @@ def accuracy(path: Path, predictor: Any, model: Model, judge: DataSet) -> float 
     if path.exists():
         return json.loads(path.read_text())["map"]
     try:
-        value = evaluate(predictor, model.decode, judge.validation, model.task, judge.classes).value
+        value = common.evaluate(model, judge.validation, judge.classes, predictor).value
     except (TargetFailed, IndexError, ValueError) as error:
         print(f"{path.stem}: cannot be judged: {error}", flush=True)
         return None
@@ -253,9 +240,8 @@ def table(rows: Sequence[Row]) -> None:
         f"{'MB':>6} in"
     )
     for row in rows:
-        low, high = row["ci95"]
         value = f"{row['map']:.4f}" if row.get("map") is not None else "–"
-        times = f"{row['ms']:7.2f} {row['p95']:7.2f} {row['ratio']:7.3f} ({low:.3f} to {high:.3f})"
+        times = f"{row['ms']:7.2f} {row['p95']:7.2f} {row['turns']}"
         share = f"{row['computed']}, {row['int8']:.0%} of MACs in INT8" if row["int8"] else row["computed"]
         print(
             f"{row['runtime']:12} {row['size']:4} {row['name']:22} {value:>8} {times} {row['bytes'] / 1e6:6.2f} {share}"
@@ -272,7 +258,7 @@ def goals(rows: Sequence[Row]) -> Iterator[str]:
             continue
         fastest, mine = min(peers, key=lambda row: row["ms"]), min(ours, key=lambda row: row["ms"])
         ratio = mine["ratio"] / fastest["ratio"]
-        met = _met(ratio <= 1 + NOISE)
+        met = common.met(ratio <= 1 + NOISE)
         yield f"{runtime} {size}: ours takes {ratio:.3f} of the fastest peer, {fastest['name']}: {met}"
         for row in here:
             if row["name"].startswith(f"{OURS} ") and "%" in row["name"]:
@@ -282,12 +268,8 @@ def goals(rows: Sequence[Row]) -> Iterator[str]:
         if judged and int8 is not None:
             best = max(judged, key=lambda row: row["map"])
             off = best["map"] - int8["map"]
-            yield f"{runtime} {size}: INT8 {off:+.4f} below the best peer, {best['name']}: {_met(off <= NEAR)}"
-
-
-def _met(good: bool) -> str:
-    return "met" if good else "NOT met"
+            yield f"{runtime} {size}: INT8 {off:+.4f} below the best peer, {best['name']}: {common.met(off <= NEAR)}"
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(common.run(main))

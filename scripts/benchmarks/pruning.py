@@ -1,6 +1,6 @@
 """Compares ways to the same FLOPs: ours, torch-pruning as its examples use it, random channels, a smaller input.
 
-    python scripts/compare_pruning.py [--shares 0.5 0.3 0.15] [--seeds 3] [--images 8000] [--jobs 2] [--time]
+    python scripts/benchmarks/pruning.py [--shares 0.5 0.3 0.15] [--seeds 3] [--images 8000] [--jobs 2] [--time]
 
 Everything starts from the recipe's trained model, is fine-tuned with the same number of images, at a learning rate
 that follows the FLOPs taken out of the network by one rule, and is judged on the large validation split. Every cell of
@@ -15,9 +15,7 @@ from __future__ import annotations
 import argparse
 import functools
 import json
-import logging
 import statistics
-import subprocess
 import sys
 import tempfile
 import time
@@ -28,18 +26,16 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import common
 import numpy as np
-import torch
 from torch import nn
 
-from compress import atomic, controls, data, models, targets
-from compress.cache import Cache
+from compress import atomic, controls, data, lineage, models, targets
+from compress.capabilities import Prunable, TorchModel, require
 from compress.config import compose
 from compress.errors import UserError
-from compress.measurement.accuracy import evaluate, predictor
-from compress.measurement.latency import interleaved
 from compress.measurement.rows import flops_at
-from compress.product import Model, resized
+from compress.product import Product
 from compress.stages import finetune, prune
 from compress.stages.context import Context
 
@@ -80,35 +76,27 @@ class Cell:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = common.parser(__doc__, seeds=3, images=8000, jobs=2)
     parser.add_argument("--shares", type=float, nargs="+", default=SHARES, help="of the FLOPs to keep")
-    parser.add_argument("--seeds", type=int, default=3, help="seeds 0 to N-1")
     parser.add_argument("--ways", nargs="+", default=list(WAYS), help=f"of {', '.join(WAYS)}, or those of --also")
     parser.add_argument("--also", action="append", default=[], metavar="NAME:KEY=VALUE,...", help="ours, but for these")
-    parser.add_argument("--images", type=int, default=8000, help="image presentations of a fine-tuning")
-    parser.add_argument("--jobs", type=int, default=2, help="cells at a time, one thread each")
-    parser.add_argument("--out", type=Path, default=Path("outputs/compare_pruning"))
+    parser.add_argument("--out", type=Path, default=Path("outputs/benchmarks/pruning"))
     parser.add_argument("--time", action="store_true", help="time the networks too: wants a quiet machine")
     parser.add_argument("--cell", help="make this one cell here (JSON)")
     given = parser.parse_args()
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
-    try:
-        if given.cell is not None:
-            make(Cell(**json.loads(given.cell)), given.images, given.out)
-            return 0
-        also = {name: tuple(keys.split(",")) for name, _, keys in (each.partition(":") for each in given.also)}
-        if unknown := [way for way in given.ways if way not in WAYS and way not in also]:
-            raise UserError("--ways", unknown[0], f"choose of {', '.join([*WAYS, *also])}")
-        wanted = list(cells(given.ways, given.shares, given.seeds, also))
-        with ThreadPoolExecutor(given.jobs) as pool:
-            failed = [name for name in pool.map(functools.partial(in_own_process, given), wanted) if name]
-        rows = [json.loads(_file(given.out, cell).read_text()) for cell in wanted if _file(given.out, cell).exists()]
-        report(rows, given.shares)
-        if given.time:
-            timed([Cell(**{key: row[key] for key in Cell.__dataclass_fields__}) for row in rows], given)
-    except UserError as error:
-        print(error, file=sys.stderr)
-        return 2
+    if given.cell is not None:
+        make(Cell(**json.loads(given.cell)), given.images, given.out)
+        return 0
+    also = {name: tuple(keys.split(",")) for name, _, keys in (each.partition(":") for each in given.also)}
+    if unknown := [way for way in given.ways if way not in WAYS and way not in also]:
+        raise UserError("--ways", unknown[0], f"choose from {', '.join([*WAYS, *also])}")
+    wanted = list(cells(given.ways, given.shares, given.seeds, also))
+    with ThreadPoolExecutor(given.jobs) as pool:
+        failed = [name for name in pool.map(functools.partial(in_own_process, given), wanted) if name]
+    rows = [json.loads(_file(given.out, cell).read_text()) for cell in wanted if _file(given.out, cell).exists()]
+    report(rows, given.shares)
+    if given.time:
+        timed([Cell(**{key: row[key] for key in Cell.__dataclass_fields__}) for row in rows], given)
     return 1 if failed else 0
 
 
@@ -127,7 +115,7 @@ def cells(ways: Sequence[str], shares: Sequence[float], seeds: int, also: dict[s
 
 def _inputs(shares: Sequence[float]) -> dict[int, float]:
     """{input side in pixels: share of the FLOPs}: for each budget the size within it and the next one above."""
-    model = models.build(compose([f"recipe={RECIPE}"]).model)
+    model = require(models.build(compose([f"recipe={RECIPE}"]).model), TorchModel, "recipe", RECIPE)
     full = flops_at(model, model.imgsz)
     below = [controls.input_within(model, round(share * full)) for share in shares]
     sizes = sorted({size for low in below for size in (low, low + model.stride)} - {model.imgsz})
@@ -139,23 +127,26 @@ def in_own_process(given: argparse.Namespace, cell: Cell) -> str | None:
     if _file(given.out, cell).exists():
         return None
     given.out.mkdir(parents=True, exist_ok=True)
-    command = [sys.executable, __file__, "--images", str(given.images), "--out", str(given.out)]
-    with open(given.out / f"{cell.name}.log", "a") as log:
-        done = subprocess.run([*command, "--cell", json.dumps(cell.__dict__)], stdout=log, stderr=log)
-    print(f"{cell.name}: {'done' if done.returncode == 0 else f'FAILED, see {log.name}'}", flush=True)
-    return cell.name if done.returncode else None
+    arguments = ["--images", str(given.images), "--out", str(given.out), "--cell", json.dumps(cell.__dict__)]
+    try:
+        common.in_own_process(__file__, arguments, given.out / f"{cell.name}.log")
+    except RuntimeError as error:
+        print(f"{cell.name}: FAILED, {error}", flush=True)
+        return cell.name
+    print(f"{cell.name}: done", flush=True)
+    return None
 
 
 def make(cell: Cell, images: int, out: Path) -> None:
     """One cell: prune, fine-tune, judge, write."""
-    with _opened(cell, images, out) as (unpruned, context):
+    with _opened(cell, images, out) as (product, context):
         began, worked = time.time(), time.process_time()
-        raw, context = pruned_by(cell, unpruned, context)
-        tuned, judged = finetune.run(raw, context), context.data
+        raw, context = pruned_by(cell, product, context)
+        tuned, judged = finetune.run(raw, context).model, context.data
         row: Row = {**cell.__dict__, "images": images, "seconds": time.time() - began}
         row |= {"cpu_seconds": time.process_time() - worked, "flops": flops_at(tuned, tuned.imgsz)}
     split = judged.validation
-    found = evaluate(predictor(tuned.deployed()), tuned.decode, split, tuned.task, tuned.classes, batch=16)
+    found = common.evaluate(tuned, split, tuned.classes)
     assert found.resampled is not None  # evaluate drew them
     row |= {"map": found.value, "map50": found.map50, "resampled": found.resampled.tolist()}
     atomic.write(_file(out, cell), json.dumps(row))
@@ -163,25 +154,24 @@ def make(cell: Cell, images: int, out: Path) -> None:
 
 def timed(cells: Sequence[Cell], given: argparse.Namespace) -> None:
     """Prints the milliseconds of an image, at one thread, for the networks of seed 0 at the recipe's input size."""
-    found: dict[str, tuple[Model, Context]] = {}
+    found: dict[str, tuple[Product, Context]] = {}
     for cell in cells:
         if cell.seed == 0 and cell.imgsz is None:
-            with _opened(cell, given.images, given.out) as (unpruned, context):
-                found[cell.name] = pruned_by(cell, unpruned, context)  # tuning does not change the time
+            with _opened(cell, given.images, given.out) as (product, context):
+                found[cell.name] = pruned_by(cell, product, context)  # tuning does not change the time
     with tempfile.TemporaryDirectory(prefix="compress-") as scratch:
         for runtime in RUNTIMES:
             calls: dict[str, Callable[[], object]] = {}
-            for name, (model, context) in found.items():
+            for name, (product, context) in found.items():
+                model = product.model
                 graph = targets.get(runtime).convert(model, Path(scratch, runtime, name), context.config.export)
                 calls[name] = functools.partial(targets.load(graph, threads=1), model.example_input().numpy())
-            for name, took in interleaved(calls, rounds=TURNS).items():
-                assert took.ratio is not None and took.ratio_ci95 is not None  # interleaved always compares
-                low, high = took.ratio_ci95
-                print(f"{runtime:12} {name:20} {took.median:7.2f} ms {took.ratio:6.3f} ({low:.3f} to {high:.3f})")
+            for name, (took, _, text) in common.in_turns(calls, TURNS).items():
+                print(f"{runtime:12} {name:20} {took.median:7.2f} ms {text}")
 
 
 @contextmanager
-def _opened(cell: Cell, images: int, out: Path) -> Iterator[tuple[Model, Context]]:
+def _opened(cell: Cell, images: int, out: Path) -> Iterator[tuple[Product, Context]]:
     """The recipe's trained model, and what stages need to do what the cell asks for; for as long as this is open."""
     ours = cell.way == "ours" or cell.way not in WAYS  # --also starts from ours
     fixed = [f"recipe={RECIPE}", "data.large_validation=true", "threads=1", f"finetune.images={images}"]
@@ -193,31 +183,27 @@ def _opened(cell: Cell, images: int, out: Path) -> Iterator[tuple[Model, Context
             between = images // 5  # as many images in all
             fixed += ["prune=knapsack", "prune.rounds=3", f"prune.round_images={between}"]
             fixed.append(f"finetune.images={images - 2 * between}")
-    config = models.resolve(compose([*fixed, *WAYS["ours" if ours else cell.way], *cell.overrides]))
-    torch.set_num_threads(config.threads)
-    torch.manual_seed(config.seed)
-    dataset = data.load(config.data, *config.model.input, config.seed)
-    unpruned: Model = models.build(config.model, dataset.classes, dataset.task)
-    with tempfile.TemporaryDirectory(prefix="compress-") as scratch:
-        folder = Path(scratch)
-        yield unpruned, Context(config, dataset, folder, folder, Cache(out / "cache"), unpruned=unpruned)
+    recipe = common.Recipe.load(*fixed, *WAYS["ours" if ours else cell.way], *cell.overrides)
+    with recipe.context(out / "cache") as context:
+        yield Product(recipe.model), context
 
 
-def pruned_by(cell: Cell, unpruned: Model, context: Context) -> tuple[Model, Context]:
-    """The model to fine-tune, and with what."""
+def pruned_by(cell: Cell, product: Product, context: Context) -> tuple[Product, Context]:
+    """The product to fine-tune, and with what."""
+    model = require(product.model, Prunable, "recipe", RECIPE)
     if cell.imgsz is not None:
-        return resized(unpruned, cell.imgsz), replace(
-            context, data=data.resized(context.data, cell.imgsz), unpruned=None
-        )
+        smaller = replace(context, data=data.resized(context.data, cell.imgsz))
+        return Product(model.with_imgsz(cell.imgsz)), smaller
     if cell.way == "unpruned":
-        return unpruned, replace(context, unpruned=None)
+        return product, context
     if cell.way == "torch_pruning":
-        budget = cell.share * flops_at(unpruned, unpruned.imgsz) / 2
-        return unpruned.with_net(by_torch_pruning(unpruned, budget)), context
-    return prune.run(unpruned, context), context
+        reference = lineage.before_pruning(product, context.config, context.folder)
+        pruned = model.with_net(by_torch_pruning(model, cell.share * reference.flops / 2))
+        return Product(pruned, reference), context
+    return prune.run(product, context), context
 
 
-def by_torch_pruning(model: Model, budget_macs: float) -> nn.Module:
+def by_torch_pruning(model: Prunable, budget_macs: float) -> nn.Module:
     """What torch-pruning's own examples do: one ratio for every layer, channels ranked by the L2 norm of their group.
 
     The ratio is searched, to three digits, so that the FLOPs come nearest to the budget: all layers lose a channel at
@@ -311,4 +297,4 @@ def _interpolated(rows: list[Row], share: float) -> np.ndarray | None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(common.run(main))

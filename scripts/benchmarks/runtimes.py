@@ -1,6 +1,6 @@
 """Times the baseline and the tuned model of a finished run side by side, in every runtime of its artifacts.
 
-    python scripts/benchmark.py outputs/latest [--imgsz 640] [--json FILE]
+    python scripts/benchmarks/runtimes.py outputs/latest [--imgsz 640] [--json FILE]
 
 A run's ledger times one model after another, and machines drift in between. Here the models of a runtime take turns in
 one process, so that their ratios hold even where their milliseconds do not. OpenVINO is timed at the precision it picks
@@ -11,10 +11,8 @@ is then calibrated on random images.
 
 from __future__ import annotations
 
-import argparse
 import dataclasses
 import json
-import logging
 import sys
 import tempfile
 from collections.abc import Mapping
@@ -22,17 +20,19 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import common
 import numpy as np
 import torch
 
 import compress
 from compress import config as configuration
 from compress import models, targets
+from compress.capabilities import Model, TorchModel, require
 from compress.config import Config
 from compress.errors import UserError
 from compress.host import host
-from compress.measurement.latency import Latency, interleaved
-from compress.product import Graph, Model, Precision, resized
+from compress.measurement.latency import Latency
+from compress.product import Graph, Precision
 from compress.targets import openvino
 from compress.targets.predictor import Predictor
 
@@ -48,20 +48,13 @@ Row = dict[str, Any]
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = common.parser(__doc__, threads=2, rounds=40)
     parser.add_argument("run", type=Path, help="folder of a finished run")
     parser.add_argument("--imgsz", type=int, help="time at this input size too")
-    parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--rounds", type=int, default=40, help="turns of each model, 5 runs a turn")
     parser.add_argument("--json", type=Path, help="write the numbers here")
     given = parser.parse_args()
-    logging.basicConfig(level=logging.WARNING, format="%(message)s")
     torch.set_num_threads(given.threads)
-    try:
-        rows = benchmark(given.run, given.imgsz, given.threads, given.rounds)
-    except UserError as error:
-        print(error, file=sys.stderr)
-        return 2
+    rows = benchmark(given.run, given.imgsz, given.threads, given.rounds)
     verdicts = [line for size in dict.fromkeys(row["imgsz"] for row in rows) for line in judge(rows, size)]
     print_table(rows)
     print("\n".join(verdicts))
@@ -80,7 +73,8 @@ def benchmark(run: Path, imgsz: int | None, threads: int, rounds: int) -> list[R
     config = configuration.read(run)
     tuned = compress.load(run / "pruned")
     # Weights do not change the time, so a baseline that the run trained itself is timed with random ones.
-    baseline = models.build(dataclasses.replace(config.model, init=None), tuned.classes)
+    built = models.build(dataclasses.replace(config.model, init=None), tuned.classes)
+    baseline = require(built, TorchModel, "run", run)
     runtimes = [name for name in GRAPHS if (run / "artifacts" / name / "manifest.json").is_file()]
     if not runtimes:
         raise UserError("run", run, f"holds no artifacts of {' or '.join(GRAPHS)}")
@@ -95,9 +89,11 @@ def benchmark(run: Path, imgsz: int | None, threads: int, rounds: int) -> list[R
                     graphs[f"tuned {precision}"] = Graph(path, name, Precision(precision))
             rows += time_graphs(name, graphs, tuned, threads, rounds, note="")
             if imgsz is not None and imgsz != tuned.imgsz:
-                graphs = export_again(name, resized(baseline, imgsz), resized(tuned, imgsz), config, folder / "resized")
+                graphs = export_again(
+                    name, baseline.with_imgsz(imgsz), tuned.with_imgsz(imgsz), config, folder / "resized"
+                )
                 note = "INT8 calibrated on random images"
-                rows += time_graphs(name, graphs, resized(tuned, imgsz), threads, rounds, note)
+                rows += time_graphs(name, graphs, tuned.with_imgsz(imgsz), threads, rounds, note)
     return rows
 
 
@@ -128,9 +124,9 @@ def time_graphs(
     image = model.example_input().numpy()
     # One runtime at a time: their thread pools go on spinning for a while after a call and would disturb each other.
     calls = {f"{name} {asked}": partial(predictor, image) for (name, asked), predictor in predictors.items()}
-    times = interleaved(calls, rounds=rounds)
+    times = common.in_turns(calls, rounds)
     return [
-        row(runtime, name, asked, predictor, times[f"{name} {asked}"], model.imgsz, note)
+        row(runtime, name, asked, predictor, times[f"{name} {asked}"][0], model.imgsz, note)
         for (name, asked), predictor in predictors.items()
     ]
 
@@ -168,10 +164,9 @@ def judge(rows: list[Row], imgsz: int) -> list[str]:
 
 
 def _line(row: Row, goal: float, what: str) -> str:
-    verdict = "met" if row["ratio"] <= goal else "NOT met"
     return (
         f"{row['runtime']} at {row['imgsz']} px: {what} takes {row['ratio']:.3f} of the baseline's time "
-        f"(goal {goal:.2f}): {verdict}"
+        f"(goal {goal:.2f}): {common.met(row['ratio'] <= goal)}"
     )
 
 
@@ -190,4 +185,4 @@ def print_table(rows: list[Row]) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(common.run(main))

@@ -1,6 +1,6 @@
 """Prunes architectures of many families to half their FLOPs: which does the pipeline take, and what becomes of them?
 
-    python scripts/prune_zoo.py [NAME ...] [--share 0.5] [--out outputs/prune_zoo.jsonl]
+    python scripts/benchmarks/zoo.py [NAME ...] [--share 0.5] [--out outputs/benchmarks/zoo.jsonl]
 
 Each timm model, with random weights, is cut to the FLOP share, run forward and backward, exported to ONNX and compared
 in ONNX Runtime with torch. Every model has a process of its own, so one that crashes or hangs takes no other along.
@@ -9,10 +9,8 @@ Rows are kept in --out: the same command goes on where it stopped. Exits 1 where
 
 from __future__ import annotations
 
-import argparse
 import json
 import logging
-import subprocess
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -20,9 +18,11 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+import common
 import torch
 
 from compress import atomic, targets
+from compress.capabilities import Prunable, Trainable, require
 from compress.config import ExportConfig, Family, ModelConfig, PruneConfig
 from compress.errors import TargetFailed, UserError
 from compress.models import build
@@ -85,11 +85,10 @@ ZOO = {
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = common.parser(__doc__, jobs=2)
     parser.add_argument("names", nargs="*", help="timm models; all of the zoo where none is given")
     parser.add_argument("--share", type=float, default=0.5, help="of the FLOPs to keep")
-    parser.add_argument("--out", type=Path, default=Path("outputs/prune_zoo.jsonl"))
-    parser.add_argument("--jobs", type=int, default=2)
+    parser.add_argument("--out", type=Path, default=Path("outputs/benchmarks/zoo.jsonl"))
     parser.add_argument("--one", action="store_true", help="prune the one NAME here and print its row")
     given = parser.parse_args()
     if given.one:
@@ -117,15 +116,11 @@ def main() -> int:
 
 def in_own_process(name: str, share: float) -> dict[str, Any]:
     """`prune` in a fresh interpreter; a crash or a hang becomes the row's error."""
-    command = [sys.executable, __file__, name, "--one", "--share", str(share)]
     try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=SECONDS)
-    except subprocess.TimeoutExpired:
-        return {"name": name, "error": f"our own: not done after {SECONDS} s"}
-    if done.returncode:
-        last = (done.stderr.strip().splitlines() or [f"exit status {done.returncode}"])[-1]
-        return {"name": name, "error": f"our own: {last}"}
-    return json.loads(done.stdout.splitlines()[-1])
+        output = common.in_own_process(__file__, [name, "--one", "--share", str(share)], seconds=SECONDS)
+    except RuntimeError as error:
+        return {"name": name, "error": f"our own: {error}"}
+    return json.loads(output.splitlines()[-1])
 
 
 def prune(name: str, share: float) -> dict[str, Any]:
@@ -135,7 +130,8 @@ def prune(name: str, share: float) -> dict[str, Any]:
     logging.disable(logging.WARNING)
     row: dict[str, Any] = {"name": name, "error": None}
     try:
-        model = build(ModelConfig(family=Family.timm, name=name, imgsz=IMGSZ))
+        built = build(ModelConfig(family=Family.timm, name=name, imgsz=IMGSZ))
+        model = require(built, Prunable, "NAME", name)
         net, protected = model.prunable()
         example = model.example_input()
 
@@ -148,7 +144,7 @@ def prune(name: str, share: float) -> dict[str, Any]:
         row |= {"seconds": round(time.time() - began, 1), "gflops": 2 * full / 1e9, "share": count(pruned.net) / full}
         small = model.with_net(pruned.net)
         sample = {"img": model.example_input(2), "cls": torch.tensor([0, 1])}
-        small.loss(small.net.train(), sample).backward()
+        require(small, Trainable, "NAME", name).loss(small.net.train(), sample).backward()
         row["onnx_difference"] = difference(small)
     except (UserError, TargetFailed) as error:
         return row | {"error": str(error)}
@@ -167,7 +163,7 @@ def difference(model: Any) -> float:
     with TemporaryDirectory() as scratch:
         graph = targets.get("onnxruntime").convert(model, Path(scratch), ExportConfig())
         found = targets.load(graph, threads=1)(image.numpy())
-    return float(abs(found - expected).max() / abs(expected).max())
+    return common.difference(found, expected)
 
 
 def line(row: dict[str, Any]) -> str:
@@ -184,4 +180,4 @@ def _read(path: Path) -> list[dict[str, Any]]:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(common.run(main))

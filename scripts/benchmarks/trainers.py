@@ -1,6 +1,6 @@
 """Our training loop against Ultralytics' own trainer, on this CPU: images a second, and accuracy for the same images.
 
-    python scripts/compare_trainers.py [--rounds 3] [--steps 12] [--images 1600] [--seeds 3] [--only speed|accuracy]
+    python scripts/benchmarks/trainers.py [--rounds 3] [--steps 12] [--images 1600] [--seeds 3] [--only speed|accuracy]
 
 Both start from drone_nano's network, pruned by the recipe and not tuned yet, at 256 px and batch 16.
 Speed: short trainings in turns, A B C A B C ..., without their setting up and first steps; of the unpruned network too.
@@ -15,12 +15,9 @@ and the loss weights of a network already trained. No validation, plots or check
 
 from __future__ import annotations
 
-import argparse
 import copy
 import functools
 import json
-import logging
-import os
 import statistics
 import sys
 import tempfile
@@ -29,21 +26,18 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+import common
 import numpy as np
 import torch
-import yaml
-from compress.recovery import RATE, schedule
 from torch import nn
 
-from compress import atomic, data, models
-from compress.cache import Cache
-from compress.config import Config, compose
+from compress import atomic, data
+from compress.capabilities import LossScheduled, Teacher, Trainable, require
+from compress.config import Config
 from compress.errors import UserError
-from compress.measurement.accuracy import evaluate, predictor
-from compress.models.ultralytics_package import require_ultralytics
-from compress.product import Model, Teacher
+from compress.finetuning import RATE, schedule
+from compress.product import Product
 from compress.stages import prune
-from compress.stages.context import Context
 from compress.training.engine import fit
 from compress.training.schedule import Schedule
 from compress.training.settings import by_capability
@@ -102,8 +96,8 @@ class Bench:
 
     config: Config
     data: data.DataSet
-    pruned: Model
-    unpruned: Model
+    pruned: Trainable
+    unpruned: Trainable
     scratch: Path
 
     def train(self, way: Way, images: int, clock: Clock, *, pruned: bool = True, seed: int = 0) -> nn.Module:
@@ -125,21 +119,22 @@ class Bench:
 
 
 def ours(
-    bench: Bench, way: Way, model: Model, split: data.Split, settings: Schedule, clock: Clock, seed: int
+    bench: Bench, way: Way, model: Trainable, split: data.Split, settings: Schedule, clock: Clock, seed: int
 ) -> nn.Module:
-    load = functools.partial(data.batches, split, model.task, batch=settings.batch, seed=seed, augment=False)
+    load = functools.partial(data.batches, split, batch=settings.batch, seed=seed, augment=False)
     teacher = None
     if way.distillation:
         net = copy.deepcopy(bench.unpruned.net).eval().requires_grad_(False)
-        teacher = Teacher(net.to(memory_format=torch.channels_last), bench.config.finetune.teaching)
+        teacher = Teacher(net.to(memory_format=torch.channels_last), bench.config.finetune.distillation or 0.0)
     model = model.with_net(copy.deepcopy(model.net))
-    model.progress(model.net, 1.0)
+    if isinstance(model, LossScheduled):
+        model.schedule_loss(model.net, 1.0)
     loss = functools.partial(model.loss, teacher=teacher)
     return fit(model.net, loss, lambda epoch: load(epoch=epoch), settings, seed=seed, on_step=clock.tick)
 
 
 def theirs(
-    bench: Bench, way: Way, model: Model, split: data.Split, settings: Schedule, clock: Clock, seed: int
+    bench: Bench, way: Way, model: Trainable, split: data.Split, settings: Schedule, clock: Clock, seed: int
 ) -> nn.Module:
     from ultralytics.models.yolo.detect import DetectionTrainer
 
@@ -160,8 +155,9 @@ def theirs(
         def final_eval(self) -> None:
             pass
 
+    listed = common.ultralytics_data(Path(tempfile.mkdtemp(dir=bench.scratch)), split, model.classes)
     arguments = {
-        "model": "yolo26n.yaml", "data": str(_listed(split, bench.scratch, model)), "epochs": 1, "imgsz": model.imgsz,
+        "model": "yolo26n.yaml", "data": str(listed), "epochs": 1, "imgsz": model.imgsz,
         "batch": settings.batch, "device": "cpu", "amp": False, "val": False, "plots": False, "save": False,
         "project": str(bench.scratch / "runs"), "exist_ok": True, "verbose": False, "seed": seed,
         **(way.theirs or {}),
@@ -192,69 +188,26 @@ def theirs(
     return average.ema.float().eval()
 
 
-def _listed(split: data.Split, scratch: Path, model: Model) -> Path:
-    """A data.yaml of just these images. Ultralytics writes its index beside the labels, so they are seen from here."""
-    folder = scratch / "data"
-    for kind in ("images", "labels"):
-        (folder / kind).mkdir(parents=True, exist_ok=True)
-        source = Path(str(split.samples[0].source)).parent
-        link = folder / kind / source.name
-        if not link.exists():
-            link.symlink_to((source.parents[1] / kind / source.name).resolve())
-    (folder / "train.txt").write_text(
-        "".join(
-            f"{folder}/images/{Path(str(s.source)).parent.name}/{Path(str(s.source)).name}\n" for s in split.samples
-        )
-    )
-    facts = {"path": str(folder), "train": "train.txt", "val": "train.txt", "names": dict(enumerate(model.classes))}
-    (folder / "data.yaml").write_text(yaml.safe_dump(facts))
-    return folder / "data.yaml"
-
-
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rounds", type=int, default=3, help="of timing")
-    parser.add_argument("--steps", type=int, default=12, help="timed steps of each training")
-    parser.add_argument("--images", type=int, default=1600, help="image presentations for the accuracy")
-    parser.add_argument("--seeds", type=int, default=3, help="for the accuracy: seeds 0 to N-1")
-    parser.add_argument("--threads", type=int, default=2)
+    parser = common.parser(__doc__, rounds=3, steps=12, images=1600, seeds=3, threads=2)
     parser.add_argument("--only", choices=["speed", "accuracy"])
     parser.add_argument("--ways", nargs="+", default=list(WAYS), help=f"of: {'; '.join(WAYS)}")
-    parser.add_argument("--out", type=Path, default=Path("outputs/compare_trainers"))
+    parser.add_argument("--out", type=Path, default=Path("outputs/benchmarks/trainers"))
     given = parser.parse_args()
-    logging.basicConfig(level=logging.WARNING, format="%(message)s")
-    try:
-        if unknown := [way for way in given.ways if way not in WAYS]:
-            raise UserError("--ways", unknown[0], f"choose of {'; '.join(WAYS)}")
-        with tempfile.TemporaryDirectory() as scratch:
-            isolate(Path(scratch))
-            bench = prepare(Path(scratch), given.out, given.threads)
-            ways = {name: WAYS[name] for name in given.ways}
-            if given.only != "accuracy":
-                speed(bench, ways, given.rounds, given.steps, given.out)
-            if given.only != "speed":
-                accuracy(bench, ways, given.images, given.seeds, given.out)
-    except UserError as error:
-        print(error, file=sys.stderr)
-        return 2
+    if unknown := [way for way in given.ways if way not in WAYS]:
+        raise UserError("--ways", unknown[0], f"choose from {'; '.join(WAYS)}")
+    recipe = common.Recipe.load(f"recipe={RECIPE}", f"threads={given.threads}")
+    with tempfile.TemporaryDirectory() as scratch, recipe.context(given.out / "cache") as context:
+        common.isolate_ultralytics(Path(scratch))
+        pruned = require(prune.run(Product(recipe.model), context).model, Trainable, "recipe", RECIPE)
+        unpruned = require(recipe.model, Trainable, "recipe", RECIPE)
+        bench = Bench(recipe.config, recipe.data, pruned, unpruned, Path(scratch))
+        ways = {name: WAYS[name] for name in given.ways}
+        if given.only != "accuracy":
+            speed(bench, ways, given.rounds, given.steps, given.out)
+        if given.only != "speed":
+            accuracy(bench, ways, given.images, given.seeds, given.out)
     return 0
-
-
-def isolate(folder: Path) -> None:
-    """Keeps Ultralytics, not imported yet, off the network and away from the user's settings."""
-    os.environ.update(YOLO_CONFIG_DIR=str(folder), YOLO_OFFLINE="true", YOLO_AUTOINSTALL="false", YOLO_VERBOSE="false")
-    require_ultralytics()
-
-
-def prepare(scratch: Path, out: Path, threads: int) -> Bench:
-    """The recipe's data and networks; what was pruned once is kept."""
-    config = models.resolve(compose([f"recipe={RECIPE}", f"threads={threads}"]))
-    torch.set_num_threads(config.threads)
-    torch.manual_seed(config.seed)
-    dataset = data.load(config.data, *config.model.input, config.seed)
-    unpruned: Model = models.build(config.model, dataset.classes, dataset.task)
-    context = Context(config, dataset, scratch, scratch, Cache(out / "cache"))
-    return Bench(config, dataset, prune.run(unpruned, context), unpruned, scratch)
 
 
 def speed(bench: Bench, ways: dict[str, Way], rounds: int, steps: int, out: Path) -> None:
@@ -295,21 +248,20 @@ def accuracy(bench: Bench, ways: dict[str, Way], images: int, seeds: int, out: P
             if key not in found:
                 began = time.time()
                 net = bench.train(way, images, Clock(), seed=seed)
-                value = _accuracy(bench.pruned.with_net(net), bench.data)
+                value = _accuracy(bench, net)
                 found[key] = {"map": value, "seconds": time.time() - began}
                 atomic.write(path, json.dumps(found, indent=1))
             print(f"  {key}: {found[key]['map']:.4f}", flush=True)
-    before = _accuracy(bench.pruned, bench.data)
+    before = _accuracy(bench, bench.pruned.net)
     print(f"\nmAP50-95 after {images} images: mean over seeds (each); before tuning {before:.4f}")
     for name in judged:
         values = [found[f"{name}, seed {seed}"]["map"] for seed in range(seeds)]
         print(f"{name:46} {statistics.mean(values):.4f} ({', '.join(f'{value:.4f}' for value in values)})")
 
 
-def _accuracy(model: Model, dataset: data.DataSet) -> float:
-    net = predictor(model.deployed())
-    return evaluate(net, model.decode, dataset.validation, model.task, dataset.classes, batch=16).value
+def _accuracy(bench: Bench, net: nn.Module) -> float:
+    return common.evaluate(bench.pruned.with_net(net), bench.data.validation, bench.data.classes).value
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(common.run(main))

@@ -1,6 +1,4 @@
-"""Does pruning work on every YOLO that we say it does? One line a model, exit status 1 where something is amiss.
-
-    python scripts/check_yolos.py [NAME ...] [--imgsz 128]
+"""Pruning works on every YOLO that we say it does.
 
 Each network, built from the architecture that Ultralytics ships, with random weights and BatchNorm statistics, is
 rewritten (is it the same function?), pruned to 30 % of its FLOPs, exported and run in ONNX Runtime (does it answer as
@@ -11,9 +9,7 @@ export to ONNX, whose output is compared too.
 
 from __future__ import annotations
 
-import argparse
 import json
-import logging
 import math
 import os
 import pickletools
@@ -22,25 +18,26 @@ import sys
 import time
 import zipfile
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 import cv2
 import numpy as np
+import pytest
 import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
 from compress import get_flops, targets
+from compress.capabilities import Model, Prunable
 from compress.config import ExportConfig, ModelConfig, PruneConfig
-from compress.errors import TargetFailed, UserError
 from compress.models import build, save_native
 from compress.models.ultralytics_head import MOST
-from compress.product import Model, Task
 from compress.pruning import solver
 from compress.stages.prune import counter
 from compress.targets import onnx_graph
+from compress.tasks import CLASSIFY, DETECT
 
+IMGSZ = 128  # pixels that everything but the FLOPs is done at
 SHARE = 0.3
 UNUSED = 0.01  # of the budget, at most
 EQUAL = 1e-4  # torch against torch, in float32
@@ -73,45 +70,24 @@ for job in json.load(sys.stdin):
 """
 
 
-def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("names", nargs="*", default=NAMES)
-    parser.add_argument("--imgsz", type=int, default=128, help="pixels that everything but the FLOPs is done at")
-    parser.add_argument("--threads", type=int, default=1, help="more only help where cores are idle")
-    given = parser.parse_args()
-    logging.disable(logging.WARNING)
-    torch.set_num_threads(given.threads)
-    rows, jobs = [], []
-    print(HEADER)
-    with TemporaryDirectory() as scratch:
-        for name in given.names:
-            folder = Path(scratch, name)
-            folder.mkdir()
-            try:
-                row = check(name, given.imgsz, folder)
-            except (UserError, TargetFailed) as error:
-                row = {"name": name, "error": str(error)}
-            rows.append(row)
-            print(line(row), flush=True)
-            if "job" in row:
-                jobs.append(row)
-        if jobs:
-            opened(jobs, Path(scratch))
-    bad = [row for row in rows if row.get("error")]
-    for row in bad:
-        print(f"FAILED {row['name']}: {row['error']}")
-    print(f"{len(rows) - len(bad)} of {len(rows)} models are as they should be")
-    return 1 if bad else 0
+@pytest.mark.slow
+@pytest.mark.parametrize("name", NAMES)
+def test_a_yolo_is_pruned_exported_and_opened_by_plain_ultralytics(name: str, tmp_path: Path) -> None:
+    row = check(name, IMGSZ, tmp_path)
+    assert row["error"] is None
+    opened([row], tmp_path)
+    assert row["error"] is None
 
 
 def check(name: str, imgsz: int, folder: Path) -> dict[str, Any]:
     """What was measured on one model; under "error" what is amiss, or None."""
     torch.manual_seed(0)
     model = build(ModelConfig(name=name, imgsz=imgsz), CLASSES)
+    assert isinstance(model, Prunable)
     randomise(model.net, model.example_input())
     net, protected = model.prunable()
     example, count = model.example_input(), counter(model)
-    pixels = 224 if model.task is Task.classify else 640
+    pixels = 224 if model.task == CLASSIFY else 640
     row: dict[str, Any] = {"name": name, "pixels": pixels, "flops": get_flops(model, pixels), "error": None}
     with torch.no_grad():
         row["rewriting"] = difference(tree_leaves(model.net.eval()(example)), tree_leaves(net(example)))
@@ -217,7 +193,7 @@ def job(model: Model, path: Path, folder: Path) -> dict[str, Any]:
         expected = tree_leaves(model.deployed()(image))
     np.save(folder / "input.npy", image.numpy())
     np.savez(folder / "expected.npz", *[part.numpy() for part in expected])
-    data = {Task.detect: boxes, Task.classify: folders}.get(model.task)
+    data = {DETECT.name: boxes, CLASSIFY.name: folders}.get(model.task.name)
     files = {name: str(folder / f"{name}.npz") for name in ("expected", "pt_says", "onnx_says")}
     return files | {
         "pt": str(path), "imgsz": model.imgsz, "input": str(folder / "input.npy"),
@@ -265,32 +241,12 @@ def opened(rows: list[dict[str, Any]], scratch: Path) -> None:
     if done.returncode:
         why = (done.stderr.strip().splitlines() or ["no reason given"])[-1]
         rows[0]["error"] = f"plain Ultralytics fails on one of the .pt files: {why}"
-        print(done.stderr[-2000:], file=sys.stderr)
         return
-    print("opened by plain Ultralytics, largest difference from ours: raw output of the .pt, of the ONNX made from it")
     for row in rows:
         ours, pt, onnx = (
             [torch.from_numpy(part) for part in np.load(row["job"][name]).values()]
             for name in ("expected", "pt_says", "onnx_says")
         )
         of_pt, of_onnx = difference(ours, pt), difference(ours, onnx, relative=True)
-        ran = "predict, val, export" if row["job"]["data"] else "predict, export"
-        print(f"{row['name']:<14} {of_pt:.1e}  {of_onnx:.1e}  {ran}")
         if not of_pt <= EQUAL or not of_onnx <= AGREEMENT:
             row["error"] = row["error"] or f"plain Ultralytics answers differently by {of_pt:.2g}, {of_onnx:.2g}"
-
-
-HEADER = "model             px   GFLOPs  reachable    at 30 %  rewriting  solver     ONNX"
-
-
-def line(row: dict[str, Any]) -> str:
-    if "flops" not in row:
-        return f"{row['name']:<14} FAILED"
-    return (
-        f"{row['name']:<14} {row['pixels']:5d} {row['flops'] / 1e9:8.3f}  {row['reachable']:8.1%}  {row['share']:9.2%}"
-        f"    {row['rewriting']:.1e}  {row['seconds']:4.1f} s  {row['onnx']:.1e}"
-    )
-
-
-if __name__ == "__main__":
-    sys.exit(main())
