@@ -103,12 +103,17 @@ def output_kind(graph: Graph, model: Model) -> str:
     return model.task.output_kind(end_to_end=model.postprocess is not None, postprocessed=graph.postprocess is None)
 
 
+def kit_judges(graph: Graph, model: Model) -> bool:
+    """True if the bench kit understands the output, so that labelled images are of use on the device."""
+    return output_kind(graph, model) in labelled_images.KINDS
+
+
 def _labelled(folder: Path, graph: Graph, model: Model, predict: Predictor) -> dict[str, Any] | None:
     """How the packed graph does on the labelled images, where there are any."""
-    path, kind = folder / labelled_images.FILE, output_kind(graph, model)
-    if not path.exists() or kind not in labelled_images.KINDS:
+    path = folder / labelled_images.FILE
+    if not path.exists():
         return None
-    return labelled_images.judge(path, kind, len(model.classes), predict)
+    return labelled_images.judge(path, output_kind(graph, model), len(model.classes), predict)
 
 
 def _manifest(

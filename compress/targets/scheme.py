@@ -25,7 +25,7 @@ class Scheme:
 
 
 def ordered(offered: Sequence[Scheme], *, saturates: bool, portable: bool) -> list[Scheme]:
-    """A target's schemes in the order to try them: safe ones first where INT8 sums overflow on the device, and only those
+    """A target's schemes in the order to try: safe ones first where INT8 sums overflow on the device, and only those
     where the file must be `portable`."""
     safe = [scheme for scheme in offered if scheme.saturation_safe]
     rest = [scheme for scheme in offered if not scheme.saturation_safe]

@@ -1,4 +1,4 @@
-"""The `.pt` for plain Ultralytics. tests/end_to_end/test_every_yolo.py opens many of them in an interpreter without this package."""
+"""The `.pt` for plain Ultralytics; `test_every_yolo.py` opens many in an interpreter without this package."""
 
 from __future__ import annotations
 

@@ -98,8 +98,8 @@ def searching(
     return searched
 
 
-def scheme(what: str, wrong: int, ms: float = 1.0, *, rescue: bool = False) -> Scheme:
-    return Scheme(what, {"wrong": wrong, "ms": ms}, rescue)
+def scheme(description: str, wrong: int, ms: float = 1.0, *, fallback: bool = False) -> Scheme:
+    return Scheme(description, {"wrong": wrong, "ms": ms}, fallback=fallback)
 
 
 def test_what_leaves_most_of_the_work_in_float_is_no_candidate(
