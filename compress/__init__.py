@@ -40,7 +40,7 @@ def _expect(good: bool, name: str, value: object, remedy: str) -> None:
     from compress.errors import UserError
 
     if not good:
-        raise UserError(name, f"{value!r:.60} ({type(value).__name__})", f"give {remedy}")
+        raise UserError(name, f"{value!r:.60} ({type(value).__name__})", f"set {remedy}")
 
 
 def _is_model(value: object) -> bool:

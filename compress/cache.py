@@ -199,7 +199,7 @@ def _command(arguments: list[str] | None) -> int:
     if not root.is_dir() and (given.root or os.path.lexists(root)):
         raise UserError("--root", root, "there is no such folder")
     if given.command == "prune" and not 0 <= given.keep_gb < math.inf:
-        raise UserError("--keep-gb", given.keep_gb, "give 0 or a positive number of gigabytes")
+        raise UserError("--keep-gb", given.keep_gb, "set 0 or a positive number of gigabytes")
     entries, total = Cache(root).entries(), 0
     if given.command == "verify":
         return _verify(entries)

@@ -149,7 +149,7 @@ def _arguments() -> argparse.Namespace:
     parser.error = refuse_words  # type: ignore[method-assign]
     given = parser.parse_intermixed_args()
     if given.experimental_rerun:
-        remedy = "it unpickles a file, which can run code: give the command again"
+        remedy = "it unpickles a file, which can run code: use the command again"
         raise UserError("--experimental-rerun", given.experimental_rerun, remedy)
     if given.hydra_help and not any(word.startswith("recipe=") for word in given.overrides):
         given.overrides.append("recipe=drone_nano")  # Hydra composes before it helps, and a recipe must be named

@@ -72,7 +72,7 @@ class Optimizer(Enum):
 
 
 def _check_drop(key: str, value: float) -> None:
-    _check(-1 < value < 1, key, value, "accuracies are shares: give 0.01 for one point of a hundred")
+    _check(-1 < value < 1, key, value, "accuracies are fractions: set 0.01 for one point of a hundred")
 
 
 def _check(condition: bool, key: str, value: object, remedy: str) -> None:
@@ -81,7 +81,7 @@ def _check(condition: bool, key: str, value: object, remedy: str) -> None:
 
 
 def _check_opset(key: str, value: int) -> None:
-    limit = f"give 11 to {MAX_OPSET}: static quantization and torch's exporter end at {MAX_OPSET}"
+    limit = f"set 11 to {MAX_OPSET}: static quantization and torch's exporter end at {MAX_OPSET}"
     _check(11 <= value <= MAX_OPSET, key, value, limit)
 
 
@@ -97,11 +97,11 @@ def _check_plain(part: object, key: str) -> None:
         name, value = f"{key}.{each.name}".lstrip("."), getattr(part, each.name)
         if isinstance(value, str):
             blank = " or null" if "None" in str(each.type) else ""
-            _check(bool(value.strip()) or each.default == "", name, repr(value), f"it is empty: give a text{blank}")
+            _check(bool(value.strip()) or each.default == "", name, repr(value), f"it is empty: set a text{blank}")
         elif isinstance(value, int):
-            _check(abs(value) <= MOST, name, value, f"give at most {MOST}")
+            _check(abs(value) <= MOST, name, value, f"set at most {MOST}")
         elif isinstance(value, float):
-            _check(math.isfinite(value), name, value, "give a finite number")
+            _check(math.isfinite(value), name, value, "set a finite number")
 
 
 @dataclass
@@ -127,18 +127,18 @@ class ModelConfig:
         _check_plain(self, "model")
         self.imgsz, self.channels = self.imgsz or None, self.channels or None
         side, channels = self.imgsz, self.channels
-        _check(side is None or side > 0, "model.imgsz", side, "give the input side in pixels, e.g. 256, or null")
-        _check(channels is None or channels > 0, "model.channels", channels, "give 1 (grey), 3 (RGB) or null")
+        _check(side is None or side > 0, "model.imgsz", side, "set the input side in pixels, e.g. 256, or null")
+        _check(channels is None or channels > 0, "model.channels", channels, "set 1 (grey), 3 (RGB) or null")
         _check(
             (self.mean is None) == (self.std is None),
             "model.std",
             self.std,
-            "give model.mean and model.std, or neither",
+            "set model.mean and model.std, or neither",
         )
         for key, values in (("mean", self.mean), ("std", self.std)):
             good = values is None or (len(values) > 0 and all(math.isfinite(value) for value in values))
-            _check(good, f"model.{key}", values, "give a number for each channel, e.g. [0.5,0.5,0.5]")
-        _check(self.std is None or min(self.std) > 0, "model.std", self.std, "give positive numbers")
+            _check(good, f"model.{key}", values, "set a number for each channel, e.g. [0.5,0.5,0.5]")
+        _check(self.std is None or min(self.std) > 0, "model.std", self.std, "set positive numbers")
 
     @property
     def input(self) -> tuple[int, int]:
@@ -161,9 +161,9 @@ class DataConfig:
 
     def __post_init__(self) -> None:
         _check_plain(self, "data")
-        _check(self.calibration_images > 0, "data.calibration_images", self.calibration_images, "give at least 1")
+        _check(self.calibration_images > 0, "data.calibration_images", self.calibration_images, "set at least 1")
         asked = self.validation_images
-        _check(asked is None or asked > 0, "data.validation_images", asked, "give at least 1, or null for all")
+        _check(asked is None or asked > 0, "data.validation_images", asked, "set at least 1, or null for all")
 
 
 @dataclass
@@ -204,11 +204,9 @@ class BudgetConfig:
             _check_drop("budget.max_accuracy_drop", self.max_accuracy_drop)
         for name in ("latency_ms", "size_mb", "energy_mj", "sram_kb", "flash_kb"):
             value = getattr(self, name)
-            _check(value is None or 0 < value < math.inf, f"budget.{name}", value, "give a positive number, or null")
+            _check(value is None or 0 < value < math.inf, f"budget.{name}", value, "set a positive number, or null")
         if self.fps is not None:
-            _check(
-                0 < self.fps < math.inf, "budget.fps", self.fps, "give a positive number of frames a second, e.g. 30"
-            )
+            _check(0 < self.fps < math.inf, "budget.fps", self.fps, "set a positive number of frames a second, e.g. 30")
 
 
 @dataclass
@@ -227,12 +225,12 @@ class PruneConfig:
     def __post_init__(self) -> None:
         _check_plain(self, "prune")
         if self.ratio is not None:
-            _check(0 <= self.ratio < 1, "prune.ratio", self.ratio, "give a share of channels in [0, 1), e.g. 0.3")
-        _check(self.images >= 1, "prune.images", self.images, "give at least 1")
-        _check(self.rounds >= 1, "prune.rounds", self.rounds, "give at least 1")
-        _check(self.round_images >= 1, "prune.round_images", self.round_images, "give at least 1")
-        _check(self.round_to >= 1, "prune.round_to", self.round_to, "give 1, 8 or 16")
-        _check(0 <= self.max_ratio < 1, "prune.max_ratio", self.max_ratio, "give a share of channels in [0, 1)")
+            _check(0 <= self.ratio < 1, "prune.ratio", self.ratio, "set a fraction of channels in [0, 1), e.g. 0.3")
+        _check(self.images >= 1, "prune.images", self.images, "set at least 1")
+        _check(self.rounds >= 1, "prune.rounds", self.rounds, "set at least 1")
+        _check(self.round_images >= 1, "prune.round_images", self.round_images, "set at least 1")
+        _check(self.round_to >= 1, "prune.round_to", self.round_to, "set 1, 8 or 16")
+        _check(0 <= self.max_ratio < 1, "prune.max_ratio", self.max_ratio, "set a fraction of channels in [0, 1)")
         spends = self.objective is Objective.flops or self.allocation == "knapsack"
         _check(spends, "prune.objective", self.objective.value, "only prune.allocation=knapsack spends by latency")
 
@@ -261,13 +259,13 @@ class FinetuneConfig:
         for name in ("images", "batch", "learning_rate"):
             value = getattr(self, name)
             good = value is None or (value > 0 and math.isfinite(value))
-            _check(good, f"{stage}.{name}", value, "give a positive number")
+            _check(good, f"{stage}.{name}", value, "set a positive number")
         for name in ("momentum", "warmup", "ema"):
             value = getattr(self, name)
-            _check(0 <= value < 1, f"{stage}.{name}", value, "give a share in [0, 1)")
+            _check(0 <= value < 1, f"{stage}.{name}", value, "set a fraction in [0, 1)")
         for name in ("weight_decay", "distillation"):
             value = getattr(self, name)
-            _check(value is None or 0 <= value < math.inf, f"{stage}.{name}", value, "give 0 or a positive number")
+            _check(value is None or 0 <= value < math.inf, f"{stage}.{name}", value, "set 0 or a positive number")
 
 
 @dataclass
@@ -281,7 +279,7 @@ class QuantizeConfig:
     def __post_init__(self) -> None:
         _check_plain(self, "quantize")
         _check_drop("quantize.max_accuracy_drop", self.max_accuracy_drop)
-        _check(self.minutes >= 0, "quantize.minutes", self.minutes, "give 0 or more minutes of search for each target")
+        _check(self.minutes >= 0, "quantize.minutes", self.minutes, "set 0 or more minutes of search for each target")
 
 
 @dataclass
@@ -306,10 +304,10 @@ class LatencyFit:
 
     def __post_init__(self) -> None:
         _check_plain(self, "device.fits")
-        _check(self.a_ms > 0, "device.fits.a_ms", self.a_ms, "give the positive milliseconds of an empty network")
+        _check(self.a_ms > 0, "device.fits.a_ms", self.a_ms, "set the positive milliseconds of an empty network")
         slope = self.b_ms_per_gflop
-        _check(slope > 0, "device.fits.b_ms_per_gflop", slope, "give the positive milliseconds of a GFLOP")
-        _check(len(self.gflops) == 2, "device.fits.gflops", self.gflops, "give the smallest and the largest fitted")
+        _check(slope > 0, "device.fits.b_ms_per_gflop", slope, "set the positive milliseconds of a GFLOP")
+        _check(len(self.gflops) == 2, "device.fits.gflops", self.gflops, "set the smallest and the largest fitted")
 
 
 @dataclass
@@ -357,8 +355,8 @@ class Config:
 
     def __post_init__(self) -> None:
         check_name(self.recipe_name)
-        _check(0 <= self.seed < 2**32, "seed", self.seed, "give a whole number from 0 to 4294967295")
-        most = f"give 1 to {MAX_THREADS}; this process may use {usable_threads()}"
+        _check(0 <= self.seed < 2**32, "seed", self.seed, "set a whole number from 0 to 4294967295")
+        most = f"set 1 to {MAX_THREADS}; this process may use {usable_threads()}"
         _check(1 <= self.threads <= MAX_THREADS, "threads", self.threads, most)
         _check_names("targets", self.targets or [])
         self.targets = self.device.targets if self.targets is None else self.targets
@@ -370,7 +368,7 @@ class Config:
 def check_name(recipe_name: str) -> None:
     """Raises UserError for a name that is not that of one folder."""
     plain = re.fullmatch(r"\w[\w.+-]*", recipe_name) is not None
-    _check(plain, "recipe_name", recipe_name, "give letters, digits and . _ + - only: a folder is named so")
+    _check(plain, "recipe_name", recipe_name, "set letters, digits and . _ + - only: a folder is named so")
 
 
 def to_config(composed: DictConfig) -> Config:
@@ -380,7 +378,7 @@ def to_config(composed: DictConfig) -> Config:
     try:
         config = OmegaConf.to_object(typed)
     except MissingMandatoryValue as error:
-        raise UserError(error.full_key or "recipe", "???", "give this value on the command line") from None
+        raise UserError(error.full_key or "recipe", "???", "set this value on the command line") from None
     assert isinstance(config, Config)
     _check_needed(config)
     return config
@@ -397,11 +395,11 @@ def _check_needed(config: Config) -> None:
         Family.onnx: ("path", model.path),
     }
     key, value = by_family[model.family]
-    _check(value is not None, f"model.{key}", "???", "give this value on the command line")
+    _check(value is not None, f"model.{key}", "???", "set this value on the command line")
     if data.name in ("yolo", "image_folder"):
-        _check(data.path is not None, "data.path", "???", "give this value on the command line")
+        _check(data.path is not None, "data.path", "???", "set this value on the command line")
     if data.name == "module":
-        _check(data.target is not None, "data.target", "???", "give this value on the command line")
+        _check(data.target is not None, "data.target", "???", "set this value on the command line")
 
 
 def dump(config: Config) -> str:

@@ -46,14 +46,14 @@ def refusal(error: Exception, schema: type, words: Sequence[str]) -> UserError:
     text = "\n".join(str(each) for each in chain)
     if found := re.search(r"You must specify '([^']+)'.*?Available options:\n(.*)", text, re.DOTALL):
         options = found[2].split()
-        return UserError(found[1], "???", f"it is missing; give {found[1]}=NAME, one of: {', '.join(options)}")
+        return UserError(found[1], "???", f"it is missing; set {found[1]}=NAME, one of: {', '.join(options)}")
     if found := re.search(r"Cannot find primary config '([^']+)'", text):
         return UserError("--config-name", found[1], "there is no such file in the folders of config files")
     if found := re.search(r"Check that the config directory '([^']+)'", text):
         return UserError("--config-path", found[1], "there is no such folder")
     if found := re.search(r"Ambiguous value for argument '(.+)'\n", text):
         key, _, value = found[1].partition("=")
-        return UserError(key, value, "add -m to sweep over these values; or give a list, [a,b], or text in quotes")
+        return UserError(key, value, "add -m to sweep over these values; or set a list, [a,b], or text in quotes")
     if found := re.search(r"Could not load '([^']+)'", text):
         group, _, choice = found[1].rpartition("/")
         return UserError(group, choice, "there is no such choice")
@@ -80,9 +80,9 @@ def refusal(error: Exception, schema: type, words: Sequence[str]) -> UserError:
     if kind is not None and (found := re.search(r"To append to your config use (\S+)", text)):
         return UserError(named, value, f"there is no such key yet; a plus sign adds it: {found[1]}")
     if kind is not None and "nterpolation" not in text:
-        return UserError(named, value, f"give {_expected(kind, value)}")
+        return UserError(named, value, f"set {_expected(kind, value)}")
     if found := re.search(r"expected one of \[([^\]]+)\]", text):
-        return UserError(named, value, f"give one of: {found[1]}")
+        return UserError(named, value, f"set one of: {found[1]}")
     return UserError(named, value, _plain(text))
 
 
@@ -100,7 +100,7 @@ def _chain(error: BaseException | None) -> Iterable[BaseException]:
 
 def _unreadable(word: str) -> UserError:
     if "=" not in word and not word.startswith("~"):
-        return UserError(word, "", "give a value: key=value")
+        return UserError(word, "", "set a value: key=value")
     key, _, value = word.partition("=")
     remedy = "this cannot be read; put values with spaces, commas, equal signs or brackets in quotes twice: "
     return UserError(key, value, f"{remedy}'{key}=\"…\"'")

@@ -173,5 +173,5 @@ def _leaves(node: Any, path: tuple[str, ...]) -> Iterator[tuple[tuple[str, ...],
 
 
 def _refused(file: PurePath, key: str, value: object, what: str = "could run code") -> UserError:
-    remedy = f"it {what}. A config file outside the package may not set {key}: give it on the command line, or say "
+    remedy = f"it {what}. A config file outside the package may not set {key}: set it on the command line, or say "
     return UserError(f"{file}: {key}", value, f"{remedy}{ALLOW} there if you know who wrote the file")

@@ -85,7 +85,7 @@ def tune(
         )
     except FloatingPointError as error:
         state.unlink(missing_ok=True)
-        raise UserError(f"{stage}.learning_rate", rate, f"{error}: give a lower one") from error
+        raise UserError(f"{stage}.learning_rate", rate, f"{error}: set a lower one") from error
     finally:
         torch.set_num_threads(threads)
     state.unlink(missing_ok=True)
@@ -103,7 +103,7 @@ def activated(model: Trainable, config: FinetuneConfig, stage: str) -> Trainable
         return model
     net = copy.deepcopy(model.net)
     if activation.swap(net, wanted) == 0:
-        remedy = "the network has no activation modules (torch.nn.SiLU and its like) to replace: give null"
+        remedy = "the network has no activation modules (torch.nn.SiLU and its like) to replace: set null"
         raise UserError(f"{stage}.activation", wanted, remedy)
     return model.with_net(net)
 

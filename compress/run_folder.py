@@ -220,11 +220,11 @@ def hold(folder: Path, config_text: str) -> Iterator[State]:
 def _take_up(folder: Path, config_text: str, new: bool) -> State:
     before = {} if new else read(folder)
     if not before and (folder / "ledger.jsonl").exists():
-        raise UserError(KEY, folder, "it holds another run: give another folder")
+        raise UserError(KEY, folder, "it holds another run: use another folder")
     if before and before.get("config") != digest(config_text):
-        raise UserError(KEY, folder, "it holds a run of another config: give another folder")
+        raise UserError(KEY, folder, "it holds a run of another config: use another folder")
     if before.get("status") == FINISHED:
-        raise Finished(KEY, folder, "a run of this config is finished there: give another folder")
+        raise Finished(KEY, folder, "a run of this config is finished there: use another folder")
     if before:
         log.info("continuing %s, stopped in stage %s", folder, before.get("stage"))
     state = State(folder, config_text, new=not before)

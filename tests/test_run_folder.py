@@ -131,7 +131,7 @@ def test_a_folder_with_another_run_is_refused(name: str, tmp_path: Path) -> None
     work(folder, text="config" if name == "finished" else "another")
     if name == "of an older version":
         (folder / "state.json").unlink()
-    with pytest.raises(UserError, match="give another folder"):
+    with pytest.raises(UserError, match="use another folder"):
         work(folder)
     assert (folder / "ledger.jsonl").exists()
 

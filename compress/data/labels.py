@@ -43,7 +43,7 @@ def _row(place: str, line: str, classes: int) -> list[float]:
         raise UserError(
             place,
             _short(line),
-            f"{len(values)} columns: give class x y width height, or a class and a polygon",
+            f"{len(values)} columns: set class x y width height, or a class and a polygon",
         )
     if not values[0].is_integer() or not 0 <= values[0] < classes:
         raise UserError(place, _short(line), f"class {values[0]:g} is out of range: `names` has {classes} classes")

@@ -101,7 +101,7 @@ def load_yaml(
 
 def _read_yaml(path: Path) -> dict[str, Any]:
     if not path.is_file():
-        raise UserError("data.path", path, "no such file: give the data set's YAML")
+        raise UserError("data.path", path, "no such file: use the data set's YAML")
     try:
         facts = yaml.safe_load(path.read_text(encoding="utf-8-sig"))
     except (yaml.YAMLError, UnicodeDecodeError, OSError, RecursionError) as error:
@@ -121,14 +121,14 @@ def _classes(path: Path, facts: Mapping[str, Any]) -> tuple[str, ...]:
             raise UserError(f"{path}: names", list(names), "class numbers must run from 0 without gaps")
         names = [names[number] for number in range(len(names))]
     if not isinstance(names, list):
-        raise UserError(f"{path}: names", names, "give a list of class names, or a mapping from number to name")
+        raise UserError(f"{path}: names", names, "set a list of class names, or a mapping from number to name")
     for name in names:
         if not isinstance(name, str | int | float) or isinstance(name, bool) or not str(name).strip():
             raise UserError(f"{path}: names", type(name).__name__, "each class name must be a text that is not empty")
     if len({str(name) for name in names}) < len(names):
-        raise UserError(f"{path}: names", "duplicates", "give every class a name of its own")
+        raise UserError(f"{path}: names", "duplicates", "set every class a name of its own")
     if not isinstance(facts.get("nc", 0), int):
-        raise UserError(f"{path}: nc", type(facts["nc"]).__name__, "give the number of classes, or remove it")
+        raise UserError(f"{path}: nc", type(facts["nc"]).__name__, "set the number of classes, or remove it")
     if facts.get("nc", len(names)) != len(names):
         raise UserError(f"{path}: nc", facts["nc"], f"`names` has {len(names)} entries: make them agree")
     return tuple(str(name) for name in names)
@@ -139,7 +139,7 @@ def _root(path: Path, facts: Mapping[str, Any]) -> Path:
     if not given:
         return path.parent
     if not isinstance(given, str) or len(given) > LONGEST:
-        raise UserError(f"{path}: path", type(given).__name__, "give the data set's folder as a text")
+        raise UserError(f"{path}: path", type(given).__name__, "set the data set's folder as a text")
     for root in (path.parent / str(given), Path(str(given))):
         if root.is_dir():
             return root
@@ -154,7 +154,7 @@ def _samples(path: Path, key: str, facts: Mapping[str, Any], root: Path, classes
             raise UserError(
                 f"{path}: {key}",
                 str(entry)[:80] if isinstance(entry, str) else type(entry).__name__,
-                "give a folder, a .txt list of images, or a list of those",
+                "use a folder, a .txt list of images, or a list of those",
             )
         place = root / entry
         if place.is_dir():

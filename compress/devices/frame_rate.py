@@ -40,7 +40,7 @@ def resolve(config: Config) -> Config:
             "budget.fps",
             fps,
             f"{config.device.name} takes {fit.a_ms:.3g} ms for a network of no FLOPs at all ({_label(fit)}): "
-            f"give less than {most:.0f}",
+            f"set less than {most:.0f}",
         )
     derived = replace(config.budget, flops=format_flops(gflops * 1e9), latency_ms=limit)
     said = {f"budget.{key}": (getattr(config.budget, key), getattr(derived, key)) for key in ("flops", "latency_ms")}
@@ -101,14 +101,14 @@ def _fits(config: Config) -> list[LatencyFit]:
     if not device.fits:
         profiles = {path.stem: yaml.safe_load(path.read_text()) for path in sorted((CONF / "device").glob("*.yaml"))}
         known = ", ".join(name for name, facts in profiles.items() if facts.get("fits"))
-        remedy = f"no times of device={device.name} are known: give budget.flops, or a device that has some: {known}"
+        remedy = f"no times of device={device.name} are known: set budget.flops, or a device that has some: {known}"
         raise UserError("budget.fps", config.budget.fps, remedy)
     precise = [fit for fit in device.fits if fit.precision != "int8" or "quantize" in config.stages]
     found = [fit for fit in precise if fit.runtime in (config.targets or [])]
     if not found:
         runtimes = ", ".join(dict.fromkeys(fit.runtime for fit in precise))
         raise UserError("targets", config.targets, f"times of {device.name} are known for {runtimes}: add it, or "
-                        "give budget.flops instead of budget.fps")  # fmt: skip
+                        "set budget.flops instead of budget.fps")  # fmt: skip
     return found
 
 

@@ -61,7 +61,7 @@ def evaluate(
         TargetFailed: predictions are NaN, or not one an image.
     """
     if len(split) == 0:
-        raise UserError("data", "0 validation images", "give a data set with validation images")
+        raise UserError("data", "0 validation images", "use a data set with validation images")
     outputs: list[Any] = []
     with tqdm(total=len(split), desc=progress, unit="img", disable=None if progress else True) as bar:
         for start in range(0, len(split), batch):

@@ -32,16 +32,16 @@ Builder = Callable[[ModelConfig, "tuple[str, ...] | None", "Task | None"], Model
 
 def _checkpoint(config: ModelConfig, classes: tuple[str, ...] | None, task: Task | None) -> Model:
     if config.path is None:
-        raise UserError("model.path", None, "give the checkpoint's folder, e.g. outputs/latest/pruned")
+        raise UserError("model.path", None, "set the checkpoint's folder, e.g. outputs/latest/pruned")
     model = checkpoint.load(Path(config.path), partial(from_constructor, trust=config.trust))
     own_input.check_normalisation(config, model)
     imgsz, channels = config.input
     if channels != model.channels:
-        raise UserError("model.channels", channels, f"{config.path} takes {model.channels}: give that, or null")
+        raise UserError("model.channels", channels, f"{config.path} takes {model.channels}: set that, or null")
     if imgsz == model.imgsz:
         return model
     if imgsz % model.stride:
-        raise UserError("model.imgsz", imgsz, f"give a multiple of the network's stride, {model.stride}")
+        raise UserError("model.imgsz", imgsz, f"set a multiple of the network's stride, {model.stride}")
     log.warning("model.imgsz=%s, but %s was made for %s: accuracy may suffer", imgsz, config.path, model.imgsz)
     model = model.with_imgsz(imgsz)
     checkpoint.check_computes(model.net, model.example_input(), "model.imgsz", imgsz)
@@ -66,7 +66,7 @@ CONSTRUCTORS: dict[str, Callable[[dict[str, Any], bool], Checkpointable]] = {
 def check_files(config: ModelConfig) -> None:
     """Raises UserError where `config` names weights or a model that are not there, or an input of absurd size."""
     if (config.imgsz or 0) > checkpoint.MAX_SIDE:
-        raise UserError("model.imgsz", config.imgsz, f"give the input side in pixels, at most {checkpoint.MAX_SIDE}")
+        raise UserError("model.imgsz", config.imgsz, f"set the input side in pixels, at most {checkpoint.MAX_SIDE}")
     for key, given in (("model.weights", config.weights), ("model.init", config.init), ("model.path", config.path)):
         if given is not None and given not in weights.baselines() and not Path(given).exists():
             shipped = ", ".join(weights.baselines()) or "none"
@@ -132,7 +132,7 @@ def _start_from(model: Model, config: ModelConfig) -> str:
     given, name = config.path or config.weights, model.name
     known = re.fullmatch(r"yolov?\d+[nslmx](-cls)?", name)  # not the name of a file
     choice = f"model={name}" if name in CHOICES else f"model=yolo26n model.name={name if known else '<architecture>'}"
-    return f": to train for the data's classes from these weights, give {choice} model.init={given} and the stage train"
+    return f": to train for the data's classes from these weights, set {choice} model.init={given} and the stage train"
 
 
 def save_native(model: Model, folder: Path) -> Path | None:

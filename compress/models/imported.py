@@ -80,7 +80,7 @@ def check_provided(facts: dict[str, Any], channels: int) -> None:
     if not isinstance(target, str) or not re.fullmatch(re.escape(EXAMPLES) + r"\.[A-Za-z]\w*", target):
         why = "its model.json names code outside this package, which would be imported and called: "
         raise UserError(
-            "checkpoint", target, why + "give model.trust=true, or compress.load(path, trust=True), if you trust it"
+            "checkpoint", target, why + "set model.trust=true, or compress.load(path, trust=True), if you trust it"
         )
     maker = _maker(target)
     if not isinstance(maker, type) or maker.__module__ != EXAMPLES:

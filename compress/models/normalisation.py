@@ -63,7 +63,7 @@ def statistics(mean: Sequence[float] | None, std: Sequence[float] | None, channe
         elif len(values) == 1:
             values = list(values) * channels
         if len(values) != channels:
-            raise UserError(f"model.{key}", list(values), f"give 1 number, or {channels}: one for each channel")
+            raise UserError(f"model.{key}", list(values), f"set 1 number, or {channels}: one for each channel")
         found.append(tuple(float(value) for value in values))
     made = Statistics(*found)
     return None if set(made.mean) == {0.0} and set(made.std) == {1.0} else made

@@ -70,7 +70,7 @@ def read(path: Path, imgsz: int = 0, channels: int = 0) -> OnnxFile:
 def _load(path: Path) -> tuple[ModelProto, int]:
     """The graph with all its weights, functions inlined; and the bytes of the files it came from."""
     if not path.is_file():
-        raise UserError(KEY, path, "no such file: give an .onnx file")
+        raise UserError(KEY, path, "no such file: use an .onnx file")
     try:
         graph = onnx.load(path, load_external_data=False)
     except Exception as error:  # protobuf's DecodeError is not importable under a stable name
@@ -125,7 +125,7 @@ def _check_operators(path: Path, graph: ModelProto) -> None:
         what = f"{node.domain}.{node.op_type}".strip(".")
         where = f"operator {what} at node {node.name or node.output[0]}"
         if node.op_type in QUANTIZED or node.op_type.startswith("QLinear"):
-            raise UserError(KEY, path, f"is quantized already ({where}): give the float32 file that it was made of")
+            raise UserError(KEY, path, f"is quantized already ({where}): use the float32 file that it was made of")
         known = node.domain in ("", "ai.onnx") and onnx.defs.has(node.op_type, opset)
         if not known:
             why = f"{where} is none of ONNX opset {opset}: export the model with standard operators only"
@@ -133,7 +133,7 @@ def _check_operators(path: Path, graph: ModelProto) -> None:
     for tensor in graph.graph.initializer:
         kind = TensorProto.DataType.Name(tensor.data_type)
         if kind in NARROW or kind.startswith("FLOAT8"):
-            raise UserError(KEY, path, f"holds {kind} weights ({tensor.name}): give the float32 file")
+            raise UserError(KEY, path, f"holds {kind} weights ({tensor.name}): use the float32 file")
 
 
 def _nodes(graph: GraphProto) -> Iterator[NodeProto]:
@@ -164,14 +164,14 @@ def _fix_input(path: Path, graph: ModelProto, imgsz: int, channels: int) -> tupl
         why = "say how many with model.channels" if not found else "an image is (1, 1 or 3 channels, height, width)"
         raise UserError(KEY, path, f"{said}: {why}")
     if channels not in (0, found):
-        raise UserError("model.channels", channels, f"{path} takes {found}: give model.channels={found}")
+        raise UserError("model.channels", channels, f"{path} takes {found}: set model.channels={found}")
     height, width = height or width or imgsz, width or height or imgsz
     if height != width:
         raise UserError(KEY, path, f"{said}: square inputs only, export it with height and width alike")
     if not height:
-        raise UserError(KEY, path, f"{said}, of no fixed size: give model.imgsz, or export it with a fixed shape")
+        raise UserError(KEY, path, f"{said}, of no fixed size: set model.imgsz, or export it with a fixed shape")
     if imgsz not in (0, height):
-        why = f"{path} takes {height} px and no other: give model.imgsz={height}, or export the model at {imgsz}"
+        why = f"{path} takes {height} px and no other: set model.imgsz={height}, or export the model at {imgsz}"
         raise UserError("model.imgsz", imgsz, why)
     if height > MAX_SIDE:
         raise UserError(KEY, path, f"{said}, taken as {height} px: images of up to {MAX_SIDE} px are understood")

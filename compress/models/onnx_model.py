@@ -26,7 +26,7 @@ from compress.tasks import CLASSIFY, DETECT, Predictions, Task
 
 TORCH_ONLY = ("train", "prune", "finetune")
 FROM_TORCH = ("ncnn", "litert")  # targets whose converters read torch networks, not graphs
-REMEDY = "give the torch model instead: model=ultralytics, timm, module or checkpoint"
+REMEDY = "use the torch model instead: model=ultralytics, timm, module or checkpoint"
 LAST = "last layer before the answer: its error goes straight into it"
 BINS = "expectation over distance bins, a softmax that needs fine steps"
 MAX_TEXT = 2**22  # of a metadata entry in Python's notation
@@ -199,7 +199,7 @@ def build(config: ModelConfig, classes: tuple[str, ...] | None, task: Task | Non
 
 def _read(config: ModelConfig) -> onnx_file.OnnxFile:
     if config.path is None:
-        raise UserError(KEY, None, "give an .onnx file")
+        raise UserError(KEY, None, "use an .onnx file")
     if config.mean is not None:
         raise UserError("model.mean", config.mean, "a graph is taken as it is: export it with its normalisation inside")
     return onnx_file.read(Path(config.path), config.imgsz or 0, config.channels or 0)
@@ -214,7 +214,7 @@ def _meaning(file: onnx_file.OnnxFile, classes: tuple[str, ...] | None) -> Meani
     if shape[:1] == (1,) and len(shape) == 3 and said != CLASSIFY.name:
         if shape[2] == 6 and file.metadata.get("end2end") != "False":
             if classes is None:
-                raise UserError(KEY, file.path, "does not name its classes: give data that does")
+                raise UserError(KEY, file.path, "does not name its classes: use data that does")
             return Boxes(classes, TopK(count, shape[1]))
         if shape[1] == 4 + count or (count == 0 and 4 < shape[1] < shape[2]):
             return Boxes(classes or _numbered(shape[1] - 4))

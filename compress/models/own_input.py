@@ -65,5 +65,5 @@ def check_normalisation(config: ModelConfig, model: Model) -> None:
     if asked != own:
         has = "none" if own is None else f"mean {list(own.mean)}, std {list(own.std)}"
         raise UserError(
-            "model.mean", config.mean, f"{config.path} was trained with its own normalisation ({has}): give null"
+            "model.mean", config.mean, f"{config.path} was trained with its own normalisation ({has}): set null"
         )

@@ -140,7 +140,7 @@ def build_module(config: ModelConfig, classes: tuple[str, ...] | None, task: Tas
         UserError: it cannot be imported or called, or gives no classifier.
     """
     if not config.target:
-        raise UserError("model.target", config.target, "give the import path of a class or function: pkg.module.Net")
+        raise UserError("model.target", config.target, "set the import path of a class or function: pkg.module.Net")
     return _with_weights(
         {"family": "module", "target": config.target, "args": dict(config.args)}, config, classes, task
     )

@@ -49,7 +49,7 @@ def build(config: ModelConfig, classes: tuple[str, ...] | None, task: Task | Non
     require_ultralytics()
     if config.mean is not None:
         raise UserError(
-            "model.mean", config.mean, "Ultralytics' networks take pixels from 0 to 1 as they are: give null"
+            "model.mean", config.mean, "Ultralytics' networks take pixels from 0 to 1 as they are: set null"
         )
     if config.path is not None:
         try:
@@ -58,7 +58,7 @@ def build(config: ModelConfig, classes: tuple[str, ...] | None, task: Task | Non
             raise UserError("model.path", config.path, f"holds a network that is not whole ({named(error)})") from error
     if config.name is None:
         raise UserError(
-            "model.name", None, "name an architecture (yolo26n, yolo11n, yolov8n) or give model.path=best.pt"
+            "model.name", None, "name an architecture (yolo26n, yolo11n, yolov8n) or set model.path=best.pt"
         )
     given = weights.read(config.weights, trust=config.trust) if config.weights else None
     if given and given.constructor.get("name", config.name) != config.name:
@@ -185,7 +185,7 @@ def _model(
 ) -> UltralyticsModel:
     stride = int(net.stride.max())
     if imgsz % stride:
-        raise UserError("model.imgsz", imgsz, f"give a multiple of the network's stride, {stride}")
+        raise UserError("model.imgsz", imgsz, f"set a multiple of the network's stride, {stride}")
     task, _, offers = HEADS[last]
     return offers(_prepared(net, classes), name, imgsz, channels, classes, protected, task)
 

@@ -59,7 +59,7 @@ def read(given: str, key: str = "model.weights", trust: bool = False) -> Weights
         return Weights(tensors, facts["constructor"])
     if not path.is_file():
         known = ", ".join(baselines()) or "none in this installation"
-        raise UserError(key, given, f"give a shipped baseline ({known}) or the path of a weights file")
+        raise UserError(key, given, f"use a shipped baseline ({known}) or the path of a weights file")
     if path.suffix == ".safetensors":
         try:
             return Weights(load_file(path), {})
@@ -100,7 +100,7 @@ def _check_kinds(wanted: dict[str, Tensor], given: dict[str, Tensor], source: st
             continue
         if value.is_floating_point() != wanted[name].is_floating_point() or value.is_complex():
             kinds = f"{value.dtype}, the network wants {wanted[name].dtype}".replace("torch.", "")
-            raise UserError(key, source, f"tensor {name} holds {kinds}: give the float32 weights")
+            raise UserError(key, source, f"tensor {name} holds {kinds}: use the float32 weights")
 
 
 def transfer(net: nn.Module, tensors: dict[str, Tensor], source: str) -> None:

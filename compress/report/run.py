@@ -50,7 +50,7 @@ def read_run(folder: Path) -> Run:
     """
     ledger = folder / "ledger.jsonl"
     if not ledger.is_file():
-        raise UserError("run", folder, "no ledger.jsonl there: give a run folder, outputs/<recipe>/<date_time>")
+        raise UserError("run", folder, "no ledger.jsonl there: use a run folder, outputs/<recipe>/<date_time>")
     rows, notes = read_ledger(ledger)
     config, text = read_config(folder / "config.yaml")
     if not text:

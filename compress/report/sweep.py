@@ -84,7 +84,7 @@ def read_sweep(folder: Path) -> list[SweepPoint]:
     """
     folders = _point_folders(folder)
     if not folders:
-        raise UserError("sweep", folder, "no points there: give outputs/sweeps/<recipe>/<date_time>")
+        raise UserError("sweep", folder, "no points there: use outputs/sweeps/<recipe>/<date_time>")
     return [_read_point(each) for each in folders]
 
 

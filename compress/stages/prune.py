@@ -40,7 +40,7 @@ def check_config(config: Config) -> None:
     ratio, budget = config.prune.ratio, config.budget.flops
     if (ratio is None) == (budget is None):
         found = f"prune.ratio={ratio}, budget.flops={budget}"
-        raise UserError("prune", found, "give either budget.flops (e.g. 50%) or prune.ratio (e.g. 0.3), not both")
+        raise UserError("prune", found, "set either budget.flops (e.g. 50%) or prune.ratio (e.g. 0.3), not both")
 
 
 def check(product: Product, config: Config, data: DataSet) -> None:
@@ -174,7 +174,7 @@ def _accumulate(net: nn.Module, model: TorchModel, context: Context) -> None:
     try:
         accumulate_gradients(net, trainable.loss, some, squared=squared, bfloat16=bfloat16)
     except FloatingPointError as error:
-        remedy = f"{error} on the training images: give group_l2, which looks at none, or check weights and data"
+        remedy = f"{error} on the training images: set group_l2, which looks at none, or check weights and data"
         raise UserError("prune.importance", config.prune.importance, remedy) from error
 
 

@@ -36,7 +36,7 @@ def check(product: Product, config: Config, data: DataSet) -> None:
     found = min(config.data.calibration_images, len(data.calibration))
     wanted = [target for target in config.targets or [] if _wanted(target, config) is Precision.int8]
     if wanted and (found == 0 or (found < FEW and not config.quantize.few_images)):
-        remedy = f"INT8 ranges need at least {FEW} images of the training split: give more of them"
+        remedy = f"INT8 ranges need at least {FEW} images of the training split: use more of them"
         forced = "" if found == 0 else ", or take these with quantize.few_images=true"
         raise UserError("data.calibration_images", found, remedy + forced)
 

@@ -40,7 +40,7 @@ def of(name: str, trust: bool) -> PlainNetworkTask:
     """
     task = TASKS.get(name)
     if task is None and not trust:
-        why = "its model.json names a task outside this package, which would be imported: give model.trust=true"
+        why = "its model.json names a task outside this package, which would be imported: set model.trust=true"
         raise UserError("checkpoint", name, why)
     task = load(name, "checkpoint") if task is None else task
     if not isinstance(task, PlainNetworkTask):

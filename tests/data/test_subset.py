@@ -85,5 +85,5 @@ def test_folders_sorted_by_class_are_judged_on_all_classes(tmp_path: Path, caplo
 
 @pytest.mark.parametrize("count", [0, -1])
 def test_no_validation_images_are_refused(count: int) -> None:
-    with pytest.raises(UserError, match=r"data\.validation_images=.*give at least 1"):
+    with pytest.raises(UserError, match=r"data\.validation_images=.*set at least 1"):
         DataConfig(validation_images=count)

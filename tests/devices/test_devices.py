@@ -131,7 +131,7 @@ def test_an_extrapolation_is_said(gflops: float, fps: float, beyond: bool, caplo
 def test_a_rate_that_no_network_reaches_names_the_highest() -> None:
     message = refusal(config(400))
     assert message.startswith("budget.fps=400: ")
-    assert message.endswith("give less than 333")  # fp16 starts at 3 ms
+    assert message.endswith("set less than 333")  # fp16 starts at 3 ms
 
 
 def test_the_budget_is_said_once() -> None:

@@ -338,11 +338,11 @@ def test_a_benchs_markup_is_text_in_the_report(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("prune: {ratio: much}", "recipe/x.yaml: prune.ratio=much: give a number, or null"),
+        ("prune: {ratio: much}", "recipe/x.yaml: prune.ratio=much: set a number, or null"),
         ("prune: {ratoi: 1}", "recipe/x.yaml: prune.ratoi=…: there is no such key; did you mean prune.ratio?"),
-        ("prune: {objective: speed}", "recipe/x.yaml: prune.objective=speed: give one of: flops, latency"),
+        ("prune: {objective: speed}", "recipe/x.yaml: prune.objective=speed: set one of: flops, latency"),
         ("stages: [bake]", "stages=bake: there is no such stage; choose from: train, prune"),
-        ("stages: null", "recipe/x.yaml: stages=…: give a list in brackets, [a,b]"),
+        ("stages: null", "recipe/x.yaml: stages=…: set a list in brackets, [a,b]"),
         ("prune: 3", "recipe/x.yaml=unreadable: "),
         ("defaults: 3", "recipe/x.yaml=unreadable: "),
         ("defaults: [nobody]", "recipe=nobody: there is no such choice"),

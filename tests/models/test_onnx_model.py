@@ -351,7 +351,7 @@ def test_the_files_size_wins_over_the_default_and_not_over_the_users(tmp_path: P
 @pytest.mark.parametrize("stage", ["train", "prune", "finetune"])
 def test_stages_that_need_torch_are_refused(stage: str, tmp_path: Path) -> None:
     path = str(files.save(files.classifier(), tmp_path / "model.onnx"))
-    with pytest.raises(UserError, match=rf"stages=\[{stage}, export\].*give the torch model"):
+    with pytest.raises(UserError, match=rf"stages=\[{stage}, export\].*use the torch model"):
         models.resolve(Config(stages=[stage, "export"], model=ModelConfig(Family.onnx, path=path, imgsz=0)))
 
 

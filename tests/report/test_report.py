@@ -431,7 +431,7 @@ def sweep(tmp_path: Path) -> Path:
     (folder / "3").mkdir()
     (folder / "3" / "config.yaml").write_text(config(0.7))
     (folder / "4").mkdir()
-    (folder / "4" / "failed.json").write_text('{"error": "budget.flops=0%: give more than 0"}')
+    (folder / "4" / "failed.json").write_text('{"error": "budget.flops=0%: set more than 0"}')
     (folder / ".submitit").mkdir()
     return folder
 
@@ -442,7 +442,7 @@ def test_sweep_lists_every_point(sweep: Path) -> None:
         "missed",
         "failed: it stopped after finetune",
         "failed: it stopped before the model was measured",
-        "failed: budget.flops=0%: give more than 0",
+        "failed: budget.flops=0%: set more than 0",
     ]
     text = render_sweep(sweep).read_text()
     assert "5 points: 1 met, 1 missed, 3 failed" in text and "prune.ratio" in text

@@ -156,5 +156,5 @@ def test_threads_are_those_of_this_process() -> None:
 
 @pytest.mark.parametrize("threads", [0, -1, 100_000])
 def test_absurd_numbers_of_threads_are_refused(threads: int) -> None:
-    with pytest.raises(UserError, match=f"threads={threads}: give 1 to"):
+    with pytest.raises(UserError, match=f"threads={threads}: set 1 to"):
         Config(threads=threads)
