@@ -118,7 +118,7 @@ def test_stages_never_import_each_other() -> None:
 
 
 def test_the_report_is_a_function_of_the_run_folder_alone() -> None:
-    judging = {"bench.py": {"budget", "config", "ledger"}}  # draws nothing: takes rows in, and judges by them
+    judging = {"bench_results.py": {"budget", "config", "ledger"}}  # draws nothing: takes rows in, and judges by them
     for file in (PACKAGE / "report").glob("*.py"):
         assert {package(name) for name in ours(file)} <= {"report", "errors", "atomic", "timing_noise"} | judging.get(
             file.name, set()

@@ -13,7 +13,7 @@ import pytest
 
 from compress import run_folder
 from compress.errors import InUse, UserError
-from compress.report.run import read_run
+from compress.report.run_reader import read_run
 from compress.run_folder import FAILED, FINISHED, INTERRUPTED, RUNNING, choose, hold, read, status
 
 ROOT = Path(__file__).parents[1]

@@ -298,14 +298,14 @@ BENCHES: dict[str, dict[str, Any]] = {
 @pytest.mark.parametrize("name", BENCHES)
 def test_an_odd_bench_is_one_error(name: str, tmp_path: Path) -> None:
     from compress.errors import UserError
-    from compress.report import bench
+    from compress.report import bench_results
     from tests.report import ledgers
 
     folder = ledgers.write_run(tmp_path / "run")
     before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
     (tmp_path / "bench.json").write_text(json.dumps(ledgers.bench(**BENCHES[name])))
     with pytest.raises(UserError) as caught:
-        bench.add(folder, tmp_path / "bench.json")
+        bench_results.add(folder, tmp_path / "bench.json")
     said = str(caught.value)
     assert len(said) < 1000 and said.isprintable()
     (tmp_path / "bench.json").unlink()
@@ -315,22 +315,22 @@ def test_an_odd_bench_is_one_error(name: str, tmp_path: Path) -> None:
 @pytest.mark.parametrize("text", ["[" * 10**5, '{"a":' * 10**5, "1" * 5000, "\0", "[]", ""])
 def test_a_bench_that_is_no_object(text: str, tmp_path: Path) -> None:
     from compress.errors import UserError
-    from compress.report import bench
+    from compress.report import bench_results
     from tests.report import ledgers
 
     folder = ledgers.write_run(tmp_path / "run")
     (tmp_path / "bench.json").write_text(text)
     with pytest.raises(UserError):
-        bench.add(folder, tmp_path / "bench.json")
+        bench_results.add(folder, tmp_path / "bench.json")
 
 
 def test_a_benchs_markup_is_text_in_the_report(tmp_path: Path) -> None:
-    from compress.report import bench, render
+    from compress.report import bench_results, render
     from tests.report import ledgers
 
     folder = ledgers.write_run(tmp_path / "run")
     (tmp_path / "bench.json").write_text(json.dumps(ledgers.bench(device=f"Jetson {MARKUP}", runtime=MARKUP)))
-    bench.add(folder, tmp_path / "bench.json")
+    bench_results.add(folder, tmp_path / "bench.json")
     page = render(folder).read_text()
     assert "<script" not in page and "<img" not in page and "&lt;script&gt;" in page
 

@@ -9,21 +9,22 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from ledgers import bench, config, row, rows, score, timing, verdict, write_run
 from rich.console import Console
 
 from compress.errors import UserError
 from compress.report import print_table, render, render_sweep
 from compress.report.__main__ import main
-from compress.report.bench import add
-from compress.report.chain import before, change_from_before, change_from_start, final_rows
-from compress.report.compare import compare
-from compress.report.formatting import accuracy, against, change_parts, energy, latency, timed_as
+from compress.report.bench_results import add
+from compress.report.changes import change_from_baseline, change_from_previous, final_rows, previous_row
+from compress.report.formatting import accuracy, change_parts, energy, latency, timing_setup, value_and_limit
 from compress.report.plots import waterfall
-from compress.report.run import read_ledger
+from compress.report.run_comparison import compare
+from compress.report.run_reader import read_ledger
 from compress.report.svg import ticks
-from compress.report.sweep import read_sweep
-from compress.report.table import table
+from compress.report.sweep_reader import read_sweep
+from compress.report.terminal_table import table
 
 
 @pytest.fixture
@@ -35,14 +36,14 @@ def pick(ledger: list[dict[str, Any]], stage: str, target: str | None, precision
     return next(r for r in ledger if (r["stage"], r["target"], r["precision"]) == (stage, target, precision))
 
 
-# ---- the chain
+# ---- changes
 
 
 def test_int8_follows_fp32_of_the_same_runtime() -> None:
     ledger = rows()
     int8 = pick(ledger, "quantize", "onnxruntime", "int8")
-    assert before(ledger, int8) is pick(ledger, "finetune", "onnxruntime")
-    change = change_from_before(ledger, int8)
+    assert previous_row(ledger, int8) is pick(ledger, "finetune", "onnxruntime")
+    change = change_from_previous(ledger, int8)
     assert change.latency == pytest.approx(2.96 / 3.87)
     assert change.precisions == ("f32", "int8")
     assert change.accuracy == pytest.approx(0.4742 - 0.4790)
@@ -51,14 +52,16 @@ def test_int8_follows_fp32_of_the_same_runtime() -> None:
 
 def test_export_follows_its_own_precision() -> None:
     ledger = rows()
-    assert before(ledger, pick(ledger, "export", "openvino")) is pick(ledger, "finetune", "openvino")
-    assert before(ledger, pick(ledger, "export", "openvino", "int8")) is pick(ledger, "quantize", "openvino", "int8")
-    assert before(ledger, pick(ledger, "export", "tensorrt", "fp16")) is pick(ledger, "finetune", "tensorrt")
+    assert previous_row(ledger, pick(ledger, "export", "openvino")) is pick(ledger, "finetune", "openvino")
+    assert previous_row(ledger, pick(ledger, "export", "openvino", "int8")) is pick(
+        ledger, "quantize", "openvino", "int8"
+    )
+    assert previous_row(ledger, pick(ledger, "export", "tensorrt", "fp16")) is pick(ledger, "finetune", "tensorrt")
 
 
-def test_start_is_torch_for_accuracy_and_the_same_runtime_for_latency() -> None:
+def test_baseline_is_torch_for_accuracy_and_the_same_runtime_for_latency() -> None:
     ledger = rows()
-    change = change_from_start(ledger, pick(ledger, "export", "openvino", "int8"))
+    change = change_from_baseline(ledger, pick(ledger, "export", "openvino", "int8"))
     assert change.accuracy == pytest.approx(0.4755 - 0.4873)
     assert change.latency == pytest.approx(3.45 / 4.18)
     assert change.flops == pytest.approx(0.4984, abs=1e-4)
@@ -72,29 +75,29 @@ def test_latencies_that_do_not_compare_have_no_ratio(other: dict[str, Any]) -> N
         row("quantize", "openvino", "int8"),
     ]
     ledger[2]["latency_ms"] = timing("openvino", 2.0, "int8")
-    assert change_from_start(ledger, ledger[2]).latency == 0.5
+    assert change_from_baseline(ledger, ledger[2]).latency == 0.5
     ledger[2]["latency_ms"] |= other
-    assert change_from_start(ledger, ledger[2]).latency is None
-    assert change_from_before(ledger, ledger[2]).latency is None
+    assert change_from_baseline(ledger, ledger[2]).latency is None
+    assert change_from_previous(ledger, ledger[2]).latency is None
 
 
 def test_accuracies_on_other_images_have_no_difference() -> None:
     ledger = [row("load", accuracy=0.5), row("prune", accuracy=0.4)]
-    assert change_from_start(ledger, ledger[1]).accuracy == pytest.approx(-0.1)
+    assert change_from_baseline(ledger, ledger[1]).accuracy == pytest.approx(-0.1)
     ledger[1]["accuracy"] = score(0.4, images=3000)
-    assert change_from_start(ledger, ledger[1]).accuracy is None
+    assert change_from_baseline(ledger, ledger[1]).accuracy is None
 
 
 def test_final_rows_are_of_the_last_stage_of_each_target() -> None:
-    found = [(r["stage"], r["target"], r["precision"]) for r in final_rows(rows())]
-    assert ("finetune", None, "fp32") in found and ("export", "tensorrt", "fp16") in found
-    assert len(found) == 7
+    final = [(r["stage"], r["target"], r["precision"]) for r in final_rows(rows())]
+    assert ("finetune", None, "fp32") in final and ("export", "tensorrt", "fp16") in final
+    assert len(final) == 7
 
 
-# ---- words
+# ---- formatting
 
 
-def test_what_was_not_measured_says_so() -> None:
+def test_provenance_is_stated_unless_measured() -> None:
     assert accuracy(row("load") | {"accuracy": score(0.41, "emulated")}) == "0.4100 ± 0.0124 (emulated)"
     assert latency(row("load") | {"latency_ms": timing("x", 3.0, "int8", obtained="predicted")}) == "3.00 (predicted)"
     assert latency(row("load") | {"latency_ms": {"median": None, "obtained": "not_run"}}) == "not run"
@@ -104,31 +107,38 @@ def test_what_was_not_measured_says_so() -> None:
 
 
 def test_a_latency_names_runtime_precision_threads_and_device() -> None:
-    assert timed_as(pick(rows(), "load", "openvino")) == "openvino bf16 2 thr b1 host"
+    assert timing_setup(pick(rows(), "load", "openvino")) == "openvino bf16 2 thr b1 host"
     silent = row("load", "openvino") | {"latency_ms": {"median": 1.0}}
-    assert timed_as(silent) == "runtime? fp32 file threads n/a batch? device?"
+    assert timing_setup(silent) == "runtime? fp32 file threads n/a batch? device?"
 
 
-def test_rounding_never_turns_a_miss_into_a_tie() -> None:
-    assert against(438_200_001, 438_200_000) == ("438.200001 M", "438.2 M")
-    assert against(0.0100004, 0.01) == ("0.0100004", "0.01")
-    assert against(0.0131, 0.02) == ("0.0131", "0.02")
-    assert against(None, 4) == ("–", "4")
+def test_rounding_never_makes_value_and_limit_look_equal() -> None:
+    assert value_and_limit(438_200_001, 438_200_000) == ("438.200001 M", "438.2 M")
+    assert value_and_limit(0.0100004, 0.01) == ("0.0100004", "0.01")
+    assert value_and_limit(0.0131, 0.02) == ("0.0131", "0.02")
+    assert value_and_limit(None, 4) == ("–", "4")
 
 
-# ---- reading
+# ---- reading a run
 
 
-def test_a_cut_last_line_is_left_out_with_a_note(run: Path) -> None:
+def test_a_truncated_last_line_is_ignored_with_a_note(run: Path) -> None:
     ledger = run / "ledger.jsonl"
     ledger.write_text(ledger.read_text() + '{"schema_version": 1, "stage": "exp')
-    found, notes = read_ledger(ledger)
-    assert len(found) == len(rows()) and "cut short" in notes[0]
+    ledger_rows, notes = read_ledger(ledger)
+    assert len(ledger_rows) == len(rows()) and "cut short" in notes[0]
     assert "cut short" in render(run).read_text()
 
 
 @pytest.mark.parametrize(
-    "damage", ['{"stage": "lo', "[1]", '{"target": null}', '{"stage": "load", "schema_version": 9}']
+    "damage",
+    [
+        '{"stage": "lo',
+        "[1]",
+        '{"target": null}',
+        '{"stage": "load", "schema_version": 9}',
+        '{"stage": "load", "target": []}',
+    ],
 )
 def test_a_corrupt_line_in_the_middle_is_named(run: Path, damage: str) -> None:
     lines = (run / "ledger.jsonl").read_text().splitlines()
@@ -137,7 +147,7 @@ def test_a_corrupt_line_in_the_middle_is_named(run: Path, damage: str) -> None:
         render(run)
 
 
-# ---- table
+# ---- terminal table
 
 
 def test_table_has_every_row_and_no_escape_codes() -> None:
@@ -151,24 +161,24 @@ def test_table_has_every_row_and_no_escape_codes() -> None:
     )
 
 
-def test_a_narrow_terminal_is_told_what_is_left_out(run: Path) -> None:
+def test_a_narrow_terminal_names_the_omitted_columns(run: Path) -> None:
     console = Console(file=StringIO(), force_terminal=True, width=120)
     print_table(run, console)
     assert isinstance(console.file, StringIO)
     text = re.sub(r"\x1b\[[0-9;]*m", "", console.file.getvalue())
-    assert "Left out here, in report.html: p95, GMACs" in text
+    assert "Omitted here, see report.html: p95, GMACs" in text
     assert "MISSED  quantize.max_accuracy_drop [onnxruntime/int8]: 0.00484, limit 0.0048 points" in text
     assert "verdict: Budget not met" in text
 
 
-def test_differences_within_noise_are_called_so_and_not_coloured() -> None:
+def test_differences_within_noise_are_marked_and_not_coloured() -> None:
     ledger = rows()
     before, after = (pick(ledger, stage, "openvino", "fp32") for stage in ("load", "export"))
     after["latency_ms"] |= {"median": before["latency_ms"]["median"] * 0.9, "low": 3.0, "high": 4.2}
-    [*_, (what, much, better)] = change_parts(change_from_start(ledger, after))
+    [*_, (what, much, better)] = change_parts(change_from_baseline(ledger, after))
     assert (what, much, better) == ("lat", "×0.90 (noise)", None)
     before["latency_ms"] |= {"low": 4.3, "high": 4.5}
-    [*_, (_, much, better)] = change_parts(change_from_start(ledger, after))
+    [*_, (_, much, better)] = change_parts(change_from_baseline(ledger, after))
     assert (much, better) == ("×0.90", True)
 
 
@@ -177,17 +187,17 @@ def test_a_contended_time_is_marked_and_compared_with_nothing(tmp_path: Path) ->
     row = pick(ledger, "load", "openvino", "fp32")
     row["latency_ms"] |= {"median": 22.0, "low": 20.0, "high": 25.0, "cpu_wait": 0.5, "contended": True}
     assert latency(row) == "22.00 (contended)"
-    gain = change_parts(change_from_start(ledger, pick(ledger, "export", "openvino", "fp32")))[-1]
+    gain = change_parts(change_from_baseline(ledger, pick(ledger, "export", "openvino", "fp32")))[-1]
     assert gain[1].endswith("(contended)") and gain[2] is None
     page = render(write_run(tmp_path / "busy", ledger)).read_text()
     assert "22.00 (contended)" in page and "20.00 to 25.00" in page
 
 
-# ---- page
+# ---- run page
 
 
 class Balance(HTMLParser):
-    """Checks that what opens closes, and collects what a browser would fetch."""
+    """Checks that every element is closed, and collects the URLs that a browser would fetch."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -223,32 +233,70 @@ def test_report_is_a_pure_function_of_the_folder(run: Path) -> None:
     assert render(run).read_bytes() == render(run).read_bytes()
 
 
+HOSTILE = "</title></style><img src=x onerror=alert(1)>\"' onload=alert(1)"
+
+
+class NoForeignMarkup(HTMLParser):
+    """Fails on elements and attributes that the templates never write."""
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        assert tag not in ("img", "script", "link", "iframe", "object", "a")
+        assert not any(name.startswith("on") or name in ("src", "href") for name, _ in attrs)
+
+
+def check_hostile_text_is_escaped(page: str) -> None:
+    NoForeignMarkup().feed(page)
+    assert "</title></style>" not in page and "<img" not in page and "&lt;img" in page
+    for chart in re.findall(r"<svg.*?</svg>", page, re.DOTALL):
+        xml.dom.minidom.parseString(chart)
+
+
 def test_report_escapes_all_text(tmp_path: Path) -> None:
-    evil = "<img src=x onerror=alert(1)>"
+    evil = HOSTILE
     ledger = [row("load", accuracy=0.5), row(evil, evil, evil, accuracy=0.4, latency=(1.0, evil, evil))]
-    ledger[1]["accuracy"]["metric"] = evil
-    ledger[1]["accuracy"]["obtained"] = evil
+    ledger[1]["accuracy"] |= {"metric": evil, "obtained": evil, "per_class": {evil: 0.4}}
     run = write_run(tmp_path / "run", ledger)
-    (run / "verdict.json").write_text(json.dumps(verdict() | {"failures": {evil: evil}}))
-    (run / "config.yaml").write_text(f'recipe_name: "{evil}"\nmodel: {{name: "{evil}"}}\n')
-    text = render(run).read_text()
-    assert "<img" not in text and "&lt;img" in text
+    check = {"name": evil, "target": evil, "precision": evil, "limit": evil, "value": evil, "unit": evil, "met": None}
+    changed = {"failures": {evil: evil}, "checks": [check], "remarks": [{"kind": evil, "text": evil}]}
+    (run / "verdict.json").write_text(json.dumps(verdict() | changed))
+    (run / "config.yaml").write_text(yaml.safe_dump({"recipe_name": evil, "model": {"name": evil}}))
+    (run / "pruning.json").write_text(json.dumps({"channels": {evil: [4, 2]}, "protected": {evil: evil}}))
+    candidate = {"target": evil, "scheme": evil, "accuracy": 0.5, "drop": 0.1, "seconds": 1, "chosen": True}
+    (run / "quantization.json").write_text(json.dumps({"candidates": [candidate]}))
+    manifest = {"versions": {evil: evil}, "files": {evil: evil}}
+    (run / "artifacts" / "openvino" / "manifest.json").write_text(json.dumps(manifest))
+    check_hostile_text_is_escaped(render(run).read_text())
 
 
-def test_report_tells_what_was_pruned(run: Path) -> None:
-    assert "What was pruned" not in render(run).read_text()
-    facts = {
+def test_sweep_page_escapes_all_text(tmp_path: Path) -> None:
+    folder = tmp_path / "sweep"
+    for name in ("a", "<img src=x>"):
+        ledger = [row("load", accuracy=0.5), row("finetune", accuracy=0.4)]
+        for each in ledger:
+            each["accuracy"]["metric"] = HOSTILE
+        point = write_run(folder / name, ledger)
+        (point / "config.yaml").write_text(
+            yaml.safe_dump({"data": {"classes": [HOSTILE]}, HOSTILE: f"{HOSTILE} {name}"})
+        )
+    (folder / "failed").mkdir()
+    (folder / "failed" / "failed.json").write_text(json.dumps({"error": HOSTILE}))
+    check_hostile_text_is_escaped(render_sweep(folder).read_text())
+
+
+def test_report_lists_pruned_layers_and_protected_modules(run: Path) -> None:
+    assert ">Pruning<" not in render(run).read_text()
+    record = {
         "reachable": [100_000_000, 500_000_000],
         "channels": {"model.1": [64, 48]},
         "protected": {"head": "<last>"},
     }
-    (run / "pruning.json").write_text(json.dumps(facts))
+    (run / "pruning.json").write_text(json.dumps(record))
     page = render(run).read_text()
-    for said in ("1 layers are narrower; between 0.200 and 1.000 GFLOPs", "model.1", "75%", "&lt;last&gt;"):
-        assert said in page
+    for text in ("1 layers were narrowed; reachable: 0.200 to 1.000 GFLOPs", "model.1", "75%", "&lt;last&gt;"):
+        assert text in page
 
 
-def test_report_says_what_the_run_says(run: Path) -> None:
+def test_report_shows_verdict_remarks_changes_and_configuration(run: Path) -> None:
     text = render(run).read_text()
     assert "Budget not met" in text and "3 met, 1 missed, 1 could not be measured" in text
     assert "INT8 is not the fastest on openvino here" in text
@@ -281,10 +329,10 @@ def test_ticks_are_round_and_inside() -> None:
     assert ticks(3.0, 3.0) == [3.0]
 
 
-# ---- compare
+# ---- comparison of runs
 
 
-def test_compare_sets_final_rows_against_the_first_run(run: Path, tmp_path: Path) -> None:
+def test_final_rows_are_compared_with_those_of_the_first_run(run: Path, tmp_path: Path) -> None:
     ledger = rows()
     pick(ledger, "export", "onnxruntime", "int8")["latency_ms"]["median"] = 1.49
     other = write_run(tmp_path / "drone_nano" / "other", ledger)
@@ -295,7 +343,7 @@ def test_compare_sets_final_rows_against_the_first_run(run: Path, tmp_path: Path
     assert "drone_nano/other: budget not met" in lines
 
 
-# ---- add
+# ---- bench results
 
 
 def write_bench(run: Path, **changes: Any) -> Path:
@@ -307,15 +355,15 @@ def write_bench(run: Path, **changes: Any) -> Path:
 def test_add_appends_a_measured_row(run: Path) -> None:
     old = (run / "ledger.jsonl").read_text()
     made, _ = add(run, write_bench(run))
-    found, notes = read_ledger(run / "ledger.jsonl")
-    assert notes == [] and found[-1] == made and (run / "ledger.jsonl").read_text().startswith(old)
+    ledger_rows, notes = read_ledger(run / "ledger.jsonl")
+    assert notes == [] and ledger_rows[-1] == made and (run / "ledger.jsonl").read_text().startswith(old)
     assert made["stage"] == "export" and made["target"] == "tensorrt" and made["flops"] == 436_800_000
     assert made["latency_ms"]["obtained"] == "measured" and made["latency_ms"]["device"] == "Jetson Orin Nano 8GB"
     assert made["accuracy"] is None, "the bench kit measures no accuracy"
     assert set(made) >= set(rows()[0])
 
 
-def test_a_run_is_judged_again_by_what_the_device_said(run: Path) -> None:
+def test_a_run_is_judged_again_with_the_latency_of_the_device(run: Path) -> None:
     text = (run / "config.yaml").read_text().replace("name: host", "name: jetson_orin_nano_8gb\n  precisions: [int8]")
     (run / "config.yaml").write_text(
         text.replace("max_accuracy_drop: 0.02", "max_accuracy_drop: 0.02\n  latency_ms: 4")
@@ -362,9 +410,9 @@ def test_int8_on_a_device_compares_with_fp16_on_that_device(run: Path) -> None:
     slow = {"median": 2.0, "p95": 2.2, "runs": 500}
     add(run, write_bench(run, precision="fp16", files={"fp16/model.onnx": "a" * 64}, latency_ms=slow))
     made, _ = add(run, write_bench(run))
-    found, _ = read_ledger(run / "ledger.jsonl")
-    assert change_from_before(found, found[-1]).latency == pytest.approx(0.81)
-    assert change_from_start(found, found[-1]).latency is None, "the loaded model never ran there"
+    ledger_rows, _ = read_ledger(run / "ledger.jsonl")
+    assert change_from_previous(ledger_rows, ledger_rows[-1]).latency == pytest.approx(0.81)
+    assert change_from_baseline(ledger_rows, ledger_rows[-1]).latency is None, "the loaded model never ran there"
     assert made["precision"] == "int8"
 
 
@@ -374,12 +422,12 @@ def test_a_stage_is_drawn_by_its_narrowest_file() -> None:
     assert "1 G bit ops  −75.0 %" in waterfall(files, "bit_operations", "G bit ops")
 
 
-def test_add_mends_a_cut_last_line(run: Path) -> None:
+def test_add_removes_a_truncated_last_line(run: Path) -> None:
     with open(run / "ledger.jsonl", "a") as file:
         file.write('{"stage": "exp')
     add(run, write_bench(run))
-    found, notes = read_ledger(run / "ledger.jsonl")
-    assert len(found) == len(rows()) + 1 and notes == []
+    ledger_rows, notes = read_ledger(run / "ledger.jsonl")
+    assert len(ledger_rows) == len(rows()) + 1 and notes == []
 
 
 @pytest.mark.parametrize(
@@ -390,7 +438,7 @@ def test_add_mends_a_cut_last_line(run: Path) -> None:
         ({"device": " "}, "name it"),
         ({"batch": True}, "batch"),
         ({"batch": 0}, "positive"),
-        ({"threads": "two"}, "a whole number or null"),
+        ({"threads": "two"}, "an integer or null"),
         ({"schema_version": 2}, "reads 1"),
         ({"target": "ncnn"}, "no such artifact"),
         ({"latency_ms": {"median": -1, "p95": 1, "runs": 3}}, "latency_ms.median"),
@@ -431,7 +479,7 @@ def sweep(tmp_path: Path) -> Path:
     (folder / "3").mkdir()
     (folder / "3" / "config.yaml").write_text(config(0.7))
     (folder / "4").mkdir()
-    (folder / "4" / "failed.json").write_text('{"error": "budget.flops=0%: set more than 0"}')
+    (folder / "4" / "failed.json").write_text('{"error": "budget.flops=0%: give more than 0"}')
     (folder / ".submitit").mkdir()
     return folder
 
@@ -441,8 +489,8 @@ def test_sweep_lists_every_point(sweep: Path) -> None:
         "met",
         "missed",
         "failed: it stopped after finetune",
-        "failed: it stopped before the model was measured",
-        "failed: budget.flops=0%: set more than 0",
+        "failed: it stopped before the first measurement",
+        "failed: budget.flops=0%: give more than 0",
     ]
     text = render_sweep(sweep).read_text()
     assert "5 points: 1 met, 1 missed, 3 failed" in text and "prune.ratio" in text
@@ -461,7 +509,7 @@ def test_command_shows_a_sweep(sweep: Path, capsys: pytest.CaptureFixture[str]) 
     assert "prune.ratio" in out and "0.440" in out and out.rstrip().endswith("report.html")
 
 
-# ---- command
+# ---- command line
 
 
 def test_command_renders_and_prints(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
