@@ -352,6 +352,7 @@ class Config:
     threads: int = field(default_factory=usable_threads)  # default: as many as this process may run at a time
     precision: NumberFormat = NumberFormat.auto  # of training here; auto: what is faster on this machine
     cache: bool = True
+    trackers: list[str] = field(default_factory=lambda: ["log"])  # see compress/trackers/__init__.py
 
     def __post_init__(self) -> None:
         check_name(self.recipe_name)
@@ -359,6 +360,7 @@ class Config:
         most = f"set 1 to {MAX_THREADS}; this process may use {usable_threads()}"
         _check(1 <= self.threads <= MAX_THREADS, "threads", self.threads, most)
         _check_names("targets", self.targets or [])
+        _check_names("trackers", self.trackers)
         self.targets = self.device.targets if self.targets is None else self.targets
         self.export.opset = min(self.export.opset, self.device.opset)
         self.train.check("train")

@@ -12,7 +12,20 @@ from pathlib import Path
 
 import torch
 
-from compress import atomic, checkpoint, data, devices, disk, lineage, metric, models, report, run_folder, tasks
+from compress import (
+    atomic,
+    checkpoint,
+    data,
+    devices,
+    disk,
+    lineage,
+    metric,
+    models,
+    report,
+    run_folder,
+    tasks,
+    trackers,
+)
 from compress.budget import Remark, Verdict, baseline, judge, knows_nothing, stopped
 from compress.cache import DEFAULT_ROOT as CACHE
 from compress.cache import Cache
@@ -32,6 +45,7 @@ from compress.run_folder import State
 from compress.stages import STAGES, Context
 from compress.targets import get as get_target
 from compress.targets.converter import Converter
+from compress.trackers import Trackers
 from compress.training.settings import TrainingSettings
 
 log = logging.getLogger(__name__)
@@ -62,6 +76,7 @@ class Plan:
     costs: Costs
     data: DataSet
     settings: TrainingSettings | None
+    trackers: Trackers
 
 
 def run(config: Config, folder: Path) -> Result:
@@ -95,6 +110,7 @@ def _checked(config: Config) -> Plan:
     _check_chain(config)
     Cache(CACHE).check()
     models.check_files(config.model)
+    listening = trackers.load(config.trackers)
     own_task = tasks.load(config.task.target) if config.task.target else None
     models.check_task(config.model, own_task or data.task_of(config.data.name))
     config = models.resolve(config)
@@ -118,7 +134,8 @@ def _checked(config: Config) -> Plan:
         for stage in config.stages:
             STAGES[stage].check(product, config, dataset)
     distillation = lineage.settled(config, product.reference).distillation or 0.0
-    return Plan(config, product, costs, dataset, prepare(model, config, distillation, dataset))
+    settings = prepare(model, config, distillation, dataset)
+    return Plan(config, product, costs, dataset, settings, listening)
 
 
 def _check_chain(config: Config) -> None:
@@ -160,7 +177,8 @@ def _run(plan: Plan, folder: Path, state: State) -> Result:
     converter = Converter(scratch, config.export)
     context = Context(config, plan.data, folder, scratch, Cache(CACHE, config.cache), converter, plan.settings)
     ledger = Ledger(folder / "ledger.jsonl", folder.name)
-    recorder = Recorder(context, ledger)
+    plan.trackers.start(config, folder)
+    recorder = Recorder(context, ledger, plan.trackers)
     product, costs = _run_stages(plan, context, recorder, state)
     state.at("report")
     if recorder.stopped:
@@ -173,6 +191,7 @@ def _run(plan: Plan, folder: Path, state: State) -> Result:
     also = devices.remarks(config.device, ledger.rows) + channels.remarks(product.model, costs.own, round_to)
     verdict = replace(verdict, remarks=(*verdict.remarks, *also))
     atomic.write(folder / "verdict.json", json.dumps(verdict.as_dict(), indent=1))
+    plan.trackers.finish(verdict)
     page = report.render(folder)
     with suppress(BrokenPipeError, SystemExit):  # of rich, where a reader such as `| head` has left
         report.print_table(folder)
@@ -191,6 +210,7 @@ def _run_stages(plan: Plan, context: Context, recorder: Recorder, state: State) 
             break
         log.info("stage %d of %d: %s", index + 1, len(stages), name)
         state.at(name)
+        plan.trackers.stage(name)
         before, product = product.model, STAGES[name].run(product, context)
         if product.model is not before:
             costs = Costs.of(product.model)
@@ -209,9 +229,9 @@ class Recorder:
         stopped: why the run ends at its baseline; None where it goes on.
     """
 
-    def __init__(self, context: Context, ledger: Ledger) -> None:
+    def __init__(self, context: Context, ledger: Ledger, trackers: Trackers) -> None:
         self.stopped: Remark | None = None
-        self._context, self._ledger = context, ledger
+        self._context, self._ledger, self._trackers = context, ledger, trackers
         self._stages = context.config.stages
         self._baseline_stage = next((name for name in self._stages if STAGES[name].makes_baseline), LOAD)
         self._baseline: Model | None = None  # what every row is compared with
@@ -234,13 +254,13 @@ class Recorder:
             sample = context.data.validation.subset(UNTRAINED_IMAGES, context.config.seed)
             part = replace(context.data, validation=sample, extra={})
             row = measure_model(stage, model, costs, part, threads=threads, cached=product.cached, compared=False)
-            self._ledger.append(row)
+            self._append(row)
             return product
         row = measure_model(
             stage, model, costs, context.data, threads=threads, cached=product.cached, baseline=self._baseline,
             compared=bool(self._stages),
         )  # fmt: skip
-        self._ledger.append(row)
+        self._append(row)
         if stage == self._baseline_stage:
             self._look_at_baseline(row)
         if self.stopped or stage not in self._measured_in_runtimes():
@@ -262,11 +282,15 @@ class Recorder:
                     threads=self._context.config.threads, cached=product.cached, found=self._files,
                     baseline=self._context.converter.fp32(self._baseline, target), compared=bool(self._stages),
                 )  # fmt: skip
-                self._ledger.append(row)
+                self._append(row)
                 self._measured.add(graph.path)
 
         _, failures = self._context.for_each_target(product, measure)
         return replace(product, failures=failures)
+
+    def _append(self, row: Row) -> None:
+        self._ledger.append(row)
+        self._trackers.row(row)
 
     def _look_at_baseline(self, row: Row) -> None:
         """Notes a baseline that knows nothing, and that the run stops there where stages follow."""

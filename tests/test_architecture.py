@@ -23,7 +23,7 @@ LAYERS = [
     {"sweep"},
     {"pipeline"},
     {"report"},
-    {"controls", "new"},
+    {"controls", "new", "trackers"},
     {"stages"},
     {"finetuning", "lineage", "quantization"},
     {"measurement"},
