@@ -1,9 +1,9 @@
-"""Content-addressed results of stages, shared by runs and sweeps: `python -m compress.cache list | prune | verify`.
+"""Content-addressed results of stages, shared by runs and sweeps: `compress cache list | prune | verify`.
 
-An entry is a folder named by the hash of everything its content depends on: the product that went in, the stage's
-config, the data, the seed and the version of the method. It is complete when `entry.json` stands in it, which is
-renamed into place last. It lists the size and SHA-256 of every file, so damage is noticed on reading and the entry is
-made again. An unfinished entry is kept: a stage finds its own half-done training there and goes on.
+An entry is a folder named by the hash of everything its content depends on: the input product, the stage's config, the
+data, the seed and the version of the method. It is complete once it contains `entry.json`, which is renamed into place
+last and lists the size and SHA-256 of every file. Damage is detected on reading, and the entry is made again. An
+unfinished entry is kept, so that a stage can resume its training.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ log = logging.getLogger(__name__)
 
 
 class Damaged(Exception):
-    """An entry is not what was written; the text says what differs."""
+    """An entry differs from what was written; the message names the first difference."""
 
 
 @dataclass(frozen=True)
@@ -187,7 +187,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _command(arguments: list[str] | None) -> int:
-    parser = Parser(prog="python -m compress.cache", description="Results of stages, kept for reuse.")
+    parser = Parser(prog="compress cache", description="Results of stages that are kept for reuse.")
     parser.add_argument("--root", type=Path, help=f"default: {DEFAULT_ROOT}")
     commands = parser.add_subparsers(dest="command", required=True)
     commands.add_parser("list", help="entries, used last first")

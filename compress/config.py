@@ -1,7 +1,7 @@
-"""The typed configuration: what a recipe and the command line can say, checked before anything runs.
+"""The typed configuration, checked before anything runs.
 
-Hydra composes `conf/` and `recipes/` onto these dataclasses; `to_config` turns the result into plain objects once,
-at the door. Inside the house only these dataclasses travel.
+Hydra composes `conf/`, `recipes/` and the command line onto these dataclasses. `to_config` converts the result into plain
+dataclasses once; the rest of the package sees nothing of Hydra.
 """
 
 from __future__ import annotations
@@ -32,11 +32,11 @@ _ROOT = _HERE if (_HERE / "conf").is_dir() else _HERE.parent
 CONF, RECIPES = _ROOT / "conf", _ROOT / "recipes"
 
 
-COMPOSING = (HydraException, OmegaConfBaseException, ValueError)  # what Hydra raises for a mistake in a config
+COMPOSING = (HydraException, OmegaConfBaseException, ValueError)  # raised by Hydra for a mistake in a config
 MAX_OPSET = 20
-MAX_THREADS = 1024  # a larger number is a typing error; runtimes would start as many
-MOST = 2**32  # of anything that is counted: a larger number is a typing error
-HOST = "host"  # the device that is this machine
+MAX_THREADS = 1024  # a larger number is a typing error, and runtimes would start as many threads
+MOST = 2**32  # upper limit of counts: a larger number is a typing error
+HOST = "host"  # this machine as the device
 PRECISIONS = ("fp32", "fp16", "int8")
 
 
@@ -91,8 +91,7 @@ def _check_names(key: str, names: Sequence[str]) -> None:
 
 
 def _check_plain(part: object, key: str) -> None:
-    """Raises UserError where a field of a dataclass holds an empty text, a number that is none, or a count that nobody
-    means."""
+    """Raises UserError for an empty string, a number that is not finite, or a count above MOST in a dataclass."""
     for each in fields(part):  # type: ignore[arg-type]
         name, value = f"{key}.{each.name}".lstrip("."), getattr(part, each.name)
         if isinstance(value, str):
@@ -108,18 +107,17 @@ def _check_plain(part: object, key: str) -> None:
 class ModelConfig:
     family: Family = Family.ultralytics
     name: str | None = None  # ultralytics: architecture YAML; timm: model name
-    weights: str | None = None  # a shipped baseline's name, or a .safetensors / .pt file
-    init: str | None = None  # weights to start training from; tensors whose shapes differ stay random
+    weights: str | None = None  # name of a shipped baseline, or a .safetensors / .pt file
+    init: str | None = None  # weights to start training from; tensors of other shapes stay random
     path: str | None = None  # ultralytics: best.pt; checkpoint: a folder; onnx: model.onnx
     target: str | None = None  # module: import path of a class or function, pkg.module.Net
     args: dict[str, Any] = field(default_factory=dict)  # module, timm: keyword arguments of the constructor
-    trust: bool = False  # import and unpickle whatever a file names; only the command line and Python may say so
-    protected: list[str] = field(default_factory=list)  # further modules that keep their channels
-    # null (or 0): the model's own where it says so, else 640 px for Ultralytics' architectures, 224 px for others, and
-    # 3 channels.
+    trust: bool = False  # import and unpickle what files name; can be set on the command line and in Python only
+    protected: list[str] = field(default_factory=list)  # additional modules whose channels are not pruned
+    # null (or 0): the model's own if known, else 640 px for Ultralytics' architectures and 224 px for others, 3 channels.
     channels: int | None = None
     imgsz: int | None = None
-    # Classifiers, on pixels in [0, 1], a number for each channel or one for all. null: the model's own, else none.
+    # Normalisation of pixels in [0, 1], one number per channel or one for all. null: the model's own, else none.
     mean: list[float] | None = None
     std: list[float] | None = None
 
@@ -142,7 +140,7 @@ class ModelConfig:
 
     @property
     def input(self) -> tuple[int, int]:
-        """Side in pixels and channels, after `models.resolve` has filled in what the model says itself."""
+        """Side in pixels and channels, after `models.resolve` has filled in the model's own."""
         assert self.imgsz is not None and self.channels is not None
         return self.imgsz, self.channels
 
@@ -153,11 +151,11 @@ class DataConfig:
     path: str | None = None  # data.yaml, or a folder of class folders
     target: str | None = None  # module: import path of a class or function, pkg.module.MyData
     args: dict[str, Any] = field(default_factory=dict)  # module: its keyword arguments
-    root: str = "outputs/.data"  # where generated or prepared data sets are kept
+    root: str = "outputs/.data"  # folder of generated or fetched data sets
     calibration_images: int = 300
-    validation_images: int | None = None  # this many only, drawn by seed and stratified; null: all
-    test: bool = False  # report accuracy on the data's test split too; never judged
-    large_validation: bool = False  # field_scenes: judge on the 3,000-image split
+    validation_images: int | None = None  # number of images, drawn by seed and stratified; null: all
+    test: bool = False  # also report accuracy on the test split; never judged
+    large_validation: bool = False  # field_scenes: evaluate on the 3,000-image split
 
     def __post_init__(self) -> None:
         _check_plain(self, "data")
@@ -186,13 +184,13 @@ class MetricConfig:
 @dataclass
 class BudgetConfig:
     flops: str | None = None  # "50%" of the loaded model, or "1.2G"
-    max_accuracy_drop: float | None = None  # absolute points of the metric against the torch FP32 baseline
+    max_accuracy_drop: float | None = None  # absolute, against the torch FP32 baseline
     latency_ms: float | None = None
     size_mb: float | None = None
     energy_mj: float | None = None
     sram_kb: float | None = None
     flash_kb: float | None = None
-    fps: float | None = None  # on the device: says flops and latency_ms, see compress/devices/frame_rate.py
+    fps: float | None = None  # on the device: sets flops and latency_ms, see compress/devices/frame_rate.py
 
     @property
     def flops_limit(self) -> FlopsLimit | None:
@@ -211,16 +209,18 @@ class BudgetConfig:
 
 @dataclass
 class PruneConfig:
-    ratio: float | None = None  # share of channels taken from every prunable layer
+    ratio: float | None = None  # fraction of the channels to remove from every prunable layer
     importance: str = "group_l2"  # conf/prune/ chooses; see compress/pruning/importance.py
-    images: int = 384  # training images that importances such as taylor look at
-    allocation: str = "global"  # how the budget is shared out over layers; see compress/pruning/allocation.py
-    objective: Objective = Objective.flops  # what the allocation `knapsack` saves: FLOPs, or time measured here
-    rounds: int = 1  # prune a little, tune a little: each round leaves the same share of what it finds
-    round_images: int = 2000  # image presentations between two rounds, beside those of finetune
-    round_to: int = 16  # channels stay multiples of this; at 8 vector units of runtimes run half empty
-    max_ratio: float = 0.9  # no layer loses more than this share of its channels
-    equal_split_widths: bool = False  # Ultralytics: split blocks stay symmetric, so that a plain .pt can be written
+    images: int = 384  # training images for importances that use gradients, such as taylor
+    allocation: str = "global"  # how the budget is distributed over layers; see compress/pruning/allocation.py
+    objective: Objective = (
+        Objective.flops
+    )  # what the allocation `knapsack` saves: FLOPs, or latency measured on this machine
+    rounds: int = 1  # alternate pruning and fine-tuning; every round keeps the same fraction
+    round_images: int = 2000  # image presentations between two rounds, in addition to finetune.images
+    round_to: int = 16  # channels stay multiples of this; runtimes' vector units are half empty at 8
+    max_ratio: float = 0.9  # no layer loses a larger fraction of its channels
+    equal_split_widths: bool = False  # split blocks stay symmetric, so that a .pt for plain Ultralytics can be written
 
     def __post_init__(self) -> None:
         _check_plain(self, "prune")
@@ -239,19 +239,21 @@ class PruneConfig:
 class FinetuneConfig:
     images: int = 8000  # image presentations
     batch: int = 16
-    learning_rate: float | None = None  # null: 0.0015, more the more was pruned; see `recovery.learning_rate`
+    learning_rate: float | None = (
+        None  # null: 0.0015, scaled by FLOPs before / after pruning; see `finetuning.learning_rate`
+    )
     optimizer: Optimizer = Optimizer.adamw
     momentum: float = 0.9
     weight_decay: float = 0.01
     warmup: float = 0.1
     ema: float = 0.999
-    # Weight of the distance from the teacher's answers, beside that from the labels. null: 1 where a teacher is named,
-    # else 0. train has no teacher.
+    # Distillation loss weight relative to the task loss. null: 1 if a teacher is named or a checkpoint's reference is
+    # available, else 0. The stage train has no teacher.
     distillation: float | None = None
-    teacher: str | None = None  # a checkpoint's folder, a shipped baseline or a .pt; null: what was pruned in this run
-    bfloat16: bool | None = None  # deprecated: `precision` decides
+    teacher: str | None = None  # a checkpoint's folder, a shipped baseline or a .pt; null: the model before pruning
+    bfloat16: bool | None = None  # deprecated: use `precision`
     augment: bool = True
-    activation: Activation | None = None  # relu: takes SiLU's and others' place before tuning; runtimes do it for free
+    activation: Activation | None = None  # replaces SiLU and others before training; runtimes fuse ReLU for free
 
     def check(self, stage: str) -> None:
         """Raises UserError under the key of the stage it is for, `train` or `finetune`."""
@@ -270,11 +272,11 @@ class FinetuneConfig:
 
 @dataclass
 class QuantizeConfig:
-    max_accuracy_drop: float = 0.01  # absolute points against the FP32 graph in the same runtime
-    search: bool = True  # try a target's schemes, and mixed precision where all lose too much; false: the first one
-    minutes: float = 5  # of searching for each target; one candidate is always made
-    portable: bool = False  # only schemes whose sums no CPU saturates: weights of 7 bits
-    few_images: bool = False  # calibrate on fewer than 32 images all the same
+    max_accuracy_drop: float = 0.01  # absolute, against the FP32 graph in the same runtime
+    search: bool = True  # try a target's schemes, and mixed precision if all lose too much; false: the first scheme
+    minutes: float = 5  # search time per target; at least one candidate is made
+    portable: bool = False  # only schemes that saturate on no CPU (7-bit weights)
+    few_images: bool = False  # allow calibration on fewer than 32 images
 
     def __post_init__(self) -> None:
         _check_plain(self, "quantize")
@@ -313,13 +315,15 @@ class LatencyFit:
 @dataclass
 class DeviceConfig:
     name: str = HOST
-    source: str = ""  # where the times were published
+    source: str = ""  # where the latencies were published
     fits: list[LatencyFit] = field(default_factory=list)  # made by scripts/fit_devices.py
-    # What a run makes unless it names targets itself.
+    # Used by runs that name no targets.
     targets: list[str] = field(default_factory=lambda: ["onnxruntime", "openvino", "tensorrt"])
-    precisions: list[str] = field(default_factory=list)  # that its chip computes, best first; empty: time decides
-    int8_saturates: bool | None = None  # U8 x S8 sums of 16 bits; null: measured where the device is this machine
-    opset: int = MAX_OPSET  # the newest of ONNX that its runtimes read
+    precisions: list[str] = field(
+        default_factory=list
+    )  # supported by its chip, best first; empty: decided by measured latency
+    int8_saturates: bool | None = None  # 16-bit sums of U8 x S8 products; null: measured if the device is this machine
+    opset: int = MAX_OPSET  # newest ONNX opset that its runtimes read
 
     def __post_init__(self) -> None:
         _check_plain(self, "device")
@@ -332,7 +336,7 @@ class DeviceConfig:
 
 @dataclass
 class Config:
-    recipe_name: str = "custom"  # the recipe's file name, or what is given here; also names the folder below outputs/
+    recipe_name: str = "custom"  # default: the recipe's file name; also names the folder below outputs/
     stages: list[str] = field(default_factory=list)  # see compress/stages/__init__.py
     targets: list[str] | None = None  # null: the device's; []: none
     model: ModelConfig = field(default_factory=ModelConfig)
@@ -346,11 +350,11 @@ class Config:
     finetune: FinetuneConfig = field(default_factory=FinetuneConfig)
     quantize: QuantizeConfig = field(default_factory=QuantizeConfig)
     export: ExportConfig = field(default_factory=ExportConfig)
-    controls: bool = False  # also what the same FLOPs give by random pruning and by a smaller input, tuned alike
-    force: bool = False  # go on although the baseline knows nothing
+    controls: bool = False  # also fine-tune a randomly pruned model and a smaller input at the same FLOPs
+    force: bool = False  # continue although the baseline is no better than guessing
     seed: int = 0
-    threads: int = field(default_factory=usable_threads)  # default: as many as this process may run at a time
-    precision: NumberFormat = NumberFormat.auto  # of training here; auto: what is faster on this machine
+    threads: int = field(default_factory=usable_threads)  # default: what this process may use
+    precision: NumberFormat = NumberFormat.auto  # of training; auto: the faster one on this machine
     cache: bool = True
     trackers: list[str] = field(default_factory=lambda: ["log"])  # see compress/trackers/__init__.py
 
@@ -368,7 +372,7 @@ class Config:
 
 
 def check_name(recipe_name: str) -> None:
-    """Raises UserError for a name that is not that of one folder."""
+    """Raises UserError for a name that cannot be that of a folder."""
     plain = re.fullmatch(r"\w[\w.+-]*", recipe_name) is not None
     _check(plain, "recipe_name", recipe_name, "set letters, digits and . _ + - only: a folder is named so")
 
@@ -387,7 +391,7 @@ def to_config(composed: DictConfig) -> Config:
 
 
 def _check_needed(config: Config) -> None:
-    """What conf/ marks with ???. OmegaConf lets the schema's null win over that mark, so it would go unnoticed."""
+    """Checks the values that conf/ marks with ???: OmegaConf replaces that mark by the schema's null."""
     model, data = config.model, config.data
     by_family = {
         Family.ultralytics: ("path", model.path or model.name),
@@ -405,7 +409,7 @@ def _check_needed(config: Config) -> None:
 
 
 def dump(config: Config) -> str:
-    """The composed configuration as YAML, as it stands in a run folder."""
+    """The composed configuration as YAML, as written into a run folder."""
     return OmegaConf.to_yaml(OmegaConf.structured(config))
 
 
@@ -423,13 +427,13 @@ def read(run: Path) -> Config:
 
 
 def register(words: Sequence[str] = ()) -> None:
-    """Makes the schema and every file in `recipes/` known to Hydra, and guards against what other files import.
+    """Registers the schema and every file in `recipes/` with Hydra, and checks files from elsewhere (`config_sources`).
 
-    Recipes live beside `conf/`, not inside it: they are what users read first. Hydra's searchpath cannot name a
-    folder relative to the package, so each file is stored under the group `recipe`.
+    Recipes are beside `conf/`, not inside it, since users read them first. Hydra's search path cannot name a folder
+    relative to the package, so each file is stored under the group `recipe`.
 
     Args:
-        words: the overrides that the user gave; import paths among them are allowed.
+        words: the command-line overrides; import paths among them are allowed.
     """
     config_sources.guard((CONF, RECIPES), words)
     store = ConfigStore.instance()
@@ -451,5 +455,5 @@ def compose(overrides: list[str]) -> Config:
 
 
 def explain(error: Exception, words: Sequence[str] = ()) -> UserError:
-    """Hydra's or OmegaConf's error as one that names key, value and remedy; `words` are the user's overrides."""
+    """Converts Hydra's or OmegaConf's error into one with key, value and remedy; `words` are the overrides."""
     return config_messages.refusal(error, Config, words)

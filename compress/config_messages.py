@@ -1,4 +1,4 @@
-"""What Hydra and OmegaConf say about a config, as one line that names the key, the value and the remedy."""
+"""Converts errors of Hydra and OmegaConf into one line with key, value and remedy."""
 
 from __future__ import annotations
 
@@ -158,7 +158,7 @@ def _without_none(kind: Any) -> Any:
 
 
 def _expected(kind: Any, value: str) -> str:
-    """What a key takes, in words."""
+    """The values that a key accepts, as text."""
     bare = _without_none(kind)
     null = ", or null" if bare is not kind else ""
     if isinstance(bare, type) and issubclass(bare, Enum):

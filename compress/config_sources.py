@@ -1,9 +1,9 @@
-"""Config files from outside the package may set values, but they run nothing and write to the run folder only.
+"""Configuration files from outside the package can set values only; they cannot run code or choose where to write.
 
 Hydra imports what a config names: `_target_` of callbacks, launchers and sweepers, `class` and `()` of log handlers,
-packages on the search path. `model.target` is an import path of our own. A file that a stranger wrote can hold all of
-these. They are refused as soon as the file is read, before it is composed with anything, unless the command line says
-`model.trust=true`. What the user types is the user's.
+packages on the search path. `model.target`, `data.target`, `metric.target` and `task.target` are import paths of this
+package. Such keys in a foreign file are refused when the file is read, before it is composed, unless the command line
+has `model.trust=true`. Overrides on the command line are trusted.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ _REFERENCE = re.compile(r"\$\{[\w.\[\]]+\}|\$\{oc\.env:\w+(,[^${}]*)?\}|\$\{now:
 
 @dataclass
 class Granted:
-    """What the command line, or the caller of `compress.compose`, has said itself."""
+    """Permissions from the command line, or from the caller of `compress.compose`."""
 
     roots: tuple[Path, ...] = ()  # the package's own folders of config files
     overrides: dict[str, list[str]] = field(default_factory=dict)  # key: values
@@ -56,11 +56,11 @@ _granted = Granted()
 
 
 def guard(roots: Sequence[Path], words: Sequence[str]) -> None:
-    """From now on Hydra reads files below `roots` as they are, and others as the module's docstring says.
+    """Makes Hydra read files below `roots` unchecked, and check all others as described above.
 
     Args:
         roots: folders of config files that belong to the package.
-        words: the overrides that the user gave, as on the command line.
+        words: the command-line overrides.
     """
     global _granted
     _granted = Granted(tuple(root.resolve() for root in roots), _values(words))
@@ -84,7 +84,7 @@ def _values(words: Sequence[str]) -> dict[str, list[str]]:
 
 
 class _Checked:
-    """A source of config files. It carries what was granted, so that it is also known in processes of a launcher."""
+    """A source of config files. It carries the permissions, so that processes of a launcher have them too."""
 
     def __init__(self, provider: str, path: str) -> None:
         super().__init__(provider, path)  # type: ignore[call-arg]
@@ -114,7 +114,7 @@ class _Checked:
 
 
 def _as_recipe(config_path: str, result: ConfigResult) -> ConfigResult:
-    """A recipe stands for the whole config, and a run is named after its file."""
+    """Merges a recipe at the top level, and names the run after its file."""
     group, _, name = config_path.lstrip("/").rpartition("/")
     if group == "recipe":
         result.header = {**(result.header or {}), "package": (result.header or {}).get("package") or "_global_"}
@@ -173,5 +173,5 @@ def _leaves(node: Any, path: tuple[str, ...]) -> Iterator[tuple[tuple[str, ...],
 
 
 def _refused(file: PurePath, key: str, value: object, what: str = "could run code") -> UserError:
-    remedy = f"it {what}. A config file outside the package may not set {key}: set it on the command line, or say "
+    remedy = f"it {what}. A config file outside the package may not set {key}: set it on the command line, or use "
     return UserError(f"{file}: {key}", value, f"{remedy}{ALLOW} there if you know who wrote the file")

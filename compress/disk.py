@@ -9,7 +9,7 @@ from pathlib import Path
 
 FULL = (errno.ENOSPC, errno.EDQUOT)
 OTHER = (errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO, errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.EMFILE)
-NEARLY_FULL = 32 * 1024  # bytes: libraries that say only that writing failed have met a full disk
+NEARLY_FULL = 32 * 1024  # bytes: if a library only reports a failed write, the disk was full
 
 
 class Unwritable(OSError):

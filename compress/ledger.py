@@ -1,4 +1,5 @@
-"""The ledger: one row per weighing, on disk the moment it is known. Tools read these fields: see SCHEMA_VERSION."""
+"""The ledger: one JSON line per measured product, written as soon as it is known. Other tools read these fields; a
+change of them is a change of SCHEMA_VERSION."""
 
 from __future__ import annotations
 
@@ -14,27 +15,29 @@ SCHEMA_VERSION = 1
 
 @dataclass(frozen=True)
 class Row:
-    """What one weighing found. Sizes in bytes; `macs` and `flops` of the fused graph as deployed."""
+    """The measurements of one product. Sizes in bytes; `macs` and `flops` of the fused graph as deployed."""
 
     stage: str
     target: str | None
     precision: str
     imgsz: int
     macs: int
-    flops_at_640: int | None = None  # of detectors, whose published tables stand at 640 px
+    flops_at_640: int | None = None  # detectors only: their published tables are for 640 px
     other_flops: int | None = None
     int8_mac_share: float | None = None
-    int8_mac_share_obtained: str | None = None  # "runtime" where the runtime tells, "graph" from Q/DQ placement
+    int8_mac_share_obtained: str | None = (
+        None  # "runtime" if the runtime reports it, "graph" if read from the Q/DQ placement
+    )
     params: int | None = None
-    size_bytes: int | None = None  # of a target's files; of a torch model, its checkpoint's model.safetensors
-    onnx_size_bytes: int | None = None  # of the ONNX file where size_bytes is that of an engine built of it
+    size_bytes: int | None = None  # all files of a target; for a torch model its checkpoint's model.safetensors
+    onnx_size_bytes: int | None = None  # the ONNX file, if size_bytes is that of an engine built from it
     bytes_moved: int | None = None
     activation_bytes: int | None = None
-    arena_bytes: int | None = None  # of the tensors as the target lays them out in memory, where that is known
+    arena_bytes: int | None = None  # tensors as the target places them in memory, if the target reports it
     accuracy: Mapping[str, Any] | None = None  # metric, value, images, ci95, obtained; others: {split: the same}
     latency_ms: Mapping[str, Any] | None = None  # median, p95, runtime, threads, batch, …, obtained
     energy_mj: Mapping[str, Any] | None = None
-    cached: bool = False  # the stage's product came from the cache; the row itself is always weighed anew
+    cached: bool = False  # the product came from the cache; the row itself is always measured again
 
     @property
     def flops(self) -> int:
@@ -42,10 +45,10 @@ class Row:
 
     @property
     def bit_operations(self) -> int:
-        """Sum of macs x weight bits x activation bits; MACs that are not INT8 have the file's float width."""
+        """Sum of MACs x weight bits x activation bits; MACs outside INT8 count with the float width of the file."""
         wide = 16 if self.precision == "fp16" else 32
-        share = self.int8_mac_share or 0.0
-        return round(self.macs * (share * 8 * 8 + (1 - share) * wide * wide))
+        int8 = self.int8_mac_share or 0.0
+        return round(self.macs * (int8 * 8 * 8 + (1 - int8) * wide * wide))
 
     def as_dict(self, run_id: str) -> dict[str, Any]:
         return {

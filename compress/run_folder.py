@@ -1,7 +1,8 @@
 """The folder of one run: its name, its lock, how far the run came (`state.json`), and its temporary files.
 
-A run that was interrupted leaves a folder that says so, and the same config goes on in it. A process that was killed
-could not write that: its lock is gone, so a folder that says `running` and is not locked is an interrupted one.
+`state.json` of an interrupted run says so, and a run of the same config continues in that folder. A process that was
+killed cannot write it, but its lock is gone: a folder in state `running` that is not locked is an interrupted one. The
+lock is on the folder itself, so that a run that is refused leaves nothing behind.
 """
 
 from __future__ import annotations
@@ -141,7 +142,7 @@ def unfinished(folder: Path, config_text: str) -> bool:
 
 
 def read(folder: Path) -> dict[str, Any]:
-    """What `state.json` says; {} where there is none that can be read, as in folders of older versions."""
+    """The content of `state.json`; {} if there is none that can be read, as in folders of older versions."""
     try:
         state = json.loads((folder / STATE).read_text())
     except (OSError, ValueError):

@@ -1,4 +1,4 @@
-"""A sweep (`-m`): each job is one point that returns its objectives; at the end the points are put side by side."""
+"""Sweeps (`-m`): every job is one point that returns its objectives; the report compares the points."""
 
 from __future__ import annotations
 
