@@ -1,7 +1,7 @@
 """The typed configuration, checked before anything runs.
 
-Hydra composes `conf/`, `recipes/` and the command line onto these dataclasses. `to_config` converts the result into plain
-dataclasses once; the rest of the package sees nothing of Hydra.
+Hydra composes `conf/`, `recipes/` and the command line onto these dataclasses. `to_config` converts the result into
+plain dataclasses once; the rest of the package does not depend on Hydra.
 """
 
 from __future__ import annotations
@@ -114,7 +114,7 @@ class ModelConfig:
     args: dict[str, Any] = field(default_factory=dict)  # module, timm: keyword arguments of the constructor
     trust: bool = False  # import and unpickle what files name; can be set on the command line and in Python only
     protected: list[str] = field(default_factory=list)  # additional modules whose channels are not pruned
-    # null (or 0): the model's own if known, else 640 px for Ultralytics' architectures and 224 px for others, 3 channels.
+    # null (or 0): the model's own if known, else 640 px for Ultralytics' architectures, 224 px for others, 3 channels.
     channels: int | None = None
     imgsz: int | None = None
     # Normalisation of pixels in [0, 1], one number per channel or one for all. null: the model's own, else none.
@@ -212,10 +212,8 @@ class PruneConfig:
     ratio: float | None = None  # fraction of the channels to remove from every prunable layer
     importance: str = "group_l2"  # conf/prune/ chooses; see compress/pruning/importance.py
     images: int = 384  # training images for importances that use gradients, such as taylor
-    allocation: str = "global"  # how the budget is distributed over layers; see compress/pruning/allocation.py
-    objective: Objective = (
-        Objective.flops
-    )  # what the allocation `knapsack` saves: FLOPs, or latency measured on this machine
+    allocation: str = "global"  # distributes the budget over layers; see compress/pruning/allocation.py
+    objective: Objective = Objective.flops  # saved by the allocation `knapsack`: FLOPs, or latency measured here
     rounds: int = 1  # alternate pruning and fine-tuning; every round keeps the same fraction
     round_images: int = 2000  # image presentations between two rounds, in addition to finetune.images
     round_to: int = 16  # channels stay multiples of this; runtimes' vector units are half empty at 8
@@ -239,9 +237,7 @@ class PruneConfig:
 class FinetuneConfig:
     images: int = 8000  # image presentations
     batch: int = 16
-    learning_rate: float | None = (
-        None  # null: 0.0015, scaled by FLOPs before / after pruning; see `finetuning.learning_rate`
-    )
+    learning_rate: float | None = None  # null: 0.0015 x FLOPs before / after pruning
     optimizer: Optimizer = Optimizer.adamw
     momentum: float = 0.9
     weight_decay: float = 0.01
@@ -319,9 +315,7 @@ class DeviceConfig:
     fits: list[LatencyFit] = field(default_factory=list)  # made by scripts/fit_devices.py
     # Used by runs that name no targets.
     targets: list[str] = field(default_factory=lambda: ["onnxruntime", "openvino", "tensorrt"])
-    precisions: list[str] = field(
-        default_factory=list
-    )  # supported by its chip, best first; empty: decided by measured latency
+    precisions: list[str] = field(default_factory=list)  # supported by its chip, best first; empty: by measured latency
     int8_saturates: bool | None = None  # 16-bit sums of U8 x S8 products; null: measured if the device is this machine
     opset: int = MAX_OPSET  # newest ONNX opset that its runtimes read
 

@@ -6,11 +6,112 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, field, fields
+from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
 SCHEMA_VERSION = 1
+
+
+class Provenance(StrEnum):
+    """How a number was obtained."""
+
+    measured = "measured"
+    predicted = "predicted"
+    emulated = "emulated"  # computed by another runtime than the one that the file is for
+    not_run = "not_run"
+
+
+class _Entry:
+    """A JSON object with typed fields. A field of which the default is None, or empty, is written only if it is set,
+    unless it is in ALWAYS."""
+
+    ALWAYS: tuple[str, ...] = ()
+
+    def as_dict(self) -> dict[str, Any]:
+        """As written to the ledger."""
+        written = {}
+        for each in fields(self):  # type: ignore[arg-type]
+            value = getattr(self, each.name)
+            if value is None and each.name not in self.ALWAYS:
+                continue
+            if isinstance(value, Mapping):
+                if not value:
+                    continue
+                value = {name: entry.as_dict() for name, entry in value.items()}
+            written[each.name] = list(value) if isinstance(value, tuple) else value
+        return written
+
+    @classmethod
+    def known(cls, entry: Mapping[str, Any]) -> dict[str, Any]:
+        """The fields of this class in a JSON object; others are from a newer version, or of a device."""
+        return {each.name: entry[each.name] for each in fields(cls) if each.name in entry}  # type: ignore[arg-type]
+
+
+@dataclass(frozen=True)
+class Accuracy(_Entry):
+    """Accuracy on a validation split, in [0, 1]."""
+
+    metric: str
+    value: float
+    images: int = 0
+    ci95: tuple[float, float] | None = None  # 95 % bootstrap interval
+    map50: float | None = None  # detectors
+    chance: float | None = None  # classifiers: top-1 of always answering the most frequent class
+    obtained: Provenance | None = None  # None in `others`, which were obtained as this was
+    others: Mapping[str, Accuracy] = field(default_factory=dict)  # splits that are reported and not judged
+
+    @classmethod
+    def from_dict(cls, entry: Mapping[str, Any]) -> Accuracy:
+        """Raises KeyError, TypeError or ValueError for an object that is no accuracy."""
+        known = cls.known(entry)
+        others = {name: cls.from_dict(each) for name, each in (known.get("others") or {}).items()}
+        interval = known.get("ci95")
+        obtained = known.get("obtained")
+        return cls(
+            **{
+                **known,
+                "value": float(known["value"]),
+                "ci95": tuple(interval) if isinstance(interval, list | tuple) else None,
+                "obtained": Provenance(obtained) if obtained else None,
+                "others": others,
+            }
+        )
+
+
+@dataclass(frozen=True)
+class Latency(_Entry):
+    """Latency of one image, in milliseconds. `low` and `high` bound the median during the measurement; `ratio` is that
+    to the baseline in the same runtime, measured in turns."""
+
+    ALWAYS = ("median", "p95", "threads", "batch", "inference_precision", "device")
+
+    median: float | None
+    p95: float | None = None
+    runs: int | None = None
+    low: float | None = None
+    high: float | None = None
+    cpu_wait: float | None = None  # fraction of the time that threads waited for a CPU
+    contended: bool | None = None
+    ratio: float | None = None
+    ratio_ci95: tuple[float, float] | None = None
+    runtime: str | None = None
+    threads: int | None = None
+    batch: int | None = None
+    inference_precision: str | None = None  # what the runtime computed in
+    device: str | None = None
+    obtained: Provenance = Provenance.measured
+    peak_memory_bytes: int | None = None  # reported by the bench kit of a device
+
+    @classmethod
+    def from_dict(cls, entry: Mapping[str, Any]) -> Latency:
+        """Raises KeyError, TypeError or ValueError for an object that is no latency."""
+        known = cls.known(entry)
+        interval = known.get("ratio_ci95")
+        known["ratio_ci95"] = tuple(interval) if isinstance(interval, list | tuple) else None
+        known["obtained"] = Provenance(known.get("obtained") or Provenance.not_run)
+        return cls(**{"median": None, **known})
 
 
 @dataclass(frozen=True)
@@ -29,13 +130,13 @@ class Row:
         None  # "runtime" if the runtime reports it, "graph" if read from the Q/DQ placement
     )
     params: int | None = None
-    size_bytes: int | None = None  # all files of a target; for a torch model its checkpoint's model.safetensors
+    size_bytes: int | None = None  # all files of a target; torch: its checkpoint's model.safetensors
     onnx_size_bytes: int | None = None  # the ONNX file, if size_bytes is that of an engine built from it
     bytes_moved: int | None = None
     activation_bytes: int | None = None
     arena_bytes: int | None = None  # tensors as the target places them in memory, if the target reports it
-    accuracy: Mapping[str, Any] | None = None  # metric, value, images, ci95, obtained; others: {split: the same}
-    latency_ms: Mapping[str, Any] | None = None  # median, p95, runtime, threads, batch, …, obtained
+    accuracy: Accuracy | None = None
+    latency_ms: Latency | None = None
     energy_mj: Mapping[str, Any] | None = None
     cached: bool = False  # the product came from the cache; the row itself is always measured again
 
@@ -54,10 +155,31 @@ class Row:
         return {
             "schema_version": SCHEMA_VERSION,
             "run_id": run_id,
-            **asdict(self),
+            **{each.name: getattr(self, each.name) for each in fields(self)},
+            "accuracy": self.accuracy and self.accuracy.as_dict(),
+            "latency_ms": self.latency_ms and self.latency_ms.as_dict(),
             "flops": self.flops,
             "bit_operations": self.bit_operations,
         }
+
+    @classmethod
+    def from_dict(cls, row: Mapping[str, Any]) -> Row:
+        """The row that `as_dict` wrote. Raises KeyError, TypeError or ValueError for an object that is none."""
+        known = {each.name: row[each.name] for each in fields(cls) if each.name in row}
+        accuracy, latency = known.get("accuracy"), known.get("latency_ms")
+        known["accuracy"] = None if accuracy is None else Accuracy.from_dict(accuracy)
+        known["latency_ms"] = None if latency is None else Latency.from_dict(latency)
+        return cls(**known)
+
+
+def read(path: Path) -> list[Row]:
+    """The rows of a ledger of this version or an older one.
+
+    Raises:
+        OSError, KeyError, TypeError, ValueError: it cannot be read, or a line is no row.
+    """
+    lines = path.read_text(encoding="utf-8").splitlines()
+    return [Row.from_dict(json.loads(line)) for line in lines if line.strip()]
 
 
 class Ledger:

@@ -5,14 +5,14 @@ from __future__ import annotations
 import json
 import logging
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig
 
-from compress import disk, pipeline, report
+from compress import disk, ledger, pipeline, report
 from compress.config import to_config
 from compress.errors import InUse, UserError
 from compress.run_folder import Finished
@@ -33,8 +33,7 @@ def point(composed: DictConfig, folder: Path) -> tuple[float, float]:
         result = pipeline.run(to_config(composed), folder)
     except Finished:
         log.info("this point is finished already: %s", folder)
-        rows = [json.loads(line) for line in (folder / "ledger.jsonl").read_text().splitlines()]
-        return _objectives(rows)
+        return _objectives(ledger.read(folder / "ledger.jsonl"))
     except InUse as error:
         log.error("this point is not made: %s", error)
         return math.nan, math.nan
@@ -45,13 +44,13 @@ def point(composed: DictConfig, folder: Path) -> tuple[float, float]:
         folder.mkdir(parents=True, exist_ok=True)
         (folder / "failed.json").write_text(json.dumps({"error": str(error)}))
         return math.nan, math.nan
-    return _objectives([row.as_dict(folder.name) for row in result.rows])
+    return _objectives(result.rows)
 
 
-def _objectives(rows: Sequence[Mapping[str, Any]]) -> tuple[float, float]:
+def _objectives(rows: Sequence[ledger.Row]) -> tuple[float, float]:
     last = rows[-1]
-    values = [row["accuracy"]["value"] for row in rows if row["stage"] == last["stage"] and row["accuracy"]]
-    return max(values, default=math.nan), float(last["flops"])
+    values = [row.accuracy.value for row in rows if row.stage == last.stage and row.accuracy]
+    return max(values, default=math.nan), float(last.flops)
 
 
 class Report(Callback):

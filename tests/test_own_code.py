@@ -42,7 +42,7 @@ def test_a_task_of_ones_own_goes_through_the_whole_pipeline() -> None:
     )  # fmt: skip
     rows = {(row.stage, row.target, row.precision): row for row in result.rows}
     accuracy = rows["export", "onnxruntime", "int8"].accuracy
-    assert accuracy is not None and accuracy["metric"] == "mIoU" and accuracy["value"] > 0.7
+    assert accuracy is not None and accuracy.metric == "mIoU" and accuracy.value > 0.7
     assert result.verdict.met
     names = {check.name for check in result.verdict.checks}
     assert {"contract.same_as_torch", "contract.confidence_shift", "budget.max_accuracy_drop"} <= names
@@ -56,16 +56,16 @@ def test_a_task_of_ones_own_goes_through_the_whole_pipeline() -> None:
 def test_a_data_set_and_a_metric_of_ones_own() -> None:
     result = run(*MEASURED, "data.target=tests.own_code.Numbers", "metric.target=tests.own_code.balanced")
     [row] = result.rows
-    assert row.accuracy is not None and row.accuracy["metric"] == "balanced" and row.accuracy["images"] == 40
-    low, high = row.accuracy["ci95"]
-    assert 0 <= low <= row.accuracy["value"] <= high <= 1
+    assert row.accuracy is not None and row.accuracy.metric == "balanced" and row.accuracy.images == 40
+    low, high = row.accuracy.ci95 or (1.0, 0.0)
+    assert 0 <= low <= row.accuracy.value <= high <= 1
 
 
 def test_arguments_reach_data_set_and_metric() -> None:
     words = ["data.target=tests.own_code.Numbers", "metric.target=tests.own_code.Floor", "+metric.args.floor=0.99"]
     [row] = run(*MEASURED, *words).rows
     assert row.accuracy is not None
-    assert (row.accuracy["metric"], row.accuracy["value"]) == ("accuracy above a floor", 0.99)
+    assert (row.accuracy.metric, row.accuracy.value) == ("accuracy above a floor", 0.99)
 
 
 @pytest.mark.parametrize(

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from compress.budget.selection import baseline, fastest_of, median
+from compress.budget.selection import baseline, fastest_of, median, timing
 from compress.ledger import Row
-from compress.timing_noise import TIMING_NOISE, contended, differ, in_turns, speed
+from compress.timing_noise import TIMING_NOISE, differ, in_turns, speed
 
 NO_DETECTION = 0.01  # mAP50-95 below which a detector is considered untrained: random weights reach 0.0001
 
@@ -25,21 +25,22 @@ class Remark:
 def knows_nothing(row: Row) -> Remark | None:
     """Whether a baseline answers no better than without looking: a top-1 whose 95 % interval reaches down to that of
     always naming the most frequent class, or an mAP50-95 below `NO_DETECTION`."""
-    accuracy = row.accuracy or {}
-    metric, value, chance = accuracy.get("metric"), accuracy.get("value"), accuracy.get("chance")
-    if value is None:
+    accuracy = row.accuracy
+    if accuracy is None:
         return None
-    if chance is not None and 0 < chance < 1 and accuracy["ci95"][0] <= chance:
-        low, high = accuracy["ci95"]
+    value, chance = accuracy.value, accuracy.chance
+    low, high = accuracy.ci95 or (value, value)
+    if chance is not None and 0 < chance < 1 and low <= chance:
         held = (
             f"no better than always naming the most frequent class, {chance:.4f} [95 % interval {low:.4f}, {high:.4f}]"
         )
-    elif metric == "mAP50-95" and value < NO_DETECTION:
+    elif accuracy.metric == "mAP50-95" and value < NO_DETECTION:
         chance, held = NO_DETECTION, f"below {NO_DETECTION:g}"
     else:
         return None
     text = (
-        f"The baseline knows nothing of this data: {metric} is {value:.4f} on {accuracy['images']} images, {held}. "
+        f"The baseline knows nothing of this data: {accuracy.metric} is {value:.4f} on {accuracy.images} images, "
+        f"{held}. "
         "Are these the right weights, and the classes in the model's order?"
     )
     return Remark("baseline_knows_nothing", text, {"baseline": value, "chance": chance})
@@ -78,7 +79,7 @@ def for_the_device(device: str, recommended: Mapping[str | None, Row], there: Se
 
 
 def baseline_too_weak(first: Row, drop: float) -> Remark:
-    value = float(first.accuracy["value"]) if first.accuracy else 0.0
+    value = first.accuracy.value if first.accuracy else 0.0
     text = (
         f"The baseline's own accuracy is {value:.4f}, no more than the allowed drop of {drop:g}: keeping within "
         "that proves nothing and is not judged. Are these the right weights, and the classes in the model's order?"
@@ -89,16 +90,16 @@ def baseline_too_weak(first: Row, drop: float) -> Remark:
 def _other_splits(first: Row, finals: Sequence[Row]) -> list[Remark]:
     """What became of the accuracy on splits that are not judged, such as images of other places."""
     remarks = []
-    for split, before in (first.accuracy or {}).get("others", {}).items():
-        numbers = {"baseline": before["value"]}
+    for split, before in (first.accuracy.others if first.accuracy else {}).items():
+        numbers = {"baseline": before.value}
         for row in finals:
-            after = (row.accuracy or {}).get("others", {}).get(split)
+            after = row.accuracy.others.get(split) if row.accuracy else None
             if after is not None:
-                numbers[f"{row.target}/{row.precision}"] = after["value"]
-        low, high = before["ci95"]
+                numbers[f"{row.target}/{row.precision}"] = after.value
+        low, high = before.ci95 or (before.value, before.value)
         text = (
-            f"On the split {split} ({before['images']} images, not judged) {before['metric']} was "
-            f"{before['value']:.3f} [{low:.3f}, {high:.3f}] in the baseline and is now "
+            f"On the split {split} ({before.images} images, not judged) {before.metric} was "
+            f"{before.value:.3f} [{low:.3f}, {high:.3f}] in the baseline and is now "
             + ", ".join(f"{value:.3f} ({name})" for name, value in numbers.items() if name != "baseline")
             + "."
         )
@@ -108,11 +109,11 @@ def _other_splits(first: Row, finals: Sequence[Row]) -> list[Remark]:
 
 def control_remarks(tuned: Row, controls: Sequence[Row]) -> list[Remark]:
     """Whether the pruned and tuned model beats what the same FLOPs give by plainer means."""
-    ours, remarks = (tuned.accuracy or {}).get("value"), []
+    remarks: list[Remark] = []
     for row in controls:
-        theirs, name = (row.accuracy or {}).get("value"), row.stage.replace("_", " ")
-        if ours is None or theirs is None:
+        if tuned.accuracy is None or row.accuracy is None:
             continue
+        ours, theirs, name = tuned.accuracy.value, row.accuracy.value, row.stage.replace("_", " ")
         won = ours > theirs
         text = (
             f"{'Pruning wins' if won else 'Pruning does NOT win'} against the control `{name}`: {ours:.4f} at "
@@ -130,10 +131,10 @@ def control_remarks(tuned: Row, controls: Sequence[Row]) -> list[Remark]:
 
 
 def _int8_does_not_pay(int8: Row, best: Row) -> list[Remark]:
-    ours, theirs, ratio = median(int8), median(best), speed(best.latency_ms, int8.latency_ms)
+    ours, theirs, ratio = median(int8), median(best), speed(timing(best), timing(int8))
     if best is int8 or ours is None or theirs is None or best.latency_ms is None or ratio is None:
         return []
-    precision = best.latency_ms.get("inference_precision", best.precision)
+    precision = best.latency_ms.inference_precision or best.precision
     text = (
         f"INT8 is not the fastest on {best.target} here: {ours:.2f} ms against {theirs:.2f} ms for the "
         f"{best.precision} file{_said_in_turns(best, int8)}, which this runtime computes in {precision} on this "
@@ -145,8 +146,8 @@ def _int8_does_not_pay(int8: Row, best: Row) -> list[Remark]:
 
 def _said_in_turns(first: Row, second: Row) -> str:
     """The ratio of two times where it was not measured at different times, as part of a sentence."""
-    ratio = speed(first.latency_ms, second.latency_ms)
-    return f" (in turns ×{ratio:.2f})" if ratio and in_turns(first.latency_ms, second.latency_ms) else ""
+    ratio = speed(timing(first), timing(second))
+    return f" (in turns ×{ratio:.2f})" if ratio and in_turns(timing(first), timing(second)) else ""
 
 
 def _int8_saves_no_time(int8: Row, best: Row, others: Sequence[Row]) -> list[Remark]:
@@ -156,13 +157,14 @@ def _int8_saves_no_time(int8: Row, best: Row, others: Sequence[Row]) -> list[Rem
     if best is not int8 or ours is None or not timed:
         return []
     other = fastest_of(timed)
-    theirs, latency = median(other) or 0.0, other.latency_ms or {}
-    ratio = speed(int8.latency_ms, other.latency_ms)
-    if ratio is None or ratio > 1 + TIMING_NOISE or differ(int8.latency_ms, other.latency_ms) is None:
+    theirs = median(other) or 0.0
+    computed = (other.latency_ms and other.latency_ms.inference_precision) or other.precision
+    ratio = speed(timing(int8), timing(other))
+    if ratio is None or ratio > 1 + TIMING_NOISE or differ(timing(int8), timing(other)) is None:
         return []
     small, large = ((row.size_bytes or 0) / 1e6 for row in (int8, other))
     text = (
-        f"{latency.get('inference_precision', other.precision).upper()} is already as fast as INT8 on {best.target} "
+        f"{computed.upper()} is already as fast as INT8 on {best.target} "
         f"here: {theirs:.2f} ms for the {other.precision} file, {ours:.2f} ms for INT8{_said_in_turns(other, int8)}, "
         f"which saves space rather than time: {small:.2f} MB instead of {large:.2f} MB."
     )
@@ -173,9 +175,9 @@ def _int8_saves_no_time(int8: Row, best: Row, others: Sequence[Row]) -> list[Rem
 def contended_timings(rows: Sequence[Row]) -> list[Remark]:
     """Which times say little, since other programs took the CPU while they were measured."""
     waited = {
-        f"{row.stage} {row.target or 'torch'} {row.precision}": float((row.latency_ms or {}).get("cpu_wait") or 0.0)
+        f"{row.stage} {row.target or 'torch'} {row.precision}": row.latency_ms.cpu_wait or 0.0
         for row in rows
-        if contended(row.latency_ms)
+        if row.latency_ms is not None and row.latency_ms.contended
     }
     if not waited:
         return []
@@ -189,7 +191,7 @@ def contended_timings(rows: Sequence[Row]) -> list[Remark]:
 
 def _flops_are_not_time(before: Row, best: Row) -> list[Remark]:
     old, new = median(before), median(best)
-    ratio, differs = speed(before.latency_ms, best.latency_ms), differ(before.latency_ms, best.latency_ms)
+    ratio, differs = speed(timing(before), timing(best)), differ(timing(before), timing(best))
     if old is None or new is None or ratio is None or differs is None:
         return []
     if ratio < 1 - TIMING_NOISE or best.flops >= 0.95 * before.flops:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from compress.config import HOST
-from compress.ledger import Row
+from compress.ledger import Provenance, Row
 from compress.timing_noise import differ, speed
 
 
@@ -27,17 +28,22 @@ def recommend(rows: Sequence[Row], target: str | None, precisions: Sequence[str]
     if not timed:
         return min(own, key=lambda row: row.bit_operations)
     fastest = fastest_of(timed)
-    ties = [row for row in timed if not differ(fastest.latency_ms, row.latency_ms)]
+    ties = [row for row in timed if not differ(timing(fastest), timing(row))]
     return min(ties, key=lambda row: row.bit_operations)
 
 
 def fastest_of(timed: Sequence[Row]) -> Row:
     """Of rows with a latency."""
-    return min(timed, key=lambda row: speed(timed[0].latency_ms, row.latency_ms) or 0.0)
+    return min(timed, key=lambda row: speed(timing(timed[0]), timing(row)) or 0.0)
+
+
+def timing(row: Row) -> Mapping[str, Any] | None:
+    """The latency of a row as `timing_noise` compares it."""
+    return None if row.latency_ms is None else row.latency_ms.as_dict()
 
 
 def median(row: Row) -> float | None:
-    return row.latency_ms.get("median") if row.latency_ms else None
+    return row.latency_ms.median if row.latency_ms else None
 
 
 def final_rows(rows: Sequence[Row]) -> list[Row]:
@@ -60,24 +66,24 @@ def accuracy_drop(reference: Row | None, row: Row) -> float | None:
     """How many points of the metric `row` lies below `reference`; None where either was not measured."""
     if reference is None or reference.accuracy is None or row.accuracy is None:
         return None
-    return float(reference.accuracy["value"]) - float(row.accuracy["value"])
+    return reference.accuracy.value - row.accuracy.value
 
 
 def latency_on(row: Row, device: str) -> float | None:
     """Median milliseconds, if they were measured on the device that the budget is for."""
-    latency = row.latency_ms
-    return float(latency["median"]) if latency and timed_on(row, device) else None
+    return median(row) if timed_on(row, device) else None
 
 
 def timed_on(row: Row, device: str) -> bool:
     """Whether its latency was measured on a device; `Raspberry Pi 5` is the profile `raspberry_pi_5`."""
-    latency = row.latency_ms or {}
-    return latency.get("obtained") == "measured" and _plain(str(latency.get("device"))) == _plain(device)
+    latency = row.latency_ms
+    measured = latency is not None and latency.obtained is Provenance.measured
+    return measured and latency is not None and _plain(str(latency.device)) == _plain(device)
 
 
 def from_another_device(row: Row) -> bool:
     """Whether a bench kit brought it: the file is one of this run's, its accuracy is not measured again."""
-    return (row.latency_ms or {}).get("device") not in (None, HOST)
+    return row.latency_ms is not None and row.latency_ms.device not in (None, HOST)
 
 
 def _plain(name: str) -> str:

@@ -128,9 +128,9 @@ def judge(
 
 def stopped(remark: Remark, row: Row, failures: Mapping[str, str]) -> Verdict:
     """The verdict on a run that ended at its baseline, which `knows_nothing`: undetermined."""
-    accuracy = row.accuracy or {}
-    limit = accuracy.get("chance", NO_DETECTION)
-    check = Check("baseline.knows_something", None, None, float(limit), None, str(accuracy.get("metric")))
+    assert row.accuracy is not None  # the remark is about it
+    limit = NO_DETECTION if row.accuracy.chance is None else row.accuracy.chance
+    check = Check("baseline.knows_something", None, None, limit, None, row.accuracy.metric)
     return Verdict((check,), (remark,), failures)
 
 
@@ -164,4 +164,4 @@ def _there(rows: Sequence[Row], guess: Row, limit_ms: float | None) -> Row:
 
 def _proves_nothing(first: Row, drop: float) -> bool:
     """Whether the baseline could not even lose what it is allowed to: then keeping within the limit says nothing."""
-    return first.accuracy is not None and float(first.accuracy["value"]) <= drop
+    return first.accuracy is not None and first.accuracy.value <= drop

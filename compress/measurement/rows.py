@@ -5,19 +5,19 @@ from __future__ import annotations
 import functools
 import hashlib
 import math
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
-from compress import checkpoint, targets
+from compress import checkpoint, ledger, targets
 from compress.capabilities import Evaluable, GivenAsGraph, Model, TorchModel, require
 from compress.config import HOST
 from compress.data import DataSet, Split, supervised
 from compress.digest import digest
 from compress.errors import UserError
-from compress.ledger import Row
+from compress.ledger import Provenance, Row
 from compress.measurement import accuracy, flops, graph_cost, latency
 from compress.measurement.flops import Cost
 from compress.product import Graph
@@ -67,7 +67,7 @@ class Costs:
 class Found:
     """What a run found of one file. `accuracy` is None where there is no data."""
 
-    accuracy: dict[str, Any] | None
+    accuracy: ledger.Accuracy | None
     latency: latency.Latency | None = None
     turns: Turns = None
 
@@ -174,7 +174,7 @@ def measure_graph(
         bytes_moved=cost.bytes_moved if graph.precision.value == "fp32" else None,
         activation_bytes=cost.activation_bytes if graph.precision.value == "fp32" else None,
         arena_bytes=None if predictor.arena_bytes is None else predictor.arena_bytes(),
-        accuracy=known.accuracy and {**known.accuracy, "obtained": predictor.obtained},
+        accuracy=known.accuracy and replace(known.accuracy, obtained=Provenance(predictor.obtained)),
         latency_ms=_latency(timed, turns, predictor.runtime, threads, predictor.inference_precision),
         cached=cached,
     )
@@ -182,20 +182,19 @@ def measure_graph(
 
 def _accuracy(
     predict: Any, model: Model, data: DataSet, batch: int, label: str, obtained: str
-) -> dict[str, Any] | None:
+) -> ledger.Accuracy | None:
     """None where there are no images."""
     if not len(data.validation):
         return None
     decode = require(model, Evaluable, "data", "validation").decode
 
-    def on(split: Split, label: str) -> dict[str, Any]:
-        return accuracy.evaluate(
-            predict, decode, split, supervised(split), data.classes, batch=batch, progress=label
-        ).row()
+    def on(split: Split, label: str) -> ledger.Accuracy:
+        task = supervised(split)
+        result = accuracy.evaluate(predict, decode, split, task, data.classes, batch=batch, progress=label)
+        return ledger.Accuracy(result.metric, result.value, result.images, result.ci95, result.map50, result.chance)
 
-    found = {**on(data.validation, label), "obtained": obtained}
     others = {name: on(split, f"{label} {name}") for name, split in data.extra.items()}
-    return {**found, "others": others} if others else found
+    return replace(on(data.validation, label), obtained=Provenance(obtained), others=others)
 
 
 def _in_turns(pairs: Iterable[tuple[accuracy.Predict, accuracy.Predict]], image: np.ndarray) -> Turns:
@@ -219,22 +218,12 @@ def _as_one(first: Turns, second: Turns) -> Turns:
     return min(first[0], second[0]), math.sqrt(first[1] * second[1]), max(first[2], second[2])
 
 
-def _latency(
-    timed: latency.Latency | None, turns: Turns, runtime: str, threads: int, precision: str
-) -> Mapping[str, Any]:
-    facts = {"runtime": runtime, "threads": threads, "batch": 1, "inference_precision": precision}
+def _latency(timed: latency.Latency | None, turns: Turns, runtime: str, threads: int, precision: str) -> ledger.Latency:
+    conditions: dict[str, Any] = {"runtime": runtime, "threads": threads, "batch": 1, "inference_precision": precision}
     if timed is None:
-        return {"median": None, "p95": None, **facts, "device": None, "obtained": "not_run"}
-    return {
-        "median": timed.median,
-        "p95": timed.p95,
-        "runs": timed.runs,
-        "low": timed.low,
-        "high": timed.high,
-        "cpu_wait": timed.cpu_wait,
-        "contended": timed.contended,
-        **({} if turns is None else {"ratio": turns[1], "ratio_ci95": (turns[0], turns[2])}),
-        **facts,
-        "device": HOST,
-        "obtained": "measured",
-    }
+        return ledger.Latency(None, **conditions, obtained=Provenance.not_run)
+    return ledger.Latency(
+        timed.median, timed.p95, timed.runs, timed.low, timed.high, timed.cpu_wait, timed.contended,
+        ratio=turns[1] if turns else None, ratio_ci95=(turns[0], turns[2]) if turns else None,
+        **conditions, device=HOST,
+    )  # fmt: skip

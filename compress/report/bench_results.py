@@ -76,13 +76,11 @@ def _judge(run: Run, rows: list[Row]) -> Verdict | None:
     try:
         checks = [_from_json(Check, each) for each in run.verdict["checks"] if each["name"].startswith("contract.")]
         remarks = [_from_json(Remark, each) for each in run.verdict["remarks"] if each.get("lasting")]
-        typed, typed_controls = (
-            [_from_json(ledger.Row, each) for each in each_file] for each_file in (rows, control_rows)
-        )
+        typed, typed_controls = ([ledger.Row.from_dict(each) for each in file] for file in (rows, control_rows))
         failures = dict(run.verdict["failures"])
         max_drop = config.quantize.max_accuracy_drop
         verdict = judge(config.budget, max_drop, typed, failures, config.device, typed_controls, checks)
-    except (KeyError, TypeError, AttributeError, IndexError) as error:
+    except (KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
         remedy = f"a file in it is damaged ({type(error).__name__}: {error}): run the recipe again"
         raise UserError("run", run.folder, remedy) from error
     return replace(verdict, remarks=(*verdict.remarks, *remarks))

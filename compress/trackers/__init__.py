@@ -18,7 +18,7 @@ from compress.trackers.tracker import Tracker
 __all__ = ["TRACKERS", "Tracker", "Trackers", "load"]
 
 KEY = "trackers"
-TRACKERS = {"log": "compress.trackers.log.LogTracker"}
+TRACKERS = {"log": "compress.trackers.log_lines.LogTracker"}
 
 log = logging.getLogger(__name__)
 

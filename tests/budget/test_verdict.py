@@ -8,7 +8,7 @@ import pytest
 
 from compress.budget import Verdict, judge, recommend
 from compress.config import BudgetConfig, DeviceConfig
-from compress.ledger import Row
+from compress.ledger import Accuracy, Latency, Provenance, Row
 from compress.timing_noise import TIMING_NOISE
 
 FULL = 1_000_000  # FLOPs of the network before pruning
@@ -20,10 +20,10 @@ def row(
     obtained: str = "measured", size: int | None = 1_000_000, share: float | None = None,
 ) -> Row:  # fmt: skip
     share = (0.9 if precision == "int8" else 0.0) if share is None else share
-    latency: dict[str, Any] | None = None
+    latency = None
     if target is not None:
-        latency = {"median": ms, "device": device, "obtained": obtained, "inference_precision": "bf16"}
-    found = None if accuracy is None else {"metric": "top1", "value": accuracy}
+        latency = Latency(ms, device=device, obtained=Provenance(obtained), inference_precision="bf16")
+    found = None if accuracy is None else Accuracy("top1", accuracy)
     return Row(
         stage, target, precision, imgsz=16, macs=flops // 2, int8_mac_share=share,
         size_bytes=size, accuracy=found, latency_ms=latency,
@@ -270,7 +270,8 @@ def test_flops_are_not_time() -> None:
 
 
 def timed(found: Row, **facts: Any) -> Row:
-    return replace(found, latency_ms={**(found.latency_ms or {}), **facts})
+    assert found.latency_ms is not None
+    return replace(found, latency_ms=replace(found.latency_ms, **facts))
 
 
 def test_what_others_disturbed_is_told_and_decides_nothing() -> None:
@@ -304,8 +305,8 @@ def test_no_remark_on_time_where_no_flops_were_saved() -> None:
 
 def test_splits_that_are_not_judged_are_told_of() -> None:
     def seen(value: float) -> dict[str, Any]:
-        other = {"metric": "top1", "value": value, "images": 7, "ci95": [value - 0.1, value + 0.1]}
-        return {"metric": "top1", "value": 0.9, "others": {"shifted": other}}
+        other = Accuracy("top1", value, 7, (value - 0.1, value + 0.1))
+        return Accuracy("top1", 0.9, others={"shifted": other})
 
     tuned = row("finetune", "openvino", flops=FULL // 2)
     rows = [replace(row(), accuracy=seen(0.6)), tuned, replace(int8(), accuracy=seen(0.4))]
@@ -316,7 +317,7 @@ def test_splits_that_are_not_judged_are_told_of() -> None:
 
 
 def test_a_baseline_with_nothing_to_lose_proves_nothing() -> None:
-    rows = [replace(each, accuracy={"metric": "top1", "value": 0.0}) for each in ledger(fp32())]
+    rows = [replace(each, accuracy=Accuracy("top1", 0.0)) for each in ledger(fp32())]
     found = verdict(rows, max_accuracy_drop=0.02)
     assert found.met is None and found.exit_status == 3
     assert found.remarks[0].kind == "baseline_is_too_weak"

@@ -41,7 +41,7 @@ def test_a_network_reaches_litert_whole(name: str, tmp_path: Path) -> None:
     graph = Graph(artifact / "fp32" / "model.tflite", "litert", Precision.fp32)
     assert np.abs(targets.load(graph, 1)(batch) - wanted).max() <= AGREEMENT * np.abs(wanted).max()
     assert rows["fp32"].accuracy and rows["int8"].accuracy
-    drop = rows["fp32"].accuracy["value"] - rows["int8"].accuracy["value"]
+    drop = rows["fp32"].accuracy.value - rows["int8"].accuracy.value
     assert drop <= config.quantize.max_accuracy_drop
     assert (rows["int8"].int8_mac_share or 0) >= INT8_SHARE
     for precision in rows:  # the kit needs nothing of this package, and cannot import it

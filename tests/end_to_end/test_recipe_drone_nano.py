@@ -68,8 +68,8 @@ def test_tensorrt_runs_on_a_gpu_or_is_emulated_and_its_engines_are_built(result:
     accuracy, latency = ("measured", "measured") if gpu_is_present() else ("emulated", "not_run")
     for row in result.rows:
         if row.target == "tensorrt":
-            assert row.accuracy is not None and row.accuracy["obtained"] == accuracy
-            assert row.latency_ms is not None and row.latency_ms["obtained"] == latency
+            assert row.accuracy is not None and row.accuracy.obtained == accuracy
+            assert row.latency_ms is not None and row.latency_ms.obtained == latency
     folder = result.folder / "artifacts" / "tensorrt"
     for precision in ("fp16", "int8"):
         assert (folder / precision / "model.engine").stat().st_size > 0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -33,12 +34,12 @@ def test_the_same_bytes_are_not_judged_twice(tmp_path: Path, monkeypatch: pytest
     again = row(targets.get("onnxruntime").convert(model, tmp_path / "b", ExportConfig()))
     assert len(evaluated) == 1 and again.accuracy == first.accuracy
     before, after = first.latency_ms, again.latency_ms  # timed on two occasions, told as one
-    if not (before["contended"] or after["contended"]):
-        assert after["runs"] > before["runs"] and after["low"] <= after["median"] <= after["high"]
+    if not (before.contended or after.contended):
+        assert after.runs > before.runs and after.low <= after.median <= after.high
     emulated = row(targets.get("tensorrt").convert(model, tmp_path / "d", ExportConfig()))
     assert len(evaluated) == 1  # ONNX Runtime stands in for TensorRT, and a float graph is the same to both
-    assert emulated.accuracy == {**first.accuracy, "obtained": "emulated"}
-    assert emulated.latency_ms["median"] is None
+    assert emulated.accuracy == replace(first.accuracy, obtained="emulated")
+    assert emulated.latency_ms.median is None
     other: Any = small_model()
     other.net[0].weight.data *= 2
     row(targets.get("onnxruntime").convert(other, tmp_path / "c", ExportConfig()))
@@ -57,14 +58,14 @@ def test_rows_are_timed_in_turns_with_the_baseline(tmp_path: Path, monkeypatch: 
         row = rows.measure_model("load", model, costs, data(4), threads=1, cached=False, baseline=baseline)
         return row.latency_ms
 
-    assert (timing(model, model)["ratio"], timing(model, model)["ratio_ci95"]) == (1.0, (1.0, 1.0))
+    assert (timing(model, model).ratio, timing(model, model).ratio_ci95) == (1.0, (1.0, 1.0))
     found = timing(model, slow)
-    assert found["ratio_ci95"][0] <= found["ratio"] <= found["ratio_ci95"][1] < 0.9
-    assert "ratio" not in timing(model, None)
+    assert found.ratio_ci95[0] <= found.ratio <= found.ratio_ci95[1] < 0.9
+    assert timing(model, None).ratio is None
     base, other = (targets.get("onnxruntime").convert(model, tmp_path / name, ExportConfig()) for name in "ab")
     facts: Any = {"threads": 1, "cached": False, "found": {}, "baseline": base}
-    assert rows.measure_graph("load", base, model, costs, data(4), **facts).latency_ms["ratio"] == 1.0
-    low, high = rows.measure_graph("export", other, model, costs, data(4), **facts).latency_ms["ratio_ci95"]
+    assert rows.measure_graph("load", base, model, costs, data(4), **facts).latency_ms.ratio == 1.0
+    low, high = rows.measure_graph("export", other, model, costs, data(4), **facts).latency_ms.ratio_ci95
     assert 0 < low <= high and (low, high) != (1.0, 1.0)
 
 

@@ -8,7 +8,7 @@ import pytest
 import compress
 from compress.errors import UserError
 from compress.trackers import Tracker, load
-from compress.trackers.log import LogTracker
+from compress.trackers.log_lines import LogTracker
 
 SHORT = ["recipe=digits", "stages=[train]", "targets=[]", "train.images=320", "data.validation_images=50", "threads=1"]
 SHORT += ["budget.flops=null", "budget.max_accuracy_drop=null", "force=true"]

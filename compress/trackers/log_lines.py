@@ -17,7 +17,7 @@ class LogTracker(Tracker):
     def row(self, row: Row) -> None:
         parts = [f"{format_flops(row.flops)} FLOPs"]
         if row.accuracy:
-            parts.append(f"{row.accuracy['metric']} {row.accuracy['value']:.4f}")
-        if row.latency_ms and row.latency_ms.get("median") is not None:
-            parts.append(f"{row.latency_ms['median']:.2f} ms")
+            parts.append(f"{row.accuracy.metric} {row.accuracy.value:.4f}")
+        if row.latency_ms and row.latency_ms.median is not None:
+            parts.append(f"{row.latency_ms.median:.2f} ms")
         log.info("measured %s %s %s: %s", row.stage, row.target or "torch", row.precision, ", ".join(parts))
