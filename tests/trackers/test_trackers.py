@@ -1,37 +1,17 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 import compress
 from compress.errors import UserError
-from compress.trackers import Tracker, load
+from compress.trackers import load
 from compress.trackers.log_lines import LogTracker
+from tests.trackers.recording import events
 
 SHORT = ["recipe=digits", "stages=[train]", "targets=[]", "train.images=320", "data.validation_images=50", "threads=1"]
 SHORT += ["budget.flops=null", "budget.max_accuracy_drop=null", "force=true"]
-events: list[tuple[str, Any]] = []
-
-
-class Recording(Tracker):
-    def start(self, config: Any, folder: Path) -> None:
-        events.append(("start", config.recipe_name))
-
-    def stage(self, name: str) -> None:
-        events.append(("stage", name))
-
-    def row(self, row: Any) -> None:
-        events.append(("row", row.stage))
-
-    def finish(self, verdict: Any) -> None:
-        events.append(("finish", verdict.met))
-
-
-class Broken(Tracker):
-    def row(self, row: Any) -> None:
-        raise ConnectionError("no server")
 
 
 def test_a_tracker_learns_of_every_event_and_a_broken_one_ends_nothing(
@@ -39,7 +19,7 @@ def test_a_tracker_learns_of_every_event_and_a_broken_one_ends_nothing(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     events.clear()
-    own = "tests.trackers.test_trackers"
+    own = "tests.trackers.recording"
     config = compress.compose([*SHORT, f"trackers=[{own}.Broken,{own}.Recording]"])
     result = compress.run(config, tmp_path / "run")
     assert events == [("start", "digits"), ("row", "load"), ("stage", "train"), ("row", "train"), ("finish", True)]
@@ -56,7 +36,7 @@ def test_the_log_has_a_line_per_measurement(tmp_path: Path, caplog: pytest.LogCa
     assert "measured prune torch fp32: 1M FLOPs" in caplog.text
 
 
-@pytest.mark.parametrize("name", ["wandb", "nowhere.Tracker", "tests.trackers.test_trackers.SHORT", "os.getcwd"])
+@pytest.mark.parametrize("name", ["wandb", "nowhere.Tracker", "tests.trackers.recording.events", "os.getcwd"])
 def test_what_is_no_tracker_is_refused(name: str) -> None:
     with pytest.raises(UserError) as caught:
         load([name])
