@@ -142,8 +142,8 @@ def test_agrees_with_pycocotools():
     judge.accumulate()
     precision = judge.eval["precision"][..., 0, 0]  # (thresholds, recalls, classes)
     result = run(found, truths, ("a", "b", "c"))
-    assert result.value == pytest.approx(precision.mean(), abs=1e-3)
-    assert result.map50 == pytest.approx(precision[0].mean(), abs=1e-3)
+    assert result.value == pytest.approx(precision.mean(), abs=1e-8)
+    assert result.map50 == pytest.approx(precision[0].mean(), abs=1e-8)
 
 
 def test_intervals_cover_and_pairs_are_tighter():
