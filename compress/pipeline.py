@@ -19,7 +19,6 @@ from compress import (
     devices,
     disk,
     lineage,
-    metric,
     models,
     report,
     run_folder,
@@ -45,6 +44,7 @@ from compress.run_folder import State
 from compress.stages import STAGES, Context
 from compress.targets import get as get_target
 from compress.targets.converter import Converter
+from compress.tasks import metric
 from compress.trackers import Trackers
 from compress.training.settings import TrainingSettings
 
@@ -125,7 +125,8 @@ def _checked(config: Config) -> Plan:
         dataset = data.without_images(model.task, model.classes, *config.model.input)
     else:
         dataset = data.load(config.data, *config.model.input, config.seed, own_task)
-        dataset = metric.applied(config.metric, dataset)
+        if chosen := metric.load(config.metric):
+            dataset = data.with_metric(dataset, chosen)
         model = models.build(config.model, dataset.classes, dataset.task)
     _check_images(config, dataset)
     costs = Costs.of(model)

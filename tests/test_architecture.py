@@ -27,7 +27,7 @@ LAYERS = [
     {"stages"},
     {"finetuning", "lineage", "quantization"},
     {"measurement"},
-    {"examples", "metric"},
+    {"examples"},
     {"models", "data", "pruning", "devices"},
     {"targets"},
     {"training"},

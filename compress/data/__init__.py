@@ -7,7 +7,7 @@ import logging
 
 from compress.config import DataConfig
 from compress.data.batches import batches, images
-from compress.data.dataset import DataSet, Split, resized, supervised, without_images
+from compress.data.dataset import DataSet, Split, resized, supervised, with_metric, without_images
 from compress.data.sample import Sample
 from compress.errors import UserError
 from compress.tasks import CLASSIFY, DETECT, SupervisedTask, Task
@@ -22,6 +22,7 @@ __all__ = [
     "resized",
     "supervised",
     "task_of",
+    "with_metric",
     "without_images",
 ]
 

@@ -20,6 +20,7 @@ from compress.data.subset import stratified
 from compress.errors import UserError
 from compress.tasks import SupervisedTask, Task
 from compress.tasks.augmentation import GREY, Augmentation, placement
+from compress.tasks.metric import Metric
 
 log = logging.getLogger(__name__)
 
@@ -89,17 +90,20 @@ def without_images(task: Task, classes: tuple[str, ...], imgsz: int, channels: i
 
 def resized(data: DataSet, imgsz: int) -> DataSet:
     """The same images and labels for another input size, square, in pixels."""
+    return _with(data, imgsz=imgsz)
 
-    def split(split: Split) -> Split:
-        return replace(split, imgsz=imgsz)
 
-    return replace(
-        data,
-        train=split(data.train),
-        calibration=split(data.calibration),
-        validation=split(data.validation),
-        extra={name: split(each) for name, each in data.extra.items()},
-    )
+def with_metric(data: DataSet, metric: Metric) -> DataSet:
+    """The same images and labels, evaluated by another metric than that of their task."""
+    task = replace(supervised(data.validation), metric=metric)
+    return replace(_with(data, task=task), task=task)
+
+
+def _with(data: DataSet, **changes: Any) -> DataSet:
+    """Applies the changes to all splits."""
+    splits = {name: replace(getattr(data, name), **changes) for name in ("train", "calibration", "validation")}
+    extra = {name: replace(split, **changes) for name, split in data.extra.items()}
+    return replace(data, **splits, extra=extra)
 
 
 def letterbox(image: np.ndarray, imgsz: int) -> np.ndarray:

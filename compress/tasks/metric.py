@@ -14,12 +14,15 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from compress import user_code
+from compress.config import MetricConfig
 from compress.errors import UserError, named
 
 RESAMPLES = 500
 RESAMPLES_OF_USER_METRIC = 100  # each calls the metric again
 _SEED = 0
 KEY = "metric.target"
+EXPECTED = "a function (predictions, targets, classes) -> float in [0, 1], or a class that makes one"
 
 
 @dataclass(frozen=True)
@@ -89,6 +92,23 @@ class UserMetric:
         if not (math.isfinite(value) and 0 <= value <= 1):
             raise UserError(KEY, self.path, f"returned {value}: a metric returns a number in [0, 1], higher is better")
         return value
+
+
+def load(config: MetricConfig) -> Metric | None:
+    """The metric that `config` names; None where it names none.
+
+    Raises:
+        UserError: it cannot be imported or made, or is no function.
+    """
+    if config.target is None:
+        return None
+    function = user_code.find(KEY, config.target, EXPECTED)
+    if isinstance(function, type):
+        function = user_code.load(KEY, config.target, config.args, EXPECTED)
+    if not callable(function):
+        raise UserError(KEY, config.target, f"is a {type(function).__name__}, expected is {EXPECTED}")
+    name = getattr(function, "name", None) or config.target.rpartition(".")[2]
+    return UserMetric(str(name), function, config.target)
 
 
 def resamples(images: int, count: int = RESAMPLES) -> np.ndarray:
