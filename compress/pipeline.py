@@ -12,19 +12,7 @@ from pathlib import Path
 
 import torch
 
-from compress import (
-    atomic,
-    checkpoint,
-    data,
-    devices,
-    disk,
-    lineage,
-    models,
-    report,
-    run_folder,
-    tasks,
-    trackers,
-)
+from compress import atomic, checkpoint, data, devices, disk, lineage, models, report, run_folder, tasks, trackers
 from compress.budget import Remark, Verdict, baseline, judge, knows_nothing, stopped
 from compress.cache import DEFAULT_ROOT as CACHE
 from compress.cache import Cache
