@@ -215,6 +215,9 @@ def _postprocess(graph: Graph) -> dict[str, Any] | None:
 
 
 def _write_kit(folder: Path, target: str) -> None:
+    """Copies the bench kit; a target that has none is packaged without."""
+    if not (KIT / f"runtime_{target}.py").exists():
+        return
     shutil.copyfile(KIT / "bench.py", folder / "bench.py")
     shutil.copyfile(KIT / "labelled_images.py", folder / "labelled_images.py")
     shutil.copyfile(KIT / f"runtime_{target}.py", folder / "runtime.py")
