@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Check:
-    """One limit held against one number. `met` is None where the number could not be had."""
+    """One limit and one number. `met` is None if the number could not be measured."""
 
     name: str
     target: str | None

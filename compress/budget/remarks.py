@@ -1,4 +1,4 @@
-"""Remarks: what a user should know about a run beyond whether it kept its limits."""
+"""Remarks: what a user should know about a run beyond its limits."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ NO_DETECTION = 0.01  # mAP50-95 below which a detector is considered untrained: 
 
 @dataclass(frozen=True)
 class Remark:
-    """Something the user should know, with its numbers, e.g. that INT8 did not pay off on a runtime."""
+    """One remark with its numbers, e.g. that INT8 saves no time on a runtime."""
 
     kind: str
     text: str
     numbers: Mapping[str, float] = field(default_factory=dict)
-    lasting: bool = False  # no row of the ledger leads to it: stays when a run is judged again by more rows
+    lasting: bool = False  # not derived from ledger rows: kept when a run is judged again with more rows
 
 
 def knows_nothing(row: Row) -> Remark | None:
-    """Whether a baseline answers no better than without looking: a top-1 whose 95 % interval reaches down to that of
-    always naming the most frequent class, or an mAP50-95 below `NO_DETECTION`."""
+    """A remark if a baseline is no better than guessing: a top-1 whose 95 % interval includes that of always answering
+    the most frequent class, or an mAP50-95 below `NO_DETECTION`. None otherwise."""
     accuracy = row.accuracy
     if accuracy is None:
         return None
@@ -88,7 +88,7 @@ def baseline_too_weak(first: Row, drop: float) -> Remark:
 
 
 def _other_splits(first: Row, finals: Sequence[Row]) -> list[Remark]:
-    """What became of the accuracy on splits that are not judged, such as images of other places."""
+    """Accuracy before and after on splits that are reported and not judged."""
     remarks = []
     for split, before in (first.accuracy.others if first.accuracy else {}).items():
         numbers = {"baseline": before.value}
@@ -108,7 +108,7 @@ def _other_splits(first: Row, finals: Sequence[Row]) -> list[Remark]:
 
 
 def control_remarks(tuned: Row, controls: Sequence[Row]) -> list[Remark]:
-    """Whether the pruned and tuned model beats what the same FLOPs give by plainer means."""
+    """Compares the fine-tuned model with the controls, simpler ways to the same FLOPs."""
     remarks: list[Remark] = []
     for row in controls:
         if tuned.accuracy is None or row.accuracy is None:
@@ -145,13 +145,13 @@ def _int8_does_not_pay(int8: Row, best: Row) -> list[Remark]:
 
 
 def _said_in_turns(first: Row, second: Row) -> str:
-    """The ratio of two times where it was not measured at different times, as part of a sentence."""
+    """The ratio of two latencies that were measured in turns, as part of a sentence; else empty."""
     ratio = speed(timing(first), timing(second))
     return f" (in turns ×{ratio:.2f})" if ratio and in_turns(timing(first), timing(second)) else ""
 
 
 def _int8_saves_no_time(int8: Row, best: Row, others: Sequence[Row]) -> list[Remark]:
-    """INT8 is recommended, and yet another file is as fast within noise."""
+    """INT8 is recommended, but another file is as fast within noise."""
     ours = median(int8)
     timed = [row for row in others if median(row) is not None]
     if best is not int8 or ours is None or not timed:
@@ -173,7 +173,7 @@ def _int8_saves_no_time(int8: Row, best: Row, others: Sequence[Row]) -> list[Rem
 
 
 def contended_timings(rows: Sequence[Row]) -> list[Remark]:
-    """Which times say little, since other programs took the CPU while they were measured."""
+    """Lists the rows that were timed while other programs used the CPU."""
     waited = {
         f"{row.stage} {row.target or 'torch'} {row.precision}": row.latency_ms.cpu_wait or 0.0
         for row in rows

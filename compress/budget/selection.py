@@ -12,14 +12,14 @@ from compress.timing_noise import differ, speed
 
 
 def baseline(rows: Sequence[Row], target: str | None = None) -> Row:
-    """The row that everything is compared with, for torch or for a target's FP32 graph. Raises IndexError if none."""
+    """The row that all others are compared with, of torch or of a target's FP32 graph. Raises IndexError if none."""
     return [row for row in rows if row.target == target and row.stage in ("load", "train")][-1]
 
 
 def recommend(rows: Sequence[Row], target: str | None, precisions: Sequence[str] = ()) -> Row:
-    """The artifact to deploy on a target: the first of a device's `precisions`, where it declares an order. Else, of
-    those timed, the fastest, a tie within noise going to the one of fewest bit operations, which is also the smallest
-    file; that one too where nothing could be timed."""
+    """The artifact to deploy on a target: the first of the device's `precisions` if it declares an order, else the
+    fastest. Ties within noise, and artifacts without a latency, are decided by the fewest bit operations, which is also
+    the smallest file."""
     own = [row for row in rows if row.target == target]
     declared = [row for precision in precisions for row in own if row.precision == precision]
     if declared:
@@ -33,7 +33,7 @@ def recommend(rows: Sequence[Row], target: str | None, precisions: Sequence[str]
 
 
 def fastest_of(timed: Sequence[Row]) -> Row:
-    """Of rows with a latency."""
+    """The fastest of rows with a latency."""
     return min(timed, key=lambda row: speed(timing(timed[0]), timing(row)) or 0.0)
 
 
@@ -47,42 +47,43 @@ def median(row: Row) -> float | None:
 
 
 def final_rows(rows: Sequence[Row]) -> list[Row]:
-    """Rows of what the run hands out: the exported artifacts, else the quantized graphs."""
+    """Rows of the run's result: the exported artifacts, else the quantized graphs."""
     for stage in ("export", "quantize"):
-        found = [row for row in rows if row.stage == stage and row.target is not None]
-        if found:
-            return found
+        final = [row for row in rows if row.stage == stage and row.target is not None]
+        if final:
+            return final
     return []
 
 
 def same_runtime_fp32(rows: Sequence[Row], int8: Row) -> Row | None:
-    """The FP32 row of the same (tuned) network in the same runtime."""
-    same = (int8.target, "fp32", int8.flops)
-    found = [row for row in rows if (row.target, row.precision, row.flops) == same and not from_another_device(row)]
-    return found[-1] if found else None
+    """The FP32 row of the same network in the same runtime."""
+    key = (int8.target, "fp32", int8.flops)
+    same = [row for row in rows if (row.target, row.precision, row.flops) == key and not from_another_device(row)]
+    return same[-1] if same else None
 
 
 def accuracy_drop(reference: Row | None, row: Row) -> float | None:
-    """How many points of the metric `row` lies below `reference`; None where either was not measured."""
+    """Accuracy of `reference` minus that of `row`; None if either was not measured."""
     if reference is None or reference.accuracy is None or row.accuracy is None:
         return None
     return reference.accuracy.value - row.accuracy.value
 
 
 def latency_on(row: Row, device: str) -> float | None:
-    """Median milliseconds, if they were measured on the device that the budget is for."""
+    """Median milliseconds if measured on the device of the budget, else None."""
     return median(row) if timed_on(row, device) else None
 
 
 def timed_on(row: Row, device: str) -> bool:
-    """Whether its latency was measured on a device; `Raspberry Pi 5` is the profile `raspberry_pi_5`."""
+    """True if the latency was measured on a device; `Raspberry Pi 5` is the profile `raspberry_pi_5`."""
     latency = row.latency_ms
-    measured = latency is not None and latency.obtained is Provenance.measured
-    return measured and latency is not None and _plain(str(latency.device)) == _plain(device)
+    if latency is None or latency.obtained is not Provenance.measured:
+        return False
+    return _plain(str(latency.device)) == _plain(device)
 
 
 def from_another_device(row: Row) -> bool:
-    """Whether a bench kit brought it: the file is one of this run's, its accuracy is not measured again."""
+    """True for a row that was added from a bench kit."""
     return row.latency_ms is not None and row.latency_ms.device not in (None, HOST)
 
 

@@ -37,7 +37,7 @@ MET, NOT_MET = 0, 3  # exit status
 
 @dataclass(frozen=True)
 class Verdict:
-    """`met` is True, False, or None where it is undetermined (something needed could not be measured)."""
+    """`met` is True, False, or None if it is undetermined (a number that is needed could not be measured)."""
 
     checks: tuple[Check, ...]
     remarks: tuple[Remark, ...]
@@ -73,13 +73,13 @@ def judge(
     controls: Sequence[Row] = (),
     contracts: Sequence[Check] = (),
 ) -> Verdict:
-    """Holds the budget against the ledger of a finished run. The baseline is the model as loaded, or as trained by
-    the recipe's own `train` stage.
+    """Compares a budget with the ledger of a finished run. The baseline is the model as loaded, or as trained by the
+    recipe's `train` stage.
 
     FLOPs and accuracy are judged on the last torch row and on every exported artifact, INT8 also against the FP32
     graph in the same runtime; latency and size on the artifact recommended for each target. `controls` are rows of
-    other ways to the same FLOPs, tuned alike: they are remarked on, never judged. `contracts` are what was found of the
-    artifacts' promises, and join the checks.
+    other ways to the same FLOPs with the same fine-tuning: they are remarked on, never judged. `contracts` are the
+    acceptance checks of the artifacts, and are added to the checks.
     """
     first = baseline(rows)
     last = [row for row in rows if row.target is None][-1]
@@ -127,7 +127,7 @@ def judge(
 
 
 def stopped(remark: Remark, row: Row, failures: Mapping[str, str]) -> Verdict:
-    """The verdict on a run that ended at its baseline, which `knows_nothing`: undetermined."""
+    """The verdict on a run that ended at its baseline (see `knows_nothing`): undetermined."""
     assert row.accuracy is not None  # the remark is about it
     limit = NO_DETECTION if row.accuracy.chance is None else row.accuracy.chance
     check = Check("baseline.knows_something", None, None, limit, None, row.accuracy.metric)
@@ -137,7 +137,7 @@ def stopped(remark: Remark, row: Row, failures: Mapping[str, str]) -> Verdict:
 def _costs(
     budget: BudgetConfig, row: Row | None, device: DeviceConfig
 ) -> list[tuple[str, float | None, float | None, str]]:
-    """(name, limit, what the artifact takes, unit)."""
+    """(name, limit, value of the artifact, unit)."""
 
     def taken(count: int | None, unit: int) -> float | None:
         return None if count is None else count / unit
@@ -152,8 +152,8 @@ def _costs(
 
 
 def _there(rows: Sequence[Row], guess: Row, limit_ms: float | None) -> Row:
-    """The artifact to use by what was timed on the device: the fastest. But as long as the one that was guessed has not
-    been timed there, only one that keeps the limit."""
+    """The artifact to use according to latencies from the device: the fastest. If `guess` was not timed there, only one
+    that keeps the limit replaces it."""
     timed = [row for row in rows if row.target == guess.target]
     if not timed:
         return guess
@@ -163,5 +163,5 @@ def _there(rows: Sequence[Row], guess: Row, limit_ms: float | None) -> Row:
 
 
 def _proves_nothing(first: Row, drop: float) -> bool:
-    """Whether the baseline could not even lose what it is allowed to: then keeping within the limit says nothing."""
+    """True if the baseline's accuracy does not exceed the allowed drop: keeping such a limit proves nothing."""
     return first.accuracy is not None and first.accuracy.value <= drop

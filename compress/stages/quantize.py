@@ -32,7 +32,7 @@ log = logging.getLogger(__name__)
 
 
 def check(product: Product, config: Config, data: DataSet) -> None:
-    """Raises UserError where there are too few images to calibrate on."""
+    """Raises UserError if there are too few images to calibrate on."""
     found = min(config.data.calibration_images, len(data.calibration))
     wanted = [target for target in config.targets or [] if _wanted(target, config) is Precision.int8]
     if wanted and (found == 0 or (found < FEW and not config.quantize.few_images)):
@@ -42,7 +42,7 @@ def check(product: Product, config: Config, data: DataSet) -> None:
 
 
 def _wanted(target: str, config: Config) -> Precision | None:
-    """What a target's graph is quantized to; None where the device does not compute in that."""
+    """The precision that a target's graph is quantized to; None if the device does not support it."""
     precision = targets.get(target).QUANTIZED
     return None if config.device.precisions and precision.value not in config.device.precisions else precision
 
@@ -76,7 +76,7 @@ def run(product: Product, context: Context) -> Product:
 
 
 def _saturates(target: str, config: Config) -> bool:
-    """Whether INT8 sums overflow in a target's runtime on the device; where it is this machine that is measured."""
+    """True if INT8 sums saturate in a target's runtime on the device; measured if that is this machine."""
     said = config.device.int8_saturates
     if said is None and config.device.name == HOST:
         said = saturation.saturates(target)
@@ -88,7 +88,7 @@ def _saturates(target: str, config: Config) -> bool:
 def _searched(
     fp32: Graph, model: Evaluable, split: Split, calibration: Sequence[np.ndarray], config: Config, folder: Path
 ) -> tuple[Graph, list[dict[str, Any]]]:
-    """The INT8 graph to hand out, and what was tried for it: nothing where no search is wanted."""
+    """The chosen INT8 graph, and the candidates that were tried; none without a search."""
     saturates, portable = _saturates(fp32.target, config), config.quantize.portable
     if not config.quantize.search:
         module = targets.get(fp32.target)
