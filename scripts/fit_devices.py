@@ -6,6 +6,7 @@ device. What a file says of targets and precisions stays; files of devices witho
 
 from __future__ import annotations
 
+import argparse
 import sys
 from pathlib import Path
 
@@ -14,7 +15,9 @@ from compress.devices import fit
 
 
 def main() -> int:
-    folder = Path(sys.argv[1]) if sys.argv[1:] else CONF / "device"
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("folder", nargs="?", type=Path, default=CONF / "device", help="where to write the profiles")
+    folder = parser.parse_args().folder
     for profile, rows in fit.published().items():
         (folder / f"{profile}.yaml").write_text(text(profile, rows))
     return 0
