@@ -10,7 +10,7 @@ import pytest
 from compress import compose, pipeline
 from compress.budget import NO_DETECTION, knows_nothing
 from compress.errors import UserError
-from compress.ledger import Row
+from compress.ledger import Accuracy, Row
 from compress.measurement import flops, latency
 from tests.data.conftest import write_image
 
@@ -18,8 +18,7 @@ UNTRAINED = ["recipe=digits", "targets=[]", "threads=1", "cache=false", "data.va
 
 
 def row(metric: str, value: float, ci95: tuple[float, float], chance: float | None = None) -> Row:
-    accuracy = {"metric": metric, "value": value, "images": 100, "ci95": list(ci95)}
-    return Row("load", None, "fp32", 16, 1, accuracy=accuracy | ({"chance": chance} if chance else {}))
+    return Row("load", None, "fp32", 16, 1, accuracy=Accuracy(metric, value, 100, ci95, chance=chance))
 
 
 @pytest.mark.parametrize(
