@@ -31,7 +31,7 @@ TOLERANCE = {Precision.fp32: 0.02, Precision.fp16: 0.05, Precision.int8: 0.1}
 
 
 def copy(graph: Graph, folder: Path) -> Graph:
-    """Copies the files of `graph` into `folder` as model.<suffix> (and model.bin); returns the graph at its new path."""
+    """Copies the files of `graph` into `folder` as model.<suffix> (and model.bin); returns the copied graph."""
     folder.mkdir(parents=True, exist_ok=True)
     for file in graph.files:
         shutil.copyfile(file, folder / f"model{file.suffix}")
@@ -86,7 +86,8 @@ def finish(
 
 
 def add_labelled_images(folder: Path, images: Sequence[np.ndarray], targets: Sequence[Any]) -> None:
-    """Adds labelled validation images to an artifact folder, before `finish`. The bench kit evaluates the model on them.
+    """Adds labelled validation images to an artifact folder, on which the bench kit evaluates the model. Call it
+    before the target's `package`.
 
     Args:
         images: uint8 (s, s, c), preprocessed except for the division by 255. Only the first ones, up to LABELLED_BYTES

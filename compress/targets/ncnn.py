@@ -1,7 +1,7 @@
-"""ncnn: the fastest float runtime on ARM boards such as the Raspberry Pi. pnnx writes its files from a traced network, in
-FP32 and in FP16.
+"""ncnn: the fastest float runtime on ARM boards such as the Raspberry Pi.
 
-ncnn has no operator that selects by value, so graphs contain the network without that last step (`Model.postprocess`).
+pnnx converts a traced network to ncnn files in FP32 or FP16. ncnn has no operator that selects by value, so graphs
+contain the network without that last step (`Model.postprocess`).
 """
 
 from __future__ import annotations
