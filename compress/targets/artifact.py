@@ -51,10 +51,8 @@ def finish(
     and the manifest. The manifest is written last; its presence means that the folder is complete.
 
     Args:
-        load: the target's `load`: (graph, threads) to predictor.
-        provenance: entries to add to the manifest.
-        versions: {package: version}.
-        names: names of the input and the output inside the files.
+        load, provenance: see `compress.targets.Target`.
+        names: input and output inside the files.
 
     Raises:
         TargetFailed: a graph does not load, or its output is not finite.
@@ -86,8 +84,7 @@ def finish(
 
 
 def add_labelled_images(folder: Path, images: Sequence[np.ndarray], targets: Sequence[Any]) -> None:
-    """Adds labelled validation images to an artifact folder, on which the bench kit evaluates the model. Call it
-    before the target's `package`.
+    """Adds labelled validation images for the bench kit to an artifact folder, before the target's `package`.
 
     Args:
         images: uint8 (s, s, c), preprocessed except for the division by 255. Only the first ones, up to LABELLED_BYTES
@@ -99,7 +96,7 @@ def add_labelled_images(folder: Path, images: Sequence[np.ndarray], targets: Seq
     if not images:
         return
     rows = [np.asarray([[label]], np.float32) if np.ndim(label) == 0 else np.asarray(label) for label in targets]
-    owner = np.repeat(np.arange(len(rows)), [len(labels) for labels in rows])
+    owner = np.repeat(np.arange(len(rows)), [len(row) for row in rows])
     folder.mkdir(parents=True, exist_ok=True)
     labels = np.concatenate(rows).astype(np.float32)
     np.savez_compressed(folder / labelled_images.FILE, images=np.stack(images), labels=labels, owner=owner)
@@ -170,8 +167,7 @@ def preprocessing(model: Model) -> dict[str, Any]:
 
 
 def checked_on(target: str) -> dict[str, Any]:
-    """Manifest entry: the machine that computed the expected outputs. INT8 results may differ on other instruction
-    sets."""
+    """Manifest entry: the machine that computed the expected outputs. INT8 depends on the instruction set."""
     machine = host()
     return {
         "cpu": machine.cpu,

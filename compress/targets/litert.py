@@ -344,8 +344,7 @@ def layers(graph: Graph) -> list[LayerMacs]:
 
 
 def _macs(kind: str, operator: Any, data: tuple[int, ...], weights: tuple[int, ...], output: tuple[int, ...]) -> int:
-    """MACs from the shapes of an operator. Weights are (out, kh, kw, in), those of depthwise convolutions
-    (1, kh, kw, out), those of linear layers (out, in)."""
+    """Weights are (out, kh, kw, in), those of depthwise convolutions (1, kh, kw, out), of linear layers (out, in)."""
     if kind == "DEPTHWISE_CONV_2D":
         return prod(output) * prod(weights[1:3])
     if kind == "TRANSPOSE_CONV":

@@ -62,9 +62,6 @@ def _formulas(node: NodeProto) -> Mapping[str, Callable[[NodeProto, Shapes], int
 def node_macs(node: NodeProto, shapes: Shapes) -> int:
     """MACs of one node; 0 if its operator has no formula, see `is_known`.
 
-    Args:
-        shapes: {tensor: shape}.
-
     Raises:
         TargetFailed: `shapes` lacks a tensor that the formula needs.
     """
@@ -124,16 +121,11 @@ def _einsum(node: NodeProto, shapes: Shapes) -> int:
 
 
 def einsum(equation: str, operands: Sequence[tuple[int, ...]], rank: int) -> int:
-    """MACs of an Einsum.
+    """MACs of an Einsum, for example "bij,bjk->bik", of operands with these shapes and a result of `rank` dimensions.
 
     Operands are contracted from left to right, as in ONNX Runtime. Contracting two of them costs the product of the
     sizes of all their indices. An index that occurs in one operand only, and not in the result, is summed before. A
     product without a summed index is elementwise and costs no MACs.
-
-    Args:
-        equation: for example "bij,bjk->bik".
-        operands: shapes of the inputs.
-        rank: number of dimensions of the result.
     """
     left, arrow, right = equation.replace(" ", "").partition("->")
     sizes: dict[str, int] = {}

@@ -35,11 +35,8 @@ def module_path(node_name: str) -> str:
 
 
 def kept_nodes(nodes: Iterable[Node], modules: Mapping[str, str]) -> dict[str, str]:
-    """Selects the nodes that stay in float: those in the given modules, attention products with the other nodes without
-    weights of their modules, and all nodes after the last quantized layers.
-
-    Args:
-        modules: {module name prefix: reason}.
+    """Selects the nodes that stay in float: those in `modules` {module name prefix: reason}, attention products and the
+    other nodes without weights in their modules, and all nodes after the last quantized layers.
 
     Returns:
         {node name: reason}.

@@ -23,17 +23,14 @@ AS_RUN = "as_run"
 
 
 def main(folder: Path, images: Path, outputs: Path) -> None:
-    """Writes the raw outputs of every graph in an artifact folder.
+    """Runs every graph of an artifact folder on `images`, an .npy file of float32 (b, c, s, s).
 
-    Args:
-        images: .npy file, float32 (b, c, s, s).
-        outputs: .npz file to write: {precision: (b, …)}, {precision}/again for the first images once more, and
-            fp32/as_run. FP32 graphs run in float32; `as_run` has their outputs in the precision that the runtime
-            selects, if it selects another one (OpenVINO: BF16 on some CPUs).
+    Writes the .npz file `outputs`: {precision} (b, …), and {precision}/again for the first images once more. FP32 runs
+    in float32; fp32/as_run has the outputs in the precision that the runtime selects, if that is another one (OpenVINO:
+    BF16 on some CPUs).
 
     Raises:
-        TargetFailed: a file is not the one that was packed, does not open, or its output has another shape than in the
-            manifest.
+        TargetFailed: a file is not the one that was packed or does not open, or the manifest has another output shape.
     """
     batch, results = np.load(images), {}
     for graph, shape in artifact.read(folder):

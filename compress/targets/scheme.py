@@ -25,12 +25,8 @@ class Scheme:
 
 
 def ordered(offered: Sequence[Scheme], *, saturates: bool, portable: bool) -> list[Scheme]:
-    """Sorts a target's schemes into the order in which they are tried.
-
-    Args:
-        saturates: INT8 sums overflow on the device, so saturation-safe schemes come first (otherwise last).
-        portable: the file must work on any CPU, so only saturation-safe schemes are returned, if there are any.
-    """
+    """Sorts a target's schemes into the order in which they are tried: saturation-safe ones first if INT8 sums overflow
+    on the device (`saturates`), otherwise last. With `portable`, only saturation-safe ones, if there are any."""
     safe = [scheme for scheme in offered if scheme.saturation_safe]
     rest = [scheme for scheme in offered if not scheme.saturation_safe]
     if portable and safe:

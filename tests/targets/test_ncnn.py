@@ -104,7 +104,7 @@ def test_fp32_is_computed_in_float32_and_the_same_every_time(tmp_path: Path) -> 
 
 
 def test_operators_that_ncnn_lacks_are_named(tmp_path: Path) -> None:
-    with pytest.raises(TargetFailed, match="no operators for these of the network: .*topk"):
+    with pytest.raises(TargetFailed, match="does not support these operators of the network: .*topk"):
         Network(Best()).convert(tmp_path)
 
 

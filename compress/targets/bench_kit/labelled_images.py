@@ -17,15 +17,10 @@ SUPPRESS = 0.7  # IoU threshold of non-maximum suppression
 
 
 def judge(path: pathlib.Path, output: str, classes: int, predict: "Callable[[np.ndarray], np.ndarray]") -> dict:
-    """Returns {metric, value in [0, 1], images} for a predictor.
+    """Returns {metric, value in [0, 1], images} of `predict`: float32 (1, c, s, s) in [0, 1] to a raw output.
 
-    Args:
-        path: the .npz file with the labelled images.
-        output: kind of the raw output: "scores" (1, classes); "detections" (1, n, 6): x1, y1, x2, y2, score, class;
-            "anchors" (1, 4 + classes, n): centre, width, height, scores; "rows" (1, n, 4 + classes): corners, scores.
-            Boxes are in pixels.
-        classes: number of classes.
-        predict: maps an image, float32 (1, c, s, s) in [0, 1], to the raw output.
+    `output` is its kind: "scores" (1, classes); "detections" (1, n, 6): x1, y1, x2, y2, score, class; "anchors"
+    (1, 4 + classes, n): centre, size, scores; "rows" (1, n, 4 + classes): corners, scores. Boxes are in pixels.
     """
     with np.load(path, allow_pickle=False) as file:
         images, labels, owner = file["images"], file["labels"], file["owner"]
