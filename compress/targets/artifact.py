@@ -167,7 +167,7 @@ def preprocessing(model: Model) -> dict[str, Any]:
 
 
 def checked_on(target: str) -> dict[str, Any]:
-    """Manifest entry: the machine that computed the expected outputs. INT8 depends on the instruction set."""
+    """Manifest entry: the machine that computed the expected outputs. INT8 outputs depend on its instruction sets."""
     machine = host()
     return {
         "cpu": machine.cpu,

@@ -109,7 +109,7 @@ def _matrix_product(node: NodeProto, shapes: Shapes) -> int:
 
 def _recurrent(node: NodeProto, shapes: Shapes) -> int:
     """Both weight matrices, at every step of every sequence and in every direction. X is (steps, batch, inputs) or
-    (batch, steps, inputs). Shorter sequences count at full length, because most runtimes compute them so."""
+    (batch, steps, inputs). Shorter sequences count at full length, as most runtimes compute them."""
     steps = prod(shapes[node.input[0]][:2])
     return steps * (prod(shapes[node.input[1]]) + prod(shapes[node.input[2]]))
 
@@ -124,7 +124,7 @@ def einsum(equation: str, operands: Sequence[tuple[int, ...]], rank: int) -> int
     """MACs of an Einsum, for example "bij,bjk->bik", of operands with these shapes and a result of `rank` dimensions.
 
     Operands are contracted from left to right, as in ONNX Runtime. Contracting two of them costs the product of the
-    sizes of all their indices. An index that occurs in one operand only, and not in the result, is summed before. A
+    sizes of all their indices. An index that occurs in one operand only, and not in the result, is summed first. A
     product without a summed index is elementwise and costs no MACs.
     """
     left, arrow, right = equation.replace(" ", "").partition("->")

@@ -3,7 +3,7 @@
 import os
 import pathlib
 
-os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")  # before the import: else it reports its use over the network
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")  # otherwise the import sends usage reports
 
 import onnxruntime
 
