@@ -1,4 +1,4 @@
-"""What every target's artifact folder holds besides the models: manifest with checksums, sample, bench kit."""
+"""Contents of an artifact folder besides the models: manifest with checksums, sample input and outputs, bench kit."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ from compress.targets.predictor import Predictor
 
 SCHEMA_VERSION = 1
 KIT = Path(__file__).parent / "bench_kit"
-LABELLED_BYTES, LABELLED_LEAST = 4_000_000, 4  # of the images before compression; how many at least
-# Largest difference from the shipped output, as a share of its largest value, that is still the same computation:
-# runtimes add in another order, and INT8 rounds that difference to whole steps.
+LABELLED_BYTES, LABELLED_LEAST = 4_000_000, 4  # size limit before compression; minimum number of images
+# Largest accepted difference from the shipped output, as a fraction of its largest value. Runtimes sum in a different
+# order, and INT8 rounds such differences to whole quantization steps.
 TOLERANCE = {Precision.fp32: 0.02, Precision.fp16: 0.05, Precision.int8: 0.1}
 
 
 def copy(graph: Graph, folder: Path) -> Graph:
-    """The graph with its files copied into `folder` as model.<suffix> (and model.bin)."""
+    """Copies the files of `graph` into `folder` as model.<suffix> (and model.bin); returns the copied graph."""
     folder.mkdir(parents=True, exist_ok=True)
     for file in graph.files:
         shutil.copyfile(file, folder / f"model{file.suffix}")
@@ -43,15 +43,19 @@ def finish(
     folder: Path,
     model: Model,
     load: Callable[[Graph, int], Predictor],
-    facts: Mapping[str, Any],
+    provenance: Mapping[str, Any],
     versions: Mapping[str, str],
     names: tuple[str, str] = (INPUT, OUTPUT),
 ) -> None:
-    """Reloads every graph, records what it answers to a sample image, and writes kit and manifest (last: its presence
-    means that the folder is complete). `names` are those of input and output inside the files.
+    """Completes an artifact folder: reloads every graph, stores its output for a sample image, and writes the bench kit
+    and the manifest. The manifest is written last; its presence means that the folder is complete.
+
+    Args:
+        load, provenance: see `compress.targets.Target`.
+        names: input and output inside the files.
 
     Raises:
-        TargetFailed: a graph does not load again, or answers with something other than finite numbers.
+        TargetFailed: a graph does not load, or its output is not finite.
     """
     target = graphs[0].target
     sample = model.example_input().numpy()
@@ -62,7 +66,7 @@ def finish(
         predict = load(graph, 1)
         output = predict(sample)
         if not np.isfinite(output).all():
-            raise TargetFailed(f"{target} {name}: the reloaded graph answers with values that are not finite")
+            raise TargetFailed(f"{target} {name}: the reloaded graph returns NaN or infinity for the sample input")
         np.save(folder / f"expected_output_{name}.npy", output)
         labelled = _labelled(folder, graph, model, predict)
         models[name] = {
@@ -74,42 +78,42 @@ def finish(
             **({"labelled_images": labelled} if labelled else {}),
         }
     _write_kit(folder, target)
-    manifest = _manifest(graphs, model, models, facts, versions, names)
+    manifest = _manifest(graphs, model, models, provenance, versions, names)
     manifest["files"] = {path.relative_to(folder).as_posix(): _sha256(path) for path in _files(folder)}
     atomic.write(folder / "manifest.json", json.dumps(manifest, indent=1) + "\n")
 
 
 def add_labelled_images(folder: Path, images: Sequence[np.ndarray], targets: Sequence[Any]) -> None:
-    """Puts labelled validation images into an artifact folder, before it is packed: the kit judges the model by them.
+    """Adds labelled validation images for the bench kit to an artifact folder, before the target's `package`.
 
     Args:
-        images: uint8 (s, s, c) each, as the network takes them but for the division by 255; as many of them are taken
-            as LABELLED_BYTES hold.
-        targets: a class each, or float32 (n, 5), class and corners in pixels.
+        images: uint8 (s, s, c), preprocessed except for the division by 255. Only the first ones, up to LABELLED_BYTES
+            (but at least LABELLED_LEAST), are stored.
+        targets: one per image: a class index, or float32 (n, 5) of class and box corners in pixels.
     """
-    most = max(LABELLED_LEAST, LABELLED_BYTES // max(1, images[0].nbytes)) if images else 0
-    images, targets = images[:most], targets[:most]
+    limit = max(LABELLED_LEAST, LABELLED_BYTES // max(1, images[0].nbytes)) if images else 0
+    images, targets = images[:limit], targets[:limit]
     if not images:
         return
-    rows = [np.asarray([[each]], np.float32) if np.ndim(each) == 0 else np.asarray(each) for each in targets]
-    owner = np.repeat(np.arange(len(rows)), [len(each) for each in rows])
+    rows = [np.asarray([[label]], np.float32) if np.ndim(label) == 0 else np.asarray(label) for label in targets]
+    owner = np.repeat(np.arange(len(rows)), [len(row) for row in rows])
     folder.mkdir(parents=True, exist_ok=True)
     labels = np.concatenate(rows).astype(np.float32)
     np.savez_compressed(folder / labelled_images.FILE, images=np.stack(images), labels=labels, owner=owner)
 
 
 def output_kind(graph: Graph, model: Model) -> str:
-    """What a file's raw output is, in the words of `bench_kit/labelled_images.py`."""
+    """Kind of a file's raw output, as `bench_kit/labelled_images.py` names it."""
     return model.task.output_kind(end_to_end=model.postprocess is not None, postprocessed=graph.postprocess is None)
 
 
 def kit_judges(graph: Graph, model: Model) -> bool:
-    """True if the bench kit understands the output, so that labelled images are of use on the device."""
+    """True if the bench kit can evaluate the output of `graph` on labelled images."""
     return output_kind(graph, model) in labelled_images.KINDS
 
 
 def _labelled(folder: Path, graph: Graph, model: Model, predict: Predictor) -> dict[str, Any] | None:
-    """How the packed graph does on the labelled images, where there are any."""
+    """Evaluates a packed graph on the labelled images; None if the folder has none."""
     path = folder / labelled_images.FILE
     if not path.exists():
         return None
@@ -120,12 +124,12 @@ def _manifest(
     graphs: Sequence[Graph],
     model: Model,
     models: Mapping[str, Mapping[str, Any]],
-    facts: Mapping[str, Any],
+    provenance: Mapping[str, Any],
     versions: Mapping[str, str],
     names: tuple[str, str],
 ) -> dict[str, Any]:
     int8 = [graph for graph in graphs if graph.precision is Precision.int8]
-    kept = {layer: why for graph in int8 for layer, why in graph.exclusions.items()}
+    exclusions = {layer: reason for graph in int8 for layer, reason in graph.exclusions.items()}
     shapes = {tuple(entry["output_shape"]) for entry in models.values()}
     return {
         "schema_version": SCHEMA_VERSION,
@@ -139,22 +143,22 @@ def _manifest(
         "output": output_kind(graphs[0], model),
         "classes": list(model.classes),
         "calibration": dict(int8[0].calibration) if int8 else {},
-        "kept_float": [[layer, why] for layer, why in kept.items()],
+        "kept_float": [[layer, reason] for layer, reason in exclusions.items()],
         "versions": dict(versions),
         "checked_on": checked_on(graphs[0].target),
-        **facts,
+        **provenance,
     }
 
 
 def preprocessing(model: Model) -> dict[str, Any]:
-    """What is to be done with an image before a file of `model` gets it."""
+    """Manifest entry: how an image must be prepared for a file of `model`."""
     return {
         "colour": "RGB" if model.channels == 3 else "grey" if model.channels == 1 else f"{model.channels} channels",
         "layout": "NCHW: one image, its channels, rows, columns",
         "range": "0 to 1: bytes divided by 255",
         "resize": "letterbox: scaled to fit, centred, padded to a square with grey 114",
         "imgsz": model.imgsz,
-        # To be applied after scaling to [0, 1]: nothing. A graph that normalises does so itself.
+        # Applied after scaling to [0, 1]; these values change nothing. A graph that normalises does so itself.
         "mean": [0.0] * model.channels,
         "std": [1.0] * model.channels,
         "normalised_in_graph": None,
@@ -163,7 +167,7 @@ def preprocessing(model: Model) -> dict[str, Any]:
 
 
 def checked_on(target: str) -> dict[str, Any]:
-    """The machine whose answers stand in the artifact: INT8 graphs may answer otherwise on other instruction sets."""
+    """Manifest entry: the machine that computed the expected outputs. INT8 outputs depend on its instruction sets."""
     machine = host()
     return {
         "cpu": machine.cpu,
@@ -173,10 +177,10 @@ def checked_on(target: str) -> dict[str, Any]:
 
 
 def read(folder: Path) -> list[tuple[Graph, tuple[int, ...]]]:
-    """The graphs in an artifact folder and the shapes of what their files answer to one image.
+    """Returns the graphs in an artifact folder, each with the shape of its file's raw output for one image.
 
     Raises:
-        TargetFailed: there is no manifest, or a file is not the one that it lists.
+        TargetFailed: the manifest cannot be read, or a file is missing or has another checksum.
     """
     path = folder / "manifest.json"
     try:
@@ -191,27 +195,27 @@ def read(folder: Path) -> list[tuple[Graph, tuple[int, ...]]]:
     return [
         (
             Graph(
-                folder / facts["model"],
+                folder / entry["model"],
                 manifest["target"],
                 Precision(precision),
-                facts["scheme"],
+                entry["scheme"],
                 postprocess=postprocess,
             ),
-            tuple(facts["output_shape"]),
+            tuple(entry["output_shape"]),
         )
-        for precision, facts in manifest["models"].items()
+        for precision, entry in manifest["models"].items()
     ]
 
 
 def _postprocess(graph: Graph) -> dict[str, Any] | None:
-    """What the reader of a file's output has still to do, in words and numbers."""
+    """Manifest entry: the postprocessing step that is not in the file; None if there is none."""
     if graph.postprocess is None:
         return None
-    what = (
-        "a row for every anchor: 4 box corners in pixels, then a score for each class; the detections are the best "
-        "anchors by their best class, and of those the best (anchor, class) pairs; no suppression is needed"
+    description = (
+        "one row per anchor: 4 box corners in pixels, then one score per class; select the best anchors by their best "
+        "class, then the best (anchor, class) pairs among them; non-maximum suppression is not needed"
     )
-    return {"kind": "top_k", "what": what, **dataclasses.asdict(graph.postprocess)}
+    return {"kind": "top_k", "what": description, **dataclasses.asdict(graph.postprocess)}
 
 
 def _write_kit(folder: Path, target: str) -> None:

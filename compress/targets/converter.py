@@ -1,4 +1,4 @@
-"""Converts models to each target's FP32 graph, once per model and target in a run."""
+"""Converts models to the FP32 graphs of targets, once per run for each model and target."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from compress.product import Graph
 
 
 class Converter:
-    """FP32 graphs below `scratch`, each made when it is first asked for."""
+    """Writes FP32 graphs below `scratch`, each at its first request."""
 
     def __init__(self, scratch: Path, config: ExportConfig) -> None:
         self._scratch, self._config = scratch, config
         self._graphs: dict[tuple[str, str], Graph] = {}
 
     def fp32(self, model: Model, target: str) -> Graph:
-        """The FP32 graph of `model` for a target. Raises TargetFailed where it cannot be converted."""
+        """Returns the FP32 graph of `model` for a target. Raises TargetFailed if the model cannot be converted."""
         key = (model.identity(), target)
         if key not in self._graphs:
             folder = self._scratch / f"{key[0][:12]}-{target}-fp32"

@@ -1,30 +1,30 @@
-"""Which nodes of a graph stay in float: pure reasoning over names and edges, the same for every graph format."""
+"""Selects the nodes of a graph that stay in float, by their names and edges only, so that it works for every format."""
 
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 
-TAIL = "post-processing: no quantized layer follows, and box coordinates and scores do not share a scale"
-FIRST = "large activations of few channels: converting them costs more than INT8 saves"
-ATTENTION = "attention products: a small share of the work, and softmax needs fine steps"
+TAIL = "postprocessing: no quantized layer follows, and box coordinates and scores need different scales"
+FIRST = "large activations with few channels: converting them costs more than INT8 saves"
+ATTENTION = "attention products: a small fraction of the MACs, and softmax needs fine steps"
 
 
 @dataclass(frozen=True)
 class Node:
-    """A node of an exported graph, reduced to what the choice needs."""
+    """A node of an exported graph, reduced to what the selection needs."""
 
     name: str
-    parents: tuple[str, ...]  # names of the nodes its inputs come from
+    parents: tuple[str, ...]  # names of the nodes that produce its inputs
     weighted: bool  # a convolution or matrix product with constant weights
     product: bool = False  # a matrix product of two activations
 
 
 def module_path(node_name: str) -> str:
-    """The torch module a node came from: `/model.23/cv3.0/cv3.0.1/conv/Conv` gives `model.23.cv3.0.1.conv`.
+    """Path of the torch module that a node belongs to: `/model.23/cv3.0/cv3.0.1/conv/Conv` -> `model.23.cv3.0.1.conv`.
 
-    torch's exporter writes one path segment a module call. A child of a Sequential repeats its parent's segment
-    (`cv3.0/cv3.0.1`), which is undone here.
+    torch's exporter writes one path segment per module call. The segment of a Sequential's child repeats that of the
+    Sequential (`cv3.0/cv3.0.1`); the repetition is removed here.
     """
     parts: list[str] = []
     previous = ""
@@ -35,47 +35,52 @@ def module_path(node_name: str) -> str:
 
 
 def kept_nodes(nodes: Iterable[Node], modules: Mapping[str, str]) -> dict[str, str]:
-    """{node name: why} of the nodes that stay in float: those inside `modules` {module name prefix: why}, attention
-    products with what surrounds them, and everything behind the last quantized layers."""
+    """Selects the nodes that stay in float: those in `modules` {module name prefix: reason}, attention products and the
+    other nodes without weights in their modules, and all nodes after the last quantized layers.
+
+    Returns:
+        {node name: reason}.
+    """
     nodes = list(nodes)
-    kept: dict[str, str] = {}
+    excluded: dict[str, str] = {}
     attention = {module_path(node.name) for node in nodes if node.product}
     for node in nodes:
         path = module_path(node.name)
-        inside = next((why for prefix, why in modules.items() if f"{path}.".startswith(f"{prefix}.")), None)
-        if inside is not None:
-            kept[node.name] = inside
+        reason = next((reason for prefix, reason in modules.items() if f"{path}.".startswith(f"{prefix}.")), None)
+        if reason is not None:
+            excluded[node.name] = reason
         elif node.product or (path and path in attention and not node.weighted):
-            kept[node.name] = ATTENTION
-    for name in _tail(nodes, kept):
-        kept.setdefault(name, TAIL)
-    return kept
+            excluded[node.name] = ATTENTION
+    for name in _tail(nodes, excluded):
+        excluded.setdefault(name, TAIL)
+    return excluded
 
 
 def first_layers(nodes: Iterable[Node], count: int) -> dict[str, str]:
-    """{node name: why} of the first `count` weighted layers in order of execution, and of what hangs on them alone."""
+    """Selects the first `count` weighted layers in order of execution, and the nodes that depend on no other weighted
+    layers. Returns {node name: reason}."""
     nodes = list(nodes)
     first = {node.name for node in [node for node in nodes if node.weighted][:count]}
-    behind: dict[str, set[str]] = {}  # weighted layers that a node depends on, itself included
+    dependencies: dict[str, set[str]] = {}  # weighted layers that a node depends on, including itself
     for node in nodes:
         own = {node.name} if node.weighted else set()
-        behind[node.name] = own.union(*(behind.get(parent, set()) for parent in node.parents))
-    return {name: FIRST for name, layers in behind.items() if layers and layers <= first}
+        dependencies[node.name] = own.union(*(dependencies.get(parent, set()) for parent in node.parents))
+    return {name: FIRST for name, layers in dependencies.items() if layers and layers <= first}
 
 
-def _tail(nodes: Iterable[Node], kept: Collection[str]) -> list[str]:
-    """Nodes from which no weighted layer outside `kept` can be reached."""
+def _tail(nodes: Iterable[Node], excluded: Collection[str]) -> list[str]:
+    """Nodes from which no weighted layer outside `excluded` can be reached."""
     by_name = {node.name: node for node in nodes}
-    waiting = [node.name for node in by_name.values() if node.weighted and node.name not in kept]
+    pending = [node.name for node in by_name.values() if node.weighted and node.name not in excluded]
     before: set[str] = set()
-    while waiting:
-        name = waiting.pop()
+    while pending:
+        name = pending.pop()
         if name not in before:
             before.add(name)
-            waiting.extend(parent for parent in by_name[name].parents if parent in by_name)
+            pending.extend(parent for parent in by_name[name].parents if parent in by_name)
     return [name for name in by_name if name not in before]
 
 
-def by_module(kept: Mapping[str, str]) -> dict[str, str]:
-    """`kept` for a reader: {module path: why}; nodes outside any module keep their own name."""
-    return {module_path(name) or name: why for name, why in kept.items()}
+def by_module(excluded: Mapping[str, str]) -> dict[str, str]:
+    """Converts {node name: reason} to {module path: reason}; a node outside all modules keeps its own name."""
+    return {module_path(name) or name: reason for name, reason in excluded.items()}

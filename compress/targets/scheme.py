@@ -9,13 +9,13 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Scheme:
-    """One way to quantize for a target.
+    """One quantization scheme of a target.
 
     Attributes:
-        description: for manifests and tables.
-        options: for the target's own quantizer.
-        saturation_safe: weights of 7 bits, so that no CPU's 16-bit sums overflow.
-        fallback: slower to make or to run; tried only where the others lose too much accuracy.
+        description: text for manifests and tables.
+        options: options of the target's quantizer.
+        saturation_safe: uses 7-bit weights, so that 16-bit sums do not overflow on any CPU.
+        fallback: slower to create or to run; tried only if the other schemes lose too much accuracy.
     """
 
     description: str
@@ -25,8 +25,8 @@ class Scheme:
 
 
 def ordered(offered: Sequence[Scheme], *, saturates: bool, portable: bool) -> list[Scheme]:
-    """A target's schemes in the order to try: safe ones first where INT8 sums overflow on the device, and only those
-    where the file must be `portable`."""
+    """Sorts a target's schemes into the order in which they are tried: saturation-safe ones first if INT8 sums overflow
+    on the device (`saturates`), otherwise last. With `portable`, only saturation-safe ones, if there are any."""
     safe = [scheme for scheme in offered if scheme.saturation_safe]
     rest = [scheme for scheme in offered if not scheme.saturation_safe]
     if portable and safe:

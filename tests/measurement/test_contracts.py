@@ -115,7 +115,7 @@ def test_a_manifest_that_promises_another_shape_is_refused(artifact: tuple[Any, 
     manifest = json.loads((folder / "manifest.json").read_text())
     manifest["models"]["int8"]["output_shape"] = [1, 7]
     (folder / "manifest.json").write_text(json.dumps(manifest))
-    with pytest.raises(TargetFailed, match=r"answers in shape \(3,\), its manifest says \(7,\)"):
+    with pytest.raises(TargetFailed, match=r"returns shape \(3,\), its manifest says \(7,\)"):
         verify(folder, model, split)
 
 

@@ -1,4 +1,4 @@
-"""The labelled images that go with an artifact, and the kit's judgement by them."""
+"""Labelled images of an artifact, and their evaluation by the bench kit."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from compress.targets.bench_kit import labelled_images
 from compress.targets.bench_kit.labelled_images import FILE, judge
 
 SIDE = 64
-# Two images: one with two boxes of different classes, one with one. Class and corners, in pixels.
+# Two images, one with two boxes of different classes, one with one box: class and corners in pixels.
 TARGETS = [
     np.array([[0, 0, 0, 20, 20], [1, 30, 30, 60, 60]], np.float32),
     np.array([[1, 10, 10, 40, 40]], np.float32),
@@ -30,10 +30,10 @@ def number_of(pixels: np.ndarray) -> int:
 
 
 def rows_of(number: int) -> np.ndarray:
-    """(n, 6) corners, score and class: every labelled box, a double of it, and one that is not sure."""
+    """(n, 6) corners, score and class: every labelled box, a duplicate of the first, and one with a low score."""
     boxes = TARGETS[number]
-    sure = [[*box[1:], 0.9, box[0]] for box in boxes] + [[*(box[1:] + 1), 0.5, box[0]] for box in boxes[:1]]
-    return np.array([*sure, [0, 0, 5, 5, 0.1, 0]], np.float32)
+    confident = [[*box[1:], 0.9, box[0]] for box in boxes] + [[*(box[1:] + 1), 0.5, box[0]] for box in boxes[:1]]
+    return np.array([*confident, [0, 0, 5, 5, 0.1, 0]], np.float32)
 
 
 def anchors_of(number: int, *, centres: bool) -> np.ndarray:
@@ -48,18 +48,18 @@ def anchors_of(number: int, *, centres: bool) -> np.ndarray:
 
 
 @pytest.mark.parametrize(
-    ("output", "answer", "found"),
+    ("output", "raw", "detected"),
     [
-        ("detections", rows_of, 5),  # doubles count as wrong: nothing suppresses them
+        ("detections", rows_of, 5),  # duplicates count as wrong: nothing suppresses them
         ("rows", lambda number: anchors_of(number, centres=False), 5),
-        ("anchors", lambda number: anchors_of(number, centres=True).T, 3),  # doubles are suppressed
+        ("anchors", lambda number: anchors_of(number, centres=True).T, 3),  # duplicates are suppressed
     ],
 )
-def test_detectors(output: str, answer, found: int, tmp_path: Path) -> None:
+def test_detectors(output: str, raw, detected: int, tmp_path: Path) -> None:
     path = write(tmp_path, TARGETS)
-    result = judge(path, output, 2, lambda pixels: answer(number_of(pixels))[None])
+    result = judge(path, output, 2, lambda pixels: raw(number_of(pixels))[None])
     assert result["images"] == 2
-    assert result["value"] == pytest.approx(2 * 3 / (found + 3))
+    assert result["value"] == pytest.approx(2 * 3 / (detected + 3))
 
 
 def test_a_detector_that_finds_nothing_or_the_wrong_class_has_no_value(tmp_path: Path) -> None:

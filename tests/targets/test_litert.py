@@ -1,4 +1,4 @@
-"""What is particular to LiteRT: names of operations, MACs of its operators, types at the ends, the step left out."""
+"""LiteRT: names of operations, MACs of operators, types of inputs and outputs, postprocessing outside the file."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ CLASSES = ("a", "b")
 
 
 class Rows(nn.Module):
-    """A detector in little: two branches of equal layers that share one activation, attention, a row an anchor."""
+    """A small detector: two branches of equal layers that share one activation, attention, one row per anchor."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -51,7 +51,7 @@ class Rows(nn.Module):
 
 @dataclass(frozen=True)
 class Detector(FakeModel):
-    """One that selects its detections by value."""
+    """A detector that selects its detections by value."""
 
     def deployed(self, *, postprocess: bool = True) -> nn.Module:
         net = copy.deepcopy(self.net).eval().requires_grad_(False)
@@ -73,7 +73,7 @@ def graphs(model: Detector, tmp_path_factory: pytest.TempPathFactory) -> tuple[G
         pytest.importorskip(package)
     folder = tmp_path_factory.mktemp("litert")
     fp32 = litert.convert(model, folder / "fp32", ExportConfig())  # type: ignore[arg-type]
-    images = [model.example_input().numpy() * share for share in (0.5, 1.0)]
+    images = [model.example_input().numpy() * scale for scale in (0.5, 1.0)]
     return fp32, litert.quantize(fp32, model, images, folder / "int8")  # type: ignore[arg-type]
 
 
@@ -83,7 +83,7 @@ def test_operations_tell_their_place(graphs: tuple[Graph, Graph]) -> None:
         products = {"stem.0", "deep.0", "deep.2", "", "branches.0.0", "branches.0.2", "branches.1.0", "branches.1.2"}
         assert len(places) == len(products) and set(places) == products
     found = {quantization_exclusions.module_path(node.name) for node in litert._nodes(graphs[0].path)}
-    assert found >= {"stem.1", "deep.1", "deep.3", "branches.0.1", "branches.1.1"}  # the one activation, in each place
+    assert found >= {"stem.1", "deep.1", "deep.3", "branches.0.1", "branches.1.1"}  # shared, once per path
 
 
 def test_what_is_kept_stays_in_float_and_nothing_else(graphs: tuple[Graph, Graph]) -> None:
@@ -92,7 +92,7 @@ def test_what_is_kept_stays_in_float_and_nothing_else(graphs: tuple[Graph, Graph
     by_place = {quantization_exclusions.module_path(layer.name): layer for layer in litert.layers(int8)}
     assert int8.exclusions["branches.1.2"] == "last layer"
     floats = {place for place, layer in by_place.items() if not layer.int8}
-    assert floats == {"branches.1.2", ""}  # the attention product stands in no module
+    assert floats == {"branches.1.2", ""}  # the attention product belongs to no module
     assert {place for place, layer in by_place.items() if layer.kept} == floats
 
 
@@ -149,7 +149,7 @@ def test_packages_are_silenced_for_a_while_only(capfd: pytest.CaptureFixture[str
 def test_their_log_handler_does_not_close_our_stream() -> None:
     absl_logging = pytest.importorskip("absl.logging")
     ours = io.StringIO()
-    absl_logging.get_absl_handler().python_handler.setStream(ours)  # as it takes at import whatever is there then
+    absl_logging.get_absl_handler().python_handler.setStream(ours)  # at import it takes the current stderr
     with litert._quiet():
         pass
     absl_logging.get_absl_handler().close()
@@ -166,10 +166,10 @@ def test_tensors_that_live_at_the_same_time_lie_side_by_side() -> None:
     def operator(inputs: list[int], output: int) -> SimpleNamespace:
         return SimpleNamespace(inputs=inputs, outputs=[output])
 
-    # 0 -> 1 -> 2 -> 3, and 0 is added to 2 again; tensor 4 is a weight and takes no room in the arena.
+    # 0 -> 1 -> 2 -> 3, and 0 is added to 2 again; tensor 4 is a weight and needs no memory in the arena.
     tensors = [tensor(64), tensor(160), tensor(64), tensor(16, TensorType.FLOAT32), tensor(9999)]
     operators = [operator([0, 4], 1), operator([1], 2), operator([2, 0], 3)]
     graph = SimpleNamespace(subgraphs=[SimpleNamespace(tensors=tensors, operators=operators, inputs=[0], outputs=[3])])
     assert litert.arena_bytes(graph) == 64 + 160 + 64
-    operators[2].inputs = [2]  # now 0 is free when 2 comes
+    operators[2].inputs = [2]  # now tensor 0 is free before tensor 2 is computed
     assert litert.arena_bytes(graph) == 160 + 64

@@ -1,4 +1,4 @@
-"""What is particular to ncnn: files in two parts, no top-k, a converter that keeps silent, FP16 instead of INT8."""
+"""ncnn: two files per graph, no top-k, a converter that reports no errors, FP16 instead of INT8."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ class Network(FakeModel):
 
 
 class Rows(nn.Module):
-    """(b, c, 32, 32) to a row of 4 + 2 numbers for each of 16 anchors."""
+    """Maps (b, c, 32, 32) to one row of 4 + 2 values per anchor, 16 anchors."""
 
     def __init__(self, channels: int = 3) -> None:
         super().__init__()
@@ -80,7 +80,7 @@ def test_a_detectors_tail_is_left_to_numpy(tmp_path: Path) -> None:
     manifest = json.loads((tmp_path / "artifact/manifest.json").read_text())
     assert manifest["tail"]["kind"] == "top_k" and manifest["tail"]["most"] == 5
     assert manifest["outputs"] == [{"name": "out0", "shape": [1, 16, 6], "dtype": "float32"}]
-    # Ultralytics knows the folder by its suffix, and would misread rows of all anchors.
+    # Ultralytics recognises a folder by its suffix, and would misinterpret rows of all anchors.
     assert set(manifest["files"]) >= {"fp32/model.param", "fp32/model.bin"}
 
 
@@ -104,7 +104,7 @@ def test_fp32_is_computed_in_float32_and_the_same_every_time(tmp_path: Path) -> 
 
 
 def test_operators_that_ncnn_lacks_are_named(tmp_path: Path) -> None:
-    with pytest.raises(TargetFailed, match="no operators for these of the network: .*topk"):
+    with pytest.raises(TargetFailed, match="does not support these operators of the network: .*topk"):
         Network(Best()).convert(tmp_path)
 
 
@@ -143,7 +143,7 @@ def test_damaged_weights_are_named(damage: str, tmp_path: Path) -> None:
 def test_a_graph_with_other_outputs_is_refused(tmp_path: Path) -> None:
     graph = Network(Rows()).convert(tmp_path)
     graph.path.write_text(graph.path.read_text().replace(" out0", " other"))
-    with pytest.raises(TargetFailed, match="model.param.*other"):  # asked for out0, ncnn would end the process
+    with pytest.raises(TargetFailed, match="model.param.*other"):  # a request for out0 would crash the process
         targets.load(graph, 1)
 
 

@@ -1,4 +1,4 @@
-"""Whether INT8 sums overflow here, and weights that keep them from it."""
+"""Detection of INT8 saturation on this machine, and the weights of saturation-safe schemes."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def test_a_cpu_with_vnni_does_not_saturate(target: str) -> None:
     if not VNNI & set(host().features):
         pytest.skip("this CPU has no VNNI")
     if target == "openvino" and "ONEDNN_MAX_CPU_ISA" in os.environ:
-        pytest.skip("oneDNN, which computes for OpenVINO, is kept from it")
+        pytest.skip("ONEDNN_MAX_CPU_ISA restricts oneDNN, which OpenVINO uses")
     assert saturation.saturates(target) is False
 
 

@@ -1,4 +1,4 @@
-"""A small CNN walks through every target: convert, quantize, package, load."""
+"""A small CNN in every target: convert, quantize, package, load."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from compress.targets import calibration, onnx_graph, onnxruntime, quantization_
 from tests.fakes import FakeModel, small_classifier
 
 SIDE = 32
-PACKAGES = {  # what a target needs besides ours
+PACKAGES = {  # that a target needs
     "openvino": ("openvino", "nncf"),
     "tensorrt": ("tensorrt_rtx",),
     "ncnn": ("ncnn", "pnnx"),
@@ -117,7 +117,7 @@ def test_a_damaged_file_is_named(name: str, suffix: str, tmp_path: Path) -> None
 @pytest.mark.skipif(importlib.util.find_spec("openvino") is None, reason="needs openvino")
 def test_openvino_runs_where_onednn_is_kept_from_newer_instructions(model: FakeModel, tmp_path: Path) -> None:
     graph = targets.get("openvino").convert(model, tmp_path, ExportConfig())
-    # Of a process of its own: oneDNN reads the limit once.
+    # In a separate process, because oneDNN reads the limit only once.
     code = f"""
 import numpy
 from pathlib import Path
@@ -218,7 +218,7 @@ def test_what_is_not_finite_is_refused(model: FakeModel, tmp_path: Path) -> None
     fp32 = targets.get("onnxruntime").convert(model, tmp_path, ExportConfig())
     image = np.zeros((1, 3, SIDE, SIDE), np.float32)
     broken = np.full_like(image, np.nan)
-    with pytest.raises(TargetFailed, match="calibration image 1 holds values that are not finite"):
+    with pytest.raises(TargetFailed, match="calibration image 1 contains NaN or infinity"):
         targets.get("onnxruntime").quantize(fp32, model, [image, broken], tmp_path / "int8")
     with pytest.raises(TargetFailed, match="no calibration images"):
         targets.get("onnxruntime").quantize(fp32, model, [], tmp_path / "int8")
@@ -229,7 +229,7 @@ def _extremes(values: np.ndarray) -> tuple[float, float]:
 
 
 def test_denormals_are_rounded_to_zero(tmp_path: Path) -> None:
-    """In a process of its own: ONNX Runtime goes by the first session that a process opens."""
+    """In a separate process: ONNX Runtime reads the entry from the first session of a process only."""
     nodes = [helper.make_node("Mul", ["x", "y"], ["z"])]
     values = [helper.make_tensor_value_info(name, TensorProto.FLOAT, [1]) for name in "xyz"]
     inner, opset = helper.make_graph(nodes, "g", values[:2], values[2:]), helper.make_opsetid("", 17)

@@ -1,5 +1,5 @@
-"""TensorRT with a GPU, on a machine made of NumPy that keeps CUDA's and TensorRT's manners: addresses, kinds of copies,
-what is refused. A real GPU runs the same lines in test_targets.py."""
+"""TensorRT on a GPU, with NumPy fakes of CUDA and TensorRT that check addresses, copy directions and errors. On a real
+GPU, test_targets.py runs the same code."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ from compress.product import Graph, Precision
 from compress.targets import tensorrt
 from compress.targets.bench_kit import runtime_tensorrt
 
-SHAPES = {"output0": (1, 3), "images": (1, 2, 4, 4)}  # in an order that no code should count on
+SHAPES = {"output0": (1, 3), "images": (1, 2, 4, 4)}  # the order must not matter
 
 
 class Cuda:
-    """Device memory that only its own copies reach, as `libcudart` has it."""
+    """A fake `libcudart`, whose device memory is accessible through cudaMemcpy only."""
 
     def __init__(self) -> None:
         self.memory: dict[int, ctypes.Array[ctypes.c_char]] = {}
