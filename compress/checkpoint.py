@@ -30,7 +30,7 @@ from compress.errors import UserError, named
 
 SCHEMA_VERSION = 1
 TENSORS, FACTS = "model.safetensors", "model.json"
-# Above what any model here needs: a file that exceeds a limit is damaged, or made to exhaust the memory.
+# Above what any supported model needs: a file that exceeds a limit is damaged, or crafted to exhaust the memory.
 MAX_FACTS_BYTES = 2**26
 MAX_CLASSES, MAX_CHANNELS, MAX_SIDE = 100_000, 1024, 16_384
 
@@ -156,7 +156,7 @@ def describe(folder: Path) -> dict[str, Any]:
 
 
 def _unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """A JSON object without duplicate keys, for which readers may use different values."""
+    """A JSON object; rejects duplicate keys, which parsers treat differently."""
     result = dict(pairs)
     if len(result) != len(pairs):
         raise ValueError("duplicate key in an object")
@@ -168,7 +168,7 @@ def _reject(name: str) -> float:
 
 
 def _check_constructor(constructor: dict[str, Any], source: Path) -> None:
-    """Raises UserError if a value that families have in common is of another type or out of bounds."""
+    """Raises UserError if a value that is checked here has the wrong type or is out of bounds."""
 
     def texts(value: object, most: int) -> bool:
         return isinstance(value, list) and len(value) <= most and all(isinstance(text, str) for text in value)
@@ -202,7 +202,7 @@ def resize(net: nn.Module, tensors: dict[str, Tensor], source: Path) -> None:
     """Resizes the layers of `net`, in place, to the shapes of `tensors`; values of resized tensors are undefined.
 
     Raises:
-        UserError: names differ, or a tensor is empty, of another kind, or has another number of dimensions.
+        UserError: names differ, or a tensor is empty, of another data type, or has another number of dimensions.
     """
     present = net.state_dict()
     for name in present.keys() ^ tensors.keys():

@@ -37,8 +37,7 @@ def _checkpoint(config: ModelConfig, classes: tuple[str, ...] | None, task: Task
     own_input.check_normalisation(config, model)
     imgsz, channels = config.input
     if channels != model.channels:
-        own = model.channels
-        raise UserError("model.channels", channels, f"{config.path} takes {own} input channels: set {own} or null")
+        raise UserError("model.channels", channels, f"{config.path} takes {model.channels} channels: set that or null")
     if imgsz == model.imgsz:
         return model
     if imgsz % model.stride:
@@ -127,7 +126,7 @@ def _check_network(model: Model, config: ModelConfig) -> None:
 
 
 def _start_from(model: Model, config: ModelConfig) -> str:
-    """Hint on how to train for the data's classes from the weights of `model`; empty if there is no way."""
+    """Hint on how to train for the data's classes from the weights of `model`; empty for other families."""
     if not isinstance(model, UltralyticsModel) or config.family is not Family.ultralytics:
         return ""
     source, name = config.path or config.weights, model.name

@@ -11,7 +11,7 @@ from torch import nn
 from compress.config import Activation
 
 KINDS: dict[Activation, type[nn.Module]] = {Activation.relu: nn.ReLU, Activation.relu6: nn.ReLU6}
-# By class name, because timm defines its own classes. ReLU is free already, and ReLU6 is part of gates.
+# By class name, because timm defines its own classes. ReLU is free already, and ReLU6 is used in gates.
 REPLACED = {"SiLU", "Swish", "GELU", "GELUTanh", "QuickGELU", "Hardswish", "HardSwish", "Mish", "HardMish", "ELU"}
 REPLACED |= {"CELU", "SELU", "LeakyReLU"}
 

@@ -39,7 +39,7 @@ class Normalised(nn.Module):
         mean, std = (torch.tensor(values, dtype=torch.float64).view(1, -1, 1, 1) for values in statistics)
         # Not in the state dict, which holds only the network's own tensors; the constructor has these values.
         self.register_buffer("mean", mean.float(), persistent=False)
-        # A factor, because integer runtimes such as LiteRT have no INT8 division.
+        # Multiplied rather than divided, because integer runtimes such as LiteRT have no INT8 division.
         self.register_buffer("factor", (1 / std).float(), persistent=False)
         self.net = net
 
@@ -81,7 +81,7 @@ def inner(net: nn.Module) -> nn.Module:
 
 
 def module_names(net: nn.Module, names: Sequence[str]) -> tuple[str, ...]:
-    """Converts module names of the network as the user wrote it to names in `net`, which may be wrapped."""
+    """Converts module names of the unwrapped network to names in `net`, which may be wrapped."""
     known = dict(net.named_modules())
     return (
         tuple(name if name in known else INNER + name for name in names) if isinstance(net, Normalised) else (*names,)

@@ -119,7 +119,7 @@ def _external_files(path: Path, graph: ModelProto) -> set[str]:
 
 
 def _check_operators(path: Path, graph: ModelProto) -> None:
-    """Raises UserError if an operator is not standard ONNX, or if the graph is quantized or below float32."""
+    """Raises UserError if the graph is quantized, uses a non-standard operator, or has weights below float32."""
     opset = onnx_graph.own_opset(graph)
     for node in _nodes(graph.graph):
         operator = f"{node.domain}.{node.op_type}".strip(".")

@@ -152,7 +152,6 @@ class OnnxModel:
         return entries
 
     def _fixed(self) -> dict[str, object]:
-        """Ultralytics' metadata entries that describe the input shape."""
         args = _literal(self.carried.get("args"))
         fixed = {"batch": 1, "dynamic": False}
         args = {**args, **{key: fixed[key] for key in fixed if key in args}} if isinstance(args, dict) else {}
@@ -237,7 +236,7 @@ def _names(metadata: dict[str, str]) -> tuple[str, ...] | None:
 
 
 def _literal(text: str | None) -> object:
-    """The value of a Python literal, parsed without running code; None if `text` is no such literal."""
+    """Parses a Python literal without running code; None if `text` is not one."""
     try:
         return ast.literal_eval(text) if text and len(text) <= MAX_TEXT else None
     except (ValueError, TypeError, SyntaxError, MemoryError, RecursionError):
@@ -245,11 +244,9 @@ def _literal(text: str | None) -> object:
 
 
 def _last_layers(graph: ModelProto) -> dict[str, str]:
-    """{module: reason} for the weighted layers that no other weighted layer follows.
-
-    They output a detector's boxes and scores, which are unbounded. A projection of softmaxed bins (DFL) does not count
-    as the last layer: it stays in float, and so does the layer that computes the bins.
-    """
+    """{module: reason} for the weighted layers that no other weighted layer follows: their outputs, a detector's boxes
+    and scores, are unbounded. A projection of softmaxed bins (DFL) does not count as the last layer: it stays in float,
+    and so does the layer that computes the bins."""
     nodes = {node.name: node for node in onnx_graph.nodes(graph)}
     kinds = {node.name: node.op_type for node in graph.graph.node}
     pending = [node.name for node in graph.graph.node if onnx_graph.OUTPUT in node.output]

@@ -1,4 +1,4 @@
-"""Input size and channels of a model, determined before its network is built, because the data is read for them.
+"""Input size and channels of a model, determined before its network is built, because images are read at this size.
 
 A checkpoint, weights in a checkpoint folder, a .pt file and timm specify their own input size and channels. These apply
 unless the user sets others.

@@ -95,7 +95,7 @@ class PlainNetwork:
         return {"task": self.task.name, "names": str(dict(enumerate(self.classes)))}
 
     def quantization_exclusions(self) -> dict[str, str]:
-        return {}  # calibration shows whatever a linear layer of logits loses
+        return {}  # calibration suffices for a linear layer of logits
 
     def example_input(self, batch: int = 1) -> Tensor:
         return example_image(batch, self.channels, self.imgsz)
@@ -136,7 +136,7 @@ def build_timm(config: ModelConfig, classes: tuple[str, ...] | None, task: Task 
 
 
 def build_module(config: ModelConfig, classes: tuple[str, ...] | None, task: Task | None) -> PlainNetwork:
-    """Calls the class or function at import path `config.target` with `config.args`.
+    """Builds the network that the class or function at import path `config.target` returns for `config.args`.
 
     Raises:
         UserError: it cannot be imported or called, or the output of its network does not suit the task.
@@ -154,20 +154,19 @@ def from_constructor(constructor: dict[str, Any], trust: bool = False) -> PlainN
     Raises:
         UserError: without `trust`, a network that neither this package nor timm provides.
     """
-    facts: dict[str, Any] = {
-        str(key): constructor[key] for key in ("family", "name", "target", "args") if key in constructor
-    }
-    if isinstance(target := facts.get("target"), str):
-        facts["target"] = imported.MOVED.get(target, target)
+    spec: dict[str, Any] = {key: constructor[key] for key in ("family", "name", "target", "args") if key in constructor}
+    if isinstance(target := spec.get("target"), str):
+        spec["target"] = imported.MOVED.get(target, target)
     if not trust:
-        imported.check_provided(facts, constructor["channels"])
+        imported.check_provided(spec, constructor["channels"])
+    statistics = normalisation.statistics(constructor.get("mean"), constructor.get("std"), constructor["channels"])
     model = _assemble(
-        facts,
+        spec,
         tuple(constructor["classes"]),
         constructor["channels"],
         constructor["imgsz"],
         tuple(constructor["protected"]),
-        normalisation.statistics(constructor.get("mean"), constructor.get("std"), constructor["channels"]),
+        statistics,
         tasks.of(constructor.get("task", CLASSIFY.name), trust),
     )
     activation.swap(model.net, constructor.get("activation"))
@@ -175,17 +174,17 @@ def from_constructor(constructor: dict[str, Any], trust: bool = False) -> PlainN
 
 
 def _with_weights(
-    facts: dict[str, Any], config: ModelConfig, classes: tuple[str, ...] | None, task: Task | None
+    spec: dict[str, Any], config: ModelConfig, classes: tuple[str, ...] | None, task: Task | None
 ) -> PlainNetwork:
     loaded = weights.read(config.weights, trust=config.trust) if config.weights else None
     if loaded and loaded.classes:
         classes = loaded.classes
-        if "num_classes" in facts["args"]:
-            facts["args"]["num_classes"] = len(classes)
+        if "num_classes" in spec["args"]:
+            spec["args"]["num_classes"] = len(classes)
     imgsz, channels = config.input
     statistics = _statistics(config, loaded.constructor if loaded else {}, channels)
     own = task if isinstance(task, PlainNetworkTask) else CLASSIFY  # `check_same` rejects data of other tasks
-    model = _assemble(facts, classes, channels, imgsz, tuple(config.protected), statistics, own)
+    model = _assemble(spec, classes, channels, imgsz, tuple(config.protected), statistics, own)
     net = normalisation.inner(model.net)
     if loaded:
         activation.swap(model.net, loaded.constructor.get("activation"))
@@ -225,7 +224,7 @@ def _timm_config(name: str | None) -> Any:
 
 
 def _assemble(
-    facts: dict[str, Any],
+    spec: dict[str, Any],
     classes: tuple[str, ...] | None,
     channels: int,
     imgsz: int,
@@ -234,29 +233,29 @@ def _assemble(
     task: PlainNetworkTask,
 ) -> PlainNetwork:
     try:
-        json.dumps(facts)
+        json.dumps(spec)
     except TypeError as error:
-        raise UserError("model.args", facts["args"], "use only numbers, strings, lists and maps") from error
-    net = _timm(facts, channels) if facts["family"] == "timm" else imported.network(facts["target"], facts["args"])
+        raise UserError("model.args", spec["args"], "use only numbers, strings, lists and maps") from error
+    net = _timm(spec, channels) if spec["family"] == "timm" else imported.network(spec["target"], spec["args"])
     net = normalisation.wrap(net, statistics)
     with torch.random.fork_rng(devices=[]):
         last, width = _last_layer(net.eval(), example_image(1, channels, imgsz), task)
     if classes is not None and len(classes) != width:
-        source = facts.get("target") or facts["name"]
+        source = spec.get("target") or spec["name"]
         raise UserError("model", source, f"returns {width} classes, the data has {len(classes)}")
     classes = classes or tuple(str(index) for index in range(width))
-    return PlainNetwork(net.train(), facts, last, imgsz, channels, classes, protected, statistics, task)
+    return PlainNetwork(net.train(), spec, last, imgsz, channels, classes, protected, statistics, task)
 
 
-def _timm(facts: dict[str, Any], channels: int) -> nn.Module:
+def _timm(spec: dict[str, Any], channels: int) -> nn.Module:
     timm = imported.require_timm()
-    if not timm.is_model(facts["name"]):
-        like = timm.list_models(f"*{facts['name'].split('_')[0]}*")[:8]
-        raise UserError("model.name", facts["name"], f"no such timm model; similar names: {', '.join(like) or 'none'}")
+    if not timm.is_model(spec["name"]):
+        like = timm.list_models(f"*{spec['name'].split('_')[0]}*")[:8]
+        raise UserError("model.name", spec["name"], f"no such timm model; similar names: {', '.join(like) or 'none'}")
     try:
-        return timm.create_model(facts["name"], pretrained=False, in_chans=channels, **facts["args"])
+        return timm.create_model(spec["name"], pretrained=False, in_chans=channels, **spec["args"])
     except Exception as error:  # models raise various exceptions for wrong arguments
-        raise UserError("model.args", facts["args"], f"timm rejects these arguments: {named(error)}") from error
+        raise UserError("model.args", spec["args"], f"timm rejects these arguments: {named(error)}") from error
 
 
 def _last_layer(net: nn.Module, example: Tensor, task: PlainNetworkTask) -> tuple[str, int]:

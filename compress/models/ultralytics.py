@@ -33,7 +33,7 @@ HEADS = {
     "OBB": (OBB, "OBBModel", UltralyticsModel),
     "OBB26": (OBB, "OBBModel", UltralyticsModel),
 }
-SUPPORTED = "supported are networks that end in " + ", ".join(name for name in HEADS if "26" not in name)
+SUPPORTED = "supported heads are " + ", ".join(name for name in HEADS if "26" not in name)
 
 IMGSZ = 640  # pixels: Ultralytics' default
 

@@ -146,8 +146,8 @@ def deployed(net: Any, example: Tensor, postprocess: bool = True) -> nn.Module:
 
 @contextmanager
 def deployed_branch(net: Any) -> Iterator[None]:
-    """In this context `net` returns the raw outputs of the deployed branch, {boxes, scores, feats}, in training and
-    eval mode: without the training-only branch, and with gradients into the backbone."""
+    """Context in which `net` returns the raw outputs of the deployed branch only, {boxes, scores, feats}, in training
+    and eval mode, with gradients into the backbone."""
     head = net.model[-1]
     original: Any = type(head)
     head.__class__ = _classes(original)[0]
@@ -159,7 +159,7 @@ def deployed_branch(net: Any) -> Iterator[None]:
 
 @cache
 def _classes(kind: type) -> tuple[type, type]:
-    """Subclasses of a head without its training-only branch: one returns raw outputs, one decodes them in a module."""
+    """Two subclasses of a head without its training-only branch: with raw outputs, and with decoded ones."""
     from ultralytics.nn.modules.block import Proto26
 
     class Branch(kind):  # type: ignore[misc, valid-type]
@@ -179,8 +179,7 @@ def _classes(kind: type) -> tuple[type, type]:
 
 
 def quantization_exclusions(net: Any) -> dict[str, str]:
-    """{module: reason} for modules of a deployed net that INT8 degrades: the last, unbounded layer of each branch, and
-    the decoding."""
+    """{module: reason} for what INT8 degrades once deployed: the last, unbounded layer of a branch, and decoding."""
     head, name = net.model[-1], f"model.{len(net.model) - 1}"
     reasons = {}
     for branch, level, layers in _branches(head):

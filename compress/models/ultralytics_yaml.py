@@ -22,12 +22,7 @@ MAX_LAYERS, MAX_REPEATS, MAX_NUMBER = 1000, 100, 2**20
 
 
 def check(yaml: Any, channels: int, classes: int) -> None:
-    """Raises UserError if `yaml` names anything but layers, or describes too large a network.
-
-    Args:
-        channels: input channels.
-        classes: number of classes.
-    """
+    """Raises UserError if `yaml` names anything but layers, or describes too large a network for these numbers."""
     from ultralytics.nn import tasks
 
     if not isinstance(yaml, dict):
@@ -91,7 +86,7 @@ def _check_value(value: Any, where: str, depth: int = 0) -> None:
         or (isinstance(value, int | float) and abs(value) <= MAX_NUMBER)
         or (isinstance(value, str) and value in WORDS)
     ):
-        raise _error(value, f"{where} must be numbers up to {MAX_NUMBER} or of {', '.join(sorted(WORDS))}")
+        raise _error(value, f"{where} must be numbers up to {MAX_NUMBER} or one of {', '.join(sorted(WORDS))}")
 
 
 def _check_activation(text: Any) -> None:

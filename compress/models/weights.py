@@ -74,7 +74,7 @@ def fill(net: nn.Module, tensors: dict[str, Tensor], source: str, key: str = "mo
     """Copies `tensors` into `net`; names and shapes must agree exactly.
 
     Raises:
-        UserError: a tensor is missing, unexpected, or of another shape or kind; names the first one.
+        UserError: a tensor is missing, unexpected, or of another shape or data type; names the first one.
     """
     own = net.state_dict()
     for name, value in own.items():

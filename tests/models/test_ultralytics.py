@@ -239,7 +239,7 @@ def test_a_pt_that_this_cannot_go_on_from(tmp_path) -> None:
         torch.save({"model": net}, tmp_path / "best.pt")
         build(ModelConfig(path=str(tmp_path / "best.pt"), imgsz=SIZE, **given), CLASSES)  # type: ignore[arg-type]
 
-    with pytest.raises(UserError, match="v10Detect head; supported are"):
+    with pytest.raises(UserError, match="v10Detect head; supported heads are"):
         load(DetectionModel("yolov10n.yaml", verbose=False))
     model = make("yolov8n")
     with pytest.raises(UserError, match="fused"):
