@@ -1,5 +1,5 @@
-"""Networks whose loss and decoding come from their task: timm's classifiers by name, or any importable `nn.Module` that
-maps images (b, c, s, s) to what the task expects, (b, classes) logits for classification."""
+"""Networks whose loss and decoding come from their task: timm classifiers by name, or any importable `nn.Module` that
+maps images (b, c, s, s) to the output that the task expects, e.g. logits (b, classes) for classification."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from compress.models.normalisation import Statistics
 from compress.tasks import CLASSIFY, Batch, PlainNetworkTask, Predictions, Task
 from compress.training.precision import float32
 
-LAST = "returns the classes: its channels are the output"
+LAST = "last layer: its channels are the classes"
 
 
 @dataclass(frozen=True)
@@ -30,14 +30,14 @@ class PlainNetwork:
     """A model (`Trainable`, `Evaluable`, `Prunable`, `Checkpointable`) for networks of any `PlainNetworkTask`."""
 
     net: nn.Module
-    facts: dict[str, Any]  # family and what it needs to build the network again
-    last: str  # the layer that returns the output
+    facts: dict[str, Any]  # {family, name or target, args} from which the network is built again
+    last: str  # name of the layer that computes the output
     imgsz: int
     channels: int
     classes: tuple[str, ...]
     protected: tuple[str, ...] = ()
-    statistics: Statistics | None = None  # that `net` normalises its input with, see `models.normalisation`
-    task: PlainNetworkTask = CLASSIFY  # a supervised task that offers `PlainNetworkTask`
+    statistics: Statistics | None = None  # of the normalisation in `net`, see `models.normalisation`
+    task: PlainNetworkTask = CLASSIFY
 
     @property
     def stride(self) -> int:
@@ -61,12 +61,12 @@ class PlainNetwork:
     postprocess: ClassVar[None] = None
 
     def deployed(self, *, postprocess: bool = True) -> nn.Module:
-        """Eval-mode copy returning logits (b, classes). Exporters and runtimes fold its BatchNorms themselves."""
+        """Eval-mode copy with the output of `net`. It is not fused: exporters and runtimes fold BatchNorm."""
         return copy.deepcopy(self.net).float().eval().requires_grad_(False)
 
     def prunable(self) -> tuple[nn.Module, dict[str, str]]:
-        kept = normalisation.module_names(self.net, self.protected)
-        return copy.deepcopy(self.net).eval(), {self.last: LAST} | dict.fromkeys(kept, "model.protected")
+        names = normalisation.module_names(self.net, self.protected)
+        return copy.deepcopy(self.net).eval(), {self.last: LAST} | dict.fromkeys(names, "model.protected")
 
     def decode(self, outputs: np.ndarray) -> Predictions:
         return self.task.decode(outputs)
@@ -80,22 +80,22 @@ class PlainNetwork:
         }  # fmt: skip
 
     def preprocessing(self) -> dict[str, Any]:
-        """`compress.product.Preprocessed`: how the graph normalises, and how timm prepares images for its weights."""
-        facts: dict[str, Any] = {}
+        """The normalisation in the graph, and timm's preprocessing for its own weights (`Preprocessed`)."""
+        result: dict[str, Any] = {}
         if self.statistics is not None:
-            facts["normalised_in_graph"] = self.statistics.facts()
+            result["normalised_in_graph"] = self.statistics.facts()
         if self.facts["family"] == "timm" and (config := _timm_config(self.facts["name"])) is not None:
-            facts["timm"] = {
+            result["timm"] = {
                 "interpolation": config.interpolation, "crop_pct": config.crop_pct, "crop_mode": config.crop_mode,
                 "note": "how timm resizes and crops for its own weights; here images were letterboxed",
             }  # fmt: skip
-        return facts
+        return result
 
     def metadata(self) -> dict[str, str]:
         return {"task": self.task.name, "names": str(dict(enumerate(self.classes)))}
 
     def quantization_exclusions(self) -> dict[str, str]:
-        return {}  # a linear layer of logits loses nothing that calibration would not show
+        return {}  # calibration suffices for a linear layer of logits
 
     def example_input(self, batch: int = 1) -> Tensor:
         return example_image(batch, self.channels, self.imgsz)
@@ -108,36 +108,38 @@ def plain_loss(
     teacher: Teacher | None,
     outputs: Callable[[Any], Tensor] = float32,
 ) -> Tensor:
-    """The task's loss, in float32; with a teacher its distillation loss is added.
+    """The task's loss, scalar, in float32; with a teacher, its weighted distillation loss is added.
 
-    `outputs` extracts float32 (b, …) from what a network returns.
+    Args:
+        outputs: extracts float32 (b, …) from the return value of a network.
     """
-    own = outputs(net(batch["img"]))
-    value = task.network_loss(own, batch)
+    student = outputs(net(batch["img"]))
+    value = task.network_loss(student, batch)
     if teacher is None:
         return value
     with torch.no_grad():
         target = outputs(teacher.net(batch["img"]))
-    return value + teacher.weight * task.distillation_loss(own, target)
+    return value + teacher.weight * task.distillation_loss(student, target)
 
 
 def build_timm(config: ModelConfig, classes: tuple[str, ...] | None, task: Task | None) -> PlainNetwork:
-    """timm's architecture `config.name` with `config.args`; never downloads weights.
+    """Builds timm's architecture `config.name` with `config.args`. Never downloads weights.
 
     Raises:
-        MissingExtra, UserError: timm absent, no such model, arguments or weights that do not fit.
+        MissingExtra: timm is not installed.
+        UserError: there is no such model, or arguments or weights do not fit.
     """
     if not config.name:
-        raise UserError("model.name", config.name, "name a timm model, e.g. mobilenetv3_small_050")
+        raise UserError("model.name", config.name, "set the name of a timm model, e.g. mobilenetv3_small_050")
     args = dict(config.args) | ({"num_classes": len(classes)} if classes else {})
     return _with_weights({"family": "timm", "name": config.name, "args": args}, config, classes, task)
 
 
 def build_module(config: ModelConfig, classes: tuple[str, ...] | None, task: Task | None) -> PlainNetwork:
-    """What the class or function at import path `config.target` returns for `config.args`.
+    """Builds the network that the class or function at import path `config.target` returns for `config.args`.
 
     Raises:
-        UserError: it cannot be imported or called, or gives no classifier.
+        UserError: it cannot be imported or called, or the output of its network does not suit the task.
     """
     if not config.target:
         raise UserError("model.target", config.target, "set the import path of a class or function: pkg.module.Net")
@@ -146,47 +148,47 @@ def build_module(config: ModelConfig, classes: tuple[str, ...] | None, task: Tas
     )
 
 
-def from_constructor(facts: dict[str, Any], trust: bool = False) -> PlainNetwork:
-    """The unpruned network, with random weights, that `PlainNetwork.constructor` described.
+def from_constructor(constructor: dict[str, Any], trust: bool = False) -> PlainNetwork:
+    """Builds the unpruned network, with random weights, that `PlainNetwork.constructor` describes.
 
     Raises:
         UserError: without `trust`, a network that neither this package nor timm provides.
     """
-    net_facts: dict[str, Any] = {str(key): facts[key] for key in ("family", "name", "target", "args") if key in facts}
-    if isinstance(target := net_facts.get("target"), str):
-        net_facts["target"] = imported.MOVED.get(target, target)
+    spec: dict[str, Any] = {key: constructor[key] for key in ("family", "name", "target", "args") if key in constructor}
+    if isinstance(target := spec.get("target"), str):
+        spec["target"] = imported.MOVED.get(target, target)
     if not trust:
-        imported.check_provided(net_facts, facts["channels"])
-    found = normalisation.statistics(facts.get("mean"), facts.get("std"), facts["channels"])
+        imported.check_provided(spec, constructor["channels"])
+    statistics = normalisation.statistics(constructor.get("mean"), constructor.get("std"), constructor["channels"])
     model = _assemble(
-        net_facts,
-        tuple(facts["classes"]),
-        facts["channels"],
-        facts["imgsz"],
-        tuple(facts["protected"]),
-        found,
-        tasks.of(facts.get("task", CLASSIFY.name), trust),
+        spec,
+        tuple(constructor["classes"]),
+        constructor["channels"],
+        constructor["imgsz"],
+        tuple(constructor["protected"]),
+        statistics,
+        tasks.of(constructor.get("task", CLASSIFY.name), trust),
     )
-    activation.swap(model.net, facts.get("activation"))
+    activation.swap(model.net, constructor.get("activation"))
     return model
 
 
 def _with_weights(
-    facts: dict[str, Any], config: ModelConfig, classes: tuple[str, ...] | None, task: Task | None
+    spec: dict[str, Any], config: ModelConfig, classes: tuple[str, ...] | None, task: Task | None
 ) -> PlainNetwork:
-    given = weights.read(config.weights, trust=config.trust) if config.weights else None
-    if given and given.classes:
-        classes = given.classes
-        if "num_classes" in facts["args"]:
-            facts["args"]["num_classes"] = len(classes)
+    loaded = weights.read(config.weights, trust=config.trust) if config.weights else None
+    if loaded and loaded.classes:
+        classes = loaded.classes
+        if "num_classes" in spec["args"]:
+            spec["args"]["num_classes"] = len(classes)
     imgsz, channels = config.input
-    found = _statistics(config, given.constructor if given else {}, channels)
-    own = task if isinstance(task, PlainNetworkTask) else CLASSIFY  # `check_same` refuses data of other tasks
-    model = _assemble(facts, classes, channels, imgsz, tuple(config.protected), found, own)
+    statistics = _statistics(config, loaded.constructor if loaded else {}, channels)
+    own = task if isinstance(task, PlainNetworkTask) else CLASSIFY  # `check_same` rejects data of other tasks
+    model = _assemble(spec, classes, channels, imgsz, tuple(config.protected), statistics, own)
     net = normalisation.inner(model.net)
-    if given:
-        activation.swap(model.net, given.constructor.get("activation"))
-        weights.fill(net, normalisation.bare(given.tensors, given.constructor), str(config.weights))
+    if loaded:
+        activation.swap(model.net, loaded.constructor.get("activation"))
+        weights.fill(net, normalisation.bare(loaded.tensors, loaded.constructor), str(config.weights))
     elif config.init:
         start = weights.read(config.init, "model.init", config.trust)
         weights.transfer(net, normalisation.bare(start.tensors, start.constructor), config.init)
@@ -194,35 +196,35 @@ def _with_weights(
 
 
 def _statistics(config: ModelConfig, constructor: dict[str, Any], channels: int) -> Statistics | None:
-    """What the config says; else what the checkpoint that the weights are from was trained with; else timm's."""
+    """Normalisation from the configuration, else from the checkpoint of the weights, else from timm."""
     if config.mean is not None or constructor:
         source = {"mean": config.mean, "std": config.std} if config.mean is not None else constructor
         return normalisation.statistics(source.get("mean"), source.get("std"), channels)
-    known = _timm_config(config.name) if config.family is Family.timm else None
-    return normalisation.statistics(known.mean, known.std, channels) if known is not None else None
+    pretrained = _timm_config(config.name) if config.family is Family.timm else None
+    return normalisation.statistics(pretrained.mean, pretrained.std, channels) if pretrained is not None else None
 
 
 def timm_input(config: ModelConfig) -> tuple[int | None, int | None]:
-    """Input side in pixels and channels that timm says of the model; None where it says nothing, or no square."""
-    known = _timm_config(config.name)
-    if known is None:
+    """timm's input side in pixels and channels for the model; None if unknown, or if the input is not square."""
+    pretrained = _timm_config(config.name)
+    if pretrained is None:
         return None, None
-    channels, height, width = known.input_size
+    channels, height, width = pretrained.input_size
     side = config.args.get("img_size", height if height == width else None)
     return side if isinstance(side, int) else None, channels
 
 
 def _timm_config(name: str | None) -> Any:
-    """timm's `PretrainedCfg` of a model; None where there is none, or no timm."""
+    """timm's `PretrainedCfg` of a model; None if it has none or timm is not installed."""
     try:
         timm = imported.require_timm()
-    except MissingExtra:  # building the model says so
+    except MissingExtra:  # raised again when the model is built
         return None
     return timm.get_pretrained_cfg(name) if name and timm.is_model(name) else None
 
 
 def _assemble(
-    facts: dict[str, Any],
+    spec: dict[str, Any],
     classes: tuple[str, ...] | None,
     channels: int,
     imgsz: int,
@@ -231,36 +233,33 @@ def _assemble(
     task: PlainNetworkTask,
 ) -> PlainNetwork:
     try:
-        json.dumps(facts)
+        json.dumps(spec)
     except TypeError as error:
-        raise UserError("model.args", facts["args"], "use numbers, texts, lists and maps only") from error
-    net = _timm(facts, channels) if facts["family"] == "timm" else imported.network(facts["target"], facts["args"])
+        raise UserError("model.args", spec["args"], "use only numbers, strings, lists and maps") from error
+    net = _timm(spec, channels) if spec["family"] == "timm" else imported.network(spec["target"], spec["args"])
     net = normalisation.wrap(net, statistics)
     with torch.random.fork_rng(devices=[]):
         last, width = _last_layer(net.eval(), example_image(1, channels, imgsz), task)
     if classes is not None and len(classes) != width:
-        raise UserError(
-            "model",
-            facts.get("target") or facts["name"],
-            f"gives {width} classes, the data has {len(classes)}",
-        )
+        source = spec.get("target") or spec["name"]
+        raise UserError("model", source, f"returns {width} classes, the data has {len(classes)}")
     classes = classes or tuple(str(index) for index in range(width))
-    return PlainNetwork(net.train(), facts, last, imgsz, channels, classes, protected, statistics, task)
+    return PlainNetwork(net.train(), spec, last, imgsz, channels, classes, protected, statistics, task)
 
 
-def _timm(facts: dict[str, Any], channels: int) -> nn.Module:
+def _timm(spec: dict[str, Any], channels: int) -> nn.Module:
     timm = imported.require_timm()
-    if not timm.is_model(facts["name"]):
-        like = timm.list_models(f"*{facts['name'].split('_')[0]}*")[:8]
-        raise UserError("model.name", facts["name"], f"no such timm model; near: {', '.join(like) or 'none'}")
+    if not timm.is_model(spec["name"]):
+        like = timm.list_models(f"*{spec['name'].split('_')[0]}*")[:8]
+        raise UserError("model.name", spec["name"], f"no such timm model; similar names: {', '.join(like) or 'none'}")
     try:
-        return timm.create_model(facts["name"], pretrained=False, in_chans=channels, **facts["args"])
-    except Exception as error:  # whatever the model's code raises for arguments that it was not made for
-        raise UserError("model.args", facts["args"], f"timm refuses them: {named(error)}") from error
+        return timm.create_model(spec["name"], pretrained=False, in_chans=channels, **spec["args"])
+    except Exception as error:  # models raise various exceptions for wrong arguments
+        raise UserError("model.args", spec["args"], f"timm rejects these arguments: {named(error)}") from error
 
 
 def _last_layer(net: nn.Module, example: Tensor, task: PlainNetworkTask) -> tuple[str, int]:
-    """Name of the last linear or convolution that runs, and the number of classes."""
+    """Name of the last linear layer or convolution that runs, and the number of classes."""
     order: list[str] = []
     hooks = [
         layer.register_forward_hook(lambda _, __, ___, name=name: order.append(name))
@@ -271,7 +270,7 @@ def _last_layer(net: nn.Module, example: Tensor, task: PlainNetworkTask) -> tupl
         with torch.no_grad():
             out = net(example)
     except (Exception, SystemExit) as error:  # the user's own code
-        why = f"the network fails on such an input: {named(error)}"
+        why = f"the network fails on an input of this shape: {named(error)}"
         raise UserError("model.imgsz", list(example.shape), why) from error
     finally:
         for hook in hooks:

@@ -1,4 +1,4 @@
-"""Image classifiers of the Ultralytics package (yolo26n-cls and relatives)."""
+"""Image classifiers of the Ultralytics package, such as yolo26n-cls."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from compress.training.precision import float32
 
 @dataclass(frozen=True)
 class UltralyticsClassifier(UltralyticsModel):
-    """A model for networks that end in a Classify head: also `Trainable` and `Evaluable`."""
+    """A model for networks with a Classify head; also `Trainable` and `Evaluable`."""
 
     task: Task = CLASSIFY
 
@@ -45,15 +45,15 @@ class UltralyticsClassifier(UltralyticsModel):
         return net, blocks.protected(net) | last | dict.fromkeys(self.protected, "model.protected")
 
     def decode(self, outputs: np.ndarray) -> np.ndarray:
-        """Probabilities (b, classes) as they are."""
+        """Returns the probabilities (b, classes) unchanged."""
         return outputs
 
     def quantization_exclusions(self) -> dict[str, str]:
-        return {f"model.{len(self.net.model) - 1}.decode": "softmax of the classes: it needs fine steps near 0 and 1"}
+        return {f"model.{len(self.net.model) - 1}.decode": "softmax: it needs a fine quantization step near 0 and 1"}
 
 
 def _logits(output: Any) -> Tensor:
-    """Of a Classify head: logits in training mode, (probabilities, logits) in eval mode."""
+    """Logits from a Classify head, which returns (probabilities, logits) in eval mode."""
     return float32(output[1] if isinstance(output, tuple) else output)
 
 
@@ -62,7 +62,7 @@ def _deployed_class() -> type:
     from ultralytics.nn.modules.head import Classify
 
     class DeployedClassify(Classify):
-        """Its softmax is a module of its own, so that exported graphs show where it begins."""
+        """Classify with its softmax as a separate module, so that exported graphs show where it begins."""
 
         decode: Any  # a module in this class
 

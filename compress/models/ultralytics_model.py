@@ -1,5 +1,4 @@
-"""Detectors of the Ultralytics package as the pipeline sees them, and what the package's other networks share with
-them."""
+"""Detectors of the Ultralytics package, and the base class of the models for its other networks."""
 
 from __future__ import annotations
 
@@ -24,14 +23,14 @@ from compress.training.precision import float32
 
 FAMILY = "ultralytics"
 
-# A criterion holds no network, so it goes when its network goes. Kept outside the network, which is deep-copied,
-# averaged and saved.
+# Not an attribute of the network, which is deep-copied, averaged and saved. A criterion does not reference its network,
+# so an entry is freed together with the network.
 _criteria: WeakKeyDictionary[nn.Module, Any] = WeakKeyDictionary()
 
 
 @dataclass(frozen=True)
 class UltralyticsModel:
-    """A model (`Prunable`, `Checkpointable`) for networks that end in a Detect head or one derived from it."""
+    """A model (`Prunable`, `Checkpointable`) for networks with a Detect head or one derived from it."""
 
     net: Any  # ultralytics.nn.tasks.BaseModel
     name: str
@@ -55,7 +54,7 @@ class UltralyticsModel:
         return tensor_digest(self.net)
 
     def deployed(self, *, postprocess: bool = True) -> nn.Module:
-        """Fused copy, (b, c, s, s) to (b, 300, 6) or (b, 4 + classes, anchors): see `ultralytics_head.deployed`."""
+        """Fused copy that maps (b, c, s, s) to the outputs described in `ultralytics_head.deployed`."""
         return head.deployed(self.net, self.example_input(), postprocess)
 
     @property
@@ -76,11 +75,11 @@ class UltralyticsModel:
         }  # fmt: skip
 
     def metadata(self) -> dict[str, str]:
-        """What Ultralytics reads from a graph of batch 1 and fixed size in order to validate or predict with it."""
+        """Entries that Ultralytics reads from a graph to validate or predict with it: batch 1 and fixed size."""
         import ultralytics
 
         last = self.net.model[-1]
-        facts = {
+        entries = {
             "description": f"Ultralytics {self.name} model, compressed",
             "version": ultralytics.__version__,
             "license": "AGPL-3.0 License (https://ultralytics.com/license)",
@@ -95,8 +94,8 @@ class UltralyticsModel:
             "end2end": bool(getattr(self.net, "end2end", False)),
         }
         if hasattr(last, "kpt_shape"):
-            facts["kpt_shape"] = list(last.kpt_shape)
-        return {key: str(value) for key, value in facts.items()}
+            entries["kpt_shape"] = list(last.kpt_shape)
+        return {key: str(value) for key, value in entries.items()}
 
     def quantization_exclusions(self) -> dict[str, str]:
         return head.quantization_exclusions(self.net)
@@ -107,18 +106,18 @@ class UltralyticsModel:
 
 @dataclass(frozen=True)
 class UltralyticsDetector(UltralyticsModel):
-    """A detector: also `Trainable`, `LossScheduled` and `Evaluable`."""
+    """A model for detectors; also `Trainable`, `LossScheduled` and `Evaluable`."""
 
     def loss(self, net: nn.Module, batch: Batch, teacher: Teacher | None = None) -> Tensor:
-        """Ultralytics' own criterion, times the batch size as their trainer has it; scalar, in float32. Where several
-        processes train together that is the size of the whole batch, of which each normalises its share by itself.
+        """Ultralytics' own criterion times the batch size, as in its trainer; scalar, in float32. In distributed
+        training the factor is the size of the whole batch, and each process normalises its part by itself.
 
-        With a teacher the distance from its answers is added, and end-to-end networks learn through the deployed
-        one-to-one head alone. By itself that head is too sparsely told what is right to teach a backbone, which is
-        why YOLO26 has a second one for training; a teacher speaks at every anchor.
+        With a teacher its weighted distillation loss is added, and end-to-end networks train only the deployed
+        one-to-one head. Labels alone supervise that head too sparsely to train a backbone, which is why YOLO26 has a
+        second head for training; a teacher supervises every anchor.
         """
         criterion, images = _criterion(net), batch["img"]
-        guide: Any = None
+        target: Any = None
         if teacher is None:
             outputs = net(images)
         else:
@@ -126,24 +125,24 @@ class UltralyticsDetector(UltralyticsModel):
             with head.deployed_branch(net):
                 outputs = net(images)
             with head.deployed_branch(teacher.net), torch.no_grad():
-                guide = float32(teacher.net(images))
-        # Boxes in bfloat16 have steps of a pixel from 128 px on: the criterion must not decode in it.
+                target = float32(teacher.net(images))
+        # The criterion must not decode boxes in bfloat16, whose resolution is 1 px from 128 px on.
         with torch.autocast(images.device.type, enabled=False):
             outputs = float32(outputs)
             value = criterion(outputs, batch)[0].sum()
             if teacher is not None:
-                value = value + teacher.weight * distillation.distance(criterion, outputs, guide)
+                value = value + teacher.weight * distillation.distance(criterion, outputs, target)
         return value * distributed.world()
 
     def output_signature(self) -> tuple[object, ...]:
-        """The form of the detection head."""
+        """Class, number of distance bins and strides of the detection head."""
         last: Any = self.net.model[-1]
         strides = tuple(int(stride) for stride in getattr(last, "stride", ()))
         return type(last).__name__, getattr(last, "reg_max", None), strides
 
     def schedule_loss(self, net: nn.Module, progress: float) -> None:
-        """YOLO26 trains two heads: the weight moves linearly from the one-to-many head, which alone teaches the
-        backbone, to the one-to-one head, which is deployed. Other networks have one head; nothing to do.
+        """YOLO26 trains two heads: the loss weight shifts linearly from the one-to-many head, which alone trains the
+        backbone, to the one-to-one head, which is deployed. Networks with one head are left unchanged.
         """
         criterion = _criterion(net)
         if hasattr(criterion, "final_o2m"):
@@ -158,7 +157,7 @@ class UltralyticsDetector(UltralyticsModel):
 
 def _criterion(net: Any) -> Any:
     device = next(net.parameters()).device
-    known = _criteria.get(net)
-    if known is None or known[0] != device:
-        known = _criteria[net] = (device, net.init_criterion())
-    return known[1]
+    cached = _criteria.get(net)
+    if cached is None or cached[0] != device:
+        cached = _criteria[net] = (device, net.init_criterion())
+    return cached[1]

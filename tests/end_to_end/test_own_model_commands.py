@@ -49,7 +49,7 @@ def test_from_random_weights_and_from_those_of_a_pt(place: Path) -> None:
 
 
 def test_a_pt_of_other_classes_names_the_way(place: Path) -> None:
-    with pytest.raises(UserError, match=r"knows 3 classes, the data has 2: .* model\.init="):
+    with pytest.raises(UserError, match=r"has 3 classes, the data has 2: .* model\.init="):
         checked(place, "recipe=profile", "model=ultralytics", f"model.path={place / 'three.pt'}")
 
 

@@ -134,7 +134,7 @@ def retensored(saved: Path, change: dict[str, torch.Tensor]) -> None:
         ({"stem.0.weight": torch.zeros(0, 3, 3, 3)}, "empty"),
         ({"head.bias": torch.zeros(11)}, "cannot compute"),
         ({"head.weight": torch.zeros(10, 10**6)}, "cannot compute"),
-        ({"stem.0.weight": torch.full((32, 3, 3, 3), 3e38)}, "answers with NaN"),
+        ({"stem.0.weight": torch.full((32, 3, 3, 3), 3e38)}, "returns NaN"),
         ({"head.bias": torch.zeros(10, dtype=torch.int64)}, "int64"),
     ],
 )
@@ -152,10 +152,10 @@ def test_tensors_that_no_network_computes_with(saved: Path, change: dict[str, to
         ("odd_names.math.sqrt", "cannot be imported"), ("odd_names.number", "a int"),
         ("odd_names.Plain", "class Plain"),
         ("odd_names.made", "a Linear"), ("odd_names.bound", "a partial"), ("odd_names.exits", "SystemExit: 3"),
-        ("odd_names.gives", "gives a int"), ("odd_names.missing", "cannot be imported"), ("Net", "cannot be imported"),
+        ("odd_names.gives", "returns int"), ("odd_names.missing", "cannot be imported"), ("Net", "cannot be imported"),
         (".Net", "cannot be imported"), ("subprocess.call", "part of Python itself"),
         ("torch.load", "a subclass of torch.nn.Module"), ("odd_names.Exits", "SystemExit: 4"),
-        ("odd_names.Three", r"returns \[3, 10\]"), ("odd_names.Nothing", "answers with NaN"),
+        ("odd_names.Three", r"returns \[3, 10\]"), ("odd_names.Nothing", "returns NaN"),
     ],
 )  # fmt: skip
 def test_odd_targets_are_one_error(target: str, says: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -114,7 +114,7 @@ def test_mistakes() -> None:
         toy(mean=[0.1, 0.2], std=[1.0, 1.0])
     with pytest.raises(UserError, match=r"^model\.std"):
         toy(mean=[0.1], std=[0.0])
-    with pytest.raises(UserError, match=r"^model\.mean.*as they are"):
+    with pytest.raises(UserError, match=r"^model\.mean.*without normalisation"):
         build(ModelConfig(name="yolov8n", imgsz=64, mean=[0.5], std=[0.5]), ("a",))
 
 

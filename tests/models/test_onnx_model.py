@@ -283,7 +283,7 @@ REFUSALS: dict[str, tuple[Callable[[], ModelProto], tuple[str, ...]]] = {
         ("far.away.Warp", "bend"),
     ),
     "unknown operator": (lambda: with_node(helper.make_node("Cnov", ["r0"], ["w"], name="typo")), ("Cnov", "typo")),
-    "quantized": (quantized, ("quantized already", "squeeze", "float32")),
+    "quantized": (quantized, ("already quantized", "squeeze", "float32")),
     "shape by value": (by_value, ("NonZero", "depends on the image")),
     "three numbers": (lambda: files.model(*files.body(), outputs=("features",)), ("(1, 8, 8, 8)", "anchors")),
     "turned about": (lambda: files.detector(classes=5, rows=True), ("(1, 64, 9)", "(1, 4 + classes, anchors)")),

@@ -56,7 +56,7 @@ def test_a_digits_checkpoint_is_read_for_grey_images_of_16_pixels(tmp_path: Path
     checkpoint.save(build(digits), tmp_path)
     config = models.resolve(compose(["recipe=digits", "model=checkpoint", f"model.path={tmp_path}"]))
     assert config.model.input == digits.input == (16, 1)
-    with pytest.raises(UserError, match=r"knows 10 classes, the data has 2"):
+    with pytest.raises(UserError, match=r"has 10 classes, the data has 2"):
         build(config.model, ("a", "b"))
 
 
@@ -69,7 +69,7 @@ def test_a_pt_comes_at_the_size_it_was_trained_at(pt: Path, caplog: pytest.LogCa
 
 def test_data_of_other_classes_is_refused_with_what_to_do(pt: Path) -> None:
     with pytest.raises(
-        UserError, match=rf"knows 2 classes, the data has 3: .*model\.name=<architecture> model\.init={pt} "
+        UserError, match=rf"has 2 classes, the data has 3: .*model\.name=<architecture> model\.init={pt} "
     ):
         build(ModelConfig(path=str(pt)), ("x", "y", "z"))
     started = build(ModelConfig(name="yolov8n", init=str(pt), imgsz=96), ("x", "y", "z"))

@@ -72,7 +72,7 @@ def test_odd_weights_name_the_first_tensor_and_both_shapes(tmp_path) -> None:
     model = build(config(weights=str(tmp_path / "good.safetensors")))
     assert torch.equal(model.net.state_dict()["head.weight"], state["head.weight"])
     save_file(state | {"head.weight": torch.zeros(7, 32)}, tmp_path / "odd.safetensors")
-    with pytest.raises(UserError, match=r"head\.weight is \[7, 32\], the network wants \[10, 32\]"):
+    with pytest.raises(UserError, match=r"head\.weight has shape \[7, 32\], the network expects \[10, 32\]"):
         build(config(weights=str(tmp_path / "odd.safetensors")))
     state.pop("head.bias")
     save_file(state, tmp_path / "short.safetensors")

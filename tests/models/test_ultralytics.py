@@ -183,7 +183,7 @@ def test_a_trained_pt_brings_its_classes(tmp_path, caplog) -> None:
         loaded = build(config, ("1", "2", "3", "4", "5"))
     assert "unpickled" not in caplog.text and loaded.classes == CLASSES
     assert torch.isfinite(loaded.loss(loaded.net.train(), batch()))
-    with pytest.raises(UserError, match="knows 5 classes, the data has 2"):
+    with pytest.raises(UserError, match="has 5 classes, the data has 2"):
         build(config, ("x", "y"))
 
 
@@ -208,7 +208,7 @@ def test_a_users_mistake_names_its_key(given: dict[str, object], key: str) -> No
 def test_weights_of_another_architecture_name_the_tensor(tmp_path) -> None:
     save_file({k: v.clone() for k, v in make("yolov8n").net.state_dict().items()}, tmp_path / "v8.safetensors")
     assert make("yolov8n", weights=str(tmp_path / "v8.safetensors"))
-    with pytest.raises(UserError, match=r"tensor model\.\d+\..* is"):
+    with pytest.raises(UserError, match=r"tensor model\.\d+\..* (has shape|is missing)"):
         make("yolo11n", weights=str(tmp_path / "v8.safetensors"))
 
 
@@ -239,7 +239,7 @@ def test_a_pt_that_this_cannot_go_on_from(tmp_path) -> None:
         torch.save({"model": net}, tmp_path / "best.pt")
         build(ModelConfig(path=str(tmp_path / "best.pt"), imgsz=SIZE, **given), CLASSES)  # type: ignore[arg-type]
 
-    with pytest.raises(UserError, match="v10Detect head; supported are"):
+    with pytest.raises(UserError, match="v10Detect head; supported heads are"):
         load(DetectionModel("yolov10n.yaml", verbose=False))
     model = make("yolov8n")
     with pytest.raises(UserError, match="fused"):
@@ -262,14 +262,14 @@ def test_a_checkpoint_of_another_model_or_version(tmp_path) -> None:
         checkpoint.load(tmp_path, from_constructor)
 
     load()
-    with pytest.raises(UserError, match="tensor .* (is missing|has no place)"):
+    with pytest.raises(UserError, match="tensor .* (is missing|does not exist)"):
         load(yaml=make("yolo11n").constructor()["yaml"])
     yaml = good["constructor"]["yaml"]
-    with pytest.raises(UserError, match="BlockOfTomorrow.*no layer that the installed ultralytics"):
+    with pytest.raises(UserError, match="BlockOfTomorrow.*not a layer that the installed ultralytics"):
         load(yaml=yaml | {"backbone": [[-1, 1, "BlockOfTomorrow", [64, 3, 2]], *yaml["backbone"][1:]]})
-    with pytest.raises(UserError, match="HeadOfTomorrow.*no layer that the installed"):
+    with pytest.raises(UserError, match="HeadOfTomorrow.*not a layer that the installed"):
         load(yaml=yaml | {"head": [*yaml["head"][:-1], [[15, 18, 21], 1, "HeadOfTomorrow", ["nc"]]]})
-    with pytest.raises(UserError, match="classes is 5, wanted"):
+    with pytest.raises(UserError, match="classes is 5, expected"):
         load(classes=5)
     with pytest.raises(UserError, match="multiple of the network's stride"):
         load(imgsz=100)
