@@ -145,6 +145,12 @@ class Row:
         return 2 * self.macs
 
     @property
+    def target_name(self) -> str:
+        """The target; for a product without one "torch", or "as given" for a model file run by another runtime."""
+        runtime = (self.latency_ms and self.latency_ms.runtime) or "torch"
+        return self.target or ("torch" if runtime.startswith("torch") else "as given")
+
+    @property
     def bit_operations(self) -> int:
         """Sum of MACs x weight bits x activation bits; MACs outside INT8 count with the float width of the file."""
         wide = 16 if self.precision == "fp16" else 32

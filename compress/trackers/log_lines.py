@@ -20,4 +20,4 @@ class LogTracker(Tracker):
             parts.append(f"{row.accuracy.metric} {row.accuracy.value:.4f}")
         if row.latency_ms and row.latency_ms.median is not None:
             parts.append(f"{row.latency_ms.median:.2f} ms")
-        log.info("measured %s %s %s: %s", row.stage, row.target or "torch", row.precision, ", ".join(parts))
+        log.info("measured %s %s %s: %s", row.stage, row.target_name, row.precision, ", ".join(parts))
