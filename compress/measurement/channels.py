@@ -15,11 +15,9 @@ IMAGE = 4  # most input channels of a first layer, for which runtimes have speci
 
 
 def remarks(model: Model, cost: Cost, round_to: int | None) -> list[Remark]:
-    """A remark if convolutions and linear layers whose channels do not fill blocks have a large fraction of the MACs.
+    """A remark if layers whose channels do not fill blocks have a large fraction of the MACs; else an empty list.
 
-    Args:
-        cost: of the model's deployed form.
-        round_to: channel multiple of the pruning; None if the model was not pruned.
+    `cost`: of the model's deployed form. `round_to`: channel multiple of the pruning; None if nothing was pruned.
     """
     net = model.deployed()
     odd = [name for name, layer in net.named_modules() if name in cost.layers and _is_odd(layer)]

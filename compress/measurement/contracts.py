@@ -58,7 +58,7 @@ def verify(folder: Path, model: Evaluable, split: Split) -> list[Check]:
         if precision in DIFFERENCE:
             ranked = model.postprocess is not None and graph.postprocess is None  # rows are sorted by score
             off = _nearest_rows(output, final) if ranked else _off(output, raw)
-            check(same, DIFFERENCE[precision], off, "of 1 + each value")
+            check(same, DIFFERENCE[precision], off, "relative to 1 + abs(value)")
         run = outputs.get(f"{precision.value}/{AS_RUN}", output)
         if precision is not Precision.fp32 or run is not output:
             shift = confidence_shift(model, final, graph.postprocess(run) if graph.postprocess else run)
@@ -67,7 +67,7 @@ def verify(folder: Path, model: Evaluable, split: Split) -> list[Check]:
 
 
 def _off(actual: np.ndarray, expected: np.ndarray) -> float:
-    """Largest |actual - expected| / (1 + |expected|). Outputs hold probabilities beside pixels: a tolerance relative to
+    """Largest |actual - expected| / (1 + |expected|). Outputs mix probabilities and pixels: a tolerance relative to
     the largest pixel would accept any probability."""
     return float((np.abs(actual - expected) / (1 + np.abs(expected))).max())
 

@@ -37,23 +37,18 @@ _threads = threading.RLock()
 class Latency:
     """Milliseconds per call.
 
-    Attributes:
-        low, high: smallest and largest median of the measurement's `PARTS` consecutive parts.
-        cpu_wait: see `contention.Waiting.fraction`.
-        ratio: median, over the rounds of `interleaved`, of this call's time divided by that of the first call.
-        ratio_ci95: 95 % confidence interval of `ratio`.
-        times: of the single calls, in order.
+    `ratio` is the median, over the rounds of `interleaved`, of this call's time divided by that of the first call.
     """
 
     median: float
     p95: float
     runs: int
-    low: float
-    high: float
-    cpu_wait: float | None = None
+    low: float  # smallest median of the measurement's `PARTS` consecutive parts
+    high: float  # largest one
+    cpu_wait: float | None = None  # see `contention.Waiting.fraction`
     ratio: float | None = None
-    ratio_ci95: tuple[float, float] | None = None
-    times: np.ndarray = field(default_factory=lambda: np.empty(0), repr=False, compare=False)
+    ratio_ci95: tuple[float, float] | None = None  # 95 % confidence interval of `ratio`
+    times: np.ndarray = field(default_factory=lambda: np.empty(0), repr=False, compare=False)  # of the calls, in order
 
     @property
     def contended(self) -> bool:
@@ -76,10 +71,8 @@ def time_call(
 ) -> Latency:
     """Times `call` for about `seconds` and at least `min_runs` times, after `warmup` untimed runs.
 
-    Repeats this while other programs use the CPU, up to `ATTEMPTS` times, and returns the measurement with least waiting.
-
-    Args:
-        compared: wait while another process is timing, because the result is compared with others.
+    If other programs use the CPU, repeats this up to `ATTEMPTS` times and returns the measurement with least waiting.
+    `compared`: wait while another process is timing, because the result is compared with others.
 
     Raises:
         UserError: the lock file cannot be opened.
@@ -246,7 +239,7 @@ def _holder() -> str:
 
 def _alive(pid: int) -> bool:
     try:
-        os.kill(pid, 0)  # checks only: signal 0 is not sent
+        os.kill(pid, 0)  # only checks: signal 0 is not delivered
     except PermissionError:
         return True  # of another user
     except OSError:

@@ -86,11 +86,8 @@ def measure_model(
     """Measures a torch model in its deployed (fused) form on the CPU in float32, or an ONNX file as it is.
 
     Without validation images neither accuracy nor latency is measured. `size_bytes` is that of `model.safetensors` in a
-    checkpoint of `model` (unfused, parameters and buffers), or that of the ONNX file.
-
-    Args:
-        baseline: timed in turns with `model`; may be `model` itself.
-        compared: see `latency.time_call`.
+    checkpoint of `model` (unfused, parameters and buffers), or that of the ONNX file. The `baseline` is timed in turns
+    with `model` and may be `model` itself. `compared`: see `latency.time_call`.
     """
     if isinstance(model, GivenAsGraph):
         runtime, size = model.runtime, model.size_bytes
@@ -145,7 +142,6 @@ def measure_graph(
         found: measurements of this run, by the file's bytes and its evaluator; updated. A file in it is not evaluated
             again, even for another target. It is timed again, and the row merges both timings.
         baseline: timed in turns with `graph` in the same runtime; may be `graph` itself.
-        compared: see `latency.time_call`.
     """
     predictor, cost = targets.load(graph, threads), costs.own
     label = f"{stage} {graph.target} {graph.precision.value}"
