@@ -1,4 +1,4 @@
-"""Training and fine-tuning of a model: its own loss, its teacher, its training images, and the training loop."""
+"""Training and fine-tuning of a model with its own loss, optionally distilling from a teacher."""
 
 from __future__ import annotations
 
@@ -24,22 +24,22 @@ from compress.training.engine import fit
 from compress.training.schedule import Schedule
 from compress.training.settings import LONG, TrainingSettings, by_capability, choose, native_bfloat16
 
-RATE = 0.0015  # peak learning rate for a network that was not pruned
-VERSION = 4  # of what the stages train and finetune compute; part of their cache keys
+RATE = 0.0015  # peak learning rate of an unpruned network
+VERSION = 4  # of the computation of the stages train and finetune; part of their cache keys
 
 log = logging.getLogger(__name__)
 
 
 def check_training(model: Model, config: FinetuneConfig, data: DataSet, stage: str) -> None:
-    """Raises UserError where the model cannot be trained, the training split does not fill one batch, or there is no
-    activation function to replace."""
+    """Raises UserError if the model cannot be trained, the training split is smaller than a batch, the batch cannot be
+    divided among the processes, or no activation function can be replaced."""
     activated(require(model, Trainable, "stages", stage), config, stage)
     batch = config.batch
     if batch % distributed.processes():
-        remedy = f"set a multiple of {distributed.processes()}: each process takes an equal part"
+        remedy = f"set a multiple of {distributed.processes()}, the number of processes"
         raise UserError(f"{stage}.batch", batch, remedy)
     if batch > len(data.train):
-        raise UserError(f"{stage}.batch", batch, f"the training split has {len(data.train)} images")
+        raise UserError(f"{stage}.batch", batch, f"set at most {len(data.train)}, the number of training images")
 
 
 def tune(
@@ -55,25 +55,25 @@ def tune(
     settings: TrainingSettings | None = None,
     flops_before: int | None = None,
 ) -> Trainable:
-    """The model after the training that `config` describes; its network is trained in place, unless its activation
-    functions are replaced first.
+    """Trains `model` as `config` describes and returns it. Its network is trained in place, or in a copy if its
+    activation functions are replaced.
 
     Args:
-        teacher: the model to distil from, with weight `config.distillation`: what `model` was pruned from, or another.
-        stage: names the config's keys in errors, and the progress.
-        folder: where an interrupted training leaves its state, and is taken up again.
-        trained: it has been trained before, so that it goes on with the loss weights of a training's end.
-        settings: how this machine computes; None: what its CPU's features suggest.
-        flops_before: FLOPs of what the model was pruned from, where that is not the teacher.
+        teacher: the model to distil from, with weight `config.distillation`; usually the reference of `model`.
+        stage: prefix of config keys in errors, and label of the progress bar.
+        folder: holds the state of an interrupted training, from which the next call resumes.
+        trained: the model has been trained before, so it starts with the loss weights of the end of a training.
+        settings: how this machine computes; None: by the CPU's features.
+        flops_before: FLOPs of the reference; None: those of the teacher.
 
     Raises:
-        UserError: the learning rate is too high, or the model cannot be trained.
+        UserError: training diverges, or the model cannot be trained.
     """
     model = activated(require(model, Trainable, "stages", stage), config, stage)
     rate = config.learning_rate
     if rate is None:
         rate = learning_rate(model, teacher, flops_before)
-    guide = teach(teacher, config.distillation) if teacher is not None and config.distillation else None
+    frozen = teach(teacher, config.distillation) if teacher is not None and config.distillation else None
     state = folder / "training.safetensors"
     threads = torch.get_num_threads()
     settings = settings or by_capability(threads)
@@ -81,7 +81,7 @@ def tune(
     try:
         plan = schedule(config, rate, settings)
         tuned = distributed.run_on_all_ranks(
-            _fit, model, guide, train, plan, config.augment, seed, stage, state, trained
+            _fit, model, frozen, train, plan, config.augment, seed, stage, state, trained
         )
     except FloatingPointError as error:
         state.unlink(missing_ok=True)
@@ -93,24 +93,24 @@ def tune(
 
 
 def activated(model: Trainable, config: FinetuneConfig, stage: str) -> Trainable:
-    """The model with the activation functions that `config` asks for, in a network of its own.
+    """The model with the activation functions of `config.activation`; a copy if any are replaced.
 
     Raises:
-        UserError: it has none that could be replaced.
+        UserError: the network has no activation modules to replace.
     """
-    wanted = config.activation and config.activation.value
-    if wanted in (None, activation.of(model.net)):
+    name = config.activation and config.activation.value
+    if name in (None, activation.of(model.net)):
         return model
     net = copy.deepcopy(model.net)
-    if activation.swap(net, wanted) == 0:
-        remedy = "the network has no activation modules (torch.nn.SiLU and its like) to replace: set null"
-        raise UserError(f"{stage}.activation", wanted, remedy)
+    if activation.swap(net, name) == 0:
+        remedy = "the network has no activation modules (such as torch.nn.SiLU) to replace: set null"
+        raise UserError(f"{stage}.activation", name, remedy)
     return model.with_net(net)
 
 
 def _fit(
     model: Trainable,
-    guide: Teacher | None,
+    teacher: Teacher | None,
     train: Split,
     plan: Schedule,
     augment: bool,
@@ -123,7 +123,7 @@ def _fit(
     load = functools.partial(batches, train, batch=plan.batch, seed=seed, augment=augment)
     return fit(
         model.net,
-        functools.partial(model.loss, teacher=guide),
+        functools.partial(model.loss, teacher=teacher),
         lambda epoch: load(epoch=epoch),
         plan,
         seed=seed,
@@ -140,11 +140,11 @@ def _schedule(model: Trainable, trained: bool, progress: float) -> None:
 
 
 def learning_rate(model: Model, reference: Model | None, flops_before: int | None = None) -> float:
-    """Peak rate for what pruning has left: the more it took the more there is to learn anew, so RATE is multiplied by
-    FLOPs before over FLOPs after.
+    """Peak learning rate of a pruned model: RATE times FLOPs before over FLOPs after, because a model that was pruned
+    more has more to relearn.
 
-    Tried on drone_nano with 4,000 images and a teacher, mAP50-95 at 30 % of the FLOPs: 0.397 at 0.001, 0.469 at 0.003,
-    0.480 at 0.006, 0.462 at 0.01; at 50 % 0.625 at 0.001 and at 0.003; at 15 % 0.173 at 0.003, 0.181 at 0.007.
+    mAP50-95 of drone_nano after 4,000 images with a teacher, by peak rate: at 30 % of the FLOPs 0.397 (0.001), 0.469
+    (0.003), 0.480 (0.006), 0.462 (0.01); at 50 % 0.625 (0.001 and 0.003); at 15 % 0.173 (0.003), 0.181 (0.007).
     """
     if reference is None and flops_before is None:
         return RATE
@@ -155,13 +155,13 @@ def learning_rate(model: Model, reference: Model | None, flops_before: int | Non
 
 
 def teach(model: Model, weight: float) -> Teacher:
-    """A copy of the model's network to learn from; `weight` is that of its answers beside the labels'."""
+    """A frozen copy of `model` as teacher; `weight`: distillation loss weight relative to the task loss."""
     net = copy.deepcopy(require(model, TorchModel, "finetune.teacher", "…").net).eval().requires_grad_(False)
     return Teacher(net.to(memory_format=torch.channels_last), weight)
 
 
 def schedule(config: FinetuneConfig, rate: float, settings: TrainingSettings) -> Schedule:
-    """The training loop's schedule for a config; `rate` is the peak learning rate."""
+    """The schedule of a training; `rate`: peak learning rate."""
     return Schedule(
         images=config.images,
         batch=config.batch,
@@ -177,10 +177,10 @@ def schedule(config: FinetuneConfig, rate: float, settings: TrainingSettings) ->
 
 
 def prepare(model: Model, config: Config, distillation: float, data: DataSet) -> TrainingSettings | None:
-    """How this machine will train `model`, decided before the stages start; logs how long it will take at most.
+    """Chooses how this machine trains `model`, before the stages start, and logs the longest time it will take.
 
-    None where no stage trains or takes gradients. The network stays as it is. Times are of the network before pruning,
-    with a teacher where there is one (`distillation` > 0).
+    Returns None if no stage trains or computes gradients. Steps are timed on a copy of the network before pruning, with
+    a teacher if `distillation` > 0.
     """
     stages: list[str] = [stage for stage in ("train", "finetune") if stage in config.stages]
     images = {stage: getattr(config, stage).images for stage in stages}
@@ -198,20 +198,20 @@ def prepare(model: Model, config: Config, distillation: float, data: DataSet) ->
     stream.close()
     settings = choose(config.precision, config.threads, size, step, sum(images.values()))
     for stage in stages:
-        if (given := getattr(config, stage).bfloat16) is not None:
-            log.warning("%s.bfloat16 is deprecated: set precision=%s", stage, "bf16" if given else "fp32")
-    log.info("training computes in %s", settings)
-    trained = settings  # but for the deprecated key, which holds for the training and not for gradients
+        if (bfloat16 := getattr(config, stage).bfloat16) is not None:
+            log.warning("%s.bfloat16 is deprecated: set precision=%s", stage, "bf16" if bfloat16 else "fp32")
+    log.info("training uses %s", settings)
+    trained = settings  # the deprecated key applies to training only, not to the gradients of pruning
     if plan.bfloat16 is not None and plan.bfloat16 != settings.bfloat16:
-        asked = NumberFormat.bf16 if plan.bfloat16 else NumberFormat.fp32
-        trained = choose(asked, config.threads, size, step, sum(images.values()))
+        precision = NumberFormat.bf16 if plan.bfloat16 else NumberFormat.fp32
+        trained = choose(precision, config.threads, size, step, sum(images.values()))
     if trained.images_per_second:
         _announce(images, trained.images_per_second, slow_format=trained.bfloat16 and native_bfloat16()[0] is False)
     return settings
 
 
-def _trial(model: Trainable, batch: Batch, guide: Teacher | None) -> Callable[[TrainingSettings], None]:
-    """One step forward and backward on a copy of the network; neither it nor any random state is changed."""
+def _trial(model: Trainable, batch: Batch, teacher: Teacher | None) -> Callable[[TrainingSettings], None]:
+    """A forward and backward pass on a copy of the network, which changes neither weights nor random state."""
     net = copy.deepcopy(model.net)
 
     def step(settings: TrainingSettings) -> None:
@@ -220,7 +220,7 @@ def _trial(model: Trainable, batch: Batch, guide: Teacher | None) -> Callable[[T
         placed = {**batch, "img": batch["img"].contiguous(memory_format=layout)}
         with torch.random.fork_rng(devices=[]):
             with torch.autocast("cpu", torch.bfloat16, enabled=settings.bfloat16):
-                value = model.loss(net, placed, guide).sum()
+                value = model.loss(net, placed, teacher).sum()
             value.backward()
         net.zero_grad(set_to_none=True)
 
@@ -228,21 +228,21 @@ def _trial(model: Trainable, batch: Batch, guide: Teacher | None) -> Callable[[T
 
 
 def _announce(images: Mapping[str, int], speed: float, *, slow_format: bool) -> None:
-    """Says how long training takes at most, and what shortens it where that is long.
+    """Logs the longest time that training takes, and how to shorten it if that is long.
 
     Args:
         images: {stage: image presentations}.
-        speed: images a second.
+        speed: images per second.
         slow_format: training computes in bfloat16 on a CPU that emulates it.
     """
     minutes = {stage: count / speed / 60 for stage, count in images.items()}
     parts = ", ".join(f"{stage} {minutes[stage]:.1f} min ({images[stage]:,} images)" for stage in images)
-    log.info("at most: %s, at %.1f images/s measured on the network before pruning", parts, speed)
+    log.info("longest times: %s, at %.1f images/s measured on the network before pruning", parts, speed)
     if sum(minutes.values()) <= LONG:
         return
-    ways = [f"fewer {stage}.images" for stage in images] + ["a smaller model.imgsz"]
-    ways += ["precision=fp32 (this CPU emulates bfloat16)"] if slow_format else []
+    remedies = [f"fewer {stage}.images" for stage in images] + ["a smaller model.imgsz"]
+    remedies += ["precision=fp32 (this CPU emulates bfloat16)"] if slow_format else []
     log.warning(
-        "this run trains for up to %.0f minutes (stages that are cached take none); what shortens it: %s",
-        sum(minutes.values()), ", ".join(ways),
+        "this run trains for up to %.0f minutes (cached stages take none); to shorten it, set %s",
+        sum(minutes.values()), ", ".join(remedies),
     )  # fmt: skip

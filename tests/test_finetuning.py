@@ -101,7 +101,7 @@ def test_preparing_changes_neither_network_nor_random_numbers_and_announces_long
     assert all(torch.equal(value, before[name]) for name, value in model.net.state_dict().items())
     assert torch.equal(torch.get_rng_state(), random)
     assert "finetune.bfloat16 is deprecated: set precision=fp32" in caplog.text
-    assert "what shortens it: fewer finetune.images" in caplog.text
+    assert "to shorten it, set fewer finetune.images" in caplog.text
 
 
 def test_nothing_is_prepared_or_said_where_nothing_is_trained(model: Model, caplog: pytest.LogCaptureFixture) -> None:

@@ -136,26 +136,26 @@ def test_a_run_that_prunes_distils_only_where_it_is_told(unpruned: Model) -> Non
 @pytest.mark.parametrize(
     "given, why",
     [
-        ({"args": {"classes": 7}}, "its classes: 7, of the model that is tuned: 10"),
-        ({"args": {"channels": 3}, "channels": 3}, "its input channels: 3"),
-        ({"imgsz": 32}, "its input size in pixels: 32"),
+        ({"args": {"classes": 7}}, "number of classes, not 7 and 10"),
+        ({"args": {"channels": 3}, "channels": 3}, "input channels, not 3 and 1"),
+        ({"imgsz": 32}, "input size, not 32 and 16"),
     ],
 )
 def test_a_teacher_must_suit_the_model(place: Path, given: dict[str, Any], why: str) -> None:
     checkpoint.save(small(**given), place / "other")
-    with pytest.raises(UserError, match=rf"^finetune\.teacher={place / 'other'}: {why}"):
+    with pytest.raises(UserError, match=rf"^finetune\.teacher={place / 'other'}: .* the same {why}"):
         opened(place, f"finetune.teacher={place / 'other'}")
 
 
 def test_a_teacher_of_another_task_and_none_at_all(place: Path) -> None:
-    with pytest.raises(UserError, match=r"^finetune\.teacher=drone_nano: its task: detect"):
+    with pytest.raises(UserError, match=r"^finetune\.teacher=drone_nano: .* the same task, not detect"):
         opened(place, "finetune.teacher=drone_nano")
     with pytest.raises(UserError, match=r"^finetune\.teacher=nowhere: no such file"):
         opened(place, "finetune.teacher=nowhere")
 
 
 def test_detectors_with_other_heads_do_not_teach() -> None:
-    with pytest.raises(UserError, match=r"^finetune\.teacher=drone_nano: its kind of network"):
+    with pytest.raises(UserError, match=r"^finetune\.teacher=drone_nano: .* the same kind of network"):
         lineage.load("drone_nano", build(ModelConfig(name="yolo11n", imgsz=256), tuple("abcde")), ModelConfig())
     taught = build(ModelConfig(name="yolo26n", imgsz=256), tuple("abcde"))
     assert lineage.load("drone_nano", taught, ModelConfig()).imgsz == 256

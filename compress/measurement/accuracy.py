@@ -1,4 +1,4 @@
-"""One evaluation for the torch model and every artifact, so that their accuracies compare."""
+"""One evaluation for torch models and artifacts, so that their accuracies are comparable."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ Predict = Callable[[np.ndarray], np.ndarray]
 
 
 class Split(Protocol):
-    """What is evaluated on: image(i) uint8 (s, s, c) RGB; target(i) float32 (n, 5) class, x1, y1, x2, y2 in pixels,
-    or an int class."""
+    """Evaluation data. `image(i)`: uint8 (s, s, c), RGB. `target(i)`: float32 (n, 5) with class, x1, y1, x2, y2 in
+    pixels, or an int class."""
 
     def __len__(self) -> int: ...
 
@@ -29,7 +29,7 @@ class Split(Protocol):
 
 
 def predictor(net: nn.Module) -> Predict:
-    """A torch network as `evaluate` takes it."""
+    """Wraps a torch network for `evaluate`."""
 
     def predict(images: np.ndarray) -> np.ndarray:
         with torch.inference_mode():
@@ -48,17 +48,17 @@ def evaluate(
     batch: int = 1,
     progress: str = "",
 ) -> Accuracy:
-    """Accuracy of `decode(predict(images))` on all of `split`.
+    """Accuracy of `decode(predict(images))` on the whole split.
 
     Args:
         predict: float32 (b, c, s, s) in [0, 1] to raw outputs.
-        decode: raw outputs to one Detections an image, or scores (b, classes).
-        batch: images a call; the last call may hold fewer.
-        progress: label of a progress bar; none is drawn without a label or a terminal.
+        decode: raw outputs to one Detections per image, or scores (b, classes).
+        batch: images per call; the last call may have fewer.
+        progress: label of the progress bar, which is drawn on terminals only; empty: no bar.
 
     Raises:
         UserError: the split is empty, or none of its images has ground truth.
-        TargetFailed: predictions are NaN, or not one an image.
+        TargetFailed: a prediction is NaN, or their number is not that of the images.
     """
     if len(split) == 0:
         raise UserError("data", "0 validation images", "use a data set with validation images")
@@ -74,13 +74,13 @@ def evaluate(
 
 
 def paired_difference(a: Accuracy, b: Accuracy) -> tuple[float, tuple[float, float]]:
-    """a - b (give the baseline first for a drop) and its 95 % interval, paired over images.
+    """a - b and its 95 % confidence interval, paired over images; a drop if `a` is the baseline.
 
     Raises:
-        ValueError: they are not of the same metric on the same images.
+        ValueError: the two are not the same metric on the same images.
     """
     if a.resampled is None or b.resampled is None or (a.metric, a.fingerprint) != (b.metric, b.fingerprint):
-        raise ValueError("a paired difference needs two evaluations of the same images, as `evaluate` returned them")
+        raise ValueError("a paired difference needs two results of `evaluate` on the same images")
     return a.value - b.value, interval(a.resampled - b.resampled)
 
 
@@ -94,5 +94,5 @@ def _checked(predictions: Predictions, task: SupervisedTask, images: int) -> Pre
     if len(predictions) != images:
         raise TargetFailed(f"{len(predictions)} predictions for {images} images")
     if any(np.isnan(array).any() for array in task.values(predictions)):
-        raise TargetFailed("predictions hold NaN: the graph is numerically broken in this runtime")
+        raise TargetFailed("predictions contain NaN: the graph is numerically broken in this runtime")
     return predictions

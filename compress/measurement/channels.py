@@ -1,4 +1,4 @@
-"""Channel counts that vector units do not like: FLOPs do not see them, runtimes do."""
+"""Channel counts that leave vector units partly idle, which FLOPs do not show."""
 
 from __future__ import annotations
 
@@ -9,29 +9,30 @@ from compress.budget import Remark
 from compress.capabilities import Model
 from compress.measurement.flops import Cost
 
-LANES = 8  # runtimes lay out channels in blocks of 8 or 16, as wide as the vector unit
-WORTH_SAYING = 0.1  # of the MACs
-IMAGE = 4  # input channels at most: runtimes have kernels of their own for the first layer
+LANES = 8  # runtimes lay out channels in blocks of 8 or 16, the width of a vector unit
+WORTH_SAYING = 0.1  # fraction of the MACs
+IMAGE = 4  # most input channels of a first layer, for which runtimes have special kernels
 
 
 def remarks(model: Model, cost: Cost, round_to: int | None) -> list[Remark]:
-    """Says which share of the MACs is done by convolutions and linear layers whose channels do not fill blocks, where
-    it is a large one. `cost`: of the model's deployed form. `round_to`: of the pruning; None where nothing was pruned.
+    """A remark if layers whose channels do not fill blocks have a large fraction of the MACs; else an empty list.
+
+    `cost`: of the model's deployed form. `round_to`: channel multiple of the pruning; None if nothing was pruned.
     """
     net = model.deployed()
     odd = [name for name, layer in net.named_modules() if name in cost.layers and _is_odd(layer)]
-    share = sum(cost.layers[name].macs for name in odd) / max(cost.macs, 1)
-    if share < WORTH_SAYING:
+    fraction = sum(cost.layers[name].macs for name in odd) / max(cost.macs, 1)
+    if fraction < WORTH_SAYING:
         return []
     text = (
-        f"{len(odd)} layers that do {share:.0%} of the MACs have channel counts that are no multiple of {LANES}: "
-        "vector units run partly empty there, which FLOPs do not show. "
+        f"{len(odd)} layers with {fraction:.0%} of the MACs have channel counts that are no multiple of {LANES}: "
+        "vector units are partly idle there, which FLOPs do not show; "
     )
     if round_to is not None and round_to % LANES:
-        text += f"prune.round_to={LANES} or {2 * LANES} takes as many FLOPs out in whole blocks: compare the latency."
+        text += f"set prune.round_to={LANES} or {2 * LANES} to remove FLOPs in whole blocks, and compare the latency."
     else:
-        text += "They are the network's own: widths in whole blocks would do more work in the same time."
-    return [Remark("odd_channels", text, {"layers": len(odd), "macs_share": share}, lasting=True)]
+        text += "the network itself has these widths; whole blocks would compute more in the same time."
+    return [Remark("odd_channels", text, {"layers": len(odd), "macs_share": fraction}, lasting=True)]
 
 
 def _is_odd(layer: nn.Module) -> bool:

@@ -1,8 +1,8 @@
-"""Whether other programs took the CPU while something was timed.
+"""Detects other programs that use the CPU during a measurement.
 
-Linux keeps, for each thread, how long it computed and how long it stood ready while others had the CPU
-(`/proc/<pid>/task/<tid>/schedstat`, https://docs.kernel.org/scheduler/sched-stats.html), and how long a virtual machine
-was held up by its host (`steal` in `/proc/stat`). A busy neighbour on a free core costs nothing and is not counted.
+For each thread, Linux records how long it ran and how long it was ready but waited for a CPU
+(`/proc/<pid>/task/<tid>/schedstat`, https://docs.kernel.org/scheduler/sched-stats.html), and for a virtual machine, how
+long its host ran others instead (`steal` in `/proc/stat`). Programs on other cores cause no waiting and do not count.
 """
 
 from __future__ import annotations
@@ -11,42 +11,42 @@ import os
 from contextlib import suppress
 from pathlib import Path
 
-CONTENDED = 0.05  # of the time that threads could have computed; alone on 2 cores it is about 0.01
+CONTENDED = 0.05  # fraction of time that threads waited; about 0.01 without other programs on 2 cores
 TASKS = Path("/proc/self/task")
 STAT = Path("/proc/stat")
 
 
 class Waiting:
-    """Counts from its creation on."""
+    """Measures, from its creation on, how long this process waits for CPUs."""
 
     def __init__(self) -> None:
         self._threads, self._stolen = _threads(), _stolen()
 
-    def share(self) -> float | None:
-        """The part of the time in which this process's threads wanted to compute that they waited for a CPU, in
-        [0, 1]; None where the system does not tell, or nothing was computed."""
-        computed = waited = 0
-        for thread, (ran, stood) in _threads().items():
-            ran_before, stood_before = self._threads.get(thread, (0, 0))
-            computed += ran - ran_before
-            waited += stood - stood_before
-        waited += _stolen() - self._stolen
-        return min(waited / (computed + waited), 1.0) if computed > 0 else None
+    def fraction(self) -> float | None:
+        """Time that this process's threads waited for a CPU, as a fraction of the time that they ran or waited. None if
+        the system does not record it or no thread ran."""
+        running = waiting = 0
+        for thread, (ran, waited) in _threads().items():
+            ran_before, waited_before = self._threads.get(thread, (0, 0))
+            running += ran - ran_before
+            waiting += waited - waited_before
+        waiting += _stolen() - self._stolen
+        return min(waiting / (running + waiting), 1.0) if running > 0 else None
 
 
 def _threads() -> dict[str, tuple[int, int]]:
-    """Nanoseconds that each thread computed, and stood ready."""
-    found = {}
+    """{thread: (nanoseconds that it ran, nanoseconds that it waited)}."""
+    times = {}
     with suppress(OSError):
         for task in TASKS.iterdir():
-            with suppress(OSError, ValueError):  # a thread that ended meanwhile
-                ran, stood, _ = (task / "schedstat").read_text().split()
-                found[task.name] = int(ran), int(stood)
-    return found
+            with suppress(OSError, ValueError):  # the thread has ended
+                ran, waited, _ = (task / "schedstat").read_text().split()
+                times[task.name] = int(ran), int(waited)
+    return times
 
 
 def _stolen() -> int:
-    """Nanoseconds in which the host of a virtual machine gave this machine's CPUs to others."""
+    """Nanoseconds for which the host of this virtual machine ran others on its CPUs."""
     with suppress(OSError, ValueError, IndexError):
         ticks = int(STAT.read_text().split("\n", 1)[0].split()[8])
         return ticks * 10**9 // os.sysconf("SC_CLK_TCK")

@@ -1,15 +1,15 @@
-"""Operator-level cost of a torch network as it is deployed: MACs, other arithmetic, traffic, peak activations.
+"""Operator-level cost of a deployed torch network: MACs, other arithmetic, memory traffic, peak activations.
 
 One forward pass on an example runs under a dispatch mode that sees every ATen operator, so functional products
-(`q @ k`, scaled_dot_product_attention) count as well as modules do. Product formulas are torch's own
-(torch.utils.flop_counter); what they miss is added in `compress/measurement/operators.py`.
+(`q @ k`, scaled_dot_product_attention) are counted as well as modules. Product formulas are those of
+torch.utils.flop_counter; `compress/measurement/operators.py` adds the missing ones.
 
 Conventions
 -----------
-macs            convolutions, linear layers and matrix products, attention included; bias is not in it.
-                A complex multiply-add is 4 MACs. An operator that has no formula and is not known to be without
-                products is refused by name, with its module.
-constants       an operator whose inputs do not depend on the example is folded by every exporter: not counted. The
+macs            convolutions, linear layers and matrix products, including attention, without bias.
+                A complex multiply-add is 4 MACs. An operator without a formula that may contain products is refused;
+                the error names it and its module.
+constants       operators whose inputs do not depend on the example are not counted, because exporters fold them. The
                 initial state of torch's recurrent layers and cells is an input, not a constant.
 other_flops     one FLOP per add, multiply, divide, compare, exp, sqrt. Per output element unless said otherwise:
                 bias 1; elementwise 1; sigmoid, tanh 4; silu 5; hardsigmoid 4; hardswish 5; gelu 8; elu, softplus,
@@ -17,11 +17,10 @@ other_flops     one FLOP per add, multiply, divide, compare, exp, sqrt. Per outp
                 (log-softmax 6); pooling: the window's size; bilinear and bicubic resizing 7 and 35; reductions,
                 top-k: 1 per *input* element; attention's scale and softmax 6 per score; copies, concatenation,
                 gathering, padding, nearest resizing and integer arithmetic 0.
-bytes_moved     each operator reads its inputs and writes its outputs once, weights included, views free and the
-                indices of max-pooling not among them. Nothing is
-                fused here, so a runtime that fuses activations moves less.
-activation_bytes  the largest sum, over the execution order, of tensors already made and still needed (the example
-                and the outputs included, weights not).
+bytes_moved     each operator reads its inputs and writes its outputs once, including weights, except views and the
+                indices of max-pooling. Nothing is fused, so a runtime that fuses activations moves less.
+activation_bytes  the largest size, over the execution order, of all tensors already computed and still needed,
+                including the example and the outputs but not the weights.
 """
 
 from __future__ import annotations
@@ -49,17 +48,17 @@ WITH_INDICES = {"max_pool2d_with_indices", "max_pool3d_with_indices", "adaptive_
 
 @dataclass(frozen=True)
 class LayerCost:
-    """What one module's own operators cost; a module called several times has the sum."""
+    """Cost of the operators that a module calls itself, summed over its calls."""
 
     macs: int
     params: int
     bytes: int
-    output: tuple[int, ...]  # shape of what its last operator wrote
+    output: tuple[int, ...]  # output shape of its last operator
 
 
 @dataclass(frozen=True)
 class Cost:
-    """Cost of one forward pass on the example (its batch size included). See the module's conventions."""
+    """Cost of one forward pass on the whole example batch, by the conventions above."""
 
     macs: int
     other_flops: int
@@ -74,23 +73,24 @@ class Cost:
         return 2 * self.macs
 
     def macs_within(self, module: str) -> int:
-        """MACs of a module and of everything in it; 0 where it did not run."""
+        """MACs of a module and its submodules; 0 if it did not run."""
         return sum(
             layer.macs for name, layer in self.layers.items() if not module or f"{name}.".startswith(f"{module}.")
         )
 
 
 def count(net: nn.Module, example: Tensor) -> Cost:
-    """Count one evaluation-mode forward pass of `net` on `example` (b, c, h, w).
+    """Counts one forward pass of `net` in evaluation mode on `example` (b, c, h, w); train/eval modes are restored.
 
-    Give the fused, deployed form of the network. Every module's train/eval mode is restored.
+    Args:
+        net: the deployed form of the network, with batch norms fused.
 
     Raises:
-        UserError: the network has weight matrices but no product was seen (its work is hidden from torch's
-            dispatcher, e.g. in numpy), or it runs an operator whose products cannot be counted; the message names it.
+        UserError: no product was counted although the network has weight matrices (its forward computes outside torch,
+            e.g. in numpy), or an operator's products cannot be counted; the message names it.
     """
     counter = _Counter()
-    # Inference tensors skip the decomposition to countable operators, so a caller's inference mode is left here.
+    # Inference tensors skip the decomposition to countable operators, so inference mode is disabled.
     with (
         torch.inference_mode(False),
         torch.no_grad(),
@@ -106,7 +106,7 @@ def count(net: nn.Module, example: Tensor) -> Cost:
 
     parameters = [*net.parameters(), *packed_parameters(net)]
     if counter.macs == 0 and any(p.dim() >= 2 for p in parameters):
-        raise UserError("model", type(net).__name__, "no products were counted: its forward hides them from torch")
+        raise UserError("model", type(net).__name__, "no products were counted: use torch operators in its forward")
     return Cost(
         macs=counter.macs,
         other_flops=counter.other_flops,
@@ -131,8 +131,8 @@ def _eval_mode(net: nn.Module) -> Iterator[None]:
 
 @contextmanager
 def _plain_execution() -> Iterator[None]:
-    """One thread: on a busy machine several wait for each other and a pass takes many times as long. No fast paths:
-    nn.TransformerEncoderLayer and nn.MultiheadAttention have one-kernel forms without a formula."""
+    """Sets one thread and disables fast paths. On a busy machine several threads wait for each other, and a pass takes
+    many times as long. The fast paths of nn.TransformerEncoderLayer and nn.MultiheadAttention have no formula."""
     threads, enabled = torch.get_num_threads(), torch.backends.mha.get_fastpath_enabled()
     torch.set_num_threads(1)
     torch.backends.mha.set_fastpath_enabled(False)
@@ -144,7 +144,7 @@ def _plain_execution() -> Iterator[None]:
 
 
 def peak_bytes(lives: Iterable[tuple[int, int, int]]) -> int:
-    """Most bytes that live at one time; `lives` are (bytes, operator that wrote them, operator that read them last)."""
+    """Largest number of bytes alive at one time; `lives`: (bytes, index of writing operator, index of last reader)."""
     changes: Counter[int] = Counter()
     for size, born, last_use in lives:
         changes[born] += size
@@ -157,7 +157,7 @@ def peak_bytes(lives: Iterable[tuple[int, int, int]]) -> int:
 
 @dataclass
 class _Storage:
-    """Life of one activation's memory, in operator indices."""
+    """Lifetime of the memory of an activation, in operator indices."""
 
     size: int
     born: int
@@ -165,9 +165,9 @@ class _Storage:
 
 
 class _Counter(TorchDispatchMode):
-    """Counts every operator that runs while it is active, and books it on the innermost running module."""
+    """Counts every operator that runs while it is active, for the innermost running module."""
 
-    supports_higher_order_operators = True  # they reach __torch_dispatch__, which refuses them by name
+    supports_higher_order_operators = True  # so that __torch_dispatch__ sees and refuses them
 
     def __init__(self) -> None:
         super().__init__()
@@ -182,7 +182,7 @@ class _Counter(TorchDispatchMode):
 
     @contextmanager
     def watch(self, net: nn.Module) -> Iterator[None]:
-        """Follow which module runs, by hooks that are gone afterwards."""
+        """Tracks the running module by temporary hooks."""
 
         def enter(name: str) -> Callable[..., None]:
             return lambda *_: self._running.append(name)
@@ -206,7 +206,7 @@ class _Counter(TorchDispatchMode):
         self._open(example)
 
     def finish(self, outputs: Any) -> None:
-        """The outputs live until the end."""
+        """Extends the lifetime of the outputs to the end of the pass."""
         for tensor in _tensors(outputs):
             if (life := self._by_key.get(_key(tensor))) is not None:
                 life.last_use = self._time
@@ -233,7 +233,7 @@ class _Counter(TorchDispatchMode):
         if not isinstance(func, torch._ops.OpOverload):
             raise UserError("model", f"{self._running[-1] or 'forward'}: {func}", REFUSED)
         if func._overloadpacket not in FORMULAS:
-            with self:  # composite operators (linear, matmul, einsum) are counted as what they are made of
+            with self:  # composite operators (linear, matmul, einsum) are counted by their parts
                 result = func.decompose(*args, **kwargs)
             if result is not NotImplemented:
                 return result
@@ -251,17 +251,17 @@ class _Counter(TorchDispatchMode):
                 self._open(tensor)
             return
         if shape_only or not any(_key(tensor) in self._by_key for tensor in inputs):
-            for tensor in outputs:  # a constant; it may sit where a dead activation sat
+            for tensor in outputs:  # a constant; may reuse the memory of a dead activation
                 self._by_key.pop(_key(tensor), None)
             return
         keys = {_key(tensor) for tensor in inputs}
         is_view = not func._schema.is_mutable and all(_key(tensor) in keys for tensor in outputs)
         if not is_view:
             self._time += 1
-            self._book(func, args, kwargs, result, inputs, outputs)
-        self._follow(keys, outputs)
+            self._add_cost(func, args, kwargs, result, inputs, outputs)
+        self._extend_lives(keys, outputs)
 
-    def _book(self, func: Any, args: Any, kwargs: Any, result: Any, inputs: Any, outputs: list[Tensor]) -> None:
+    def _add_cost(self, func: Any, args: Any, kwargs: Any, result: Any, inputs: Any, outputs: list[Tensor]) -> None:
         name, layer = func._overloadpacket.__name__, self._running[-1]
         formula = formula_of(func)
         if formula:
@@ -281,7 +281,7 @@ class _Counter(TorchDispatchMode):
         cost[1] += moved
         self._shapes[layer] = tuple(outputs[0].shape)
 
-    def _follow(self, input_keys: set[int], outputs: list[Tensor]) -> None:
+    def _extend_lives(self, input_keys: set[int], outputs: list[Tensor]) -> None:
         for key in input_keys:
             if (life := self._by_key.get(key)) is not None:
                 life.last_use = self._time
@@ -301,7 +301,7 @@ def _tensors(tree: Any) -> list[Tensor]:
 
 
 def _key(tensor: Tensor) -> int:
-    """Identity of a tensor's memory while that lives. Addresses are reused: an output not among the inputs is new."""
+    """Identifies a tensor's memory during its lifetime. Addresses are reused: an output that is not an input is new."""
     return tensor.untyped_storage()._cdata
 
 

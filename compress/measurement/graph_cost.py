@@ -1,8 +1,8 @@
-"""Cost of an ONNX graph that no torch network stands behind, by the conventions that `flops.py` states.
+"""Cost of an ONNX graph without its torch network, by the conventions of `flops.py`.
 
-MACs and parameters are the same numbers as of the torch network that a graph was exported from. Other FLOPs and traffic
-differ a little where ONNX and ATen write as several operators what is one in the other; SiLU, which ONNX has not, is
-taken as one. Nothing is computed in place here, so more activations live at a time than torch's in-place ones.
+MACs and parameters equal those of the torch network that a graph was exported from. Other FLOPs and traffic differ a
+little where one operator of ONNX is several of ATen, or the reverse; the two nodes of SiLU count as one. Nothing is
+computed in place, so more activations are alive at a time than in torch.
 """
 
 from __future__ import annotations
@@ -36,10 +36,10 @@ PER_OUTPUT = {
 PER_INPUT = {"GlobalAveragePool", "GlobalMaxPool", "TopK", "ArgMax", "ArgMin", "CumSum"}
 BIAS_INPUT = {"Conv": 2, "ConvTranspose": 2, "Gemm": 2, "FusedConv": 2, "DeformConv": 3}
 RESIZES = {"nearest": 0, "linear": 7, "cubic": 35}
-# Per hidden state: two biases and a sum per gate, sigmoids and hyperbolic tangents, and what makes the state of them.
+# Per hidden state: two biases and a sum per gate, sigmoids, hyperbolic tangents, and the arithmetic of the new state.
 RECURRENT = {"LSTM": 36, "GRU": 25, "RNN": 7}
-# Inputs that are parameters where they are constant; None: all. Constants of plain arithmetic, such as anchors, are no
-# parameters, nor are scales, zero points and initial states.
+# Positions of inputs that are parameters if constant; None: all. Constants of elementwise arithmetic such as anchors,
+# scales, zero points and initial states are no parameters.
 LEARNED: dict[str, set[int] | None] = {
     **dict.fromkeys(("Conv", "ConvTranspose", "Gemm", "MatMul", "PRelu", "BatchNormalization", "LayerNormalization")),
     **dict.fromkeys(("InstanceNormalization", "GroupNormalization", "RMSNormalization", "FusedConv")),
@@ -59,15 +59,15 @@ WITH_INTEGERS = {"QLinearConv", "QLinearMatMul", "ConvInteger", "MatMulInteger",
 
 
 def count(graph: ModelProto) -> Cost:
-    """Counts one pass of a graph with static shapes and folded constants; `layers` goes by node name.
+    """Counts one pass of a graph with static shapes and folded constants; `layers` of the result is by node name.
 
     Raises:
-        UserError: an operator whose products or sizes are not known, named with its node; or a graph without any.
+        UserError: an operator's products or shapes are unknown (the message names its node), or there are no products.
     """
     for node in graph.graph.node:
         if not onnx_macs.is_known(node):
-            why = "the products of this operator cannot be counted: use others in its place"
-            raise UserError("model", _where(node), why)
+            remedy = "the products of this operator cannot be counted: use other operators instead"
+            raise UserError("model", _where(node), remedy)
     inferred = shape_inference.infer_shapes(graph, data_prop=True).graph
     shapes, constants = onnx_graph.static_shapes(graph), {tensor.name: tensor for tensor in graph.graph.initializer}
     values = [*inferred.input, *inferred.output, *inferred.value_info]
@@ -81,14 +81,14 @@ def count(graph: ModelProto) -> Cost:
     learned, halves = _learned(graph, constants), _silu_halves(graph)
     layers: dict[str, LayerCost] = {}
     other = 0
-    # A view's storage is that of what it looks at.
+    # A view has the storage of its input.
     storage = {value.name: value.name for value in graph.graph.input}
-    alive = {name: [0, 0] for name in storage}  # {storage: [node that wrote it, node that read it last]}
+    alive = {name: [0, 0] for name in storage}  # {storage: [index of the writing node, index of the last reader]}
     for time, node in enumerate(graph.graph.node, start=1):
         read, written = [name for name in node.input if name], [name for name in node.output if name]
         if unknown := [name for name in (*read, *written) if name not in shapes]:
-            why = f"the shape of its tensor {unknown[0]} is not known: export the model with fixed shapes"
-            raise UserError("model", _where(node), why)
+            remedy = f"the shape of its tensor {unknown[0]} is unknown: export the model with fixed shapes"
+            raise UserError("model", _where(node), remedy)
         for name in read:
             if name in storage:
                 alive[storage[name]][1] = time
@@ -97,9 +97,9 @@ def count(graph: ModelProto) -> Cost:
             storage[name] = storage.get(node.input[0], name) if view else name
             alive.setdefault(storage[name], [time, time])
         macs = onnx_macs.node_macs(node, shapes)
-        # An operator reads what it is given twice once, and expanded tensors as they lie in memory.
-        each = {(storage.get(name, name), size(name)) for name in read}
-        moved = sum(min(own, size(name)) for name, own in each) + sum(map(size, written))
+        # An input that is passed twice is read once, and an expanded tensor has the size of its storage.
+        sources = {(storage.get(name, name), size(name)) for name in read}
+        moved = sum(min(nbytes, size(name)) for name, nbytes in sources) + sum(map(size, written))
         moved = 0 if view else moved
         params = sum(prod(shapes[name]) for name in dict.fromkeys(read) if name in learned)
         layers[node.name] = LayerCost(macs, params, moved, shapes[written[0]])
@@ -108,7 +108,7 @@ def count(graph: ModelProto) -> Cost:
         alive[storage[value.name]][1] = len(graph.graph.node)
     macs, params = sum(layer.macs for layer in layers.values()), sum(prod(shapes[name]) for name in learned)
     if macs == 0:
-        raise UserError("model", graph.graph.name, "holds no convolution or matrix product: nothing to count")
+        raise UserError("model", graph.graph.name, "contains no convolution or matrix product: nothing to count")
     return Cost(
         macs=macs,
         other_flops=other,
@@ -121,12 +121,12 @@ def count(graph: ModelProto) -> Cost:
 
 
 def _where(node: NodeProto) -> str:
-    """Node and operator, for messages."""
+    """Name and operator of a node, for messages."""
     return f"{node.name}: {f'{node.domain}.{node.op_type}'.strip('.')}"
 
 
 def _silu_halves(graph: ModelProto) -> set[str]:
-    """Names of the sigmoids that are only read where they are multiplied with their own input: x * sigmoid(x)."""
+    """Names of the sigmoid nodes that only occur in x * sigmoid(x)."""
     readers: dict[str, list[NodeProto]] = {}
     for node in graph.graph.node:
         for name in node.input:
@@ -143,16 +143,16 @@ def _silu_halves(graph: ModelProto) -> set[str]:
 
 
 def _width(kind: int) -> int:
-    """Bytes of one number; 0 where the kind is not known."""
+    """Bytes per element; 0 for an unknown type."""
     return onnx.helper.tensor_dtype_to_np_dtype(kind).itemsize if kind else 0
 
 
 def _learned(graph: ModelProto, constants: Mapping[str, TensorProto]) -> set[str]:
-    """Names of the constants that are parameters. A bias that is added to a matrix product is one too, and so are the
-    integers that a dequantized parameter is made of."""
+    """Names of the constants that are parameters, including biases added to matrix products and the integers of
+    dequantized parameters."""
     products = {name for node in graph.graph.node if node.op_type == "MatMul" for name in node.output}
     stored = {node.output[0]: node.input[0] for node in graph.graph.node if node.op_type == "DequantizeLinear"}
-    found = set()
+    learned: set[str] = set()
     for node in graph.graph.node:
         is_bias = node.op_type == "Add" and any(name in products for name in node.input)
         if node.op_type not in LEARNED and not is_bias:
@@ -163,8 +163,8 @@ def _learned(graph: ModelProto, constants: Mapping[str, TensorProto]) -> set[str
             name = stored.get(name, name)
             kinds = FLOATS + INTEGERS if integers else FLOATS
             if (positions is None or position in positions) and name in constants:
-                found |= {name} if constants[name].data_type in kinds else set()
-    return found
+                learned |= {name} if constants[name].data_type in kinds else set()
+    return learned
 
 
 def _other_flops(node: NodeProto, shapes: Mapping[str, tuple[int, ...]], kinds: Mapping[str, int]) -> int:

@@ -1,4 +1,4 @@
-"""How long a call takes on this machine: medians of many runs, alone on the machine as far as we can see to it."""
+"""Latency of calls on this machine: medians of many runs, under a machine-wide lock and with contention detection."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ from compress.measurement.contention import CONTENDED, Waiting
 Call = Callable[[], object]
 LOCK = Path(tempfile.gettempdir()) / "compress-timing.lock"
 LOCK_SECONDS = 60.0  # longest wait for another process
-PARTS = 8  # of a measurement, whose medians bound its own
-ATTEMPTS = 3  # at most, where other programs took the CPU
+PARTS = 8  # of a measurement, whose medians give its range
+ATTEMPTS = 3  # at most, if other programs used the CPU
 
 log = logging.getLogger(__name__)
 _depth = 0
@@ -35,45 +35,44 @@ _threads = threading.RLock()
 
 @dataclass(frozen=True)
 class Latency:
-    """Milliseconds a call.
+    """Milliseconds per call.
 
-    `low` and `high`: the least and the greatest median of the measurement's `PARTS`, in order of time. `cpu_wait`: see
-    `contention.Waiting.share`. `ratio` (only from `interleaved`) is the median, over rounds, of this call's time over
-    the first named call's in the same round; `ratio_ci95` bounds that median.
+    `ratio` is the median, over the rounds of `interleaved`, of this call's time divided by that of the first call.
     """
 
     median: float
     p95: float
     runs: int
-    low: float
-    high: float
-    cpu_wait: float | None = None
+    low: float  # smallest median of the measurement's `PARTS` consecutive parts
+    high: float  # largest one
+    cpu_wait: float | None = None  # see `contention.Waiting.fraction`
     ratio: float | None = None
-    ratio_ci95: tuple[float, float] | None = None
-    times: np.ndarray = field(default_factory=lambda: np.empty(0), repr=False, compare=False)  # in order
+    ratio_ci95: tuple[float, float] | None = None  # 95 % confidence interval of `ratio`
+    times: np.ndarray = field(default_factory=lambda: np.empty(0), repr=False, compare=False)  # of the calls, in order
 
     @property
     def contended(self) -> bool:
-        """Whether other programs took the CPU meanwhile, so that this says little."""
+        """Whether other programs used the CPU so much that the measurement is unreliable."""
         return self.cpu_wait is not None and self.cpu_wait > CONTENDED
 
     def after(self, earlier: Latency | None) -> Latency:
-        """This and an earlier measurement of the same, as one. What a machine drifts between two occasions, by its
-        clock or its neighbours, then lies between `low` and `high`. A contended one gives way to the other."""
+        """Merges this with an earlier measurement of the same call: `low` and `high` then include the machine's drift
+        between the two. If one of them is contended, returns the other."""
         if earlier is None or earlier.contended:
             return self
         if self.contended:
             return earlier
-        waits = [each.cpu_wait for each in (earlier, self) if each.cpu_wait is not None]
+        waits = [latency.cpu_wait for latency in (earlier, self) if latency.cpu_wait is not None]
         return _latency(np.concatenate([earlier.times, self.times]), max(waits, default=None))
 
 
 def time_call(
     call: Call, *, seconds: float = 3, warmup: int = 10, min_runs: int = 30, compared: bool = True
 ) -> Latency:
-    """Time `call` for about `seconds` and at least `min_runs` times, after `warmup` untimed runs. Where other programs
-    took the CPU it is timed again, up to `ATTEMPTS` times, and the measurement that waited least is kept. Only what is
-    `compared` with others waits for another process's timing.
+    """Times `call` for about `seconds` and at least `min_runs` times, after `warmup` untimed runs.
+
+    If other programs use the CPU, repeats this up to `ATTEMPTS` times and returns the measurement with least waiting.
+    `compared`: wait while another process is timing, because the result is compared with others.
 
     Raises:
         UserError: the lock file cannot be opened.
@@ -81,15 +80,15 @@ def time_call(
     with timing_lock(wait=compared), _no_garbage_collection():
         for _ in range(warmup):
             call()
-        found = _timed(call, seconds, min_runs)
+        best = _timed(call, seconds, min_runs)
         for _ in range(ATTEMPTS - 1):
-            if not found.contended:
+            if not best.contended:
                 break
-            found = min(found, _timed(call, seconds, min_runs), key=lambda each: each.cpu_wait or 0.0)
-    if found.contended:
-        log.warning("timed while other programs took the CPU: threads waited for it %.0f %% of their time, so that "
-                    "times measured now may be too long", 100 * (found.cpu_wait or 0.0))  # fmt: skip
-    return found
+            best = min(best, _timed(call, seconds, min_runs), key=lambda latency: latency.cpu_wait or 0.0)
+    if best.contended:
+        log.warning("other programs used the CPU during timing: threads waited for it %.0f %% of their time, so "
+                    "measured times may be too long", 100 * (best.cpu_wait or 0.0))  # fmt: skip
+    return best
 
 
 def _timed(call: Call, seconds: float, min_runs: int) -> Latency:
@@ -97,7 +96,7 @@ def _timed(call: Call, seconds: float, min_runs: int) -> Latency:
     waiting, end = Waiting(), time.perf_counter() + seconds
     while len(times) < min_runs or time.perf_counter() < end:
         times.append(_milliseconds(call))
-    return _latency(np.array(times), waiting.share())
+    return _latency(np.array(times), waiting.fraction())
 
 
 def _latency(times: np.ndarray, cpu_wait: float | None) -> Latency:
@@ -109,11 +108,11 @@ def _latency(times: np.ndarray, cpu_wait: float | None) -> Latency:
 def interleaved(
     calls: Mapping[str, Call], *, rounds: int = 20, block: int = 5, seconds: float = math.inf
 ) -> dict[str, Latency]:
-    """Compare calls under the same conditions: each round runs every call `block` times, in an order that rotates.
-    After `seconds` it stops, having done 10 rounds at least.
+    """Times calls under the same conditions: each round runs every call `block` times, in rotating order. Stops after
+    `seconds`, but not before 10 rounds. The latencies have a `ratio` to the first call.
 
-    Slow drifts of the machine (frequency, neighbours) then fall on all of them. One untimed run precedes each block,
-    since a deployed model would not find its weights evicted by a rival's.
+    Slow drifts of the machine (clock frequency, other programs) then affect all calls alike. One untimed run precedes
+    each block, because no other model evicts the weights of a deployed model from the cache.
     """
     names = list(calls)
     times: dict[str, list[list[float]]] = {name: [] for name in names}
@@ -126,19 +125,19 @@ def interleaved(
             for name in names[shift:] + names[:shift]:
                 calls[name]()
                 times[name].append([_milliseconds(calls[name]) for _ in range(block)])
-        cpu_wait = waiting.share()
+        cpu_wait = waiting.fraction()
     medians = {name: np.median(times[name], axis=1) for name in names}
-    found = {name: _latency(np.ravel(times[name]), cpu_wait) for name in names}
-    return {name: _compared(found[name], medians[name] / medians[names[0]]) for name in names}
+    latencies = {name: _latency(np.ravel(times[name]), cpu_wait) for name in names}
+    return {name: _compared(latencies[name], medians[name] / medians[names[0]]) for name in names}
 
 
-def _compared(took: Latency, ratios: np.ndarray) -> Latency:
+def _compared(latency: Latency, ratios: np.ndarray) -> Latency:
     # Order statistics bound a median without assuming a distribution: ranks n/2 -+ 1.96 sqrt(n)/2.
     ordered, half = np.sort(ratios), 0.98 * math.sqrt(len(ratios))
     low = max(math.floor(len(ratios) / 2 - half), 0)
     high = min(math.ceil(len(ratios) / 2 + half), len(ratios) - 1)
     bounds = float(ordered[low]), float(ordered[high])
-    return replace(took, ratio=float(np.median(ratios)), ratio_ci95=bounds)
+    return replace(latency, ratio=float(np.median(ratios)), ratio_ci95=bounds)
 
 
 def _milliseconds(call: Call) -> float:
@@ -160,9 +159,10 @@ def _no_garbage_collection() -> Iterator[None]:
 
 @contextmanager
 def timing_lock(*, wait: bool = True) -> Iterator[None]:
-    """Hold the machine-wide timing lock; waits up to `LOCK_SECONDS` while another process holds it, whose pid, command
-    and start are logged at once. After that it goes on without the lock, with a warning; without `wait` at once, and
-    without a word. May be nested in a thread.
+    """Holds the machine-wide timing lock; may be nested within a thread.
+
+    If another process holds it, logs that process's pid, command and start, waits up to `LOCK_SECONDS`, and then
+    continues without the lock, with a warning. Without `wait` it continues at once, silently.
 
     Raises:
         UserError: the lock file cannot be opened.
@@ -182,8 +182,8 @@ def timing_lock(*, wait: bool = True) -> Iterator[None]:
 
 
 def _acquire(wait: bool) -> int:
-    """A handle on the lock file, locked unless another process kept it for `LOCK_SECONDS` (or has it, without `wait`).
-    The system releases the lock of a process that ends, however it ends."""
+    """A handle of the lock file, locked unless another process holds it for `LOCK_SECONDS` (without `wait`: holds it
+    now). The system releases the lock when its process ends."""
     handle = _open_shared(LOCK)
     if _locked(handle):
         _sign()
@@ -198,7 +198,7 @@ def _acquire(wait: bool) -> int:
         if _locked(handle):
             _sign()
             return handle
-    log.warning("timing beside another process, which had the timing lock for more than %g s: %s; times measured now "
+    log.warning("timing beside another process, which has held the timing lock for more than %g s: %s; measured times "
                 "may be too long", LOCK_SECONDS, _holder())  # fmt: skip
     return handle
 
@@ -212,12 +212,12 @@ def _locked(handle: int) -> bool:
 
 
 def _signature(pid: int | str) -> Path:
-    """Written by the holder, beside the lock: each user's own, since another's file cannot be overwritten."""
+    """File in which the holder describes itself. One per process, because another user's file cannot be overwritten."""
     return LOCK.with_name(f"{LOCK.name}.{pid}")
 
 
 def _sign() -> None:
-    """Say who holds the lock and since when. Only for messages: a file that cannot be written stops nothing."""
+    """Records who holds the lock and since when. Errors are ignored, because the file only serves messages."""
     command = " ".join(sys.argv)[:200].replace("\n", " ")
     text = f"process {os.getpid()} ({command}) since {time.strftime('%Y-%m-%d %H:%M:%S')}"
     with contextlib.suppress(OSError):
@@ -227,35 +227,35 @@ def _sign() -> None:
 
 
 def _holder() -> str:
-    """The newest signature whose process is alive, else that nobody signed."""
-    found: list[tuple[float, str]] = []
+    """The newest signature of a living process."""
+    signatures: list[tuple[float, str]] = []
     for path in LOCK.parent.glob(f"{LOCK.name}.*"):
         pid = path.name.rpartition(".")[2]
         if pid.isdecimal() and _alive(int(pid)):
             with contextlib.suppress(OSError, UnicodeDecodeError):
-                found.append((path.stat().st_mtime, path.read_text(encoding="utf-8")[:400]))
-    return max(found)[1] if found else "a process that did not say who it is"
+                signatures.append((path.stat().st_mtime, path.read_text(encoding="utf-8")[:400]))
+    return max(signatures)[1] if signatures else "an unknown process"
 
 
 def _alive(pid: int) -> bool:
     try:
-        os.kill(pid, 0)  # sends nothing
+        os.kill(pid, 0)  # only checks: signal 0 is not delivered
     except PermissionError:
-        return True  # another user's
+        return True  # of another user
     except OSError:
         return False
     return True
 
 
 def _open_shared(path: Path) -> int:
-    """Open the lock file for reading, which flock is content with: in a sticky folder Linux refuses O_CREAT on
-    another user's file (fs.protected_regular), and the umask may have left it unwritable."""
+    """Opens the lock file for reading, which suffices for flock. In a sticky folder Linux refuses O_CREAT on another
+    user's file (fs.protected_regular), and the umask may have made it unwritable."""
     try:
         try:
             return os.open(path, os.O_RDONLY | os.O_CLOEXEC)
         except FileNotFoundError:
             handle = os.open(path, os.O_RDONLY | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o666)
-            os.fchmod(handle, 0o666)  # the umask took others' rights away
+            os.fchmod(handle, 0o666)  # the umask may have removed the rights of other users
             return handle
     except OSError as error:
-        raise UserError("TMPDIR", path, f"the timing lock cannot be opened ({error.strerror}); fix it") from error
+        raise UserError("TMPDIR", path, f"the timing lock cannot be opened ({error.strerror}): fix it") from error

@@ -1,8 +1,8 @@
-"""Where the time of a network goes, layer by layer, in ONNX Runtime on this machine.
+"""Latency of a network by layer, in ONNX Runtime on this machine.
 
-Layers alone, one by one, would take other times than in the network: runtimes choose layouts for chains of layers, and
-early layers are as much memory traffic as arithmetic. So the whole graph runs under the runtime's own profiler, and
-what is no layer (activations, sums, concatenations) is charged to the layers that feed it.
+A layer takes another time alone than in the network: runtimes choose layouts for chains of layers, and early
+layers are bound by memory traffic as much as by arithmetic. So the whole graph runs under the runtime's profiler. The
+time of other nodes (activations, sums, concatenations) is divided among the layers that feed them.
 """
 
 from __future__ import annotations
@@ -31,10 +31,10 @@ LAYERS = ("Conv", "ConvTranspose", "Gemm", "MatMul")
 
 
 def layer_seconds(model: Model, threads: int) -> dict[str, float]:
-    """{convolution or linear layer of the deployed form: seconds an image}, the median of some runs at batch 1.
+    """{convolution or linear layer of the deployed form: seconds per image}, medians of `RUNS` runs at batch 1.
 
     Raises:
-        TargetFailed: the graph does not show which of its nodes is which layer.
+        TargetFailed: the graph's nodes cannot be matched to layers.
     """
     with TemporaryDirectory(prefix="compress-") as scratch:
         graph = targets.get("onnxruntime").convert(model, Path(scratch), ExportConfig())
@@ -44,16 +44,16 @@ def layer_seconds(model: Model, threads: int) -> dict[str, float]:
     charged = _charged(nodes, layers)
     names = sorted(charged, key=len, reverse=True)
     seconds: dict[str, float] = defaultdict(float)
-    for event, took in times.items():
-        # Optimised nodes are named after what they replace, with something behind: /conv/Conv_output_0_nchwc
+    for event, duration in times.items():
+        # Optimised nodes have the name of the node that they replace and a suffix: /conv/Conv_output_0_nchwc
         node = next((name for name in names if event.startswith(name)), None)
         for layer in charged[node] if node else ():
-            seconds[layer] += took / len(charged[node])  # type: ignore[index]
+            seconds[layer] += duration / len(charged[node])  # type: ignore[index]
     return dict(seconds)
 
 
 def _profile(path: Path, image: object, threads: int, folder: Path) -> dict[str, float]:
-    """{node of the optimised graph: seconds a run, median}."""
+    """{node of the optimised graph: median seconds per run}."""
     options = onnx_graph.session_options(threads)
     options.enable_profiling = True
     options.profile_file_prefix = str(folder / "profile")
@@ -66,15 +66,15 @@ def _profile(path: Path, image: object, threads: int, folder: Path) -> dict[str,
     for event in events:
         if event.get("cat") == "Node" and event["name"].endswith("_kernel_time"):
             runs[event["name"].removesuffix("_kernel_time")].append(event["dur"] / 1e6)
-    return {name: statistics.median(took[WARM_UP:]) for name, took in runs.items()}
+    return {name: statistics.median(durations[WARM_UP:]) for name, durations in runs.items()}
 
 
 def _layers(graph: GraphProto, net: nn.Module) -> dict[str, str]:
-    """{node: layer}. The exporter names a node after the modules it was called in; what a Sequential holds repeats the
-    container's name: /model.22/m.0/m.0.1/conv/Conv is model.22.m.0.1.conv."""
+    """{node: layer}. Exported nodes are named after their enclosing modules; modules in a Sequential repeat its name:
+    /model.22/m.0/m.0.1/conv/Conv is model.22.m.0.1.conv."""
     known = {name for name, layer in net.named_modules() if isinstance(layer, (_ConvNd, nn.Linear))}
     weights = {tensor.name for tensor in graph.initializer}
-    found = {}
+    layers = {}
     for node in graph.node:
         if node.op_type in LAYERS and node.input[1] in weights:
             path: list[str] = []
@@ -82,15 +82,15 @@ def _layers(graph: GraphProto, net: nn.Module) -> dict[str, str]:
                 if path and part.startswith(f"{path[-1]}."):
                     path.pop()
                 path.append(part)
-            found[node.name] = ".".join(path)
-    if not found or not known.issuperset(found.values()):
-        raise TargetFailed("the ONNX graph does not show which layers its nodes are: their times cannot be told apart")
-    return found
+            layers[node.name] = ".".join(path)
+    if not layers or not known.issuperset(layers.values()):
+        raise TargetFailed("the nodes of the ONNX graph cannot be matched to layers, so layers cannot be timed")
+    return layers
 
 
 def _charged(graph: GraphProto, layers: dict[str, str]) -> dict[str, tuple[str, ...]]:
-    """{node: the layers that its time belongs to}: itself, or the nearest ones upstream."""
-    source: dict[str, tuple[str, ...]] = {}  # of every value
+    """{node: the layers that its time is divided among}: itself if it is a layer, else the nearest ones upstream."""
+    source: dict[str, tuple[str, ...]] = {}  # {value: layers}
 
     def of(node: NodeProto) -> tuple[str, ...]:
         if node.name in layers:

@@ -1,4 +1,4 @@
-"""What single ATen operators cost, by the conventions that `flops.py` states."""
+"""Cost of single ATen operators, by the conventions of `flops.py`."""
 
 from __future__ import annotations
 
@@ -36,16 +36,16 @@ def _addbmm(_bias: Tensor, left: Tensor, right: Tensor, **_: Any) -> int:
 
 
 def _mkldnn_rnn(input: Tensor, weight_ih: Tensor, weight_hh: Tensor, *_: Any, **__: Any) -> int:
-    """One layer in one direction: both weight matrices at every step of every sequence, input (t, b, features)."""
+    """One layer in one direction: both weight matrices at each step of each sequence; input (t, b, features)."""
     return 2 * prod(input.shape[:-1]) * (weight_ih.numel() + weight_hh.numel())
 
 
 def _euclidean_dist(left: Tensor, _right: Tensor, *, out_val: Tensor, **_: Any) -> int:
-    return 2 * out_val.numel() * (left.shape[-1] + 2)  # torch multiplies rows that hold both squared norms too
+    return 2 * out_val.numel() * (left.shape[-1] + 2)  # torch multiplies rows extended by both squared norms
 
 
 def _cdist(left: Tensor, _right: Tensor, *_: Any, out_val: Tensor, **__: Any) -> int:
-    return 2 * out_val.numel() * left.shape[-1]  # one difference, raised to the power and added, per pair and dimension
+    return 2 * out_val.numel() * left.shape[-1]  # per pair and dimension: one difference, raised to the power and added
 
 
 def _pdist(points: Tensor, *_: Any, out_val: Tensor, **__: Any) -> int:
@@ -92,8 +92,8 @@ FORMULAS: dict[Any, Callable[..., int]] = {**flop_registry, **_MISSING_FORMULAS}
 # By full name: torchvision registers it when it is imported.
 _FORMULAS_ELSEWHERE = {"torchvision::deform_conv2d": _deform_conv2d}
 
-# ATen operators without products that torch tags neither pointwise nor reduction, beside those that `other_flops`
-# lists: moves, drawing and indexing, losses, norms, interpolation. By the name of the form that is not in place.
+# ATen operators without products that torch tags neither pointwise nor reduction and `other_flops` does not list:
+# moves, random numbers and indexing, losses, norms, interpolation. By the name of the out-of-place form.
 _WITHOUT_PRODUCTS = set(
     """
     _aminmax _batch_norm_no_update _batch_norm_with_update _batch_norm_with_update_functional _chunk_cat
@@ -132,17 +132,17 @@ _TORCHVISION = {"nms", "roi_align", "roi_pool", "ps_roi_align", "ps_roi_pool"}
 
 
 def formula_of(func: Any) -> Callable[..., int] | None:
-    """The formula for an operator's products, in FLOPs; None where it has none. What works in place has that of the
-    operator that does not."""
+    """The formula of an operator's products, in FLOPs; None if there is none. In-place operators use the formula of
+    their out-of-place form."""
     packet = func._overloadpacket
     return FORMULAS.get(packet) or FORMULAS.get(_plain(packet)) or _FORMULAS_ELSEWHERE.get(func._schema.name)
 
 
 def may_hide_products(func: Any, tensors: list[Tensor]) -> bool:
-    """Whether an operator without a formula may contain products: every one that is not known to have none.
+    """Whether an operator without a formula may contain products; true unless it is known to have none.
 
-    Known are those listed in this file, those that torch tags pointwise or reduction, and ATen's on integers alone,
-    whose products have formulas. `tensors` are its inputs and outputs.
+    Known are the operators listed in this file, those that torch tags pointwise or reduction, and those of ATen with
+    integer tensors only, whose products have formulas. `tensors`: its inputs and outputs.
     """
     namespace, _, name = func._schema.name.partition("::")
     if namespace == "aten":
@@ -162,15 +162,15 @@ def _without_products(packet: Any) -> bool:
     if plain.__name__ in _WITHOUT_PRODUCTS:
         return True
     overloads = [getattr(plain, name) for name in plain.overloads()]
-    # The tags of one overload may be missing; views that had to copy are moves.
+    # A single overload may lack the tags. `view_copy` operators only move data.
     if any(not _TAGS.isdisjoint(overload.tags) for overload in overloads):
         return True
-    returned = [each.alias_info for each in overloads[0]._schema.returns]
+    returned = [value.alias_info for value in overloads[0]._schema.returns]
     return any(alias is not None and not alias.is_write for alias in returned)
 
 
 def _plain(packet: Any) -> Any:
-    """The operator that computes the same, not in place."""
+    """The out-of-place form of an operator."""
     name = packet.__name__
     return getattr(aten, name[:-1], packet) if name.endswith("_") and not name.endswith("__") else packet
 
@@ -229,7 +229,7 @@ _WINDOWED = {"max_pool2d_with_indices", "max_pool3d_with_indices", "avg_pool2d",
 
 
 def other_flops(name: str, args: tuple[Any, ...], inputs: list[Tensor], output: Tensor) -> int:
-    """FLOPs outside products of one operator, by the conventions at the top."""
+    """FLOPs of an operator outside products, by the conventions of `flops.py`."""
     if name in _BIAS_ARGUMENT:
         return output.numel() if args[_BIAS_ARGUMENT[name]] is not None else 0
     if name in _ATTENTION:

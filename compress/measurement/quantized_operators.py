@@ -1,4 +1,4 @@
-"""Products and parameters of torch.ao's quantized modules, whose weights are packed objects instead of tensors."""
+"""Products and parameters of torch.ao's quantized modules, whose weights are packed objects, not tensors."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-# Operators of the namespace `quantized` without a product or packed weights.
+# Operators of the namespace `quantized` without products.
 WITHOUT_PRODUCTS = set(
     """
     add add_relu add_scalar add_scalar_relu batch_norm batch_norm1d batch_norm1d_relu batch_norm2d batch_norm2d_relu
@@ -21,7 +21,7 @@ WITHOUT_PRODUCTS = set(
 
 
 def packed_macs(func: Any, args: tuple[Any, ...], output: Tensor) -> int | None:
-    """MACs of a quantized operator; None where its formula is not known."""
+    """MACs of a quantized operator; None if it has no formula."""
     namespace, _, name = func._schema.name.partition("::")
     name = name.removeprefix("_")
     if name in ("quantized_lstm", "quantized_gru") and namespace == "aten":
@@ -48,10 +48,10 @@ def packed_macs(func: Any, args: tuple[Any, ...], output: Tensor) -> int | None:
 
 
 def unpacked(value: Any) -> Iterator[tuple[Tensor, Tensor | None]]:
-    """(weight, bias) of every packed object in nested lists; objects of unknown kinds are skipped."""
+    """(weight, bias) of every packed object in nested lists; unknown objects are skipped."""
     if isinstance(value, list | tuple):
-        for each in value:
-            yield from unpacked(each)
+        for item in value:
+            yield from unpacked(item)
     elif isinstance(value, torch.ScriptObject):
         if value._has_method("unpack"):  # type: ignore[attr-defined]
             weight, bias = value.unpack()  # type: ignore[attr-defined]
@@ -62,5 +62,6 @@ def unpacked(value: Any) -> Iterator[tuple[Tensor, Tensor | None]]:
 
 def packed_parameters(net: nn.Module) -> list[Tensor]:
     """Weights and biases that quantized modules hold as packed objects."""
-    found = {id(each): each for m in net.modules() for each in vars(m).values() if isinstance(each, torch.ScriptObject)}
-    return [tensor for each in found.values() for pair in unpacked(each) for tensor in pair if tensor is not None]
+    values = (value for module in net.modules() for value in vars(module).values())
+    packed = {id(value): value for value in values if isinstance(value, torch.ScriptObject)}
+    return [tensor for value in packed.values() for pair in unpacked(value) for tensor in pair if tensor is not None]

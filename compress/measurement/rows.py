@@ -1,4 +1,4 @@
-"""One weighing: all numbers of one product at one door of the pipeline, as a ledger row."""
+"""Measures one product after a stage and returns a ledger row."""
 
 from __future__ import annotations
 
@@ -22,23 +22,23 @@ from compress.measurement import accuracy, flops, graph_cost, latency
 from compress.measurement.flops import Cost
 from compress.product import Graph
 
-TORCH_BATCH = 16  # evaluation of torch models; artifacts run at batch 1, as deployed
+TORCH_BATCH = 16  # batch size of evaluating torch models; artifacts run at batch 1, as deployed
 TIMING_SECONDS = 2.0
-SESSIONS = 2  # of each file, for its ratio to the baseline
+SESSIONS = 2  # in which a file is timed in turns with the baseline
 
-Turns = tuple[float, float, float] | None  # a ratio to the baseline's time between the bounds of its 95 % interval
+Turns = tuple[float, float, float] | None  # ratio to the baseline's time, between its 95 % bounds
 ITSELF: Turns = (1.0, 1.0, 1.0)
 
 
 def flops_at(model: Model, imgsz: int) -> int:
-    """FLOPs of the deployed form at another input size, square, in pixels.
+    """FLOPs of the deployed form for one square image of `imgsz` pixels.
 
     Raises:
-        UserError: the model is an ONNX file, made for one size.
+        UserError: the model is an ONNX file for another size.
     """
     if isinstance(model, GivenAsGraph):
         if imgsz != model.imgsz:
-            raise UserError("imgsz", imgsz, f"{model.path} is a graph for {model.imgsz} px and no other")
+            raise UserError("imgsz", imgsz, f"the graph {model.path} has a fixed input size: set {model.imgsz}")
         return graph_cost.count(model.graph).flops
     sized = model.with_imgsz(imgsz) if isinstance(model, TorchModel) else model
     return flops.count(sized.deployed(), sized.example_input()).flops
@@ -46,10 +46,10 @@ def flops_at(model: Model, imgsz: int) -> int:
 
 @dataclass(frozen=True)
 class Costs:
-    """What is counted rather than measured: the same for a torch model and every graph made of it."""
+    """Counted costs, the same for a torch model and every graph exported from it."""
 
     own: Cost  # at the model's input size
-    flops_at_640: int | None  # detectors only, and no files made for another size
+    flops_at_640: int | None  # of detectors only; None for ONNX files of another size
 
     @classmethod
     def of(cls, model: Model) -> Costs:
@@ -65,7 +65,7 @@ class Costs:
 
 @dataclass
 class Found:
-    """What a run found of one file. `accuracy` is None where there is no data."""
+    """Measurements of one file in this run. `accuracy` is None without validation images."""
 
     accuracy: ledger.Accuracy | None
     latency: latency.Latency | None = None
@@ -83,12 +83,11 @@ def measure_model(
     baseline: Model | None = None,
     compared: bool = True,
 ) -> Row:
-    """The torch model in its deployed (fused) form, on the CPU in float32; `costs` are its own. Of an ONNX file, the
-    file as it was given. Without validation images neither accuracy nor latency is measured. Timed in turns
-    with the `baseline` too, which may be `model` itself. `compared`: see `latency.time_call`.
+    """Measures a torch model in its deployed (fused) form on the CPU in float32, or an ONNX file as it is.
 
-    `size_bytes` is that of the file: `model.safetensors` as a checkpoint of `model` holds it (unfused, parameters and
-    buffers), or the ONNX file.
+    Without validation images neither accuracy nor latency is measured. `size_bytes` is that of `model.safetensors` in a
+    checkpoint of `model` (unfused, parameters and buffers), or that of the ONNX file. The `baseline` is timed in turns
+    with `model` and may be `model` itself. `compared`: see `latency.time_call`.
     """
     if isinstance(model, GivenAsGraph):
         runtime, size = model.runtime, model.size_bytes
@@ -98,7 +97,7 @@ def measure_model(
 
     predict = accuracy.predictor(net)
     image, timed, turns = example.numpy(), None, None
-    if len(data.validation):  # without images only counts are asked for: timing would cost more than everything else
+    if len(data.validation):  # otherwise only counts are needed, and timing would take most of the time
         timed = latency.time_call(lambda: predict(image), seconds=TIMING_SECONDS, compared=compared)
         if baseline is not None:
             turns = ITSELF
@@ -136,11 +135,13 @@ def measure_graph(
     baseline: Graph | None = None,
     compared: bool = True,
 ) -> Row:
-    """A target's graph as loaded from disk in its own runtime (TensorRT without a GPU: emulated), made of `model`.
+    """Measures a target's graph, loaded from disk, in its own runtime (TensorRT without a GPU is emulated).
 
-    `found` holds what this run knows of a file, by its bytes and its evaluator, and learns this one's. Such a file is
-    not judged again, whatever target it was for. It is timed again, and the row has both occasions as one; and in turns
-    with the `baseline` in the same runtime, which may be `graph` itself.
+    Args:
+        model: the model that `graph` was exported from, with its `costs`.
+        found: measurements of this run, by the file's bytes and its evaluator; updated. A file in it is not evaluated
+            again, even for another target. It is timed again, and the row merges both timings.
+        baseline: timed in turns with `graph` in the same runtime; may be `graph` itself.
     """
     predictor, cost = targets.load(graph, threads), costs.own
     label = f"{stage} {graph.target} {graph.precision.value}"
@@ -155,9 +156,9 @@ def measure_graph(
         timed = known.latency = now.after(known.latency)
         if baseline is not None:
             pairs = ((targets.load(baseline, threads), targets.load(graph, threads)) for _ in range(SESSIONS))
-            known.turns = ITSELF if baseline is graph else _as_one(known.turns, _in_turns(pairs, image))
+            known.turns = ITSELF if baseline is graph else _merged(known.turns, _in_turns(pairs, image))
             turns = known.turns
-    share = predictor.int8_mac_share()
+    int8 = predictor.int8_mac_share()
     return Row(
         stage=stage,
         target=graph.target,
@@ -166,8 +167,8 @@ def measure_graph(
         macs=cost.macs,
         flops_at_640=costs.flops_at_640,
         other_flops=cost.other_flops,
-        int8_mac_share=share.overall,
-        int8_mac_share_obtained=share.obtained,
+        int8_mac_share=int8.overall,
+        int8_mac_share_obtained=int8.obtained,
         params=cost.params,
         size_bytes=targets.size_bytes(graph),
         onnx_size_bytes=targets.source_bytes(graph) if graph.engine else None,
@@ -183,7 +184,7 @@ def measure_graph(
 def _accuracy(
     predict: Any, model: Model, data: DataSet, batch: int, label: str, obtained: str
 ) -> ledger.Accuracy | None:
-    """None where there are no images."""
+    """None without validation images."""
     if not len(data.validation):
         return None
     decode = require(model, Evaluable, "data", "validation").decode
@@ -198,21 +199,21 @@ def _accuracy(
 
 
 def _in_turns(pairs: Iterable[tuple[accuracy.Predict, accuracy.Predict]], image: np.ndarray) -> Turns:
-    """The share of the first's time that the second of each pair takes for an image (1, c, s, s), as one of all pairs.
+    """Time of the second of each pair for an image (1, c, s, s), divided by that of the first; merged over all pairs.
 
-    The pairs are sessions of the same two networks. One session may be faster than another of the same file, by where
-    its tensors and threads come to lie, which no interval of a single pair shows.
+    The pairs are sessions of the same two networks. Sessions of the same file differ in speed by the placement of their
+    tensors and threads, which the interval of a single pair does not show.
     """
-    found: Turns = None
+    ratio: Turns = None
     for before, now in pairs:
         calls = {"before": functools.partial(before, image), "now": functools.partial(now, image)}
         took = latency.interleaved(calls, rounds=100, seconds=TIMING_SECONDS / 2)["now"]
         assert took.ratio is not None and took.ratio_ci95 is not None  # interleaved always compares
-        found = _as_one(found, (took.ratio_ci95[0], took.ratio, took.ratio_ci95[1]))
-    return found
+        ratio = _merged(ratio, (took.ratio_ci95[0], took.ratio, took.ratio_ci95[1]))
+    return ratio
 
 
-def _as_one(first: Turns, second: Turns) -> Turns:
+def _merged(first: Turns, second: Turns) -> Turns:
     if first is None or second is None:
         return first or second
     return min(first[0], second[0]), math.sqrt(first[1] * second[1]), max(first[2], second[2])

@@ -1,1 +1,1 @@
-"""Training: schedule and engine, how this machine computes (`settings`), and several processes (`distributed`)."""
+"""Training loop (`engine`), its `schedule`, host-dependent `settings` and several processes (`distributed`)."""

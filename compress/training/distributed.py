@@ -1,8 +1,7 @@
-"""Several processes train together, as `torchrun` starts them. Everything else rank 0 does alone.
+"""Data-parallel training in the processes that `torchrun` starts.
 
-Rank 0 goes through the house as a single process would: it alone decides, weighs, caches and writes. The others wait,
-and join in where it calls `run_on_all_ranks`. No process trains what rank 0
-read from the cache, and nothing is written twice.
+Rank 0 runs the pipeline as a single process would: only it decides, measures, caches and writes. The other ranks wait
+and take part in its calls of `run_on_all_ranks`. So results that rank 0 reads from the cache are not computed again.
 """
 
 from __future__ import annotations
@@ -21,25 +20,25 @@ from torch import Tensor, nn
 
 from compress.errors import UserError
 
-PATIENCE = timedelta(days=7)  # how long the others wait for rank 0; if it ends they notice at once
+PATIENCE = timedelta(days=7)  # for which the other ranks wait for rank 0; if it ends they notice at once
 
 T = TypeVar("T")
 
-_processes = 1  # that `run` brought together
-_joint = False  # whether a call of `run_on_all_ranks` is under way
+_processes = 1  # world size inside `run`
+_joint = False  # True inside `run_on_all_ranks`
 
 
 class Gone(Exception):
-    """Another process has ended, so that nothing can be done together any more."""
+    """Another process has ended, so collective operations are no longer possible."""
 
 
 def run(command: Callable[[], int]) -> int:
-    """The exit status of `command()` on rank 0; 0 elsewhere, when rank 0 has ended."""
+    """Runs `command` on rank 0 and returns its exit status. Other ranks return 0 once rank 0 has ended."""
     global _processes
     dist.init_process_group("gloo", timeout=PATIENCE)
     _processes = dist.get_world_size()
     for name in ("RANK", "LOCAL_RANK", "WORLD_SIZE"):
-        os.environ.pop(name, None)  # Ultralytics, finding them, waits for the other processes by itself, and for ever
+        os.environ.pop(name, None)  # if they are set, Ultralytics waits for the other ranks forever
     try:
         if dist.get_rank() == 0:
             return command()
@@ -52,15 +51,15 @@ def run(command: Callable[[], int]) -> int:
 
 
 def processes() -> int:
-    """How many there are to take part in a joint call."""
+    """Number of processes that take part in `run_on_all_ranks`."""
     return _processes
 
 
 def run_on_all_ranks(function: Callable[..., T], *arguments: Any) -> T:
-    """`function(*arguments)` on all processes at once, which share the threads of rank 0; the result of rank 0.
+    """Calls `function(*arguments)` on every rank, with rank 0's threads divided among them; returns rank 0's result.
 
     Raises:
-        UserError: the arguments cannot be sent to another process.
+        UserError: the arguments cannot be pickled.
     """
     if _processes == 1:
         return function(*arguments)
@@ -73,69 +72,70 @@ def run_on_all_ranks(function: Callable[..., T], *arguments: Any) -> T:
         raise UserError("model", "torchrun", remedy) from error
     _broadcast(packed)
     try:
-        return _jointly(*call)
+        return _run_joint(*call)
     finally:
         torch.set_num_threads(threads)
 
 
 def rank() -> int:
-    """This process's number in the joint call under way; 0 outside of one."""
+    """Rank of this process inside `run_on_all_ranks`; 0 outside of it."""
     return dist.get_rank() if _joint else 0
 
 
 def world() -> int:
-    """How many processes take part in the joint call under way; 1 outside of one."""
+    """Number of processes inside `run_on_all_ranks`; 1 outside of it."""
     return _processes if _joint else 1
 
 
 def average(loss: Tensor, params: Sequence[nn.Parameter], buffers: Sequence[Tensor]) -> Tensor:
-    """The mean loss of all processes. The gradients of `params`, and `buffers`, become their means in place.
+    """Averages the gradients of `params` and the `buffers` over all ranks in place, and returns the mean loss.
 
-    A batch norm normalises with the statistics of its own process's images (torch has no synchronised one on CPUs). The
-    mean of the running statistics is that of the whole batch, but for the variance between the processes' means.
+    Batch norms normalise with the statistics of their own shard, because torch has no synchronised batch norm on CPUs.
+    The averaged running statistics are those of the whole batch, except for the variance between the shards' means.
     """
     if world() == 1:
         return loss
-    # One process may have a gradient where another has none, as a share without objects has none for box sizes.
-    given = torch.tensor([float(param.grad is not None) for param in params], device=loss.device)
+    # A rank may lack a gradient that another has: a shard without objects yields none for box sizes.
+    has_gradient = torch.tensor([float(param.grad is not None) for param in params], device=loss.device)
     for param in params:
         if param.grad is None:
             param.grad = torch.zeros_like(param)
-    tensors = [loss.detach().clone(), given, *(param.grad for param in params if param.grad is not None), *buffers]
+    gradients = [param.grad for param in params if param.grad is not None]
+    tensors = [loss.detach().clone(), has_gradient, *gradients, *buffers]
     bucket = torch.cat([tensor.flatten() for tensor in tensors])
-    with _in_company():
+    with _collective():
         dist.all_reduce(bucket)
     bucket /= world()
     for tensor, part in zip(tensors, bucket.split([tensor.numel() for tensor in tensors])):
         tensor.copy_(part.view(tensor.shape))
-    for param, found in zip(params, given.tolist()):
-        if not found:
-            param.grad = None  # nowhere: the optimizer leaves it alone
+    for param, present in zip(params, has_gradient.tolist()):
+        if not present:
+            param.grad = None  # on no rank, so the optimizer must skip it
     return tensors[0]
 
 
 def agree(value: int) -> bool:
-    """Whether all processes have the same number; none goes on before all have asked."""
+    """Whether `value` is equal on all ranks. Returns once every rank has called it."""
     if world() == 1:
         return True
-    found: list[Any] = [None] * world()
-    with _in_company():
-        dist.all_gather_object(found, value)
-    return len(set(found)) == 1
+    values: list[Any] = [None] * world()
+    with _collective():
+        dist.all_gather_object(values, value)
+    return len(set(values)) == 1
 
 
 def _serve() -> None:
-    """Joins in whatever rank 0 calls, until it ends."""
+    """Takes part in the calls of rank 0 until it ends."""
     while True:
         try:
-            _jointly(*pickle.loads(_broadcast()))
+            _run_joint(*pickle.loads(_broadcast()))
         except (FloatingPointError, UserError):
-            continue  # rank 0 meets the same, and reports it
+            continue  # rank 0 raises it too, and reports it
         except Gone:
             return
 
 
-def _jointly(threads: int, function: Callable[..., T], arguments: tuple[Any, ...]) -> T:
+def _run_joint(threads: int, function: Callable[..., T], arguments: tuple[Any, ...]) -> T:
     global _joint
     torch.set_num_threads(threads)
     _joint = True
@@ -146,16 +146,16 @@ def _jointly(threads: int, function: Callable[..., T], arguments: tuple[Any, ...
 
 
 def _broadcast(packed: bytes = b"") -> bytes:
-    """What rank 0 gives, on every process."""
+    """Returns rank 0's `packed` on every rank."""
     box = [packed]
-    with _in_company():
+    with _collective():
         dist.broadcast_object_list(box)
     return box[0]
 
 
 @contextmanager
-def _in_company() -> Iterator[None]:
+def _collective() -> Iterator[None]:
     try:
         yield
     except RuntimeError as error:
-        raise Gone("another process of this training has ended; what it said stands above") from error
+        raise Gone("another process of this training has ended; see its error above") from error

@@ -29,14 +29,14 @@ from compress.training import distributed
 from compress.training.schedule import Schedule
 
 SAVE_EVERY = 90.0  # seconds between checkpoints inside an epoch
-STATE = ("step", "epoch", "seen", "total")  # numbers of `_Run` that a checkpoint holds
-LOG_EVERY = 30.0  # seconds between log lines when no progress bar can be drawn
+STATE = ("step", "epoch", "seen", "total")  # numeric fields of `_Run` in a checkpoint
+LOG_EVERY = 30.0  # seconds between log lines without a progress bar
 
 log = logging.getLogger(__name__)
 
 
 def by_image(batch: Batch, rank: int, world: int) -> Batch:
-    """The part of process `rank` of `world` where every entry of the batch holds one row per image."""
+    """Shard `rank` of `world`, for batches whose every entry holds one row per image."""
     count = len(batch["img"]) // world
     return {key: value[rank * count : (rank + 1) * count] for key, value in batch.items()}
 
@@ -54,23 +54,27 @@ def fit(
     on_step: Callable[[float], None] | None = None,
     shard: Callable[[Batch, int, int], Batch] = by_image,
 ) -> nn.Module:
-    """Trains `net` in place and returns its averaged copy: eval mode, float32, default layout.
+    """Trains `net` in place and returns its weight average in eval mode, float32 and default memory layout.
 
-    `batches(epoch)` yields the batches of an epoch and depends on nothing but the epoch number. If
-    its iterator has a method `skip(n)`, a resumed run calls that, else it draws and drops n batches.
-    `loss(net, batch)` is summed to a scalar. `on_step(share)` runs before each step with the share
-    of the training done (0 to 1), for losses whose weights change on the way; it needs no state to
-    resume. `on_epoch(epoch, average, mean_loss)` runs after each epoch, a last partial one included
-    (again on resuming, if it was cut off), and must leave the network that it is given unchanged.
+    The state is saved to `checkpoint` every SAVE_EVERY seconds, after each epoch and on KeyboardInterrupt. A later call
+    resumes from it, or renames it with a warning and starts afresh if it is damaged or from another run.
 
-    The state goes to `checkpoint` every SAVE_EVERY seconds, at epoch ends and on KeyboardInterrupt;
-    a run finding it there goes on from it. A file that is damaged or of another run is set aside with a
-    warning, and the training starts afresh. Raises FloatingPointError on a loss or gradient that is not
-    finite.
+    Inside `distributed.run_on_all_ranks` each rank trains on its shard of every batch, and all get the same network.
+    They draw the same random numbers, so one checkpoint serves all. Only rank 0 writes it and calls `on_epoch`.
 
-    Inside `distributed.run_on_all_ranks` each process trains on its part of every batch, `shard(batch, rank,
-    processes)`, so `loss` must be a mean over images. All end with the same network; only rank 0 writes and calls
-    `on_epoch`. They draw the same random numbers, so that its checkpoint holds for all.
+    Args:
+        loss: `loss(net, batch)`, summed to a scalar. With several ranks it must be a mean over images.
+        batches: `batches(epoch)` yields an epoch's batches and must depend on the epoch number only. On resuming,
+            `skip(n)` of its iterator is called if it exists; otherwise n batches are drawn and dropped.
+        on_epoch: `on_epoch(epoch, average, mean_loss)` runs after each epoch, including a last partial one, and again
+            on resuming if it was interrupted. It must not change the network.
+        on_step: `on_step(fraction)` runs before each step with the fraction of the training done, 0 to 1, for losses
+            whose weights change during training. It must not need state to resume.
+        shard: `shard(batch, rank, world)` returns the part of a batch for one rank.
+
+    Raises:
+        FloatingPointError: a loss or gradient is not finite.
+        ValueError: an epoch has no batch, or the ranks read different checkpoints.
     """
     device = next(net.parameters()).device
     layout = torch.channels_last if schedule.channels_last else torch.preserve_format
@@ -83,11 +87,11 @@ def fit(
             log.info("%s: resuming at step %d of %d", progress, run.step, schedule.steps)
         except Unusable as error:
             aside = checkpoint.with_suffix(".unusable")
-            log.warning("%s: %s %s: kept as %s, starting afresh", progress, checkpoint, error, aside.name)
+            log.warning("%s: %s %s: renamed to %s, starting afresh", progress, checkpoint, error, aside.name)
             if distributed.rank() == 0:
                 checkpoint.replace(aside)
     if not distributed.agree(run.step):
-        raise ValueError(f"not all processes see the checkpoint {checkpoint}: they need one file system")
+        raise ValueError(f"not all processes read the same checkpoint {checkpoint}: use a shared file system")
     leads = distributed.rank() == 0
 
     def save() -> float:
@@ -109,7 +113,7 @@ def fit(
             else:
                 for _ in range(run.seen):
                     next(stream, None)
-            if run.rng is not None:  # after the skipping, which may have drawn random numbers
+            if run.rng is not None:  # after skipping, which may draw random numbers
                 torch.set_rng_state(run.rng)
                 run.rng = None
             while run.step < schedule.steps and (batch := next(stream, None)) is not None:
@@ -138,9 +142,9 @@ def fit(
             if not run.seen:
                 raise ValueError(f"batches({run.epoch}) yielded no batch")
             if on_epoch is not None and leads:
-                save()  # the validation may take long
+                save()  # validation may take long
                 on_epoch(run.epoch, run.average.eval(), run.mean)
-                net.train()  # without an average the callback got the net itself
+                net.train()  # without EMA, `run.average` is `net`
             run.epoch, run.seen, run.total = run.epoch + 1, 0, 0.0
             saved = save()
     except KeyboardInterrupt:
@@ -149,23 +153,23 @@ def fit(
     finally:
         bar.close()
     result = run.average if schedule.ema else copy.deepcopy(net)
-    for ours, theirs in zip(result.parameters(), net.parameters(), strict=True):
-        ours.requires_grad_(theirs.requires_grad)
+    for averaged, trained in zip(result.parameters(), net.parameters(), strict=True):
+        averaged.requires_grad_(trained.requires_grad)
     return result.float().to(memory_format=torch.contiguous_format).eval()
 
 
 class Unusable(Exception):
-    """A saved state that cannot be gone on from."""
+    """A saved state from which training cannot resume."""
 
 
 class _Run:
-    """Everything that changes during a training, and its way to disk and back."""
+    """State of a training run, with saving and loading."""
 
     def __init__(self, net: nn.Module, schedule: Schedule, seed: int) -> None:
         self.net, self.schedule = net, schedule
-        self.step = self.epoch = self.seen = 0  # seen: batches of this epoch
+        self.step = self.epoch = self.seen = 0  # seen: batches of this epoch so far
         self.total = 0.0  # sum of this epoch's losses
-        self.rng: Tensor | None = None  # restored, not yet in force
+        self.rng: Tensor | None = None  # restored, not yet set
         self.average = copy.deepcopy(net).eval().requires_grad_(False) if schedule.ema else net
         self.pairs = list(zip(self.average.state_dict().values(), net.state_dict().values(), strict=True))
         self.params = [p for p in net.parameters() if p.requires_grad]
@@ -189,33 +193,33 @@ class _Run:
         return self.total / max(1, self.seen)
 
     def update(self, loss: Tensor) -> None:
-        """One optimizer step down `loss`."""
+        """Takes one optimizer step."""
         rate = self.schedule.rate(self.step)
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()
         value = float(distributed.average(loss.detach(), self.params, self.buffers))
         norm = float(nn.utils.clip_grad_norm_(self.params, self.schedule.clip or math.inf))
         if not (math.isfinite(value) and math.isfinite(norm)):
-            what = "gradient" if math.isfinite(value) else f"loss ({value})"
-            raise FloatingPointError(f"{what} not finite at step {self.step}, learning rate {rate:.3g}")
+            quantity = "gradient" if math.isfinite(value) else f"loss ({value})"
+            raise FloatingPointError(f"{quantity} not finite at step {self.step}, learning rate {rate:.3g}")
         for group in self.optimizer.param_groups:
             group["lr"] = rate
         self.optimizer.step()
         self.step, self.seen, self.total = self.step + 1, self.seen + 1, self.total + value
         if self.schedule.ema:
-            self._follow()
+            self._update_average()
 
     @torch.no_grad()
-    def _follow(self) -> None:
+    def _update_average(self) -> None:
         weight = 1 - self.schedule.decay(self.step)
-        for ours, theirs in self.pairs:
-            if ours.is_floating_point():  # the running statistics of batch norms too
-                ours.lerp_(theirs, weight)
+        for average, current in self.pairs:
+            if average.is_floating_point():  # including the running statistics of batch norms
+                average.lerp_(current, weight)
             else:  # counters
-                ours.copy_(theirs)
+                average.copy_(current)
 
     def save(self, path: Path) -> None:
-        """Writes the state, atomically."""
+        """Writes the state atomically."""
         tensors = {f"net.{k}": v for k, v in self.net.state_dict().items()}
         if self.schedule.ema:
             tensors |= {f"ema.{k}": v for k, v in self.average.state_dict().items()}
@@ -224,13 +228,13 @@ class _Run:
                 if value is not None:
                     tensors[f"optimizer.{index}.{key}"] = value
         tensors["rng"] = torch.get_rng_state() if self.rng is None else self.rng
-        # Own, dense memory for each: safetensors takes neither shared nor channels-last tensors.
+        # safetensors accepts neither tensors that share memory nor channels-last ones.
         tensors = {k: v.detach().cpu().clone(memory_format=torch.contiguous_format) for k, v in tensors.items()}
         state = {field: getattr(self, field) for field in STATE}
         atomic.write(path, serialise(tensors, {"identity": self.identity, "state": json.dumps(state)}))
 
     def load(self, path: Path) -> None:
-        """Takes up the state in `path`. Raises Unusable, with nothing changed, if it is damaged or not this run's."""
+        """Restores the state in `path`; raises Unusable and changes nothing if it is damaged or from another run."""
         tensors, state = self._read(path)
         for prefix, target in self._networks().items():
             target.load_state_dict({k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)})
@@ -238,7 +242,7 @@ class _Run:
             if key.startswith("optimizer."):
                 _, index, name = key.split(".", 2)
                 param = self.params[int(index)]
-                if value.shape == param.shape:  # in the layout of the weight, or each step would convert it
+                if value.shape == param.shape:  # in the layout of the weight, to spare a conversion per step
                     value = torch.empty_like(param, dtype=value.dtype, requires_grad=False).copy_(value)
                 self.optimizer.state[param][name] = value.to(param.device)
         for field in STATE:
@@ -246,7 +250,7 @@ class _Run:
         self.rng = tensors["rng"]
 
     def _networks(self) -> dict[str, nn.Module]:
-        """{prefix of its tensors in a file: network}."""
+        """{prefix of its tensors' names in a checkpoint: network}."""
         return {"net.": self.net, **({"ema.": self.average} if self.schedule.ema else {})}
 
     def _read(self, path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
@@ -258,7 +262,7 @@ class _Run:
         except (OSError, SafetensorError, ValueError) as error:
             raise Unusable(f"cannot be read ({error})") from error
         if meta.get("identity") != self.identity:
-            raise Unusable("is of another network, schedule or seed")
+            raise Unusable("belongs to another network, schedule or seed")
         expected = {
             f"{prefix}{name}": value
             for prefix, net in self._networks().items()
@@ -272,12 +276,12 @@ class _Run:
         generator = tensors.get("rng")
         sound = generator is not None and generator.dtype == torch.uint8
         if not (fits and numbers and known and sound):
-            raise Unusable("lacks parts of the state")
+            raise Unusable("is incomplete")
         return tensors, state
 
 
 def _place(value: Any, device: torch.device, channels_last: bool) -> Any:
-    """The batch entry on `device`, images in the layout of the weights."""
+    """Moves a batch entry to `device`, images in the memory layout of the weights."""
     if not isinstance(value, Tensor):
         return value
     value = value.to(device, non_blocking=True)
@@ -286,7 +290,7 @@ def _place(value: Any, device: torch.device, channels_last: bool) -> Any:
 
 @contextmanager
 def _uninterrupted() -> Iterator[None]:
-    """Holds Ctrl-C back until the step is whole, so that the saved state is that of a step's end."""
+    """Delays Ctrl-C to the end of the step, so that the saved state is consistent."""
     if threading.current_thread() is not threading.main_thread() or distributed.rank() > 0:
         yield  # only the main thread receives signals, and only rank 0 decides when to stop
         return

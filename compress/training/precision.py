@@ -1,4 +1,4 @@
-"""Number formats during training."""
+"""Number formats in training."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from torch import Tensor
 
 
 def float32(tree: Any) -> Any:
-    """Casts the floating tensors of nested dicts, lists and tuples to float32.
+    """Casts the floating-point tensors of nested dicts, lists and tuples to float32.
 
-    For network outputs made under autocast: bfloat16 holds 8 significant bits, too few for box
-    coordinates (steps of 1 px at 128 px), so a detection loss should not decode boxes in it.
+    For network outputs computed under autocast: bfloat16 has 8 significant bits, too few for box coordinates (steps of
+    1 px at 128 px), so a detection loss should not decode boxes in it.
     """
     if isinstance(tree, dict):
         return {key: float32(value) for key, value in tree.items()}

@@ -16,7 +16,7 @@ def compute(seconds: float) -> float | None:
     waiting, end = contention.Waiting(), time.monotonic() + seconds
     while time.monotonic() < end:
         sum(range(1000))
-    return waiting.share()
+    return waiting.fraction()
 
 
 @pytest.mark.skipif(not contention.TASKS.exists(), reason="only Linux tells how long threads waited")
@@ -35,7 +35,7 @@ def test_a_program_on_the_same_cpu_is_noticed() -> None:
 
 
 @pytest.mark.parametrize(
-    ("before", "after", "stolen", "share"),
+    ("before", "after", "stolen", "fraction"),
     [
         ({"1": "100 0 1"}, {"1": "200 0 2"}, (0, 0), 0.0),
         ({"1": "100 0 1"}, {"1": "400 100 2"}, (0, 0), 0.25),
@@ -47,7 +47,7 @@ def test_a_program_on_the_same_cpu_is_noticed() -> None:
         ({"1": "0 0"}, {"1": "what is this"}, (0, 0), None),
     ],
 )
-def test_share(tmp_path, monkeypatch, before, after, stolen, share) -> None:
+def test_fraction(tmp_path, monkeypatch, before, after, stolen, fraction) -> None:
     monkeypatch.setattr(contention, "TASKS", tmp_path / "task")
     monkeypatch.setattr(contention, "STAT", tmp_path / "stat")
     monkeypatch.setattr(os, "sysconf", lambda name: 100)
@@ -63,4 +63,4 @@ def test_share(tmp_path, monkeypatch, before, after, stolen, share) -> None:
     for name in before.keys() - after.keys():
         (tmp_path / "task" / name / "schedstat").unlink()
     system(after, stolen[1])
-    assert waiting.share() == (share if share is None else pytest.approx(share, abs=0.02))
+    assert waiting.fraction() == (fraction if fraction is None else pytest.approx(fraction, abs=0.02))

@@ -93,10 +93,10 @@ def test_what_is_compared_with_nothing_waits_for_nobody(own_lock, caplog):
 )
 def test_contended_timings_are_repeated_and_the_quietest_is_kept(monkeypatch, caplog, waits, kept, measured):
     left = list(waits)
-    monkeypatch.setattr(latency.Waiting, "share", lambda self: left.pop(0))
+    monkeypatch.setattr(latency.Waiting, "fraction", lambda self: left.pop(0))
     found = latency.time_call(lambda: None, seconds=0, min_runs=1)
     assert found.cpu_wait == kept and len(waits) - len(left) == measured
-    assert found.contended == (kept == 0.3) == ("other programs took the CPU" in caplog.text)
+    assert found.contended == (kept == 0.3) == ("other programs used the CPU" in caplog.text)
 
 
 def test_lock_nests_and_is_shared_by_users(own_lock):
