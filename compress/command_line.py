@@ -26,8 +26,9 @@ from omegaconf import DictConfig, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
 from compress import config as configuration
-from compress import config_aliases, disk, run_folder
+from compress import disk, run_folder
 from compress.budget import MET
+from compress.config import aliases
 from compress.errors import InUse, UserError, refuse_words
 
 FAILED, USER_MISTAKE, INTERRUPTED = 1, 2, 130  # MET and NOT_MET are the verdict's
@@ -111,7 +112,7 @@ def command() -> int:
     line, choice = CommandLine(), None
     try:
         with _signals():
-            sys.argv[1:] = config_aliases.overrides(sys.argv[1:])
+            sys.argv[1:] = aliases.overrides(sys.argv[1:])
             given = _arguments()
             if given.help:
                 print(help_text())
