@@ -36,12 +36,8 @@ def resolve(config: Config) -> Config:
     gflops = (limit - fit.a_ms) / fit.b_ms_per_gflop
     if gflops <= 0:
         highest = max(1000 / line.a_ms for line in _fits(config))
-        raise UserError(
-            "budget.fps",
-            fps,
-            f"{config.device.name} needs {fit.a_ms:.3g} ms even for a network of 0 FLOPs ({_label(fit)}): "
-            f"set less than {highest:.0f}",
-        )
+        intercept = f"{config.device.name} needs {fit.a_ms:.3g} ms even for a network of 0 FLOPs ({_label(fit)})"
+        raise UserError("budget.fps", fps, f"{intercept}: set less than {highest:.0f}")
     derived = replace(config.budget, flops=format_flops(gflops * 1e9), latency_ms=limit)
     values = {f"budget.{key}": (getattr(config.budget, key), getattr(derived, key)) for key in ("flops", "latency_ms")}
     values["prune.ratio"] = (config.prune.ratio, None)

@@ -24,7 +24,7 @@ from compress.errors import UserError
 from compress.pruning.importance import Importance
 
 TIE = "_compress_tie"
-UNCUTTABLE = "coupled to layers that cannot be cut channel by channel"
+UNCUTTABLE = "coupled to layers that cannot be pruned channel by channel"
 UNPAIRED = "must stay as wide as a layer that keeps its channels (prune.equal_split_widths)"
 SMALLEST_SCORE = 1e-12  # lower bound of scores, also for groups whose weights are all zero
 
@@ -189,7 +189,7 @@ def _coupled(graph: Any, layer: nn.Module, handler: Any, channels: list[int]) ->
     root = graph.module2node[layer]
     first = Dependency(handler, handler, source=root, target=root)
     waiting = [(first, [_helpers._HybridIndex(channel, channel) for channel in channels])]
-    visited: defaultdict[tuple[Any, Any], set[Any]] = defaultdict(set)  # {(node, handler): hybrid indices}
+    visited: defaultdict[tuple[Any, Any], set[Any]] = defaultdict(set)  # {(node, handler): indices}
     visited[root, handler].update(waiting[0][1])
     group = Group()
     group._DG = graph
@@ -220,8 +220,8 @@ def _graph(net: nn.Module, example: Tensor, protected: list[nn.Module], fixed: s
     """The dependency graph up to the outputs of protected layers, or of the network if those do not cover all layers.
 
     The operations after the protected last layers (box decoding, concatenation of thousands of anchors) have no
-    channels, but torch-pruning treats them as if they had, and following these paths takes forever. The same holds for
-    the reshapes in attention, so the inside of a protected block is hidden.
+    channels, but torch-pruning treats them as if they had, and traversing them takes forever. The same holds for the
+    reshapes in attention, so the inside of a protected block is hidden.
     """
     import torch_pruning as tp
 

@@ -24,7 +24,7 @@ from compress.pruning.importance import importance
 
 CLOSE_ENOUGH = 0.005  # of the budget: a smaller gap is not filled
 NEAR = 0.01  # of the budget: a larger gap starts another search
-MOST_TRIALS = 5  # to fill the gap with a step, and of searches
+MOST_TRIALS = 5  # attempts to fill the gap, and searches
 
 Count = Callable[[Sequence[Step]], int]  # exact MACs after these steps
 
@@ -79,7 +79,7 @@ def prune_to_ratio(
             missing -= len(step.channels)
     removed = _fraction(taken, total)
     if abs(removed - ratio) > 0.05:
-        log.warning("prune.ratio=%g: removed %.3g of the channels, the nearest that limits allow", ratio, removed)
+        log.warning("prune.ratio=%g: removed %.3g of the channels, as rounding and limits allow", ratio, removed)
     pruned = _cut(net, taken)
     return Pruned(pruned, removed, changes(widths_of(net), pruned), plan.protected, _cut(net, steps))
 
@@ -103,12 +103,8 @@ def check_reachable(budget_macs: float, least: int, full: int) -> None:
         return
     too_low = "lower prune.round_to, raise prune.max_ratio, or raise the budget"
     remedy = too_low if budget_macs < least else "the model already costs less"
-    raise UserError(
-        "budget.flops",
-        f"{2 * budget_macs:.4g}",
-        f"pruning reaches {2 * least / 1e9:.4g} G to {2 * full / 1e9:.4g} G FLOPs ({least / full:.1%} to 100%): "
-        + remedy,
-    )
+    limits = f"{2 * least / 1e9:.4g} G to {2 * full / 1e9:.4g} G FLOPs ({least / full:.1%} to 100%)"
+    raise UserError("budget.flops", f"{2 * budget_macs:.4g}", f"pruning reaches {limits}: {remedy}")
 
 
 def prune_to_flops(
@@ -213,9 +209,7 @@ def _groups(
         groups, unpaired = tie(groups, halves(net))
         refused = refused | unpaired
     if not groups:
-        raise UserError(
-            "prune", type(net).__name__, "no channels can be pruned: everything is protected or coupled to it"
-        )
+        raise UserError("prune", type(net).__name__, "no prunable channels: all are protected or coupled to those")
     return groups, refused
 
 
@@ -245,7 +239,7 @@ def _fit(
 def _shortest_prefix(
     steps: Sequence[Step], macs_of: Count, budget: float, full: int, least: int, estimate: Estimate
 ) -> tuple[list[Step], int]:
-    """The fewest steps that meet the budget, and their MACs. On return `estimate` is that of the prefix."""
+    """The fewest steps that meet the budget, and their MACs. On return `estimate` is in the state after them."""
     if full <= budget:
         return [], full
     estimates = [estimate.cost]  # after the first 0, 1, … steps

@@ -108,13 +108,13 @@ class Search:
         self._reference = self._accuracy(reference)
         for scheme in ordered(target.SCHEMES, saturates=self.saturates, portable=self.portable):
             slower_or_coarser = scheme.fallback or (scheme.saturation_safe and not self.saturates)
-            if self.tried and (self._late() or (self._acceptable() and (slower_or_coarser or not self.timed))):
+            if self.tried and (self._out_of_time() or (self._acceptable() and (slower_or_coarser or not self.timed))):
                 continue
             self._try(scheme)
         if not self.tried:
             raise TargetFailed("; ".join(dict.fromkeys(self.failed)))
-        if not self._acceptable() and not self._late():
-            self._mix_precisions(min(self.tried, key=lambda candidate: candidate.drop).scheme)
+        if not self._acceptable() and not self._out_of_time():
+            self._try_mixed_precision(min(self.tried, key=lambda candidate: candidate.drop).scheme)
         chosen = self._chosen()
         log.info("quantize: %s: %s", self.fp32.target, self._describe(chosen))
         return chosen
@@ -126,7 +126,7 @@ class Search:
         # In floating point 0.99 - 0.98 is slightly more than 0.01.
         return candidate is not None and candidate.drop <= self.limit + 1e-9
 
-    def _late(self) -> bool:
+    def _out_of_time(self) -> bool:
         return time.monotonic() > self._deadline
 
     def _accuracy(self, predictor: Predictor) -> float:
@@ -159,7 +159,7 @@ class Search:
         in_float = f", {len(candidate.layers_kept)} more layers in float" if candidate.layers_kept else ""
         return f"{candidate.scheme.description}{in_float}: accuracy drop {candidate.drop:.4f}, limit {self.limit:g}"
 
-    def _mix_precisions(self, scheme: Scheme) -> None:
+    def _try_mixed_precision(self, scheme: Scheme) -> None:
         """Bisects for the fewest layers that must stay in float; stops if `MOST_KEPT` of them are not enough."""
         log.info("quantize: %s: no scheme is within the limit, ranking layers by sensitivity", self.fp32.target)
         excluded = tuple(f"{prefix}." for prefix in self.model.quantization_exclusions())  # in float anyway
@@ -167,7 +167,7 @@ class Search:
         least, most = 0, round(MOST_KEPT * len(order))
         if most == 0 or not self._within_limit(self._try(scheme, order[:most])):
             return
-        while most - least > 1 and not self._late():
+        while most - least > 1 and not self._out_of_time():
             middle = (least + most) // 2
             enough = self._within_limit(self._try(scheme, order[:middle]))
             least, most = (least, middle) if enough else (middle, most)
