@@ -1,4 +1,4 @@
-"""Shuffled training batches, prefetched in a background thread, and image batches in order."""
+"""Training batches, shuffled and prefetched in a background thread, and batches of images in order."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class Batches(Iterator[Batch]):
         count = len(split) // batch
         order = np.random.default_rng(self._key).permutation(len(split))
         self._batches = order[: count * batch].reshape(count, batch)
-        self._next = 0
+        self._next = 0  # index of the next batch to prefetch
         self._pending: deque[Future[Batch]] = deque()
         self._worker = ThreadPoolExecutor(1, thread_name_prefix="batches")
 
@@ -69,9 +69,9 @@ class Batches(Iterator[Batch]):
         self._worker.shutdown(wait=False)
 
     def _make(self, index: int) -> Batch:
-        samples = self._batches[index].tolist()
-        images = [self._split.image(i) for i in samples]
-        targets = [self._split.target(i) for i in samples]
+        indices = self._batches[index].tolist()
+        images = [self._split.image(i) for i in indices]
+        targets = [self._split.target(i) for i in indices]
         rng = np.random.default_rng((*self._key, index)) if self._augment else None
         return self._task.collate(images, targets, self._split.augmentation, rng)
 

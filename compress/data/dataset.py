@@ -57,8 +57,8 @@ class Split:
         if count is None or count >= len(self):
             return self
         task = supervised(self)
-        strata = [task.classes_in(sample.label) for sample in self.samples]
-        return replace(self, samples=[self.samples[i] for i in stratified(strata, count, seed)])
+        present = [task.classes_in(sample.label) for sample in self.samples]
+        return replace(self, samples=[self.samples[i] for i in stratified(present, count, seed)])
 
 
 def supervised(split: Split) -> SupervisedTask:

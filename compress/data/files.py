@@ -22,7 +22,7 @@ from compress.errors import UserError
 
 SUFFIXES = frozenset({".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"})
 JPEG, JPEG_END = b"\xff\xd8", b"\xff\xd9"
-HEAD = 65536  # bytes that are hashed, with the file's length: identifies an image and needs one read
+HEAD = 65536  # bytes; their hash, with the file's length, identifies an image after a single read
 CHUNK = 100  # files
 THREADS = 8  # on network disks most of the time is latency
 PROGRESS_SECONDS = 5.0

@@ -21,7 +21,7 @@ from compress.digest import digest
 FOLDER = Path("outputs/.cache/index")
 FEWEST = 1000  # files; for fewer an index saves no time
 VERSION = 1
-SETTLED = 2_000_000_000  # nanoseconds; a newer file may change again without a change of its timestamps
+SETTLED = 2_000_000_000  # nanoseconds; a file modified more recently may change again with equal timestamps
 
 ImageInfo = tuple[tuple[int, int], str]  # width and height in pixels, content hash
 Stamp = tuple[int, int, int]  # size in bytes, modification and status change time in nanoseconds
@@ -52,7 +52,7 @@ class Index:
         return str(file)[self._prefix :].lstrip(os.sep)
 
     def find(self, file: Path, stamp: Stamp) -> ImageInfo | None:
-        """Returns the stored information on the file, or None if there is none or the file has changed."""
+        """Returns the stored entry of the file, or None if there is none or the file has changed."""
         entry = self._entries.get(self._key(file))
         if entry is None or tuple(entry[:3]) != stamp:
             return None
@@ -60,14 +60,14 @@ class Index:
         return (int(width), int(height)), str(content)
 
     def update(self, infos: Mapping[Path, tuple[Stamp, ImageInfo]]) -> None:
-        """Adds information on files, and writes the index if anything is new."""
+        """Adds entries, and writes the index if any of them is new."""
         if self._path is None:
             return
-        newest = time.time_ns() - SETTLED
+        latest = time.time_ns() - SETTLED
         new: dict[str, list[int | str]] = {
             self._key(file): [*stamp, *size, content]
             for file, (stamp, (size, content)) in infos.items()
-            if max(stamp[1:]) < newest
+            if max(stamp[1:]) < latest
         }
         if all(self._entries.get(key) == entry for key, entry in new.items()):
             return

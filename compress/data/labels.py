@@ -43,9 +43,7 @@ def _row(location: str, line: str, classes: int) -> list[float]:
         raise UserError(location, _short(line), "a label row must have numbers only") from None
     if len(values) != BOX and (len(values) < POLYGON or len(values) % 2 == 0):
         raise UserError(
-            location,
-            _short(line),
-            f"{len(values)} columns: use class x y width height, or class x1 y1 x2 y2 x3 y3 …",
+            location, _short(line), f"{len(values)} columns: use class x y width height, or class x1 y1 x2 y2 x3 y3 …"
         )
     if not values[0].is_integer() or not 0 <= values[0] < classes:
         raise UserError(location, _short(line), f"class {values[0]:g} is out of range: `names` has {classes} classes")

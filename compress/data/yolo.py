@@ -83,8 +83,8 @@ def load_yaml(
         calibration: Sequence[Sample] = contents["calibration"]
         count = config.calibration_images
         if not shuffled and count < len(calibration):
-            strata = [DETECT.classes_in(sample.label) for sample in calibration]
-            calibration = [calibration[i] for i in stratified(strata, count, seed)]
+            present = [DETECT.classes_in(sample.label) for sample in calibration]
+            calibration = [calibration[i] for i in stratified(present, count, seed)]
         calibration = calibration[:count]
     else:
         train, calibration = hold_out(training, config.calibration_images, seed)

@@ -1,7 +1,8 @@
 """`data=digits`: classification of 1,797 handwritten digits of 8x8 pixels from scikit-learn. Trains in seconds.
 
 The images are the test set of UCI's "Optical Recognition of Handwritten Digits" (Alpaydin and Kaynak, 1998). The splits
-are the same for every seed. They have writers in common, since the data do not say which of 13 writers wrote a digit.
+are the same for every seed. They have writers in common, because the data do not record which of the 13 writers wrote
+a digit.
 """
 
 from __future__ import annotations

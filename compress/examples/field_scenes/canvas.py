@@ -39,7 +39,7 @@ def noise(rng: Rng, size: int, cells: Sequence[int], decay: float = 0.6) -> np.n
 
 
 def pyramid(image: np.ndarray, smallest: int) -> list[np.ndarray]:
-    """Mip levels: the image, halved repeatedly while the longer side is at least ``smallest`` pixels."""
+    """Mip levels: the image and its halvings, down to a longer side of at least ``smallest`` pixels."""
     levels = [image]
     while max(levels[-1].shape[:2]) >= 2 * smallest:
         h, w = levels[-1].shape[:2]
@@ -69,7 +69,7 @@ class Canvas:
 
     def ellipse(self, x: float, y: float, rx: float, ry: float, colour: Colour, turn: float = 0.0) -> None:
         t = np.linspace(0, 2 * math.pi, 28, endpoint=False)
-        self.poly(turned(np.stack([rx * np.cos(t), ry * np.sin(t)], 1), turn) + (x, y), colour)
+        self.poly(rotated(np.stack([rx * np.cos(t), ry * np.sin(t)], 1), turn) + (x, y), colour)
 
     def line(self, x0: float, y0: float, x1: float, y1: float, width: float, colour: Colour) -> None:
         d = np.array([x1 - x0, y1 - y0])
@@ -107,6 +107,6 @@ class Canvas:
         return [cv2.copyMakeBorder(level, 2, 2, 2, 2, cv2.BORDER_CONSTANT) for level in levels]
 
 
-def turned(points: np.ndarray, angle: float) -> np.ndarray:
+def rotated(points: np.ndarray, angle: float) -> np.ndarray:
     c, s = math.cos(angle), math.sin(angle)
     return points @ np.array([[c, s], [-s, c]])

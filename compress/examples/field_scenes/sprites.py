@@ -8,7 +8,7 @@ from functools import cache
 
 import numpy as np
 
-from compress.examples.field_scenes.canvas import LIBRARY_SEED, Canvas, Colour, Rng, hsv, turned
+from compress.examples.field_scenes.canvas import LIBRARY_SEED, Canvas, Colour, Rng, hsv, rotated
 
 
 def _draw_person(rng: Rng) -> list[np.ndarray]:
@@ -255,9 +255,9 @@ def _draw_weed(rng: Rng) -> list[np.ndarray]:
                 half = half * np.where(np.arange(22) % 4 < 2, 1.15, 0.5)
             edge = np.concatenate([np.stack([t * length, half], 1), np.stack([t * length, -half], 1)[::-1]])
             shade = rng.uniform(0.85, 1.1) * (0.85 + 0.25 * ring)
-            canvas.poly(turned(edge, angle), leaf * shade * 0.7)
-            canvas.poly(turned(edge * (0.95, 0.78), angle), leaf * shade)
-            x, y = turned(np.array([[0.9 * length, 0]]), angle)[0]
+            canvas.poly(rotated(edge, angle), leaf * shade * 0.7)
+            canvas.poly(rotated(edge * (0.95, 0.78), angle), leaf * shade)
+            x, y = rotated(np.array([[0.9 * length, 0]]), angle)[0]
             canvas.line(0, 0, x, y, 0.035, leaf * shade * 1.4)
     canvas.ellipse(0, 0, 0.1, 0.1, leaf * 0.65)
     if rng.random() < 0.3:
