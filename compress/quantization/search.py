@@ -22,6 +22,7 @@ from compress import targets
 from compress.capabilities import Evaluable
 from compress.data import Split, supervised
 from compress.errors import TargetFailed
+from compress.ledger import Latency
 from compress.measurement import accuracy, latency
 from compress.product import Graph
 from compress.quantization.sensitivity import ranked
@@ -180,12 +181,12 @@ class Search:
             return min(good, key=lambda candidate: len(candidate.layers_kept))
         times = self._times(good)
         for candidate, took in zip(good, times, strict=True):
-            candidate.latency_ms = took["median"]
-        fastest = min(times, key=lambda took: took["median"])
+            candidate.latency_ms = took.median
+        fastest = min(times, key=lambda took: took.median or 0.0)
         ties = [candidate for candidate, took in zip(good, times, strict=True) if not differ(fastest, took)]
         return min(ties, key=lambda candidate: (candidate.drop, len(candidate.layers_kept)))  # the more accurate one
 
-    def _times(self, candidates: Sequence[Candidate]) -> list[dict[str, float]]:
+    def _times(self, candidates: Sequence[Candidate]) -> list[Latency]:
         """Milliseconds of each candidate: `median`, `low` and `high` of its sessions, all of which take turns."""
         image = self.model.example_input().numpy()
         names = [[f"{index}/{session}" for session in range(SESSIONS)] for index in range(len(candidates))]
@@ -196,4 +197,4 @@ class Search:
         }
         took = latency.interleaved({name: functools.partial(each, image) for name, each in loaded.items()})
         medians = [sorted(took[name].median for name in own) for own in names]
-        return [{"low": own[0], "median": own[len(own) // 2], "high": own[-1]} for own in medians]
+        return [Latency(own[len(own) // 2], low=own[0], high=own[-1]) for own in medians]

@@ -6,9 +6,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from compress.errors import UserError
+from compress.ledger import Row
 from compress.report import formatting
 from compress.report.changes import change_between, final_rows
-from compress.report.run_reader import Row, part, read_run
+from compress.report.run_reader import read_run
 from compress.report.terminal_table import COLUMNS, plain_text, text_table
 
 OMITTED = ("target", "precision", "at 640 px", "GMACs", "p95", "INT8 MACs", "vs. previous")
@@ -44,5 +45,4 @@ def compare(folders: Sequence[Path]) -> str:
 
 
 def _key(row: Row) -> tuple[str, str, str]:
-    precision = str(row.get("precision") or formatting.MISSING)
-    return formatting.target_name(row), precision, str(part(row, "latency_ms").get("device"))
+    return row.target_name, row.precision, formatting.device(row)

@@ -6,17 +6,17 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from io import StringIO
 from pathlib import Path
-from typing import Any
 
 from rich import box
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from compress.budget import Verdict
+from compress.ledger import Row
 from compress.report import formatting
 from compress.report.changes import change_from_baseline, change_from_previous
-from compress.report.formatting import MISSING
-from compress.report.run_reader import Row, part, read_run
+from compress.report.run_reader import read_run
 
 PLAIN_WIDTH = 400  # of output that is not a terminal: nothing is wrapped or omitted there
 STYLES: dict[object, str] = {True: "green", False: "red", None: "yellow"}
@@ -31,19 +31,19 @@ class Column:
 
 
 COLUMNS = (
-    Column("stage", lambda rows, row: row["stage"] + (" (cached)" if row.get("cached") else "")),
-    Column("target", lambda rows, row: formatting.target_name(row)),
-    Column("precision", lambda rows, row: str(row.get("precision") or MISSING)),
-    Column("GFLOPs", lambda rows, row: formatting.giga(row.get("flops")), True),
-    Column("at 640 px", lambda rows, row: formatting.giga(row.get("flops_at_640")), True, 5),
-    Column("GMACs", lambda rows, row: formatting.giga(row.get("macs")), True, 6),
-    Column("params M", lambda rows, row: formatting.mega(row.get("params"), 3), True, 4),
-    Column("size MB", lambda rows, row: formatting.mega(row.get("size_bytes")), True, 3),
-    Column("accuracy", lambda rows, row: formatting.accuracy(row), True),
+    Column("stage", lambda rows, row: formatting.annotated(row.stage, "cached" if row.cached else "")),
+    Column("target", lambda rows, row: row.target_name),
+    Column("precision", lambda rows, row: row.precision),
+    Column("GFLOPs", lambda rows, row: formatting.giga(row.flops), True),
+    Column("at 640 px", lambda rows, row: formatting.giga(row.flops_at_640), True, 5),
+    Column("GMACs", lambda rows, row: formatting.giga(row.macs), True, 6),
+    Column("params M", lambda rows, row: formatting.mega(row.params, 3), True, 4),
+    Column("size MB", lambda rows, row: formatting.mega(row.size_bytes), True, 3),
+    Column("accuracy", lambda rows, row: formatting.accuracy_text(row), True),
     Column("latency ms", lambda rows, row: formatting.latency(row), True),
     Column("p95", lambda rows, row: formatting.p95(row), True, 7),
     Column("timing setup", lambda rows, row: formatting.timing_setup(row)),
-    Column("INT8 MACs", lambda rows, row: formatting.int8_percent(row), True, 2),
+    Column("INT8 MACs", lambda rows, row: formatting.annotated(*formatting.int8_percent(row)), True, 2),
     Column("vs. previous", lambda rows, row: formatting.change(change_from_previous(rows, row)), False, 5),
     Column("vs. baseline", lambda rows, row: formatting.change(change_from_baseline(rows, row)), False, 1),
 )
@@ -111,34 +111,26 @@ def _fitting(rows: Sequence[Row], console: Console) -> tuple[list[Column], list[
 def _stage_table(rows: Sequence[Row], columns: Sequence[Column]) -> Table:
     stages: list[list[list[str]]] = []
     for i, row in enumerate(rows):
-        if i == 0 or rows[i - 1]["stage"] != row["stage"]:
+        if i == 0 or rows[i - 1].stage != row.stage:
             stages.append([])
         stages[-1].append([column.cell(rows, row) for column in columns])
     return text_table([(column.name, column.right) for column in columns], stages)
 
 
 def _conventions(rows: Sequence[Row]) -> str:
-    metrics = dict.fromkeys(str(part(row, "accuracy").get("metric") or "") for row in rows)
-    names = ", ".join(filter(None, metrics))
+    names = ", ".join(dict.fromkeys(row.accuracy.metric for row in rows if row.accuracy))
     return formatting.CONVENTIONS + (f" Accuracy is {names}." if names else "")
 
 
-def _verdict_lines(verdict: dict[str, Any] | None) -> list[tuple[str, str]]:
+def _verdict_lines(verdict: Verdict | None) -> list[tuple[str, str]]:
     """(line, style) of each check, remark and failure, and of the verdict."""
     if verdict is None:
         return []
-    checks = verdict.get("checks") or []
-    passed = [check for check in checks if formatting.is_passed_acceptance_check(check)]
-    lines = [
-        (f"{formatting.MARKS[check.get('met')]:<8}{formatting.check(check)}", STYLES[check.get("met")])
-        for check in checks
-        if check not in passed
-    ]
+    passed, others = formatting.acceptance_checks(verdict)
+    lines = [(f"{formatting.MARKS[each.met]:<8}{formatting.check(each)}", STYLES[each.met]) for each in others]
     if passed:
         lines.append((f"{formatting.MARKS[True]:<8}{formatting.passed_acceptance_checks(passed)}", STYLES[True]))
-    for remark in verdict.get("remarks") or []:
-        style = "bold yellow" if remark.get("kind") == "baseline_knows_nothing" else ""
-        lines.append((f"• {remark.get('text')}", style))
-    lines += [(f"FAILED  {target}: {reason}", "red") for target, reason in (verdict.get("failures") or {}).items()]
-    lines.append((f"verdict: {formatting.headline(verdict)}", f"bold {STYLES[verdict.get('met')]}"))
-    return lines
+    for remark in verdict.remarks:
+        lines.append((f"• {remark.text}", "bold yellow" if remark.kind == "baseline_knows_nothing" else ""))
+    lines += [(f"FAILED  {target}: {reason}", "red") for target, reason in verdict.failures.items()]
+    return [*lines, (f"verdict: {formatting.headline(verdict)}", f"bold {STYLES[verdict.met]}")]
