@@ -82,7 +82,7 @@ def test_a_missing_number_is_never_zero() -> None:
 
 def test_only_passed_acceptance_checks_are_collapsed() -> None:
     good, bad = judged(0.0, 1, "contract.same", target="ncnn"), judged(2.0, 1, "contract.same", target="ncnn")
-    assert formatting.acceptance_checks(Verdict((good, bad, judged(1, 2)), (), {})) == ([good], [bad, judged(1, 2)])
+    assert formatting.acceptance_checks(Verdict((good, bad, judged(1, 2)))) == ([good], [bad, judged(1, 2)])
     assert formatting.acceptance_checks(None) == ([], [])
     assert formatting.passed_acceptance_checks([good]).startswith("1 acceptance checks of exported artifacts (ncnn)")
 
@@ -97,6 +97,6 @@ def test_a_check_names_its_artifact_and_unit() -> None:
     [([], "Nothing to judge"), ([(1, 2)], "Budget met"), ([(3, 2)], "Budget not met"), ([(None, 2)], "Undetermined")],
 )
 def test_the_headline_is_the_verdict(checks: list[tuple[float | None, float]], headline: str) -> None:
-    assert formatting.headline(Verdict(tuple(judged(*each) for each in checks), (), {})) == headline
+    assert formatting.headline(Verdict(tuple(judged(*each) for each in checks))) == headline
     assert formatting.headline(None) == "Not judged"
     assert formatting.headline(decode(Verdict, verdict())) == "Budget not met"

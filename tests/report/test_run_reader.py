@@ -70,7 +70,7 @@ def test_a_wrong_value_in_a_ledger_is_named(
     ("file", "damage", "field"),
     [
         ("verdict.json", '{"checks": [1], "remarks": [], "failures": {}}', ": checks[0]=1"),
-        ("verdict.json", '{"checks": []}', ": remarks=absent"),
+        ("verdict.json", '{"remarks": []}', ": checks=absent"),
         ("verdict.json", "[]", "=[]"),
         ("verdict.json", "{", "=unreadable"),
         ("pruning.json", '{"channels": {"model.1": 3}}', ": channels['model.1']=3"),
