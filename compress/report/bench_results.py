@@ -119,14 +119,9 @@ def _check_values(result: Bench, path: Path) -> None:
         "exporting machine: INT8 sums may saturate on the device; export with quantize.portable=true"
     )
     other = "the outputs on the device differ from the recorded ones: this latency is of another computation"
-    rules: list[tuple[bool, str, object, str]] = [
-        (
-            result.schema_version == SCHEMA_VERSION,
-            "schema_version",
-            result.schema_version,
-            f"this program reads {SCHEMA_VERSION}",
-        )
-    ]
+    version, expected_version = result.schema_version, f"this program reads {SCHEMA_VERSION}"
+    rules: list[tuple[bool, str, object, str]] = []
+    rules.append((version == SCHEMA_VERSION, "schema_version", version, expected_version))
     for name in ("target", "precision", "device", "runtime"):
         text = getattr(result, name)
         good = bool(text.strip()) and len(text) <= MAX_NAME_LENGTH and text.isprintable()

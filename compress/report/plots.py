@@ -12,7 +12,8 @@ from compress.ledger import Provenance, Row
 from compress.report import formatting, svg
 from compress.report.changes import STAGES, change_from_baseline
 
-COLOURS = {  # suffix of a CSS class
+# Suffixes of CSS classes.
+COLOURS = {
     "torch": "0",
     "as given": "0",
     "onnxruntime": "1",

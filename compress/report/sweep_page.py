@@ -45,9 +45,8 @@ def sweep_table(folder: Path) -> str:
     """
     points = read_sweep(folder)
     columns = _columns(varying_keys(points))[:-1]
-    head = [*((column.name, column.right) for column in columns), ("verdict", False)]
-    lines = [[*(str(column.cell(point)) for column in columns), point.state] for point in points]
-    return plain_text(text_table(head, [lines]))
+    columns.append(Column("verdict", lambda point: point.state))
+    return plain_text(text_table(columns, [[[str(column.cell(point)) for column in columns] for point in points]]))
 
 
 def _columns(keys: Sequence[str]) -> list[Column]:

@@ -38,6 +38,7 @@ class Column(NamedTuple):
     name: str
     cell: Callable[[Any], str | Cell]
     right: bool = False  # aligned right: a number
+    drop: int = 0  # 0: always shown; else columns with a higher number are omitted first in a narrow terminal
 
 
 @dataclass(frozen=True)
@@ -53,6 +54,12 @@ def build(columns: Sequence[Column], items: Iterable[Any]) -> Table | None:
     """One row per item; None if there are no items."""
     rows = [[column.cell(item) for column in columns] for item in items]
     return Table(columns, [rows]) if rows else None
+
+
+def by_stage(columns: Sequence[Column], rows: Sequence[Row]) -> list[list[list[Any]]]:
+    """The cells of each row, one group per stage."""
+    stages = groupby(rows, key=lambda row: row.stage)
+    return [[[column.cell(row) for column in columns] for row in stage] for _, stage in stages]
 
 
 def checks(judged: Sequence[Check]) -> Table | None:
@@ -82,9 +89,7 @@ def measurements(rows: Sequence[Row]) -> Table | None:
         Column("vs. previous", lambda row: _change(change_from_previous(rows, row))),
         Column("vs. baseline", lambda row: _change(change_from_baseline(rows, row))),
     )
-    stages = (list(group) for _, group in groupby(rows, key=lambda row: row.stage))
-    groups = [[[column.cell(row) for column in columns] for row in stage] for stage in stages]
-    return Table(columns, groups, dense=True) if groups else None
+    return Table(columns, by_stage(columns, rows), dense=True) if rows else None
 
 
 def _cell(text: str, *details: str) -> Cell:

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
 from io import StringIO
 from pathlib import Path
 
@@ -17,41 +16,36 @@ from compress.ledger import Row
 from compress.report import formatting
 from compress.report.changes import change_from_baseline, change_from_previous
 from compress.report.run_reader import read_run
+from compress.report.tables import Column, by_stage
 
 PLAIN_WIDTH = 400  # of output that is not a terminal: nothing is wrapped or omitted there
 STYLES: dict[object, str] = {True: "green", False: "red", None: "yellow"}
 
 
-@dataclass(frozen=True)
-class Column:
-    name: str
-    cell: Callable[[Sequence[Row], Row], str]
-    right: bool = False
-    drop: int = 0  # 0: always shown; else columns with a higher number are omitted first in a narrow terminal
-
-
-COLUMNS = (
-    Column("stage", lambda rows, row: formatting.annotated(row.stage, "cached" if row.cached else "")),
-    Column("target", lambda rows, row: row.target_name),
-    Column("precision", lambda rows, row: row.precision),
-    Column("GFLOPs", lambda rows, row: formatting.giga(row.flops), True),
-    Column("at 640 px", lambda rows, row: formatting.giga(row.flops_at_640), True, 5),
-    Column("GMACs", lambda rows, row: formatting.giga(row.macs), True, 6),
-    Column("params M", lambda rows, row: formatting.mega(row.params, 3), True, 4),
-    Column("size MB", lambda rows, row: formatting.mega(row.size_bytes), True, 3),
-    Column("accuracy", lambda rows, row: formatting.accuracy_text(row), True),
-    Column("latency ms", lambda rows, row: formatting.latency(row), True),
-    Column("p95", lambda rows, row: formatting.p95(row), True, 7),
-    Column("timing setup", lambda rows, row: formatting.timing_setup(row)),
-    Column("INT8 MACs", lambda rows, row: formatting.annotated(*formatting.int8_percent(row)), True, 2),
-    Column("vs. previous", lambda rows, row: formatting.change(change_from_previous(rows, row)), False, 5),
-    Column("vs. baseline", lambda rows, row: formatting.change(change_from_baseline(rows, row)), False, 1),
-)
+def columns(rows: Sequence[Row]) -> list[Column]:
+    """Columns of a ledger; changes are those between its `rows`."""
+    return [
+        Column("stage", lambda row: formatting.annotated(row.stage, "cached" if row.cached else "")),
+        Column("target", lambda row: row.target_name),
+        Column("precision", lambda row: row.precision),
+        Column("GFLOPs", lambda row: formatting.giga(row.flops), True),
+        Column("at 640 px", lambda row: formatting.giga(row.flops_at_640), True, 5),
+        Column("GMACs", lambda row: formatting.giga(row.macs), True, 6),
+        Column("params M", lambda row: formatting.mega(row.params, 3), True, 4),
+        Column("size MB", lambda row: formatting.mega(row.size_bytes), True, 3),
+        Column("accuracy", formatting.accuracy_text, True),
+        Column("latency ms", formatting.latency, True),
+        Column("p95", formatting.p95, True, 7),
+        Column("timing setup", formatting.timing_setup),
+        Column("INT8 MACs", lambda row: formatting.annotated(*formatting.int8_percent(row)), True, 2),
+        Column("vs. previous", lambda row: formatting.change(change_from_previous(rows, row)), False, 5),
+        Column("vs. baseline", lambda row: formatting.change(change_from_baseline(rows, row)), False, 1),
+    ]
 
 
 def table(rows: Sequence[Row]) -> str:
     """All rows and columns as plain text without escape codes."""
-    return plain_text(_stage_table(rows, COLUMNS))
+    return plain_text(_stage_table(rows, columns(rows)))
 
 
 def plain_text(rich_table: Table) -> str:
@@ -61,11 +55,11 @@ def plain_text(rich_table: Table) -> str:
     return "\n".join(line.rstrip() for line in console.file.getvalue().strip("\n").split("\n"))
 
 
-def text_table(head: Iterable[tuple[str, bool]], sections: Iterable[Iterable[Iterable[str]]]) -> Table:
-    """A rich table of (name, aligned right) columns and sections of rows."""
+def text_table(columns: Iterable[Column], sections: Iterable[Iterable[Iterable[str]]]) -> Table:
+    """A rich table of sections of rows of cells."""
     rich_table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False)
-    for name, right in head:
-        rich_table.add_column(name, justify="right" if right else "left", overflow="fold")
+    for column in columns:
+        rich_table.add_column(column.name, justify="right" if column.right else "left", overflow="fold")
     for section in sections:
         for row in section:
             rich_table.add_row(*(Text(cell) for cell in row))
@@ -84,8 +78,8 @@ def print_table(folder: Path, console: Console | None = None) -> None:
     run = read_run(folder)
     console = console or Console()
     if console.is_terminal:
-        columns, omitted = _fitting(run.rows, console)
-        console.print(_stage_table(run.rows, columns))
+        fitting, omitted = _fitting(run.rows, console)
+        console.print(_stage_table(run.rows, fitting))
         if omitted:
             console.print(f"Omitted here, see report.html: {', '.join(omitted)}.", style="dim")
     else:
@@ -98,23 +92,18 @@ def print_table(folder: Path, console: Console | None = None) -> None:
 
 def _fitting(rows: Sequence[Row], console: Console) -> tuple[list[Column], list[str]]:
     """The columns that fit the width of the console, and the names of those that do not."""
-    columns, omitted = list(COLUMNS), list[str]()
+    fitting, omitted = columns(rows), list[str]()
     unlimited = console.options.update(width=PLAIN_WIDTH)
-    for column in sorted((c for c in COLUMNS if c.drop), key=lambda c: -c.drop):
-        if console.measure(_stage_table(rows, columns), options=unlimited).maximum <= console.width:
+    for column in sorted((c for c in fitting if c.drop), key=lambda c: -c.drop):
+        if console.measure(_stage_table(rows, fitting), options=unlimited).maximum <= console.width:
             break
-        columns.remove(column)
+        fitting.remove(column)
         omitted.append(column.name)
-    return columns, omitted
+    return fitting, omitted
 
 
-def _stage_table(rows: Sequence[Row], columns: Sequence[Column]) -> Table:
-    stages: list[list[list[str]]] = []
-    for i, row in enumerate(rows):
-        if i == 0 or rows[i - 1].stage != row.stage:
-            stages.append([])
-        stages[-1].append([column.cell(rows, row) for column in columns])
-    return text_table([(column.name, column.right) for column in columns], stages)
+def _stage_table(rows: Sequence[Row], shown: Sequence[Column]) -> Table:
+    return text_table(shown, by_stage(shown, rows))
 
 
 def _conventions(rows: Sequence[Row]) -> str:
