@@ -10,7 +10,7 @@ from enum import StrEnum
 from functools import cache
 from pathlib import Path
 from types import UnionType
-from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from compress.errors import UserError, one_line
 
@@ -18,6 +18,7 @@ REMEDY = "restore the file, or run the recipe again"
 MAX_INTEGER = 2**63  # larger integers cannot be converted to float without risk of overflow
 
 T = TypeVar("T")
+AnyFloat = Annotated[float, "NaN and infinity too"]
 
 
 class Mismatch(ValueError):
@@ -61,8 +62,9 @@ def parse(kind: type[T], text: str, name: str, remedy: str = REMEDY) -> T:
 
 def decode(kind: Any, value: Any, field: str = "") -> Any:
     """A parsed JSON value as the annotated type `kind`: a dataclass, `X | None`, `tuple[X, ...]`, `tuple[X, Y]`,
-    `Mapping[str, X]`, an enumeration of strings, bool, int, float or str. Numbers must be finite. Fields that a
-    dataclass does not have are ignored, since newer versions add some; absent ones have their default.
+    `Mapping[str, X]`, an enumeration of strings, bool, int, float or str. Only an `AnyFloat` may be NaN or
+    infinite. Fields that a dataclass does not have are ignored, since newer versions add some; absent ones have their
+    default.
 
     Raises:
         Mismatch: the value is of another type, or a field without a default is absent.
@@ -75,6 +77,9 @@ def decode(kind: Any, value: Any, field: str = "") -> Any:
             return decode(arguments[0], value, field)
         except Mismatch as error:
             raise Mismatch(error.field, error.value, error.expected + " or null" * (error.field == field)) from None
+    if origin is Annotated:
+        _check(isinstance(value, float) or _is_number(value), field, value, "a number")
+        return value
     if is_dataclass(kind):
         return _decode_object(kind, value, field)
     if origin is Mapping:
@@ -105,7 +110,7 @@ def _decode_object(kind: Any, value: Any, field: str) -> Any:
 
 @cache
 def _hints(kind: type) -> dict[str, Any]:
-    return get_type_hints(kind)
+    return get_type_hints(kind, include_extras=True)
 
 
 def _check(good: bool, field: str, value: Any, expected: str) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from compress.errors import UserError
-from compress.typed_json import Mismatch, decode, read
+from compress.typed_json import AnyFloat, Mismatch, decode, read
 
 
 class Colour(StrEnum):
@@ -32,6 +32,7 @@ class Tree:
     names: tuple[str, ...] = ()
     leaves: Mapping[str, Leaf] = field(default_factory=dict)
     colour: Colour = Colour.red
+    ratio: AnyFloat | None = None
 
 
 LEAST = {"count": 1, "dead": False}
@@ -43,6 +44,7 @@ def test_objects_become_dataclasses() -> None:
     decoded = decode(Tree, {**LEAST, **given, "colour": "blue", "of_tomorrow": 1})
     assert decoded == tree and decoded.colour is Colour.blue
     assert decode(Tree, {**LEAST, "leaf": None}) == Tree(1, False)
+    assert decode(Tree, {**LEAST, "ratio": float("inf")}).ratio == float("inf")
 
 
 @pytest.mark.parametrize(
@@ -60,6 +62,7 @@ def test_objects_become_dataclasses() -> None:
         ({"pair": ["a", 1]}, 'pair[0]="a": expected a number'),
         ({"names": "a"}, 'names="a": expected a list'),
         ({"leaves": {"x": {"size": None}}}, "leaves['x'].size=null: expected a number"),
+        ({"ratio": "1"}, 'ratio="1": expected a number or null'),
         ({"colour": "green"}, 'colour="green": expected one of red, blue'),
     ],
 )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 from compress.budget import Check, Verdict
@@ -146,8 +147,8 @@ def signed(value: float, digits: int = 4) -> str:
 def value_and_limit(check: Check) -> tuple[str, str]:
     """A checked value and its limit, with enough digits that rounding does not make different numbers look equal."""
     value, limit = check.value, check.limit
-    if value is None:
-        return MISSING, _significant(limit, 4)
+    if value is None or not math.isfinite(value):
+        return MISSING if value is None else str(value), _significant(limit, 4)
     for digits in range(4, 17):
         first, second = _significant(value, digits), _significant(limit, digits)
         if value == limit or first != second:

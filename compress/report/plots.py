@@ -182,7 +182,8 @@ def _latest(rows: Sequence[Row]) -> list[Row]:
 
 def _by_device(rows: Sequence[Row]) -> dict[str, list[Row]]:
     """The rows with a latency, by device."""
-    timed = [row for row in rows if median(row) is not None]
-    return {
-        device: [row for row in timed if formatting.device(row) == device] for device in map(formatting.device, timed)
-    }
+    devices: dict[str, list[Row]] = {}
+    for row in rows:
+        if median(row) is not None:
+            devices.setdefault(formatting.device(row), []).append(row)
+    return devices

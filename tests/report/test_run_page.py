@@ -111,3 +111,11 @@ def test_a_baseline_that_knows_nothing_is_in_the_banner(run: Path) -> None:
     (run / "verdict.json").write_text(json.dumps({"checks": [check], "remarks": [remark], "failures": {}}))
     banner = '<div class="banner open"><b>Undetermined</b><p>1 could not be measured, It guesses.</p></div>'
     assert banner in render(run).read_text()
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_an_artifact_that_computes_no_number_has_missed_its_check(run: Path, value: float) -> None:
+    check = {"name": "contract.same_as_torch", "target": "ncnn", "precision": "fp16", "limit": 0.01, "value": value}
+    (run / "verdict.json").write_text(json.dumps({"checks": [check | {"unit": "relative"}], "met": False}))
+    text = render(run).read_text()
+    assert "Budget not met" in text and f">{value}</td>" in text and ">0.01</td>" in text
