@@ -88,9 +88,7 @@ def previous_row(rows: Sequence[Row], row: Row) -> Row | None:
 
 
 def _precedes(first: Row, second: Row) -> bool:
-    if first is second or _precision(first) > _precision(second):
-        return False
-    return _position(first) < _position(second)
+    return _precision(first) <= _precision(second) and _position(first) < _position(second)
 
 
 def _closest(earlier: list[Row], row: Row) -> Row:

@@ -97,9 +97,8 @@ def _cell(text: str, *details: str) -> Cell:
 
 
 def _flops(row: Row) -> Cell:
-    at_640 = formatting.giga(row.flops_at_640)
-    macs = f"{formatting.giga(row.macs)} GMACs"
-    return _cell(formatting.giga(row.flops), macs, "" if at_640 == MISSING else f"{at_640} at 640 px")
+    at_640 = "" if row.flops_at_640 is None else f"{formatting.giga(row.flops_at_640)} at 640 px"
+    return _cell(formatting.giga(row.flops), f"{formatting.giga(row.macs)} GMACs", at_640)
 
 
 def _latency(row: Row) -> Cell:

@@ -1,7 +1,9 @@
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 
+import pytest
 from ledgers import row, rows, score, timing, typed
 
 from compress.report import plots
@@ -54,3 +56,10 @@ def test_charts_without_values_are_left_out() -> None:
         plots.trade_offs(typed(row("load"))) == plots.latencies_and_sizes(typed(row("load"))) == plots.costs([]) == []
     )
     assert plots.metric(typed(row("load"))) == "accuracy" and plots.metric(typed(*rows())) == "mAP50-95"
+
+
+def test_sizes_are_drawn_to_scale() -> None:
+    sizes = [row(stage, "ncnn", size_bytes=size) for stage, size in (("load", 4_000_000), ("export", 1_000_000))]
+    [chart] = plots.latencies_and_sizes(typed(*sizes))
+    first, second = (float(width) for width in re.findall(r'<rect.*? width="([\d.]+)"', chart.drawing))
+    assert first == pytest.approx(4 * second, abs=0.3)

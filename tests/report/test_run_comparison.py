@@ -33,3 +33,5 @@ def test_rows_of_another_device_are_in_a_section_of_their_own(run: Path, tmp_pat
 def test_one_run_is_no_comparison(run: Path) -> None:
     with pytest.raises(UserError, match="at least two"):
         compare([run])
+    with pytest.raises(UserError, match="compare=nothing"):
+        compare([])

@@ -99,6 +99,7 @@ def test_command_renders_and_prints(run: Path, capsys: pytest.CaptureFixture[str
 def test_tiles_compare_the_last_model_with_the_baseline(run: Path) -> None:
     text = render(run).read_text()
     for tile in (
+        "<span>GFLOPs</span><strong>0.876 → 0.437</strong><span>−50.2 %</span>",
         "<span>mAP50-95, torch</span><strong>0.4873 → 0.4791</strong><span>−0.0082 on 500 images</span>",
         "<span>openvino on host, ms</span><strong>3.29</strong><span>×0.79 of the baseline, fp32 file</span>",
     ):

@@ -46,3 +46,11 @@ def test_points_are_coloured_by_their_verdict(sweep: Path) -> None:
     for colour, name in (("1", "0: 0.4800"), ("3", "1: 0.4600"), ("0", "baseline: 0.4900")):
         mark = page[: page.index(name)].rpartition("<circle")[2]
         assert mark.startswith(f' class="f-{colour} dot"')
+    assert '<span class="tag good">met</span>' in page and '<span class="tag bad">missed</span>' in page
+    assert '<span class="tag bad">failed</span><div class="small ">it stopped after finetune</div>' in page
+
+
+def test_the_baseline_is_that_of_the_first_point_with_rows(sweep: Path) -> None:
+    (sweep / "0" / "ledger.jsonl").unlink()
+    page = render_sweep(sweep).read_text()
+    assert "baseline: 0.4900" in page and ">mAP50-95</text>" in page

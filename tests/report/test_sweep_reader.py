@@ -18,6 +18,7 @@ def test_sweep_lists_every_point(sweep: Path) -> None:
         "failed: it stopped before the first measurement",
         "failed: budget.flops=0%: give more than 0",
     ]
+    assert [p.met for p in read_sweep(sweep)] == [True, False, None, None, None]
     text = render_sweep(sweep).read_text()
     assert "5 points: 1 met, 1 missed, 3 failed" in text and "prune.ratio" in text
     assert text.count("<circle") == 3, "the two finished points and the start"

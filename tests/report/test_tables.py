@@ -72,3 +72,17 @@ def test_versions_stand_in_the_first_row_of_a_target() -> None:
     table = tables.artifacts(manifests)
     assert column(table, "produced with") == ["ncnn 1.0, torch 2.6", ""]
     assert column(table, "SHA-256") == ["0" * 16 + "…", "1" * 16 + "…"]
+
+
+def test_numbers_are_aligned_right() -> None:
+    ledger, pruning = typed(*rows()), Pruning({"conv": (64, 16)}, {"a": "last"})
+    candidates = [Candidate("ncnn", "a", 0.5, 0.01, 2.4)]
+    for table, left in (
+        (tables.checks(decode(Verdict, verdict()).checks), ["", "check", "artifact", "unit"]),
+        (tables.measurements(ledger), ["stage", "target", "vs. previous", "vs. baseline"]),
+        (tables.further_measurements(ledger), ["stage", "target", "precision"]),
+        (tables.protected_modules(pruning), ["module", "reason"]),
+        (tables.pruned_layers(pruning), ["layer"]),
+        (tables.quantization_candidates(candidates), ["", "target", "scheme"]),
+    ):
+        assert table is not None and [each.name for each in table.columns if not each.right] == left

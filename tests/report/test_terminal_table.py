@@ -50,3 +50,20 @@ def test_a_pipe_gets_all_columns_and_the_verdict(run: Path) -> None:
 
 def test_a_cached_stage_is_marked() -> None:
     assert "prune (cached)" in table(typed(row("load"), row("prune", cached=True)))
+
+
+def test_a_baseline_that_knows_nothing_stands_out(run: Path) -> None:
+    remarks = [{"kind": "baseline_knows_nothing", "text": "It guesses."}, {"kind": "other", "text": "It runs."}]
+    (run / "verdict.json").write_text(json.dumps(verdict() | {"remarks": remarks}))
+    console = Console(file=StringIO(), force_terminal=True, width=120)
+    print_table(run, console)
+    assert isinstance(console.file, StringIO)
+    text = console.file.getvalue()
+    assert "\x1b[1;33m• It guesses." in text and "\n• It runs." in text
+
+
+def test_stages_are_separated_and_numbers_aligned_right() -> None:
+    lines = table(typed(row("load"), row("load", "ncnn"), row("prune", macs=21_000_000_000))).splitlines()
+    assert [line[:5].strip() for line in lines[2:]] == ["load", "load", "", "prune"]
+    gflops = [line.index(value) + len(value) for line, value in zip(lines[2:6:3], ("0.437", "42.000"))]
+    assert gflops[0] == gflops[1]
