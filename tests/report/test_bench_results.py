@@ -148,3 +148,11 @@ def test_a_run_without_a_baseline_is_not_judged_again(run: Path) -> None:
     (run / "ledger.jsonl").write_text("\n".join(line for line in text if '"target": null' not in line) + "\n")
     with pytest.raises(UserError, match="no torch row of the baseline"):
         add(run, write_bench(run))
+
+
+def test_the_new_row_describes_the_exported_file(run: Path) -> None:
+    *others, last = (json.loads(line) for line in (run / "ledger.jsonl").read_text().splitlines())
+    quantized = next(each for each in others if (each["stage"], each["target"]) == ("quantize", "tensorrt"))
+    later = quantized | {"stage": "distilled", "size_bytes": 7}
+    (run / "ledger.jsonl").write_text("".join(json.dumps(each) + "\n" for each in (*others, last, later)))
+    assert add(run, write_bench(run))[0].size_bytes == last["size_bytes"]

@@ -15,6 +15,8 @@ def test_a_stage_is_drawn_by_its_narrowest_file() -> None:
     ledger = [replace(each, macs=3_906_250) for each in typed(*files)]
     drawn = waterfall(ledger, lambda each: each.bit_operations, "G bit ops")
     assert "4 G bit ops" in drawn and "1 G bit ops  −75.0 %" in drawn
+    unchanged = typed(row("prune"), row("finetune"))
+    assert " %" not in waterfall(unchanged, lambda each: each.flops, "GFLOPs"), "fine-tuning removes no FLOPs"
 
 
 def test_latencies_of_different_devices_are_in_different_charts() -> None:
@@ -23,6 +25,9 @@ def test_latencies_of_different_devices_are_in_different_charts() -> None:
     headings = [chart.heading for chart in plots.trade_offs(ledger)]
     assert headings == [f"Accuracy against {cost}" for cost in ("FLOPs", "latency, host", "latency, jetson")]
     assert [chart.drawing.count("<circle") for chart in plots.trade_offs(ledger)] == [2, 1, 1]
+    assert (
+        "at 4</title>" in plots.trade_offs(ledger)[1].drawing and "at 9</title>" in plots.trade_offs(ledger)[2].drawing
+    )
     assert [chart.heading for chart in plots.latencies_and_sizes(ledger)] == [
         f"Median latency, {device} (ms)" for device in ("host", "jetson")
     ]

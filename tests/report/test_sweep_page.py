@@ -43,6 +43,7 @@ def test_the_table_has_the_reason_of_a_failure_and_the_stage_of_an_unfinished_po
 
 def test_points_are_coloured_by_their_verdict(sweep: Path) -> None:
     page = render_sweep(sweep).read_text()
+    assert ">0.1</text>" in page and ">0.3</text>" in page, "labels are the settings that differ"
     for colour, name in (("1", "0: 0.4800"), ("3", "1: 0.4600"), ("0", "baseline: 0.4900")):
         mark = page[: page.index(name)].rpartition("<circle")[2]
         assert mark.startswith(f' class="f-{colour} dot"')
@@ -54,3 +55,11 @@ def test_the_baseline_is_that_of_the_first_point_with_rows(sweep: Path) -> None:
     (sweep / "0" / "ledger.jsonl").unlink()
     page = render_sweep(sweep).read_text()
     assert "baseline: 0.4900" in page and ">mAP50-95</text>" in page
+
+
+def test_a_baseline_without_accuracy_is_not_drawn(sweep: Path) -> None:
+    for point in ("0", "1"):
+        path = sweep / point / "ledger.jsonl"
+        path.write_text("\n".join(json.dumps(each) for each in (row("load"), row("prune", accuracy=0.4))) + "\n")
+    page = render_sweep(sweep).read_text()
+    assert page.count("<circle") == 2 and "baseline: " not in page
