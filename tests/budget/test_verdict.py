@@ -6,60 +6,10 @@ from typing import Any
 
 import pytest
 
-from compress.budget import Verdict, judge, recommend
+from compress.budget import judge
 from compress.config import BudgetConfig, DeviceConfig
-from compress.ledger import Accuracy, Latency, Provenance, Row
-from compress.timing_noise import TIMING_NOISE
-
-FULL = 1_000_000  # FLOPs of the network before pruning
-
-
-def row(
-    stage: str = "load", target: str | None = None, precision: str = "fp32", *,
-    flops: int = FULL, accuracy: float | None = 0.9, ms: float | None = None, device: str | None = "host",
-    obtained: str = "measured", size: int | None = 1_000_000, share: float | None = None,
-) -> Row:  # fmt: skip
-    share = (0.9 if precision == "int8" else 0.0) if share is None else share
-    latency = None
-    if target is not None:
-        latency = Latency(ms, device=device, obtained=Provenance(obtained), inference_precision="bf16")
-    found = None if accuracy is None else Accuracy("top1", accuracy)
-    return Row(
-        stage, target, precision, imgsz=16, macs=flops // 2, int8_mac_share=share,
-        size_bytes=size, accuracy=found, latency_ms=latency,
-    )  # fmt: skip
-
-
-def ledger(*exported: Row, accuracy: float = 0.9, fp32_ms: float = 2.0) -> list[Row]:
-    """A run that halves the FLOPs, with `exported` as its last rows."""
-    return [
-        row("load"),
-        row("load", "openvino", ms=fp32_ms),
-        row("prune", flops=FULL // 2, accuracy=0.5),
-        row("finetune", flops=FULL // 2, accuracy=accuracy),
-        row("finetune", "openvino", flops=FULL // 2, accuracy=accuracy, ms=fp32_ms / 2),
-        *exported,
-    ]
-
-
-def fp32(**facts: Any) -> Row:
-    return row("export", "openvino", "fp32", flops=FULL // 2, **{"ms": 1.0, **facts})
-
-
-def int8(**facts: Any) -> Row:
-    return row("export", "openvino", "int8", flops=FULL // 2, **{"ms": 0.8, "size": 400_000, **facts})
-
-
-def verdict(rows: list[Row], *, device: str = "host", failures: dict[str, str] | None = None, **budget: Any) -> Verdict:
-    return judge(BudgetConfig(**budget), 0.01, rows, failures or {}, DeviceConfig(device))
-
-
-def check(found: Verdict, name: str) -> Any:
-    [only] = [check for check in found.checks if check.name == name]
-    return only
-
-
-# --- verdict --------------------------------------------------------------------------------------------------
+from compress.ledger import Accuracy, Row
+from tests.budget.conftest import FULL, check, fp32, int8, ledger, row, verdict
 
 
 def test_all_met() -> None:
@@ -211,109 +161,9 @@ def test_verdict_json() -> None:
     assert all(remark.keys() == {"kind", "text", "numbers", "lasting"} for remark in written["remarks"])
 
 
-# --- recommendation and remarks -------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    ("fp32_ms", "int8_ms", "best"),
-    [
-        (1.0, 0.5, "int8"),
-        (1.0, 1.0, "int8"),
-        (1.0, 1.0 + 0.9 * TIMING_NOISE, "int8"),  # a tie within noise
-        (1.0, 1.0 + 1.1 * TIMING_NOISE, "fp32"),
-        (1.0, 2.0, "fp32"),
-        (None, 2.0, "int8"),  # only what was timed can be recommended for its speed
-        (2.0, None, "fp32"),
-        (None, None, "int8"),
-    ],
-)
-def test_recommend(fp32_ms: float | None, int8_ms: float | None, best: str) -> None:
-    rows = [fp32(ms=fp32_ms), int8(ms=int8_ms), row("export", "onnxruntime", "fp32", ms=0.01)]
-    assert recommend(rows, "openvino").precision == best
-    assert recommend(rows[::-1], "openvino").precision == best
-
-
 def test_size_and_latency_are_those_of_the_recommended_artifact() -> None:
     found = verdict(ledger(fp32(ms=1.0, size=900_000), int8(ms=1.5)), latency_ms=1.2, size_mb=0.5)
     assert [(c.precision, c.value) for c in found.checks if c.unit in ("ms", "MB")] == [("fp32", 1.0), ("fp32", 0.9)]
-
-
-def test_int8_does_not_pay() -> None:
-    found = verdict(ledger(fp32(ms=1.0), int8(ms=1.5)))
-    [remark] = [r for r in found.remarks if r.kind == "int8_does_not_pay"]
-    assert remark.numbers == {"int8_ms": 1.5, "recommended_ms": 1.0, "ratio": 1.5}
-    assert "1.50 ms" in remark.text
-    assert "bf16" in remark.text
-    assert "openvino/fp32" in remark.text
-
-
-def test_int8_pays() -> None:
-    for ms in (0.5, 1.0):
-        assert "int8_does_not_pay" not in {r.kind for r in verdict(ledger(fp32(ms=1.0), int8(ms=ms))).remarks}
-
-
-def test_what_is_as_fast_as_int8_is_named() -> None:
-    found = verdict(ledger(fp32(ms=1.02), int8(ms=1.0), fp32_ms=2.0))
-    [remark] = found.remarks
-    assert remark.kind == "int8_saves_no_time" and remark.text.startswith("BF16 is already as fast as INT8 on openvino")
-    assert remark.numbers["int8_ms"] == 1.0 and remark.numbers["other_ms"] == 1.02
-    assert verdict(ledger(fp32(ms=1.1), int8(ms=1.0), fp32_ms=2.0)).remarks == ()
-
-
-def test_flops_are_not_time() -> None:
-    found = verdict(ledger(fp32(ms=2.1), int8(ms=1.95), fp32_ms=2.0))
-    [remark] = found.remarks
-    assert remark.kind == "flops_are_not_time"
-    assert remark.numbers == {"before_ms": 2.0, "after_ms": 1.95}
-    assert "50% fewer FLOPs" in remark.text
-    assert "2.00 ms before, 1.95 ms after" in remark.text
-
-
-def timed(found: Row, **facts: Any) -> Row:
-    assert found.latency_ms is not None
-    return replace(found, latency_ms=replace(found.latency_ms, **facts))
-
-
-def test_what_others_disturbed_is_told_and_decides_nothing() -> None:
-    busy = {"contended": True, "cpu_wait": 0.4}
-    found = verdict(ledger(timed(fp32(ms=0.5), **busy), int8(ms=1.2), fp32_ms=2.0))
-    [remark] = found.remarks  # not that INT8 is slower
-    assert remark.kind == "timing_contended" and remark.numbers == {"export openvino fp32": 0.4}
-    assert "1 of 7 rows" in remark.text and "40%" in remark.text
-    assert recommend([timed(fp32(ms=0.5), **busy), int8(ms=3.0)], "openvino").precision == "int8"
-
-
-def test_times_whose_ranges_meet_are_a_tie() -> None:
-    scattered = timed(fp32(ms=1.0), low=0.9, high=1.3)
-    assert recommend([scattered, timed(int8(ms=1.2), low=1.1, high=1.3)], "openvino").precision == "int8"
-    assert recommend([scattered, timed(int8(ms=1.5), low=1.4, high=1.6)], "openvino").precision == "fp32"
-
-
-def test_of_a_gain_that_noise_hides_nothing_is_said() -> None:
-    rows = ledger(timed(fp32(ms=1.7), low=1.0, high=2.2), timed(int8(ms=1.5), low=1.0, high=2.2), fp32_ms=2.0)
-    assert verdict(rows).remarks == ()  # neither "FP32 is as fast as INT8" nor "fewer FLOPs did not make it faster"
-
-
-def test_flops_are_time_here() -> None:
-    assert verdict(ledger(fp32(ms=1.2), int8(ms=1.0), fp32_ms=2.0)).remarks == ()
-
-
-def test_no_remark_on_time_where_no_flops_were_saved() -> None:
-    rows = [row("load"), row("load", "openvino", ms=1.0), row("export", "openvino", "int8", ms=1.0)]
-    assert verdict(rows).remarks == ()
-
-
-def test_splits_that_are_not_judged_are_told_of() -> None:
-    def seen(value: float) -> dict[str, Any]:
-        other = Accuracy("top1", value, 7, (value - 0.1, value + 0.1))
-        return Accuracy("top1", 0.9, others={"shifted": other})
-
-    tuned = row("finetune", "openvino", flops=FULL // 2)
-    rows = [replace(row(), accuracy=seen(0.6)), tuned, replace(int8(), accuracy=seen(0.4))]
-    found = verdict(rows, max_accuracy_drop=0.01)
-    [remark] = [remark for remark in found.remarks if remark.kind == "other_split"]
-    assert found.met and remark.numbers == {"baseline": 0.6, "openvino/int8": 0.4}
-    assert "shifted (7 images" in remark.text and "0.600 [0.500, 0.700]" in remark.text
 
 
 def test_a_baseline_with_nothing_to_lose_proves_nothing() -> None:
@@ -322,37 +172,6 @@ def test_a_baseline_with_nothing_to_lose_proves_nothing() -> None:
     assert found.met is None and found.exit_status == 3
     assert found.remarks[0].kind == "baseline_is_too_weak"
     assert verdict(ledger(fp32()), max_accuracy_drop=0.02).met
-
-
-def test_controls_are_remarked_on_and_never_judged() -> None:
-    """Other ways to the same FLOPs, tuned alike: what loses to one of them says so."""
-    better, worse = row("smaller_input", flops=FULL // 2, accuracy=0.91), row("random", flops=FULL // 2, accuracy=0.5)
-    found = judge(BudgetConfig(flops="50%"), 0.01, ledger(fp32()), {}, DeviceConfig(), [worse, better])
-    told = {remark.kind: remark for remark in found.remarks}
-    assert found.met
-    assert "Pruning wins against the control `random`" in told["control"].text
-    assert "does NOT win against the control `smaller input`: 0.9000" in told["pruning_does_not_win"].text
-    assert told["pruning_does_not_win"].numbers["smaller_input"] == 0.91
-
-
-# --- devices --------------------------------------------------------------------------------------------------
-
-
-def test_a_device_has_its_own_order_of_precisions() -> None:
-    rows = [fp32(ms=1.0), int8(ms=3.0)]  # times of this machine
-    assert recommend(rows, "openvino").precision == "fp32"
-    assert recommend(rows, "openvino", ["int8", "fp32"]).precision == "int8"
-    assert recommend(rows, "openvino", ["fp16"]).precision == "fp32"  # it made none of those: as without an order
-
-
-def test_what_is_recommended_for_another_device_is_said() -> None:
-    board = DeviceConfig("board", precisions=["int8", "fp32"])
-    found = judge(BudgetConfig(size_mb=0.5), 0.01, ledger(fp32(ms=1.0), int8(ms=3.0)), {}, board)
-    assert check(found, "budget.size_mb").precision == "int8"
-    [remark] = [each for each in found.remarks if each.kind == "recommended_for_device"]
-    assert remark.text.startswith("For board: openvino/int8")
-    assert not [each for each in found.remarks if each.kind == "int8_does_not_pay"]
-    assert "recommended_for_device" not in {each.kind for each in verdict(ledger(fp32(), int8())).remarks}
 
 
 def test_rows_brought_from_the_device_decide_there() -> None:

@@ -8,32 +8,11 @@ from pathlib import Path
 import pytest
 
 from compress import compose, pipeline
-from compress.budget import NO_DETECTION, knows_nothing
 from compress.errors import UserError
-from compress.ledger import Accuracy, Row
 from compress.measurement import flops, latency
 from tests.data.conftest import write_image
 
 UNTRAINED = ["recipe=digits", "targets=[]", "threads=1", "cache=false", "data.validation_images=100"]
-
-
-def row(metric: str, value: float, ci95: tuple[float, float], chance: float | None = None) -> Row:
-    return Row("load", None, "fp32", 16, 1, accuracy=Accuracy(metric, value, 100, ci95, chance=chance))
-
-
-@pytest.mark.parametrize(
-    ("found", "nothing"),
-    [
-        (row("top1", 0.30, (0.21, 0.39), 0.25), True),
-        (row("top1", 0.40, (0.31, 0.49), 0.25), False),
-        (row("top1", 0.10, (0.05, 0.15), 0.25), True),
-        (row("mAP50-95", NO_DETECTION / 2, (0.0, 0.02)), True),
-        (row("mAP50-95", 0.2, (0.1, 0.3)), False),
-        (Row("load", None, "fp32", 16, 1), False),
-    ],
-)
-def test_what_knows_nothing(found: Row, nothing: bool) -> None:
-    assert (knows_nothing(found) is not None) is nothing
 
 
 def test_a_run_stops_at_a_baseline_that_knows_nothing(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

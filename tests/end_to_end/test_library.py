@@ -17,7 +17,7 @@ from compress.errors import UserError
 from compress.models import build
 from tests.models.toy import randomise
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 
 
 class Small(nn.Module):
