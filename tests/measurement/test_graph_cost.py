@@ -6,53 +6,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnx
-import onnxruntime
 import pytest
 import torch
-from onnx import ModelProto, TensorProto, helper, numpy_helper, save
+from onnx import ModelProto, TensorProto, helper, numpy_helper
 from torch import Tensor, nn
 
 from compress.errors import UserError
 from compress.measurement import flops, graph_cost
-from compress.targets import onnx_graph
-from compress.targets import openvino as openvino_target
-
-
-def exported(net: nn.Module, example: Tensor, folder: Path) -> ModelProto:
-    torch.onnx.export(net.eval(), (example,), str(folder / "raw.onnx"), dynamo=False, opset_version=17)
-    level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_BASIC
-    onnx_graph.optimized(folder / "raw.onnx", folder / "net.onnx", level)
-    return onnx.load(folder / "net.onnx")
-
-
-def single(
-    kind: str,
-    inputs: dict[str, Any],
-    output: tuple[int, ...],
-    *,
-    types: tuple[int, int] = (TensorProto.FLOAT, TensorProto.FLOAT),
-    domain: str = "",
-    **attributes: Any,
-) -> ModelProto:
-    """One operator: shapes are inputs of the graph, arrays are constants, of the types (input, output)."""
-    given = [helper.make_tensor_value_info(n, types[0], v) for n, v in inputs.items() if isinstance(v, tuple)]
-    constants = [numpy_helper.from_array(v, n) for n, v in inputs.items() if isinstance(v, np.ndarray)]
-    names = [name if value is not None else "" for name, value in inputs.items()]
-    node = helper.make_node(kind, names, ["y"], name="/layer/node", domain=domain, **attributes)
-    answer = helper.make_tensor_value_info("y", types[1], output)
-    graph = helper.make_graph([node], "graph", given, [answer], constants)
-    opsets = [helper.make_opsetid("", 24), *([helper.make_opsetid(domain, 1)] if domain else [])]
-    return helper.make_model(graph, opset_imports=opsets)
-
-
-class First(nn.Module):
-    def __init__(self, layer: nn.Module) -> None:
-        super().__init__()
-        self.layer = layer
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.layer(x)[0]
+from tests.onnx_operators import First, exported, single
 
 
 @pytest.mark.filterwarnings("ignore")  # the exporter warns of recurrent layers with a batch size
@@ -86,22 +47,6 @@ def test_einsum(equation: str, shapes: list[tuple[int, ...]], output: tuple[int,
     if "x" not in equation:
         with torch.backends.opt_einsum.flags(enabled=False):  # from left to right
             assert flops.count(Net(), torch.rand(shapes[0])).macs == macs
-
-
-@pytest.mark.filterwarnings("ignore")
-@pytest.mark.parametrize("kind", ["LSTM", "GRU", "RNN", "Linear"])
-def test_openvino_counts_the_same(kind: str, tmp_path: Path) -> None:
-    net: nn.Module = nn.Linear(8, 4) if kind == "Linear" else First(getattr(nn, kind)(8, 4, bidirectional=True))
-    exported(net, torch.rand(5, 1, 8), tmp_path)
-    converted = openvino_target._read(openvino_target.package_without_telemetry(), next(tmp_path.glob("*.onnx")))
-    assert sum(openvino_target._count_macs(converted).values()) == flops.count(net, torch.rand(5, 1, 8)).macs
-
-
-def test_openvino_counts_einsum(tmp_path: Path) -> None:
-    made = single("Einsum", {"a": (2, 3, 5), "b": (2, 4, 5)}, (2, 3, 4), equation="bqd,bkd->bqk")
-    save(made, tmp_path / "net.onnx")
-    converted = openvino_target._read(openvino_target.package_without_telemetry(), tmp_path / "net.onnx")
-    assert sum(openvino_target._count_macs(converted).values()) == 2 * 3 * 4 * 5
 
 
 def test_einsum_without_a_sum_is_elementwise() -> None:

@@ -13,8 +13,8 @@ from torch import nn
 from compress import checkpoint, targets
 from compress.config import ExportConfig
 from compress.measurement import rows
+from tests.fakes import small_model
 from tests.stages.test_quantize import data
-from tests.targets.test_targets import small_model
 
 
 def test_the_same_bytes_are_not_judged_twice(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
