@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +12,12 @@ import torch
 from onnx import ModelProto, TensorProto, helper, numpy_helper
 from torch import Tensor, nn
 
+from compress import models
+from compress.config import Family, ModelConfig
 from compress.errors import UserError
 from compress.measurement import flops, graph_cost
+from compress.models.onnx_model import OnnxModel
+from tests.models.toy import Net, randomise
 from tests.onnx_operators import First, exported, single
 
 
@@ -161,3 +166,30 @@ def test_a_shape_that_is_not_known_is_refused_by_node_and_operator() -> None:
     graph.graph.output[0].type.tensor_type.shape.dim[1].dim_param = "n"
     with pytest.raises(UserError, match="/layer/node: NonZero.*tensor y"):
         graph_cost.count(graph)
+
+
+def test_costs_are_those_of_the_torch_network(tmp_path: Path) -> None:
+    net = randomise(Net()).eval()
+    image = torch.rand(1, 3, 32, 32)
+    torch.onnx.export(net, (image,), str(tmp_path / "net.onnx"), dynamo=False, opset_version=17)
+    model = models.build(ModelConfig(Family.onnx, path=str(tmp_path / "net.onnx"), imgsz=0, channels=0))
+    assert isinstance(model, OnnxModel)
+    found, wanted = graph_cost.count(model.graph), flops.count(fused(net), image)
+    assert (found.macs, found.params, found.param_bytes) == (wanted.macs, wanted.params, wanted.param_bytes)
+    assert found.other_flops == pytest.approx(wanted.other_flops, rel=0.01)
+    assert found.bytes_moved == pytest.approx(wanted.bytes_moved, rel=0.05)
+    assert found.activation_bytes == pytest.approx(wanted.activation_bytes, rel=0.05)
+    assert sum(layer.macs for layer in found.layers.values()) == found.macs
+
+
+def fused(net: nn.Module) -> nn.Module:
+    """Batch norms gone into the convolutions before them, as ONNX Runtime has it."""
+    copied = copy.deepcopy(net)
+    for module in list(copied.modules()):
+        if not isinstance(module, nn.Sequential):
+            continue
+        for index in range(len(module) - 1):
+            if isinstance(module[index], nn.Conv2d) and isinstance(module[index + 1], nn.BatchNorm2d):
+                module[index] = nn.utils.fuse_conv_bn_eval(module[index], module[index + 1])
+                module[index + 1] = nn.Identity()
+    return copied

@@ -69,7 +69,7 @@ def test_an_einsum_of_two_costs_one_mac_per_combination_of_indices(
 
 
 def test_an_einsum_with_a_broadcast_ellipsis() -> None:
-    assert onnx_macs.einsum("...ij,...jk->...ik", [(7, 1, 2, 3), (6, 3, 4)], 4) == 7 * 6 * 2 * 3 * 4
+    assert onnx_macs.einsum("...ij,...jk->...ik", [(7, 6, 2, 3), (1, 3, 4)], 4) == 7 * 6 * 2 * 3 * 4
 
 
 def test_recurrent_layers_multiply_both_matrices_at_each_step() -> None:

@@ -99,6 +99,16 @@ def test_folders_of_other_precisions_may_be_left_behind(
     assert run(bench, monkeypatch) == 0
 
 
+@pytest.mark.parametrize("name", ["int8/model.onnx", "sample_input.npy"])
+def test_files_that_the_precision_needs_may_not(
+    name: str, bench: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_artifact(tmp_path, OUTPUT)
+    (tmp_path / name).unlink()
+    with pytest.raises(FileNotFoundError, match=Path(name).name):
+        run(bench, monkeypatch)
+
+
 def test_accuracy_here_stands_beside_that_at_export(bench: ModuleType, tmp_path: Path) -> None:
     manifest = {"output": "scores", "classes": ["a", "b", "c"]}
     entry = {"labelled_images": {"metric": "top1", "value": 0.75, "images": 2}}
