@@ -6,7 +6,7 @@ compress.get_flops(model, imgsz=640)                        # 1 MAC = 2 FLOPs
 compress.measure(model, example_input)                      # MACs, parameters, memory traffic
 compress.run(compress.compose(["recipe=drone_nano"]))       # what the command line does
 compress.load("outputs/latest/pruned")                      # a pruned model, rebuilt without pickle
-compress.prune(model, "50%")                                # without data, so neither tuned nor judged
+compress.prune(model, "50%")                                # without data: not fine-tuned, not evaluated
 """
 
 from __future__ import annotations
@@ -16,10 +16,10 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-# Before torch is imported: its CPU allocator then asks for huge pages. Where the kernel gives 4 KiB pages only on
-# request of the process, as in most virtual machines, training is up to twice as fast with them.
+# Set before torch is imported, so that its CPU allocator requests huge pages. Most virtual machines grant them on
+# request only; training is up to twice as fast with them.
 os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
-# Before ONNX Runtime is imported: seconds later it would report its use over the network, on Linux too.
+# Set before ONNX Runtime is imported: seconds later it would send telemetry, on Linux too.
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
 from compress.config import Config, PruneConfig, compose
@@ -36,7 +36,7 @@ __all__ = ["Config", "PruneConfig", "compose", "get_flops", "load", "measure", "
 
 
 def _expect(good: bool, name: str, value: object, remedy: str) -> None:
-    """Raises UserError for an argument that is not what it should be."""
+    """Raises UserError unless an argument is `good`."""
     from compress.errors import UserError
 
     if not good:
@@ -44,15 +44,16 @@ def _expect(good: bool, name: str, value: object, remedy: str) -> None:
 
 
 def _is_model(value: object) -> bool:
-    """Whether it is a `Model`, a protocol whose properties may raise: only the class is looked at."""
+    """Whether a value is a `Model`. Looks at the class only, because the properties may raise."""
     return hasattr(type(value), "example_input") and hasattr(type(value), "deployed")
 
 
 def run(config: Config, folder: str | Path | None = None) -> Result:
     """Runs a recipe as the command line does, into `folder` (default: `outputs/<recipe>/<date_time>`). An interrupted
-    run of the same config goes on in its folder.
+    run of the same configuration continues in its folder.
 
-    Raises UserError for a config that cannot work, or a `folder` that holds another run, before any work starts.
+    Raises:
+        UserError: before any work, if the configuration cannot work or `folder` holds another run.
     """
     from compress import pipeline
 
@@ -63,10 +64,12 @@ def run(config: Config, folder: str | Path | None = None) -> Result:
 def load(path: str | Path, trust: bool = False) -> Checkpointable:
     """The model that a run saved in its folder `pruned/`, bit-exact; `.net` is the torch module.
 
-    Without `trust` it is built of what this package, timm and Ultralytics provide; a checkpoint of a network of one's
-    own names the code to import, and needs it.
+    Args:
+        path: the checkpoint's folder.
+        trust: import the code that the checkpoint names. Not needed for classes of this package, timm and Ultralytics.
 
-    Raises UserError for a missing, damaged or altered checkpoint, and for one that names other code without `trust`.
+    Raises:
+        UserError: a missing, damaged or altered checkpoint, or one that names other code without `trust`.
     """
     from compress import checkpoint, models
 
@@ -75,10 +78,12 @@ def load(path: str | Path, trust: bool = False) -> Checkpointable:
 
 
 def prune(model: Model, flops: str, config: PruneConfig | None = None) -> TorchModel:
-    """`model` cut to `flops` ("50%" or "1.2G"), untuned, for models that no recipe has data for.
+    """`model` pruned to `flops` ("50%" or "1.2G") without data, not fine-tuned.
 
-    Channels are ranked by what needs no data, `config.importance` (default: group_l2). Raises UserError for a budget
-    that cannot be reached, with the range.
+    Channels are ranked by `config.importance`, one that needs no data (default: group_l2).
+
+    Raises:
+        UserError: the budget cannot be reached; the message names the range.
     """
     from compress.capabilities import Prunable, require
     from compress.pruning import solver
@@ -96,7 +101,7 @@ def prune(model: Model, flops: str, config: PruneConfig | None = None) -> TorchM
 
 
 def measure(model: nn.Module, example_input: Tensor) -> Cost:
-    """MACs, FLOPs, parameters, bytes moved and peak activation bytes of one forward pass, in all and per layer."""
+    """MACs, FLOPs, parameters, bytes moved and peak activation bytes of one forward pass, in total and per layer."""
     from torch import Tensor, nn
 
     from compress.measurement import flops
@@ -109,10 +114,11 @@ def measure(model: nn.Module, example_input: Tensor) -> Cost:
 
 
 def get_flops(model: nn.Module | Model, imgsz: int | None = None) -> int:
-    """FLOPs (2 x MACs) of one image at `imgsz` pixels: convolutions, linear layers and matrix products. None: the own
-    input size of a `Model`, 640 for a bare module.
+    """FLOPs (2 x MACs) of convolutions, linear layers and matrix products for one image.
 
-    A `Model` of this package is counted fused, as it is deployed; a bare module as it stands.
+    Args:
+        model: a `Model` of this package is counted fused, as it is deployed; a torch module as it is.
+        imgsz: side of the image in pixels; None: the input size of a `Model`, 640 for a torch module.
     """
     import torch
     from torch import nn

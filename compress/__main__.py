@@ -28,7 +28,7 @@ COMMANDS: dict[str, Callable[[list[str]], int]] = {
 
 
 def main() -> int:
-    """The exit status of the command that the first argument names."""
+    """Runs the command that the first argument names; returns the exit status."""
     name = sys.argv[1] if len(sys.argv) > 1 else ""
     if name in COMMANDS:
         return COMMANDS[name](sys.argv[2:])
@@ -47,7 +47,7 @@ def leave(status: int) -> None:
         signal.signal(number, signal.SIG_IGN)
     try:
         sys.stdout.flush()
-    except BrokenPipeError:  # `| head` has left; the interpreter would try once more, and complain
+    except BrokenPipeError:  # the reader has ended, as in `| head`; the interpreter would flush again
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     sys.exit(status)
 

@@ -1,6 +1,6 @@
-"""What models offer: small protocols. Every model offers `Model`; the others only where its family can.
+"""Protocols of models, one per capability. Every model implements `Model`; other protocols depend on its family.
 
-A function asks for the protocol that it needs, and `require` says before any work what a model does not offer.
+A function requires the protocol that it uses. `require` raises before any work if a model does not implement it.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ Capability = TypeVar("Capability")
 
 @dataclass(frozen=True)
 class Teacher:
-    """A better network of the same family, for distillation."""
+    """A network of the same family whose outputs the trained network imitates (distillation)."""
 
     net: nn.Module  # eval mode
     weight: float  # distillation loss weight relative to the task loss
@@ -33,15 +33,17 @@ class Teacher:
 
 @dataclass(frozen=True)
 class TopK:
-    """How an end-to-end detector selects its detections from one row per anchor, in NumPy: for runtimes that cannot
-    select by value inside a graph. The steps of YOLO26's own head: the best anchors by their best class, then of those
-    the best (anchor, class) pairs."""
+    """Selects an end-to-end detector's detections from one row per anchor, in NumPy, for runtimes without top-k.
+
+    The steps are those of YOLO26's head: the anchors with the highest class score, then the (anchor, class) pairs with
+    the highest score among them.
+    """
 
     classes: int
     most: int  # detections per image
 
     def __call__(self, rows: np.ndarray) -> np.ndarray:
-        """(b, anchors, 4 + classes + extra) to (b, k, 6 + extra): box, score, class, extra; in descending score."""
+        """(b, anchors, 4 + classes + extra) to (b, k, 6 + extra): box, score, class, extra; by descending score."""
         return np.stack([self._of(image) for image in rows])
 
     def _of(self, rows: np.ndarray) -> np.ndarray:
@@ -81,16 +83,20 @@ class Model(Protocol):
 
     @property
     def postprocess(self) -> TopK | None:
-        """The last step of the deployed network where it selects by value; None where it does not."""
+        """The last step of the deployed network if it selects detections by value, otherwise None."""
         ...
 
     def identity(self) -> str:
-        """A hash of the weights, hexadecimal: equal for the same tensors under the same names."""
+        """Hash of names and values of all tensors, hexadecimal."""
         ...
 
     def deployed(self, *, postprocess: bool = True) -> nn.Module:
-        """A copy as it is deployed: fused, eval mode, one image batch in, one raw output tensor out (two from networks
-        that segment). FLOPs are counted on it and graphs exported from it. Without `postprocess`: up to that step."""
+        """A copy as it is deployed: fused, in eval mode, from an image batch to one raw output tensor (two for
+        instance segmentation). FLOPs are counted on it and graphs are exported from it.
+
+        Args:
+            postprocess: include the step `self.postprocess`.
+        """
         ...
 
     def metadata(self) -> dict[str, str]:
@@ -98,11 +104,11 @@ class Model(Protocol):
         ...
 
     def quantization_exclusions(self) -> dict[str, str]:
-        """Modules of `deployed()` that INT8 should leave in float: {module name prefix: reason}."""
+        """Modules of `deployed()` that quantization leaves in float: {module name prefix: reason}."""
         ...
 
     def example_input(self, batch: int = 1) -> Tensor:
-        """float32 (batch, channels, imgsz, imgsz) in [0, 1], the same at every call."""
+        """float32 (batch, channels, imgsz, imgsz) in [0, 1], equal at every call."""
         ...
 
 
@@ -117,7 +123,7 @@ class Evaluable(Model, Protocol):
 
 @runtime_checkable
 class TorchModel(Model, Protocol):
-    """A model with a torch network behind it."""
+    """A model with a torch network."""
 
     @property
     def net(self) -> nn.Module:
@@ -141,7 +147,7 @@ class Trainable(TorchModel, Protocol):
         ...
 
     def output_signature(self) -> tuple[object, ...]:
-        """What the outputs of two networks must share, besides their shapes, so that one can teach the other."""
+        """Properties of the output, besides its shape, in which a teacher must equal the trained network."""
         ...
 
 
@@ -150,7 +156,7 @@ class LossScheduled(Protocol):
     """A trainable model whose loss terms change during training."""
 
     def schedule_loss(self, net: nn.Module, progress: float) -> None:
-        """Sets the loss terms of `net` for a training that is done to `progress`, in [0, 1]."""
+        """Sets the loss terms of `net` for the fraction `progress` of the training, in [0, 1]."""
         ...
 
 
@@ -159,8 +165,8 @@ class Prunable(TorchModel, Protocol):
     """A model whose channels can be pruned."""
 
     def prunable(self) -> tuple[nn.Module, dict[str, str]]:
-        """A copy of `net` that a dependency graph can prune, computing the same function, and the modules in it
-        that must keep their output channels: {module name: reason}."""
+        """A copy of `net` that computes the same function and that a dependency graph can prune, and the modules in
+        it that keep their output channels: {module name: reason}."""
         ...
 
 
@@ -169,7 +175,7 @@ class Checkpointable(TorchModel, Protocol):
     """A model that can be saved without pickle and rebuilt."""
 
     def constructor(self) -> dict[str, Any]:
-        """A JSON object from which `compress.models.from_constructor` builds the unpruned network again."""
+        """A JSON object from which `compress.models.from_constructor` builds the unpruned network."""
         ...
 
 
@@ -179,8 +185,8 @@ class GivenAsGraph(Protocol):
 
     @property
     def graph(self) -> ModelProto:
-        """What targets start from: standard ONNX in float32, static shapes with batch 1, constants folded, every node
-        with a name of its own, input `images`, output `output0`."""
+        """The graph that targets convert: standard ONNX in float32, static shapes with batch 1, constants folded,
+        unique node names, input `images`, output `output0`."""
         ...
 
     @property
@@ -188,22 +194,22 @@ class GivenAsGraph(Protocol):
 
     @property
     def size_bytes(self) -> int:
-        """Of the file as given, with weights stored outside it."""
+        """Size of the original file, with its external weights."""
         ...
 
     @property
     def runtime(self) -> str:
-        """Name and version of what computes the file as given."""
+        """Name and version of the runtime that computes the original file."""
         ...
 
 
 @runtime_checkable
 class Preprocessed(Protocol):
-    """A model that knows how its images are prepared, beyond scaling bytes to [0, 1]."""
+    """A model with image preprocessing beyond scaling to [0, 1]."""
 
     def preprocessing(self) -> dict[str, Any]:
-        """For the manifest: `normalised_in_graph` {mean, std}, which the graph applies itself, and what the network's
-        own library does with images where that differs from here."""
+        """Entries for the manifest: `normalised_in_graph` {mean, std}, which the graph applies, and the preprocessing
+        of the network's own library where it differs from ours."""
         ...
 
 
@@ -216,7 +222,7 @@ VERBS: dict[object, str] = {
 
 
 def require(model: Model, capability: type[Capability], key: str, value: object) -> Capability:
-    """`model` as what it must offer. Raises UserError, for the key and value that ask for it, where it does not."""
+    """`model`, typed as `capability`. Raises UserError for `key` and `value` if it does not implement the protocol."""
     if not isinstance(model, capability):
         verb = VERBS.get(capability, "used")
         raise UserError(key, value, f"a {type(model).__name__} for the task {model.task.name} cannot be {verb} here")
@@ -224,7 +230,7 @@ def require(model: Model, capability: type[Capability], key: str, value: object)
 
 
 def example_image(batch: int, channels: int, imgsz: int) -> Tensor:
-    """A fixed random image batch in [0, 1]."""
+    """float32 (batch, channels, imgsz, imgsz): random values in [0, 1), equal at every call."""
     generator = torch.Generator().manual_seed(0)
     return torch.rand(batch, channels, imgsz, imgsz, generator=generator)
 

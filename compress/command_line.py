@@ -26,8 +26,9 @@ from omegaconf import DictConfig, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
 from compress import config as configuration
-from compress import config_aliases, disk, run_folder
+from compress import disk, run_folder
 from compress.budget import MET
+from compress.config import aliases
 from compress.errors import InUse, UserError, refuse_words
 
 FAILED, USER_MISTAKE, INTERRUPTED = 1, 2, 130  # MET and NOT_MET are the verdict's
@@ -61,20 +62,23 @@ measurable; 130 interrupted. Documentation: docs/index.md."""
 
 
 class Stop(BaseException):
-    """Ends a sweep, past Hydra, which collects what its jobs raise as Exception."""
+    """Ends a sweep. Not an Exception, because Hydra collects those of its jobs and continues."""
 
 
 class CommandLine:
-    """Keeps the outcome of a job: Hydra drops what it returns, and prints around what it raises."""
+    """Keeps the outcome of a job: Hydra discards return values and prints its own text about exceptions."""
 
     def __init__(self) -> None:
         self.status = MET
         self.error: Exception | None = None
 
     def job(self, composed: DictConfig) -> tuple[float, float] | None:
-        """One run, or one point of a sweep. A point returns its objectives and never ends the process, but where the
-        disk is full."""
-        from compress import pipeline, sweep  # once Hydra has checked the command: torch takes seconds to import
+        """Runs the recipe, or one point of a sweep. A point returns its objectives.
+
+        Raises:
+            Stop: no further point of the sweep can be run, as on a full disk.
+        """
+        from compress import pipeline, sweep  # after Hydra has checked the command: importing torch takes seconds
 
         folder = Path(HydraConfig.get().runtime.output_dir)
         if HydraConfig.get().mode == RunMode.MULTIRUN:
@@ -86,9 +90,9 @@ class CommandLine:
             result = pipeline.run(configuration.to_config(composed), folder)
         except Exception as error:
             self.error = error
-            # Refused before any work: nothing but Hydra's log, and that is this run's own.
-            refused = isinstance(error, UserError) and not isinstance(error, InUse)
-            if refused and {file.name for file in folder.glob("*")} <= {"log.txt"}:
+            # Rejected before any work: the folder holds nothing but Hydra's log of this run.
+            rejected = isinstance(error, UserError) and not isinstance(error, InUse)
+            if rejected and {file.name for file in folder.glob("*")} <= {"log.txt"}:
                 shutil.rmtree(folder, ignore_errors=True)
             return None
         self.status = result.verdict.exit_status
@@ -104,14 +108,14 @@ def main() -> int:
 
 
 def command() -> int:
-    """The exit status of the command line."""
-    os.environ["HYDRA_FULL_ERROR"] = "1"  # or Hydra prints its own message and exits 1 for a user's typo
-    logging.raiseExceptions = False  # or every line for a log on a full disk is a traceback
+    """Runs the command in `sys.argv` and returns the exit status (see HELP)."""
+    os.environ["HYDRA_FULL_ERROR"] = "1"  # otherwise Hydra prints its own message and exits 1 for a user's typo
+    logging.raiseExceptions = False  # otherwise every log line on a full disk prints a traceback
     words: list[str] = []
     line, choice = CommandLine(), None
     try:
         with _signals():
-            sys.argv[1:] = config_aliases.overrides(sys.argv[1:])
+            sys.argv[1:] = aliases.overrides(sys.argv[1:])
             given = _arguments()
             if given.help:
                 print(help_text())
@@ -124,14 +128,14 @@ def command() -> int:
             if line.error is not None:
                 raise line.error
     except (UserError, HydraException, OmegaConfBaseException) as error:
-        if choice and {file.name for file in choice[1].glob("*")} <= {"multirun.yaml"}:  # Hydra's, of a sweep
+        if choice and {file.name for file in choice[1].glob("*")} <= {"multirun.yaml"}:  # written by Hydra for a sweep
             shutil.rmtree(choice[1], ignore_errors=True)
         mistake = error if isinstance(error, UserError) else configuration.explain(error, words)
         return _fail(str(mistake), USER_MISTAKE)
     except KeyboardInterrupt:
         print("compress: interrupted; the same command continues where it stopped", file=sys.stderr)
         return INTERRUPTED
-    except BrokenPipeError:  # whoever reads, as `| head` does, has left
+    except BrokenPipeError:  # the reader of our output has ended, as in `| head`
         return line.status
     except Stop as error:
         return _fail(str(error), FAILED)
@@ -143,8 +147,10 @@ def command() -> int:
 
 
 def _arguments() -> argparse.Namespace:
-    """Hydra's reading of the command line, which is put in an order that Hydra takes: argparse wants positional words
-    in one go, and would refuse `recipe=x -m prune.ratio=0.1,0.3`."""
+    """Parses `sys.argv` with Hydra's parser, and moves the overrides in `sys.argv` before the options.
+
+    argparse requires contiguous positional arguments and would reject `recipe=x -m prune.ratio=0.1,0.3`.
+    """
     parser = get_args_parser()
     parser.error = refuse_words  # type: ignore[method-assign]
     given = parser.parse_intermixed_args()
@@ -152,7 +158,7 @@ def _arguments() -> argparse.Namespace:
         remedy = "it unpickles a file, which can run code: use the command again"
         raise UserError("--experimental-rerun", given.experimental_rerun, remedy)
     if given.hydra_help and not any(word.startswith("recipe=") for word in given.overrides):
-        given.overrides.append("recipe=drone_nano")  # Hydra composes before it helps, and a recipe must be named
+        given.overrides.append("recipe=drone_nano")  # Hydra composes before it prints its help, which requires a recipe
     options = list(sys.argv[1:])
     for word in given.overrides:
         if word in options:
@@ -162,15 +168,19 @@ def _arguments() -> argparse.Namespace:
 
 
 def _folder(given: argparse.Namespace) -> tuple[str, Path] | None:
-    """Whether this is a `run` or a `sweep`, and its folder, chosen before Hydra opens its log there: for a run that of
-    an interrupted one of the same config, else a new one. None where the user names it, or nothing is run."""
+    """Chooses the output folder before Hydra opens its log there.
+
+    Returns:
+        ("run" or "sweep", folder). A run gets the folder of an interrupted run of the same configuration, otherwise a
+        new one. None if the user names the folder, or if nothing is run.
+    """
     if any((given.help, given.hydra_help, given.cfg, given.info, given.shell_completion)):
         return None
     composed = _composed(given, RunMode.MULTIRUN if given.multirun else RunMode.RUN)
     kind = "sweep" if given.multirun or composed.hydra.mode == RunMode.MULTIRUN else "run"
     place = Path(composed.hydra[kind].dir)
     if os.path.lexists(place) and not place.is_dir():
-        raise UserError(f"hydra.{kind}.dir", place, "it is no folder: name another")
+        raise UserError(f"hydra.{kind}.dir", place, "it is not a folder: name another")
     named = any(word.split("=")[0].lstrip("+") == f"hydra.{kind}.dir" for word in given.overrides)
     if kind == "sweep":
         configuration.check_name(composed.recipe_name)
@@ -184,7 +194,7 @@ def _folder(given: argparse.Namespace) -> tuple[str, Path] | None:
 
 
 def _composed(given: argparse.Namespace, mode: RunMode) -> DictConfig:
-    """What `hydra.main` is going to compose, `hydra` included; what is swept over is left out."""
+    """The configuration that `hydra.main` will compose, with its node `hydra`, without the swept values."""
     path = create_automatic_config_search_path(__file__, None, given.config_path or str(configuration.CONF))
     if given.config_dir is not None:
         folder = Path(given.config_dir).absolute()
@@ -203,8 +213,7 @@ def _composed(given: argparse.Namespace, mode: RunMode) -> DictConfig:
 
 @contextmanager
 def _signals() -> Iterator[None]:
-    """SIGTERM is as Ctrl-C is at that moment: while a training step is under way it is held back until the step is
-    whole."""
+    """Handles SIGTERM as SIGINT. During a training step the handler of SIGINT waits for the end of the step."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
@@ -213,7 +222,7 @@ def _signals() -> Iterator[None]:
         handler = signal.getsignal(signal.SIGINT)
         if callable(handler):
             handler(signal.SIGINT, frame)
-        else:  # a shell has a background process ignore Ctrl-C
+        else:  # shells make background processes ignore SIGINT
             raise KeyboardInterrupt
 
     before = signal.signal(signal.SIGTERM, stop)
@@ -229,7 +238,7 @@ def _fail(message: str, status: int) -> int:
 
 
 def help_text() -> str:
-    """What `--help` prints: commands, one line per configuration group, the recipes, examples."""
+    """The text of `--help`: commands, recipes, one line per configuration group, examples."""
     groups = {"recipe": configuration.RECIPES}
     groups |= {folder.name: folder for folder in sorted(configuration.CONF.iterdir()) if folder.is_dir()}
     choices = []

@@ -18,7 +18,7 @@ from compress.cache import DEFAULT_ROOT as CACHE
 from compress.cache import Cache
 from compress.capabilities import Checkpointable, Model
 from compress.config import Config, dump
-from compress.config_messages import nearest
+from compress.config.messages import nearest
 from compress.controls import CONTROLS
 from compress.data import DataSet
 from compress.errors import UserError

@@ -1,4 +1,4 @@
-"""What travels between stages: a model first, later one model file per target and precision."""
+"""What stages pass on: a model, and later one model file per target and precision."""
 
 from __future__ import annotations
 
@@ -18,20 +18,20 @@ class Precision(StrEnum):
     int8 = "int8"
 
 
-ENGINE = "model.engine"  # beside the ONNX file it was built of
+ENGINE = "model.engine"  # in the folder of the ONNX file that it was built from
 
 
 @dataclass(frozen=True)
 class Graph:
-    """One model file of one target: ONNX, or OpenVINO's xml (its bin beside it), say. `files` are all it needs."""
+    """A model file of one target, such as an ONNX file or OpenVINO's xml."""
 
     path: Path
     target: str
     precision: Precision
-    scheme: str = ""  # how it was quantized, as text
-    exclusions: Mapping[str, str] = field(default_factory=dict)  # {layer or node left in float: reason}
+    scheme: str = ""  # how it was quantized, for people
+    exclusions: Mapping[str, str] = field(default_factory=dict)  # {layer or node that stays in float: reason}
     calibration: Mapping[str, Any] = field(default_factory=dict)  # images, fingerprint, method
-    postprocess: TopK | None = None  # what is left to do with the file's output, where its runtime cannot
+    postprocess: TopK | None = None  # to apply to the file's output, if the runtime cannot do it
 
     @property
     def files(self) -> tuple[Path, ...]:
@@ -40,35 +40,35 @@ class Graph:
 
     @property
     def engine(self) -> Path | None:
-        """What was built of the file ahead of time and runs in its place (TensorRT); None where there is none."""
+        """The engine built from the file, which runs in its place (TensorRT); None if there is none."""
         path = self.path.with_name(ENGINE)
         return path if path.exists() else None
 
 
 @dataclass(frozen=True)
 class Reference:
-    """The model before pruning: what a pruned model may learn from, and how much was removed since.
+    """The model before pruning, which teaches the pruned one in distillation.
 
-    `model` is None where a checkpoint knows its reference and the files of that are gone.
+    `model` is None if a checkpoint names its reference but the files of the reference are missing.
     """
 
     identity: str
     flops: int  # of the deployed form, at `imgsz`
     imgsz: int  # pixels
-    path: str | None = None  # where it can be loaded from
+    path: str | None = None  # where to load it from
     model: Model | None = None
 
 
 @dataclass(frozen=True)
 class Product:
-    """What a stage takes and returns.
+    """Input and output of a stage.
 
     Attributes:
-        model: the model that the stages so far have made; `graphs` are made of it.
-        reference: the model before pruning; None where nothing was pruned.
+        model: the model after the stages so far; `graphs` are exported from it.
+        reference: the model before pruning; None if nothing was pruned.
         graphs: model files, after quantize and export.
         cached: the stage's result was read from the cache.
-        failures: targets that failed so far, {target: reason}; later stages leave them out.
+        failures: targets that failed so far, {target: reason}; later stages skip them.
         contracts: acceptance checks of the exported files.
     """
 

@@ -23,21 +23,21 @@ log = logging.getLogger(__name__)
 def point(composed: DictConfig, folder: Path) -> tuple[float, float]:
     """Runs one point; returns (accuracy of the best artifact, FLOPs) for sweepers that optimise, NaN on failure.
 
-    A point that was finished before, in a sweep that goes on in its folder (`hydra.sweep.dir`), is taken as it is.
-    A point never ends the process: what went wrong is kept in `failed.json` and the sweep goes on.
+    A point that an interrupted sweep finished in the same folder (`hydra.sweep.dir`) is not run again. The error of a
+    failed point is written to `failed.json`, and the sweep continues.
 
     Raises:
-        Exception: of a full disk and the like, where no other point can be made either.
+        Exception: the disk is full or not writable, so no other point can be run either.
     """
     try:
         result = pipeline.run(to_config(composed), folder)
     except Finished:
-        log.info("this point is finished already: %s", folder)
+        log.info("this point was finished before: %s", folder)
         return _objectives(ledger.read(folder / "ledger.jsonl"))
     except InUse as error:
-        log.error("this point is not made: %s", error)
+        log.error("this point is not run: %s", error)
         return math.nan, math.nan
-    except Exception as error:  # of ours too: hours of other points must not be lost with this one
+    except Exception as error:  # any: one failed point must not end a sweep of hours
         if disk.problem(error, folder):
             raise
         log.error("this point failed: %s", error, exc_info=not isinstance(error, UserError))
@@ -54,7 +54,7 @@ def _objectives(rows: Sequence[ledger.Row]) -> tuple[float, float]:
 
 
 class Report(Callback):
-    """Hydra calls this when all points are done."""
+    """Hydra callback that writes the sweep report when all points are done."""
 
     def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
         page = report.render_sweep(Path(config.hydra.sweep.dir))

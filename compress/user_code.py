@@ -1,4 +1,4 @@
-"""Objects that the user names by import path on the command line: a task, a metric, a data set, a network."""
+"""Loads objects that the command line names by import path: a task, a metric, a data set, a network."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """Writes `conf/device/*.yaml` from `compress/devices/published_latency.csv`: python scripts/fit_devices.py [FOLDER]
 
 Run it after adding rows to the table; a row of a new profile makes a new file. Times of one profile come from one
-device. What a file says of targets and precisions stays; files of devices without published times are not touched.
+device. Targets and precisions in a file are kept; files of devices without published latencies are not touched.
 """
 
 from __future__ import annotations
@@ -31,13 +31,13 @@ def text(profile: str, rows: list[dict[str, str]]) -> str:
     sources = ", ".join(dict.fromkeys(row["source"] for row in rows))
     networks = ", ".join(dict.fromkeys(row["model"] for row in rows))
     lines = [
-        f"# {rows[0]['device']}: published times of {networks} at {rows[0]['imgsz']} px, batch 1.",
+        f"# {rows[0]['device']}: published latencies of {networks} at {rows[0]['imgsz']} px, batch 1.",
         "# Written by scripts/fit_devices.py.",
         f"name: {profile}",
         *declared,
         f'source: "{sources}"',
-        "# ms = a_ms + b_ms_per_gflop * GFLOPs between the two `gflops`. `error`: largest for a network left out of",
-        "# the fit; `error_fitted`: largest for the networks in it. No profile has times of two generations.",
+        "# ms = a_ms + b_ms_per_gflop * GFLOPs between the two `gflops`. `error`: largest relative error for",
+        "# a network left out of the fit; `error_fitted`: for those in it. Each profile fits one model generation.",
         "fits:",
         *(_line(each) for each in fit.fits(rows)),
     ]

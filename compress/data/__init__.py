@@ -1,4 +1,4 @@
-"""Train, calibration and validation splits, never overlapping. `load` turns `data=…` into a DataSet."""
+"""Data sets with disjoint training, calibration and validation splits. `load` reads the one named by `data=…`."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ __all__ = [
 
 log = logging.getLogger(__name__)
 
-# {data=…: (module that offers load(config, imgsz, channels, seed) -> DataSet, its task; None: only the data tells)}
+# {data=…: (module with load(config, imgsz, channels, seed) -> DataSet, task; None: known once the data is loaded)}
 LOADERS: dict[str, tuple[str, Task | None]] = {
     "digits": ("compress.examples.digits", CLASSIFY),
     "field_scenes": ("compress.examples.scenes", DETECT),
@@ -37,34 +37,37 @@ LOADERS: dict[str, tuple[str, Task | None]] = {
     "tree_crowns": ("compress.examples.tree_crowns", DETECT),
     "yolo": ("compress.data.yolo", DETECT),
 }
-NONE = "none"  # the choice that reads nothing
+NONE = "none"  # data=none: no data set is read
 
 
 def task_of(name: str) -> Task | None:
-    """What a data set is for, known before it is read or rendered; None where only the data tells."""
+    """Task of the data set `name`, without reading it; None if unknown until it is loaded."""
     return LOADERS[name][1] if name in LOADERS else None
 
 
 def load(config: DataConfig, imgsz: int, channels: int, seed: int, task: SupervisedTask | None = None) -> DataSet:
-    """The data set `config.name`, seen through a square input of `imgsz` pixels and `channels` channels.
+    """Loads the data set `config.name` for a network with a square input.
 
     Args:
-        task: what `task.target` names, for `data=module`.
+        imgsz: side of the input in pixels.
+        channels: 1 (greyscale) or 3 (RGB).
+        seed: selects held-out calibration images and subsets.
+        task: the task named by `task.target`; for `data=module` only.
 
     Raises:
-        UserError: the name is unknown, the input has neither 1 nor 3 channels, or the data is at fault.
+        UserError: the name is unknown, `channels` is neither 1 nor 3, or the data is invalid.
     """
     if config.name not in LOADERS:
         raise UserError("data", config.name, f"choose one of {', '.join(sorted([*LOADERS, NONE]))}")
     if channels not in (1, 3):
-        raise UserError("model.channels", channels, "images are read with 1 channel (grey) or 3 (RGB)")
+        raise UserError("model.channels", channels, "set 1 (greyscale) or 3 (RGB)")
     if task is not None and config.name != "module":
-        raise UserError("task.target", task.path, f"data={config.name} has a task of its own: set data=module")
+        raise UserError("task.target", task.path, f"data={config.name} has a task of its own: remove task.target")
     module = importlib.import_module(LOADERS[config.name][0])
     data: DataSet = module.load(config, imgsz, channels, seed, **({} if task is None else {"task": task}))
-    asked, found = config.validation_images, len(data.validation)
-    if asked is not None and asked > found:
-        log.warning("data.validation_images=%d: there are %d, all of them are used", asked, found)
+    requested, available = config.validation_images, len(data.validation)
+    if requested is not None and requested > available:
+        log.warning("data.validation_images=%d: the split has %d images, all are used", requested, available)
     if config.test and not data.extra:
-        raise UserError("data.test", True, f"data={config.name} names no test split: take data.test=true away")
+        raise UserError("data.test", True, f"data={config.name} has no test split: remove data.test=true")
     return data

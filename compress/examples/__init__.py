@@ -1,1 +1,1 @@
-"""Data sets, a network and the fetching of files for the recipes that come with this package."""
+"""Example data sets and a small network, used by the recipes of this package."""

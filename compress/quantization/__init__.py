@@ -1,5 +1,5 @@
-"""Choosing an INT8 graph for a target: schemes, and the layers that stay in float.
+"""Search for the INT8 graph of a target: the quantization scheme, and the layers that stay in float.
 
-Which layers must stay in float in every graph of a model is the model's `quantization_exclusions`;
+Layers that stay in float in every graph of a model are the model's `quantization_exclusions`;
 `targets/quantization_exclusions.py` finds them in a graph.
 """

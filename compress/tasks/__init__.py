@@ -1,6 +1,6 @@
-"""Tasks: what a model is for. One file per task holds everything that depends on the task; `TASKS` lists them.
+"""Tasks, such as detection and classification. Everything that depends on a task is in its module; `TASKS` lists them.
 
-`task.target` names a task of the user's own by import path: a subclass of `SupervisedTask`.
+`task.target` is the import path of a user-defined task, an instance of a subclass of `SupervisedTask`.
 """
 
 from dataclasses import replace
@@ -21,22 +21,22 @@ __all__ = [
 
 
 def load(path: str, key: str = "task.target") -> SupervisedTask:
-    """A user's own task by import path: an instance of `SupervisedTask`, or a class or function that makes one.
+    """Loads a user-defined task from an import path: a `SupervisedTask`, or a class or function that returns one.
 
     Raises:
-        UserError: it cannot be imported, raises, or is no such task.
+        UserError: it cannot be imported, raises, or is not a `SupervisedTask`.
     """
-    task = user_code.load(key, path, {}, "an instance of compress.tasks.SupervisedTask, or a callable that makes one")
+    task = user_code.load(key, path, {}, "an instance of compress.tasks.SupervisedTask, or a callable that returns one")
     if not isinstance(task, SupervisedTask):
         raise UserError(key, path, f"is a {type(task).__name__}, not a compress.tasks.SupervisedTask")
     return replace(task, path=path)
 
 
 def of(name: str, trust: bool) -> PlainNetworkTask:
-    """The task that a checkpoint names: one of `TASKS`, or with `trust` an import path.
+    """Returns the task that a checkpoint names: a key of `TASKS` or, only with `trust`, an import path.
 
     Raises:
-        UserError: without `trust`, a task that this package does not provide.
+        UserError: the name is an import path without `trust`, or the task is not a `PlainNetworkTask`.
     """
     task = TASKS.get(name)
     if task is None and not trust:
@@ -44,7 +44,7 @@ def of(name: str, trust: bool) -> PlainNetworkTask:
         raise UserError("checkpoint", name, why)
     task = load(name, "checkpoint") if task is None else task
     if not isinstance(task, PlainNetworkTask):
-        raise UserError("checkpoint", name, "is no task for a plain network")
+        raise UserError("checkpoint", name, "is not a task for plain networks")
     return task
 
 
@@ -52,9 +52,9 @@ TASKS: dict[str, Task] = {task.name: task for task in (DETECT, CLASSIFY, SEGMENT
 
 
 def check_same(model: Task, data: Task | None) -> None:
-    """Raises UserError where the model and the data are for different tasks; without data everything agrees."""
+    """Raises UserError if model and data are for different tasks. `data` is None if there is no data."""
     if data is None or model.name == data.name:
         return
     supervised = isinstance(model, SupervisedTask)
-    also = "" if supervised else ": such models can be pruned and exported only"
-    raise UserError("data", data.name, f"the data is for {data.name}, the model for {model.name}{also}")
+    limits = "" if supervised else ": such models can be pruned and exported only"
+    raise UserError("data", data.name, f"the data is for {data.name}, the model for {model.name}{limits}")

@@ -1,4 +1,4 @@
-"""Object detection: boxes with classes, COCO's mean average precision."""
+"""Object detection: boxes with classes, evaluated by COCO mean average precision."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ from compress.tasks.mean_ap import Detections, average_precision, collect, iou
 from compress.tasks.metric import Accuracy, Metric, fingerprint, interval, resamples
 from compress.tasks.task import Batch, Predictions, SupervisedTask, images_to_tensor
 
-CONFIDENT = 0.25  # score from which on a detection counts in `confidence_shift`
-OVERLAP = 0.5  # intersection over union from which on two boxes of a class are the same detection
+CONFIDENT = 0.25  # minimum score of the detections compared in `confidence_shift`
+OVERLAP = 0.5  # minimum IoU of two boxes of a class that are regarded as the same detection
 
 
 class MeanAveragePrecision:
-    """mAP50-95 by COCO's protocol, see `compress.tasks.mean_ap`."""
+    """COCO mAP50-95, see `compress.tasks.mean_ap`."""
 
     name = "mAP50-95"
 
     def evaluate(self, predictions: Sequence[Any], targets: Sequence[Any], classes: Sequence[str]) -> Accuracy:
-        """Predictions are `Detections`; targets float32 (n, 5): class, x1, y1, x2, y2 in input pixels.
+        """Evaluates `Detections` against targets float32 (n, 5): class, x1, y1, x2, y2 in input pixels.
 
         Raises:
             UserError: no image has a labelled object.
@@ -33,7 +33,7 @@ class MeanAveragePrecision:
         truths = [np.asarray(target, dtype=np.float32).reshape(-1, 5) for target in targets]
         matches = collect(predictions, truths, len(classes))
         if not matches.truths.any():
-            raise UserError("data", f"{len(truths)} validation images", "none of them has a labelled object")
+            raise UserError("data", f"{len(truths)} validation images", "none has a labelled object: add labels")
         ap = average_precision(matches, np.ones((len(truths), 1)))[0]  # (classes, 10)
         present = np.asarray(matches.truths.any(axis=0))
         resampled = average_precision(matches, resamples(len(truths)))[:, present].mean(axis=2)
@@ -60,8 +60,8 @@ class Detect(SupervisedTask):
     """Boxes with classes.
 
     Labels are float32 (n, 5): class, then centre x, y, width, height as fractions of the image. Targets are float32
-    (n, 5): class, x1, y1, x2, y2 in input pixels. A batch holds `img`, `cls` (n, 1), `bboxes` (n, 4) with centre x, y,
-    width, height as fractions of the input, and `batch_idx` (n,), the image of each box.
+    (n, 5): class, x1, y1, x2, y2 in input pixels. A batch has `img`, `cls` (n, 1), `bboxes` (n, 4) with centre x, y,
+    width, height as fractions of the input, and `batch_idx` (n,), the index of the image of each box.
     """
 
     metric: Metric = MEAN_AVERAGE_PRECISION
@@ -98,40 +98,40 @@ class Detect(SupervisedTask):
         if rng is not None:
             pairs = [augment_image(p, b, augmentation, rng) for p, b in zip(images, targets, strict=True)]
             images, targets = [p for p, _ in pairs], [b for _, b in pairs]
-            whole = range(len(images))
-            pairs = [mosaic(images, targets, i, rng) if rng.random() < augmentation.mosaic else pairs[i] for i in whole]
+            chance = augmentation.mosaic
+            pairs = [mosaic(images, targets, i, rng) if rng.random() < chance else pairs[i] for i in range(len(images))]
             images, targets = [p for p, _ in pairs], [b for _, b in pairs]
         table = torch.from_numpy(np.concatenate(targets))
         corners = table[:, 1:] / images[0].shape[0]
-        owner = np.repeat(np.arange(len(targets), dtype=np.float32), [len(boxes) for boxes in targets])
+        image_index = np.repeat(np.arange(len(targets), dtype=np.float32), [len(boxes) for boxes in targets])
         return {
             "img": images_to_tensor(images),
             "cls": table[:, :1].clone(),
             "bboxes": torch.cat([(corners[:, :2] + corners[:, 2:]) / 2, corners[:, 2:] - corners[:, :2]], dim=1),
-            "batch_idx": torch.from_numpy(owner),
+            "batch_idx": torch.from_numpy(image_index),
         }
 
     def shard(self, batch: Batch, rank: int, world: int) -> Batch:
         count = len(batch["img"]) // world
         first, last = rank * count, (rank + 1) * count
-        number = batch["batch_idx"]
-        mine = (number >= first) & (number < last)
-        part = {key: value[mine] for key, value in batch.items() if key != "img"}
+        image_index = batch["batch_idx"]
+        selected = (image_index >= first) & (image_index < last)
+        part = {key: value[selected] for key, value in batch.items() if key != "img"}
         return {**part, "img": batch["img"][first:last], "batch_idx": part["batch_idx"] - first}
 
     def values(self, predictions: Predictions) -> list[np.ndarray]:
-        return [array for each in predictions for array in (each.boxes, each.scores)]
+        return [array for image in predictions for array in (image.boxes, image.scores)]
 
     def confidence_shift(self, expected: Predictions, obtained: Predictions) -> float | None:
-        """Over all confident detections; one that is not found again counts as a change of 1."""
+        """Takes the median over all confident detections; a detection that is missing counts as a change of 1."""
         changes = []
-        for wanted, seen in zip(expected, obtained, strict=True):
-            assert isinstance(wanted, Detections) and isinstance(seen, Detections)
-            for box, score, cls in zip(wanted.boxes, wanted.scores, wanted.classes, strict=True):
+        for before, after in zip(expected, obtained, strict=True):
+            assert isinstance(before, Detections) and isinstance(after, Detections)
+            for box, score, cls in zip(before.boxes, before.scores, before.classes, strict=True):
                 if score < CONFIDENT:
-                    break  # they come in descending order
-                same = (seen.classes == cls) & (iou(box[None], seen.boxes)[0] >= OVERLAP)
-                changes.append(abs(float(score) - float(seen.scores[same].max())) if same.any() else 1.0)
+                    break  # scores are in descending order
+                same = (after.classes == cls) & (iou(box[None], after.boxes)[0] >= OVERLAP)
+                changes.append(abs(float(score) - float(after.scores[same].max())) if same.any() else 1.0)
         return float(np.median(changes)) if changes else None
 
 

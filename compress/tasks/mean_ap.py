@@ -1,8 +1,8 @@
-"""Mean average precision by COCO's protocol, exactly resampled over images for confidence intervals.
+"""COCO mean average precision (AP), with exact values for bootstrap resamples of the images.
 
-Protocol (Lin et al. 2014, pycocotools): IoU 0.50:0.05:0.95; detections of a class matched greedily by descending
-score, each to the free ground truth of highest IoU; precision made monotone and read at 101 recalls; mean over the
-classes that have ground truth.
+Protocol (Lin et al., ECCV 2014, arXiv:1405.0312; pycocotools): IoU thresholds 0.50:0.05:0.95; detections of a class are
+matched in order of descending score, each to the unmatched ground truth of highest IoU; the precision envelope is
+averaged over 101 recall levels; the mean is taken over classes with ground truth.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ _RECALLS = 101
 
 @dataclass(frozen=True)
 class Detections:
-    """Detections on one image, by descending score.
+    """Detections in one image, sorted by descending score.
 
     Attributes:
         boxes: (n, 4) x1, y1, x2, y2 in input pixels.
@@ -34,69 +34,74 @@ class Detections:
 
 @dataclass(frozen=True)
 class Matches:
-    """All detections of a validation set, n of them, and how each was matched."""
+    """The n detections of a validation set and their matches with the ground truth."""
 
     images: int
-    image: np.ndarray  # (n,) int64, index of the image
+    image: np.ndarray  # (n,) int64, image index
     score: np.ndarray  # (n,) float64
-    label: np.ndarray  # (n,) int64, class
-    matched: np.ndarray  # (n, 10) bool: a true positive at each IoU threshold
-    truths: np.ndarray  # (images, classes) int64, ground truths
+    label: np.ndarray  # (n,) int64, class index
+    matched: np.ndarray  # (n, 10) bool, true positive at each IoU threshold
+    truths: np.ndarray  # (images, classes) int64, number of ground truths
 
 
-def match(found: Detections, truth: np.ndarray) -> np.ndarray:
-    """(n, 10) bool: is detection i (scores descending) a true positive at each threshold?
+def match(detections: Detections, truth: np.ndarray) -> np.ndarray:
+    """Matches the detections of one image with its ground truth at each IoU threshold.
 
-    truth: float32 (m, 5) class, x1, y1, x2, y2 in the pixels of `found.boxes`.
+    Args:
+        truth: float32 (m, 5) class, x1, y1, x2, y2 in the same pixels as `detections.boxes`.
+
+    Returns:
+        (n, 10) bool: whether each detection is a true positive at each threshold.
     """
-    overlap = iou(found.boxes, truth[:, 1:])
-    levels = np.searchsorted(THRESHOLDS, overlap, side="right")  # how many thresholds each pair passes
-    levels[found.classes[:, None] != truth[:, 0].astype(np.int64)[None, :]] = 0
+    overlap = iou(detections.boxes, truth[:, 1:])
+    levels = np.searchsorted(THRESHOLDS, overlap, side="right")  # number of thresholds that each pair passes
+    levels[detections.classes[:, None] != truth[:, 0].astype(np.int64)[None, :]] = 0
     rows, columns = np.nonzero(levels)
     order = np.lexsort((-overlap[rows, columns], rows))
     rows, columns = rows[order], columns[order]
     passed = (1 << levels[rows, columns]) - 1
-    # Bit t of a number stands for threshold t, so that one walk over the few overlapping pairs does all ten.
-    taken, won = [0] * len(truth), [0] * len(found.scores)
+    # Bit t of an integer is threshold t, so that one loop over the few overlapping pairs handles all ten thresholds.
+    taken, matched = [0] * len(truth), [0] * len(detections.scores)
     for row, column, bits in zip(rows.tolist(), columns.tolist(), passed.tolist(), strict=True):
-        free = bits & ~taken[column] & ~won[row]
+        free = bits & ~taken[column] & ~matched[row]
         taken[column] |= free
-        won[row] |= free
-    return (np.array(won, dtype=np.int64)[:, None] >> np.arange(len(THRESHOLDS)) & 1).astype(bool)
+        matched[row] |= free
+    return (np.array(matched, dtype=np.int64)[:, None] >> np.arange(len(THRESHOLDS)) & 1).astype(bool)
 
 
 def iou(left: np.ndarray, right: np.ndarray) -> np.ndarray:
-    """(n, 4), (m, 4) boxes x1, y1, x2, y2 to (n, m); 0 for boxes without area."""
+    """Intersection over union (n, m) of boxes (n, 4) and (m, 4), x1, y1, x2, y2; 0 for boxes without area."""
     a, b = left.astype(np.float64)[:, None], right.astype(np.float64)[None]
     size = np.minimum(a[..., 2:], b[..., 2:]) - np.maximum(a[..., :2], b[..., :2])
-    inside = np.prod(np.maximum(size, 0), axis=-1)
-    union = np.prod(a[..., 2:] - a[..., :2], axis=-1) + np.prod(b[..., 2:] - b[..., :2], axis=-1) - inside
-    return np.divide(inside, union, out=np.zeros_like(inside), where=union > 0)
+    intersection = np.prod(np.maximum(size, 0), axis=-1)
+    union = np.prod(a[..., 2:] - a[..., :2], axis=-1) + np.prod(b[..., 2:] - b[..., :2], axis=-1) - intersection
+    return np.divide(intersection, union, out=np.zeros_like(intersection), where=union > 0)
 
 
-def collect(found: Sequence[Detections], truths: Sequence[np.ndarray], classes: int) -> Matches:
-    """Match every image's detections; only the 300 best of an image count."""
-    found = [_best(item) for item in found]
+def collect(detections: Sequence[Detections], truths: Sequence[np.ndarray], classes: int) -> Matches:
+    """Matches the detections of all images, see `match`. Per image, only the 300 highest scores are used."""
+    detections = [_best(image) for image in detections]
     counts = [np.bincount(truth[:, 0].astype(np.int64), minlength=classes)[:classes] for truth in truths]
     return Matches(
-        images=len(found),
-        image=np.repeat(np.arange(len(found)), [len(item.scores) for item in found]),
-        score=np.concatenate([item.scores for item in found]).astype(np.float64),
-        label=np.concatenate([item.classes for item in found]).astype(np.int64),
-        matched=np.concatenate([match(*pair) for pair in zip(found, truths, strict=True)]),
+        images=len(detections),
+        image=np.repeat(np.arange(len(detections)), [len(image.scores) for image in detections]),
+        score=np.concatenate([image.scores for image in detections]).astype(np.float64),
+        label=np.concatenate([image.classes for image in detections]).astype(np.int64),
+        matched=np.concatenate([match(*pair) for pair in zip(detections, truths, strict=True)]),
         truths=np.stack(counts),
     )
 
 
-def _best(found: Detections) -> Detections:
-    order = np.argsort(-found.scores, kind="stable")[:MAX_DETECTIONS]
-    return Detections(found.boxes[order], found.scores[order], found.classes[order])
+def _best(detections: Detections) -> Detections:
+    order = np.argsort(-detections.scores, kind="stable")[:MAX_DETECTIONS]
+    return Detections(detections.boxes[order], detections.scores[order], detections.classes[order])
 
 
 def average_precision(matches: Matches, weights: np.ndarray) -> np.ndarray:
-    """AP (b, classes, 10) for b resamples of the images; NaN for a class without ground truth in a resample.
+    """Computes AP (b, classes, 10) for b resamples; NaN for a class without ground truth in a resample.
 
-    weights: (images, b) how often each resample holds each image; `np.ones((images, 1))` is the set itself.
+    Args:
+        weights: (images, b), number of occurrences of each image in each resample; ones for the original set.
     """
     classes = matches.truths.shape[1]
     result = np.full((weights.shape[1], classes, len(THRESHOLDS)), np.nan)
@@ -110,28 +115,28 @@ def average_precision(matches: Matches, weights: np.ndarray) -> np.ndarray:
 
 
 def _class_ap(matches: Matches, index: int, weights: np.ndarray, positives: np.ndarray) -> np.ndarray:
-    """AP (b, 10) of one class. Precision peaks at true positives, so the curve is needed there only."""
+    """AP (b, 10) of one class. Precision peaks at true positives, so it is computed only there."""
     precision = np.zeros((weights.shape[1], len(THRESHOLDS)))
-    mine = np.flatnonzero(matches.label == index)
-    mine = mine[np.argsort(-matches.score[mine], kind="stable")]
-    matched, image = matches.matched[mine], matches.image[mine]
+    order = np.flatnonzero(matches.label == index)
+    order = order[np.argsort(-matches.score[order], kind="stable")]
+    matched, image = matches.matched[order], matches.image[order]
     hits = np.flatnonzero(matched.any(axis=1))
     if len(hits):
         image = image[: hits[-1] + 1]
         starts = np.concatenate([[0], hits[:-1] + 1])
-        seen = np.cumsum(np.add.reduceat(weights[image], starts, axis=0), axis=0)  # detections up to each hit
+        detected = np.cumsum(np.add.reduceat(weights[image], starts, axis=0), axis=0)  # up to each hit
         for level in range(len(THRESHOLDS)):
             rows = np.flatnonzero(matched[hits, level])
             if len(rows):
                 true = np.cumsum(weights[image[hits[rows]]], axis=0)
-                precision[:, level] = _interpolate(true, seen[rows], positives)
+                precision[:, level] = _interpolate(true, detected[rows], positives)
     precision[positives == 0] = np.nan
     return precision
 
 
-def _interpolate(true: np.ndarray, seen: np.ndarray, positives: np.ndarray) -> np.ndarray:
-    """Mean over 101 recalls of the precision envelope; true, seen (hits, b) cumulative, positives (b,)."""
-    envelope = np.maximum.accumulate((true / np.maximum(seen, 1))[::-1], axis=0)[::-1]
-    reached = np.floor((_RECALLS - 1) * true / np.maximum(positives, 1) + 1e-6) + 1  # recalls at or below each hit's
+def _interpolate(true: np.ndarray, detected: np.ndarray, positives: np.ndarray) -> np.ndarray:
+    """Mean of the precision envelope over 101 recalls; true, detected: cumulative counts (hits, b), positives (b,)."""
+    envelope = np.maximum.accumulate((true / np.maximum(detected, 1))[::-1], axis=0)[::-1]
+    reached = np.floor((_RECALLS - 1) * true / np.maximum(positives, 1) + 1e-6) + 1  # recall levels reached by each hit
     gained = np.diff(reached, axis=0, prepend=0)
     return (envelope * gained).sum(axis=0) / _RECALLS

@@ -1,4 +1,4 @@
-"""Oriented boxes. Models are pruned, saved and exported; data, loss and metric are not implemented yet."""
+"""Oriented bounding boxes. Models can be pruned, saved and exported; data, loss and metric are not implemented."""
 
 from compress.tasks.task import Task
 

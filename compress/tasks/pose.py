@@ -1,4 +1,4 @@
-"""Keypoint detection. Models are pruned, saved and exported; data, loss and metric are not implemented yet."""
+"""Keypoint detection. Models can be pruned, saved and exported; data, loss and metric are not implemented."""
 
 from compress.tasks.task import Task
 

@@ -1,4 +1,4 @@
-"""Instance segmentation. Models are pruned, saved and exported; data, loss and metric are not implemented yet."""
+"""Instance segmentation. Models can be pruned, saved and exported; data, loss and metric are not implemented."""
 
 from compress.tasks.task import Task
 

@@ -1,8 +1,8 @@
-"""What the rest of the package asks of a task.
+"""Interfaces of tasks.
 
-`Task` alone is enough to prune, save and export a model. `SupervisedTask` adds labels, batches and a metric, which
-training and evaluation need. `PlainNetworkTask` adds loss and decoding for networks that bring none
-themselves (timm, `model=module`).
+`Task` suffices for pruning, saving and exporting a model. `SupervisedTask` adds labels, batches and a metric, which are
+needed for training and evaluation. `PlainNetworkTask` adds loss and decoding for networks that have none of their own
+(timm, `model=module`).
 """
 
 from __future__ import annotations
@@ -29,12 +29,12 @@ Predictions = Sequence[Any] | np.ndarray
 
 @dataclass(frozen=True)
 class Task:
-    """What a model is for.
+    """What a model predicts, for example boxes or classes.
 
     Attributes:
-        name: as configuration files, manifests and Ultralytics write it.
-        published_imgsz: input side in pixels at which FLOPs of such models are usually published; None: no convention.
-        path: import path of a user's own task, which checkpoints remember; empty for those of this package.
+        name: name in configuration files, manifests and Ultralytics.
+        published_imgsz: input side in pixels for which FLOPs of such models are usually published; None: no convention.
+        path: import path of a user-defined task, stored in checkpoints; empty for the tasks of this package.
     """
 
     name: str
@@ -42,41 +42,43 @@ class Task:
     path: str = ""
 
     def output_kind(self, *, end_to_end: bool, postprocessed: bool) -> str:
-        """Name of an exported file's output format, for manifest and bench kit.
+        """Returns the name of an exported file's output format, for manifest and bench kit.
 
         Args:
-            end_to_end: the network selects its own detections.
-            postprocessed: that selection is part of the file.
+            end_to_end: the network selects the final detections itself.
+            postprocessed: this selection is part of the exported file.
         """
         return self.name
 
 
 @dataclass(frozen=True)
 class SupervisedTask(Task):
-    """A task with labels: its models can be trained and evaluated. Labels are those of `compress.data.Sample`; targets
-    are labels in the coordinates of the network's input."""
+    """A task with labels: its models can be trained and evaluated.
 
-    metric: Metric = field(kw_only=True)  # that accuracies are reported in
+    Labels are those of `compress.data.Sample`. Targets are labels in the coordinates of the network's input.
+    """
+
+    metric: Metric = field(kw_only=True)
 
     def target(self, label: Any, size: tuple[int, int], imgsz: int) -> Any:
-        """The target that a label becomes in the letterboxed input.
+        """Converts a label to the coordinates of the letterboxed input.
 
         Args:
-            label: as the data set gives it.
+            label: the label of a sample.
             size: width and height of the original image, in pixels.
             imgsz: side of the square input, in pixels.
         """
         return label
 
     def classes_in(self, label: Any) -> set[int]:
-        """Class numbers that occur in a label; subsets are stratified by them."""
+        """Returns the class indices in a label, by which subsets are stratified."""
         return set()
 
     def label_problem(self, label: Any, classes: int) -> str | None:
-        """What is wrong with a label of a user's own data set, for an error message; None where nothing is.
+        """Validates a label of a user-defined data set. Returns an error message, or None if the label is valid.
 
         Args:
-            classes: how many classes the data set has.
+            classes: number of classes of the data set.
         """
         return None
 
@@ -84,60 +86,60 @@ class SupervisedTask(Task):
     def collate(
         self, images: list[np.ndarray], targets: list[Any], augmentation: Augmentation, rng: np.random.Generator | None
     ) -> Batch:
-        """The training batch of some images.
+        """Makes a training batch.
 
         Args:
             images: uint8 (s, s, c) each.
-            targets: what `target` returned for each image.
-            augmentation: the random changes that the data allows.
-            rng: source of all randomness; None: no augmentation.
+            targets: return value of `target` for each image.
+            augmentation: random changes that the data set allows.
+            rng: random generator for the augmentation; None: no augmentation.
         """
 
     def shard(self, batch: Batch, rank: int, world: int) -> Batch:
-        """The part of a batch that process `rank` of `world` trains on; every process gets as many images."""
+        """Returns the part of a batch for process `rank` of `world`. All parts have the same number of images."""
         count = len(batch["img"]) // world
         return {key: value[rank * count : (rank + 1) * count] for key, value in batch.items()}
 
     @abstractmethod
     def values(self, predictions: Predictions) -> list[np.ndarray]:
-        """The numbers of predictions that must not be NaN."""
+        """Returns the values of predictions that must not be NaN."""
 
     @abstractmethod
     def confidence_shift(self, expected: Predictions, obtained: Predictions) -> float | None:
-        """Median change of confidence, in [0, 1], between two sets of predictions on the same images. None where the
-        expected predictions are confident of nothing."""
+        """Returns the median change of confidence, in [0, 1], between two sets of predictions for the same images;
+        None if the expected ones contain no confident prediction."""
 
 
 @dataclass(frozen=True)
 class PlainNetworkTask(SupervisedTask):
-    """A task whose networks need no code of their own: any module from images to outputs can be trained for it.
+    """A task for which any module that maps images to outputs can be trained.
 
     Attributes:
-        expected_output: what a network returns, for error messages.
+        expected_output: description of a network's output, for error messages.
     """
 
     expected_output: ClassVar[str] = "a network returns (batch, …)"
 
     @abstractmethod
     def network_loss(self, outputs: Tensor, batch: Batch) -> Tensor:
-        """Scalar loss of float32 `outputs` on a batch."""
+        """Returns the scalar loss of float32 `outputs` for a batch."""
 
     @abstractmethod
     def distillation_loss(self, outputs: Tensor, teacher: Tensor) -> Tensor:
-        """Scalar distance between float32 outputs of the trained network and of its teacher."""
+        """Returns a scalar distance between the float32 outputs of the trained network and of its teacher."""
 
     @abstractmethod
     def decode(self, outputs: np.ndarray) -> Predictions:
-        """Predictions for raw outputs (b, …), one per image."""
+        """Converts raw outputs (b, …) to predictions, one per image."""
 
     @abstractmethod
     def output_classes(self, output: object, images: int) -> int | None:
-        """The number of classes that a network's output for `images` images implies; None where it is not an output of
+        """Returns the number of classes of a network's output for `images` images; None if the output does not fit
         this task."""
 
 
 def images_to_tensor(images: list[np.ndarray]) -> Tensor:
-    """float32 (b, c, s, s) in [0, 1]; channels-last in memory, as images are stored and as CPUs train fastest."""
-    # NumPy converts in a tenth of the processor time that torch takes.
+    """Returns float32 (b, c, s, s) in [0, 1], in channels-last memory format, in which CPUs train fastest."""
+    # NumPy takes a tenth of the CPU time of torch for this conversion.
     scaled = np.divide(np.stack(images), np.float32(255), dtype=np.float32)
     return torch.from_numpy(scaled).permute(0, 3, 1, 2)

@@ -1,5 +1,5 @@
-"""Trackers: what else learns of a run while it is under way. A tracker is one file and one row in `TRACKERS`, or an
-import path of the user's own: `trackers=[log,pkg.MyTracker]`."""
+"""Trackers receive the events of a run. A tracker is one file and one row in `TRACKERS`, or a class of the user's own,
+named by its import path: `trackers=[log,pkg.MyTracker]`."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def load(names: Sequence[str]) -> Trackers:
     """The trackers that a config names.
 
     Raises:
-        UserError: an unknown name, or an import path that leads to no `Tracker`.
+        UserError: an unknown name, or an import path of something other than a `Tracker`.
     """
     return Trackers([_load(name) for name in names])
 
@@ -45,7 +45,7 @@ def _load(name: str) -> Tracker:
 
 
 class Trackers:
-    """Passes events on to every tracker. One that raises is reported and left out: it must not end a run."""
+    """Passes events to every tracker. A tracker that raises is logged and removed; it does not end the run."""
 
     def __init__(self, trackers: Sequence[Tracker] = ()) -> None:
         self._trackers = list(trackers)
@@ -67,5 +67,5 @@ class Trackers:
             try:
                 getattr(tracker, event)(*arguments)
             except Exception as error:  # another project's client, or the user's own code
-                log.warning("tracker %s failed and is left out: %s", type(tracker).__name__, named(error))
+                log.warning("tracker %s failed and is removed: %s", type(tracker).__name__, named(error))
                 self._trackers.remove(tracker)

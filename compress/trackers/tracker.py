@@ -10,13 +10,13 @@ from compress.ledger import Row
 
 
 class Tracker:
-    """Base class of trackers: every event does nothing. Events come in the order of the methods."""
+    """Base class of trackers. Its methods do nothing; a run calls them in their order here."""
 
     def start(self, config: Config, folder: Path) -> None:
-        """A run begins in the run folder `folder`."""
+        """A run starts in the run folder `folder`."""
 
     def stage(self, name: str) -> None:
-        """A stage begins."""
+        """A stage starts."""
 
     def row(self, row: Row) -> None:
         """A product was measured: a row of the ledger."""

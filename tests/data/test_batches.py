@@ -87,5 +87,5 @@ def test_a_split_smaller_than_a_batch_is_refused(train: Split) -> None:
 def test_an_error_in_the_background_reaches_the_caller(train: Split, yolo_folder: Path) -> None:
     for file in (yolo_folder / "images/train").iterdir():
         file.write_bytes(b"gone")
-    with pytest.raises(UserError, match="does not decode"):
+    with pytest.raises(UserError, match="cannot be decoded"):
         epoch(train)

@@ -9,7 +9,7 @@ from PIL import Image
 from compress.config import DataConfig
 from compress.data import Sample, Split, load
 from compress.data.dataset import letterbox
-from compress.data.files import HEAD, ORIENTATION, look
+from compress.data.files import HEAD, ORIENTATION, probe
 from compress.errors import UserError
 from compress.tasks import CLASSIFY
 
@@ -44,7 +44,7 @@ def test_files_are_read_as_rgb_and_upright(tmp_path: Path) -> None:
     exif = Image.Exif()
     exif[ORIENTATION] = 6
     Image.new("RGB", (40, 20), (200, 30, 10)).save(path, exif=exif)
-    size, _ = look(path)
+    size, _ = probe(path)
     assert size == (20, 40)  # as decoded, turned upright
     image = Split("s", [Sample(path, 0, size)], 40, 3, CLASSIFY).image(0)
     np.testing.assert_allclose(image[20, 20], (200, 30, 10), atol=4)
@@ -54,7 +54,7 @@ def test_files_are_read_as_rgb_and_upright(tmp_path: Path) -> None:
 def test_files_longer_than_their_head_are_looked_at(tmp_path: Path) -> None:
     path = tmp_path / "a.png"
     Image.fromarray(np.random.default_rng(0).integers(0, 256, (200, 300, 3), np.uint8)).save(path)
-    assert path.stat().st_size > HEAD and look(path)[0] == (300, 200)
+    assert path.stat().st_size > HEAD and probe(path)[0] == (300, 200)
 
 
 def test_unknown_names_and_channels_are_refused() -> None:

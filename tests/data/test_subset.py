@@ -80,7 +80,7 @@ def test_folders_sorted_by_class_are_judged_on_all_classes(tmp_path: Path, caplo
 
     assert classes(6) == [0, 0, 1, 1, 2, 2]
     assert classes(None) == classes(99) == [0] * 6 + [1] * 6 + [2] * 6
-    assert "data.validation_images=99: there are 18" in caplog.text
+    assert "data.validation_images=99: the split has 18" in caplog.text
 
 
 @pytest.mark.parametrize("count", [0, -1])

@@ -104,8 +104,8 @@ def test_the_fingerprint_follows_contents_not_place(
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("train: images/train\nval: images/val\n", "names no `names`"),
-        ("train: images/train\nnames: [a, b]\n", "names no `val`"),
+        ("train: images/train\nval: images/val\n", "has no `names`"),
+        ("train: images/train\nnames: [a, b]\n", "has no `val`"),
         ("train: nowhere\nval: images/val\nnames: [a, b]\n", "train=nowhere: no such folder"),
         (
             "path: nowhere\ntrain: images/train\nval: images/val\nnames: [a, b]\n",
@@ -115,8 +115,8 @@ def test_the_fingerprint_follows_contents_not_place(
         ("train: images/train\nval: images/val\nnames: {1: a, 2: b}\n", "from 0 without gaps"),
         ("train: images/train\nval: images/val\nnames: [a, b]\nnc: 3\n", "2 entries"),
         ("train: images/train\nval: images/val\nnames: [a]\n", "class 1 is out of range"),
-        ("train: [images/train\n", "this is no YAML"),
-        ("just words\n", "must hold keys"),
+        ("train: [images/train\n", "not a valid YAML"),
+        ("just words\n", "must have keys"),
     ],
 )
 def test_a_yaml_at_fault_is_named(yolo_folder: Path, text: str, message: str) -> None:
@@ -155,10 +155,10 @@ def test_an_image_cut_short_is_named_when_it_is_read(yolo_folder: Path) -> None:
     file = yolo_folder / "images/val/2.png"
     file.write_bytes(file.read_bytes()[:60])
     data = open_yolo(yolo_folder)
-    with pytest.raises(UserError, match=r"val/2\.png.*does not decode"):
+    with pytest.raises(UserError, match=r"val/2\.png.*cannot be decoded"):
         data.validation.image(2)
 
 
 def test_an_absent_test_split_is_said(yolo_folder: Path) -> None:
-    with pytest.raises(UserError, match=r"data\.test.*names no test split"):
+    with pytest.raises(UserError, match=r"data\.test.*has no test split"):
         open_yolo(yolo_folder, test=True)

@@ -135,11 +135,11 @@ def test_a_rate_that_no_network_reaches_names_the_highest() -> None:
 
 
 def test_the_budget_is_said_once() -> None:
-    assert "budget.flops=50% says it" in refusal(config(flops="50%"))
-    assert "add budget.latency_ms=null" in refusal(config(latency_ms=5.0))
+    assert "budget.flops=50% also sets the budget" in refusal(config(flops="50%"))
+    assert "set budget.latency_ms=null" in refusal(config(latency_ms=5.0))
     both = config()
     both.prune.ratio = 0.3
-    assert "prune.ratio=0.3 says it" in refusal(both)
+    assert "prune.ratio=0.3 also sets the budget" in refusal(both)
 
 
 def test_a_device_without_times_names_those_that_have_some() -> None:

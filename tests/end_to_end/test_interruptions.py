@@ -55,7 +55,7 @@ def test_sigterm_while_it_trains_and_the_same_command_afterwards(tmp_path: Path)
     process = start(tmp_path, *TRAIN)
     wait_for(process, lambda: any(state["stage"] == "train" for state in states(tmp_path)))
     time.sleep(0.5)
-    assert stopped(process, signal.SIGTERM) == "compress: interrupted; the same command goes on where it stopped"
+    assert stopped(process, signal.SIGTERM) == "compress: interrupted; the same command continues where it stopped"
     [state] = states(tmp_path)
     assert (state["status"], state["stage"]) == ("interrupted", "train")
     assert not (tmp_path / "outputs/latest").exists()

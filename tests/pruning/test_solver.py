@@ -205,4 +205,4 @@ class ChannelAttention(nn.Module):
 def test_channels_that_hang_on_one_stay() -> None:
     pruned = prune_to_ratio(ChannelAttention(), EXAMPLE, PROTECTED, PruneConfig(round_to=8), 0.5)
     assert pruned.channels == {"middle": [32, 16]}
-    assert "cannot be cut" in pruned.protected["first"]
+    assert "cannot be pruned" in pruned.protected["first"]

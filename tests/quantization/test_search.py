@@ -86,7 +86,7 @@ def searching(
     target: Known, split: Split, folder: Path, patch: pytest.MonkeyPatch, *, timed: bool = True, seconds: float = 60
 ) -> Search:
     def times(calls: Mapping[str, Any], **_: Any) -> dict[str, Any]:
-        paths = {name: searched._good()[int(name.split("/")[0])].graph.path for name in calls}
+        paths = {name: searched._acceptable()[int(name.split("/")[0])].graph.path for name in calls}
         return {name: SimpleNamespace(median=float(path.read_text().split()[1])) for name, path in paths.items()}
 
     patch.setattr(targets, "get", lambda name: target)

@@ -7,7 +7,6 @@ import io
 import os
 from dataclasses import dataclass
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -20,7 +19,7 @@ from compress.config import ExportConfig
 from compress.errors import MissingExtra, TargetFailed
 from compress.measurement import flops
 from compress.product import Graph, Precision
-from compress.targets import litert, quantization_exclusions
+from compress.targets import litert, litert_graph, quantization_exclusions
 from compress.tasks import DETECT
 from tests.fakes import FakeModel
 
@@ -79,17 +78,17 @@ def graphs(model: Detector, tmp_path_factory: pytest.TempPathFactory) -> tuple[G
 
 def test_operations_tell_their_place(graphs: tuple[Graph, Graph]) -> None:
     for graph in graphs:
-        places = [quantization_exclusions.module_path(layer.name) for layer in litert.layers(graph)]
+        places = [quantization_exclusions.module_path(layer.name) for layer in litert_graph.layers(graph)]
         products = {"stem.0", "deep.0", "deep.2", "", "branches.0.0", "branches.0.2", "branches.1.0", "branches.1.2"}
         assert len(places) == len(products) and set(places) == products
-    found = {quantization_exclusions.module_path(node.name) for node in litert._nodes(graphs[0].path)}
+    found = {quantization_exclusions.module_path(node.name) for node in litert_graph.nodes_of(graphs[0].path)}
     assert found >= {"stem.1", "deep.1", "deep.3", "branches.0.1", "branches.1.1"}  # shared, once per path
 
 
 def test_what_is_kept_stays_in_float_and_nothing_else(graphs: tuple[Graph, Graph]) -> None:
     fp32, int8 = graphs
-    assert not any(layer.int8 for layer in litert.layers(fp32))
-    by_place = {quantization_exclusions.module_path(layer.name): layer for layer in litert.layers(int8)}
+    assert not any(layer.int8 for layer in litert_graph.layers(fp32))
+    by_place = {quantization_exclusions.module_path(layer.name): layer for layer in litert_graph.layers(int8)}
     assert int8.exclusions["branches.1.2"] == "last layer"
     floats = {place for place, layer in by_place.items() if not layer.int8}
     assert floats == {"branches.1.2", ""}  # the attention product belongs to no module
@@ -99,7 +98,7 @@ def test_what_is_kept_stays_in_float_and_nothing_else(graphs: tuple[Graph, Graph
 def test_macs_are_those_of_the_torch_network(model: Detector, graphs: tuple[Graph, Graph]) -> None:
     counted = flops.count(model.deployed(postprocess=False), model.example_input()).macs
     for graph in graphs:
-        assert sum(layer.macs for layer in litert.layers(graph)) == counted
+        assert sum(layer.macs for layer in litert_graph.layers(graph)) == counted
 
 
 def test_both_files_take_and_give_float32(graphs: tuple[Graph, Graph]) -> None:
@@ -127,7 +126,7 @@ def test_a_file_cut_short_is_named(graphs: tuple[Graph, Graph], tmp_path: Path) 
     path = tmp_path / "model.tflite"
     path.write_bytes(graphs[0].path.read_bytes()[:200])
     cut = Graph(path, "litert", Precision.fp32)
-    for use in (litert.layers, lambda graph: litert.load(graph, 1)):
+    for use in (litert_graph.layers, lambda graph: litert.load(graph, 1)):
         with pytest.raises(TargetFailed, match=r"model\.tflite"):
             use(cut)
 
@@ -154,22 +153,3 @@ def test_their_log_handler_does_not_close_our_stream() -> None:
         pass
     absl_logging.get_absl_handler().close()
     assert not ours.closed
-
-
-def test_tensors_that_live_at_the_same_time_lie_side_by_side() -> None:
-    pytest.importorskip("ai_edge_litert")
-    from ai_edge_litert.schema_py_generated import TensorType
-
-    def tensor(size: int, kind: int = TensorType.INT8) -> SimpleNamespace:
-        return SimpleNamespace(shape=(1, size), type=kind)
-
-    def operator(inputs: list[int], output: int) -> SimpleNamespace:
-        return SimpleNamespace(inputs=inputs, outputs=[output])
-
-    # 0 -> 1 -> 2 -> 3, and 0 is added to 2 again; tensor 4 is a weight and needs no memory in the arena.
-    tensors = [tensor(64), tensor(160), tensor(64), tensor(16, TensorType.FLOAT32), tensor(9999)]
-    operators = [operator([0, 4], 1), operator([1], 2), operator([2, 0], 3)]
-    graph = SimpleNamespace(subgraphs=[SimpleNamespace(tensors=tensors, operators=operators, inputs=[0], outputs=[3])])
-    assert litert.arena_bytes(graph) == 64 + 160 + 64
-    operators[2].inputs = [2]  # now tensor 0 is free before tensor 2 is computed
-    assert litert.arena_bytes(graph) == 160 + 64

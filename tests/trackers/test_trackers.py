@@ -23,7 +23,7 @@ def test_a_tracker_learns_of_every_event_and_a_broken_one_ends_nothing(
     config = compress.compose([*SHORT, f"trackers=[{own}.Broken,{own}.Recording]"])
     result = compress.run(config, tmp_path / "run")
     assert events == [("start", "digits"), ("row", "load"), ("stage", "train"), ("row", "train"), ("finish", True)]
-    assert len(result.rows) == 2 and caplog.text.count("tracker Broken failed and is left out: ConnectionError") == 1
+    assert len(result.rows) == 2 and caplog.text.count("tracker Broken failed and is removed: ConnectionError") == 1
 
 
 def test_the_log_has_a_line_per_measurement(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

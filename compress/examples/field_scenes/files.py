@@ -1,4 +1,4 @@
-"""Scenes on disk, as an ordinary YOLO data set; a split is complete when its marker stands beside it."""
+"""Writes scenes to disk as a YOLO data set. A marker file shows that a split is complete."""
 
 from __future__ import annotations
 
@@ -21,32 +21,32 @@ CALIBRATION_IMAGES = 512
 WORKER = "compress.examples.field_scenes.worker"
 
 
-def _each(folder: Path, split: str, count: int, imgsz: int, workers: int) -> Iterator[None]:
-    """Writes the images and yields after each. Raises OSError where one cannot be written."""
+def _write_images(folder: Path, split: str, count: int, imgsz: int, workers: int) -> Iterator[None]:
+    """Writes the images and yields after each. Raises OSError if one cannot be written."""
     if workers <= 1:
         for index in range(count):
             write_image(index, str(folder), split, imgsz)
             yield
         return
-    # Interpreters of their own: forking a process that runs threads of torch or OpenCV can hang, and multiprocessing
-    # would import the user's script anew in each worker, which starts workers again where it has no main guard.
+    # Workers are separate interpreters: forking a process with torch or OpenCV threads can hang, and multiprocessing
+    # imports the user's script again in each worker, which without a main guard would start further workers.
     reading, writing = os.pipe()
     running: list[subprocess.Popen[bytes]] = []
     try:
-        with os.fdopen(reading) as answers:
+        with os.fdopen(reading) as results:
             try:
                 for first in range(workers):
                     numbers = [str(number) for number in (count, imgsz, first, workers)]
                     command = [sys.executable, "-m", WORKER, str(folder), split, *numbers]
                     running.append(subprocess.Popen(command, stdout=writing, env=_environment()))
             finally:
-                os.close(writing)  # the workers have copies: the last one to end closes the pipe
-            for answer in answers:
-                if error := json.loads(answer):
+                os.close(writing)  # the workers have copies; the pipe closes when the last worker ends
+            for line in results:
+                if error := json.loads(line):
                     raise OSError(*error)
                 yield
         if failed := [worker.returncode for worker in running if worker.wait()]:
-            raise RuntimeError(f"a process that draws field scenes ended with exit status {failed[0]}, see above")
+            raise RuntimeError(f"a process that draws field scenes ended with exit status {failed[0]}, see its output")
     finally:
         for worker in running:
             worker.kill()
@@ -54,30 +54,30 @@ def _each(folder: Path, split: str, count: int, imgsz: int, workers: int) -> Ite
 
 
 def _environment() -> dict[str, str]:
-    """This process's, and its import path, which a script may have changed."""
+    """The environment of this process and its import path, which a script may have changed."""
     return {**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
 
 
 def write_split(folder: Path, split: str, count: int, imgsz: int, workers: int = 2) -> None:
-    """Write ``images/<split>/000000.jpg`` and ``labels/<split>/000000.txt`` (class cx cy w h, normalised)."""
+    """Writes ``images/<split>/000000.jpg`` and ``labels/<split>/000000.txt`` (class cx cy w h, normalised)."""
     for kind in ("images", "labels"):
         Path(folder, kind, split).mkdir(parents=True, exist_ok=True)
-    workers = workers if count >= 64 else 1  # a few images are quicker than starting processes
-    each = _each(Path(folder), split, count, imgsz, workers)
-    for _ in tqdm(each, total=count, desc=f"field scenes: {split}", unit="image", disable=None):
+    workers = workers if count >= 64 else 1  # for few images, starting processes takes longer than drawing
+    images = _write_images(Path(folder), split, count, imgsz, workers)
+    for _ in tqdm(images, total=count, desc=f"field scenes: {split}", unit="image", disable=None):
         pass
 
 
 def _write_lists(folder: Path, splits: Sequence[str], counts: Mapping[str, int]) -> None:
-    """data.yaml, and calibration.txt where there is a training split."""
+    """Writes data.yaml, and calibration.txt if there is a training split."""
     keys = {"train": "train", "val": "validation", "test": "validation_large"}
     lines = ["path: ."] + [f"{key}: images/{split}" for key, split in keys.items() if split in splits]
     lines += ["names:"] + [f"  {k}: {name}" for k, name in enumerate(CLASSES)]
     atomic.write(folder / "data.yaml", "\n".join(lines) + "\n")  # another run may be reading it
     if "train" in splits:
         rng = np.random.default_rng([GENERATOR_VERSION, SPLITS["train"][0], 512])
-        chosen = np.sort(rng.permutation(counts["train"])[: min(CALIBRATION_IMAGES, counts["train"] // 3)])
-        atomic.write(folder / "calibration.txt", "".join(f"images/train/{i:06d}.jpg\n" for i in chosen))
+        indices = np.sort(rng.permutation(counts["train"])[: min(CALIBRATION_IMAGES, counts["train"] // 3)])
+        atomic.write(folder / "calibration.txt", "".join(f"images/train/{i:06d}.jpg\n" for i in indices))
 
 
 def prepare(
@@ -87,10 +87,13 @@ def prepare(
     counts: Mapping[str, int] | None = None,
     workers: int = 2,
 ) -> Path:
-    """The data set's folder under ``root``, made if it is not there; splits already complete are reused.
+    """Returns the data set's folder in ``root``, after generating the splits that are not complete yet.
 
-    ``counts`` replaces the number of images of the splits it names. The folder's name holds the generator's
-    version, the image size and the counts of all splits, so different data never share a folder.
+    The folder's name contains the generator's version, the image size and the number of images of all splits, so
+    different data never use the same folder.
+
+    Args:
+        counts: number of images of a split, where it differs from ``SPLITS``.
     """
     sizes = {split: (counts or {}).get(split, size) for split, (_, size) in SPLITS.items()}
     name = "-".join(str(size) for size in sizes.values())
@@ -100,12 +103,12 @@ def prepare(
         marker = folder / f"{split}.complete"
         if marker.exists():
             continue
-        for kind in ("images", "labels"):  # what an interrupted run left
+        for kind in ("images", "labels"):  # remains of an interrupted run
             shutil.rmtree(folder / kind / split, ignore_errors=True)
         write_split(folder, split, sizes[split], imgsz, workers)
-        started = folder / f"{split}.writing"
-        started.write_text(f"{sizes[split]}\n")
-        started.rename(marker)
+        temporary = folder / f"{split}.writing"
+        temporary.write_text(f"{sizes[split]}\n")
+        temporary.rename(marker)
     present = [split for split in SPLITS if (folder / f"{split}.complete").exists()]
     _write_lists(folder, present, sizes)
     return folder

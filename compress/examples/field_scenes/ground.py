@@ -1,4 +1,4 @@
-"""The fields themselves: soils, crop rows, stubble and pasture as tiles drawn once, laid under any altitude."""
+"""Ground of the scenes: tiles of soil, crop rows, stubble and pasture, drawn once and warped to any altitude."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import numpy as np
 
 from compress.examples.field_scenes.canvas import LIBRARY_SEED, Colour, Rng, hsv, noise, pick, pyramid
 
-_TILE = 1024  # side of a ground tile
+_TILE = 1024  # side of a ground tile, pixels
 _TILE_ZOOM = 40.0  # zoom (length of a person in pixels) at which a tile is shown unscaled
 
 
@@ -45,7 +45,7 @@ def _ground(variant: int) -> list[np.ndarray]:
 
 
 def _plant_rows(tile: np.ndarray, rng: Rng, crop: Colour, pitch: float) -> None:
-    """Seedlings of three leaves, evenly spaced along rows with some gaps."""
+    """Draws seedlings with three leaves, evenly spaced in rows, with some gaps."""
     for y in np.arange(pitch / 2, _TILE, pitch):
         for x in np.arange(0, _TILE, pitch * 0.7):
             if rng.random() < 0.12:
@@ -58,7 +58,7 @@ def _plant_rows(tile: np.ndarray, rng: Rng, crop: Colour, pitch: float) -> None:
 
 
 def _scatter_stems(tile: np.ndarray, rng: Rng, stem: Colour, pitch: float) -> None:
-    """Short strokes, along rows of the given pitch or everywhere."""
+    """Draws short strokes in rows at distance ``pitch``, or everywhere if it is 0."""
     for x, y in rng.uniform(0, _TILE, (9000, 2)):
         if pitch:
             y = (y // pitch + 0.5) * pitch + rng.normal() * pitch * 0.16
@@ -69,21 +69,21 @@ def _scatter_stems(tile: np.ndarray, rng: Rng, stem: Colour, pitch: float) -> No
 
 @lru_cache(maxsize=4)
 def grid(imgsz: int) -> tuple[np.ndarray, np.ndarray]:
-    """x and y of every pixel, -1..1."""
+    """x (1, imgsz) and y (imgsz, 1) of the pixels, in -1..1."""
     axis = np.linspace(-1, 1, imgsz, dtype=np.float32)
     return axis[None, :], axis[:, None]
 
 
 @lru_cache(maxsize=4)
 def sensor_noise(imgsz: int) -> np.ndarray:
-    """Unit noise, larger than the image; a random crop of it is cheaper than fresh noise."""
+    """Noise of unit variance, larger than the image: a random crop is cheaper than new noise."""
     rng = np.random.default_rng([LIBRARY_SEED, 200])
     grey = rng.standard_normal((imgsz + 64, imgsz + 64, 1), np.float32)
     return 0.8 * grey + 0.6 * rng.standard_normal((imgsz + 64, imgsz + 64, 3), np.float32)
 
 
 def _field(rng: Rng, pool: range, zoom: float, imgsz: int) -> np.ndarray:
-    """A random ground tile, turned and scaled to the altitude (zoom in output pixels), uint8 RGB."""
+    """A random ground tile, rotated and scaled to the altitude (``zoom``: length of a person in pixels), uint8 RGB."""
     levels = _ground(pick(rng, pool))
     scale = zoom / _TILE_ZOOM * rng.uniform(0.8, 1.25)
     level = int(np.clip(math.floor(math.log2(1 / scale)), 0, len(levels) - 1))
@@ -97,25 +97,25 @@ def _field(rng: Rng, pool: range, zoom: float, imgsz: int) -> np.ndarray:
 
 
 def dim(scene: np.ndarray, light: np.ndarray, gain: Sequence[float] = (1.0, 1.0, 1.0)) -> None:
-    """Multiply by a mask and a gain per channel, in place; several times quicker than broadcasting."""
+    """Multiplies by a mask and a gain per channel, in place. Several times faster than NumPy broadcasting."""
     cv2.multiply(scene, cv2.merge([light * np.float32(g) for g in gain]), dst=scene)
 
 
 def lay_ground(rng: Rng, pool: range, zoom: float, imgsz: int) -> np.ndarray:
-    """One field or two with a straight border, sometimes a dirt track; float32 RGB 0..255."""
+    """One field, or two with a straight border, sometimes with a dirt track; float32 RGB 0..255."""
     ground = _field(rng, pool, zoom, imgsz)
     x, y = grid(imgsz)
     turn = rng.uniform(0, 2 * math.pi)
-    across = x * math.cos(turn) + y * math.sin(turn) - rng.uniform(-0.7, 0.7)  # half images from the border
+    across = x * math.cos(turn) + y * math.sin(turn) - rng.uniform(-0.7, 0.7)  # from the border, in half image sides
     soft = imgsz / rng.uniform(3, 12)
     if rng.random() < 0.4:
-        share = np.clip(across * np.float32(soft) + np.float32(0.5), 0, 1)
-        ground = cv2.blendLinear(ground, _field(rng, pool, zoom, imgsz), 1 - share, share)
+        alpha = np.clip(across * np.float32(soft) + np.float32(0.5), 0, 1)
+        ground = cv2.blendLinear(ground, _field(rng, pool, zoom, imgsz), 1 - alpha, alpha)
     if rng.random() < 0.28:
         half = zoom * rng.uniform(0.9, 1.5) / imgsz * 2
         colour = hsv(rng, (25, 40), (0.12, 0.4), (0.5, 0.75))
         ruts = np.clip(1 - np.abs(np.abs(across) - half * 0.55) / (half * 0.3), 0, 1)
-        share = (np.clip((half - np.abs(across)) * soft + 0.5, 0, 1) * (0.4 + 0.5 * ruts)).astype(np.float32)
+        alpha = (np.clip((half - np.abs(across)) * soft + 0.5, 0, 1) * (0.4 + 0.5 * ruts)).astype(np.float32)
         dirt = np.full_like(ground, np.round(colour))
-        ground = cv2.blendLinear(ground, dirt, 1 - share, share)
+        ground = cv2.blendLinear(ground, dirt, 1 - alpha, alpha)
     return ground.astype(np.float32)

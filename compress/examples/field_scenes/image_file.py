@@ -1,4 +1,4 @@
-"""One scene as an image file and its label file."""
+"""Writes a scene as an image file and a label file."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from compress.examples.field_scenes.scene import GENERATOR_VERSION, SPLITS, rend
 
 
 def write_image(index: int, folder: str, split: str, imgsz: int) -> int:
-    """Write one image and its label file; returns the number of boxes."""
+    """Renders scene `index` of a split and writes its image and labels into `folder`. Returns the number of boxes."""
     image, rows = render(split, index, imgsz)
     quality = int(np.random.default_rng([GENERATOR_VERSION, SPLITS[split][0], index, 1]).integers(75, 96))
     path = f"{folder}/images/{split}/{index:06d}.jpg"

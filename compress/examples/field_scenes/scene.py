@@ -1,4 +1,4 @@
-"""One scene: what is planned, placed, shaded and exposed on the ground, and the boxes that result."""
+"""Renders one scene and its boxes: ground, objects, shadows, lighting and camera effects."""
 
 from __future__ import annotations
 
@@ -14,23 +14,24 @@ from compress.examples.field_scenes.sprites import sprite
 
 GENERATOR_VERSION = 1
 CLASSES = ("person", "vehicle", "animal", "tree", "weed")
-# split -> (seed, number of images); the seeds differ, so no image is shared
+# split -> (seed, number of images); different seeds, so splits have no image in common
 SPLITS: dict[str, tuple[int, int]] = {
     "train": (1001, 12000),
     "validation": (2002, 1000),
     "validation_large": (3003, 3000),
 }
 
-_Wanted = tuple[int, np.ndarray, float, float]  # class, centre in pixels, length factor, heading in radians
+_Plan = tuple[int, np.ndarray, float, float]  # class, centre in pixels, length factor, heading in radians
 
-# validation draws its sprites and grounds from a part of the library that training never sees
+# validation uses sprites and ground tiles that are never used in training
 _SPRITES = {"train": range(0, 48), "other": range(48, 72)}
 _CLUTTER = {"train": range(0, 60), "other": range(60, 90)}
 _TILES = {"train": range(0, 30), "other": range(30, 42)}
-_MIN_SHORT, _MAX_LONG = 8.5, 128.0  # limits of an object's sides before it is turned
+_MIN_SHORT, _MAX_LONG = 8.5, 128.0  # limits of an object's sides before rotation
 
-# Mean length in persons, its spread (log-uniform, times/divided by), height in persons (for the shadow),
-# weight in the draw of classes, least length in pixels. Real lengths are compressed: one altitude shows all classes.
+# Mean length in persons, its spread (log-uniform, multiplied or divided by), height in persons (for the shadow),
+# weight in the choice of classes, minimum length in pixels. The range of real lengths is compressed, so that objects of
+# all classes are visible from one altitude.
 _KIND = {
     "person": (1.05, 1.4, 0.55, 1.0, 11.0),
     "vehicle": (1.9, 1.6, 0.55, 1.2, 12.0),
@@ -38,7 +39,7 @@ _KIND = {
     "tree": (1.75, 1.8, 0.9, 1.15, 14.0),
     "weed": (1.05, 1.5, 0.08, 1.15, 12.0),
 }
-_PLACING_ORDER = (3, 1, 0, 2, 4)  # tallest first: what is placed later lies under it
+_PLACING_ORDER = (3, 1, 0, 2, 4)  # tallest first; later objects lie under earlier ones
 
 
 @dataclass
@@ -68,14 +69,14 @@ class _Item:
 def _warp(
     levels: list[np.ndarray], long_side: float, turn: float, flip: bool, centre: np.ndarray, imgsz: int
 ) -> tuple[np.ndarray, int, int, float] | None:
-    """The sprite at that size, heading and centre (all in pixels), clipped to the image.
+    """Scales, rotates (``turn``, in radians) and translates a sprite, and clips it to the image.
 
-    Returns RGBA, its x and y, and the share inside the image; None where it lies outside.
+    Returns RGBA, its x and y, and the fraction of the sprite inside the image; None if it is completely outside.
     """
     level = min(int(max(math.log2(SPRITE / long_side), 0)), len(levels) - 1)
     source = levels[level]
     h, w = source.shape[:2]
-    scale = long_side / (max(h, w) - 4)  # less the empty border
+    scale = long_side / (max(h, w) - 4)  # without the empty border
     c, s = scale * math.cos(turn), scale * math.sin(turn)
     m = -1 if flip else 1
     half_w = (abs(c) * w + abs(s) * h) / 2 + 1
@@ -92,48 +93,48 @@ def _warp(
         return None
     inside = patch[top:bottom, left:right]
     total = int(np.count_nonzero(patch[..., 3] > 89))
-    share = np.count_nonzero(inside[..., 3] > 89) / max(total, 1)
-    return inside, x0 + left, y0 + top, share
+    fraction = np.count_nonzero(inside[..., 3] > 89) / max(total, 1)
+    return inside, x0 + left, y0 + top, fraction
 
 
-def _plan(rng: Rng, zoom: float, imgsz: int) -> list[_Wanted]:
-    """Wanted objects, in groups such as a herd or a weed patch."""
-    wanted: list[_Wanted] = []
+def _plan(rng: Rng, zoom: float, imgsz: int) -> list[_Plan]:
+    """Plans objects, some in groups such as herds or weed patches; sorted by placing order."""
+    plans: list[_Plan] = []
     if rng.random() < 0.035:
-        return wanted
+        return plans
     count = min(14, 1 + rng.poisson(rng.uniform(1.5, 9.5)))
-    shares = np.cumsum([_KIND[name][3] for name in CLASSES])
-    while len(wanted) < count:
-        label = int(np.searchsorted(shares, rng.random() * shares[-1]))
+    weights = np.cumsum([_KIND[name][3] for name in CLASSES])
+    while len(plans) < count:
+        label = int(np.searchsorted(weights, rng.random() * weights[-1]))
         members = 1 if rng.random() < 0.6 else int(rng.integers(2, 6))
         spread = _KIND[CLASSES[label]][1]
         factor = spread ** rng.uniform(-1, 1)
         centre, heading = rng.uniform(0.02, 0.98, 2) * imgsz, rng.uniform(0, 2 * math.pi)
         reach = zoom * _KIND[CLASSES[label]][0] * rng.uniform(0.8, 1.8)
-        for k in range(min(members, count - len(wanted))):
-            place = centre if k == 0 else centre + rng.normal(0, reach, 2)
-            wanted.append((label, place, factor * rng.uniform(0.85, 1.15), heading + rng.normal() * 0.7))
-    return sorted(wanted, key=lambda want: _PLACING_ORDER.index(want[0]))
+        for k in range(min(members, count - len(plans))):
+            position = centre if k == 0 else centre + rng.normal(0, reach, 2)
+            plans.append((label, position, factor * rng.uniform(0.85, 1.15), heading + rng.normal() * 0.7))
+    return sorted(plans, key=lambda plan: _PLACING_ORDER.index(plan[0]))
 
 
 def _place(
-    rng: Rng, pool: range, wanted: list[_Wanted], zoom: float, sun: float, imgsz: int
+    rng: Rng, pool: range, plans: list[_Plan], zoom: float, sun: float, imgsz: int
 ) -> tuple[list[_Item], np.ndarray]:
-    """Place the wanted objects tallest first, each at least 60 % visible; also the mask they cover.
+    """Places objects in the order given, each at least 60 % visible; also returns the mask that they cover.
 
-    Only trees hide much: other things that lie on one another would be impossible.
+    Only trees may hide much of another object, since other objects cannot lie on one another in reality.
     """
     items: list[_Item] = []
     cover, solids = np.zeros((2, imgsz, imgsz), bool)
     unit = imgsz / 256
-    for label, centre, factor, heading in wanted:
+    for label, centre, factor, heading in plans:
         name = CLASSES[label]
         levels = sprite(name, pick(rng, pool))
-        mean, _, height, _, least = _KIND[name]
-        narrow = max(levels[0].shape[:2]) / min(levels[0].shape[:2])
-        long_side = max(zoom * mean * factor, unit * least, unit * min(_MIN_SHORT * narrow, 22.0))
+        mean, _, height, _, shortest = _KIND[name]
+        aspect = max(levels[0].shape[:2]) / min(levels[0].shape[:2])
+        long_side = max(zoom * mean * factor, unit * shortest, unit * min(_MIN_SHORT * aspect, 22.0))
         long_side = min(long_side, unit * _MAX_LONG)
-        # trees are lit from the sun's side in the sprite, so they keep that side towards the sun
+        # the sprite of a tree is lit from one side, which must face the sun
         turn = sun + rng.uniform(-0.5, 0.5) if name == "tree" else heading
         for attempt in range(6):
             spot = centre if attempt == 0 else rng.uniform(0.02, 0.98, 2) * imgsz
@@ -156,7 +157,7 @@ def _place(
 
 
 def _place_clutter(rng: Rng, pool: range, zoom: float, cover: np.ndarray) -> list[_Item]:
-    """Unlabelled things, mostly on free ground."""
+    """Places unlabelled objects, mostly on free ground."""
     imgsz, items = len(cover), []
     for _ in range(min(rng.poisson(2.2), 6)):
         size = float(np.clip(zoom * 1.2 * 2 ** rng.uniform(-1, 1), imgsz / 28, imgsz / 2.2))
@@ -171,7 +172,7 @@ def _place_clutter(rng: Rng, pool: range, zoom: float, cover: np.ndarray) -> lis
 
 
 def _cast_shadows(rng: Rng, scene: np.ndarray, items: list[_Item], sun: float) -> None:
-    """Darken the ground beside each item, away from the sun, and at times a shadow of something unseen."""
+    """Draws the shadow of each item, and sometimes that of an object that is not in the image."""
     imgsz = len(scene)
     length, depth = rng.uniform(0.2, 0.8), rng.uniform(0.25, 0.6)
     shade = np.zeros((imgsz, imgsz), np.uint8)
@@ -194,13 +195,13 @@ def _cast_shadows(rng: Rng, scene: np.ndarray, items: list[_Item], sun: float) -
 
 def _blend(scene: np.ndarray, item: _Item) -> None:
     under = scene[item.window]
-    keep = (255 - item.rgba[..., 3]) * np.float32(1 / 255)
-    under *= cv2.merge([keep, keep, keep])
+    transparency = (255 - item.rgba[..., 3]) * np.float32(1 / 255)
+    under *= cv2.merge([transparency] * 3)
     under += item.rgba[..., :3]
 
 
 def _expose(rng: Rng, scene: np.ndarray) -> np.ndarray:
-    """Clouds, light, lens and sensor: float32 scene to uint8 RGB."""
+    """Applies blur, light, clouds, sensor noise and tone curve; float32 scene to uint8 RGB."""
     imgsz = len(scene)
     unit = imgsz / 256
     blur = rng.random()
@@ -223,18 +224,18 @@ def _expose(rng: Rng, scene: np.ndarray) -> np.ndarray:
     dim(scene, light.astype(np.float32), (gain * (1 + warm), gain, gain * (1 - warm)))
     dx, dy = rng.integers(0, 64, 2)
     grain = sensor_noise(imgsz)[dy : dy + imgsz, dx : dx + imgsz]
-    # the sum is rounded and saturated to 0..255 in the same pass
+    # OpenCV rounds the sum and saturates it to 0..255 in the same pass
     exposed = cv2.addWeighted(scene, 1.0, grain, rng.uniform(1, 7), 0.0, dtype=cv2.CV_8U)
     ramp = 255 * (np.arange(256) / 255) ** rng.uniform(0.8, 1.2)
     return cv2.LUT(exposed, np.round(ramp).astype(np.uint8))
 
 
 def render(split: str, index: int, imgsz: int = 256) -> tuple[np.ndarray, np.ndarray]:
-    """uint8 RGB (imgsz, imgsz, 3) and float32 (n, 5) rows of class, x1, y1, x2, y2 in pixels."""
+    """Returns uint8 RGB (imgsz, imgsz, 3) and float32 (n, 5) boxes: class, x1, y1, x2, y2 in pixels."""
     rng = np.random.default_rng([GENERATOR_VERSION, SPLITS[split][0], index])
     part = "train" if split == "train" else "other"
-    zoom = math.exp(rng.uniform(math.log(9.5), math.log(66))) * imgsz / 256  # length of a person
-    sun = rng.uniform(0, 2 * math.pi)  # the direction in which shadows fall
+    zoom = math.exp(rng.uniform(math.log(9.5), math.log(66))) * imgsz / 256  # length of a person, pixels
+    sun = rng.uniform(0, 2 * math.pi)  # direction of the shadows, radians
     scene = lay_ground(rng, _TILES[part], zoom, imgsz)
     objects, cover = _place(rng, _SPRITES[part], _plan(rng, zoom, imgsz), zoom, sun, imgsz)
     clutter = _place_clutter(rng, _CLUTTER[part], zoom, cover)

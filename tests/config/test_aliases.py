@@ -8,7 +8,7 @@ import pytest
 
 from compress import config
 from compress.config import compose
-from compress.config_aliases import RENAMED
+from compress.config.aliases import RENAMED
 
 OLD = "prune.equal_halves"
 

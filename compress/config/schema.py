@@ -1,41 +1,18 @@
-"""The typed configuration, checked before anything runs.
-
-Hydra composes `conf/`, `recipes/` and the command line onto these dataclasses. `to_config` converts the result into
-plain dataclasses once; the rest of the package does not depend on Hydra.
-"""
+"""The configuration as dataclasses. Each checks its own values when it is made, before anything runs."""
 
 from __future__ import annotations
 
 import math
 import re
-from collections.abc import Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from enum import Enum
-from pathlib import Path
 from typing import Any
 
-from hydra import compose as hydra_compose
-from hydra import initialize_config_dir
-from hydra.core.config_store import ConfigStore
-from hydra.errors import HydraException
-from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
-
-from compress import config_aliases, config_messages, config_sources
-from compress.errors import UserError
+from compress.config.checks import MAX_OPSET, check, check_drop, check_names, check_opset, check_plain
 from compress.host import usable_threads
 from compress.units import FlopsLimit
 
-_HERE = Path(__file__).resolve().parent
-# A wheel carries conf/ and recipes/ inside the package (pyproject force-includes them); a checkout beside it.
-_ROOT = _HERE if (_HERE / "conf").is_dir() else _HERE.parent
-CONF, RECIPES = _ROOT / "conf", _ROOT / "recipes"
-
-
-COMPOSING = (HydraException, OmegaConfBaseException, ValueError)  # raised by Hydra for a mistake in a config
-MAX_OPSET = 20
 MAX_THREADS = 1024  # a larger number is a typing error, and runtimes would start as many threads
-MOST = 2**32  # upper limit of counts: a larger number is a typing error
 HOST = "host"  # this machine as the device
 PRECISIONS = ("fp32", "fp16", "int8")
 
@@ -71,38 +48,6 @@ class Optimizer(Enum):
     adamw = "adamw"
 
 
-def _check_drop(key: str, value: float) -> None:
-    _check(-1 < value < 1, key, value, "accuracies are fractions: set 0.01 for one point of a hundred")
-
-
-def _check(condition: bool, key: str, value: object, remedy: str) -> None:
-    if not condition:
-        raise UserError(key, value, remedy)
-
-
-def _check_opset(key: str, value: int) -> None:
-    limit = f"set 11 to {MAX_OPSET}: static quantization and torch's exporter end at {MAX_OPSET}"
-    _check(11 <= value <= MAX_OPSET, key, value, limit)
-
-
-def _check_names(key: str, names: Sequence[str]) -> None:
-    good = all(name and name.strip() for name in names) and len(set(names)) == len(names)
-    _check(good, key, names, "name each once, and none that is empty")
-
-
-def _check_plain(part: object, key: str) -> None:
-    """Raises UserError for an empty string, a number that is not finite, or a count above MOST in a dataclass."""
-    for each in fields(part):  # type: ignore[arg-type]
-        name, value = f"{key}.{each.name}".lstrip("."), getattr(part, each.name)
-        if isinstance(value, str):
-            blank = " or null" if "None" in str(each.type) else ""
-            _check(bool(value.strip()) or each.default == "", name, repr(value), f"it is empty: set a text{blank}")
-        elif isinstance(value, int):
-            _check(abs(value) <= MOST, name, value, f"set at most {MOST}")
-        elif isinstance(value, float):
-            _check(math.isfinite(value), name, value, "set a finite number")
-
-
 @dataclass
 class ModelConfig:
     family: Family = Family.ultralytics
@@ -122,12 +67,12 @@ class ModelConfig:
     std: list[float] | None = None
 
     def __post_init__(self) -> None:
-        _check_plain(self, "model")
+        check_plain(self, "model")
         self.imgsz, self.channels = self.imgsz or None, self.channels or None
         side, channels = self.imgsz, self.channels
-        _check(side is None or side > 0, "model.imgsz", side, "set the input side in pixels, e.g. 256, or null")
-        _check(channels is None or channels > 0, "model.channels", channels, "set 1 (grey), 3 (RGB) or null")
-        _check(
+        check(side is None or side > 0, "model.imgsz", side, "set the input side in pixels, e.g. 256, or null")
+        check(channels is None or channels > 0, "model.channels", channels, "set 1 (grey), 3 (RGB) or null")
+        check(
             (self.mean is None) == (self.std is None),
             "model.std",
             self.std,
@@ -135,8 +80,8 @@ class ModelConfig:
         )
         for key, values in (("mean", self.mean), ("std", self.std)):
             good = values is None or (len(values) > 0 and all(math.isfinite(value) for value in values))
-            _check(good, f"model.{key}", values, "set a number for each channel, e.g. [0.5,0.5,0.5]")
-        _check(self.std is None or min(self.std) > 0, "model.std", self.std, "set positive numbers")
+            check(good, f"model.{key}", values, "set a number for each channel, e.g. [0.5,0.5,0.5]")
+        check(self.std is None or min(self.std) > 0, "model.std", self.std, "set positive numbers")
 
     @property
     def input(self) -> tuple[int, int]:
@@ -158,10 +103,10 @@ class DataConfig:
     large_validation: bool = False  # field_scenes: evaluate on the 3,000-image split
 
     def __post_init__(self) -> None:
-        _check_plain(self, "data")
-        _check(self.calibration_images > 0, "data.calibration_images", self.calibration_images, "set at least 1")
+        check_plain(self, "data")
+        check(self.calibration_images > 0, "data.calibration_images", self.calibration_images, "set at least 1")
         asked = self.validation_images
-        _check(asked is None or asked > 0, "data.validation_images", asked, "set at least 1, or null for all")
+        check(asked is None or asked > 0, "data.validation_images", asked, "set at least 1, or null for all")
 
 
 @dataclass
@@ -169,7 +114,7 @@ class TaskConfig:
     target: str | None = None  # import path of a task of the user's own; null: the data's
 
     def __post_init__(self) -> None:
-        _check_plain(self, "task")
+        check_plain(self, "task")
 
 
 @dataclass
@@ -178,7 +123,7 @@ class MetricConfig:
     args: dict[str, Any] = field(default_factory=dict)  # keyword arguments, where it is a class
 
     def __post_init__(self) -> None:
-        _check_plain(self, "metric")
+        check_plain(self, "metric")
 
 
 @dataclass
@@ -199,12 +144,12 @@ class BudgetConfig:
 
     def __post_init__(self) -> None:
         if self.max_accuracy_drop is not None:
-            _check_drop("budget.max_accuracy_drop", self.max_accuracy_drop)
+            check_drop("budget.max_accuracy_drop", self.max_accuracy_drop)
         for name in ("latency_ms", "size_mb", "energy_mj", "sram_kb", "flash_kb"):
             value = getattr(self, name)
-            _check(value is None or 0 < value < math.inf, f"budget.{name}", value, "set a positive number, or null")
+            check(value is None or 0 < value < math.inf, f"budget.{name}", value, "set a positive number, or null")
         if self.fps is not None:
-            _check(0 < self.fps < math.inf, "budget.fps", self.fps, "set a positive number of frames a second, e.g. 30")
+            check(0 < self.fps < math.inf, "budget.fps", self.fps, "set a positive number of frames a second, e.g. 30")
 
 
 @dataclass
@@ -221,16 +166,16 @@ class PruneConfig:
     equal_split_widths: bool = False  # split blocks stay symmetric, so that a .pt for plain Ultralytics can be written
 
     def __post_init__(self) -> None:
-        _check_plain(self, "prune")
+        check_plain(self, "prune")
         if self.ratio is not None:
-            _check(0 <= self.ratio < 1, "prune.ratio", self.ratio, "set a fraction of channels in [0, 1), e.g. 0.3")
-        _check(self.images >= 1, "prune.images", self.images, "set at least 1")
-        _check(self.rounds >= 1, "prune.rounds", self.rounds, "set at least 1")
-        _check(self.round_images >= 1, "prune.round_images", self.round_images, "set at least 1")
-        _check(self.round_to >= 1, "prune.round_to", self.round_to, "set 1, 8 or 16")
-        _check(0 <= self.max_ratio < 1, "prune.max_ratio", self.max_ratio, "set a fraction of channels in [0, 1)")
+            check(0 <= self.ratio < 1, "prune.ratio", self.ratio, "set a fraction of channels in [0, 1), e.g. 0.3")
+        check(self.images >= 1, "prune.images", self.images, "set at least 1")
+        check(self.rounds >= 1, "prune.rounds", self.rounds, "set at least 1")
+        check(self.round_images >= 1, "prune.round_images", self.round_images, "set at least 1")
+        check(self.round_to >= 1, "prune.round_to", self.round_to, "set 1, 8 or 16")
+        check(0 <= self.max_ratio < 1, "prune.max_ratio", self.max_ratio, "set a fraction of channels in [0, 1)")
         spends = self.objective is Objective.flops or self.allocation == "knapsack"
-        _check(spends, "prune.objective", self.objective.value, "only prune.allocation=knapsack spends by latency")
+        check(spends, "prune.objective", self.objective.value, "only prune.allocation=knapsack spends by latency")
 
 
 @dataclass
@@ -253,17 +198,17 @@ class FinetuneConfig:
 
     def check(self, stage: str) -> None:
         """Raises UserError under the key of the stage it is for, `train` or `finetune`."""
-        _check_plain(self, stage)
+        check_plain(self, stage)
         for name in ("images", "batch", "learning_rate"):
             value = getattr(self, name)
             good = value is None or (value > 0 and math.isfinite(value))
-            _check(good, f"{stage}.{name}", value, "set a positive number")
+            check(good, f"{stage}.{name}", value, "set a positive number")
         for name in ("momentum", "warmup", "ema"):
             value = getattr(self, name)
-            _check(0 <= value < 1, f"{stage}.{name}", value, "set a fraction in [0, 1)")
+            check(0 <= value < 1, f"{stage}.{name}", value, "set a fraction in [0, 1)")
         for name in ("weight_decay", "distillation"):
             value = getattr(self, name)
-            _check(value is None or 0 <= value < math.inf, f"{stage}.{name}", value, "set 0 or a positive number")
+            check(value is None or 0 <= value < math.inf, f"{stage}.{name}", value, "set 0 or a positive number")
 
 
 @dataclass
@@ -275,9 +220,9 @@ class QuantizeConfig:
     few_images: bool = False  # allow calibration on fewer than 32 images
 
     def __post_init__(self) -> None:
-        _check_plain(self, "quantize")
-        _check_drop("quantize.max_accuracy_drop", self.max_accuracy_drop)
-        _check(self.minutes >= 0, "quantize.minutes", self.minutes, "set 0 or more minutes of search for each target")
+        check_plain(self, "quantize")
+        check_drop("quantize.max_accuracy_drop", self.max_accuracy_drop)
+        check(self.minutes >= 0, "quantize.minutes", self.minutes, "set 0 or more minutes of search for each target")
 
 
 @dataclass
@@ -285,7 +230,7 @@ class ExportConfig:
     opset: int = 17
 
     def __post_init__(self) -> None:
-        _check_opset("export.opset", self.opset)
+        check_opset("export.opset", self.opset)
 
 
 @dataclass
@@ -301,11 +246,11 @@ class LatencyFit:
     error_fitted: float = 0.0  # largest relative error for the networks that it was fitted on
 
     def __post_init__(self) -> None:
-        _check_plain(self, "device.fits")
-        _check(self.a_ms > 0, "device.fits.a_ms", self.a_ms, "set the positive milliseconds of an empty network")
+        check_plain(self, "device.fits")
+        check(self.a_ms > 0, "device.fits.a_ms", self.a_ms, "set the positive milliseconds of an empty network")
         slope = self.b_ms_per_gflop
-        _check(slope > 0, "device.fits.b_ms_per_gflop", slope, "set the positive milliseconds of a GFLOP")
-        _check(len(self.gflops) == 2, "device.fits.gflops", self.gflops, "set the smallest and the largest fitted")
+        check(slope > 0, "device.fits.b_ms_per_gflop", slope, "set the positive milliseconds of a GFLOP")
+        check(len(self.gflops) == 2, "device.fits.gflops", self.gflops, "set the smallest and the largest fitted")
 
 
 @dataclass
@@ -320,12 +265,12 @@ class DeviceConfig:
     opset: int = MAX_OPSET  # newest ONNX opset that its runtimes read
 
     def __post_init__(self) -> None:
-        _check_plain(self, "device")
-        _check_opset("device.opset", self.opset)
-        _check_names("device.targets", self.targets)
-        _check_names("device.precisions", self.precisions)
+        check_plain(self, "device")
+        check_opset("device.opset", self.opset)
+        check_names("device.targets", self.targets)
+        check_names("device.precisions", self.precisions)
         for precision in self.precisions:
-            _check(precision in PRECISIONS, "device.precisions", precision, f"choose from {', '.join(PRECISIONS)}")
+            check(precision in PRECISIONS, "device.precisions", precision, f"choose from {', '.join(PRECISIONS)}")
 
 
 @dataclass
@@ -354,11 +299,11 @@ class Config:
 
     def __post_init__(self) -> None:
         check_name(self.recipe_name)
-        _check(0 <= self.seed < 2**32, "seed", self.seed, "set a whole number from 0 to 4294967295")
+        check(0 <= self.seed < 2**32, "seed", self.seed, "set a whole number from 0 to 4294967295")
         most = f"set 1 to {MAX_THREADS}; this process may use {usable_threads()}"
-        _check(1 <= self.threads <= MAX_THREADS, "threads", self.threads, most)
-        _check_names("targets", self.targets or [])
-        _check_names("trackers", self.trackers)
+        check(1 <= self.threads <= MAX_THREADS, "threads", self.threads, most)
+        check_names("targets", self.targets or [])
+        check_names("trackers", self.trackers)
         self.targets = self.device.targets if self.targets is None else self.targets
         self.export.opset = min(self.export.opset, self.device.opset)
         self.train.check("train")
@@ -368,24 +313,14 @@ class Config:
 def check_name(recipe_name: str) -> None:
     """Raises UserError for a name that cannot be that of a folder."""
     plain = re.fullmatch(r"\w[\w.+-]*", recipe_name) is not None
-    _check(plain, "recipe_name", recipe_name, "set letters, digits and . _ + - only: a folder is named so")
+    check(plain, "recipe_name", recipe_name, "set letters, digits and . _ + - only: a folder is named so")
 
 
-def to_config(composed: DictConfig) -> Config:
-    """Plain dataclasses from what Hydra composed. Raises UserError for a value of the wrong type or out of range."""
-    # Hydra lets `+key=value` add what the schema does not know; merging onto a fresh schema does not.
-    typed = OmegaConf.merge(OmegaConf.structured(Config), OmegaConf.to_container(composed))
-    try:
-        config = OmegaConf.to_object(typed)
-    except MissingMandatoryValue as error:
-        raise UserError(error.full_key or "recipe", "???", "set this value on the command line") from None
-    assert isinstance(config, Config)
-    _check_needed(config)
-    return config
+def check_required(config: Config) -> None:
+    """Raises UserError if a value that conf/ marks with ??? is missing.
 
-
-def _check_needed(config: Config) -> None:
-    """Checks the values that conf/ marks with ???: OmegaConf replaces that mark by the schema's null."""
+    OmegaConf replaces that mark by the schema's null.
+    """
     model, data = config.model, config.data
     by_family = {
         Family.ultralytics: ("path", model.path or model.name),
@@ -395,59 +330,8 @@ def _check_needed(config: Config) -> None:
         Family.onnx: ("path", model.path),
     }
     key, value = by_family[model.family]
-    _check(value is not None, f"model.{key}", "???", "set this value on the command line")
+    check(value is not None, f"model.{key}", "???", "set this value on the command line")
     if data.name in ("yolo", "image_folder"):
-        _check(data.path is not None, "data.path", "???", "set this value on the command line")
+        check(data.path is not None, "data.path", "???", "set this value on the command line")
     if data.name == "module":
-        _check(data.target is not None, "data.target", "???", "set this value on the command line")
-
-
-def dump(config: Config) -> str:
-    """The composed configuration as YAML, as written into a run folder."""
-    return OmegaConf.to_yaml(OmegaConf.structured(config))
-
-
-def read(run: Path) -> Config:
-    """The configuration that `dump` wrote into a run folder. Raises UserError where there is none, or one that this
-    version does not understand."""
-    path = run / "config.yaml"
-    if not path.is_file():
-        raise UserError("run", run, "no run folder: it holds no config.yaml")
-    try:
-        known = config_aliases.tree(OmegaConf.to_container(OmegaConf.load(path)))
-        return to_config(OmegaConf.merge(OmegaConf.structured(Config), known))  # type: ignore[arg-type]
-    except OmegaConfBaseException as error:
-        raise UserError(str(path), "unreadable", f"of another version of this program? {explain(error)}") from error
-
-
-def register(words: Sequence[str] = ()) -> None:
-    """Registers the schema and every file in `recipes/` with Hydra, and checks files from elsewhere (`config_sources`).
-
-    Recipes are beside `conf/`, not inside it, since users read them first. Hydra's search path cannot name a folder
-    relative to the package, so each file is stored under the group `recipe`.
-
-    Args:
-        words: the command-line overrides; import paths among them are allowed.
-    """
-    config_sources.guard((CONF, RECIPES), words)
-    store = ConfigStore.instance()
-    store.store(name="schema", node=Config)
-    for file in sorted(RECIPES.glob("*.yaml")):
-        node = OmegaConf.merge({"recipe_name": file.stem}, OmegaConf.load(file))
-        store.store(group="recipe", name=file.stem, package="_global_", node=node)
-
-
-def compose(overrides: list[str]) -> Config:
-    """The config that `python -m compress <overrides>` runs with; for library users and tests."""
-    overrides = config_aliases.overrides(overrides)
-    register(overrides)
-    with initialize_config_dir(str(CONF), version_base="1.3"):
-        try:
-            return to_config(hydra_compose("config", overrides))
-        except COMPOSING as error:
-            raise explain(error, overrides) from error
-
-
-def explain(error: Exception, words: Sequence[str] = ()) -> UserError:
-    """Converts Hydra's or OmegaConf's error into one with key, value and remedy; `words` are the overrides."""
-    return config_messages.refusal(error, Config, words)
+        check(data.target is not None, "data.target", "???", "set this value on the command line")

@@ -26,7 +26,7 @@ from hydra.plugins.config_source import ConfigResult
 from omegaconf import OmegaConf
 from yaml import YAMLError
 
-from compress import config_aliases
+from compress.config import aliases
 from compress.errors import UserError, one_line
 
 ALLOW = "model.trust=true"
@@ -103,7 +103,7 @@ class _Checked:
                 _check(file, config_path, result, self.granted)
             group = config_path.lstrip("/").rpartition("/")[0]
             content = OmegaConf.to_container(result.config, resolve=False)
-            renamed = config_aliases.tree(content, "" if group == "recipe" else group)
+            renamed = aliases.tree(content, "" if group == "recipe" else group)
             if renamed != content:
                 result.config = OmegaConf.create(renamed)
         return _as_recipe(config_path, result)
