@@ -155,6 +155,14 @@ def test_images_that_only_hash_alike_do_not_overlap(tmp_path: Path) -> None:
         files.check_disjoint([sample(one)], {"validation": [], "test": [sample(other, "e"), sample(copied)]})
 
 
+def test_an_image_in_memory_is_named_by_its_place_and_size_and_not_by_its_pixels() -> None:
+    given = Sample(np.zeros((4, 6), np.uint8), 0, (6, 4), "d")
+    with pytest.raises(UserError) as caught:
+        files.check_disjoint([given], {"validation": [Sample(given.source, 0, (6, 4), "e"), given]})
+    assert str(caught.value).startswith("data.validation=image 1, an array of 6x4 pixels: is also a training or")
+    assert "(an array of 6x4 pixels)" in str(caught.value)
+
+
 def test_two_splits_for_evaluation_may_share_images(tmp_path: Path) -> None:
     path = tmp_path / "one.png"
     files.check_disjoint([], {"validation": [sample(path)], "test": [sample(path)]})

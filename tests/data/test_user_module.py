@@ -157,3 +157,8 @@ def test_a_sample_at_fault_is_named_by_its_place(sample: object, says: str) -> N
 
 def test_a_split_for_evaluation_without_samples_is_refused() -> None:
     assert "validation() returned no samples" in refusal(validation=list)
+
+
+def test_an_image_of_training_may_not_be_judged() -> None:
+    with pytest.raises(UserError, match=r"^data\.validation=.*splits must not overlap"):
+        open_module(validation=lambda: samples(1))
