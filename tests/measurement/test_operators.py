@@ -214,7 +214,7 @@ BOX, CUBE = torch.zeros(1, 2, 4, 6), torch.zeros(1, 2, 4, 6, 8)
         ("avg_pool2d", (BOX, [2, 3]), [BOX], torch.zeros(1, 2, 2, 2), 8 * 2 * 3),
         ("max_pool3d_with_indices", (CUBE, [2]), [CUBE], torch.zeros(1, 2, 2, 3, 4), 48 * 2**3),
         ("amax", (BOX,), [BOX], torch.zeros(1, 2), 48),  # one comparison per input value
-        ("max", (X, X), [X, X], X, 6),  # of two tensors: one per output value
+        ("max", (X[0], X), [X[0], X], X, 6),  # of two tensors: one per output value
         ("mkldnn_rnn_layer", (), [BOX], torch.zeros(5, 2, 4), 36 * 40),
         (
             "_scaled_dot_product_flash_attention_for_cpu", (),
