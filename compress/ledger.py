@@ -11,6 +11,9 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
+from compress import typed_json
+from compress.errors import UserError
+
 SCHEMA_VERSION = 1
 
 
@@ -43,11 +46,6 @@ class _Entry:
             written[each.name] = list(value) if isinstance(value, tuple) else value
         return written
 
-    @classmethod
-    def known(cls, entry: Mapping[str, Any]) -> dict[str, Any]:
-        """The fields of this class in a JSON object; others are from a newer version, or of a device."""
-        return {each.name: entry[each.name] for each in fields(cls) if each.name in entry}  # type: ignore[arg-type]
-
 
 @dataclass(frozen=True)
 class Accuracy(_Entry):
@@ -62,23 +60,6 @@ class Accuracy(_Entry):
     obtained: Provenance | None = None  # None in `others`, which were obtained as this was
     others: Mapping[str, Accuracy] = field(default_factory=dict)  # splits that are reported and not judged
 
-    @classmethod
-    def from_dict(cls, entry: Mapping[str, Any]) -> Accuracy:
-        """Raises KeyError, TypeError or ValueError for an object that is no accuracy."""
-        known = cls.known(entry)
-        others = {name: cls.from_dict(each) for name, each in (known.get("others") or {}).items()}
-        interval = known.get("ci95")
-        obtained = known.get("obtained")
-        return cls(
-            **{
-                **known,
-                "value": float(known["value"]),
-                "ci95": tuple(interval) if isinstance(interval, list | tuple) else None,
-                "obtained": Provenance(obtained) if obtained else None,
-                "others": others,
-            }
-        )
-
 
 @dataclass(frozen=True)
 class Latency(_Entry):
@@ -87,7 +68,7 @@ class Latency(_Entry):
 
     ALWAYS = ("median", "p95", "threads", "batch", "inference_precision", "device")
 
-    median: float | None
+    median: float | None = None
     p95: float | None = None
     runs: int | None = None
     low: float | None = None
@@ -101,17 +82,16 @@ class Latency(_Entry):
     batch: int | None = None
     inference_precision: str | None = None  # what the runtime computed in
     device: str | None = None
-    obtained: Provenance = Provenance.measured
+    obtained: Provenance | None = None
     peak_memory_bytes: int | None = None  # reported by the bench kit of a device
 
-    @classmethod
-    def from_dict(cls, entry: Mapping[str, Any]) -> Latency:
-        """Raises KeyError, TypeError or ValueError for an object that is no latency."""
-        known = cls.known(entry)
-        interval = known.get("ratio_ci95")
-        known["ratio_ci95"] = tuple(interval) if isinstance(interval, list | tuple) else None
-        known["obtained"] = Provenance(known.get("obtained") or Provenance.not_run)
-        return cls(**{"median": None, **known})
+
+@dataclass(frozen=True)
+class Energy(_Entry):
+    """Energy of one image, in millijoules."""
+
+    value: float
+    obtained: Provenance | None = None
 
 
 @dataclass(frozen=True)
@@ -137,7 +117,7 @@ class Row:
     arena_bytes: int | None = None  # tensors as the target places them in memory, if the target reports it
     accuracy: Accuracy | None = None
     latency_ms: Latency | None = None
-    energy_mj: Mapping[str, Any] | None = None
+    energy_mj: Energy | None = None
     cached: bool = False  # the product came from the cache; the row itself is always measured again
 
     @property
@@ -164,28 +144,47 @@ class Row:
             **{each.name: getattr(self, each.name) for each in fields(self)},
             "accuracy": self.accuracy and self.accuracy.as_dict(),
             "latency_ms": self.latency_ms and self.latency_ms.as_dict(),
+            "energy_mj": self.energy_mj and self.energy_mj.as_dict(),
             "flops": self.flops,
             "bit_operations": self.bit_operations,
         }
 
-    @classmethod
-    def from_dict(cls, row: Mapping[str, Any]) -> Row:
-        """The row that `as_dict` wrote. Raises KeyError, TypeError or ValueError for an object that is none."""
-        known = {each.name: row[each.name] for each in fields(cls) if each.name in row}
-        accuracy, latency = known.get("accuracy"), known.get("latency_ms")
-        known["accuracy"] = None if accuracy is None else Accuracy.from_dict(accuracy)
-        known["latency_ms"] = None if latency is None else Latency.from_dict(latency)
-        return cls(**known)
+
+@dataclass(frozen=True)
+class _Header:
+    schema_version: int = SCHEMA_VERSION
 
 
 def read(path: Path) -> list[Row]:
-    """The rows of a ledger of this version or an older one.
+    """The rows of a ledger of this version or an older one. A last line that is no row and does not end with a newline
+    was interrupted by the end of the process, and is left out.
 
     Raises:
-        OSError, KeyError, TypeError, ValueError: it cannot be read, or a line is no row.
+        OSError: the file cannot be read.
+        UserError: another line is no row; file, line and field are named.
     """
-    lines = path.read_text(encoding="utf-8").splitlines()
-    return [Row.from_dict(json.loads(line)) for line in lines if line.strip()]
+    rows: list[Row] = []
+    for number, line in lines(path).items():
+        try:
+            rows.append(_parse(line, f"{path}: line {number}"))
+        except UserError:
+            if line.endswith("\n"):
+                raise
+    return rows
+
+
+def lines(path: Path) -> dict[int, str]:
+    """The lines of a ledger that are not blank, with their ends, by number from 1."""
+    with open(path, encoding="utf-8", errors="replace", newline="\n") as file:
+        return {number: line for number, line in enumerate(file, start=1) if line.strip()}
+
+
+def _parse(line: str, name: str) -> Row:
+    remedy = "restore the file or remove the line"
+    version = typed_json.parse(_Header, line, name, remedy).schema_version
+    if version != SCHEMA_VERSION:
+        raise UserError(f"{name}: schema_version", version, f"this program reads {SCHEMA_VERSION}")
+    return typed_json.parse(Row, line, name, remedy)
 
 
 class Ledger:

@@ -1,4 +1,7 @@
-"""The order of a run: load, measure, each stage and its measurement, verdict, report. The ledger's only writer."""
+"""Runs a recipe: loads and measures the model, runs and measures each stage, writes verdict and report.
+
+No other module writes the ledger.
+"""
 
 from __future__ import annotations
 
@@ -38,17 +41,17 @@ from compress.training.settings import TrainingSettings
 
 log = logging.getLogger(__name__)
 
-MACHINE = "machine.json"  # in the run folder: the CPU, and how training computed on it
-UNTRAINED_IMAGES = 200  # of the validation split, for a model that is trained first
+MACHINE = "machine.json"  # in the run folder: the CPU, and the number format and threads of training
+UNTRAINED_IMAGES = 200  # validation images for a model that a stage of the run trains first
 CHECKPOINT = "pruned"  # in the run folder: the last torch model, for `compress.load` and model=checkpoint
-LOAD = "load"  # the name of the first row's stage
+LOAD = "load"  # stage of the first row in the ledger
 
-Graphs = Callable[[str], Sequence[Graph]]  # those of a target
+Graphs = Callable[[str], Sequence[Graph]]  # from a target's name to its graphs
 
 
 @dataclass(frozen=True)
 class Result:
-    """What a run leaves behind. `folder` is the run folder that docs/run-folder.md describes."""
+    """Outcome of a run. `folder` is the run folder, described in docs/run-folder.md."""
 
     folder: Path
     rows: tuple[Row, ...]
@@ -57,7 +60,7 @@ class Result:
 
 @dataclass(frozen=True)
 class Plan:
-    """A config that was checked, and what was loaded for it. `costs` are those of the model."""
+    """A checked configuration with the model and data loaded for it. `costs` are those of the model."""
 
     config: Config
     product: Product
@@ -68,12 +71,12 @@ class Plan:
 
 
 def run(config: Config, folder: Path) -> Result:
-    """Runs a recipe into `folder`, and continues there where a run of the same config was interrupted.
+    """Runs a recipe in `folder`; continues an interrupted run of the same configuration there.
 
     Raises:
-        UserError: before any work where the config cannot work or the folder holds another run, and of a learning rate
-            that is too high.
-        disk.Unwritable: the disk is full, or read-only.
+        UserError: before any work, if the configuration cannot work or the folder holds another run; later, if training
+            diverges because the learning rate is too high.
+        disk.Unwritable: the disk is full or read-only.
     """
     with run_folder.hold(folder, dump(config)) as state:
         try:
@@ -87,13 +90,16 @@ def run(config: Config, folder: Path) -> Result:
 
 
 def new_folder(config: Config) -> Path:
-    """Where a run of this config goes by default: an unfinished run's folder, or a new one."""
+    """The default folder of a run: that of an interrupted run of the same configuration, otherwise a new one."""
     return run_folder.choose(Path("outputs") / config.recipe_name, dump(config))
 
 
 def _checked(config: Config) -> Plan:
-    """Checks everything that can be wrong with a config before any work; raises UserError. The costs are counted here
-    since an operator may hide its work from the count."""
+    """Loads model and data and checks everything that can be wrong with a configuration before any work.
+
+    Raises:
+        UserError: something is wrong. Costs are counted here because an operator that cannot be counted is an error.
+    """
     config = devices.resolve(config)
     _check_chain(config)
     Cache(CACHE).check()
@@ -103,9 +109,9 @@ def _checked(config: Config) -> Plan:
     models.check_task(config.model, own_task or data.task_of(config.data.name))
     config = models.resolve(config)
     for target in config.targets or []:
-        get_target(target)  # unknown names and absent packages, before hours of work
+        get_target(target)  # raises for unknown names and missing packages
     if config.threads > (usable := usable_threads()):
-        log.warning("threads=%d: this process may use %d, further ones wait for them", config.threads, usable)
+        log.warning("threads=%d: this process may use %d CPUs only; more threads slow it down", config.threads, usable)
     torch.set_num_threads(config.threads)
     torch.manual_seed(config.seed)
     if config.data.name == data.NONE:
@@ -128,7 +134,7 @@ def _checked(config: Config) -> Plan:
 
 
 def _check_chain(config: Config) -> None:
-    """Raises UserError where stages are unknown, repeated or out of order, or do not suit the rest of the config."""
+    """Raises UserError if stages are unknown, repeated or out of order, or do not fit the rest of the configuration."""
     order = list(STAGES)
     for stage in config.stages:
         if stage not in STAGES:
@@ -137,15 +143,15 @@ def _check_chain(config: Config) -> None:
     if places != sorted(set(places)):
         names = ", ".join(config.stages)
         raise UserError("stages", f"[{names}]", f"name each stage at most once and in this order: {', '.join(order)}")
-    _ = config.budget.flops_limit  # raises for a text that is no limit
+    _ = config.budget.flops_limit  # raises if it cannot be parsed
     for stage in config.stages:
         STAGES[stage].check_config(config)
     if config.controls and not {"prune", "finetune"} <= set(config.stages):
-        raise UserError("controls", True, "they are compared with a pruned and fine-tuned model: name both stages")
+        raise UserError("controls", True, "controls are compared with a pruned and fine-tuned model: name both stages")
 
 
 def _check_images(config: Config, dataset: DataSet) -> None:
-    """Raises UserError where a stage needs images that the data does not have."""
+    """Raises UserError if a stage needs images of a split that the data does not have."""
     for stage in config.stages:
         for split in STAGES[stage].images(config):
             if not len(getattr(dataset, split)):
@@ -153,7 +159,7 @@ def _check_images(config: Config, dataset: DataSet) -> None:
                 remedy = f"the stage {stage} needs images of the {name} split, and the data has none: add them"
                 raise UserError("data", config.data.path or config.data.name, remedy)
     if config.data.name == data.NONE and config.targets:
-        raise UserError("targets", config.targets, "without data nothing is measured in runtimes: set targets=[]")
+        raise UserError("targets", config.targets, "runtimes are measured with data only: set targets=[]")
 
 
 def _run(plan: Plan, folder: Path, state: State) -> Result:
@@ -182,16 +188,16 @@ def _run(plan: Plan, folder: Path, state: State) -> Result:
     atomic.write(folder / "verdict.json", json.dumps(verdict.as_dict(), indent=1))
     plan.trackers.finish(verdict)
     page = report.render(folder)
-    with suppress(BrokenPipeError, SystemExit):  # of rich, where a reader such as `| head` has left
+    with suppress(BrokenPipeError, SystemExit):  # rich raises them when the reader has ended, as in `| head`
         report.print_table(folder)
     log.info("report: %s", page)
     if recorder.stopped:
-        log.error("stopped after its baseline, nothing else was done: %s force=true continues", recorder.stopped.text)
+        log.error("stopped after the baseline: %s Set force=true to continue", recorder.stopped.text)
     return Result(folder, tuple(ledger.rows), verdict)
 
 
 def _run_stages(plan: Plan, context: Context, recorder: Recorder, state: State) -> tuple[Product, Costs]:
-    """Runs the stages and measures each product. Returns the last one and the costs of its model."""
+    """Runs the stages and measures each product. Returns the last product and the costs of its model."""
     stages, costs = plan.config.stages, plan.costs
     product = recorder.record(LOAD, plan.product, costs)
     for index, name in enumerate(stages):
@@ -212,10 +218,10 @@ def _run_stages(plan: Plan, context: Context, recorder: Recorder, state: State) 
 
 
 class Recorder:
-    """Measures what leaves each stage and writes the ledger's rows.
+    """Measures the product of each stage and writes the rows of the ledger.
 
     Attributes:
-        stopped: why the run ends at its baseline; None where it goes on.
+        stopped: why the run ends after its baseline; None if it continues.
     """
 
     def __init__(self, context: Context, ledger: Ledger, trackers: Trackers) -> None:
@@ -223,14 +229,14 @@ class Recorder:
         self._context, self._ledger, self._trackers = context, ledger, trackers
         self._stages = context.config.stages
         self._baseline_stage = next((name for name in self._stages if STAGES[name].makes_baseline), LOAD)
-        self._baseline: Model | None = None  # what every row is compared with
-        self._files: dict[str, Found] = {}  # what was measured of files, see `measure_graph`
+        self._baseline: Model | None = None  # every row is compared with it
+        self._files: dict[str, Found] = {}  # measurements by file content, see `measure_graph`
         self._measured: set[Path] = set()  # graphs that have a row
 
     def record(self, stage: str, product: Product, costs: Costs) -> Product:
-        """Writes one row for a torch model, one per graph for graphs; `costs` are those of the product's model.
+        """Writes one row for a torch model, or one row per graph. `costs` are those of the product's model.
 
-        Returns the product with the targets that failed while they were measured among its failures.
+        Returns the product; `failures` includes targets that failed in measurement.
         """
         context, model = self._context, product.model
         if stage == self._baseline_stage:
@@ -239,7 +245,7 @@ class Recorder:
             new = [graph for graph in product.graphs if graph.path not in self._measured]
             return self._in_runtimes(stage, product, costs, lambda target: [g for g in new if g.target == target])
         threads = context.config.threads
-        if stage == LOAD != self._baseline_stage:  # it is trained first: its accuracy so far matters little
+        if stage == LOAD != self._baseline_stage:  # a stage trains it first: a sample is enough
             sample = context.data.validation.subset(UNTRAINED_IMAGES, context.config.seed)
             part = replace(context.data, validation=sample, extra={})
             row = measure_model(stage, model, costs, part, threads=threads, cached=product.cached, compared=False)
@@ -251,21 +257,21 @@ class Recorder:
         )  # fmt: skip
         self._append(row)
         if stage == self._baseline_stage:
-            self._look_at_baseline(row)
+            self._check_baseline(row)
         if self.stopped or stage not in self._measured_in_runtimes():
             return product
         return self._in_runtimes(stage, product, costs, lambda target: [context.converter.fp32(model, target)])
 
     def _measured_in_runtimes(self) -> set[str]:
-        """Stages whose torch model is measured in every runtime too: the baseline, which users deploy today, and the
-        model that the graphs are made of, so that INT8 is compared with FP32 in the same runtime."""
+        """Stages whose torch model is also measured in every runtime: the baseline, which users deploy today, and the
+        model that the graphs are exported from, so that INT8 is compared with FP32 in the same runtime."""
         files = [index for index, name in enumerate(self._stages) if STAGES[name].makes_files]
         return {self._baseline_stage, *(self._stages[index - 1] for index in files[:1] if index)}
 
     def _in_runtimes(self, stage: str, product: Product, costs: Costs, graphs: Graphs) -> Product:
         def measure(target: str) -> None:
             for graph in graphs(target):
-                assert self._baseline is not None  # the baseline is the first that is measured in runtimes
+                assert self._baseline is not None  # the baseline is the first model measured in runtimes
                 row = measure_graph(
                     stage, graph, product.model, costs, self._context.data,
                     threads=self._context.config.threads, cached=product.cached, found=self._files,
@@ -281,8 +287,8 @@ class Recorder:
         self._ledger.append(row)
         self._trackers.row(row)
 
-    def _look_at_baseline(self, row: Row) -> None:
-        """Notes a baseline that knows nothing, and that the run stops there where stages follow."""
+    def _check_baseline(self, row: Row) -> None:
+        """Warns of a baseline no better than guessing, and stops a run that has further stages, unless `force`."""
         remark = knows_nothing(row)
         if remark is None:
             return
@@ -292,15 +298,15 @@ class Recorder:
 
 
 def _measure_controls(reference: Reference | None, context: Context, rows: Sequence[Row]) -> list[Row]:
-    """Other ways to the FLOPs of the last torch row, in a ledger of their own: they are no stage of the model."""
-    assert reference is not None  # _check_chain made sure that something is pruned
+    """Makes and measures the controls at the FLOPs of the last torch row. Their rows are in a ledger of their own."""
+    assert reference is not None  # ensured by `_check_chain`
     flops = [row for row in rows if row.target is None][-1].flops
     ledger = Ledger(context.folder / "controls.jsonl", context.folder.name)
     for name, make in CONTROLS.items():
         log.info("control: %s", name)
         try:
             control = make(reference, flops, context)
-        except UserError as error:  # the run itself is done and stays
+        except UserError as error:  # the run itself is complete
             log.warning("control %s: %s", name, error)
             continue
         costs = Costs.of(control.model)

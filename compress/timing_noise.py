@@ -6,12 +6,13 @@ Machines drift: the latency of the same file can be 1.5 times as long minutes la
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import NamedTuple
+
+from compress.ledger import Latency
 
 TIMING_NOISE = 0.03  # relative difference between runs of the same file; smaller ones are ties
 
-Timing = Mapping[str, Any] | None  # a row's `latency_ms`
+Timing = Latency | None
 
 
 class Range(NamedTuple):
@@ -37,7 +38,7 @@ def differ(first: Timing, second: Timing) -> bool | None:
 
 
 def contended(timing: Timing) -> bool:
-    return bool((timing or {}).get("contended"))
+    return bool(timing and timing.contended)
 
 
 def in_turns(first: Timing, second: Timing) -> bool:
@@ -52,21 +53,13 @@ def _comparable(first: Timing, second: Timing) -> tuple[Range, Range] | None:
 
 
 def _in_turns(timing: Timing) -> Range | None:
-    entry = timing or {}
-    bounds = entry.get("ratio_ci95")
-    low, high = bounds if isinstance(bounds, list | tuple) and len(bounds) == 2 else (None, None)
-    return _range(low, entry.get("ratio"), high)
+    low, high = (timing and timing.ratio_ci95) or (None, None)
+    return _range(low, timing.ratio, high) if timing else None
 
 
 def _alone(timing: Timing) -> Range | None:
-    entry = timing or {}
-    return _range(entry.get("low"), entry.get("median"), entry.get("high"))
+    return _range(timing.low, timing.median, timing.high) if timing else None
 
 
-def _range(low: object, middle: object, high: object) -> Range | None:
-    center = _positive(middle)
-    return None if center is None else Range(_positive(low) or center, center, _positive(high) or center)
-
-
-def _positive(value: object) -> float | None:
-    return float(value) if isinstance(value, int | float) and not isinstance(value, bool) and value > 0 else None
+def _range(low: float | None, middle: float | None, high: float | None) -> Range | None:
+    return Range(low or middle, middle, high or middle) if middle and middle > 0 else None

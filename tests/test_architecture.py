@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import dataclasses
 from functools import cache
+from graphlib import TopologicalSorter
 from pathlib import Path
 
 import pytest
@@ -35,10 +36,11 @@ LAYERS = [
     {"product"},
     {"capabilities"},
     {"budget", "tasks"},
+    {"timing_noise"},
     {"ledger"},
     {"config"},
-    {"units", "user_code"},
-    {"errors", "atomic", "digest", "host", "disk", "timing_noise"},
+    {"typed_json", "units", "user_code"},
+    {"errors", "atomic", "digest", "host", "disk"},
 ]
 FACADE = "__init__"  # the library's public functions: imports from every package, and none imports it
 
@@ -118,11 +120,10 @@ def test_stages_never_import_each_other() -> None:
 
 
 def test_the_report_is_a_function_of_the_run_folder_alone() -> None:
-    judging = {"bench_results.py": {"budget", "config", "ledger"}}  # draws nothing: takes rows in, and judges by them
+    allowed = {"report", "errors", "atomic", "typed_json", "ledger", "budget", "timing_noise"}
+    judging = {"bench_results.py": {"config"}}  # draws nothing: appends a row and judges the run again
     for file in (PACKAGE / "report").glob("*.py"):
-        assert {package(name) for name in ours(file)} <= {"report", "errors", "atomic", "timing_noise"} | judging.get(
-            file.name, set()
-        ), file
+        assert {package(name) for name in ours(file)} <= allowed | judging.get(file.name, set()), file
         assert "torch" not in {name.split(".")[0] for name in imports(file)}, file
 
 
@@ -180,10 +181,27 @@ def test_config_files_name_only_keys_of_their_group() -> None:
         assert set(yaml.safe_load(file.read_text())) - {"defaults"} <= known, file
 
 
+OF_THE_REPOSITORY = {Path("test_architecture.py"), Path("test_docs.py")}  # tests of no module
+
+
 def test_tests_mirror_the_package() -> None:
-    packages = {path.name for path in PACKAGE.iterdir() if path.is_dir() and (path / "__init__.py").exists()}
-    folders = {path.name for path in (ROOT / "tests").iterdir() if path.is_dir() and any(path.glob("test_*.py"))}
-    assert folders - {"end_to_end"} <= packages
+    """`compress/A/B.py` has `tests/A/test_B.py`; tests of several modules are in `tests/end_to_end/`."""
+    expected = {
+        file.relative_to(PACKAGE).with_name(f"test_{file.name}") for file in FILES if not file.name.startswith("__")
+    }
+    tests = {file.relative_to(ROOT / "tests") for file in (ROOT / "tests").rglob("test_*.py")}
+    tests = {file for file in tests - OF_THE_REPOSITORY if file.parts[0] != "end_to_end"}
+    assert sorted(expected - tests) == []
+    assert sorted(tests - expected) == []
+
+
+def test_no_file_is_too_long_to_read() -> None:
+    assert {file.name: count for file in FILES if (count := len(file.read_text().splitlines())) > 350} == {}
+
+
+def test_modules_import_each_other_without_cycles() -> None:
+    graph = {module_name(file): set(ours(file)) for file in FILES}
+    assert list(TopologicalSorter(graph).static_order())
 
 
 def test_nothing_branches_on_the_task_outside_tasks() -> None:

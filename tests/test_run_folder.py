@@ -45,7 +45,8 @@ import tempfile
 with hold(folder, {text!r}) as state:
     state.at("finetune")
     tempfile.mkdtemp(prefix="compress-")
-    (folder / "ledger.jsonl").write_text('{{"stage": "load"}}\\n{{"cut sh')
+    row = '{{"stage": "load", "target": null, "precision": "fp32", "imgsz": 8, "macs": 1}}'
+    (folder / "ledger.jsonl").write_text(row + '\\n{{"cut sh')
     os.kill(os.getpid(), 9)
 """
     assert in_another_process(folder, code).returncode == -signal.SIGKILL

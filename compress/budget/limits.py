@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from compress.typed_json import AnyFloat
+
 
 @dataclass(frozen=True)
 class Check:
@@ -13,7 +15,7 @@ class Check:
     target: str | None
     precision: str | None
     limit: float
-    value: float | None
+    value: AnyFloat | None  # infinite or NaN if an artifact computes such outputs
     unit: str
 
     @property

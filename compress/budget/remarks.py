@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from compress.budget.selection import baseline, fastest_of, median, timing
+from compress.budget.selection import baseline, fastest_of, median
 from compress.ledger import Row
 from compress.timing_noise import TIMING_NOISE, differ, in_turns, speed
 
@@ -131,7 +131,7 @@ def control_remarks(tuned: Row, controls: Sequence[Row]) -> list[Remark]:
 
 
 def _int8_does_not_pay(int8: Row, best: Row) -> list[Remark]:
-    ours, theirs, ratio = median(int8), median(best), speed(timing(best), timing(int8))
+    ours, theirs, ratio = median(int8), median(best), speed(best.latency_ms, int8.latency_ms)
     if best is int8 or ours is None or theirs is None or best.latency_ms is None or ratio is None:
         return []
     precision = best.latency_ms.inference_precision or best.precision
@@ -146,8 +146,8 @@ def _int8_does_not_pay(int8: Row, best: Row) -> list[Remark]:
 
 def _said_in_turns(first: Row, second: Row) -> str:
     """The ratio of two latencies that were measured in turns, as part of a sentence; else empty."""
-    ratio = speed(timing(first), timing(second))
-    return f" (in turns ×{ratio:.2f})" if ratio and in_turns(timing(first), timing(second)) else ""
+    ratio = speed(first.latency_ms, second.latency_ms)
+    return f" (in turns ×{ratio:.2f})" if ratio and in_turns(first.latency_ms, second.latency_ms) else ""
 
 
 def _int8_saves_no_time(int8: Row, best: Row, others: Sequence[Row]) -> list[Remark]:
@@ -159,8 +159,8 @@ def _int8_saves_no_time(int8: Row, best: Row, others: Sequence[Row]) -> list[Rem
     other = fastest_of(timed)
     theirs = median(other) or 0.0
     computed = (other.latency_ms and other.latency_ms.inference_precision) or other.precision
-    ratio = speed(timing(int8), timing(other))
-    if ratio is None or ratio > 1 + TIMING_NOISE or differ(timing(int8), timing(other)) is None:
+    ratio = speed(int8.latency_ms, other.latency_ms)
+    if ratio is None or ratio > 1 + TIMING_NOISE or differ(int8.latency_ms, other.latency_ms) is None:
         return []
     small, large = ((row.size_bytes or 0) / 1e6 for row in (int8, other))
     text = (
@@ -191,7 +191,7 @@ def contended_timings(rows: Sequence[Row]) -> list[Remark]:
 
 def _flops_are_not_time(before: Row, best: Row) -> list[Remark]:
     old, new = median(before), median(best)
-    ratio, differs = speed(timing(before), timing(best)), differ(timing(before), timing(best))
+    ratio, differs = speed(before.latency_ms, best.latency_ms), differ(before.latency_ms, best.latency_ms)
     if old is None or new is None or ratio is None or differs is None:
         return []
     if ratio < 1 - TIMING_NOISE or best.flops >= 0.95 * before.flops:

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 from compress.config import HOST
 from compress.ledger import Provenance, Row
@@ -28,18 +27,13 @@ def recommend(rows: Sequence[Row], target: str | None, precisions: Sequence[str]
     if not timed:
         return min(own, key=lambda row: row.bit_operations)
     fastest = fastest_of(timed)
-    ties = [row for row in timed if not differ(timing(fastest), timing(row))]
+    ties = [row for row in timed if not differ(fastest.latency_ms, row.latency_ms)]
     return min(ties, key=lambda row: row.bit_operations)
 
 
 def fastest_of(timed: Sequence[Row]) -> Row:
     """The fastest of rows with a latency."""
-    return min(timed, key=lambda row: speed(timing(timed[0]), timing(row)) or 0.0)
-
-
-def timing(row: Row) -> Mapping[str, Any] | None:
-    """The latency of a row as `timing_noise` compares it."""
-    return None if row.latency_ms is None else row.latency_ms.as_dict()
+    return min(timed, key=lambda row: speed(timed[0].latency_ms, row.latency_ms) or 0.0)
 
 
 def median(row: Row) -> float | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from compress.budget.limits import Check
@@ -40,8 +40,8 @@ class Verdict:
     """`met` is True, False, or None if it is undetermined (a number that is needed could not be measured)."""
 
     checks: tuple[Check, ...]
-    remarks: tuple[Remark, ...]
-    failures: Mapping[str, str]  # {target: why it failed}
+    remarks: tuple[Remark, ...] = ()
+    failures: Mapping[str, str] = field(default_factory=dict)  # {target: why it failed}
 
     @property
     def met(self) -> bool | None:

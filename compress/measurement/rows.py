@@ -222,9 +222,9 @@ def _merged(first: Turns, second: Turns) -> Turns:
 def _latency(timed: latency.Latency | None, turns: Turns, runtime: str, threads: int, precision: str) -> ledger.Latency:
     conditions: dict[str, Any] = {"runtime": runtime, "threads": threads, "batch": 1, "inference_precision": precision}
     if timed is None:
-        return ledger.Latency(None, **conditions, obtained=Provenance.not_run)
+        return ledger.Latency(**conditions, obtained=Provenance.not_run)
     return ledger.Latency(
         timed.median, timed.p95, timed.runs, timed.low, timed.high, timed.cpu_wait, timed.contended,
         ratio=turns[1] if turns else None, ratio_ci95=(turns[0], turns[2]) if turns else None,
-        **conditions, device=HOST,
+        **conditions, device=HOST, obtained=Provenance.measured,
     )  # fmt: skip

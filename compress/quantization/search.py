@@ -22,6 +22,7 @@ from compress import targets
 from compress.capabilities import Evaluable
 from compress.data import Split, supervised
 from compress.errors import TargetFailed
+from compress.ledger import Latency
 from compress.measurement import accuracy, latency
 from compress.product import Graph
 from compress.quantization.sensitivity import ranked
@@ -181,12 +182,12 @@ class Search:
             return min(acceptable, key=lambda candidate: len(candidate.layers_kept))
         latencies = self._latencies(acceptable)
         for candidate, timing in zip(acceptable, latencies, strict=True):
-            candidate.latency_ms = timing["median"]
-        fastest = min(latencies, key=lambda timing: timing["median"])
+            candidate.latency_ms = timing.median
+        fastest = min(latencies, key=lambda timing: timing.median or 0.0)
         ties = [c for c, timing in zip(acceptable, latencies, strict=True) if not differ(fastest, timing)]
         return min(ties, key=lambda c: (c.drop, len(c.layers_kept)))  # the most accurate
 
-    def _latencies(self, candidates: Sequence[Candidate]) -> list[dict[str, float]]:
+    def _latencies(self, candidates: Sequence[Candidate]) -> list[Latency]:
         """Milliseconds per candidate: `low`, `median` and `high` over its sessions, which run interleaved."""
         image = self.model.example_input().numpy()
         names = [[f"{index}/{session}" for session in range(SESSIONS)] for index in range(len(candidates))]
@@ -197,4 +198,4 @@ class Search:
         }
         timings = latency.interleaved({name: functools.partial(run, image) for name, run in loaded.items()})
         medians = [sorted(timings[name].median for name in sessions) for sessions in names]
-        return [{"low": times[0], "median": times[len(times) // 2], "high": times[-1]} for times in medians]
+        return [Latency(times[len(times) // 2], low=times[0], high=times[-1]) for times in medians]

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from compress.errors import Parser, UserError
+from compress.report import formatting
 from compress.report.bench_results import add
 from compress.report.run_comparison import compare
 from compress.report.run_page import render
@@ -46,7 +47,7 @@ def _parse_paths(command: str, given: Sequence[str], *names: str) -> list[Path]:
 def _add(run: Path, bench: Path) -> None:
     row, verdict = add(run, bench)
     outcome = "the run did not finish and was not judged" if verdict is None else "the run was judged again"
-    print(f"added {row['target']} {row['precision']}, {row['latency_ms']['device']}; {outcome}")
+    print(f"added {row.target} {row.precision}, {formatting.device(row)}; {outcome}")
     _show(run)
 
 

@@ -7,34 +7,56 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import fields, replace
+from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
-from typing import Any
 
-from compress import atomic, ledger
+from compress import atomic, ledger, typed_json
 from compress import config as configuration
-from compress.budget import Check, Remark, Verdict, judge
+from compress.budget import Verdict, judge
 from compress.errors import UserError
-from compress.report.run_reader import SCHEMA_VERSION, Row, Run, number, part, read_ledger, read_run
+from compress.ledger import SCHEMA_VERSION, Latency, Provenance, Row
+from compress.report.run_reader import Run, read_run
 
 MIN_VALUE, MAX_VALUE = 1e-6, 1e9  # of latencies (ms) and numbers of runs: 1 ns to 11 days
-MAX_INTEGER = 2**50
 MAX_NAME_LENGTH = 200
 MAX_ACCURACY_LOSS = 0.1  # on the few shipped images: a larger one means that the device computes something else
-FIELDS: dict[str, type | tuple[type, ...]] = {
-    "schema_version": int,
-    "target": str,
-    "precision": str,
-    "device": str,
-    "runtime": str,
-    "threads": (int, type(None)),  # null for GPU runtimes
-    "batch": int,
-    "latency_ms": dict,
-    "peak_memory_bytes": (int, type(None)),
-    "files": dict,
-    "outputs_match": bool,
-}
-JSON_TYPES = {dict: "an object", str: "a string", int: "an integer", bool: "true or false", type(None): "null"}
+REMEDY = "run the bench kit again"
+
+
+@dataclass(frozen=True)
+class Timing:
+    """Latency of one image in milliseconds."""
+
+    median: float
+    p95: float
+    runs: int
+
+
+@dataclass(frozen=True)
+class Labelled:
+    """Accuracy on the shipped images, in [0, 1]: on the device, and on the machine that exported the file."""
+
+    value: float
+    expected: float
+
+
+@dataclass(frozen=True)
+class Bench:
+    """What the bench kit of an artifact writes."""
+
+    schema_version: int
+    target: str
+    precision: str
+    device: str
+    runtime: str
+    threads: int | None  # None for GPU runtimes
+    batch: int
+    latency_ms: Timing
+    peak_memory_bytes: int | None
+    files: Mapping[str, str]  # SHA-256 by path
+    outputs_match: bool
+    inference_precision: str | None = None
+    labelled_images: Labelled | None = None  # absent in results of older bench kits
 
 
 def add(folder: Path, bench: Path) -> tuple[Row, Verdict | None]:
@@ -54,15 +76,18 @@ def add(folder: Path, bench: Path) -> tuple[Row, Verdict | None]:
             verdict are then unchanged.
     """
     run = read_run(folder)
-    result = _read_result(bench)
+    result = typed_json.read(Bench, bench, REMEDY)
+    _check_values(result, bench)
     _check_files(run, result, bench)
     row = _row(run, result)
     if any(_same(row, other) for other in run.rows):
-        raise UserError(str(bench), result["device"], "this measurement is in the ledger already")
-    rows = [*run.rows, row]
-    verdict = _judge(run, rows)
-    # The whole file is replaced, since the last line may have been truncated by a crash.
-    atomic.write(folder / "ledger.jsonl", "\n".join(json.dumps(each) for each in rows) + "\n")
+        raise UserError(str(bench), result.device, "this measurement is in the ledger already")
+    verdict = _judge(run, [*run.rows, row])
+    path = folder / "ledger.jsonl"
+    # The whole file is replaced, without a last line that was interrupted; other lines keep what only they contain.
+    lines = [line.rstrip("\n") for line in ledger.lines(path).values()][: len(run.rows)]
+    run_id = json.loads(lines[-1]).get("run_id", folder.name)
+    atomic.write(path, "\n".join([*lines, json.dumps(row.as_dict(run_id))]) + "\n")
     if verdict is not None:
         atomic.write(folder / "verdict.json", json.dumps(verdict.as_dict(), indent=1))
     return row, verdict
@@ -72,129 +97,89 @@ def _judge(run: Run, rows: list[Row]) -> Verdict | None:
     if run.verdict is None:
         return None
     config, controls = configuration.read(run.folder), run.folder / "controls.jsonl"
-    control_rows = read_ledger(controls)[0] if controls.is_file() else []
+    control_rows = ledger.read(controls) if controls.is_file() else []
+    checks = [each for each in run.verdict.checks if each.name.startswith("contract.")]
+    remarks = [each for each in run.verdict.remarks if each.lasting]
+    limit = config.quantize.max_accuracy_drop
     try:
-        checks = [_from_json(Check, each) for each in run.verdict["checks"] if each["name"].startswith("contract.")]
-        remarks = [_from_json(Remark, each) for each in run.verdict["remarks"] if each.get("lasting")]
-        typed, typed_controls = ([ledger.Row.from_dict(each) for each in file] for file in (rows, control_rows))
-        failures = dict(run.verdict["failures"])
-        max_drop = config.quantize.max_accuracy_drop
-        verdict = judge(config.budget, max_drop, typed, failures, config.device, typed_controls, checks)
-    except (KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
-        remedy = f"a file in it is damaged ({type(error).__name__}: {error}): run the recipe again"
-        raise UserError("run", run.folder, remedy) from error
+        verdict = judge(config.budget, limit, rows, run.verdict.failures, config.device, control_rows, checks)
+    except IndexError as error:
+        remedy = "it has no torch row of the baseline: run the recipe again"
+        raise UserError("run", run.folder / "ledger.jsonl", remedy) from error
     return replace(verdict, remarks=(*verdict.remarks, *remarks))
 
 
-def _from_json(kind: Any, record: Mapping[str, Any]) -> Any:
-    """A dataclass from a JSON object, without the keys of its computed properties."""
-    names = {field.name for field in fields(kind)}
-    return kind(**{name: value for name, value in record.items() if name in names})
-
-
-def _read_result(path: Path) -> dict[str, Any]:
-    try:
-        result = json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise UserError("bench", path, f"cannot be read: {error.strerror}") from error
-    except (ValueError, RecursionError) as error:
-        raise UserError("bench", path, f"not JSON: {error}") from error
-    if not isinstance(result, dict):
-        raise UserError("bench", path, "expected the JSON object that the bench kit of an artifact writes")
-    for name, kind in FIELDS.items():
-        value = result.get(name)
-        if name not in result or not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):
-            expected = " or ".join(JSON_TYPES[k] for k in (kind if isinstance(kind, tuple) else (kind,)))
-            remedy = f"expected {expected}: run the bench kit again"
-            raise UserError(f"{path}: {name}", result.get(name, "absent"), remedy)
-    _check_values(result, path)
-    return result
-
-
-def _check_values(result: dict[str, Any], path: Path) -> None:
-    if result["schema_version"] != SCHEMA_VERSION:
-        raise UserError(f"{path}: schema_version", result["schema_version"], f"this program reads {SCHEMA_VERSION}")
+def _check_values(result: Bench, path: Path) -> None:
+    """Raises UserError for values that no device can have measured, and for a device that computes something else."""
+    timing, labelled = result.latency_ms, result.labelled_images or Labelled(1.0, 1.0)
+    one_line = f"name it in one line of at most {MAX_NAME_LENGTH} printable characters"
+    positive = f"expected a positive number up to {MAX_VALUE:.0e}"
+    portable = (
+        f"accuracy on the shipped images is {labelled.value:.3f} on the device, {labelled.expected:.3f} on the "
+        "exporting machine: INT8 sums may saturate on the device; export with quantize.portable=true"
+    )
+    other = "the outputs on the device differ from the recorded ones: this latency is of another computation"
+    version, expected_version = result.schema_version, f"this program reads {SCHEMA_VERSION}"
+    rules: list[tuple[bool, str, object, str]] = []
+    rules.append((version == SCHEMA_VERSION, "schema_version", version, expected_version))
     for name in ("target", "precision", "device", "runtime"):
-        if not result[name].strip():
-            raise UserError(f"{path}: {name}", "empty", f"name it: a latency without its {name} cannot be compared")
-        if len(result[name]) > MAX_NAME_LENGTH or not result[name].isprintable():
-            remedy = f"expected one line of at most {MAX_NAME_LENGTH} printable characters"
-            raise UserError(f"{path}: {name}", repr(result[name][:40]), remedy)
-    if result["device"].split()[0] == "host":
-        raise UserError(f"{path}: device", result["device"], "name the device; `host` is the machine of the run")
-    timing = result["latency_ms"]
+        text = getattr(result, name)
+        good = bool(text.strip()) and len(text) <= MAX_NAME_LENGTH and text.isprintable()
+        rules.append((good, name, repr(text[:40]), one_line))
+    local = result.device.split()[:1] == ["host"]
+    rules.append((not local, "device", result.device, "name the device; `host` is the machine of the run"))
     for name in ("median", "p95", "runs"):
-        value = number(timing.get(name))
-        if value is None or not MIN_VALUE <= value <= MAX_VALUE:
-            text = str(timing.get(name, "absent"))[:40]
-            raise UserError(f"{path}: latency_ms.{name}", text, f"expected a positive number up to {MAX_VALUE:.0e}")
-    if timing["p95"] < timing["median"]:
-        raise UserError(f"{path}: latency_ms.p95", timing["p95"], f"is below the median, {timing['median']}")
+        value = getattr(timing, name)
+        rules.append((MIN_VALUE <= value <= MAX_VALUE, f"latency_ms.{name}", value, positive))
     for name in ("batch", "threads", "peak_memory_bytes"):
-        if result[name] is not None and not 0 < result[name] <= MAX_INTEGER:
-            remedy = f"expected a positive number up to {MAX_INTEGER}"
-            raise UserError(f"{path}: {name}", str(result[name])[:40], remedy)
-    labelled = result.get("labelled_images")
-    if labelled is not None:  # absent in results of older bench kits
-        _check_labelled(labelled, path)
-    if not result["outputs_match"]:
-        remedy = "the outputs on the device differ from the recorded ones: this latency is of another computation"
-        raise UserError(f"{path}: outputs_match", "false", remedy)
+        value = getattr(result, name)
+        rules.append((value is None or value > 0, name, value, "expected a positive number"))
+    rules += [
+        (timing.p95 >= timing.median, "latency_ms.p95", timing.p95, f"is below the median, {timing.median}"),
+        (0 <= labelled.value <= 1, "labelled_images.value", labelled.value, "expected a number in [0, 1]"),
+        (0 <= labelled.expected <= 1, "labelled_images.expected", labelled.expected, "expected a number in [0, 1]"),
+        (labelled.value >= labelled.expected - MAX_ACCURACY_LOSS, "labelled_images", labelled.value, portable),
+        (result.outputs_match, "outputs_match", "false", other),
+    ]
+    for good, name, value, remedy in rules:
+        if not good:
+            raise UserError(f"{path}: {name}", value, remedy)
 
 
-def _check_labelled(labelled: object, path: Path) -> None:
-    """Compare the accuracy on the shipped images with that of the machine that exported the file.
-
-    Raises:
-        UserError: not numbers in [0, 1], or a loss of more than `MAX_ACCURACY_LOSS`.
-    """
-    record = labelled if isinstance(labelled, dict) else {}
-    value, expected = number(record.get("value")), number(record.get("expected"))
-    if value is None or expected is None or not (0 <= value <= 1 and 0 <= expected <= 1):
-        remedy = "expected an object with value and expected, in [0, 1]: run the bench kit again"
-        raise UserError(f"{path}: labelled_images", str(labelled)[:40], remedy)
-    if value < expected - MAX_ACCURACY_LOSS:
-        remedy = (
-            f"accuracy on the shipped images is {value:.3f} on the device, {expected:.3f} on the exporting machine: "
-            "INT8 sums may saturate on the device; export with quantize.portable=true"
-        )
-        raise UserError(f"{path}: labelled_images", f"{value:.3f}", remedy)
-
-
-def _check_files(run: Run, result: dict[str, Any], path: Path) -> None:
-    manifest = run.manifests.get(result["target"])
+def _check_files(run: Run, result: Bench, path: Path) -> None:
+    manifest = run.manifests.get(result.target)
     if manifest is None:
         targets = ", ".join(run.manifests) or "none"
-        raise UserError(f"{path}: target", result["target"], f"this run has no such artifact (it has: {targets})")
-    files = manifest.get("files")
-    recorded = files if isinstance(files, dict) else {}
-    if not result["files"]:
+        raise UserError(f"{path}: target", result.target, f"this run has no such artifact (it has: {targets})")
+    if not result.files:
         raise UserError(f"{path}: files", "empty", "the checksums of the timed files are required")
-    for name, digest in result["files"].items():
-        if recorded.get(name) != digest:
-            difference = "has another checksum than in" if name in recorded else "is not in"
-            remedy = f"{name} {difference} artifacts/{result['target']}/manifest.json: time the files of this run"
+    for name, digest in result.files.items():
+        if manifest.files.get(name) != digest:
+            difference = "has another checksum than in" if name in manifest.files else "is not in"
+            remedy = f"{name} {difference} artifacts/{result.target}/manifest.json: time the files of this run"
             raise UserError(f"{path}: files", digest, remedy)
         folder = PurePosixPath(name).parts[0].split("_")[0]  # int8/model.onnx, int8_openvino_model/model.xml
-        if folder in ("fp32", "fp16", "int8") and folder != result["precision"]:
-            raise UserError(f"{path}: precision", result["precision"], f"{name} is the {folder} file")
+        if folder in ("fp32", "fp16", "int8") and folder != result.precision:
+            raise UserError(f"{path}: precision", result.precision, f"{name} is the {folder} file")
 
 
-def _row(run: Run, result: dict[str, Any]) -> Row:
-    """The ledger row of the same file with the latency of the device; what the device did not measure is null."""
-    artifact = (result["target"], result["precision"])
-    rows = [r for r in run.rows if (r.get("target"), r.get("precision")) == artifact]
+def _row(run: Run, result: Bench) -> Row:
+    """The ledger row of the same file with the latency of the device; what the device did not measure is None."""
+    rows = [row for row in run.rows if (row.target, row.precision) == (result.target, result.precision)]
     if not rows:
-        raise UserError("bench", " ".join(artifact), "the ledger has no row of this artifact")
-    exported = next((r for r in reversed(rows) if r["stage"] in ("export", "quantize")), rows[-1])
-    latency = {name: result["latency_ms"][name] for name in ("median", "p95", "runs")}
-    latency |= {name: result[name] for name in ("runtime", "threads", "batch")}
-    latency |= {"inference_precision": result.get("inference_precision"), "device": result["device"]}
-    latency |= {"obtained": "measured", "peak_memory_bytes": result["peak_memory_bytes"]}
-    unknown = {"accuracy": None, "energy_mj": None, "bytes_moved": None, "activation_bytes": None}
-    return {**exported, **unknown, "stage": "export", "cached": False, "latency_ms": latency}
+        raise UserError("bench", f"{result.target} {result.precision}", "the ledger has no row of this artifact")
+    exported = next((row for row in reversed(rows) if row.stage in ("export", "quantize")), rows[-1])
+    timing = result.latency_ms
+    latency = Latency(
+        timing.median, timing.p95, timing.runs, runtime=result.runtime, threads=result.threads, batch=result.batch,
+        inference_precision=result.inference_precision, device=result.device, obtained=Provenance.measured,
+        peak_memory_bytes=result.peak_memory_bytes,
+    )  # fmt: skip
+    return replace(
+        exported, stage="export", cached=False, latency_ms=latency,
+        accuracy=None, energy_mj=None, bytes_moved=None, activation_bytes=None,
+    )  # fmt: skip
 
 
 def _same(row: Row, other: Row) -> bool:
-    names = ("target", "precision")
-    return all(row.get(n) == other.get(n) for n in names) and part(row, "latency_ms") == part(other, "latency_ms")
+    return (row.target, row.precision, row.latency_ms) == (other.target, other.precision, other.latency_ms)

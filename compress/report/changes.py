@@ -8,9 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
-from compress.report.run_reader import Row, number, part
+from compress.ledger import Provenance, Row
 from compress.timing_noise import differ, speed
 
 STAGES = ("load", "train", "prune", "finetune", "quantize", "export")
@@ -38,32 +37,30 @@ class Change:
 
 
 def torch_rows(rows: Sequence[Row]) -> list[Row]:
-    return [row for row in rows if row.get("target") is None]
+    return [row for row in rows if row.target is None]
 
 
 def baseline_row(rows: Sequence[Row]) -> Row | None:
     """The torch FP32 row that accuracy drops and FLOP budgets refer to."""
-    torch = torch_rows(rows)
-    candidates = [row for row in torch if row["stage"] in BASELINE_STAGES]
-    return candidates[-1] if candidates else (torch[0] if torch else None)
+    return next((row for row in reversed(rows) if row.target is None and row.stage in BASELINE_STAGES), None)
 
 
 def final_rows(rows: Sequence[Row]) -> list[Row]:
     """For torch and for each target, the rows of the last stage it reached."""
     final: list[Row] = []
-    for target in dict.fromkeys(row.get("target") for row in rows):
-        of_target = [row for row in rows if row.get("target") == target]
-        last = max(of_target, key=lambda row: _rank(STAGES, row["stage"]))["stage"]
-        final += [row for row in of_target if row["stage"] == last]
+    for target in dict.fromkeys(row.target for row in rows):
+        of_target = [row for row in rows if row.target == target]
+        last = max(of_target, key=lambda row: _rank(STAGES, row.stage)).stage
+        final += [row for row in of_target if row.stage == last]
     return final
 
 
 def change_from_baseline(rows: Sequence[Row], row: Row) -> Change:
     """FLOPs and accuracy against the torch baseline, latency against the baseline in the same runtime."""
     baseline = baseline_row(rows)
-    if baseline is None or baseline is row or (row["stage"] == "load" and baseline["stage"] != "load"):
+    if baseline is None or baseline is row or (row.stage == "load" and baseline.stage != "load"):
         return Change()
-    timed = [r for r in rows if r["stage"] == baseline["stage"] and r is not row and _same_timing(r, row)]
+    timed = [r for r in rows if r.stage == baseline.stage and r is not row and _same_timing(r, row)]
     return _change(baseline, timed[0] if timed else None, row)
 
 
@@ -81,23 +78,21 @@ def change_between(first: Row, second: Row) -> Change:
 def previous_row(rows: Sequence[Row], row: Row) -> Row | None:
     """The closest earlier row of the same target, preferably of the same precision (INT8 follows FP32). The first row
     of a target follows the torch row it was converted from."""
-    earlier = [r for r in rows if r.get("target") == row.get("target") and _precedes(r, row)]
+    earlier = [r for r in rows if r.target == row.target and _precedes(r, row)]
     if earlier:
         return _closest(earlier, row)
-    if row.get("target") is None:
+    if row.target is None:
         return None
-    torch = [r for r in torch_rows(rows) if _rank(STAGES, r["stage"]) <= _rank(STAGES, row["stage"])]
+    torch = [r for r in torch_rows(rows) if _rank(STAGES, r.stage) <= _rank(STAGES, row.stage)]
     return torch[-1] if torch else None
 
 
 def _precedes(first: Row, second: Row) -> bool:
-    if first is second or _precision(first) > _precision(second):
-        return False
-    return _position(first) < _position(second)
+    return _precision(first) <= _precision(second) and _position(first) < _position(second)
 
 
 def _closest(earlier: list[Row], row: Row) -> Row:
-    same = [r for r in earlier if r.get("precision") == row.get("precision")]
+    same = [r for r in earlier if r.precision == row.precision]
     return max(same or earlier, key=_position)
 
 
@@ -105,36 +100,38 @@ def _change(reference: Row | None, timed: Row | None, row: Row) -> Change:
     """FLOPs and accuracy from `reference`, latency from `timed`."""
     flops = accuracy = None
     if reference is not None:
-        old_flops, new_flops = number(reference.get("flops")), number(row.get("flops"))
-        flops = new_flops / old_flops if new_flops is not None and old_flops else None
-        a, b = part(reference, "accuracy"), part(row, "accuracy")
-        old, new = number(a.get("value")), number(b.get("value"))
-        same = all(a.get(name) == b.get(name) for name in ("metric", "images"))
-        accuracy = new - old if same and new is not None and old is not None else None
-    if timed is None:
+        flops = row.flops / reference.flops if reference.flops else None
+        old, new = reference.accuracy, row.accuracy
+        if old and new and (old.metric, old.images) == (new.metric, new.images):
+            accuracy = new.value - old.value
+    if timed is None or timed.latency_ms is None or row.latency_ms is None:
         return Change(flops, accuracy)
-    old_time, new_time = part(timed, "latency_ms"), part(row, "latency_ms")
-    was, now = (str(t.get("inference_precision") or "?") for t in (old_time, new_time))
-    precisions = (was, now) if was != now else None
-    return Change(flops, accuracy, speed(old_time, new_time), precisions, differ(old_time, new_time))
+    before, now = timed.latency_ms, row.latency_ms
+    computed = before.inference_precision or "?", now.inference_precision or "?"
+    precisions = computed if computed[0] != computed[1] else None
+    return Change(flops, accuracy, speed(before, now), precisions, differ(before, now))
 
 
 def _same_timing(first: Row, second: Row) -> bool:
-    a, b = part(first, "latency_ms"), part(second, "latency_ms")
-    if first.get("target") != second.get("target") or first.get("imgsz") != second.get("imgsz"):
-        return False
-    if a.get("obtained") != "measured" or b.get("obtained") != "measured":
-        return False
-    return all(a.get(name) == b.get(name) for name in ("runtime", "device", "threads", "batch"))
+    conditions = _conditions(first)
+    return conditions is not None and conditions == _conditions(second)
+
+
+def _conditions(row: Row) -> tuple[object, ...] | None:
+    """What two latencies must have in common to be compared; None without a measured latency."""
+    time = row.latency_ms
+    if time is None or time.obtained is not Provenance.measured:
+        return None
+    return row.target, row.imgsz, time.runtime, time.device, time.threads, time.batch
 
 
 def _position(row: Row) -> tuple[int, int]:
-    return _rank(STAGES, row["stage"]), _precision(row)
+    return _rank(STAGES, row.stage), _precision(row)
 
 
-def _rank(order: Sequence[str], value: Any) -> int:
+def _rank(order: Sequence[str], value: str) -> int:
     return order.index(value) if value in order else len(order)
 
 
 def _precision(row: Row) -> int:
-    return _rank(PRECISIONS, row.get("precision"))
+    return _rank(PRECISIONS, row.precision)

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
-from typing import Any
 
+from compress.budget import Check, Verdict
+from compress.ledger import Provenance, Row
 from compress.report.changes import Change
-from compress.report.run_reader import Row, number, part
-from compress.timing_noise import contended
 
 MISSING = "–"
 SAME_ACCURACY = 5e-4  # smaller changes are printed, but not coloured as better or worse
@@ -20,119 +20,96 @@ HEADLINES: dict[object, str] = {True: "Budget met", False: "Budget not met", Non
 MARKS: dict[object, str] = {True: "met", False: "MISSED", None: "unknown"}
 
 
-def target_name(row: Row) -> str:
-    """The target; for a product without one "torch", or "as given" for a model file run by another runtime."""
-    runtime = str(part(row, "latency_ms").get("runtime") or "torch")
-    return str(row.get("target") or ("torch" if runtime.startswith("torch") else "as given"))
+def decimal(value: float | None, digits: int, unit: float = 1) -> str:
+    return MISSING if value is None else f"{value / unit:.{digits}f}"
 
 
-def giga(value: Any, digits: int = 3) -> str:
-    return _scaled(value, 1e9, digits)
+def giga(value: float | None, digits: int = 3) -> str:
+    return decimal(value, digits, 1e9)
 
 
-def mega(value: Any, digits: int = 2) -> str:
-    return _scaled(value, 1e6, digits)
+def mega(value: float | None, digits: int = 2) -> str:
+    return decimal(value, digits, 1e6)
 
 
-def _scaled(value: Any, unit: float, digits: int) -> str:
-    amount = number(value)
-    return MISSING if amount is None else f"{amount / unit:.{digits}f}"
+def int8_percent(row: Row) -> tuple[str, str]:
+    """Percentage of MACs computed in INT8, and its source, "" if the runtime reported it."""
+    if row.int8_mac_share is None:
+        return MISSING, ""
+    source = row.int8_mac_share_obtained
+    text = f"{100 * row.int8_mac_share:.1f}\N{NO-BREAK SPACE}%"
+    return text, "" if source in (None, "runtime") else f"by {source}"
 
 
-def percent(value: Any) -> str:
-    fraction = number(value)
-    return MISSING if fraction is None else f"{100 * fraction:.1f}\N{NO-BREAK SPACE}%"
-
-
-def int8_percent(row: Row) -> str:
-    """Percentage of MACs computed in INT8, labelled unless the runtime reported it."""
-    source = row.get("int8_mac_share_obtained")
-    text = percent(row.get("int8_mac_share"))
-    return text if text == MISSING or source in (None, "runtime") else f"{text} (by {source})"
-
-
-def accuracy(row: Row) -> str:
-    """`0.2901 ± 0.0120` or `0.2901 [0.2781, 0.3021]`, with its provenance unless it was measured."""
-    score = part(row, "accuracy")
-    value = number(score.get("value"))
-    if value is None:
-        return _missing(score)
-    text = f"{value:.4f}"
-    interval = accuracy_interval(row)
-    if isinstance(score.get("ci95"), list) and interval:
-        text += f" [{interval[0]:.4f}, {interval[1]:.4f}]"
-    elif interval:
-        text += f" ± {interval[1] - value:.4f}"
-    return text + _provenance(score)
-
-
-def accuracy_interval(row: Row) -> tuple[float, float] | None:
-    """The 95 % interval of the accuracy. `ci95` is a half-width or a pair of bounds."""
-    score = part(row, "accuracy")
-    value, ci = number(score.get("value")), score.get("ci95")
-    if isinstance(ci, list) and len(ci) == 2:
-        low, high = number(ci[0]), number(ci[1])
-        return (low, high) if low is not None and high is not None else None
-    half = number(ci)
-    return (value - half, value + half) if value is not None and half is not None else None
+def accuracy(row: Row) -> tuple[str, str, str]:
+    """`0.2901`, `[0.2781, 0.3021]`, and the provenance, "" if it was measured; "" for what is unknown."""
+    score = row.accuracy
+    if score is None:
+        return MISSING, "", ""
+    interval = f"[{score.ci95[0]:.4f}, {score.ci95[1]:.4f}]" if score.ci95 else ""
+    return f"{score.value:.4f}", interval, provenance(score.obtained)
 
 
 def latency(row: Row) -> str:
     """Median in ms, with its provenance unless it was measured, and whether other programs occupied the CPU."""
-    timing = part(row, "latency_ms")
-    median = number(timing.get("median"))
-    if median is None:
-        return _missing(timing)
-    return f"{median:.2f}{_provenance(timing)}{' (contended)' if contended(timing) else ''}"
+    timing = row.latency_ms
+    if timing is None or timing.median is None:
+        return "not run" if timing and timing.obtained is Provenance.not_run else MISSING
+    notes = (provenance(timing.obtained), "contended" if timing.contended else "")
+    return annotated(f"{timing.median:.2f}", *notes)
 
 
 def latency_range(row: Row) -> str:
     """`5.61 to 5.94`: the range of the median over the measurement, in ms; "" if unknown."""
-    low, high = (number(part(row, "latency_ms").get(name)) for name in ("low", "high"))
-    return "" if low is None or high is None else f"{low:.2f} to {high:.2f}"
+    timing = row.latency_ms
+    return f"{timing.low:.2f} to {timing.high:.2f}" if timing and timing.low and timing.high else ""
 
 
 def p95(row: Row) -> str:
-    return _scaled(part(row, "latency_ms").get("p95"), 1, 2)
+    return decimal(row.latency_ms.p95 if row.latency_ms else None, 2)
 
 
 def timing_setup(row: Row) -> str:
     """Runtime, precision, threads, batch and device of a latency: `openvino bf16 2 thr b1 host`."""
-    timing = part(row, "latency_ms")
-    if number(timing.get("median")) is None:
+    timing = row.latency_ms
+    if timing is None or timing.median is None:
         return MISSING
-    threads, batch = timing.get("threads"), timing.get("batch")
     words = [
-        str(timing.get("runtime") or "runtime?"),
+        timing.runtime or "runtime?",
         inference_precision(row),
-        "threads n/a" if threads is None else f"{threads} thr",
-        "batch?" if batch is None else f"b{batch}",
-        str(timing.get("device") or "device?"),
+        "threads n/a" if timing.threads is None else f"{timing.threads} thr",
+        "batch?" if timing.batch is None else f"b{timing.batch}",
+        timing.device or "device?",
     ]
     return " ".join(words)
 
 
+def device(row: Row) -> str:
+    return str(row.latency_ms and row.latency_ms.device)
+
+
 def inference_precision(row: Row) -> str:
     """The precision that the runtime computed in; if it reported none, that of the file, labelled as such."""
-    return str(part(row, "latency_ms").get("inference_precision") or f"{row.get('precision')} file")
+    return (row.latency_ms and row.latency_ms.inference_precision) or f"{row.precision} file"
 
 
 def energy(row: Row) -> str:
-    measured = row.get("energy_mj")
-    if not isinstance(measured, dict):
-        return _scaled(measured, 1, 2)
-    value = number(measured.get("value", measured.get("median")))
-    return MISSING if value is None else f"{value:.2f}{_provenance(measured)}"
+    return annotated(f"{row.energy_mj.value:.2f}", provenance(row.energy_mj.obtained)) if row.energy_mj else MISSING
 
 
-def _missing(measured: dict[str, Any]) -> str:
-    return "not run" if measured.get("obtained") == "not_run" else MISSING
+def provenance(obtained: Provenance | None) -> str:
+    """ "" for a measured number; any other provenance is stated, an unknown one too."""
+    return "" if obtained is Provenance.measured else (obtained or "origin not stated").replace("_", " ")
 
 
-def _provenance(measured: dict[str, Any]) -> str:
-    """Empty for a measured number; any other provenance is stated, an unknown one too."""
-    source = measured.get("obtained")
-    return "" if source == "measured" else f" ({str(source).replace('_', ' ') if source else 'origin not stated'})"
+def annotated(text: str, *notes: str) -> str:
+    """The text, then each note in parentheses."""
+    return " ".join([text, *(f"({note})" for note in notes if note)])
+
+
+def accuracy_text(row: Row) -> str:
+    value, interval, source = accuracy(row)
+    return annotated(f"{value} {interval}".rstrip(), source)
 
 
 def change_parts(change: Change) -> list[tuple[str, str, bool | None]]:
@@ -167,16 +144,16 @@ def signed(value: float, digits: int = 4) -> str:
     return text if float(f"{value:.{digits}f}") else f"{0:.{digits}f}"
 
 
-def value_and_limit(value: Any, limit: Any) -> tuple[str, str]:
+def value_and_limit(check: Check) -> tuple[str, str]:
     """A checked value and its limit, with enough digits that rounding does not make different numbers look equal."""
-    a, b = number(value), number(limit)
-    if a is None or b is None:
-        return _plain(value), _plain(limit)
+    value, limit = check.value, check.limit
+    if value is None or not math.isfinite(value):
+        return MISSING if value is None else str(value), _significant(limit, 4)
     for digits in range(4, 17):
-        first, second = _significant(a, digits), _significant(b, digits)
-        if a == b or first != second:
+        first, second = _significant(value, digits), _significant(limit, digits)
+        if value == limit or first != second:
             return first, second
-    return repr(a), repr(b)
+    return repr(value), repr(limit)
 
 
 def _significant(value: float, digits: int) -> str:
@@ -186,39 +163,35 @@ def _significant(value: float, digits: int) -> str:
     return f"{value:.{max(digits, len(str(int(abs(value)))))}g}".replace("-", "−")
 
 
-def _plain(value: Any) -> str:
-    if isinstance(value, bool) or value is None:
-        return MISSING if value is None else str(value).lower()
-    converted = number(value)
-    return str(value) if converted is None else _significant(converted, 4)
+def acceptance_checks(verdict: Verdict | None) -> tuple[list[Check], list[Check]]:
+    """The acceptance checks of artifacts that passed, and all other checks."""
+    checks = verdict.checks if verdict else ()
+    passed = [check for check in checks if check.name.startswith("contract.") and check.met]
+    return passed, [check for check in checks if check not in passed]
 
 
-def is_passed_acceptance_check(check: dict[str, Any]) -> bool:
-    return str(check.get("name")).startswith("contract.") and check.get("met") is True
-
-
-def passed_acceptance_checks(checks: Sequence[dict[str, Any]]) -> str:
+def passed_acceptance_checks(checks: Sequence[Check]) -> str:
     """One line that stands for all acceptance checks that passed."""
-    targets = ", ".join(dict.fromkeys(str(check.get("target")) for check in checks))
+    targets = ", ".join(dict.fromkeys(str(check.target) for check in checks))
     return f"{len(checks)} acceptance checks of exported artifacts ({targets}), run in a fresh process"
 
 
-def check(record: dict[str, Any]) -> str:
+def check(judged: Check) -> str:
     """`budget.flops: 0.4383 G, limit 0.4391 G FLOPs`."""
-    value, limit = value_and_limit(record.get("value"), record.get("limit"))
-    artifact = checked_artifact(record)
-    name = str(record.get("name")) + (f" [{artifact}]" if artifact else "")
-    return f"{name}: {value}, limit {limit} {record.get('unit') or ''}".rstrip()
+    value, limit = value_and_limit(judged)
+    artifact = checked_artifact(judged)
+    name = judged.name + (f" [{artifact}]" if artifact else "")
+    return f"{name}: {value}, limit {limit} {judged.unit}".rstrip()
 
 
-def checked_artifact(record: dict[str, Any]) -> str:
+def checked_artifact(judged: Check) -> str:
     """`openvino/int8`; "" for a check of the whole run."""
-    return "/".join(str(record[name]) for name in ("target", "precision") if record.get(name))
+    return "/".join(filter(None, (judged.target, judged.precision)))
 
 
-def headline(verdict: dict[str, Any] | None) -> str:
+def headline(verdict: Verdict | None) -> str:
     if verdict is None:
         return "Not judged"
-    if not verdict.get("checks") and verdict.get("met"):
+    if not verdict.checks and verdict.met:
         return "Nothing to judge"
-    return HEADLINES[verdict.get("met")]
+    return HEADLINES[verdict.met]

@@ -7,11 +7,13 @@ from typing import NamedTuple
 
 from markupsafe import Markup
 
+from compress.budget.selection import median
+from compress.ledger import Provenance, Row
 from compress.report import formatting, svg
 from compress.report.changes import STAGES, change_from_baseline
-from compress.report.run_reader import Row, number, part
 
-COLOURS = {  # suffix of a CSS class
+# Suffixes of CSS classes.
+COLOURS = {
     "torch": "0",
     "as given": "0",
     "onnxruntime": "1",
@@ -36,52 +38,55 @@ def costs(rows: Sequence[Row]) -> list[Chart]:
     flops = "Of the fused graph as deployed, 1 MAC = 2 FLOPs. Quantization does not change FLOPs."
     bits = "MACs × weight bits × activation bits: the cost that quantization reduces. Not a latency."
     return _drawn(
-        Chart("GFLOPs", waterfall(rows, "flops", "GFLOPs"), flops),
-        Chart("Bit operations", waterfall(rows, "bit_operations", "G bit ops"), bits),
+        Chart("GFLOPs", waterfall(rows, lambda row: row.flops, "GFLOPs"), flops),
+        Chart("Bit operations", waterfall(rows, lambda row: row.bit_operations, "G bit ops"), bits),
     )
 
 
 def trade_offs(rows: Sequence[Row]) -> list[Chart]:
     """Accuracy against FLOPs, and against latency on each device."""
-    devices = (_accuracy_against_latency(rows, device) for device in _devices(rows))
-    return _drawn(_accuracy_against_flops(rows), *devices)
+    latencies = (_accuracy_against_latency(*timed, metric(rows)) for timed in _by_device(rows).items())
+    return _drawn(_accuracy_against_flops(rows), *latencies)
 
 
 def latencies_and_sizes(rows: Sequence[Row]) -> list[Chart]:
     """Bars for each target: latency on each device, and file size."""
-    latencies = [_latency_chart(rows, device) for device in _devices(rows)]
+    latencies = [_latency_chart(rows, *timed) for timed in _by_device(rows).items()]
     return _drawn(*latencies[:1], _size_chart(rows), *latencies[1:])
 
 
 def legend(rows: Sequence[Row]) -> list[tuple[str, str]]:
     """(target, colour) of each target in the ledger."""
-    return list({formatting.target_name(row): _colour(row) for row in rows}.items())
+    return list({row.target_name: _colour(row) for row in rows}.items())
 
 
 def metric(rows: Sequence[Row]) -> str:
     """Name of the accuracy metric of this ledger."""
-    return next((str(m) for row in rows if (m := part(row, "accuracy").get("metric"))), "accuracy")
+    return next((row.accuracy.metric for row in rows if row.accuracy), "accuracy")
 
 
-def waterfall(rows: Sequence[Row], field: str, unit: str) -> Markup:
-    """`field` in units of 10^9 and the accuracy after each stage; empty if no row has the field."""
+def waterfall(rows: Sequence[Row], cost: Callable[[Row], int], unit: str) -> Markup:
+    """A cost in units of 10^9 and the accuracy after each stage; empty without rows."""
     steps: list[svg.Bar] = []
     for stage in STAGES:
-        row = _representative([r for r in rows if r["stage"] == stage and number(r.get(field)) is not None])
+        row = _representative([r for r in rows if r.stage == stage])
         if row is None:
             continue
-        value, before = float(row[field]), steps[-1].value if steps else None
+        value, before = float(cost(row)), steps[-1].value if steps else None
         colour = "0" if before is None else "5"
         steps.append(svg.Bar(stage, value, _step_text(row, value, before, unit), colour, previous=before))
     return svg.waterfall(steps, f"{unit} after each stage") if steps else Markup()
 
 
-def point(row: Row, x: float, colour: str, label: str, tooltip: str, shape: str = "circle") -> svg.Point:
-    """The accuracy of `row` with its interval, at `x`."""
-    low, high = formatting.accuracy_interval(row) or (None, None)
-    score = part(row, "accuracy")
-    hollow = score.get("obtained") != "measured"
-    return svg.Point(x, float(score["value"]), colour, shape, label, tooltip, low, high, hollow)
+def point(row: Row, colour: str, label: str, name: str, x: float | None = None, tooltip: str = "") -> svg.Point:
+    """The accuracy of `row`, which has one, with its interval; at `x`, by default its GFLOPs."""
+    score = row.accuracy
+    assert score is not None
+    low, high = score.ci95 or (None, None)
+    hollow, shape = score.obtained is not Provenance.measured, SHAPES.get(row.precision, "circle")
+    tooltip = f"{name}: {formatting.accuracy_text(row)}{tooltip}"
+    x = row.flops / 1e9 if x is None else x
+    return svg.Point(x, score.value, colour, shape, label, tooltip, low, high, hollow)
 
 
 def _drawn(*charts: Chart) -> list[Chart]:
@@ -91,68 +96,65 @@ def _drawn(*charts: Chart) -> list[Chart]:
 def _representative(rows: Sequence[Row]) -> Row | None:
     """The torch row of a stage; if the stage produced graphs for targets only, the first of the lowest precision."""
     bits = {"int8": 8, "fp16": 16}
-    return min(rows, key=lambda r: (r.get("target") is not None, bits.get(str(r.get("precision")), 32)), default=None)
+    return min(rows, key=lambda r: (r.target is not None, bits.get(r.precision, 32)), default=None)
 
 
 def _step_text(row: Row, value: float, before: float | None, unit: str) -> str:
     text = f"{value / 1e9:.4g} {unit}"
     if before and abs(value / before - 1) >= 5e-4:
         text += f"  {formatting.signed(100 * (value / before - 1), 1)} %"
-    if row.get("target") is None:
-        return f"{text}\n{part(row, 'accuracy').get('metric') or 'accuracy'} {formatting.accuracy(row)}"
-    return f"{text}\n{formatting.target_name(row)} {row.get('precision')}: {formatting.accuracy(row)}"
+    if row.target is None:
+        return f"{text}\n{metric([row])} {formatting.accuracy_text(row)}"
+    return f"{text}\n{row.target_name} {row.precision}: {formatting.accuracy_text(row)}"
 
 
 def _accuracy_against_flops(rows: Sequence[Row]) -> Chart:
-    scored = [row for row in _scored(rows) if number(row.get("flops")) is not None]
+    scored = [row for row in rows if row.accuracy]
     omitted: list[Row] = []
-    if any(row["stage"] == "finetune" for row in scored):
+    if any(row.stage == "finetune" for row in scored):
         # Before fine-tuning the accuracy may be near zero, which would compress the scale of all other points.
-        omitted = [row for row in scored if row["stage"] == "prune"]
+        omitted = [row for row in scored if row.stage == "prune"]
     drawn = _latest([row for row in scored if row not in omitted])
     heading = "Accuracy against FLOPs"
     if not drawn:
         return Chart(heading, Markup())
-    points = [_row_point(row, float(row["flops"]) / 1e9) for row in drawn]
-    path = [(p.x, p.y) for p, row in zip(points, drawn, strict=True) if row.get("target") is None]
+    points = [_row_point(row, row.flops / 1e9) for row in drawn]
+    path = [(p.x, p.y) for p, row in zip(points, drawn, strict=True) if row.target is None]
     chart = svg.scatter(points, path, "GFLOPs (2 × MACs)", metric(rows), heading)
-    notes = (f"Not drawn: {row['stage']} {formatting.accuracy(row)}, before fine-tuning" for row in omitted)
+    notes = (f"Not drawn: {row.stage} {formatting.accuracy_text(row)}, before fine-tuning" for row in omitted)
     return Chart(heading, chart, "; ".join(notes))
 
 
-def _accuracy_against_latency(rows: Sequence[Row], device: str) -> Chart:
+def _accuracy_against_latency(device: str, timed: Sequence[Row], y_label: str) -> Chart:
     """Latencies of one device only: those of different devices are not comparable."""
-    timed = _latest([row for row in _scored(rows) if _timed_on(row, device)])
-    points = [_row_point(row, float(row["latency_ms"]["median"])) for row in timed]
-    heading = f"Accuracy against latency, {device}"
-    axis = f"median latency, ms ({device})"
-    return Chart(heading, svg.scatter(points, [], axis, metric(rows), heading) if points else Markup())
+    points = [_row_point(row, median(row) or 0.0) for row in _latest([row for row in timed if row.accuracy])]
+    heading, x_label = f"Accuracy against latency, {device}", f"median latency, ms ({device})"
+    return Chart(heading, svg.scatter(points, [], x_label, y_label, heading) if points else Markup())
 
 
 def _row_point(row: Row, x: float) -> svg.Point:
-    text = f"{row['stage']}, {formatting.target_name(row)} {row.get('precision')}: {formatting.accuracy(row)}"
-    shape = SHAPES.get(str(row.get("precision")), "circle")
-    return point(row, x, _colour(row), _label(row), f"{text} at {x:.4g}", shape)
+    name = f"{row.stage}, {row.target_name} {row.precision}"
+    return point(row, _colour(row), _label(row), name, x, f" at {x:.4g}")
 
 
-def _latency_chart(rows: Sequence[Row], device: str) -> Chart:
+def _latency_chart(rows: Sequence[Row], device: str, timed: Sequence[Row]) -> Chart:
     def bar(row: Row) -> svg.Bar:
         ratio = formatting.latency_ratio(change_from_baseline(rows, row))
         text = "  ".join(filter(None, (f"{formatting.latency(row)} ms", ratio, formatting.inference_precision(row))))
-        timing = row["latency_ms"]
-        return svg.Bar(_label(row), float(timing["median"]), text, _colour(row), timing.get("obtained") != "measured")
+        hollow = bool(row.latency_ms and formatting.provenance(row.latency_ms.obtained))
+        return svg.Bar(_label(row), median(row) or 0.0, text, _colour(row), hollow)
 
     note = "×: against the baseline in the same runtime. Last: the precision that the runtime computed in."
-    drawing = _bars([row for row in rows if _timed_on(row, device)], f"Median latency on {device}", bar)
+    drawing = _bars(timed, f"Median latency on {device}", bar)
     return Chart(f"Median latency, {device} (ms)", drawing, note)
 
 
 def _size_chart(rows: Sequence[Row]) -> Chart:
     def bar(row: Row) -> svg.Bar:
-        return svg.Bar(_label(row), float(row["size_bytes"]), f"{formatting.mega(row['size_bytes'])} MB", _colour(row))
+        return svg.Bar(_label(row), float(row.size_bytes or 0), f"{formatting.mega(row.size_bytes)} MB", _colour(row))
 
-    sized = [row for row in rows if number(row.get("size_bytes")) is not None]
-    first = {(row.get("target"), row["stage"], row.get("precision")): row for row in reversed(sized)}
+    sized = [row for row in rows if row.size_bytes is not None]
+    first = {(row.target, row.stage, row.precision): row for row in reversed(sized)}
     heading = "Size of the files the runtime needs"
     return Chart(heading, _bars([row for row in sized if row in first.values()], heading, bar))
 
@@ -160,33 +162,28 @@ def _size_chart(rows: Sequence[Row]) -> Chart:
 def _bars(rows: Sequence[Row], title: str, bar: Callable[[Row], svg.Bar]) -> Markup:
     groups: dict[str, list[svg.Bar]] = {}
     for row in rows:
-        groups.setdefault(formatting.target_name(row), []).append(bar(row))
+        groups.setdefault(row.target_name, []).append(bar(row))
     return svg.bars(list(groups.items()), title) if groups else Markup()
 
 
 def _label(row: Row) -> str:
-    return f"{row['stage']} {row.get('precision') or ''}".strip()
+    return f"{row.stage} {row.precision}"
 
 
 def _colour(row: Row) -> str:
     """A target has the same colour in all charts."""
-    return COLOURS.get(formatting.target_name(row), "4")
+    return COLOURS.get(row.target_name, "4")
 
 
 def _latest(rows: Sequence[Row]) -> list[Row]:
     """One row per file: an exported file is measured again after packaging."""
-    return list({(row.get("target"), row.get("precision"), number(row.get("flops"))): row for row in rows}.values())
+    return list({(row.target, row.precision, row.flops): row for row in rows}.values())
 
 
-def _scored(rows: Sequence[Row]) -> list[Row]:
-    return [row for row in rows if number(part(row, "accuracy").get("value")) is not None]
-
-
-def _devices(rows: Sequence[Row]) -> list[str]:
-    timings = (part(row, "latency_ms") for row in rows)
-    return list(dict.fromkeys(str(t.get("device")) for t in timings if number(t.get("median")) is not None))
-
-
-def _timed_on(row: Row, device: str) -> bool:
-    timing = part(row, "latency_ms")
-    return str(timing.get("device")) == device and number(timing.get("median")) is not None
+def _by_device(rows: Sequence[Row]) -> dict[str, list[Row]]:
+    """The rows with a latency, by device."""
+    devices: dict[str, list[Row]] = {}
+    for row in rows:
+        if median(row) is not None:
+            devices.setdefault(formatting.device(row), []).append(row)
+    return devices

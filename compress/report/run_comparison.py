@@ -6,15 +6,14 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from compress.errors import UserError
+from compress.ledger import Row
 from compress.report import formatting
 from compress.report.changes import change_between, final_rows
-from compress.report.run_reader import Row, part, read_run
-from compress.report.terminal_table import COLUMNS, plain_text, text_table
+from compress.report.run_reader import Run, read_run
+from compress.report.tables import Column
+from compress.report.terminal_table import columns, plain_text, text_table
 
 OMITTED = ("target", "precision", "at 640 px", "GMACs", "p95", "INT8 MACs", "vs. previous")
-ROW_COLUMNS = [column for column in COLUMNS if column.name not in OMITTED]
-HEAD = [(name, False) for name in ("target", "precision", "run")]
-HEAD += [*((column.name, column.right) for column in ROW_COLUMNS), ("vs. first run", False)]
 
 
 def compare(folders: Sequence[Path]) -> str:
@@ -27,22 +26,28 @@ def compare(folders: Sequence[Path]) -> str:
         raise UserError("compare", " ".join(map(str, folders)) or "nothing", "name at least two run folders")
     runs = [read_run(folder) for folder in folders]
     finals = [(run, row) for run in runs for row in final_rows(run.rows)]
+    head = [Column(name, str) for name in ("target", "precision", "run")]
+    head += [*_shown(runs[0]), Column("vs. first run", str)]
     sections = []
     for target, precision, device in dict.fromkeys(_key(row) for _, row in finals):
         same = [(run, row) for run, row in finals if _key(row) == (target, precision, device)]
         first_run, first_row = same[0]
         section = []
         for run, row in same:
-            cells = [target, precision, run.name, *(column.cell(run.rows, row) for column in ROW_COLUMNS)]
+            cells = [target, precision, run.name, *(str(column.cell(row)) for column in _shown(run))]
             comparable = first_run is runs[0] and run is not first_run
             change = formatting.change(change_between(first_row, row)) if comparable else formatting.MISSING
             section.append([*cells, change])
         sections.append(section)
     verdicts = [f"{run.name}: {formatting.headline(run.verdict).lower()}" for run in runs]
     notes = [f"note: {run.name}: {note}" for run in runs for note in run.notes]
-    return "\n".join([plain_text(text_table(HEAD, sections)), "", *verdicts, *notes, formatting.CONVENTIONS])
+    table = plain_text(text_table(head, sections))
+    return "\n".join([table, "", *verdicts, *notes, formatting.CONVENTIONS])
+
+
+def _shown(run: Run) -> list[Column]:
+    return [column for column in columns(run.rows) if column.name not in OMITTED]
 
 
 def _key(row: Row) -> tuple[str, str, str]:
-    precision = str(row.get("precision") or formatting.MISSING)
-    return formatting.target_name(row), precision, str(part(row, "latency_ms").get("device"))
+    return row.target_name, row.precision, formatting.device(row)

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
+from compress.budget import Verdict
+from compress.ledger import Row
 from compress.report import formatting, page, plots, tables
 from compress.report.changes import BASELINE_STAGES, Change, baseline_row, change_from_baseline, torch_rows
-from compress.report.run_reader import Row, Run, number, part, read_run
+from compress.report.run_reader import Pruning, Run, read_run
 
 
 class Banner(NamedTuple):
@@ -30,19 +32,19 @@ def render(folder: Path) -> Path:
         UserError: `folder` is not a run folder, or one of its files is damaged.
     """
     run = read_run(folder)
-    checks, rows = (run.verdict or {}).get("checks") or [], run.rows
-    passed = [check for check in checks if formatting.is_passed_acceptance_check(check)]
+    rows = run.rows
+    passed, checks = formatting.acceptance_checks(run.verdict)
     return page.write(
         folder / "report.html",
         "run.html.j2",
         run=run,
         summary=_summary(run),
         banner=_banner(run.verdict),
-        tiles=_tiles(rows),
-        checks=tables.checks([check for check in checks if check not in passed]),
+        tiles=[*_torch_tiles(rows), *_latency_tiles(rows)],
+        checks=tables.checks(checks),
         passed_acceptance_checks=formatting.passed_acceptance_checks(passed),
         acceptance_checks=tables.checks(passed),
-        remarks=[str(remark.get("text")) for remark in (run.verdict or {}).get("remarks") or []],
+        remarks=[remark.text for remark in run.verdict.remarks] if run.verdict else [],
         costs=plots.costs(rows),
         measurements=tables.measurements(rows),
         conventions=formatting.CONVENTIONS,
@@ -52,7 +54,7 @@ def render(folder: Path) -> Path:
         pruning=_pruning(run.pruning),
         protected_modules=tables.protected_modules(run.pruning),
         pruned_layers=tables.pruned_layers(run.pruning),
-        quantization_candidates=tables.quantization_candidates(run.quantization),
+        quantization_candidates=tables.quantization_candidates(run.candidates),
         further_measurements=tables.further_measurements(rows),
         artifacts=tables.artifacts(run.manifests),
     )
@@ -72,42 +74,36 @@ def _summary(run: Run) -> list[str]:
     return words
 
 
-def _banner(verdict: dict[str, Any] | None) -> Banner:
+def _banner(verdict: Verdict | None) -> Banner:
     headline = formatting.headline(verdict)
     if verdict is None:
         return Banner("open", headline, "This run has no verdict yet.")
-    states = [check.get("met") for check in verdict.get("checks") or []]
+    states = [check.met for check in verdict.checks]
     kinds = ((True, "met"), (False, "missed"), (None, "could not be measured"))
     details = [f"{states.count(state)} {kind}" for state, kind in kinds if states.count(state)]
-    details += [f"{target} failed: {reason}" for target, reason in (verdict.get("failures") or {}).items()]
-    details += [
-        str(remark.get("text"))
-        for remark in (verdict.get("remarks") or [])[:1]
-        if remark.get("kind") == "baseline_knows_nothing"
-    ]
-    met = verdict.get("met")
-    tone = tables.TONES[met] if states or met is False else "open"
+    details += [f"{target} failed: {reason}" for target, reason in verdict.failures.items()]
+    details += [remark.text for remark in verdict.remarks[:1] if remark.kind == "baseline_knows_nothing"]
+    tone = tables.TONES[verdict.met] if states or verdict.met is False else "open"
     return Banner(tone, headline, ", ".join(details) or "No limit was set for this run.")
 
 
-def _tiles(rows: Sequence[Row]) -> list[Tile]:
+def _torch_tiles(rows: Sequence[Row]) -> list[Tile]:
+    """The last torch row against the baseline; empty if it is the baseline."""
     baseline, torch = baseline_row(rows), torch_rows(rows)
-    changed = baseline is not None and torch[-1] is not baseline
-    return [*(_torch_tiles(rows, baseline, torch[-1]) if baseline and changed else []), *_latency_tiles(rows)]
-
-
-def _torch_tiles(rows: Sequence[Row], baseline: Row, last: Row) -> list[Tile]:
-    tiles = []
-    for label, name, show in (("GFLOPs", "flops", formatting.giga), ("Parameters, M", "params", formatting.mega)):
-        old, new = number(baseline.get(name)), number(last.get(name))
+    if baseline is None or torch[-1] is baseline:
+        return []
+    tiles, last = [], torch[-1]
+    for label, old, new, show in (
+        ("GFLOPs", baseline.flops, last.flops, formatting.giga),
+        ("Parameters, M", baseline.params, last.params, formatting.mega),
+    ):
         if old and new is not None:
             tiles.append(Tile(label, f"{show(old)} → {show(new)}", f"{formatting.signed(100 * (new / old - 1), 1)} %"))
-    change = change_from_baseline(rows, last).accuracy
-    if change is not None:
-        a, b = part(baseline, "accuracy"), part(last, "accuracy")
-        provenance = "" if b.get("obtained") == "measured" else f" ({b.get('obtained')})"
-        note = f"{formatting.signed(change)} on {b.get('images')} images{provenance}"
-        tiles.append(Tile(f"{a.get('metric') or 'accuracy'}, torch", f"{a['value']:.4f} → {b['value']:.4f}", note))
+    change, before, after = change_from_baseline(rows, last).accuracy, baseline.accuracy, last.accuracy
+    if change is not None and before and after:
+        note = f"{formatting.signed(change)} on {after.images} images"
+        note = formatting.annotated(note, formatting.provenance(after.obtained))
+        tiles.append(Tile(f"{after.metric}, torch", f"{before.value:.4f} → {after.value:.4f}", note))
     return tiles
 
 
@@ -116,27 +112,27 @@ def _latency_tiles(rows: Sequence[Row]) -> list[Tile]:
     fastest: dict[tuple[str, str], tuple[float, Change, Row]] = {}
     for row in rows:
         change = change_from_baseline(rows, row)
-        if row["stage"] in BASELINE_STAGES or change.latency is None or not row.get("target"):
+        if row.stage in BASELINE_STAGES or change.latency is None or row.target is None:
             continue
-        key = (formatting.target_name(row), str(part(row, "latency_ms").get("device")))
+        key = (row.target_name, formatting.device(row))
         if key not in fastest or change.latency <= fastest[key][0]:
             fastest[key] = (change.latency, change, row)
     return [
         Tile(
             f"{target} on {device}, ms",
             formatting.latency(row),
-            f"{formatting.latency_ratio(change)} of the baseline, {row.get('precision')} file",
+            f"{formatting.latency_ratio(change)} of the baseline, {row.precision} file",
         )
         for (target, device), (_, change, row) in fastest.items()
     ]
 
 
-def _pruning(record: dict[str, Any]) -> str:
+def _pruning(record: Pruning) -> str:
     """Summary of `pruning.json`; "" if nothing was pruned."""
-    if not record:
+    if record == Pruning():
         return ""
-    text = f"{len(record.get('channels') or {})} layers were narrowed"
-    if record.get("reachable"):
-        least, most = (formatting.giga(2 * macs) for macs in record["reachable"])
+    text = f"{len(record.channels)} layers were narrowed"
+    if record.reachable:
+        least, most = (formatting.giga(2 * macs) for macs in record.reachable)
         text += f"; reachable: {least} to {most} GFLOPs"
-    return f"{text}. {len(record.get('protected') or {})} modules kept all channels."
+    return f"{text}. {len(record.protected)} modules kept all channels."

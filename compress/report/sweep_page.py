@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 
 from markupsafe import Markup
 
+from compress.ledger import Row
 from compress.report import formatting, page, plots, svg, tables
 from compress.report.changes import baseline_row, change_from_baseline
-from compress.report.run_reader import number, part
 from compress.report.sweep_reader import SweepPoint, read_sweep, varying_keys
 from compress.report.tables import Cell, Column, Detail
+from compress.report.terminal_table import plain_text, text_table
 
 
 def render_sweep(folder: Path) -> Path:
@@ -44,22 +45,24 @@ def sweep_table(folder: Path) -> str:
     """
     points = read_sweep(folder)
     columns = _columns(varying_keys(points))[:-1]
-    lines = [[*(column.name for column in columns), "verdict"]]
-    lines += [[*(str(column.cell(point)) for column in columns), point.state] for point in points]
-    widths = [max(map(len, column)) for column in zip(*lines)]
-    return "\n".join("  ".join(c.ljust(w) for c, w in zip(line, widths, strict=True)).rstrip() for line in lines)
+    columns.append(Column("verdict", lambda point: point.state))
+    return plain_text(text_table(columns, [[[str(column.cell(point)) for column in columns] for point in points]]))
 
 
 def _columns(keys: Sequence[str]) -> list[Column]:
     return [
         Column("point", lambda point: point.name),
         *(Column(key, partial(_setting, key), True) for key in keys),
-        Column("GFLOPs", lambda p: formatting.giga((p.last_row or {}).get("flops")), True),
-        Column("params M", lambda p: formatting.mega((p.last_row or {}).get("params"), 3), True),
-        Column("accuracy", lambda p: formatting.accuracy(p.last_row or {}), True),
+        Column("GFLOPs", _last(lambda row: formatting.giga(row.flops)), True),
+        Column("params M", _last(lambda row: formatting.mega(row.params, 3)), True),
+        Column("accuracy", _last(formatting.accuracy_text), True),
         Column("vs. baseline", _change),
         Column("verdict", _state),
     ]
+
+
+def _last(show: Callable[[Row], str]) -> Callable[[SweepPoint], str]:
+    return lambda point: show(point.last_row) if point.last_row else formatting.MISSING
 
 
 def _setting(key: str, point: SweepPoint) -> str:
@@ -70,7 +73,7 @@ def _change(point: SweepPoint) -> str:
     if point.run is None or point.last_row is None:
         return formatting.MISSING
     change = formatting.change(change_from_baseline(point.run.rows, point.last_row))
-    return change if point.run.verdict else f"{change} (after {point.last_row['stage']})"
+    return change if point.run.verdict else f"{change} (after {point.last_row.stage})"
 
 
 def _state(point: SweepPoint) -> Cell:
@@ -83,19 +86,17 @@ def _chart(points: Sequence[SweepPoint], keys: Sequence[str]) -> Markup:
     marks = [mark for point in points if (mark := _mark(point, keys)) is not None]
     if not marks:
         return Markup()
-    baseline = baseline_row(next(point.run.rows for point in points if point.run and point.run.rows)) or {}
-    if number(part(baseline, "accuracy").get("value")) is not None:
-        x = (number(baseline.get("flops")) or 0.0) / 1e9
-        marks.append(plots.point(baseline, x, "0", "baseline", f"baseline: {formatting.accuracy(baseline)}"))
+    baseline = baseline_row(next(point.run.rows for point in points if point.run and point.run.rows))
+    if baseline and baseline.accuracy:
+        marks.append(plots.point(baseline, "0", "baseline", "baseline"))
     path = sorted((mark.x, mark.y) for mark in marks)
     title = "Accuracy against FLOPs of each point"
-    return svg.scatter(marks, path, "GFLOPs (2 × MACs)", plots.metric([baseline]), title)
+    return svg.scatter(marks, path, "GFLOPs (2 × MACs)", plots.metric([baseline] if baseline else []), title)
 
 
 def _mark(point: SweepPoint, keys: Sequence[str]) -> svg.Point | None:
     row = point.last_row if point.run and point.run.verdict else None
-    if row is None or number(part(row, "accuracy").get("value")) is None or number(row.get("flops")) is None:
+    if row is None or row.accuracy is None:
         return None
     label = ", ".join(str(point.config.get(key)) for key in keys) or point.name
-    tooltip = f"{point.name}: {formatting.accuracy(row)}"
-    return plots.point(row, float(row["flops"]) / 1e9, "1" if point.met else "3", label, tooltip)
+    return plots.point(row, "1" if point.met else "3", label, point.name)

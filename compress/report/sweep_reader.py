@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from compress.errors import UserError
+from compress.ledger import Row
 from compress.report.changes import torch_rows
-from compress.report.run_reader import Row, Run, read_config, read_object, read_run
+from compress.report.run_reader import Run, read_config, read_file, read_run
 
 PRUNING_KEYS = ("prune.ratio", "budget.flops")
 
@@ -25,7 +26,7 @@ class SweepPoint:
 
     @property
     def met(self) -> bool | None:
-        return self.run.verdict.get("met") if self.run and self.run.verdict else None
+        return self.run.verdict.met if self.run and self.run.verdict else None
 
     @property
     def status(self) -> str:
@@ -44,6 +45,13 @@ class SweepPoint:
         """The last torch row: the network that the point ended with."""
         rows = torch_rows(self.run.rows) if self.run else []
         return rows[-1] if rows else None
+
+
+@dataclass(frozen=True)
+class _Failure:
+    """`failed.json` of a point."""
+
+    error: str = ""
 
 
 def is_sweep(folder: Path) -> bool:
@@ -83,13 +91,13 @@ def _read_point(folder: Path) -> SweepPoint:
     config: dict[str, Any] = {}
     try:
         config = _flat(read_config(folder / "config.yaml")[0])
-        error = str((read_object(folder / "failed.json") or {}).get("error") or "")
+        error = (read_file(_Failure, folder / "failed.json") or _Failure()).error
         if not (folder / "ledger.jsonl").exists():
             return SweepPoint(folder.name, config, None, error or "it stopped before the first measurement")
         run = read_run(folder)
     except UserError as damage:
         return SweepPoint(folder.name, config, None, str(damage))
-    stopped = f"it stopped after {run.rows[-1]['stage']}" if run.rows else "it has no measurements"
+    stopped = f"it stopped after {run.rows[-1].stage}" if run.rows else "it has no measurements"
     return SweepPoint(folder.name, config, run, error or stopped)
 
 

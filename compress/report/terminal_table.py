@@ -2,56 +2,50 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
 from io import StringIO
 from pathlib import Path
-from typing import Any
 
 from rich import box
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from compress.budget import Verdict
+from compress.ledger import Row
 from compress.report import formatting
 from compress.report.changes import change_from_baseline, change_from_previous
-from compress.report.formatting import MISSING
-from compress.report.run_reader import Row, part, read_run
+from compress.report.run_reader import read_run
+from compress.report.tables import Column, by_stage
 
 PLAIN_WIDTH = 400  # of output that is not a terminal: nothing is wrapped or omitted there
 STYLES: dict[object, str] = {True: "green", False: "red", None: "yellow"}
 
 
-@dataclass(frozen=True)
-class Column:
-    name: str
-    cell: Callable[[Sequence[Row], Row], str]
-    right: bool = False
-    drop: int = 0  # 0: always shown; else columns with a higher number are omitted first in a narrow terminal
-
-
-COLUMNS = (
-    Column("stage", lambda rows, row: row["stage"] + (" (cached)" if row.get("cached") else "")),
-    Column("target", lambda rows, row: formatting.target_name(row)),
-    Column("precision", lambda rows, row: str(row.get("precision") or MISSING)),
-    Column("GFLOPs", lambda rows, row: formatting.giga(row.get("flops")), True),
-    Column("at 640 px", lambda rows, row: formatting.giga(row.get("flops_at_640")), True, 5),
-    Column("GMACs", lambda rows, row: formatting.giga(row.get("macs")), True, 6),
-    Column("params M", lambda rows, row: formatting.mega(row.get("params"), 3), True, 4),
-    Column("size MB", lambda rows, row: formatting.mega(row.get("size_bytes")), True, 3),
-    Column("accuracy", lambda rows, row: formatting.accuracy(row), True),
-    Column("latency ms", lambda rows, row: formatting.latency(row), True),
-    Column("p95", lambda rows, row: formatting.p95(row), True, 7),
-    Column("timing setup", lambda rows, row: formatting.timing_setup(row)),
-    Column("INT8 MACs", lambda rows, row: formatting.int8_percent(row), True, 2),
-    Column("vs. previous", lambda rows, row: formatting.change(change_from_previous(rows, row)), False, 5),
-    Column("vs. baseline", lambda rows, row: formatting.change(change_from_baseline(rows, row)), False, 1),
-)
+def columns(rows: Sequence[Row]) -> list[Column]:
+    """Columns of a ledger; changes are those between its `rows`."""
+    return [
+        Column("stage", lambda row: formatting.annotated(row.stage, "cached" if row.cached else "")),
+        Column("target", lambda row: row.target_name),
+        Column("precision", lambda row: row.precision),
+        Column("GFLOPs", lambda row: formatting.giga(row.flops), True),
+        Column("at 640 px", lambda row: formatting.giga(row.flops_at_640), True, 5),
+        Column("GMACs", lambda row: formatting.giga(row.macs), True, 6),
+        Column("params M", lambda row: formatting.mega(row.params, 3), True, 4),
+        Column("size MB", lambda row: formatting.mega(row.size_bytes), True, 3),
+        Column("accuracy", formatting.accuracy_text, True),
+        Column("latency ms", formatting.latency, True),
+        Column("p95", formatting.p95, True, 7),
+        Column("timing setup", formatting.timing_setup),
+        Column("INT8 MACs", lambda row: formatting.annotated(*formatting.int8_percent(row)), True, 2),
+        Column("vs. previous", lambda row: formatting.change(change_from_previous(rows, row)), False, 5),
+        Column("vs. baseline", lambda row: formatting.change(change_from_baseline(rows, row)), False, 1),
+    ]
 
 
 def table(rows: Sequence[Row]) -> str:
     """All rows and columns as plain text without escape codes."""
-    return plain_text(_stage_table(rows, COLUMNS))
+    return plain_text(_stage_table(rows, columns(rows)))
 
 
 def plain_text(rich_table: Table) -> str:
@@ -61,11 +55,11 @@ def plain_text(rich_table: Table) -> str:
     return "\n".join(line.rstrip() for line in console.file.getvalue().strip("\n").split("\n"))
 
 
-def text_table(head: Iterable[tuple[str, bool]], sections: Iterable[Iterable[Iterable[str]]]) -> Table:
-    """A rich table of (name, aligned right) columns and sections of rows."""
+def text_table(columns: Iterable[Column], sections: Iterable[Iterable[Iterable[str]]]) -> Table:
+    """A rich table of sections of rows of cells."""
     rich_table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False)
-    for name, right in head:
-        rich_table.add_column(name, justify="right" if right else "left", overflow="fold")
+    for column in columns:
+        rich_table.add_column(column.name, justify="right" if column.right else "left", overflow="fold")
     for section in sections:
         for row in section:
             rich_table.add_row(*(Text(cell) for cell in row))
@@ -84,8 +78,8 @@ def print_table(folder: Path, console: Console | None = None) -> None:
     run = read_run(folder)
     console = console or Console()
     if console.is_terminal:
-        columns, omitted = _fitting(run.rows, console)
-        console.print(_stage_table(run.rows, columns))
+        fitting, omitted = _fitting(run.rows, console)
+        console.print(_stage_table(run.rows, fitting))
         if omitted:
             console.print(f"Omitted here, see report.html: {', '.join(omitted)}.", style="dim")
     else:
@@ -98,47 +92,34 @@ def print_table(folder: Path, console: Console | None = None) -> None:
 
 def _fitting(rows: Sequence[Row], console: Console) -> tuple[list[Column], list[str]]:
     """The columns that fit the width of the console, and the names of those that do not."""
-    columns, omitted = list(COLUMNS), list[str]()
+    fitting, omitted = columns(rows), list[str]()
     unlimited = console.options.update(width=PLAIN_WIDTH)
-    for column in sorted((c for c in COLUMNS if c.drop), key=lambda c: -c.drop):
-        if console.measure(_stage_table(rows, columns), options=unlimited).maximum <= console.width:
+    for column in sorted((c for c in fitting if c.drop), key=lambda c: -c.drop):
+        if console.measure(_stage_table(rows, fitting), options=unlimited).maximum <= console.width:
             break
-        columns.remove(column)
+        fitting.remove(column)
         omitted.append(column.name)
-    return columns, omitted
+    return fitting, omitted
 
 
-def _stage_table(rows: Sequence[Row], columns: Sequence[Column]) -> Table:
-    stages: list[list[list[str]]] = []
-    for i, row in enumerate(rows):
-        if i == 0 or rows[i - 1]["stage"] != row["stage"]:
-            stages.append([])
-        stages[-1].append([column.cell(rows, row) for column in columns])
-    return text_table([(column.name, column.right) for column in columns], stages)
+def _stage_table(rows: Sequence[Row], shown: Sequence[Column]) -> Table:
+    return text_table(shown, by_stage(shown, rows))
 
 
 def _conventions(rows: Sequence[Row]) -> str:
-    metrics = dict.fromkeys(str(part(row, "accuracy").get("metric") or "") for row in rows)
-    names = ", ".join(filter(None, metrics))
+    names = ", ".join(dict.fromkeys(row.accuracy.metric for row in rows if row.accuracy))
     return formatting.CONVENTIONS + (f" Accuracy is {names}." if names else "")
 
 
-def _verdict_lines(verdict: dict[str, Any] | None) -> list[tuple[str, str]]:
+def _verdict_lines(verdict: Verdict | None) -> list[tuple[str, str]]:
     """(line, style) of each check, remark and failure, and of the verdict."""
     if verdict is None:
         return []
-    checks = verdict.get("checks") or []
-    passed = [check for check in checks if formatting.is_passed_acceptance_check(check)]
-    lines = [
-        (f"{formatting.MARKS[check.get('met')]:<8}{formatting.check(check)}", STYLES[check.get("met")])
-        for check in checks
-        if check not in passed
-    ]
+    passed, others = formatting.acceptance_checks(verdict)
+    lines = [(f"{formatting.MARKS[each.met]:<8}{formatting.check(each)}", STYLES[each.met]) for each in others]
     if passed:
         lines.append((f"{formatting.MARKS[True]:<8}{formatting.passed_acceptance_checks(passed)}", STYLES[True]))
-    for remark in verdict.get("remarks") or []:
-        style = "bold yellow" if remark.get("kind") == "baseline_knows_nothing" else ""
-        lines.append((f"• {remark.get('text')}", style))
-    lines += [(f"FAILED  {target}: {reason}", "red") for target, reason in (verdict.get("failures") or {}).items()]
-    lines.append((f"verdict: {formatting.headline(verdict)}", f"bold {STYLES[verdict.get('met')]}"))
-    return lines
+    for remark in verdict.remarks:
+        lines.append((f"• {remark.text}", "bold yellow" if remark.kind == "baseline_knows_nothing" else ""))
+    lines += [(f"FAILED  {target}: {reason}", "red") for target, reason in verdict.failures.items()]
+    return [*lines, (f"verdict: {formatting.headline(verdict)}", f"bold {STYLES[verdict.met]}")]

@@ -8,8 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
-import importlib
-import importlib.util
 import io
 import logging
 import os
@@ -25,11 +23,13 @@ import yaml
 
 from compress.capabilities import Model
 from compress.config import ExportConfig
-from compress.errors import MissingExtra, TargetFailed
+from compress.errors import TargetFailed
 from compress.host import bfloat16_forbidden
 from compress.product import Graph, Precision
 from compress.targets import artifact, onnx_graph, onnx_macs, quantization_exclusions
 from compress.targets.calibration import check
+from compress.targets.openvino_package import package_without_telemetry
+from compress.targets.openvino_package import require as require  # the target's, called by `targets.get`
 from compress.targets.predictor import LayerMacs, Predictor
 from compress.targets.scheme import Scheme
 
@@ -58,21 +58,6 @@ OTHER_PRODUCTS = (
     *("Einsum", "ScaledDotProductAttention", "DeformableConvolution"),
     *(f"{kind}{form}" for kind in RECURRENT for form in ("Cell", "Sequence")),
 )
-
-
-def require() -> None:
-    """Raises MissingExtra if OpenVINO or NNCF is not installed."""
-    for package in ("openvino", "nncf"):
-        if importlib.util.find_spec(package) is None:
-            raise MissingExtra("targets", package)
-
-
-def package_without_telemetry() -> Any:
-    """Imports `openvino` with its telemetry disabled: OpenVINO and NNCF fall back to a stub if the telemetry package
-    cannot be imported. (OpenVINO sends an event on import; its opt-out is a file in the home directory.)"""
-    require()
-    sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]
-    return importlib.import_module("openvino")
 
 
 def convert(model: Model, folder: Path, config: ExportConfig) -> Graph:

@@ -17,6 +17,8 @@ import onnx
 import onnxruntime
 from onnx import TensorProto, helper
 
+from compress.targets.openvino_package import package_without_telemetry
+
 DEPTH, WIDTH = 64, 32  # of the matrix product: summed terms, output columns
 LARGEST_U8, LARGEST_S8 = 255, 127
 EXACT = DEPTH * LARGEST_U8 * LARGEST_S8
@@ -56,9 +58,7 @@ def _onnxruntime() -> int:
 
 def _openvino() -> int:
     """The same product as a quantized 1x1 convolution, computed by OpenVINO. The scale of the activations is 1."""
-    from compress.targets import openvino as target
-
-    openvino: Any = target.package_without_telemetry()
+    openvino: Any = package_without_telemetry()
     from openvino import opset13 as ops
 
     image = ops.parameter([1, DEPTH, 4, 4], np.float32)

@@ -1,4 +1,4 @@
-"""What the benchmarks share: arguments, the recipe's model and data, cells in processes of their own, turns, tables."""
+"""Shared parts of the benchmarks: arguments, recipe loading, subprocesses, interleaved timing, Ultralytics set-up."""
 
 from __future__ import annotations
 
@@ -35,15 +35,15 @@ Row = dict[str, Any]
 
 
 def parser(description: str | None, **options: int) -> argparse.ArgumentParser:
-    """A parser that shows a module's docstring; `options` are whole numbers with their defaults, such as threads=2."""
-    made = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+    """An argument parser with integer options; `options` are their defaults, for example threads=2."""
+    result = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     for name, default in options.items():
-        made.add_argument(f"--{name}", type=int, default=default, help=f"default: {default}")
-    return made
+        result.add_argument(f"--{name}", type=int, default=default, help=f"default: {default}")
+    return result
 
 
 def run(main: Callable[[], int | None]) -> int:
-    """The exit status of a script: 2, with one line, where the user made a mistake."""
+    """Runs `main` and returns the exit status of the script. A UserError prints one line and returns 2."""
     logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
     try:
         return main() or 0
@@ -54,7 +54,7 @@ def run(main: Callable[[], int | None]) -> int:
 
 @dataclass(frozen=True)
 class Recipe:
-    """A recipe's config, data and loaded model."""
+    """The configuration, data and loaded model of a recipe."""
 
     config: Config
     data: DataSet
@@ -62,10 +62,10 @@ class Recipe:
 
     @classmethod
     def load(cls, *overrides: str) -> Recipe:
-        """Composes and loads; sets torch's threads and seed as the config has them.
+        """Composes the configuration, sets torch's threads and seed from it, and loads data and model.
 
         Raises:
-            UserError: a mistake in the overrides, or files that are not there.
+            UserError: an override is invalid, or a file is missing.
         """
         config = models.resolve(compose(list(overrides)))
         torch.set_num_threads(config.threads)
@@ -79,7 +79,7 @@ class Recipe:
 
     @contextmanager
     def context(self, cache: Path) -> Iterator[Context]:
-        """The services of stages, with a folder that is deleted at the end."""
+        """The context that stages need, with a temporary run folder and the cache in `cache`."""
         with tempfile.TemporaryDirectory(prefix="compress-") as scratch:
             folder = Path(scratch)
             yield Context(
@@ -89,7 +89,7 @@ class Recipe:
 
 
 def evaluate(model: Model, split: Split, classes: Sequence[str], predict: accuracy.Predict | None = None) -> Accuracy:
-    """Accuracy of a model's deployed torch network, or of `predict`, on a split."""
+    """Accuracy on a split, of `predict` at batch 1 if set, else of the model's deployed torch network."""
     batch = 1 if predict else 16
     predict = predict or accuracy.predictor(model.deployed())
     decode = require(model, Evaluable, "model", model.task.name).decode
@@ -97,42 +97,44 @@ def evaluate(model: Model, split: Split, classes: Sequence[str], predict: accura
 
 
 def in_turns(calls: Mapping[str, Callable[[], object]], rounds: int) -> dict[str, tuple[Latency, float, str]]:
-    """{name: (latency, ratio to the first, that ratio as text)} of calls that take turns, 5 runs a turn."""
+    """Times calls in alternation, 5 runs a turn. Returns {name: (latency, ratio to the first call, ratio as text)}."""
     timed = {}
-    for name, took in interleaved(calls, rounds=rounds).items():
-        assert took.ratio is not None and took.ratio_ci95 is not None  # interleaved always compares
-        low, high = took.ratio_ci95
-        timed[name] = (took, took.ratio, f"{took.ratio:.3f} ({low:.3f} to {high:.3f})")
+    for name, latency in interleaved(calls, rounds=rounds).items():
+        assert latency.ratio is not None and latency.ratio_ci95 is not None  # interleaved always compares
+        low, high = latency.ratio_ci95
+        timed[name] = (latency, latency.ratio, f"{latency.ratio:.3f} ({low:.3f} to {high:.3f})")
     return timed
 
 
 def in_own_process(script: str, arguments: Sequence[str], log: Path | None = None, seconds: int | None = None) -> str:
-    """Standard output of a script in a fresh interpreter.
+    """Runs a script in a fresh interpreter and returns its standard output.
 
     Args:
-        log: where all its output goes instead.
+        log: file to append all output to; the return value is then empty.
 
     Raises:
-        RuntimeError: it failed, or took longer than `seconds`; says why in one line.
+        RuntimeError: the script failed or took longer than `seconds`; the message is one line.
     """
     command = [sys.executable, script, *arguments]
     try:
         if log is not None:
             with open(log, "a") as file:
-                done: Any = subprocess.run(command, stdout=file, stderr=file, timeout=seconds)
+                completed: Any = subprocess.run(command, stdout=file, stderr=file, timeout=seconds)
         else:
-            done = subprocess.run(command, capture_output=True, text=True, timeout=seconds)
+            completed = subprocess.run(command, capture_output=True, text=True, timeout=seconds)
     except subprocess.TimeoutExpired as error:
-        raise RuntimeError(f"not done after {seconds} s") from error
-    if done.returncode:
-        lines = [f"see {log}"] if log else done.stderr.strip().splitlines()
-        raise RuntimeError((lines or [f"exit status {done.returncode}"])[-1])
-    return done.stdout or ""
+        raise RuntimeError(f"timed out after {seconds} s") from error
+    if completed.returncode:
+        lines = [f"see {log}"] if log else completed.stderr.strip().splitlines()
+        raise RuntimeError((lines or [f"exit status {completed.returncode}"])[-1])
+    return completed.stdout or ""
 
 
 def isolate_ultralytics(folder: Path) -> None:
-    """Keeps Ultralytics, not imported yet, off the network and away from the user's settings. It fetches a font for
-    plots, drawn or not, unless a file of that name is among its settings."""
+    """Keeps Ultralytics off the network and away from the user's settings; call it before Ultralytics is imported.
+
+    Ultralytics downloads a font, even without plots, unless its settings folder contains a file of that name.
+    """
     settings = folder / "Ultralytics"
     settings.mkdir(parents=True, exist_ok=True)
     for font in ("Arial.ttf", "Arial.Unicode.ttf"):
@@ -142,8 +144,10 @@ def isolate_ultralytics(folder: Path) -> None:
 
 
 def ultralytics_data(folder: Path, split: Split, classes: Sequence[str]) -> Path:
-    """A data.yaml for Ultralytics whose `train` and `val` are a split. Images and labels are linked: the package writes
-    a cache file beside the labels, and the data set is not ours to write to."""
+    """Writes a data.yaml for Ultralytics whose `train` and `val` are both `split`, and returns its path.
+
+    Images and labels are symbolic links, because Ultralytics writes a cache file beside the labels.
+    """
     from ultralytics.data.utils import img2label_paths
 
     for kind in ("images", "labels"):
@@ -154,16 +158,16 @@ def ultralytics_data(folder: Path, split: Split, classes: Sequence[str]) -> Path
         (folder / "data" / "images" / f"{index:06d}{image.suffix}").symlink_to(image)
         if label.is_file():
             (folder / "data" / "labels" / f"{index:06d}.txt").symlink_to(label)
-    listed = {"path": str(folder / "data"), "train": "images", "val": "images", "names": dict(enumerate(classes))}
-    (folder / "data.yaml").write_text(yaml.safe_dump(listed))
+    content = {"path": str(folder / "data"), "train": "images", "val": "images", "names": dict(enumerate(classes))}
+    (folder / "data.yaml").write_text(yaml.safe_dump(content))
     return folder / "data.yaml"
 
 
 def met(good: bool) -> str:
-    """Whether a goal was met, as text."""
+    """Text that states whether a goal was met."""
     return "met" if good else "NOT met"
 
 
-def difference(left: np.ndarray, right: np.ndarray) -> float:
-    """Largest difference, as a fraction of the largest value of `right`."""
-    return float(np.abs(left - right).max() / np.abs(right).max())
+def difference(actual: np.ndarray, expected: np.ndarray) -> float:
+    """Largest absolute difference, relative to the largest absolute value of `expected`."""
+    return float(np.abs(actual - expected).max() / np.abs(expected).max())

@@ -1,11 +1,11 @@
-"""INT8 side by side on each runtime: Ultralytics' own exports, plain NNCF, plain ONNX Runtime, and ours.
+"""Compares INT8 graphs in each runtime: Ultralytics' exports, plain NNCF, plain ONNX Runtime, and this package.
 
     python scripts/benchmarks/peers.py [RUN ...] [--sizes 256 640] [--threads 2] [--rounds 40]
 
-All are made of drone_nano's frozen baseline and calibrated on the same images, and judged on the 3,000-image validation
-split; RUNs are finished drone_nano runs at fewer FLOPs, whose artifacts join. Graphs of a runtime take turns when they
-are timed, so that their ratios hold where their milliseconds do not. At other sizes than the recipe's graphs are made
-once more, for timing only. What was judged is kept in --out: the same command goes on where it stopped.
+All graphs are made from drone_nano's baseline, calibrated on the same images and evaluated on the 3,000-image
+validation split. RUN is a finished drone_nano run at fewer FLOPs, whose artifacts are included. The graphs of a runtime
+are timed in alternation, so that the machine's drift cancels in their ratios. Graphs at sizes other than the recipe's
+are only timed. Accuracies are stored in --out: the same command continues an interrupted comparison.
 """
 
 from __future__ import annotations
@@ -39,21 +39,21 @@ from compress.targets.onnx_graph import INPUT
 
 RECIPE = "drone_nano"
 RUNTIMES = ("onnxruntime", "openvino")
-FEW = 32  # calibration images of graphs that are timed and not judged
+FEW = 32  # calibration images of graphs that are timed only
 OURS = "ours"
-NEAR = 0.003  # points of mAP: as accurate as the best
-NOISE = 0.03  # of the time: as fast as the fastest
+NEAR = 0.003  # goal: mAP at most this far below the best peer
+NOISE = 0.03  # goal: at most this fraction slower than the fastest peer
 
 Row = dict[str, Any]
 
 
 @dataclass(frozen=True)
 class Peers:
-    """Makes every way's graphs of one model at one input size."""
+    """Makes the graphs of one model at one input size with every tool."""
 
     model: Model
     data: DataSet  # at the model's input size
-    images: int  # to calibrate on
+    images: int  # number of calibration images
     threads: int
     folder: Path
 
@@ -62,25 +62,26 @@ class Peers:
         return list(data.images(self.data.calibration.first(self.images)))
 
     def graphs(self, runtime: str) -> Iterator[tuple[str, Graph]]:
-        """(name, graph) of every way that there is for a runtime; one that fails is named and left out."""
+        """Yields (name, graph) of every tool for a runtime. A tool that fails is reported and omitted."""
         fp32 = targets.get(runtime).convert(
             self.model, self.folder / runtime / "fp32", compose([f"recipe={RECIPE}"]).export
         )
         yield f"{OURS} fp32", fp32
         plain = {"onnxruntime": plain_onnxruntime, "openvino": plain_nncf}[runtime]
-        ways = {
+        tools = {
             "ultralytics fp32": lambda: ultralytics_export(self, runtime, None),
             "ultralytics int8": lambda: ultralytics_export(self, runtime, 8),
             f"{plain.__name__.removeprefix('plain_')} int8": lambda: plain(self, fp32),
             f"{OURS} int8": lambda: self.ours(fp32),
         }
-        for name, make in ways.items():
+        for name, make in tools.items():
             try:
                 yield name, make()
-            except Exception as error:  # another project's exporter: whatever it raises
+            except Exception as error:  # exporters of other projects raise anything
                 print(f"{runtime} {name}: FAILED: {error}", flush=True)
 
     def ours(self, fp32: Graph) -> Graph:
+        """The INT8 graph that this package's search selects."""
         folder = self.folder / fp32.target / "ours"
         split = self.data.calibration.first(self.images)
         return (
@@ -101,7 +102,7 @@ class Peers:
 
 
 def ultralytics_export(peers: Peers, runtime: str, quantize: int | None) -> Graph:
-    """What `yolo export` makes of the same weights; calibrated on its `val` images, which here are ours."""
+    """The graph from Ultralytics' exporter, which calibrates on the `val` split: here the calibration images."""
     from ultralytics import YOLO
 
     folder = peers.folder / runtime / f"ultralytics-{quantize}"
@@ -112,13 +113,13 @@ def ultralytics_export(peers: Peers, runtime: str, quantize: int | None) -> Grap
     settings: dict[str, Any] = {"format": kind, "imgsz": peers.model.imgsz, "device": "cpu", "verbose": False}
     if quantize is not None:
         settings |= {"quantize": quantize, "data": str(common.ultralytics_data(folder, split, peers.model.classes))}
-    made = Path(YOLO(str(folder / "model.pt")).export(**settings))
-    path = next(made.glob("*.xml")) if made.is_dir() else made
+    exported = Path(YOLO(str(folder / "model.pt")).export(**settings))
+    path = next(exported.glob("*.xml")) if exported.is_dir() else exported
     return Graph(path, runtime, Precision.int8 if quantize else Precision.fp32)
 
 
 def plain_nncf(peers: Peers, fp32: Graph) -> Graph:
-    """`nncf.quantize` with nothing but the graph and the images."""
+    """`nncf.quantize` with default settings."""
     import nncf
     import openvino
 
@@ -130,7 +131,7 @@ def plain_nncf(peers: Peers, fp32: Graph) -> Graph:
 
 
 def plain_onnxruntime(peers: Peers, fp32: Graph) -> Graph:
-    """`quantize_static` with nothing but the graph and the images, pre-processed as its documentation advises."""
+    """`quantize_static` with default settings, after the pre-processing that its documentation recommends."""
     from onnxruntime.quantization import CalibrationDataReader, quantize_static
     from onnxruntime.quantization.shape_inference import quant_pre_process
 
@@ -151,43 +152,43 @@ def plain_onnxruntime(peers: Peers, fp32: Graph) -> Graph:
 
 def main() -> int:
     parser = common.parser(__doc__, threads=2, rounds=40)
-    parser.add_argument("runs", nargs="*", type=Path, help="finished runs of drone_nano whose artifacts join")
-    parser.add_argument("--sizes", type=int, nargs="+", default=[256, 640], help="input sides to time at, in pixels")
-    parser.add_argument("--out", type=Path, default=Path("outputs/benchmarks/peers"))
-    given = parser.parse_args()
-    torch.set_num_threads(given.threads)
+    parser.add_argument("runs", nargs="*", type=Path, help="finished runs of drone_nano to include")
+    parser.add_argument("--sizes", type=int, nargs="+", default=[256, 640], help="input sides in pixels")
+    parser.add_argument("--out", type=Path, default=Path("outputs/benchmarks/peers"), help="folder of the accuracies")
+    options = parser.parse_args()
+    torch.set_num_threads(options.threads)
     with tempfile.TemporaryDirectory(prefix="compress-") as scratch:
         common.isolate_ultralytics(Path(scratch))
-        rows = compare(given, Path(scratch))
+        rows = compare(options, Path(scratch))
     table(rows)
     for line in goals(rows):
         print(line)
     return 0
 
 
-def compare(given: argparse.Namespace, scratch: Path) -> list[Row]:
-    recipe = common.Recipe.load(f"recipe={RECIPE}", "data.large_validation=true", f"threads={given.threads}")
+def compare(options: argparse.Namespace, scratch: Path) -> list[Row]:
+    recipe = common.Recipe.load(f"recipe={RECIPE}", "data.large_validation=true", f"threads={options.threads}")
     config, dataset, model = recipe.config, recipe.data, recipe.network
-    tuned = {run: compress.load(run / "pruned") for run in given.runs}
+    tuned = {run: compress.load(run / "pruned") for run in options.runs}
     rows = []
     for runtime in RUNTIMES:
-        for size in given.sizes:
-            judged = size == model.imgsz
-            images = config.data.calibration_images if judged else FEW
+        for size in options.sizes:
+            evaluated = size == model.imgsz
+            images = config.data.calibration_images if evaluated else FEW
             folder, sized = scratch / str(size), data.resized(dataset, size)
-            found = dict(Peers(model.with_imgsz(size), sized, images, given.threads, folder).graphs(runtime))
+            graphs = dict(Peers(model.with_imgsz(size), sized, images, options.threads, folder).graphs(runtime))
             for run, small in tuned.items():
-                share = f"{flops_at(small, small.imgsz) / flops_at(model, model.imgsz):.0%}"
+                label = f"{flops_at(small, small.imgsz) / flops_at(model, model.imgsz):.0%}"
                 if changed := small.constructor().get("activation"):
-                    share += f" {changed}"
-                if judged:
+                    label += f" {changed}"
+                if evaluated:
                     packed = artifact.read(run / "artifacts" / runtime)
-                    found |= {f"{OURS} {share} {graph.precision.value}": graph for graph, _ in packed}
+                    graphs |= {f"{OURS} {label} {graph.precision.value}": graph for graph, _ in packed}
                 else:
-                    peers = Peers(small.with_imgsz(size), sized, images, given.threads, folder / share)
+                    peers = Peers(small.with_imgsz(size), sized, images, options.threads, folder / label)
                     fp32 = targets.get(runtime).convert(peers.model, peers.folder / runtime / "fp32", config.export)
-                    found |= {f"{OURS} {share} fp32": fp32, f"{OURS} {share} int8": peers.ours(fp32)}
-            rows += rows_of(runtime, size, found, model, dataset if judged else None, given)
+                    graphs |= {f"{OURS} {label} fp32": fp32, f"{OURS} {label} int8": peers.ours(fp32)}
+            rows += rows_of(runtime, size, graphs, model, dataset if evaluated else None, options)
     return rows
 
 
@@ -196,38 +197,38 @@ def rows_of(
     size: int,
     graphs: dict[str, Graph],
     model: TorchModel,
-    judge: DataSet | None,
-    given: argparse.Namespace,
+    evaluation: DataSet | None,
+    options: argparse.Namespace,
 ) -> list[Row]:
-    """A row a graph, timed in turns; `judge` is what to judge its accuracy on."""
-    loaded = {name: targets.load(graph, given.threads) for name, graph in graphs.items()}
+    """One row per graph, timed in alternation and, if `evaluation` is set, evaluated on its validation split."""
+    loaded = {name: targets.load(graph, options.threads) for name, graph in graphs.items()}
     image = model.with_imgsz(size).example_input().numpy()
     calls = {name: functools.partial(predictor, image) for name, predictor in loaded.items()}
     rows = []
-    for name, (took, ratio, text) in common.in_turns(calls, given.rounds).items():
+    for name, (latency, ratio, text) in common.in_turns(calls, options.rounds).items():
         row: Row = {"runtime": runtime, "size": size, "name": name, "bytes": targets.size_bytes(graphs[name])}
-        row |= {"ms": took.median, "p95": took.p95, "ratio": ratio, "turns": text}
+        row |= {"ms": latency.median, "p95": latency.p95, "ratio": ratio, "turns": text}
         row |= {"computed": loaded[name].inference_precision, "int8": loaded[name].int8_mac_share().overall}
-        if judge is not None:
-            made = "" if graphs[name].path.is_relative_to(tempfile.gettempdir()) else f" {_digest(graphs[name])}"
-            row["map"] = accuracy(given.out / f"{runtime} {name}{made}.json", loaded[name], model, judge)
+        if evaluation is not None:
+            digest = "" if graphs[name].path.is_relative_to(tempfile.gettempdir()) else f" {_digest(graphs[name])}"
+            row["map"] = accuracy(options.out / f"{runtime} {name}{digest}.json", loaded[name], model, evaluation)
         rows.append(row)
     return rows
 
 
 def _digest(graph: Graph) -> str:
-    """Tells the files of one run from those of another; what is made here is made alike every time."""
+    """Distinguishes the artifacts of runs from each other; graphs made by this script are the same every time."""
     return hashlib.sha256(b"".join(file.read_bytes() for file in graph.files)).hexdigest()[:8]
 
 
-def accuracy(path: Path, predictor: Any, model: Model, judge: DataSet) -> float | None:
-    """mAP50-95, from where an earlier call left it; None where the answers are not those of this network."""
+def accuracy(path: Path, predictor: Any, model: Model, evaluation: DataSet) -> float | None:
+    """mAP50-95, read from `path` if an earlier call stored it; None if the outputs do not fit this network."""
     if path.exists():
         return json.loads(path.read_text())["map"]
     try:
-        value = common.evaluate(model, judge.validation, judge.classes, predictor).value
+        value = common.evaluate(model, evaluation.validation, evaluation.classes, predictor).value
     except (TargetFailed, IndexError, ValueError) as error:
-        print(f"{path.stem}: cannot be judged: {error}", flush=True)
+        print(f"{path.stem}: cannot be evaluated: {error}", flush=True)
         return None
     path.parent.mkdir(parents=True, exist_ok=True)
     atomic.write(path, json.dumps({"map": value}))
@@ -242,31 +243,32 @@ def table(rows: Sequence[Row]) -> None:
     for row in rows:
         value = f"{row['map']:.4f}" if row.get("map") is not None else "–"
         times = f"{row['ms']:7.2f} {row['p95']:7.2f} {row['turns']}"
-        share = f"{row['computed']}, {row['int8']:.0%} of MACs in INT8" if row["int8"] else row["computed"]
+        computed = f"{row['computed']}, {row['int8']:.0%} of MACs in INT8" if row["int8"] else row["computed"]
         print(
-            f"{row['runtime']:12} {row['size']:4} {row['name']:22} {value:>8} {times} {row['bytes'] / 1e6:6.2f} {share}"
+            f"{row['runtime']:12} {row['size']:4} {row['name']:22} {value:>8} {times} "
+            f"{row['bytes'] / 1e6:6.2f} {computed}"
         )
 
 
 def goals(rows: Sequence[Row]) -> Iterator[str]:
-    """Ours, unpruned, against the best of the others on each runtime and size."""
+    """Compares this package's unpruned graphs with the best peer, per runtime and size."""
     for runtime, size in dict.fromkeys((row["runtime"], row["size"]) for row in rows):
         here = [row for row in rows if (row["runtime"], row["size"]) == (runtime, size)]
         peers = [row for row in here if not row["name"].startswith(OURS)]
         ours = [row for row in here if row["name"] in (f"{OURS} fp32", f"{OURS} int8")]
         if not peers or not ours:
             continue
-        fastest, mine = min(peers, key=lambda row: row["ms"]), min(ours, key=lambda row: row["ms"])
-        ratio = mine["ratio"] / fastest["ratio"]
+        fastest, our_fastest = (min(graphs, key=lambda row: row["ms"]) for graphs in (peers, ours))
+        ratio = our_fastest["ratio"] / fastest["ratio"]
         met = common.met(ratio <= 1 + NOISE)
-        yield f"{runtime} {size}: ours takes {ratio:.3f} of the fastest peer, {fastest['name']}: {met}"
+        yield f"{runtime} {size}: ours takes {ratio:.3f} of the time of the fastest peer, {fastest['name']}: {met}"
         for row in here:
             if row["name"].startswith(f"{OURS} ") and "%" in row["name"]:
-                yield f"{runtime} {size}: {row['name']} takes {row['ratio'] / fastest['ratio']:.3f} of it"
-        judged = [row for row in peers if row.get("map") is not None and row["name"].endswith("int8")]
+                yield f"{runtime} {size}: {row['name']} takes {row['ratio'] / fastest['ratio']:.3f} of its time"
+        evaluated = [row for row in peers if row.get("map") is not None and row["name"].endswith("int8")]
         int8 = next((row for row in ours if row["name"].endswith("int8")), None)
-        if judged and int8 is not None:
-            best = max(judged, key=lambda row: row["map"])
+        if evaluated and int8 is not None:
+            best = max(evaluated, key=lambda row: row["map"])
             off = best["map"] - int8["map"]
             yield f"{runtime} {size}: INT8 {off:+.4f} below the best peer, {best['name']}: {common.met(off <= NEAR)}"
 

@@ -1,13 +1,13 @@
-"""Compares ways to the same FLOPs: ours, torch-pruning as its examples use it, random channels, a smaller input.
+"""Compares ways to reach the same FLOPs: ours, torch-pruning as in its examples, random channels, a smaller input.
 
     python scripts/benchmarks/pruning.py [--shares 0.5 0.3 0.15] [--seeds 3] [--images 8000] [--jobs 2] [--time]
 
-Everything starts from the recipe's trained model, is fine-tuned with the same number of images, at a learning rate
-that follows the FLOPs taken out of the network by one rule, and is judged on the large validation split. Every cell of
-the table (way, share of the FLOPs, seed) runs in a process of its own with one thread and leaves one file in --out; the
-same command goes on where it stopped, inside a cell too. Inputs come in multiples of the network's stride, so the
-smaller input is taken at the size below the budget and at the one above, and its accuracy at the budget is read off the
-straight line between them. With --time the networks of seed 0 then take turns in ONNX Runtime and in OpenVINO.
+All start from the recipe's trained model, are fine-tuned with the same number of images and the same rule for the
+learning rate, and are evaluated on the large validation split. Each cell of the table (way, fraction of the FLOPs,
+seed) runs in its own process with one thread and writes one file to --out. The same command continues an interrupted
+benchmark, even within a cell. Input sizes are multiples of the network's stride, so the smaller input is evaluated at
+the sizes just below and above the budget, and its accuracy is interpolated linearly. With --time the networks of seed 0
+are also timed in alternation, in ONNX Runtime and OpenVINO.
 """
 
 from __future__ import annotations
@@ -41,14 +41,14 @@ from compress.stages.context import Context
 
 RECIPE = "drone_nano"
 SHARES = [0.5, 0.3, 0.15]
-WORTH = 0.01  # a loss of torch-pruning's that counts
-# Below this share of the FLOPs channels leave in steps of 8, since those of 16 reach 20 % at least, and ours goes by
-# the knapsack, in three rounds.
+WORTH = 0.01  # smallest mAP loss of torch-pruning for which the recovered fraction is stated
+# Below this fraction of the FLOPs, channels are removed in steps of 8, because steps of 16 reach no less than 20 %, and
+# ours uses the knapsack allocation in three rounds.
 DEEP = 0.25
 RUNTIMES = ("onnxruntime", "openvino")
-TURNS = 40  # of each network, when they are timed: 5 runs a turn
+TURNS = 40  # per network with --time: 5 runs a turn
 
-# What each way changes in the recipe. `unpruned` is tuned like the rest: what the others are compared with.
+# Overrides of the recipe. `unpruned` is fine-tuned like the others and serves as the reference.
 WAYS = {
     "unpruned": ["finetune.distillation=0"],
     "ours": [],
@@ -62,7 +62,7 @@ Row = dict[str, Any]
 
 @dataclass(frozen=True)
 class Cell:
-    """One entry of the table. `share` is of the FLOPs; of `smaller_input` it is that of the input taken."""
+    """One entry of the table. `share`: fraction of the FLOPs; of `smaller_input` that of its actual input size."""
 
     way: str
     share: float
@@ -77,31 +77,33 @@ class Cell:
 
 def main() -> int:
     parser = common.parser(__doc__, seeds=3, images=8000, jobs=2)
-    parser.add_argument("--shares", type=float, nargs="+", default=SHARES, help="of the FLOPs to keep")
-    parser.add_argument("--ways", nargs="+", default=list(WAYS), help=f"of {', '.join(WAYS)}, or those of --also")
-    parser.add_argument("--also", action="append", default=[], metavar="NAME:KEY=VALUE,...", help="ours, but for these")
-    parser.add_argument("--out", type=Path, default=Path("outputs/benchmarks/pruning"))
-    parser.add_argument("--time", action="store_true", help="time the networks too: wants a quiet machine")
-    parser.add_argument("--cell", help="make this one cell here (JSON)")
-    given = parser.parse_args()
-    if given.cell is not None:
-        make(Cell(**json.loads(given.cell)), given.images, given.out)
+    parser.add_argument("--shares", type=float, nargs="+", default=SHARES, help="fractions of the FLOPs to keep")
+    parser.add_argument("--ways", nargs="+", default=list(WAYS), help=f"{', '.join(WAYS)}, or names from --also")
+    parser.add_argument(
+        "--also", action="append", default=[], metavar="NAME:KEY=VALUE,...", help="add a way: ours with overrides"
+    )
+    parser.add_argument("--out", type=Path, default=Path("outputs/benchmarks/pruning"), help="folder of the cells")
+    parser.add_argument("--time", action="store_true", help="also time the networks; needs an idle machine")
+    parser.add_argument("--cell", help="compute this cell in this process (JSON)")
+    options = parser.parse_args()
+    if options.cell is not None:
+        make(Cell(**json.loads(options.cell)), options.images, options.out)
         return 0
-    also = {name: tuple(keys.split(",")) for name, _, keys in (each.partition(":") for each in given.also)}
-    if unknown := [way for way in given.ways if way not in WAYS and way not in also]:
+    also = {name: tuple(keys.split(",")) for name, _, keys in (text.partition(":") for text in options.also)}
+    if unknown := [way for way in options.ways if way not in WAYS and way not in also]:
         raise UserError("--ways", unknown[0], f"choose from {', '.join([*WAYS, *also])}")
-    wanted = list(cells(given.ways, given.shares, given.seeds, also))
-    with ThreadPoolExecutor(given.jobs) as pool:
-        failed = [name for name in pool.map(functools.partial(in_own_process, given), wanted) if name]
-    rows = [json.loads(_file(given.out, cell).read_text()) for cell in wanted if _file(given.out, cell).exists()]
-    report(rows, given.shares)
-    if given.time:
-        timed([Cell(**{key: row[key] for key in Cell.__dataclass_fields__}) for row in rows], given)
+    table = list(cells(options.ways, options.shares, options.seeds, also))
+    with ThreadPoolExecutor(options.jobs) as pool:
+        failed = [name for name in pool.map(functools.partial(in_own_process, options), table) if name]
+    rows = [json.loads(_file(options.out, cell).read_text()) for cell in table if _file(options.out, cell).exists()]
+    report(rows, options.shares)
+    if options.time:
+        timed([Cell(**{key: row[key] for key in Cell.__dataclass_fields__}) for row in rows], options)
     return 1 if failed else 0
 
 
 def cells(ways: Sequence[str], shares: Sequence[float], seeds: int, also: dict[str, tuple[str, ...]]) -> Iterator[Cell]:
-    """Seed by seed, so that a table of fewer seeds is whole first."""
+    """Yields the cells seed by seed, so that the table is complete for the first seeds early."""
     sizes = _inputs(shares) if "smaller_input" in ways else {}
     for seed in range(seeds):
         for way in ways:
@@ -114,7 +116,7 @@ def cells(ways: Sequence[str], shares: Sequence[float], seeds: int, also: dict[s
 
 
 def _inputs(shares: Sequence[float]) -> dict[int, float]:
-    """{input side in pixels: share of the FLOPs}: for each budget the size within it and the next one above."""
+    """{input side in pixels: fraction of the FLOPs}: for each budget the largest size within it and the next above."""
     model = require(models.build(compose([f"recipe={RECIPE}"]).model), TorchModel, "recipe", RECIPE)
     full = flops_at(model, model.imgsz)
     below = [controls.input_within(model, round(share * full)) for share in shares]
@@ -122,14 +124,14 @@ def _inputs(shares: Sequence[float]) -> dict[int, float]:
     return {size: flops_at(model, size) / full for size in sizes}
 
 
-def in_own_process(given: argparse.Namespace, cell: Cell) -> str | None:
-    """Makes a cell that is not there yet; its name where that failed."""
-    if _file(given.out, cell).exists():
+def in_own_process(options: argparse.Namespace, cell: Cell) -> str | None:
+    """Computes a cell whose file is absent. Returns its name if that fails."""
+    if _file(options.out, cell).exists():
         return None
-    given.out.mkdir(parents=True, exist_ok=True)
-    arguments = ["--images", str(given.images), "--out", str(given.out), "--cell", json.dumps(cell.__dict__)]
+    options.out.mkdir(parents=True, exist_ok=True)
+    arguments = ["--images", str(options.images), "--out", str(options.out), "--cell", json.dumps(cell.__dict__)]
     try:
-        common.in_own_process(__file__, arguments, given.out / f"{cell.name}.log")
+        common.in_own_process(__file__, arguments, options.out / f"{cell.name}.log")
     except RuntimeError as error:
         print(f"{cell.name}: FAILED, {error}", flush=True)
         return cell.name
@@ -138,49 +140,48 @@ def in_own_process(given: argparse.Namespace, cell: Cell) -> str | None:
 
 
 def make(cell: Cell, images: int, out: Path) -> None:
-    """One cell: prune, fine-tune, judge, write."""
+    """Prunes, fine-tunes and evaluates the network of one cell, and writes its row."""
     with _opened(cell, images, out) as (product, context):
-        began, worked = time.time(), time.process_time()
-        raw, context = pruned_by(cell, product, context)
-        tuned, judged = finetune.run(raw, context).model, context.data
-        row: Row = {**cell.__dict__, "images": images, "seconds": time.time() - began}
-        row |= {"cpu_seconds": time.process_time() - worked, "flops": flops_at(tuned, tuned.imgsz)}
-    split = judged.validation
-    found = common.evaluate(tuned, split, tuned.classes)
-    assert found.resampled is not None  # evaluate drew them
-    row |= {"map": found.value, "map50": found.map50, "resampled": found.resampled.tolist()}
+        start, cpu_start = time.time(), time.process_time()
+        pruned, context = pruned_by(cell, product, context)
+        tuned, dataset = finetune.run(pruned, context).model, context.data
+        row: Row = {**cell.__dict__, "images": images, "seconds": time.time() - start}
+        row |= {"cpu_seconds": time.process_time() - cpu_start, "flops": flops_at(tuned, tuned.imgsz)}
+    accuracy = common.evaluate(tuned, dataset.validation, tuned.classes)
+    assert accuracy.resampled is not None  # evaluate resamples
+    row |= {"map": accuracy.value, "map50": accuracy.map50, "resampled": accuracy.resampled.tolist()}
     atomic.write(_file(out, cell), json.dumps(row))
 
 
-def timed(cells: Sequence[Cell], given: argparse.Namespace) -> None:
-    """Prints the milliseconds of an image, at one thread, for the networks of seed 0 at the recipe's input size."""
-    found: dict[str, tuple[Product, Context]] = {}
+def timed(cells: Sequence[Cell], options: argparse.Namespace) -> None:
+    """Prints the latency with one thread of the pruned networks of seed 0, at the recipe's input size."""
+    networks: dict[str, tuple[Product, Context]] = {}
     for cell in cells:
         if cell.seed == 0 and cell.imgsz is None:
-            with _opened(cell, given.images, given.out) as (product, context):
-                found[cell.name] = pruned_by(cell, product, context)  # tuning does not change the time
+            with _opened(cell, options.images, options.out) as (product, context):
+                networks[cell.name] = pruned_by(cell, product, context)  # fine-tuning does not change the time
     with tempfile.TemporaryDirectory(prefix="compress-") as scratch:
         for runtime in RUNTIMES:
             calls: dict[str, Callable[[], object]] = {}
-            for name, (product, context) in found.items():
+            for name, (product, context) in networks.items():
                 model = product.model
                 graph = targets.get(runtime).convert(model, Path(scratch, runtime, name), context.config.export)
                 calls[name] = functools.partial(targets.load(graph, threads=1), model.example_input().numpy())
-            for name, (took, _, text) in common.in_turns(calls, TURNS).items():
-                print(f"{runtime:12} {name:20} {took.median:7.2f} ms {text}")
+            for name, (latency, _, text) in common.in_turns(calls, TURNS).items():
+                print(f"{runtime:12} {name:20} {latency.median:7.2f} ms {text}")
 
 
 @contextmanager
 def _opened(cell: Cell, images: int, out: Path) -> Iterator[tuple[Product, Context]]:
-    """The recipe's trained model, and what stages need to do what the cell asks for; for as long as this is open."""
-    ours = cell.way == "ours" or cell.way not in WAYS  # --also starts from ours
+    """Yields the recipe's trained model and the context for the cell's stages."""
+    ours = cell.way == "ours" or cell.way not in WAYS  # the ways of --also are based on ours
     fixed = [f"recipe={RECIPE}", "data.large_validation=true", "threads=1", f"finetune.images={images}"]
-    fixed.append("finetune.learning_rate=null")  # the recipe's own is for half the FLOPs
+    fixed.append("finetune.learning_rate=null")  # the recipe's value is for half the FLOPs
     fixed += [f"seed={cell.seed}", f"budget.flops={100 * cell.share:g}%"]
     if cell.share < DEEP:
         fixed.append("prune.round_to=8")
         if ours:
-            between = images // 5  # as many images in all
+            between = images // 5  # the total number of images is the same
             fixed += ["prune=knapsack", "prune.rounds=3", f"prune.round_images={between}"]
             fixed.append(f"finetune.images={images - 2 * between}")
     recipe = common.Recipe.load(*fixed, *WAYS["ours" if ours else cell.way], *cell.overrides)
@@ -189,7 +190,7 @@ def _opened(cell: Cell, images: int, out: Path) -> Iterator[tuple[Product, Conte
 
 
 def pruned_by(cell: Cell, product: Product, context: Context) -> tuple[Product, Context]:
-    """The product to fine-tune, and with what."""
+    """The pruned product of a cell, and the context to fine-tune it with."""
     model = require(product.model, Prunable, "recipe", RECIPE)
     if cell.imgsz is not None:
         smaller = replace(context, data=data.resized(context.data, cell.imgsz))
@@ -204,11 +205,11 @@ def pruned_by(cell: Cell, product: Product, context: Context) -> tuple[Product, 
 
 
 def by_torch_pruning(model: Prunable, budget_macs: float) -> nn.Module:
-    """What torch-pruning's own examples do: one ratio for every layer, channels ranked by the L2 norm of their group.
+    """Prunes as in torch-pruning's examples: one ratio for every layer, channels ranked by the L2 norm of their group.
 
-    The ratio is searched, to three digits, so that the FLOPs come nearest to the budget: all layers lose a channel at
-    the same ratios, so its steps are coarse. Layers kept and blocks rewritten are ours, since its YOLO example reaches
-    neither these networks nor 15 % of their FLOPs.
+    The ratio is bisected to three digits for the FLOPs nearest to the budget. It is coarse, because many layers lose a
+    channel at the same ratio. Protected layers and rewritten blocks are those of this package, because torch-pruning's
+    YOLO example supports neither these networks nor 15 % of their FLOPs.
     """
     import torch_pruning as tp
 
@@ -236,7 +237,7 @@ def _file(out: Path, cell: Cell) -> Path:
 
 
 def report(rows: list[Row], shares: Sequence[float]) -> None:
-    """The table, and whether each goal was met."""
+    """Prints the table and the comparisons."""
     by_way: dict[str, list[Row]] = {}
     for row in rows:
         by_way.setdefault(row["way"], []).append(row)
@@ -254,41 +255,41 @@ def report(rows: list[Row], shares: Sequence[float]) -> None:
 
 
 def goals(by_way: dict[str, list[Row]], shares: Sequence[float]) -> None:
-    """Differences paired over images, averaged over seeds, with 95 % intervals."""
+    """Prints differences of mAP averaged over seeds, with 95 % bootstrap intervals paired over images."""
     unpruned = _resampled(by_way.get("unpruned", []), 1.0)
     for share in shares:
         ours = _resampled(by_way.get("ours", []), share)
         if ours is None:
             continue
-        theirs = _resampled(by_way.get("torch_pruning", []), share)
-        if unpruned is not None and theirs is not None:
-            lost = unpruned[0] - theirs[0]
-            print(f"{share:.0%}: torch-pruning loses {lost:.4f}; ours is {_said(ours, theirs)}", end="")
-            print(f", {(ours[0] - theirs[0]) / lost:.0%} of it" if lost > WORTH else "")
+        peer = _resampled(by_way.get("torch_pruning", []), share)
+        if unpruned is not None and peer is not None:
+            loss = unpruned[0] - peer[0]
+            print(f"{share:.0%}: torch-pruning loses {loss:.4f}; ours is {_difference(ours, peer)}", end="")
+            print(f", {(ours[0] - peer[0]) / loss:.0%} of the loss" if loss > WORTH else "")
         for other in ("random", "unpruned"):
             base = unpruned if other == "unpruned" else _resampled(by_way.get(other, []), share)
             if base is not None:
-                print(f"{share:.0%}: ours is {_said(ours, base)} against {other}")
+                print(f"{share:.0%}: ours is {_difference(ours, base)} against {other}")
         smaller = _interpolated(by_way.get("smaller_input", []), share)
         if smaller is not None:
-            print(f"{share:.0%}: ours is {_said(ours, smaller)} against a smaller input of the same FLOPs")
+            print(f"{share:.0%}: ours is {_difference(ours, smaller)} against a smaller input of the same FLOPs")
 
 
-def _said(ours: np.ndarray, theirs: np.ndarray) -> str:
-    low, high = np.percentile((ours - theirs)[1:], [2.5, 97.5])
-    return f"{ours[0] - theirs[0]:+.4f} ({low:+.4f} to {high:+.4f})"
+def _difference(ours: np.ndarray, other: np.ndarray) -> str:
+    low, high = np.percentile((ours - other)[1:], [2.5, 97.5])
+    return f"{ours[0] - other[0]:+.4f} ({low:+.4f} to {high:+.4f})"
 
 
 def _resampled(rows: list[Row], share: float) -> np.ndarray | None:
-    """[mean over seeds, then that of every resample of the images]."""
+    """Mean mAP over seeds, then the same for every bootstrap resample: shape (1 + resamples,)."""
     same = [[row["map"], *row["resampled"]] for row in rows if row["share"] == share]
     return np.mean(same, axis=0) if same else None
 
 
 def _interpolated(rows: list[Row], share: float) -> np.ndarray | None:
-    """The same at `share`, on the straight line between the inputs below and above it."""
-    known = sorted({row["share"] for row in rows})
-    below, above = [k for k in known if k <= share], [k for k in known if k >= share]
+    """As `_resampled`, interpolated linearly between the input sizes just below and above `share`."""
+    shares = sorted({row["share"] for row in rows})
+    below, above = [value for value in shares if value <= share], [value for value in shares if value >= share]
     if not below or not above:
         return None
     low, high = _resampled(rows, below[-1]), _resampled(rows, above[0])

@@ -1,12 +1,11 @@
-"""Times the baseline and the tuned model of a finished run side by side, in every runtime of its artifacts.
+"""Times the baseline and the fine-tuned model of a finished run in alternation, in every runtime of its artifacts.
 
     python scripts/benchmarks/runtimes.py outputs/latest [--imgsz 640] [--json FILE]
 
-A run's ledger times one model after another, and machines drift in between. Here the models of a runtime take turns in
-one process, so that their ratios hold even where their milliseconds do not. OpenVINO is timed at the precision it picks
-(BF16 on CPUs with AMX) and forced to f32; both are compared with the baseline at the precision it picks, which is what
-users deploy today. With --imgsz the networks are exported once more at another input size: for timing only, since INT8
-is then calibrated on random images.
+The models of a runtime are timed in alternation in one process, so that the machine's drift cancels in their ratios.
+OpenVINO is timed at its default precision (BF16 on CPUs with AMX) and at f32; both are compared with the baseline at
+the default precision, as deployed. With --imgsz the networks are also exported and timed at another input size, where
+INT8 is calibrated on random images.
 """
 
 from __future__ import annotations
@@ -40,9 +39,9 @@ GRAPHS = {
     "onnxruntime": {"fp32": "fp32/model.onnx", "int8": "int8/model.onnx"},
     "openvino": {"fp32": "fp32_openvino_model/model.xml", "int8": "int8_openvino_model/model.xml"},
 }
-RANDOM_IMAGES = 4  # calibration at another size: enough to find scales, useless for accuracy
-ONNXRUNTIME_GOAL = 0.70  # INT8 over the FP32 baseline
-OPENVINO_GOAL = 0.90  # the fastest tuned graph over the FP32 baseline, both at the default precision
+RANDOM_IMAGES = 4  # calibration images at another size: enough for timing, useless for accuracy
+ONNXRUNTIME_GOAL = 0.70  # time ratio of INT8 to the FP32 baseline
+OPENVINO_GOAL = 0.90  # time ratio of the fastest tuned graph to the FP32 baseline, both at the default precision
 
 Row = dict[str, Any]
 
@@ -50,25 +49,25 @@ Row = dict[str, Any]
 def main() -> int:
     parser = common.parser(__doc__, threads=2, rounds=40)
     parser.add_argument("run", type=Path, help="folder of a finished run")
-    parser.add_argument("--imgsz", type=int, help="time at this input size too")
-    parser.add_argument("--json", type=Path, help="write the numbers here")
-    given = parser.parse_args()
-    torch.set_num_threads(given.threads)
-    rows = benchmark(given.run, given.imgsz, given.threads, given.rounds)
+    parser.add_argument("--imgsz", type=int, help="also time at this input size")
+    parser.add_argument("--json", type=Path, help="write the results to this file")
+    options = parser.parse_args()
+    torch.set_num_threads(options.threads)
+    rows = benchmark(options.run, options.imgsz, options.threads, options.rounds)
     verdicts = [line for size in dict.fromkeys(row["imgsz"] for row in rows) for line in judge(rows, size)]
     print_table(rows)
     print("\n".join(verdicts))
-    if given.json is not None:
-        facts = {"run": str(given.run), "host": host().as_dict(), "threads": given.threads, "batch": 1}
-        given.json.write_text(json.dumps({**facts, "rows": rows, "verdicts": verdicts}, indent=1) + "\n")
+    if options.json is not None:
+        conditions = {"run": str(options.run), "host": host().as_dict(), "threads": options.threads, "batch": 1}
+        options.json.write_text(json.dumps({**conditions, "rows": rows, "verdicts": verdicts}, indent=1) + "\n")
     return 0
 
 
 def benchmark(run: Path, imgsz: int | None, threads: int, rounds: int) -> list[Row]:
-    """Rows of every runtime among the run's artifacts, at the run's input size and at `imgsz`.
+    """Rows of every runtime that the run exported for, at the run's input size and at `imgsz`.
 
     Raises:
-        UserError: `run` is no folder of a finished run.
+        UserError: `run` is not the folder of a finished run with artifacts.
     """
     config = configuration.read(run)
     tuned = compress.load(run / "pruned")
@@ -77,14 +76,14 @@ def benchmark(run: Path, imgsz: int | None, threads: int, rounds: int) -> list[R
     baseline = require(built, TorchModel, "run", run)
     runtimes = [name for name in GRAPHS if (run / "artifacts" / name / "manifest.json").is_file()]
     if not runtimes:
-        raise UserError("run", run, f"holds no artifacts of {' or '.join(GRAPHS)}")
+        raise UserError("run", run, f"has no artifacts for {' or '.join(GRAPHS)}; use the folder of a finished run")
     rows: list[Row] = []
     with tempfile.TemporaryDirectory() as scratch:
         for name in runtimes:
             folder = Path(scratch, name)
             graphs = {"baseline fp32": targets.get(name).convert(baseline, folder, config.export)}
-            for precision, place in GRAPHS[name].items():
-                path = run / "artifacts" / name / place
+            for precision, file in GRAPHS[name].items():
+                path = run / "artifacts" / name / file
                 if path.is_file():
                     graphs[f"tuned {precision}"] = Graph(path, name, Precision(precision))
             rows += time_graphs(name, graphs, tuned, threads, rounds, note="")
@@ -98,7 +97,7 @@ def benchmark(run: Path, imgsz: int | None, threads: int, rounds: int) -> list[R
 
 
 def export_again(name: str, baseline: Model, tuned: Model, config: Config, folder: Path) -> dict[str, Graph]:
-    """The three graphs of both models at their (changed) input size."""
+    """Exports both models at their current input size: the baseline in FP32, the tuned model in FP32 and INT8."""
     target = targets.get(name)
     rng = np.random.default_rng(0)
     shape = (1, tuned.channels, tuned.imgsz, tuned.imgsz)
@@ -114,7 +113,7 @@ def export_again(name: str, baseline: Model, tuned: Model, config: Config, folde
 def time_graphs(
     runtime: str, graphs: Mapping[str, Graph], model: Model, threads: int, rounds: int, note: str
 ) -> list[Row]:
-    """Interleaved times of one runtime's graphs; the first is what the others are compared with."""
+    """Times the graphs of one runtime in alternation; ratios are relative to the first graph."""
     predictors: dict[tuple[str, str], Predictor] = {}
     for name, graph in graphs.items():
         predictors[name, "default"] = targets.load(graph, threads)
@@ -122,23 +121,23 @@ def time_graphs(
         for name, graph in graphs.items():
             predictors[name, "f32"] = openvino.load(graph, threads, exact=True)
     image = model.example_input().numpy()
-    # One runtime at a time: their thread pools go on spinning for a while after a call and would disturb each other.
-    calls = {f"{name} {asked}": partial(predictor, image) for (name, asked), predictor in predictors.items()}
+    # One runtime at a time: thread pools keep spinning after a call and would disturb the other runtime.
+    calls = {f"{name} {requested}": partial(predictor, image) for (name, requested), predictor in predictors.items()}
     times = common.in_turns(calls, rounds)
     return [
-        row(runtime, name, asked, predictor, times[f"{name} {asked}"][0], model.imgsz, note)
-        for (name, asked), predictor in predictors.items()
+        row(runtime, name, requested, predictor, times[f"{name} {requested}"][0], model.imgsz, note)
+        for (name, requested), predictor in predictors.items()
     ]
 
 
-def row(runtime: str, name: str, asked: str, predictor: Predictor, time: Latency, imgsz: int, note: str) -> Row:
+def row(runtime: str, name: str, requested: str, predictor: Predictor, time: Latency, imgsz: int, note: str) -> Row:
     assert time.ratio is not None and time.ratio_ci95 is not None  # interleaved always compares
     return {
         "runtime": runtime,
         "version": predictor.runtime,
         "name": name,
         "imgsz": imgsz,
-        "precision_asked": asked,
+        "precision_asked": requested,
         "inference_precision": predictor.inference_precision,
         "median_ms": time.median,
         "p95_ms": time.p95,
@@ -150,22 +149,22 @@ def row(runtime: str, name: str, asked: str, predictor: Predictor, time: Latency
 
 
 def judge(rows: list[Row], imgsz: int) -> list[str]:
-    """One line a goal, at one input size."""
-    found = {(r["runtime"], r["name"]): r for r in rows if r["imgsz"] == imgsz and r["precision_asked"] == "default"}
+    """One line per goal, at one input size."""
+    by_name = {(r["runtime"], r["name"]): r for r in rows if r["imgsz"] == imgsz and r["precision_asked"] == "default"}
     lines = []
-    int8 = found.get(("onnxruntime", "tuned int8"))
+    int8 = by_name.get(("onnxruntime", "tuned int8"))
     if int8 is not None:
         lines.append(_line(int8, ONNXRUNTIME_GOAL, "tuned int8"))
-    fastest = [r for (runtime, name), r in found.items() if runtime == "openvino" and name != "baseline fp32"]
+    fastest = [r for (runtime, name), r in by_name.items() if runtime == "openvino" and name != "baseline fp32"]
     if fastest:
         best = min(fastest, key=lambda r: float(r["ratio"]))
         lines.append(_line(best, OPENVINO_GOAL, f"fastest, {best['name']} ({best['inference_precision']})"))
     return lines
 
 
-def _line(row: Row, goal: float, what: str) -> str:
+def _line(row: Row, goal: float, model: str) -> str:
     return (
-        f"{row['runtime']} at {row['imgsz']} px: {what} takes {row['ratio']:.3f} of the baseline's time "
+        f"{row['runtime']} at {row['imgsz']} px: {model} takes {row['ratio']:.3f} of the baseline's time "
         f"(goal {goal:.2f}): {common.met(row['ratio'] <= goal)}"
     )
 
@@ -173,7 +172,7 @@ def _line(row: Row, goal: float, what: str) -> str:
 def print_table(rows: list[Row]) -> None:
     print(f"{'runtime':<12} {'model':<14} {'imgsz':>5} {'runs in':<8} {'median ms':>9} {'p95':>7}  ratio (95 %)")
     for r in rows:
-        computed = r["inference_precision"] + (" (asked)" if r["precision_asked"] != "default" else "")
+        computed = r["inference_precision"] + (" (forced)" if r["precision_asked"] != "default" else "")
         if r["inference_precision"] == "int8" and r["precision_asked"] != "default":
             computed = f"int8+{r['precision_asked']}"
         low, high = r["ratio_ci95"]

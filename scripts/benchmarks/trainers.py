@@ -1,16 +1,17 @@
-"""Our training loop against Ultralytics' own trainer, on this CPU: images a second, and accuracy for the same images.
+"""Compares our training loop with Ultralytics' trainer on this CPU: images per second, and accuracy for equal images.
 
     python scripts/benchmarks/trainers.py [--rounds 3] [--steps 12] [--images 1600] [--seeds 3] [--only speed|accuracy]
 
-Both start from drone_nano's network, pruned by the recipe and not tuned yet, at 256 px and batch 16.
-Speed: short trainings in turns, A B C A B C ..., without their setting up and first steps; of the unpruned network too.
-Accuracy: each sees the same --images of its seed once; mAP50-95 on the 1,000 validation images by our own evaluation.
+Both train drone_nano's network, pruned by the recipe and not yet fine-tuned, at 256 px and batch 16, without
+validation, plots or checkpoints.
+Speed: short trainings in alternation (A B C A B C ...), excluding set-up and first steps; also of the unpruned network.
+Accuracy: each way trains once on the same --images of a seed; our evaluation measures mAP50-95 on 1,000 images.
 
-Ultralytics' trainer leaves one core idle by itself and loads images in the training process (on CPUs it sets `workers`
-to 0), so it is also timed with all threads, and with a loader process. Its defaults turn mosaic off in so short a
-training (close_mosaic=10 epochs) and take an optimizer step every 64 images; `mosaic` is what a long one runs with.
-`our settings`: no augmentation, a step every 16 images, AdamW with our rates step by step, warm-up and cosine included,
-and the loss weights of a network already trained. No validation, plots or checkpoints anywhere.
+By default Ultralytics' trainer leaves one core idle and loads images in the training process (`workers` is 0 on CPUs),
+so it is also timed with all threads and with a loader process. Its defaults disable mosaic in a training this short
+(close_mosaic=10 epochs) and take an optimizer step every 64 images; `mosaic` has the augmentation of a long training.
+`our settings`: no augmentation, a step every 16 images, AdamW with our learning rate at every step (warm-up, cosine),
+and the loss weights of a trained network.
 """
 
 from __future__ import annotations
@@ -43,8 +44,8 @@ from compress.training.schedule import Schedule
 from compress.training.settings import by_capability
 
 RECIPE = "drone_nano"
-FIRST = 3  # steps that are not timed: caches fill, memory is taken
-GOAL = 2.5  # times Ultralytics' images a second
+FIRST = 3  # untimed warm-up steps
+GOAL = 2.5  # times the images per second of Ultralytics
 NO_AUGMENTATION = dict.fromkeys(
     ("mosaic", "hsv_h", "hsv_s", "hsv_v", "translate", "scale", "fliplr", "flipud", "erasing"), 0.0
 )
@@ -52,15 +53,15 @@ NO_AUGMENTATION = dict.fromkeys(
 
 @dataclass(frozen=True)
 class Way:
-    """How to train. `theirs` are arguments of Ultralytics' trainer; None: our loop."""
+    """A way to train. `overrides` are arguments of Ultralytics' trainer; None selects our loop."""
 
-    theirs: dict[str, Any] | None = None
+    overrides: dict[str, Any] | None = None
     distillation: bool = False
-    threads: bool = True  # all of them
+    threads: bool = True  # use all threads
     workers: int = 0
-    our_rates: bool = False
-    unpruned: bool = False  # timed on the unpruned network too
-    judged: bool = False  # for its accuracy too
+    our_rates: bool = False  # our learning rate at every step
+    unpruned: bool = False  # also time the unpruned network
+    judged: bool = False  # also measure the accuracy
 
 
 OUR_SETTINGS = {**NO_AUGMENTATION, "optimizer": "AdamW", "nbs": 16, "warmup_epochs": 0.0}
@@ -77,7 +78,7 @@ WAYS = {
 
 @dataclass
 class Clock:
-    """When each training step began: seconds, and processor seconds of this process."""
+    """Start of each training step: wall-clock seconds, and CPU seconds of this process."""
 
     starts: list[tuple[float, float]] = field(default_factory=list)
 
@@ -85,14 +86,14 @@ class Clock:
         self.starts.append((time.perf_counter(), time.process_time()))
 
     def read(self, batch: int) -> dict[str, float]:
-        (began, worked), (ended, done) = self.starts[FIRST], self.starts[-1]
+        (start, cpu_start), (end, cpu_end) = self.starts[FIRST], self.starts[-1]
         images = batch * (len(self.starts) - 1 - FIRST)
-        return {"images_a_second": images / (ended - began), "cpu_ms_an_image": 1000 * (done - worked) / images}
+        return {"images_a_second": images / (end - start), "cpu_ms_an_image": 1000 * (cpu_end - cpu_start) / images}
 
 
 @dataclass(frozen=True)
 class Bench:
-    """What all trainings share."""
+    """Configuration, data and networks that all trainings have in common."""
 
     config: Config
     data: data.DataSet
@@ -101,7 +102,7 @@ class Bench:
     scratch: Path
 
     def train(self, way: Way, images: int, clock: Clock, *, pruned: bool = True, seed: int = 0) -> nn.Module:
-        """The network after one pass over the first `images` of the seed's random order of the training images."""
+        """Trains for one pass over `images` training images drawn by `seed`, and returns the averaged network."""
         model = self.pruned if pruned else self.unpruned
         order = np.random.default_rng(seed).permutation(len(self.data.train))[:images].tolist()
         split = replace(self.data.train, samples=[self.data.train.samples[i] for i in order])
@@ -113,12 +114,13 @@ class Bench:
         torch.set_num_threads(self.config.threads)
         torch.manual_seed(seed)
         try:
-            return (ours if way.theirs is None else theirs)(self, way, model, split, settings, clock, seed)
+            train = train_here if way.overrides is None else train_with_ultralytics
+            return train(self, way, model, split, settings, clock, seed)
         finally:
             torch.set_num_threads(self.config.threads)
 
 
-def ours(
+def train_here(
     bench: Bench, way: Way, model: Trainable, split: data.Split, settings: Schedule, clock: Clock, seed: int
 ) -> nn.Module:
     load = functools.partial(data.batches, split, batch=settings.batch, seed=seed, augment=False)
@@ -133,13 +135,13 @@ def ours(
     return fit(model.net, loss, lambda epoch: load(epoch=epoch), settings, seed=seed, on_step=clock.tick)
 
 
-def theirs(
+def train_with_ultralytics(
     bench: Bench, way: Way, model: Trainable, split: data.Split, settings: Schedule, clock: Clock, seed: int
 ) -> nn.Module:
     from ultralytics.models.yolo.detect import DetectionTrainer
 
     class Trainer(DetectionTrainer):
-        """Trains `model` as it is, which by itself it would build anew at full width; and only trains."""
+        """Trains the pruned network instead of building one at full width, without validation or saving."""
 
         def get_model(self, *_: Any, **__: Any) -> Any:
             if way.threads:
@@ -155,12 +157,12 @@ def theirs(
         def final_eval(self) -> None:
             pass
 
-    listed = common.ultralytics_data(Path(tempfile.mkdtemp(dir=bench.scratch)), split, model.classes)
+    data_yaml = common.ultralytics_data(Path(tempfile.mkdtemp(dir=bench.scratch)), split, model.classes)
     arguments = {
-        "model": "yolo26n.yaml", "data": str(listed), "epochs": 1, "imgsz": model.imgsz,
+        "model": "yolo26n.yaml", "data": str(data_yaml), "epochs": 1, "imgsz": model.imgsz,
         "batch": settings.batch, "device": "cpu", "amp": False, "val": False, "plots": False, "save": False,
         "project": str(bench.scratch / "runs"), "exist_ok": True, "verbose": False, "seed": seed,
-        **(way.theirs or {}),
+        **(way.overrides or {}),
     }  # fmt: skip
     if way.our_rates:
         arguments |= {"lr0": settings.learning_rate, "momentum": settings.momentum}
@@ -190,72 +192,73 @@ def theirs(
 
 def main() -> int:
     parser = common.parser(__doc__, rounds=3, steps=12, images=1600, seeds=3, threads=2)
-    parser.add_argument("--only", choices=["speed", "accuracy"])
-    parser.add_argument("--ways", nargs="+", default=list(WAYS), help=f"of: {'; '.join(WAYS)}")
-    parser.add_argument("--out", type=Path, default=Path("outputs/benchmarks/trainers"))
-    given = parser.parse_args()
-    if unknown := [way for way in given.ways if way not in WAYS]:
+    parser.add_argument("--only", choices=["speed", "accuracy"], help="default: both")
+    parser.add_argument("--ways", nargs="+", default=list(WAYS), help=f"default: all of {'; '.join(WAYS)}")
+    parser.add_argument("--out", type=Path, default=Path("outputs/benchmarks/trainers"), help="folder of the results")
+    options = parser.parse_args()
+    if unknown := [way for way in options.ways if way not in WAYS]:
         raise UserError("--ways", unknown[0], f"choose from {'; '.join(WAYS)}")
-    recipe = common.Recipe.load(f"recipe={RECIPE}", f"threads={given.threads}")
-    with tempfile.TemporaryDirectory() as scratch, recipe.context(given.out / "cache") as context:
+    recipe = common.Recipe.load(f"recipe={RECIPE}", f"threads={options.threads}")
+    with tempfile.TemporaryDirectory() as scratch, recipe.context(options.out / "cache") as context:
         common.isolate_ultralytics(Path(scratch))
         pruned = require(prune.run(Product(recipe.model), context).model, Trainable, "recipe", RECIPE)
         unpruned = require(recipe.model, Trainable, "recipe", RECIPE)
         bench = Bench(recipe.config, recipe.data, pruned, unpruned, Path(scratch))
-        ways = {name: WAYS[name] for name in given.ways}
-        if given.only != "accuracy":
-            speed(bench, ways, given.rounds, given.steps, given.out)
-        if given.only != "speed":
-            accuracy(bench, ways, given.images, given.seeds, given.out)
+        ways = {name: WAYS[name] for name in options.ways}
+        if options.only != "accuracy":
+            speed(bench, ways, options.rounds, options.steps, options.out)
+        if options.only != "speed":
+            accuracy(bench, ways, options.images, options.seeds, options.out)
     return 0
 
 
 def speed(bench: Bench, ways: dict[str, Way], rounds: int, steps: int, out: Path) -> None:
-    """Prints and keeps how fast each way is: median over rounds, and all of them. Where other work shares the
-    processor, its time an image says more than images a second; with one thread none of it is spent waiting."""
-    found: dict[str, list[dict[str, float]]] = {}
+    """Prints and stores the speed of each way: median over rounds, and every round.
+
+    On a busy machine, CPU time per image is more reliable than images per second, best with one thread.
+    """
+    timings: dict[str, list[dict[str, float]]] = {}
     batch = bench.config.finetune.batch
     for _ in range(rounds):
         for name, way in ways.items():
             for pruned in (True, False) if way.unpruned else (True,):
                 clock, key = Clock(), f"{'pruned' if pruned else 'unpruned'}: {name}"
                 bench.train(way, batch * (FIRST + steps + 1), clock, pruned=pruned)
-                found.setdefault(key, []).append(clock.read(batch))
-                print(f"  {key}: {found[key][-1]['images_a_second']:.1f} images/s", flush=True)
-        atomic.write(out / f"speed-{bench.config.threads}.json", json.dumps(found, indent=1))
+                timings.setdefault(key, []).append(clock.read(batch))
+                print(f"  {key}: {timings[key][-1]['images_a_second']:.1f} images/s", flush=True)
+        atomic.write(out / f"speed-{bench.config.threads}.json", json.dumps(timings, indent=1))
     for unit in ("images_a_second", "cpu_ms_an_image"):
         print(f"\n{unit}, {bench.config.threads} threads: median (each round)")
-        medians = {key: statistics.median(each[unit] for each in rows) for key, rows in found.items()}
-        for key, rows in found.items():
-            spread = ", ".join(f"{each[unit]:.1f}" for each in rows)
-            own = {mine: value for mine, value in medians.items() if mine.startswith(key.split(":")[0] + ": ours")}
-            better = [
-                medians[key] / value if unit.startswith("cpu") else value / medians[key] for value in own.values()
-            ]
-            against = " and ".join(f"{value:.2f}" for value in better) if "ultralytics" in key else ""
-            print(f"{key:46} {medians[key]:7.1f} ({spread}) {against and 'ours is ' + against + ' times as fast'}")
+        medians = {key: statistics.median(row[unit] for row in rows) for key, rows in timings.items()}
+        for key, rows in timings.items():
+            values = ", ".join(f"{row[unit]:.1f}" for row in rows)
+            network = key.split(":")[0]
+            ours = [value for name, value in medians.items() if name.startswith(f"{network}: ours")]
+            speedups = [medians[key] / value if unit.startswith("cpu") else value / medians[key] for value in ours]
+            text = " and ".join(f"{speedup:.2f}" for speedup in speedups) if "ultralytics" in key else ""
+            print(f"{key:46} {medians[key]:7.1f} ({values}) {text and 'ours is ' + text + ' times as fast'}")
     print(f"goal: {GOAL} times")
 
 
 def accuracy(bench: Bench, ways: dict[str, Way], images: int, seeds: int, out: Path) -> None:
-    """Prints mAP50-95 of each judged way; finished ones are read from where an earlier call left them."""
+    """Prints mAP50-95 of each way to be evaluated; results of an earlier call are read from `out`."""
     path = out / f"accuracy-{images}.json"
-    found: dict[str, Any] = json.loads(path.read_text()) if path.exists() else {}
+    results: dict[str, Any] = json.loads(path.read_text()) if path.exists() else {}
     judged = {name: way for name, way in ways.items() if way.judged}
     for seed in range(seeds):
         for name, way in judged.items():
             key = f"{name}, seed {seed}"
-            if key not in found:
-                began = time.time()
+            if key not in results:
+                start = time.time()
                 net = bench.train(way, images, Clock(), seed=seed)
                 value = _accuracy(bench, net)
-                found[key] = {"map": value, "seconds": time.time() - began}
-                atomic.write(path, json.dumps(found, indent=1))
-            print(f"  {key}: {found[key]['map']:.4f}", flush=True)
+                results[key] = {"map": value, "seconds": time.time() - start}
+                atomic.write(path, json.dumps(results, indent=1))
+            print(f"  {key}: {results[key]['map']:.4f}", flush=True)
     before = _accuracy(bench, bench.pruned.net)
-    print(f"\nmAP50-95 after {images} images: mean over seeds (each); before tuning {before:.4f}")
+    print(f"\nmAP50-95 after {images} images: mean over seeds (each seed); before fine-tuning {before:.4f}")
     for name in judged:
-        values = [found[f"{name}, seed {seed}"]["map"] for seed in range(seeds)]
+        values = [results[f"{name}, seed {seed}"]["map"] for seed in range(seeds)]
         print(f"{name:46} {statistics.mean(values):.4f} ({', '.join(f'{value:.4f}' for value in values)})")
 
 

@@ -1,10 +1,11 @@
-"""Prunes architectures of many families to half their FLOPs: which does the pipeline take, and what becomes of them?
+"""Prunes architectures of many families to half their FLOPs and reports which of them the pipeline supports.
 
     python scripts/benchmarks/zoo.py [NAME ...] [--share 0.5] [--out outputs/benchmarks/zoo.jsonl]
 
-Each timm model, with random weights, is cut to the FLOP share, run forward and backward, exported to ONNX and compared
-in ONNX Runtime with torch. Every model has a process of its own, so one that crashes or hangs takes no other along.
-Rows are kept in --out: the same command goes on where it stopped. Exits 1 where less than nine in ten succeed.
+Each timm model, with random weights, is pruned to a fraction of its FLOPs, run forward and backward and exported to
+ONNX; then ONNX Runtime's output is compared with torch's. Each model has its own process, so a crash or a hang affects
+no other. Rows are stored in --out: the same command continues an interrupted run. The exit status is 1 if fewer than
+nine in ten models succeed.
 """
 
 from __future__ import annotations
@@ -30,10 +31,10 @@ from compress.pruning.solver import prune_to_flops
 from compress.stages.prune import counter
 
 IMGSZ = 224
-TOLERANCE = 0.02  # of the FLOP share
-AGREEMENT = 1e-3  # ONNX Runtime against torch, as a share of the largest output
-SECONDS = 300  # a model
-GOAL = 0.9
+TOLERANCE = 0.02  # the budget may be missed from below by this fraction of the full FLOPs
+AGREEMENT = 1e-3  # largest difference of ONNX Runtime from torch, relative to the largest output
+SECONDS = 300  # time limit per model
+GOAL = 0.9  # fraction of models that must succeed
 
 ZOO = {
     "ResNet": ["resnet18", "resnet50", "resnet26d"],
@@ -86,45 +87,46 @@ ZOO = {
 
 def main() -> int:
     parser = common.parser(__doc__, jobs=2)
-    parser.add_argument("names", nargs="*", help="timm models; all of the zoo where none is given")
-    parser.add_argument("--share", type=float, default=0.5, help="of the FLOPs to keep")
-    parser.add_argument("--out", type=Path, default=Path("outputs/benchmarks/zoo.jsonl"))
-    parser.add_argument("--one", action="store_true", help="prune the one NAME here and print its row")
-    given = parser.parse_args()
-    if given.one:
-        print(json.dumps(prune(given.names[0], given.share)))
+    parser.add_argument("names", nargs="*", help="timm models; default: the whole zoo")
+    parser.add_argument("--share", type=float, default=0.5, help="fraction of the FLOPs to keep; default: 0.5")
+    parser.add_argument("--out", type=Path, default=Path("outputs/benchmarks/zoo.jsonl"), help="file of the rows")
+    parser.add_argument("--one", action="store_true", help="prune the single NAME in this process and print its row")
+    options = parser.parse_args()
+    if options.one:
+        print(json.dumps(prune(options.names[0], options.share)))
         return 0
     zoo = {name: family for family, names in ZOO.items() for name in names}
-    names = given.names or list(zoo)
-    rows = {row["name"]: row for row in _read(given.out)}
+    names = options.names or list(zoo)
+    rows = {row["name"]: row for row in _read(options.out)}
     waiting = [name for name in names if name not in rows]
-    with ThreadPoolExecutor(given.jobs) as pool:
-        for row in pool.map(lambda name: in_own_process(name, given.share), waiting):
+    with ThreadPoolExecutor(options.jobs) as pool:
+        for row in pool.map(lambda name: in_own_process(name, options.share), waiting):
             row["family"] = zoo.get(row["name"], "")
             rows[row["name"]] = row
-            atomic.write(given.out, "".join(json.dumps(each) + "\n" for each in rows.values()))
+            atomic.write(options.out, "".join(json.dumps(entry) + "\n" for entry in rows.values()))
             print(line(row), flush=True)
-    asked = [rows[name] for name in names]
-    good = [row for row in asked if row["error"] is None]
-    families = len({row["family"] for row in good})
-    print(f"{len(good)} of {len(asked)} architectures, of {families} families, at {given.share:.0%} of their FLOPs")
-    for row in asked:
+    requested = [rows[name] for name in names]
+    succeeded = [row for row in requested if row["error"] is None]
+    families = len({row["family"] for row in succeeded})
+    counts = f"{len(succeeded)} of {len(requested)} architectures, from {families} families"
+    print(f"{counts}, at {options.share:.0%} of their FLOPs")
+    for row in requested:
         if row["error"] is not None:
             print(f"  {row['name']}: {row['error']}")
-    return 0 if len(good) >= GOAL * len(asked) else 1
+    return 0 if len(succeeded) >= GOAL * len(requested) else 1
 
 
 def in_own_process(name: str, share: float) -> dict[str, Any]:
-    """`prune` in a fresh interpreter; a crash or a hang becomes the row's error."""
+    """Calls `prune` in a fresh interpreter; a crash or a timeout becomes the row's error."""
     try:
         output = common.in_own_process(__file__, [name, "--one", "--share", str(share)], seconds=SECONDS)
     except RuntimeError as error:
-        return {"name": name, "error": f"our own: {error}"}
+        return {"name": name, "error": f"crash or timeout: {error}"}
     return json.loads(output.splitlines()[-1])
 
 
 def prune(name: str, share: float) -> dict[str, Any]:
-    """What became of one model: FLOPs, agreement, seconds of the solver, or the pipeline's error."""
+    """Prunes one model. Returns its FLOPs, difference from ONNX Runtime and seconds of the solver, or the error."""
     torch.set_num_threads(1)
     torch.manual_seed(0)
     logging.disable(logging.WARNING)
@@ -137,11 +139,11 @@ def prune(name: str, share: float) -> dict[str, Any]:
 
         count = counter(model)
         full = count(net)
-        began = time.time()
-        # Magnitudes need no data; of random weights they say nothing, and nothing is asked of them here.
+        start = time.time()
+        # Magnitudes need no data. They are meaningless for random weights, but accuracy is not measured here.
         config = PruneConfig(importance="group_l2", allocation="uniform", round_to=8)
         pruned = prune_to_flops(net, example, protected, config, budget_macs=share * full, count=count)
-        row |= {"seconds": round(time.time() - began, 1), "gflops": 2 * full / 1e9, "share": count(pruned.net) / full}
+        row |= {"seconds": round(time.time() - start, 1), "gflops": 2 * full / 1e9, "share": count(pruned.net) / full}
         small = model.with_net(pruned.net)
         sample = {"img": model.example_input(2), "cls": torch.tensor([0, 1])}
         require(small, Trainable, "NAME", name).loss(small.net.train(), sample).backward()
@@ -149,21 +151,21 @@ def prune(name: str, share: float) -> dict[str, Any]:
     except (UserError, TargetFailed) as error:
         return row | {"error": str(error)}
     if not share - TOLERANCE <= row["share"] <= share:
-        return row | {"error": f"{row['share']:.1%} of the FLOPs: channels leave in steps too coarse for {share:.0%}"}
+        return row | {"error": f"{row['share']:.1%} of the FLOPs: the pruning steps are too coarse for {share:.0%}"}
     if not row["onnx_difference"] <= AGREEMENT:  # NaN too
         return row | {"error": f"ONNX Runtime differs from torch by {row['onnx_difference']:.2g} of the largest output"}
     return row
 
 
 def difference(model: Any) -> float:
-    """Largest difference of ONNX Runtime's output from torch's, as a share of the largest output."""
+    """Largest difference of ONNX Runtime's output from torch's, relative to the largest output."""
     image = model.example_input()
     with torch.inference_mode():
         expected = model.deployed()(image).numpy()
     with TemporaryDirectory() as scratch:
         graph = targets.get("onnxruntime").convert(model, Path(scratch), ExportConfig())
-        found = targets.load(graph, threads=1)(image.numpy())
-    return common.difference(found, expected)
+        actual = targets.load(graph, threads=1)(image.numpy())
+    return common.difference(actual, expected)
 
 
 def line(row: dict[str, Any]) -> str:

@@ -76,7 +76,7 @@ def test_two_runs_do_not_share_a_folder(run, tmp_path: Path) -> None:
     fcntl.flock(held, fcntl.LOCK_EX)
     error = run(*DIGITS, f"hydra.run.dir={folder}", "budget.flops=50%")
     os.close(held)
-    assert "hydra.run.dir" in error and "another run is at work" in error
+    assert "hydra.run.dir" in error and "another run uses it" in error
     assert (folder / "config.yaml").read_text() == "of the other run"
 
 

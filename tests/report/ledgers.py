@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
+
+from compress.ledger import Row
+from compress.typed_json import decode
 
 CPU = "host"
 BASE, TUNED = 438_200_000, 218_400_000  # MACs
@@ -42,7 +46,8 @@ def row(stage: str, target: str | None = None, precision: str = "fp32", **fields
 
 
 def score(value: float, obtained: str = "measured", images: int = 500) -> dict[str, Any]:
-    fields = {"metric": "mAP50-95", "value": value, "images": images, "ci95": 0.0124, "obtained": obtained}
+    fields = {"metric": "mAP50-95", "value": value, "images": images, "obtained": obtained}
+    fields |= {"ci95": [value - 0.0124, value + 0.0124]}
     return fields | {"map50": value * 1.7, "per_class": {"cow": value, "tractor": value}}
 
 
@@ -117,6 +122,15 @@ def rows() -> list[dict[str, Any]]:
     ]
 
 
+def typed(*records: dict[str, Any]) -> list[Row]:
+    """The rows as the report reads them."""
+    return [decode(Row, each) for each in records]
+
+
+def pick(ledger: Sequence[Row], stage: str, target: str | None, precision: str = "fp32") -> Row:
+    return next(each for each in ledger if (each.stage, each.target, each.precision) == (stage, target, precision))
+
+
 def verdict() -> dict[str, Any]:
     def check(
         name: str, target: str | None, precision: str | None, limit: float, value: float | None, unit: str
@@ -184,3 +198,10 @@ def bench(**changes: Any) -> dict[str, Any]:
     fields |= {"runtime": "tensorrt 10.7", "threads": None, "batch": 1, "peak_memory_bytes": 210_000_000}
     fields |= {"latency_ms": {"median": 1.62, "p95": 1.81, "runs": 500}, "outputs_match": True}
     return fields | {"files": {"int8/model.onnx": DIGEST}} | changes
+
+
+def write_bench(run: Path, **changes: Any) -> Path:
+    """A bench result next to the run folder, without the fields that are set to "drop"."""
+    path = run.parent / "bench.json"
+    path.write_text(json.dumps({name: value for name, value in bench(**changes).items() if value != "drop"}))
+    return path
