@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping
+import ctypes
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any, Self
+from types import SimpleNamespace
+from typing import Any, Protocol, Self
 
 import numpy as np
 import torch
@@ -101,3 +103,99 @@ def small_classifier() -> nn.Sequential:
     torch.manual_seed(0)
     body = [nn.Conv2d(3, 16, 3, 2, 1), nn.SiLU(), nn.Conv2d(16, 32, 3, 2, 1), nn.SiLU()]
     return nn.Sequential(*body, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(32, 3))
+
+
+SIDE = 32  # pixels, of `small_model`
+
+
+def small_model(*, imgsz: int = SIDE) -> FakeModel:
+    """`small_classifier` for images of 32 pixels. Its last layer stays in float."""
+    return FakeModel(small_classifier(), imgsz=imgsz, exclusions={"6": "the last layer"})
+
+
+class ByReference(Protocol):
+    """What `ctypes.byref` returns."""
+
+    _obj: ctypes.c_void_p
+
+
+class Cuda:
+    """A fake `libcudart`, whose device memory is accessible through cudaMemcpy only. Its stream has the number 7."""
+
+    def __init__(self) -> None:
+        self.memory: dict[int, ctypes.Array[ctypes.c_char]] = {}
+
+    def cudaMalloc(self, pointer: ByReference, size: ctypes.c_size_t) -> int:
+        address = 0x1000 * (len(self.memory) + 1)
+        self.memory[address] = ctypes.create_string_buffer(size.value)
+        pointer._obj.value = address
+        return 0
+
+    def cudaStreamCreate(self, stream: ByReference) -> int:
+        stream._obj.value = 7
+        return 0
+
+    def cudaStreamSynchronize(self, stream: ctypes.c_void_p) -> int:
+        return 0 if stream.value == 7 else 400
+
+    def cudaMemcpy(
+        self, to: ctypes.c_void_p, source: ctypes.c_void_p, size: ctypes.c_size_t, kind: ctypes.c_int
+    ) -> int:
+        device = to if kind.value == 1 else source
+        held = self.memory.get(device.value or 0)
+        if held is None or len(held) < size.value:
+            return 1  # cudaErrorInvalidValue
+        if kind.value == 1:
+            ctypes.memmove(held, source, size.value)
+        else:
+            ctypes.memmove(to, held, size.value)
+        return 0
+
+    def array(self, address: int, shape: tuple[int, ...]) -> np.ndarray:
+        return np.frombuffer(self.memory[address], np.float32).reshape(shape)
+
+
+ENGINE_SHAPES = {"output0": (1, 3), "images": (1, 2, 4, 4)}  # the order must not matter
+
+
+def fake_tensorrt(
+    cuda: Cuda, answer: Callable[[np.ndarray], np.ndarray], *, fits: bool = True, name: str = "tensorrt_rtx"
+) -> SimpleNamespace:
+    """A fake of the module `tensorrt_rtx`. Its engines compute `answer` on the memory of `cuda`.
+
+    Args:
+        fits: whether engines were built for this GPU.
+    """
+
+    class Context:
+        def __init__(self) -> None:
+            self.at: dict[str, int] = {}
+
+        def set_tensor_address(self, name: str, address: int) -> None:
+            self.at[name] = address
+
+        def execute_async_v3(self, stream: int) -> bool:
+            image = cuda.array(self.at["images"], ENGINE_SHAPES["images"])
+            cuda.array(self.at["output0"], ENGINE_SHAPES["output0"])[...] = answer(image)
+            return stream == 7
+
+    mode = SimpleNamespace(INPUT="in", OUTPUT="out")
+    engine = SimpleNamespace(
+        num_io_tensors=2,
+        get_tensor_name=lambda i: list(ENGINE_SHAPES)[i],
+        get_tensor_shape=lambda name: ENGINE_SHAPES[name],
+        get_tensor_mode=lambda name: "in" if name == "images" else "out",
+        create_execution_context=Context,
+    )
+    return SimpleNamespace(
+        __name__=name,
+        __version__="1.7",
+        TensorIOMode=mode,
+        Logger=type("Logger", (), {"WARNING": 2, "__init__": lambda self, level: None}),
+        Runtime=lambda logger: SimpleNamespace(deserialize_cuda_engine=lambda data: engine if fits else None),
+    )
+
+
+def means(image: np.ndarray) -> np.ndarray:
+    """Three values of an image (1, 2, 4, 4), for `fake_tensorrt`: (1, 3)."""
+    return np.array([[image.mean(), image.max(), image[0, 1, 2, 3]]], np.float32)

@@ -124,14 +124,20 @@ def check_disjoint(training: Iterable[Sample], evaluation: Mapping[str, Sequence
     """
     by_digest = {sample.digest: sample for sample in training}
     for name, samples in evaluation.items():
-        for sample in samples:
+        for index, sample in enumerate(samples):
             duplicate = by_digest.get(sample.digest)
             if duplicate is not None and _same_content(sample, duplicate):
                 raise UserError(
                     f"data.{name}",
-                    sample.source,
-                    f"is also a training or calibration image ({duplicate.source}): splits must not overlap",
+                    sample.source if isinstance(sample.source, Path) else f"image {index}, {_name(sample)}",
+                    f"is also a training or calibration image ({_name(duplicate)}): splits must not overlap",
                 )
+
+
+def _name(sample: Sample) -> str:
+    """For messages: the path of an image file, or the size of an image in memory."""
+    width, height = sample.size
+    return str(sample.source) if isinstance(sample.source, Path) else f"an array of {width}x{height} pixels"
 
 
 def _same_content(first: Sample, second: Sample) -> bool:

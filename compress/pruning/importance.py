@@ -50,8 +50,9 @@ def _fpgm() -> Importance:
 
 
 def _taylor() -> Importance:
-    """First-order estimate of the change in loss when a channel is removed: |sum of weight x gradient| over all weights
-    coupled to it (Molchanov et al. 2019, "Importance Estimation for Neural Network Pruning", eq. 8, arXiv:1906.10771).
+    """First-order estimate of the change in loss when a channel is removed: sum of |weight x gradient|, mean over the
+    convolutions and linear layers coupled to it (after Molchanov et al. 2019, "Importance Estimation for Neural Network
+    Pruning", arXiv:1906.10771).
 
     Not normalised per group: changes in loss are comparable across layers, as a global ranking requires.
     """
@@ -61,8 +62,9 @@ def _taylor() -> Importance:
 
 
 def _hessian() -> Importance:
-    """Second-order estimate of the same: sum of weight^2 x squared gradient (LeCun et al. 1989, "Optimal Brain Damage",
-    eq. 5, with the diagonal of the Fisher matrix in place of the Hessian's: Theis et al. 2018, arXiv:1801.05787)."""
+    """Second-order estimate of the same: sum of weight^2 x squared gradient, mean over the coupled layers (LeCun et al.
+    1989, "Optimal Brain Damage", eq. 5, with the diagonal of the Fisher matrix in place of the Hessian's: Theis et al.
+    2018, arXiv:1801.05787)."""
     from torch_pruning.pruner.importance import GroupHessianImportance
 
     return _with_gradients("hessian", GroupHessianImportance(normalizer=None))

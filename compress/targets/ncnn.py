@@ -176,9 +176,10 @@ def load(graph: Graph, threads: int, *, exact: bool = False) -> Predictor:
     net = _net(graph.path, threads, half)
 
     def run(image: np.ndarray) -> np.ndarray:
-        # ncnn.Mat has no batch axis and does not own NumPy's memory; `image` keeps it alive.
+        # ncnn.Mat has no batch axis and does not own NumPy's memory. A layer that computes in place ends the process
+        # on memory that ncnn does not own, so ncnn gets a copy.
         with net.create_extractor() as extractor:
-            extractor.input(INPUT, ncnn.Mat(image[0]))
+            extractor.input(INPUT, ncnn.Mat(image[0]).clone())
             status, output = extractor.extract(OUTPUT)
             if status != 0:
                 raise TargetFailed(f"ncnn cannot compute {graph.path}: status {status}")

@@ -199,8 +199,7 @@ def checkpoint_of_other_code(home: Path) -> list[str]:
 
 
 def weights_elsewhere(home: Path) -> list[str]:
-    from tests.models.onnx_files import save
-    from tests.models.test_hostile_onnx import external
+    from tests.models.onnx_files import external, save
 
     (home / "theirs").mkdir()
     save(external(home / "theirs", "../evil/__init__.py"), home / "theirs" / "model.onnx")

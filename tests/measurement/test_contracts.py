@@ -21,8 +21,7 @@ from compress.measurement import contracts
 from compress.measurement.contracts import confidence_shift, verify
 from compress.tasks import CLASSIFY, DETECT
 from compress.tasks.mean_ap import Detections
-from tests.fakes import FakeModel
-from tests.targets.test_targets import SIDE, small_model
+from tests.fakes import SIDE, FakeModel, small_model
 
 
 @pytest.fixture(scope="module")

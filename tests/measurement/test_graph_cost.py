@@ -2,57 +2,23 @@
 
 from __future__ import annotations
 
+import copy
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnx
-import onnxruntime
 import pytest
 import torch
-from onnx import ModelProto, TensorProto, helper, numpy_helper, save
+from onnx import ModelProto, TensorProto, helper, numpy_helper
 from torch import Tensor, nn
 
+from compress import models
+from compress.config import Family, ModelConfig
 from compress.errors import UserError
 from compress.measurement import flops, graph_cost
-from compress.targets import onnx_graph
-from compress.targets import openvino as openvino_target
-
-
-def exported(net: nn.Module, example: Tensor, folder: Path) -> ModelProto:
-    torch.onnx.export(net.eval(), (example,), str(folder / "raw.onnx"), dynamo=False, opset_version=17)
-    level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_BASIC
-    onnx_graph.optimized(folder / "raw.onnx", folder / "net.onnx", level)
-    return onnx.load(folder / "net.onnx")
-
-
-def single(
-    kind: str,
-    inputs: dict[str, Any],
-    output: tuple[int, ...],
-    *,
-    types: tuple[int, int] = (TensorProto.FLOAT, TensorProto.FLOAT),
-    domain: str = "",
-    **attributes: Any,
-) -> ModelProto:
-    """One operator: shapes are inputs of the graph, arrays are constants, of the types (input, output)."""
-    given = [helper.make_tensor_value_info(n, types[0], v) for n, v in inputs.items() if isinstance(v, tuple)]
-    constants = [numpy_helper.from_array(v, n) for n, v in inputs.items() if isinstance(v, np.ndarray)]
-    names = [name if value is not None else "" for name, value in inputs.items()]
-    node = helper.make_node(kind, names, ["y"], name="/layer/node", domain=domain, **attributes)
-    answer = helper.make_tensor_value_info("y", types[1], output)
-    graph = helper.make_graph([node], "graph", given, [answer], constants)
-    opsets = [helper.make_opsetid("", 24), *([helper.make_opsetid(domain, 1)] if domain else [])]
-    return helper.make_model(graph, opset_imports=opsets)
-
-
-class First(nn.Module):
-    def __init__(self, layer: nn.Module) -> None:
-        super().__init__()
-        self.layer = layer
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.layer(x)[0]
+from compress.models.onnx_model import OnnxModel
+from tests.models.toy import Net, randomise
+from tests.onnx_operators import First, exported, single
 
 
 @pytest.mark.filterwarnings("ignore")  # the exporter warns of recurrent layers with a batch size
@@ -86,22 +52,6 @@ def test_einsum(equation: str, shapes: list[tuple[int, ...]], output: tuple[int,
     if "x" not in equation:
         with torch.backends.opt_einsum.flags(enabled=False):  # from left to right
             assert flops.count(Net(), torch.rand(shapes[0])).macs == macs
-
-
-@pytest.mark.filterwarnings("ignore")
-@pytest.mark.parametrize("kind", ["LSTM", "GRU", "RNN", "Linear"])
-def test_openvino_counts_the_same(kind: str, tmp_path: Path) -> None:
-    net: nn.Module = nn.Linear(8, 4) if kind == "Linear" else First(getattr(nn, kind)(8, 4, bidirectional=True))
-    exported(net, torch.rand(5, 1, 8), tmp_path)
-    converted = openvino_target._read(openvino_target.package_without_telemetry(), next(tmp_path.glob("*.onnx")))
-    assert sum(openvino_target._count_macs(converted).values()) == flops.count(net, torch.rand(5, 1, 8)).macs
-
-
-def test_openvino_counts_einsum(tmp_path: Path) -> None:
-    made = single("Einsum", {"a": (2, 3, 5), "b": (2, 4, 5)}, (2, 3, 4), equation="bqd,bkd->bqk")
-    save(made, tmp_path / "net.onnx")
-    converted = openvino_target._read(openvino_target.package_without_telemetry(), tmp_path / "net.onnx")
-    assert sum(openvino_target._count_macs(converted).values()) == 2 * 3 * 4 * 5
 
 
 def test_einsum_without_a_sum_is_elementwise() -> None:
@@ -216,3 +166,30 @@ def test_a_shape_that_is_not_known_is_refused_by_node_and_operator() -> None:
     graph.graph.output[0].type.tensor_type.shape.dim[1].dim_param = "n"
     with pytest.raises(UserError, match="/layer/node: NonZero.*tensor y"):
         graph_cost.count(graph)
+
+
+def test_costs_are_those_of_the_torch_network(tmp_path: Path) -> None:
+    net = randomise(Net()).eval()
+    image = torch.rand(1, 3, 32, 32)
+    torch.onnx.export(net, (image,), str(tmp_path / "net.onnx"), dynamo=False, opset_version=17)
+    model = models.build(ModelConfig(Family.onnx, path=str(tmp_path / "net.onnx"), imgsz=0, channels=0))
+    assert isinstance(model, OnnxModel)
+    found, wanted = graph_cost.count(model.graph), flops.count(fused(net), image)
+    assert (found.macs, found.params, found.param_bytes) == (wanted.macs, wanted.params, wanted.param_bytes)
+    assert found.other_flops == pytest.approx(wanted.other_flops, rel=0.01)
+    assert found.bytes_moved == pytest.approx(wanted.bytes_moved, rel=0.05)
+    assert found.activation_bytes == pytest.approx(wanted.activation_bytes, rel=0.05)
+    assert sum(layer.macs for layer in found.layers.values()) == found.macs
+
+
+def fused(net: nn.Module) -> nn.Module:
+    """Batch norms gone into the convolutions before them, as ONNX Runtime has it."""
+    copied = copy.deepcopy(net)
+    for module in list(copied.modules()):
+        if not isinstance(module, nn.Sequential):
+            continue
+        for index in range(len(module) - 1):
+            if isinstance(module[index], nn.Conv2d) and isinstance(module[index + 1], nn.BatchNorm2d):
+                module[index] = nn.utils.fuse_conv_bn_eval(module[index], module[index + 1])
+                module[index + 1] = nn.Identity()
+    return copied

@@ -10,11 +10,14 @@ from typing import Any
 import pytest
 from torch import nn
 
+import compress
 from compress import checkpoint, targets
 from compress.config import ExportConfig
+from compress.errors import UserError
 from compress.measurement import rows
+from tests.fakes import small_model
+from tests.models import onnx_files as files
 from tests.stages.test_quantize import data
-from tests.targets.test_targets import small_model
 
 
 def test_the_same_bytes_are_not_judged_twice(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -77,3 +80,11 @@ def test_the_size_of_a_torch_row_is_that_of_the_saved_file(tmp_path: Path, monke
     checkpoint.save(model, tmp_path / "pruned")
     row = rows.measure_model("prune", model, rows.Costs.of(model), data(4), threads=1, cached=False)
     assert row.size_bytes == (tmp_path / "pruned" / "model.safetensors").stat().st_size
+
+
+def test_flops_of_a_file_are_those_at_its_own_size(tmp_path: Path) -> None:
+    model = files.build(files.classifier(), tmp_path)
+    macs = 8 * 8 * 8 * 27 + 8 * 8 * 8 * 72 + 80
+    assert compress.get_flops(model, imgsz=16) == 2 * macs
+    with pytest.raises(UserError, match="set 16"):
+        compress.get_flops(model, imgsz=640)

@@ -1,4 +1,4 @@
-"""Heads derived from Detect: pruned, saved, loaded, exported. Detect itself: test_ultralytics.py."""
+"""Heads: pruned, saved, loaded, exported, decoded."""
 
 from __future__ import annotations
 
@@ -11,15 +11,18 @@ from torch.utils._pytree import tree_leaves
 
 pytest.importorskip("ultralytics")
 
+from torch import nn
+
 import compress
 from compress import checkpoint, targets
 from compress.capabilities import Evaluable, Prunable, TopK, Trainable, require
 from compress.config import ExportConfig, ModelConfig
 from compress.errors import UserError
-from compress.models import build, from_constructor
+from compress.models import build, from_constructor, ultralytics_head
 from compress.stages.prune import counter
 from compress.targets import onnx_graph
 from compress.tasks import DETECT, TASKS
+from tests.models.detectors import make
 from tests.models.toy import enliven
 
 SIZE = 64
@@ -88,3 +91,34 @@ def test_the_tail_picks_several_classes_of_one_anchor() -> None:
     rows = np.array([[[0, 0, 2, 2, 0.1, 0.2, 7], [1, 1, 3, 3, 0.9, 0.8, 8], [4, 4, 5, 5, 0.3, 0.0, 9]]], np.float32)
     expected = [[1, 1, 3, 3, 0.9, 0, 8], [1, 1, 3, 3, 0.8, 1, 8]]
     assert np.allclose(TopK(classes=2, most=2)(rows)[0], expected)
+
+
+@pytest.mark.parametrize(("name", "shape"), [("yolo26n", (2, 84, 6)), ("yolov8n", (2, 9, 84))])
+def test_deployed_gives_one_tensor_that_decodes(name: str, shape: tuple[int, ...]) -> None:
+    model = make(name)
+    net = model.deployed()
+    x = model.example_input(2)
+    out = net(x)
+    assert out.shape == shape and not any(isinstance(m, nn.BatchNorm2d) for m in net.modules())
+    with torch.no_grad():
+        assert torch.allclose(out, model.net.eval()(x)[0], atol=1e-2)
+    assert model.quantization_exclusions().keys() <= dict(net.named_modules()).keys()
+    for found in model.decode(out.numpy()):
+        assert found.boxes.shape == (len(found.scores), 4) and found.classes.dtype == np.int64
+        assert np.all(np.diff(found.scores) <= 0) and np.all(found.scores > 0.001) and found.classes.max(initial=0) < 5
+
+
+def test_suppression_agrees_with_ultralytics() -> None:
+    from ultralytics.utils.nms import non_max_suppression
+
+    generator = torch.Generator().manual_seed(0)
+    raw = torch.rand(1, 9, 400, generator=generator)
+    raw[:, :4] *= 60
+    raw[:, 4:] **= 6
+    (ours,) = ultralytics_head.decode(raw.numpy(), end_to_end=False)
+    (theirs,) = non_max_suppression(raw.clone(), 0.001, 0.7, multi_label=True, max_det=300)
+    # Theirs moves classes 7,680 px apart, which costs float32 digits: pairs at the very threshold may differ.
+    same = {(round(float(s), 5), int(c)) for s, c in zip(ours.scores, ours.classes, strict=True)} & {
+        (round(float(row[4]), 5), int(row[5])) for row in theirs
+    }
+    assert len(ours.scores) == len(theirs) == 300 and len(same) >= 295

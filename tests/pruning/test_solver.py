@@ -5,14 +5,11 @@ import itertools
 import pytest
 import torch
 from torch import nn
-from torch.nn import functional as F
 from torch.utils.flop_counter import FlopCounterMode
 
 from compress.config import PruneConfig
 from compress.errors import UserError
 from compress.pruning.allocation import ALLOCATIONS
-from compress.pruning.gradients import accumulate_gradients
-from compress.pruning.importance import IMPORTANCES, NEED_GRADIENTS
 from compress.pruning.solver import prune_to_flops, prune_to_ratio
 from tests.models.toy import Net, randomise
 
@@ -84,29 +81,6 @@ def test_uniform_ratio_takes_the_same_share_everywhere(net: nn.Module) -> None:
     pruned = prune_to_ratio(net, EXAMPLE, PROTECTED, PruneConfig(allocation="uniform"), 0.25)
     assert all(after == 0.75 * before for before, after in pruned.channels.values())
     assert pruned.ratio == pytest.approx(0.25)
-
-
-@pytest.mark.parametrize("name", IMPORTANCES)
-def test_every_importance_works_and_repeats(net: nn.Module, name: str) -> None:
-    if name in NEED_GRADIENTS:
-        with pytest.raises(UserError, match="gradients"):
-            prune_to_ratio(net, EXAMPLE, PROTECTED, PruneConfig(importance=name), 0.4)
-        batch = {"img": EXAMPLE, "cls": torch.zeros(len(EXAMPLE), dtype=torch.int64)}
-
-        def loss(net: nn.Module, batch: dict[str, torch.Tensor]) -> torch.Tensor:
-            return F.cross_entropy(net(batch["img"]), batch["cls"])
-
-        accumulate_gradients(net, loss, [batch, batch], squared=NEED_GRADIENTS[name])
-    first, again = (prune_to_ratio(net, EXAMPLE, PROTECTED, PruneConfig(importance=name), 0.4) for _ in range(2))
-    assert 0.35 < first.ratio < 0.45
-    assert torch.equal(first.net.eval()(EXAMPLE), again.net.eval()(EXAMPLE))
-
-
-@pytest.mark.parametrize("bfloat16", [False, True])
-def test_gradients_of_a_loss_that_is_not_finite_are_none(net: nn.Module, bfloat16: bool) -> None:
-    batch = {"img": EXAMPLE}
-    with pytest.raises(FloatingPointError, match="nan"):
-        accumulate_gradients(net, lambda net, batch: net(batch["img"]).sum() * torch.nan, [batch], bfloat16=bfloat16)
 
 
 @pytest.mark.parametrize(

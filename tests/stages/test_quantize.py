@@ -19,7 +19,7 @@ from compress.stages import quantize
 from compress.stages.context import Context
 from compress.targets.converter import Converter
 from compress.tasks import CLASSIFY
-from tests.targets.test_targets import SIDE, small_model
+from tests.fakes import SIDE, small_model
 
 
 def data(calibration: int) -> DataSet:

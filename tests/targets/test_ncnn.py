@@ -103,6 +103,20 @@ def test_fp32_is_computed_in_float32_and_the_same_every_time(tmp_path: Path) -> 
     assert np.array_equal(targets.load(graph, 2)(image), found)
 
 
+class Scaled(Rows):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return super().forward(x * 2 - 1)
+
+
+def test_a_network_may_begin_with_a_layer_that_computes_in_place(tmp_path: Path) -> None:
+    """On memory that ncnn does not own, such a layer would end the process. The given image must not change."""
+    model, image = Network(Scaled()), _image()
+    given = image.copy()
+    found = targets.load(model.convert(tmp_path), 1)(given)
+    assert np.array_equal(given, image)
+    assert np.allclose(found, model.answer(image), atol=1e-5)
+
+
 def test_operators_that_ncnn_lacks_are_named(tmp_path: Path) -> None:
     with pytest.raises(TargetFailed, match="does not support these operators of the network: .*topk"):
         Network(Best()).convert(tmp_path)

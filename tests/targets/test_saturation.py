@@ -15,7 +15,7 @@ import pytest
 from compress.config import ExportConfig
 from compress.host import host
 from compress.targets import onnxruntime, saturation
-from tests.targets.test_targets import small_model
+from tests.fakes import small_model
 
 VNNI = {"avx_vnni", "avx512_vnni", "amx_int8", "asimddp"}
 

@@ -20,7 +20,8 @@ def load(path: pathlib.Path, threads: "int | None") -> tuple:
 
     def predict(image: np.ndarray) -> np.ndarray:
         with net.create_extractor() as extractor:  # ncnn.Mat has no batch axis
-            extractor.input("in0", ncnn.Mat(image[0]))
+            # A copy: a first layer that computes in place ends the process on memory that ncnn does not own.
+            extractor.input("in0", ncnn.Mat(image[0]).clone())
             status, output = extractor.extract("out0")
             if status != 0:
                 raise SystemExit(f"ncnn cannot run the model: status {status}")

@@ -1,22 +1,18 @@
+"""From a frame rate on a device to a budget, and back to a prediction."""
+
 from __future__ import annotations
 
 import logging
-import subprocess
-import sys
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
-import yaml
 
 from compress import devices
-from compress.config import CONF, BudgetConfig, Config, DeviceConfig, LatencyFit, compose
+from compress.config import BudgetConfig, Config, DeviceConfig, LatencyFit, compose
 from compress.devices import fit
 from compress.errors import UserError
 from compress.ledger import Row
-from compress.targets import TARGETS
 
-ROOT = Path(__file__).parents[2]
 PROFILES = sorted(fit.published())
 FREE = ["recipe=drone_nano", "budget.flops=null"]
 
@@ -36,66 +32,6 @@ def refusal(config: Config) -> str:
 
 def row(flops: int, target: str | None, precision: str) -> Row:
     return Row("export", target, precision, imgsz=640, macs=flops // 2)
-
-
-# --- profiles -------------------------------------------------------------------------------------------------
-
-
-def test_profiles_are_what_the_published_times_give(tmp_path: Path) -> None:
-    subprocess.run([sys.executable, "scripts/fit_devices.py", str(tmp_path)], cwd=ROOT, check=True)
-    made = {path.name: path.read_text() for path in tmp_path.iterdir()}
-    assert made == {name: (CONF / "device" / name).read_text() for name in made}
-    assert {path.removesuffix(".yaml") for path in made} == set(PROFILES)
-
-
-@pytest.mark.parametrize("profile", PROFILES)
-def test_a_profile_stands_close_to_every_published_time(profile: str) -> None:
-    device = compose(["recipe=drone_nano", f"device={profile}"]).device
-    assert (device.name, bool(device.source)) == (profile, True)
-    lines = {(line.runtime, line.precision): line for line in device.fits}
-    for published in fit.published()[profile]:
-        line = lines[published["runtime"], published["precision"]]
-        ms = line.a_ms + line.b_ms_per_gflop * float(published["gflops"])
-        assert ms == pytest.approx(float(published["ms"]), rel=line.error_fitted + 0.001)
-        assert line.error_fitted <= 0.1
-        assert line.error >= line.error_fitted
-        assert line.gflops[0] <= float(published["gflops"]) + 0.001
-
-
-def test_the_host_promises_nothing() -> None:
-    assert set(yaml.safe_load((CONF / "device" / "host.yaml").read_text())) == {"name", "targets"}
-
-
-def test_devices_choose() -> None:
-    host, board, old = (
-        compose(["recipe=drone_nano", f"device={name}"]) for name in ("host", "raspberry_pi_5", "jetson_nano")
-    )
-    assert host.targets == ["onnxruntime", "openvino", "tensorrt"] and host.export.opset == 17
-    assert "ncnn" in board.targets and "tensorrt" not in board.targets and board.device.precisions[0] == "int8"
-    assert (old.targets, old.device.precisions, old.export.opset) == (["tensorrt"], ["fp16"], 13)
-    told = compose(["recipe=drone_nano", "device=jetson_nano", "targets=[onnxruntime]"])
-    assert told.targets == ["onnxruntime"]  # what is named goes first
-
-
-@pytest.mark.parametrize("path", sorted((CONF / "device").glob("*.yaml")), ids=lambda path: path.stem)
-def test_devices_name_targets_that_there_are(path: Path) -> None:
-    assert set(yaml.safe_load(path.read_text())["targets"]) <= set(TARGETS)
-
-
-def test_a_precision_that_there_is_not_is_refused() -> None:
-    with pytest.raises(UserError, match=r"device\.precisions=int4: choose from fp32, fp16, int8"):
-        DeviceConfig("board", precisions=["int4"])
-
-
-def test_a_line_through_exact_points_is_found() -> None:
-    rows = [{"runtime": "r", "precision": "p", "gflops": str(g), "ms": str(2 + 0.5 * g)} for g in (1, 10, 100)]
-    assert fit.fits(rows) == [LatencyFit("r", "p", 2.0, 0.5, 0.0, [1.0, 100.0], 0.0)]
-
-
-def test_the_error_is_that_of_a_network_left_out() -> None:
-    points = [(1.0, 2.5), (2.0, 3.0), (4.0, 8.0)]  # the line through the first two meets 4 GFLOPs at 4 ms
-    assert fit.largest_error(fit.line(points[:2]), points[2:]) == pytest.approx(0.5)
-    assert fit.left_out_error(points) >= 0.5 > fit.largest_error(fit.line(points), points)
 
 
 # --- from a frame rate to a budget ----------------------------------------------------------------------------

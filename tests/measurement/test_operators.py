@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from collections import OrderedDict
+from types import SimpleNamespace
 
 import pytest
 import torch
-import torch.ao.quantization as ao
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-import compress
 from compress.errors import UserError
+from compress.measurement import operators
 from compress.measurement.flops import count
+
+aten = torch.ops.aten
 
 
 class First(nn.Module):
@@ -32,41 +34,6 @@ def test_recurrent_layers(kind, gates):
     two = getattr(nn, kind)(8, 4, num_layers=2, bidirectional=True, batch_first=True)
     assert count(First(two), torch.rand(2, 5, 8)).macs == 10 * 2 * gates * 4 * ((8 + 4) + (8 + 4))
     assert count(First(getattr(nn, f"{kind}Cell")(8, 4)), torch.rand(2, 8)).macs == 2 * per_step
-
-
-@pytest.mark.parametrize(("kind", "gates"), [("LSTM", 4), ("GRU", 3)])
-def test_dynamically_quantized_recurrent_layers(kind, gates):
-    net = ao.quantize_dynamic(First(getattr(nn, kind)(8, 4)), {getattr(nn, kind)})
-    cost = count(net, torch.rand(5, 2, 8))
-    assert cost.macs == 10 * gates * 4 * (8 + 4)
-    assert cost.params == gates * 4 * (8 + 4 + 2)
-
-
-def test_dynamically_quantized_linear():
-    net = ao.quantize_dynamic(nn.Sequential(nn.Linear(8, 4), nn.ReLU(), nn.Linear(4, 3)), {nn.Linear})
-    cost = count(net, torch.rand(2, 8))
-    assert cost.macs == 2 * (8 * 4 + 4 * 3)
-    assert (cost.params, cost.param_bytes) == (32 + 4 + 12 + 3, 32 + 12 + 4 * 7)
-
-
-def test_statically_quantized_modules():
-    class Net(nn.Module):
-        def __init__(self):
-            super().__init__()
-            self.enter, self.leave = ao.QuantStub(), ao.DeQuantStub()
-            self.conv, self.up, self.linear = nn.Conv2d(3, 4, 3, groups=1), nn.ConvTranspose2d(4, 2, 2), nn.Linear(2, 5)
-
-        def forward(self, x):
-            x = self.up(self.conv(self.enter(x)))
-            return self.leave(self.linear(x.mean((2, 3))))
-
-    net = Net().eval()
-    net.qconfig = ao.get_default_qconfig("qnnpack")  # per tensor: transposed convolutions have nothing else
-    net = ao.prepare(net)
-    net(torch.rand(1, 3, 8, 8))
-    cost = count(ao.convert(net), torch.rand(1, 3, 8, 8))
-    assert cost.macs == 4 * 36 * 27 + 4 * 36 * 2 * 4 + 2 * 5
-    assert cost.params == 4 * 27 + 4 + 4 * 2 * 4 + 2 + 2 * 5 + 5
 
 
 def test_integer_and_complex_products():
@@ -181,22 +148,82 @@ def test_operators_without_products_are_not_refused(function):
     assert count(Net(4, 4), torch.rand(4, 4)).macs == 64
 
 
-def test_recurrent_and_quantized_networks_in_the_library():
-    class Images(nn.Module):
-        """Rows of an image as a sequence."""
+def test_operators_in_place_share_the_formula_of_the_others() -> None:
+    assert operators.formula_of(aten.addmm_.default) is operators.formula_of(aten.addmm.default) is not None
+    assert operators.formula_of(aten.relu_.default) is None
 
-        def __init__(self):
-            super().__init__()
-            self.rnn, self.head = nn.LSTM(3 * 8, 4, batch_first=True), nn.Linear(4, 2)
 
-        def forward(self, x):
-            return self.head(self.rnn(x.transpose(1, 2).flatten(2))[0][:, -1])
+X = torch.zeros(2, 3)
 
-    macs = 8 * 4 * 4 * (24 + 4) + 8
-    assert compress.measure(Images(), torch.rand(1, 3, 8, 8)).macs == macs
-    recurrent = nn.Sequential(nn.Conv2d(3, 3, 1), Images())  # its channels are those of the first convolution
-    assert compress.get_flops(recurrent, imgsz=8) == 2 * (macs + 64 * 9)
-    quantized = ao.quantize_dynamic(recurrent, {nn.LSTM, nn.Linear})
-    cost = compress.measure(quantized, torch.rand(1, 3, 8, 8))
-    assert (cost.macs, compress.get_flops(quantized, imgsz=8)) == (macs + 64 * 9, 2 * (macs + 64 * 9))
-    assert cost.params == sum(p.numel() for p in recurrent.parameters())
+
+@pytest.mark.parametrize(
+    ("func", "tensors", "hides"),
+    [
+        (aten.relu.default, [X], False),  # torch tags it
+        (aten.relu_.default, [X], False),
+        (aten.transpose.int, [X], False),  # a view
+        (aten.grid_sampler_2d.default, [X], False),  # listed
+        (aten._fft_c2c.default, [X], True),
+        (aten.linalg_inv_ex.default, [X], True),
+        (aten._fft_c2c.default, [X.long()], False),  # products of integers have formulas
+        (aten.linalg_inv_ex.default, [X.to(torch.complex64)], True),
+    ],
+    ids=str,
+)
+def test_an_operator_hides_products_unless_it_is_known_to_have_none(
+    func: torch._ops.OpOverload, tensors: list[Tensor], hides: bool
+) -> None:
+    assert operators.may_hide_products(func, tensors) is hides
+
+
+def of_namespace(name: str) -> SimpleNamespace:
+    return SimpleNamespace(_schema=SimpleNamespace(name=name))
+
+
+@pytest.mark.parametrize(
+    ("name", "hides"),
+    [
+        ("torchvision::nms", False),
+        ("torchvision::deform_conv2d_of_tomorrow", True),
+        ("quantized_decomposed::dequantize_per_tensor", False),
+        ("quantized_decomposed::mixed_mm", True),
+        ("prims::convert_element_type", False),
+        ("prims::fft_r2c", True),
+        ("prims::svd", True),
+        ("somebody::kernel", True),
+    ],
+)
+def test_operators_of_other_libraries_hide_products_unless_listed(name: str, hides: bool) -> None:
+    assert operators.may_hide_products(of_namespace(name), [X]) is hides
+
+
+BOX, CUBE = torch.zeros(1, 2, 4, 6), torch.zeros(1, 2, 4, 6, 8)
+
+
+@pytest.mark.parametrize(
+    ("name", "args", "inputs", "output", "flops"),
+    [
+        ("convolution", (BOX, X, X), [BOX], BOX, 48),  # one addition per output for the bias
+        ("convolution", (BOX, X, None), [BOX], BOX, 0),
+        ("addmm", (X, X, X), [X], X, 6),
+        ("sigmoid", (X,), [X], X, 4 * 6),
+        ("cat", ([X, X],), [X, X], torch.zeros(4, 3), 0),
+        ("a_new_elementwise_operator", (X,), [X], X, 6),
+        ("add", (X.long(),), [X.long()], X.long(), 0),  # integers are indices
+        ("avg_pool2d", (BOX, [2]), [BOX], torch.zeros(1, 2, 2, 3), 12 * 2 * 2),
+        ("avg_pool2d", (BOX, [2, 3]), [BOX], torch.zeros(1, 2, 2, 2), 8 * 2 * 3),
+        ("max_pool3d_with_indices", (CUBE, [2]), [CUBE], torch.zeros(1, 2, 2, 3, 4), 48 * 2**3),
+        ("amax", (BOX,), [BOX], torch.zeros(1, 2), 48),  # one comparison per input value
+        ("max", (X[0], X), [X[0], X], X, 6),  # of two tensors: one per output value
+        ("mkldnn_rnn_layer", (), [BOX], torch.zeros(5, 2, 4), 36 * 40),
+        (
+            "_scaled_dot_product_flash_attention_for_cpu", (),
+            [torch.zeros(1, 2, 5, 8), torch.zeros(1, 2, 7, 8), torch.zeros(1, 2, 7, 8)], torch.zeros(1, 2, 5, 8),
+            6 * 2 * 5 * 7,
+        ),
+    ],
+)  # fmt: skip
+def test_arithmetic_outside_products(
+    name: str, args: tuple[object, ...], inputs: list[Tensor], output: Tensor, flops: int
+) -> None:
+    assert operators.other_flops(name, args, inputs, output) == flops

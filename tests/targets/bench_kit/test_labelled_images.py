@@ -82,18 +82,6 @@ def test_images_are_given_as_the_network_takes_them(tmp_path: Path) -> None:
     assert seen[1].max() == np.float32(1 / 255)
 
 
-def test_large_images_are_few(tmp_path: Path) -> None:
-    images = [np.zeros((640, 640, 3), np.uint8)] * 8
-    artifact.add_labelled_images(tmp_path, images, list(range(8)))
-    with np.load(tmp_path / FILE) as file:
-        assert len(file["images"]) == artifact.LABELLED_LEAST
-
-
-def test_without_images_there_is_no_file(tmp_path: Path) -> None:
-    artifact.add_labelled_images(tmp_path, [], [])
-    assert not (tmp_path / FILE).exists()
-
-
 def test_a_background_image_costs_what_is_found_on_it(tmp_path: Path) -> None:
     path = write(tmp_path, [TARGETS[0], np.zeros((0, 5), np.float32)])
     result = judge(path, "detections", 2, lambda _: rows_of(0)[None])
