@@ -1,7 +1,5 @@
 from __future__ import annotations
 
-import time
-
 import numpy as np
 import pytest
 
@@ -84,10 +82,3 @@ def test_top1():
         "ci95": list(result.ci95),
         "chance": result.chance,
     }
-
-
-def test_is_fast():
-    found, truths = random_case(200, 5, 6, 270)
-    start = time.process_time()
-    run(found, truths)
-    assert time.process_time() - start < 4
