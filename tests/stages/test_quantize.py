@@ -4,44 +4,15 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
 
-import numpy as np
 import pytest
 
-from compress.cache import Cache
-from compress.config import Config, DataConfig, DeviceConfig, QuantizeConfig
-from compress.data.dataset import DataSet, Split
-from compress.data.sample import Sample
+from compress.config import DeviceConfig
 from compress.errors import UserError
 from compress.product import Precision, Product
 from compress.stages import quantize
-from compress.stages.context import Context
-from compress.targets.converter import Converter
-from compress.tasks import CLASSIFY
-from tests.fakes import SIDE, small_model
-
-
-def data(calibration: int) -> DataSet:
-    generator = np.random.default_rng(0)
-
-    def split(name: str, count: int) -> Split:
-        pixels = [generator.integers(0, 256, (SIDE, SIDE, 3), dtype=np.uint8) for _ in range(count)]
-        return Split(name, [Sample(each, i % 3, (SIDE, SIDE)) for i, each in enumerate(pixels)], SIDE, 3, CLASSIFY)
-
-    splits = (split("train", 4), split("calibration", calibration), split("validation", 4))
-    return DataSet(CLASSIFY, ("a", "b", "c"), *splits, fingerprint="f")
-
-
-def config(calibration: int = 300, **quantize: Any) -> Config:
-    settings = QuantizeConfig(**{"max_accuracy_drop": 0.99, **quantize})
-    return Config(data=DataConfig(calibration_images=calibration), quantize=settings, threads=1)
-
-
-def context(config: Config, dataset: DataSet, folder: Path) -> Context:
-    (folder / "scratch").mkdir()
-    scratch = folder / "scratch"
-    return Context(config, dataset, folder, scratch, Cache(folder / "cache", False), Converter(scratch, config.export))
+from tests.fakes import small_model
+from tests.stages.conftest import config, context, data
 
 
 @pytest.mark.parametrize(("asked", "there"), [(31, 100), (300, 31)])
