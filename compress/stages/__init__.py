@@ -1,4 +1,4 @@
-"""The stages, in the order a recipe may name them. A new stage is one file and one row here."""
+"""The stages, in the order in which they run. A new stage is one file and one row here."""
 
 from compress.stages import export, finetune, prune, quantize, train
 from compress.stages.context import Context

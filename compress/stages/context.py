@@ -1,4 +1,4 @@
-"""What every stage is given besides its product: configuration, data, folders, cache and the converter of graphs."""
+"""The services of a run that stages use: configuration, data, folders, cache and converter."""
 
 from __future__ import annotations
 
@@ -31,13 +31,13 @@ class Context:
     config: Config
     data: DataSet
     folder: Path  # the run folder
-    scratch: Path  # graphs that are not exported yet; deleted at the end
+    scratch: Path  # graphs before export; deleted at the end of the run
     cache: Cache
     converter: Converter
-    settings: TrainingSettings | None = None  # None where nothing is trained
+    settings: TrainingSettings | None = None  # None if nothing is trained
 
     def for_each_target(self, product: Product, work: Callable[[str], T]) -> tuple[list[T], dict[str, str]]:
-        """Results of `work(target)` for each target that has not failed, and {target: reason} of all that have."""
+        """Calls `work` with each target that has not failed. Returns the results, and {target: reason} of all failures."""
         results, failures = [], dict(product.failures)
         for target in self.config.targets or []:
             if target in failures:
@@ -46,7 +46,7 @@ class Context:
                 results.append(work(target))
             except TargetFailed as error:
                 if disk.problem(error, self.folder):
-                    raise  # the target is not the cause
+                    raise  # not caused by the target
                 log.error("target %s failed: %s", target, error)
                 failures[target] = str(error)
         return results, failures
@@ -59,18 +59,18 @@ class Context:
         make: Callable[[Path], TorchModel],
         record: str = "",
     ) -> tuple[Checkpointable, bool]:
-        """The model that `make(folder)` returns, or the cached result of the same inputs; and whether it was cached.
+        """Returns the model that `make(folder)` makes, or the cached one of the same inputs, and whether it was cached.
 
         Args:
-            parts: what the result depends on besides the model, the data and the seed.
-            record: name of a file that `make` writes in its folder, which is copied into the run folder.
+            parts: what else the result depends on, besides the model, the data and the seed.
+            record: name of a file that `make` writes; it is copied into the run folder.
         """
         source = require(model, Checkpointable, "stages", stage)
         inputs = {
             "model": source.identity(),
             "constructor": source.constructor(),
             "data": self.data.fingerprint,
-            "train_images": len(self.data.train),  # how many are held out for calibration is the config's choice
+            "train_images": len(self.data.train),  # depends on how many are held out for calibration
             "seed": self.config.seed,
             "numerics": self.settings.numerics if self.settings else None,
             **parts,

@@ -1,5 +1,5 @@
-"""Export: packages each target's graphs into `artifacts/<target>/` with manifest and bench kit, and checks the packaged
-files against the model in a fresh process. graphs -> artifacts."""
+"""Packages the graphs of each target into `artifacts/<target>/` with manifest and bench kit, and checks the files
+against the model in a new process. graphs -> artifacts."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from compress.stages.stage import Stage
 from compress.targets import artifact
 
 NAME = "export"
-LABELLED = 32  # validation images that are shipped with an artifact at most, for its bench kit to judge it by
+LABELLED = 32  # most validation images in an artifact, for its bench kit to compute the accuracy
 
 
 def run(product: Product, context: Context) -> Product:
-    """The packaged graphs. Without a stage quantize before it, the FP32 graphs of the model."""
+    """Returns the product with packaged graphs: those of the stage quantize, otherwise the FP32 graphs of the model."""
     model = require(product.model, Evaluable, "stages", NAME)
     folder = context.folder / "artifacts"
     recorded = {"data": context.data.fingerprint, "recipe": context.config.recipe_name}

@@ -1,5 +1,4 @@
-"""Fine-tune: recover the accuracy that pruning cost, with the model's own loss and its reference as teacher.
-torch -> torch."""
+"""Fine-tunes a pruned model with its own loss and, by distillation, its reference. torch -> torch."""
 
 from __future__ import annotations
 
@@ -19,13 +18,13 @@ NAME = "finetune"
 
 
 def check(product: Product, config: Config, data: DataSet) -> None:
-    """Raises UserError where the model cannot be trained on the data, or there is no teacher to distil from."""
+    """Raises UserError if the model cannot be trained on the data, or distillation is set without a teacher."""
     check_training(product.model, config.finetune, data, NAME)
     lineage.check(product, config)
 
 
 def run(product: Product, context: Context) -> Product:
-    """The model after fine-tuning; its reference stays."""
+    """Returns the fine-tuned model with the same reference."""
     config = lineage.settled(context.config, product.reference)
     teacher, flops_before = lineage.teacher(product, context.config), lineage.flops_before(product)
 

@@ -1,4 +1,4 @@
-"""What a stage is: one step of the pipeline, from product to product."""
+"""The type of a stage: one step of the pipeline, from product to product."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from compress.stages.context import Context
 
 
 def _nothing(*_: object) -> None:
-    """The check of a stage that has none."""
+    """Default check: accepts everything."""
 
 
 def _no_images(_: Config) -> Sequence[str]:
@@ -24,13 +24,13 @@ class Stage:
     """One step of the pipeline.
 
     Attributes:
-        name: as recipes write it.
-        run: makes the next product; a result of the same inputs is read from the cache.
-        check_config: raises UserError for a config that cannot work, before the model is loaded.
+        name: as in `stages=[…]`.
+        run: returns the next product, from the cache if the inputs are the same.
+        check_config: raises UserError for a configuration that cannot work, before the model is loaded.
         check: raises UserError for a model or data that cannot work, before any stage runs.
-        images: names of the splits that it needs images of: "train", "calibration", "validation".
-        makes_baseline: what it makes is what all later rows are compared with.
-        makes_files: its product holds one graph per target and precision.
+        images: splits in which it needs images: "train", "calibration", "validation".
+        makes_baseline: later rows are compared with its product.
+        makes_files: its product has graphs, one per target and precision.
     """
 
     name: str

@@ -1,4 +1,4 @@
-"""Train: a baseline from initial weights, with the model's own loss. torch -> torch."""
+"""Trains the model with its own loss; the result is the baseline. torch -> torch."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ NAME = "train"
 
 
 def check(product: Product, config: Config, data: DataSet) -> None:
-    """Raises UserError where the model cannot be trained on the data, or a teacher is named."""
+    """Raises UserError if the model cannot be trained on the data, or a teacher is set."""
     check_training(product.model, config.train, data, NAME)
     for key in ("distillation", "teacher"):
         if value := getattr(config.train, key):
@@ -26,7 +26,7 @@ def check(product: Product, config: Config, data: DataSet) -> None:
 
 
 def run(product: Product, context: Context) -> Product:
-    """The model after training; no reference, since nothing was pruned from it."""
+    """Returns the trained model."""
     config = context.config
 
     def make(folder: Path) -> TorchModel:
