@@ -37,7 +37,7 @@ class Context:
     settings: TrainingSettings | None = None  # None if nothing is trained
 
     def for_each_target(self, product: Product, work: Callable[[str], T]) -> tuple[list[T], dict[str, str]]:
-        """Calls `work` with each target that has not failed. Returns the results, and {target: reason} of all failures."""
+        """Calls `work` with every target that has not failed. Returns the results and {target: reason} of failures."""
         results, failures = [], dict(product.failures)
         for target in self.config.targets or []:
             if target in failures:

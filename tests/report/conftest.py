@@ -4,7 +4,8 @@ import json
 from pathlib import Path
 
 import pytest
-from ledgers import config, row, verdict, write_run
+
+from tests.report.ledgers import config, row, verdict, write_run
 
 
 @pytest.fixture

@@ -5,7 +5,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from ledgers import rows, verdict, write_bench
 
 from compress import ledger
 from compress.errors import UserError
@@ -14,6 +13,7 @@ from compress.report.__main__ import main
 from compress.report.bench_results import add
 from compress.report.changes import change_from_baseline, change_from_previous
 from compress.report.run_reader import read_run
+from tests.report.ledgers import rows, verdict, write_bench
 
 
 def test_add_appends_a_measured_row(run: Path) -> None:

@@ -4,7 +4,6 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from ledgers import pick, row, rows, score, timing, typed
 
 from compress.report.changes import (
     baseline_row,
@@ -14,6 +13,7 @@ from compress.report.changes import (
     final_rows,
     previous_row,
 )
+from tests.report.ledgers import pick, row, rows, score, timing, typed
 
 
 def test_int8_follows_fp32_of_the_same_runtime() -> None:

@@ -4,7 +4,6 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from ledgers import pick, row, rows, timing, typed, verdict, write_run
 
 from compress.budget import Check, Verdict
 from compress.ledger import Accuracy, Energy, Latency, Provenance
@@ -12,6 +11,7 @@ from compress.report import formatting, render
 from compress.report.changes import Change, change_from_baseline
 from compress.report.formatting import accuracy_text, change_parts, energy, latency, timing_setup, value_and_limit
 from compress.typed_json import decode
+from tests.report.ledgers import pick, row, rows, timing, typed, verdict, write_run
 
 
 def judged(value: float | None, limit: float, name: str = "budget.flops", **of: str) -> Check:

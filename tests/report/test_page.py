@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pytest
 from jinja2 import UndefinedError
-from pages import HOSTILE, check_hostile_text_is_escaped
 
 from compress.report import page, tables
+from tests.report.pages import HOSTILE, check_hostile_text_is_escaped
 
 SWEEP = {"points": [], "counts": {}, "chart": "", "table_data": tables.Table([], [])}
 

@@ -4,10 +4,10 @@ import re
 from dataclasses import replace
 
 import pytest
-from ledgers import row, rows, score, timing, typed
 
 from compress.report import plots
 from compress.report.plots import waterfall
+from tests.report.ledgers import row, rows, score, timing, typed
 
 
 def test_a_stage_is_drawn_by_its_narrowest_file() -> None:

@@ -4,11 +4,11 @@ import re
 from pathlib import Path
 
 import pytest
-from ledgers import rows, write_bench, write_run
 
 from compress.errors import UserError
 from compress.report.bench_results import add
 from compress.report.run_comparison import compare
+from tests.report.ledgers import rows, write_bench, write_run
 
 
 def test_final_rows_are_compared_with_those_of_the_first_run(run: Path, tmp_path: Path) -> None:

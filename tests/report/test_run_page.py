@@ -8,11 +8,11 @@ from typing import Any
 
 import pytest
 import yaml
-from ledgers import row, verdict, write_run
-from pages import HOSTILE, Balance, check_hostile_text_is_escaped
 
 from compress.report import render
 from compress.report.__main__ import main
+from tests.report.ledgers import row, verdict, write_run
+from tests.report.pages import HOSTILE, Balance, check_hostile_text_is_escaped
 
 
 def test_report_is_one_well_formed_file(run: Path) -> None:

@@ -5,12 +5,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from ledgers import row, rows
 
 from compress.errors import UserError
 from compress.report import render
 from compress.report.__main__ import main
 from compress.report.run_reader import read_config, read_run
+from tests.report.ledgers import row, rows
 
 
 def test_a_truncated_last_line_is_ignored_with_a_note(run: Path) -> None:

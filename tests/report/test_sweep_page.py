@@ -5,12 +5,12 @@ from pathlib import Path
 
 import pytest
 import yaml
-from ledgers import row, write_run
-from pages import HOSTILE, check_hostile_text_is_escaped
 
 from compress.report import render_sweep
 from compress.report.__main__ import main
 from compress.report.sweep_page import sweep_table
+from tests.report.ledgers import row, write_run
+from tests.report.pages import HOSTILE, check_hostile_text_is_escaped
 
 
 def test_sweep_page_escapes_all_text(tmp_path: Path) -> None:

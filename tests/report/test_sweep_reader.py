@@ -3,11 +3,11 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from ledgers import config
 
 from compress.errors import UserError
 from compress.report import render_sweep
 from compress.report.sweep_reader import is_sweep, read_sweep, varying_keys
+from tests.report.ledgers import config
 
 
 def test_sweep_lists_every_point(sweep: Path) -> None:

@@ -1,12 +1,11 @@
 from __future__ import annotations
 
-from ledgers import row, rows, typed, verdict
-
 from compress.budget import Verdict
 from compress.report import tables
 from compress.report.run_reader import Candidate, Manifest, Pruning
 from compress.report.tables import Cell, Detail, Table
 from compress.typed_json import decode
+from tests.report.ledgers import row, rows, typed, verdict
 
 
 def column(table: Table | None, name: str) -> list[str | Cell]:

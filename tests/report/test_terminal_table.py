@@ -5,11 +5,11 @@ import re
 from io import StringIO
 from pathlib import Path
 
-from ledgers import row, rows, typed, verdict
 from rich.console import Console
 
 from compress.report import print_table
 from compress.report.terminal_table import table
+from tests.report.ledgers import row, rows, typed, verdict
 
 
 def test_table_has_every_row_and_no_escape_codes() -> None:
