@@ -58,7 +58,7 @@ def run(config: Config, folder: str | Path | None = None) -> Result:
     from compress import pipeline
 
     _expect(isinstance(config, Config), "config", config, 'a `Config`: compress.compose(["recipe=drone_nano"])')
-    return pipeline.run(config, pipeline.new_folder(config) if folder is None else Path(folder))
+    return pipeline.run(config, pipeline.default_folder(config) if folder is None else Path(folder))
 
 
 def load(path: str | Path, trust: bool = False) -> Checkpointable:

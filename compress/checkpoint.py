@@ -42,7 +42,7 @@ def save(model: Checkpointable, folder: Path, reference: Mapping[str, Any] | Non
     the previous one or an error, never a mixture.
 
     Args:
-        reference: the model before pruning, see `compress.lineage.as_json`.
+        reference: the model before pruning, see `compress.lineage.as_dict`.
     """
     tensors = _tensors(model.net)
     data = serialise(tensors)

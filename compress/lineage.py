@@ -1,7 +1,8 @@
 """Reference and teacher of a pruned model.
 
-The reference is the model before pruning. Its FLOPs determine the learning rate of fine-tuning, and it is the teacher
-unless `finetune.teacher` names another. A checkpoint records identity, FLOPs, input size and path of its reference.
+The reference is the model before pruning. Its FLOPs determine the learning rate of fine-tuning. If distillation is on,
+the reference is the teacher, unless `finetune.teacher` names another model. A checkpoint records identity, FLOPs, input
+size and path of its reference.
 """
 
 from __future__ import annotations
@@ -26,23 +27,29 @@ KEY = "finetune.teacher"
 log = logging.getLogger(__name__)
 
 
-def before_pruning(product: Product, config: Config, folder: Path) -> Reference:
-    """The reference for pruning `product`: its own if that model could be loaded, else the model of `product`, which is
-    saved in the run folder `folder` if this run has trained it."""
+def reference_for_pruning(product: Product, config: Config, folder: Path) -> Reference:
+    """Returns the reference of the product that pruning `product` will give.
+
+    A model that was pruned before keeps its reference, so that all pruning counts. Otherwise, also if the model of that
+    reference could not be loaded, the reference is the model of `product`; it is saved in the run folder `folder` if
+    this run trained it.
+    """
     inherited = product.reference
     if inherited is not None and inherited.model is not None:
         return inherited
     model = require(product.model, TorchModel, "stages", "prune")
     path = config.model.path or config.model.weights
-    if "train" in config.stages:  # otherwise it is stored already
+    if "train" in config.stages:  # otherwise `path` names the file that it was loaded from
         checkpoint.save(require(model, checkpoint.Checkpointable, "stages", "prune"), folder / FOLDER)
         path = str((folder / FOLDER).resolve())
     return Reference(model.identity(), flops_at(model, model.imgsz), model.imgsz, path, model)
 
 
-def remembered(config: ModelConfig, model: Model) -> Reference | None:
-    """The reference recorded in the checkpoint `config.path`, with its model if that can be loaded. None if `config`
-    names no checkpoint, or that of an unpruned model."""
+def recorded_reference(config: ModelConfig, model: Model) -> Reference | None:
+    """Returns the reference recorded in the checkpoint `config.path`, with its model if the model can be loaded.
+
+    None if `config` is not a checkpoint, or if the checkpoint has no valid record, as that of an unpruned model.
+    """
     if config.family is not Family.checkpoint or config.path is None:
         return None
     entry = checkpoint.describe(Path(config.path)).get("reference")
@@ -52,15 +59,17 @@ def remembered(config: ModelConfig, model: Model) -> Reference | None:
     if type(flops) is not int or type(imgsz) is not int or min(flops, imgsz) < 1:
         return None
     reference = Reference(str(entry.get("identity")), flops, imgsz, path if isinstance(path, str) else None)
-    beside = Path(config.path).resolve().parent / FOLDER  # still there if the run folder was moved
-    for place in (str(beside), reference.path):
-        if place is not None and _exists(place) and (teacher := _same(place, reference.identity, model, config)):
+    in_run_folder = Path(config.path).resolve().parent / FOLDER  # valid even if the run folder was moved
+    for candidate in (str(in_run_folder), reference.path):
+        if candidate is None or not _exists(candidate):
+            continue
+        if (teacher := _load_if_identical(candidate, reference.identity, model, config)) is not None:
             return replace(reference, model=teacher)
     return reference
 
 
-def as_json(reference: Reference | None) -> dict[str, Any] | None:
-    """The record of a reference in a checkpoint."""
+def as_dict(reference: Reference | None) -> dict[str, Any] | None:
+    """The record of a reference in a checkpoint, a JSON object."""
     if reference is None:
         return None
     return {
@@ -68,25 +77,28 @@ def as_json(reference: Reference | None) -> dict[str, Any] | None:
     }  # fmt: skip
 
 
-def check(product: Product, config: Config) -> None:
-    """Raises UserError if fine-tuning is to distil without a teacher, or from one whose outputs do not match the
-    model's."""
+def check_teacher(product: Product, config: Config) -> None:
+    """Raises UserError if distillation is on and there is no teacher, or if the outputs of the named teacher do not
+    match those of the model."""
     if config.finetune.teacher is not None:
-        load(config.finetune.teacher, product.model, config.model)
+        load_teacher(config.finetune.teacher, product.model, config.model)
     elif config.finetune.distillation and "prune" not in config.stages:
         if product.reference is not None and product.reference.model is not None:
             return
-        path = product.reference.path if product.reference else None
-        example = path if path and _exists(path) else "the folder or .pt of the unpruned model"
+        lost = product.reference.path if product.reference else None
+        reason = f"the unpruned model {lost} could not be loaded" if lost else "this run does not prune"
+        remedy = f"set {KEY} to the folder or .pt of the unpruned model, or finetune.distillation=0"
         raise UserError(
-            "finetune.distillation", config.finetune.distillation,
-            f"this run does not prune, so there is no teacher: set {KEY}={example}, or finetune.distillation=0",
-        )  # fmt: skip
+            "finetune.distillation", config.finetune.distillation, f"{reason}, so there is no teacher: {remedy}"
+        )
 
 
-def settled(config: Config, reference: Reference | None) -> FinetuneConfig:
-    """`config.finetune` with `distillation` set: if null, to 1 if a teacher is named or the checkpoint's reference can
-    be loaded, else to 0."""
+def with_distillation_weight(config: Config, reference: Reference | None) -> FinetuneConfig:
+    """Returns `config.finetune` with a weight instead of a null `distillation`.
+
+    The weight is 1 if `finetune.teacher` is set, or if this run fine-tunes a pruned checkpoint whose reference could be
+    loaded; otherwise 0. Runs that prune distil only if the recipe says so, as it costs a second forward pass.
+    """
     finetune = config.finetune
     if finetune.distillation is not None:
         return finetune
@@ -95,47 +107,49 @@ def settled(config: Config, reference: Reference | None) -> FinetuneConfig:
 
 
 def teacher(product: Product, config: Config) -> Model | None:
-    """The model to distil from: the one that `finetune.teacher` names, else the reference."""
+    """Returns the model to distil from: the one that `finetune.teacher` names, otherwise the reference."""
     named = config.finetune.teacher
     if named is not None:
-        return load(named, product.model, config.model)
+        return load_teacher(named, product.model, config.model)
     return product.reference.model if product.reference else None
 
 
-def flops_before(product: Product) -> int | None:
-    """FLOPs of the reference at the model's input size; None without a reference."""
+def reference_flops(product: Product) -> int | None:
+    """Returns the FLOPs of the reference at the input size of the model; None without a reference."""
     reference, model = product.reference, product.model
     if reference is None:
         return None
     if reference.imgsz == model.imgsz:
         return reference.flops
-    # FLOPs are recorded at one input size only. Their ratio to the model's hardly depends on it.
+    # Recorded at one input size only. The ratio of the FLOPs of both models hardly depends on the size.
     return round(reference.flops * flops_at(model, model.imgsz) / flops_at(model, reference.imgsz))
 
 
-def cache_parts(teacher: Model | None, before: int | None) -> Mapping[str, Any]:
-    """Parts of the cache key of fine-tuning besides model, data and config."""
-    return {"flops_before": before, "teacher": None if teacher is None else teacher.identity()}
+def cache_parts(teacher: Model | None, flops_before: int | None) -> Mapping[str, Any]:
+    """Parts of the cache key of fine-tuning besides model, data and configuration."""
+    return {"flops_before": flops_before, "teacher": None if teacher is None else teacher.identity()}
 
 
-def load(path: str, model: Model, config: ModelConfig) -> Model:
+def load_teacher(path: str, model: Model, config: ModelConfig) -> Model:
     """Loads the teacher at `path`: a checkpoint folder, the name of a shipped baseline or an Ultralytics .pt file.
 
     Args:
         model: the student.
+        config: of the student; only `trust` is used.
 
     Raises:
-        UserError: the file cannot be read, or the teacher differs in task, kind, input or number of classes.
+        UserError: the file cannot be read, or the teacher differs from the student in task, classes, input channels,
+            input size or kind of network.
     """
     try:
         teacher = _read(path, model, config.trust)
     except UserError as error:
         raise UserError(KEY, path, error.remedy if error.key == KEY else f"cannot be read ({error})") from error
-    signature, other = (require(network, Trainable, KEY, path).output_signature() for network in (model, teacher))
+    own, taught = (require(network, Trainable, KEY, path).output_signature() for network in (teacher, model))
     for quantity, expected, actual in (
         ("task", model.task.name, teacher.task.name), ("number of classes", len(model.classes), len(teacher.classes)),
         ("input channels", model.channels, teacher.channels), ("input size", model.imgsz, teacher.imgsz),
-        ("kind of network", signature, other),
+        ("kind of network", taught, own),
     ):  # fmt: skip
         if expected != actual:
             raise UserError(KEY, path, f"teacher and model must have the same {quantity}, not {actual} and {expected}")
@@ -146,12 +160,12 @@ def _exists(path: str) -> bool:
     return path in weights.baselines() or Path(path).exists()
 
 
-def _same(path: str, identity: str, model: Model, config: ModelConfig) -> Model | None:
-    """The model at `path` at the input size of `model`; None if it cannot be loaded or has another identity."""
+def _load_if_identical(path: str, identity: str, model: Model, config: ModelConfig) -> Model | None:
+    """The model at `path`, set to the input size of `model`; None if it cannot be loaded or has another identity."""
     try:
         teacher = _read(path, model, config.trust)
     except UserError as error:
-        log.warning("the model before pruning cannot be loaded: %s", error)
+        log.warning("the model before pruning cannot be loaded and is not used as teacher: %s", error)
         return None
     if teacher.identity() != identity:
         log.warning("%s is not the model that %s was pruned from: it is not used as teacher", path, config.path)
@@ -162,10 +176,14 @@ def _same(path: str, identity: str, model: Model, config: ModelConfig) -> Model 
 
 
 def _read(path: str, model: Model, trust: bool) -> Model:
+    """Loads a checkpoint folder, a shipped baseline or an Ultralytics .pt file. Without `trust`, a checkpoint may use
+    code of this package, of optional packages, and the code that the student `model` already uses."""
     folder = weights.folder(path)
     if folder is not None:
         rebuild = models.rebuilder(require(model, checkpoint.Checkpointable, KEY, path))
-        return checkpoint.load(folder, lambda entry: models.from_constructor(entry, True) if trust else rebuild(entry))
+        return checkpoint.load(
+            folder, lambda entry: models.from_constructor(entry, trust=True) if trust else rebuild(entry)
+        )
     if not Path(path).is_file():
         raise UserError(KEY, path, "no such file or folder: set a checkpoint folder, a shipped baseline or a .pt file")
     return models.build(ModelConfig(Family.ultralytics, path=path, trust=trust))

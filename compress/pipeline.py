@@ -1,6 +1,6 @@
-"""Runs a recipe: loads and measures the model, runs and measures each stage, writes verdict and report.
+"""Runs a recipe: loads and measures the model, runs and measures each stage, writes the verdict and the report.
 
-No other module writes the ledger.
+Only this module writes ledgers: `ledger.jsonl` has one row per measurement, `controls.jsonl` those of controls.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import torch
 
 from compress import atomic, checkpoint, data, devices, disk, lineage, models, report, run_folder, tasks, trackers
 from compress.budget import Remark, Verdict, baseline, judge, knows_nothing, stopped
-from compress.cache import DEFAULT_ROOT as CACHE
+from compress.cache import DEFAULT_ROOT as CACHE_ROOT
 from compress.cache import Cache
 from compress.capabilities import Checkpointable, Model
 from compress.config import Config, dump
@@ -29,7 +29,7 @@ from compress.finetuning import prepare
 from compress.host import host, usable_threads
 from compress.ledger import Ledger, Row
 from compress.measurement import channels
-from compress.measurement.rows import Costs, Found, measure_graph, measure_model
+from compress.measurement.rows import Costs, FileMeasurements, measure_graph, measure_model
 from compress.product import Graph, Product, Reference
 from compress.run_folder import State
 from compress.stages import STAGES, Context
@@ -42,16 +42,18 @@ from compress.training.settings import TrainingSettings
 log = logging.getLogger(__name__)
 
 MACHINE = "machine.json"  # in the run folder: the CPU, and the number format and threads of training
-UNTRAINED_IMAGES = 200  # validation images for a model that a stage of the run trains first
-CHECKPOINT = "pruned"  # in the run folder: the last torch model, for `compress.load` and model=checkpoint
-LOAD = "load"  # stage of the first row in the ledger
+UNTRAINED_MODEL_IMAGES = 200  # validation images that evaluate the loaded model if the stage train follows
+CHECKPOINT = (
+    "pruned"  # in the run folder: the last torch model, pruned or not, for `compress.load` and model=checkpoint
+)
+LOAD = "load"  # `stage` of the loaded model's row in the ledger; not a stage of a recipe
 
-Graphs = Callable[[str], Sequence[Graph]]  # from a target's name to its graphs
+GraphsOf = Callable[[str], Sequence[Graph]]  # returns the graphs of a target
 
 
 @dataclass(frozen=True)
 class Result:
-    """Outcome of a run. `folder` is the run folder, described in docs/run-folder.md."""
+    """Outcome of a run: its folder (see docs/run-folder.md), the rows of `ledger.jsonl` and the verdict."""
 
     folder: Path
     rows: tuple[Row, ...]
@@ -60,7 +62,12 @@ class Result:
 
 @dataclass(frozen=True)
 class Plan:
-    """A checked configuration with the model and data loaded for it. `costs` are those of the model."""
+    """A checked configuration with its loaded model and data.
+
+    Attributes:
+        costs: of the model.
+        settings: how this machine trains; None if nothing is trained.
+    """
 
     config: Config
     product: Product
@@ -71,69 +78,73 @@ class Plan:
 
 
 def run(config: Config, folder: Path) -> Result:
-    """Runs a recipe in `folder`; continues an interrupted run of the same configuration there.
+    """Runs a recipe in `folder`, or continues an interrupted run of the same configuration: finished stages are read
+    from the cache, and all products are measured again.
 
     Raises:
-        UserError: before any work, if the configuration cannot work or the folder holds another run; later, if training
-            diverges because the learning rate is too high.
+        UserError: before the first stage, if the configuration is invalid, or the folder holds a finished run or one of
+            another configuration; later, if training diverges because the learning rate is too high.
         disk.Unwritable: the disk is full or read-only.
     """
     with run_folder.hold(folder, dump(config)) as state:
         try:
             result = _run(_checked(config), folder, state)
         except Exception as error:
-            if line := disk.problem(error, folder):
-                raise disk.Unwritable(line) from error
+            if message := disk.problem(error, folder):
+                raise disk.Unwritable(message) from error
             raise
     run_folder.link_latest(folder)
     return result
 
 
-def new_folder(config: Config) -> Path:
-    """The default folder of a run: that of an interrupted run of the same configuration, otherwise a new one."""
+def default_folder(config: Config) -> Path:
+    """Returns the folder of an interrupted run of the same configuration, otherwise creates a new one."""
     return run_folder.choose(Path("outputs") / config.recipe_name, dump(config))
 
 
 def _checked(config: Config) -> Plan:
-    """Loads model and data and checks everything that can be wrong with a configuration before any work.
+    """Loads model and data, and checks everything that can be wrong with a configuration before any work. Sets torch's
+    number of threads and its seed for the process.
 
     Raises:
-        UserError: something is wrong. Costs are counted here because an operator that cannot be counted is an error.
+        UserError: the configuration is invalid, or the model has an operator that cannot be counted.
     """
     config = devices.resolve(config)
-    _check_chain(config)
-    Cache(CACHE).check()
+    _check_stages(config)
+    Cache(CACHE_ROOT).check()
     models.check_files(config.model)
-    listening = trackers.load(config.trackers)
-    own_task = tasks.load(config.task.target) if config.task.target else None
-    models.check_task(config.model, own_task or data.task_of(config.data.name))
+    loaded_trackers = trackers.load(config.trackers)
+    custom_task = tasks.load(config.task.target) if config.task.target else None
+    models.check_task(config.model, custom_task or data.task_of(config.data.name))
     config = models.resolve(config)
     for target in config.targets or []:
         get_target(target)  # raises for unknown names and missing packages
     if config.threads > (usable := usable_threads()):
-        log.warning("threads=%d: this process may use %d CPUs only; more threads slow it down", config.threads, usable)
+        log.warning(
+            "threads=%d: this process may use only %d CPUs; more threads than CPUs slow it down", config.threads, usable
+        )
     torch.set_num_threads(config.threads)
     torch.manual_seed(config.seed)
     if config.data.name == data.NONE:
-        model: Model = models.build(config.model, task=own_task)
+        model: Model = models.build(config.model, task=custom_task)
         dataset = data.without_images(model.task, model.classes, *config.model.input)
     else:
-        dataset = data.load(config.data, *config.model.input, config.seed, own_task)
+        dataset = data.load(config.data, *config.model.input, config.seed, custom_task)
         if chosen := metric.load(config.metric):
             dataset = data.with_metric(dataset, chosen)
         model = models.build(config.model, dataset.classes, dataset.task)
     _check_images(config, dataset)
     costs = Costs.of(model)
-    product = Product(model, lineage.remembered(config.model, model))
+    product = Product(model, lineage.recorded_reference(config.model, model))
     with devices.named_by_frame_rate(config):
         for stage in config.stages:
             STAGES[stage].check(product, config, dataset)
-    distillation = lineage.settled(config, product.reference).distillation or 0.0
-    settings = prepare(model, config, distillation, dataset)
-    return Plan(config, product, costs, dataset, settings, listening)
+    weight = lineage.with_distillation_weight(config, product.reference).distillation or 0.0
+    settings = prepare(model, config, weight, dataset)
+    return Plan(config, product, costs, dataset, settings, loaded_trackers)
 
 
-def _check_chain(config: Config) -> None:
+def _check_stages(config: Config) -> None:
     """Raises UserError if stages are unknown, repeated or out of order, or do not fit the rest of the configuration."""
     order = list(STAGES)
     for stage in config.stages:
@@ -147,7 +158,11 @@ def _check_chain(config: Config) -> None:
     for stage in config.stages:
         STAGES[stage].check_config(config)
     if config.controls and not {"prune", "finetune"} <= set(config.stages):
-        raise UserError("controls", True, "controls are compared with a pruned and fine-tuned model: name both stages")
+        raise UserError(
+            "controls",
+            True,
+            "controls need a pruned and fine-tuned model to compare with: add prune and finetune to stages",
+        )
 
 
 def _check_images(config: Config, dataset: DataSet) -> None:
@@ -155,11 +170,11 @@ def _check_images(config: Config, dataset: DataSet) -> None:
     for stage in config.stages:
         for split in STAGES[stage].images(config):
             if not len(getattr(dataset, split)):
-                name = "validation" if split == "validation" else "train"
+                name = "validation" if split == "validation" else "train"  # calibration images are taken from train
                 remedy = f"the stage {stage} needs images of the {name} split, and the data has none: add them"
                 raise UserError("data", config.data.path or config.data.name, remedy)
     if config.data.name == data.NONE and config.targets:
-        raise UserError("targets", config.targets, "runtimes are measured with data only: set targets=[]")
+        raise UserError("targets", config.targets, "targets are measured on images: set targets=[], or set data")
 
 
 def _run(plan: Plan, folder: Path, state: State) -> Result:
@@ -170,7 +185,7 @@ def _run(plan: Plan, folder: Path, state: State) -> Result:
     atomic.write(folder / MACHINE, json.dumps(machine, indent=1))
     scratch = Path(tempfile.mkdtemp())
     converter = Converter(scratch, config.export)
-    context = Context(config, plan.data, folder, scratch, Cache(CACHE, config.cache), converter, plan.settings)
+    context = Context(config, plan.data, folder, scratch, Cache(CACHE_ROOT, config.cache), converter, plan.settings)
     ledger = Ledger(folder / "ledger.jsonl", folder.name)
     plan.trackers.start(config, folder)
     recorder = Recorder(context, ledger, plan.trackers)
@@ -180,19 +195,21 @@ def _run(plan: Plan, folder: Path, state: State) -> Result:
         verdict = stopped(recorder.stopped, baseline(ledger.rows), product.failures)
     else:
         controls = _measure_controls(product.reference, context, ledger.rows) if config.controls else []
-        limit = config.quantize.max_accuracy_drop
-        verdict = judge(config.budget, limit, ledger.rows, product.failures, config.device, controls, product.contracts)
+        int8_drop = config.quantize.max_accuracy_drop
+        verdict = judge(
+            config.budget, int8_drop, ledger.rows, product.failures, config.device, controls, product.contracts
+        )
     round_to = config.prune.round_to if "prune" in config.stages else None
-    also = devices.remarks(config.device, ledger.rows) + channels.remarks(product.model, costs.own, round_to)
-    verdict = replace(verdict, remarks=(*verdict.remarks, *also))
+    further = devices.remarks(config.device, ledger.rows) + channels.remarks(product.model, costs.at_imgsz, round_to)
+    verdict = replace(verdict, remarks=(*verdict.remarks, *further))
     atomic.write(folder / "verdict.json", json.dumps(verdict.as_dict(), indent=1))
     plan.trackers.finish(verdict)
     page = report.render(folder)
-    with suppress(BrokenPipeError, SystemExit):  # rich raises them when the reader has ended, as in `| head`
+    with suppress(BrokenPipeError, SystemExit):  # raised by rich if stdout is a closed pipe, as in `| head`
         report.print_table(folder)
     log.info("report: %s", page)
     if recorder.stopped:
-        log.error("stopped after the baseline: %s Set force=true to continue", recorder.stopped.text)
+        log.error("stopped after the baseline: %s (force=true continues)", recorder.stopped.text)
     return Result(folder, tuple(ledger.rows), verdict)
 
 
@@ -206,12 +223,13 @@ def _run_stages(plan: Plan, context: Context, recorder: Recorder, state: State) 
         log.info("stage %d of %d: %s", index + 1, len(stages), name)
         state.at(name)
         plan.trackers.stage(name)
-        before, product = product.model, STAGES[name].run(product, context)
-        if product.model is not before:
+        previous = product.model
+        product = STAGES[name].run(product, context)
+        if product.model is not previous:
             costs = Costs.of(product.model)
-        if isinstance(product.model, Checkpointable) and not product.graphs:
+        if isinstance(product.model, Checkpointable) and not product.graphs:  # with graphs, the model is unchanged
             folder = context.folder / CHECKPOINT
-            checkpoint.save(product.model, folder, lineage.as_json(product.reference))
+            checkpoint.save(product.model, folder, lineage.as_dict(product.reference))
             models.save_native(product.model, folder)
         product = recorder.record(name, product, costs)
     return product, costs
@@ -229,26 +247,29 @@ class Recorder:
         self._context, self._ledger, self._trackers = context, ledger, trackers
         self._stages = context.config.stages
         self._baseline_stage = next((name for name in self._stages if STAGES[name].makes_baseline), LOAD)
-        self._baseline: Model | None = None  # every row is compared with it
-        self._files: dict[str, Found] = {}  # measurements by file content, see `measure_graph`
-        self._measured: set[Path] = set()  # graphs that have a row
+        self._baseline: Model | None = None  # rows from its own on are compared with it
+        self._files: dict[str, FileMeasurements] = {}  # by file content, see `measure_graph`
+        self._measured: set[Path] = set()  # paths of graphs that have a row
 
     def record(self, stage: str, product: Product, costs: Costs) -> Product:
-        """Writes one row for a torch model, or one row per graph. `costs` are those of the product's model.
+        """Writes one row per new graph of the product. Without graphs, writes one row for its torch model and, for some
+        stages, one per target (see `_measured_in_runtimes`). `costs` are those of the product's model.
 
-        Returns the product; `failures` includes targets that failed in measurement.
+        Returns the product with the targets whose measurement failed added to its `failures`.
         """
         context, model = self._context, product.model
         if stage == self._baseline_stage:
             self._baseline = model
         if product.graphs:
             new = [graph for graph in product.graphs if graph.path not in self._measured]
-            return self._in_runtimes(stage, product, costs, lambda target: [g for g in new if g.target == target])
+            return self._measure_in_runtimes(
+                stage, product, costs, lambda target: [g for g in new if g.target == target]
+            )
         threads = context.config.threads
-        if stage == LOAD != self._baseline_stage:  # a stage trains it first: a sample is enough
-            sample = context.data.validation.subset(UNTRAINED_IMAGES, context.config.seed)
-            part = replace(context.data, validation=sample, extra={})
-            row = measure_model(stage, model, costs, part, threads=threads, cached=product.cached, compared=False)
+        if stage == LOAD and self._baseline_stage != LOAD:  # the stage train follows: a sample of the images is enough
+            sample = context.data.validation.subset(UNTRAINED_MODEL_IMAGES, context.config.seed)
+            sampled = replace(context.data, validation=sample, extra={})
+            row = measure_model(stage, model, costs, sampled, threads=threads, cached=product.cached, compared=False)
             self._append(row)
             return product
         row = measure_model(
@@ -260,21 +281,24 @@ class Recorder:
             self._check_baseline(row)
         if self.stopped or stage not in self._measured_in_runtimes():
             return product
-        return self._in_runtimes(stage, product, costs, lambda target: [context.converter.fp32(model, target)])
+        return self._measure_in_runtimes(stage, product, costs, lambda target: [context.converter.fp32(model, target)])
 
     def _measured_in_runtimes(self) -> set[str]:
-        """Stages whose torch model is also measured in every runtime: the baseline, which users deploy today, and the
-        model that the graphs are exported from, so that INT8 is compared with FP32 in the same runtime."""
+        """Stages whose torch model is also measured in every runtime: that of the baseline, which would be deployed
+        without compression, and the last one before graphs are exported, so that INT8 is compared with FP32 in the same
+        runtime."""
         files = [index for index, name in enumerate(self._stages) if STAGES[name].makes_files]
         return {self._baseline_stage, *(self._stages[index - 1] for index in files[:1] if index)}
 
-    def _in_runtimes(self, stage: str, product: Product, costs: Costs, graphs: Graphs) -> Product:
+    def _measure_in_runtimes(self, stage: str, product: Product, costs: Costs, graphs: GraphsOf) -> Product:
+        """Writes one row per graph of every target. Returns the product with failed targets added to `failures`."""
+
         def measure(target: str) -> None:
             for graph in graphs(target):
                 assert self._baseline is not None  # the baseline is the first model measured in runtimes
                 row = measure_graph(
                     stage, graph, product.model, costs, self._context.data,
-                    threads=self._context.config.threads, cached=product.cached, found=self._files,
+                    threads=self._context.config.threads, cached=product.cached, measured=self._files,
                     baseline=self._context.converter.fp32(self._baseline, target), compared=bool(self._stages),
                 )  # fmt: skip
                 self._append(row)
@@ -288,7 +312,7 @@ class Recorder:
         self._trackers.row(row)
 
     def _check_baseline(self, row: Row) -> None:
-        """Warns of a baseline no better than guessing, and stops a run that has further stages, unless `force`."""
+        """Warns of a baseline no better than guessing; sets `stopped` if further stages follow and `force` is off."""
         remark = knows_nothing(row)
         if remark is None:
             return
@@ -298,15 +322,15 @@ class Recorder:
 
 
 def _measure_controls(reference: Reference | None, context: Context, rows: Sequence[Row]) -> list[Row]:
-    """Makes and measures the controls at the FLOPs of the last torch row. Their rows are in a ledger of their own."""
-    assert reference is not None  # ensured by `_check_chain`
+    """Makes and measures the controls: simpler models of the FLOPs of the last torch row (see `compress.controls`)."""
+    assert reference is not None  # controls require the stage prune, which sets it
     flops = [row for row in rows if row.target is None][-1].flops
     ledger = Ledger(context.folder / "controls.jsonl", context.folder.name)
     for name, make in CONTROLS.items():
         log.info("control: %s", name)
         try:
             control = make(reference, flops, context)
-        except UserError as error:  # the run itself is complete
+        except UserError as error:  # a failed control must not fail the run, which is complete
             log.warning("control %s: %s", name, error)
             continue
         costs = Costs.of(control.model)

@@ -52,7 +52,7 @@ def opened(place: Path, *overrides: str) -> tuple[Product, Config, DataSet]:
     config: Config = models.resolve(compose([*SHORT, f"model.path={place / 'pruned'}", *overrides]))
     dataset = data.load(config.data, *config.model.input, config.seed)
     model = build(config.model, dataset.classes, dataset.task)
-    product = Product(model, lineage.remembered(config.model, model))
+    product = Product(model, lineage.recorded_reference(config.model, model))
     finetune.check(product, config, dataset)
     return product, config, dataset
 
@@ -64,18 +64,18 @@ def teacher(product: Product, config: Config) -> Model:
 
 
 def weight(product: Product, config: Config) -> float | None:
-    return lineage.settled(config, product.reference).distillation
+    return lineage.with_distillation_weight(config, product.reference).distillation
 
 
 def rate(product: Product, config: Config) -> float:
-    before = lineage.flops_before(product)
+    before = lineage.reference_flops(product)
     return finetuning.learning_rate(product.model, lineage.teacher(product, config), before)
 
 
 def test_a_checkpoints_own_reference_teaches_and_sets_the_learning_rate(place: Path, unpruned: Model) -> None:
     product, config, _ = opened(place)
     assert teacher(product, config).identity() == unpruned.identity() and weight(product, config) == 1.0
-    before = lineage.flops_before(product)
+    before = lineage.reference_flops(product)
     assert before == compress.get_flops(unpruned)
     expected = finetuning.RATE * before / compress.get_flops(product.model)
     assert rate(product, config) == pytest.approx(expected) and expected > 2 * finetuning.RATE
@@ -89,7 +89,7 @@ def test_a_named_teacher_takes_its_place(place: Path, unpruned: Model) -> None:
     # A checkpoint that remembers nothing: its teacher sets the rate.
     checkpoint.save(product.model, place / "pruned")
     product, config, _ = opened(place, f"finetune.teacher={place / 'other'}")
-    assert product.reference is None and lineage.flops_before(product) is None
+    assert product.reference is None and lineage.reference_flops(product) is None
     assert rate(product, config) > 2 * finetuning.RATE
 
 
@@ -114,7 +114,7 @@ def test_without_the_reference_nothing_is_distilled_but_the_rate_stays(
     assert lineage.teacher(product, config) is None and weight(product, config) == 0.0
     assert rate(product, config) == pytest.approx(expected)
     assert spoil == "gone" or "elsewhere" in caplog.text
-    wanted = r"^finetune\.distillation=0\.5: .*finetune\.teacher=.*, or finetune\.distillation=0$"
+    wanted = r"^finetune\.distillation=0\.5: .*finetune\.teacher .*, or finetune\.distillation=0$"
     with pytest.raises(UserError, match=wanted):
         opened(place, "finetune.distillation=0.5")
 
@@ -128,9 +128,11 @@ def test_distillation_can_be_switched_off_and_train_has_none(place: Path) -> Non
 
 
 def test_a_run_that_prunes_distils_only_where_it_is_told(unpruned: Model) -> None:
-    reference = lineage.before_pruning(Product(unpruned), compose(["recipe=digits", "stages=[prune]"]), Path("unused"))
+    reference = lineage.reference_for_pruning(
+        Product(unpruned), compose(["recipe=digits", "stages=[prune]"]), Path("unused")
+    )
     config = compose(["recipe=digits"])
-    assert lineage.settled(config, reference).distillation == 0.0
+    assert lineage.with_distillation_weight(config, reference).distillation == 0.0
 
 
 @pytest.mark.parametrize(
@@ -156,9 +158,9 @@ def test_a_teacher_of_another_task_and_none_at_all(place: Path) -> None:
 
 def test_detectors_with_other_heads_do_not_teach() -> None:
     with pytest.raises(UserError, match=r"^finetune\.teacher=drone_nano: .* the same kind of network"):
-        lineage.load("drone_nano", build(ModelConfig(name="yolo11n", imgsz=256), tuple("abcde")), ModelConfig())
+        lineage.load_teacher("drone_nano", build(ModelConfig(name="yolo11n", imgsz=256), tuple("abcde")), ModelConfig())
     taught = build(ModelConfig(name="yolo26n", imgsz=256), tuple("abcde"))
-    assert lineage.load("drone_nano", taught, ModelConfig()).imgsz == 256
+    assert lineage.load_teacher("drone_nano", taught, ModelConfig()).imgsz == 256
 
 
 def test_a_second_phase_is_one_run(place: Path) -> None:

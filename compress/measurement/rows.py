@@ -1,4 +1,4 @@
-"""Measures one product after a stage and returns a ledger row."""
+"""Measures a model or a graph and returns its ledger row: costs, accuracy, latency."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ from compress.measurement import accuracy, flops, graph_cost, latency
 from compress.measurement.flops import Cost
 from compress.product import Graph
 
-TORCH_BATCH = 16  # batch size of evaluating torch models; artifacts run at batch 1, as deployed
-TIMING_SECONDS = 2.0
-SESSIONS = 2  # in which a file is timed in turns with the baseline
+TORCH_BATCH = 16  # batch size for evaluating torch models; graphs are evaluated at batch 1, as deployed
+TIMING_SECONDS = 2.0  # duration of one timing
+SESSIONS = 2  # how many times baseline and graph are loaded and timed alternately
 
-Turns = tuple[float, float, float] | None  # ratio to the baseline's time, between its 95 % bounds
-ITSELF: Turns = (1.0, 1.0, 1.0)
+Ratio = tuple[float, float, float] | None  # time / time of the baseline: lower 95 % bound, ratio, upper 95 % bound
+SAME_AS_BASELINE: Ratio = (1.0, 1.0, 1.0)
 
 
 def flops_at(model: Model, imgsz: int) -> int:
@@ -48,28 +48,28 @@ def flops_at(model: Model, imgsz: int) -> int:
 class Costs:
     """Counted costs, the same for a torch model and every graph exported from it."""
 
-    own: Cost  # at the model's input size
-    flops_at_640: int | None  # of detectors only; None for ONNX files of another size
+    at_imgsz: Cost  # at the model's input size
+    flops_at_640: int | None  # at `task.published_imgsz`, 640 for detectors; None for other tasks or ONNX files
 
     @classmethod
     def of(cls, model: Model) -> Costs:
-        published = model.task.published_imgsz
+        published_imgsz = model.task.published_imgsz
         if isinstance(model, GivenAsGraph):
-            own = graph_cost.count(model.graph)
-            return cls(own, own.flops if model.imgsz == published else None)
-        own = flops.count(model.deployed(), model.example_input())
-        if published is None:
-            return cls(own, None)
-        return cls(own, own.flops if model.imgsz == published else flops_at(model, published))
+            cost = graph_cost.count(model.graph)
+            return cls(cost, cost.flops if model.imgsz == published_imgsz else None)
+        cost = flops.count(model.deployed(), model.example_input())
+        if published_imgsz is None:
+            return cls(cost, None)
+        return cls(cost, cost.flops if model.imgsz == published_imgsz else flops_at(model, published_imgsz))
 
 
 @dataclass
-class Found:
+class FileMeasurements:
     """Measurements of one file in this run. `accuracy` is None without validation images."""
 
     accuracy: ledger.Accuracy | None
     latency: latency.Latency | None = None
-    turns: Turns = None
+    ratio: Ratio = None
 
 
 def measure_model(
@@ -83,26 +83,34 @@ def measure_model(
     baseline: Model | None = None,
     compared: bool = True,
 ) -> Row:
-    """Measures a torch model in its deployed (fused) form on the CPU in float32, or an ONNX file as it is.
+    """Measures a torch model in its deployed form on the CPU in float32, or an ONNX file as it is.
 
-    Without validation images neither accuracy nor latency is measured. `size_bytes` is that of `model.safetensors` in a
-    checkpoint of `model` (unfused, parameters and buffers), or that of the ONNX file. The `baseline` is timed in turns
-    with `model` and may be `model` itself. `compared`: see `latency.time_call`.
+    Without validation images, neither accuracy nor latency is measured. `size_bytes` of the row is the size of the ONNX
+    file, or of `model.safetensors` in a checkpoint of the model before it is fused.
+
+    Args:
+        threads: that torch uses; recorded in the row.
+        cached: the stage's product came from the cache; recorded in the row.
+        baseline: timed alternately with `model`. If it is `model` itself, the ratio is 1; if None, none is recorded.
+        compared: the latency will be compared with others, so timing waits while another process is timing.
+
+    Raises:
+        UserError: the model has no capability that the measurement needs.
     """
     if isinstance(model, GivenAsGraph):
         runtime, size = model.runtime, model.size_bytes
     else:
         runtime, size = "torch", checkpoint.tensor_file_bytes(require(model, TorchModel, "model", stage).net)
-    net, example, cost = model.deployed(), model.example_input(), costs.own
+    net, example, cost = model.deployed(), model.example_input(), costs.at_imgsz
 
     predict = accuracy.predictor(net)
-    image, timed, turns = example.numpy(), None, None
+    image, timed, ratio = example.numpy(), None, None
     if len(data.validation):  # otherwise only counts are needed, and timing would take most of the time
         timed = latency.time_call(lambda: predict(image), seconds=TIMING_SECONDS, compared=compared)
         if baseline is not None:
-            turns = ITSELF
+            ratio = SAME_AS_BASELINE
             if baseline is not model:
-                turns = _in_turns([(accuracy.predictor(baseline.deployed()), predict)], image)
+                ratio = _alternating_ratio([(accuracy.predictor(baseline.deployed()), predict)], image)
     return Row(
         stage=stage,
         target=None,
@@ -117,7 +125,7 @@ def measure_model(
         bytes_moved=cost.bytes_moved,
         activation_bytes=cost.activation_bytes,
         accuracy=_accuracy(predict, model, data, TORCH_BATCH, f"{stage} {runtime}", "measured"),
-        latency_ms=_latency(timed, turns, runtime, threads, "f32"),
+        latency_ms=_latency(timed, ratio, runtime, threads, "f32"),
         cached=cached,
     )
 
@@ -131,33 +139,40 @@ def measure_graph(
     *,
     threads: int,
     cached: bool,
-    found: dict[str, Found],
+    measured: dict[str, FileMeasurements],
     baseline: Graph | None = None,
     compared: bool = True,
 ) -> Row:
     """Measures a target's graph, loaded from disk, in its own runtime (TensorRT without a GPU is emulated).
 
+    Latency is measured even without validation images, but not if the runtime is emulated.
+
     Args:
         model: the model that `graph` was exported from, with its `costs`.
-        found: measurements of this run, by the file's bytes and its evaluator; updated. A file in it is not evaluated
-            again, even for another target. It is timed again, and the row merges both timings.
-        baseline: timed in turns with `graph` in the same runtime; may be `graph` itself.
+        threads, cached, compared: as in `measure_model`.
+        measured: measurements of this run by digest of the file's bytes and the runtime; this call adds to it. A file
+            that was measured before is not evaluated again, even for another target. It is timed again, and the row
+            merges both timings.
+        baseline: timed alternately with `graph` in the same runtime. If it is `graph` itself, the ratio is 1.
+
+    Raises:
+        TargetFailed: the graph cannot be loaded.
     """
-    predictor, cost = targets.load(graph, threads), costs.own
+    predictor, cost = targets.load(graph, threads), costs.at_imgsz
     label = f"{stage} {graph.target} {graph.precision.value}"
     key = digest([predictor.evaluator, *(hashlib.sha256(file.read_bytes()).hexdigest() for file in graph.files)])
-    if key not in found:
-        found[key] = Found(_accuracy(predictor, model, data, 1, label, predictor.obtained))
-    known = found[key]
+    if key not in measured:
+        measured[key] = FileMeasurements(_accuracy(predictor, model, data, 1, label, predictor.obtained))
+    entry = measured[key]
     image = model.example_input().numpy()
-    timed = turns = None
+    timed = ratio = None
     if predictor.obtained == "measured":
-        now = latency.time_call(lambda: predictor(image), seconds=TIMING_SECONDS, compared=compared)
-        timed = known.latency = now.after(known.latency)
+        latest = latency.time_call(lambda: predictor(image), seconds=TIMING_SECONDS, compared=compared)
+        timed = entry.latency = latest.after(entry.latency)
         if baseline is not None:
             pairs = ((targets.load(baseline, threads), targets.load(graph, threads)) for _ in range(SESSIONS))
-            known.turns = ITSELF if baseline is graph else _merged(known.turns, _in_turns(pairs, image))
-            turns = known.turns
+            ratio = SAME_AS_BASELINE if baseline is graph else _merged(entry.ratio, _alternating_ratio(pairs, image))
+            entry.ratio = ratio
     int8 = predictor.int8_mac_share()
     return Row(
         stage=stage,
@@ -172,59 +187,61 @@ def measure_graph(
         params=cost.params,
         size_bytes=targets.size_bytes(graph),
         onnx_size_bytes=targets.source_bytes(graph) if graph.engine else None,
+        # Counted for float32 tensors; other precisions move fewer bytes.
         bytes_moved=cost.bytes_moved if graph.precision.value == "fp32" else None,
         activation_bytes=cost.activation_bytes if graph.precision.value == "fp32" else None,
         arena_bytes=None if predictor.arena_bytes is None else predictor.arena_bytes(),
-        accuracy=known.accuracy and replace(known.accuracy, obtained=Provenance(predictor.obtained)),
-        latency_ms=_latency(timed, turns, predictor.runtime, threads, predictor.inference_precision),
+        accuracy=entry.accuracy and replace(entry.accuracy, obtained=Provenance(predictor.obtained)),
+        latency_ms=_latency(timed, ratio, predictor.runtime, threads, predictor.inference_precision),
         cached=cached,
     )
 
 
 def _accuracy(
-    predict: Any, model: Model, data: DataSet, batch: int, label: str, obtained: str
+    predict: accuracy.Predict, model: Model, data: DataSet, batch: int, label: str, obtained: str
 ) -> ledger.Accuracy | None:
-    """None without validation images."""
+    """Accuracy on the validation split, with that on the extra splits in `others`; None without validation images."""
     if not len(data.validation):
         return None
     decode = require(model, Evaluable, "data", "validation").decode
 
-    def on(split: Split, label: str) -> ledger.Accuracy:
+    def evaluate(split: Split, label: str) -> ledger.Accuracy:
         task = supervised(split)
         result = accuracy.evaluate(predict, decode, split, task, data.classes, batch=batch, progress=label)
         return ledger.Accuracy(result.metric, result.value, result.images, result.ci95, result.map50, result.chance)
 
-    others = {name: on(split, f"{label} {name}") for name, split in data.extra.items()}
-    return replace(on(data.validation, label), obtained=Provenance(obtained), others=others)
+    others = {name: evaluate(split, f"{label} {name}") for name, split in data.extra.items()}
+    return replace(evaluate(data.validation, label), obtained=Provenance(obtained), others=others)
 
 
-def _in_turns(pairs: Iterable[tuple[accuracy.Predict, accuracy.Predict]], image: np.ndarray) -> Turns:
-    """Time of the second of each pair for an image (1, c, s, s), divided by that of the first; merged over all pairs.
+def _alternating_ratio(pairs: Iterable[tuple[accuracy.Predict, accuracy.Predict]], image: np.ndarray) -> Ratio:
+    """Ratio of the time of the second of each pair to that of the first, for an image (1, c, s, s), over all pairs.
 
-    The pairs are sessions of the same two networks. Sessions of the same file differ in speed by the placement of their
-    tensors and threads, which the interval of a single pair does not show.
+    The pairs are sessions of the same two networks, which run alternately. Sessions of one file differ in speed because
+    tensors and threads are placed differently; the interval of one session does not include this.
     """
-    ratio: Turns = None
-    for before, now in pairs:
-        calls = {"before": functools.partial(before, image), "now": functools.partial(now, image)}
-        took = latency.interleaved(calls, rounds=100, seconds=TIMING_SECONDS / 2)["now"]
-        assert took.ratio is not None and took.ratio_ci95 is not None  # interleaved always compares
-        ratio = _merged(ratio, (took.ratio_ci95[0], took.ratio, took.ratio_ci95[1]))
+    ratio: Ratio = None
+    for baseline, network in pairs:
+        calls = {"baseline": functools.partial(baseline, image), "network": functools.partial(network, image)}
+        timing = latency.interleaved(calls, rounds=100, seconds=TIMING_SECONDS / 2)["network"]
+        assert timing.ratio is not None and timing.ratio_ci95 is not None  # interleaved always compares
+        ratio = _merged(ratio, (timing.ratio_ci95[0], timing.ratio, timing.ratio_ci95[1]))
     return ratio
 
 
-def _merged(first: Turns, second: Turns) -> Turns:
+def _merged(first: Ratio, second: Ratio) -> Ratio:
+    """The interval that includes both, which is conservative, and the geometric mean of both ratios."""
     if first is None or second is None:
         return first or second
     return min(first[0], second[0]), math.sqrt(first[1] * second[1]), max(first[2], second[2])
 
 
-def _latency(timed: latency.Latency | None, turns: Turns, runtime: str, threads: int, precision: str) -> ledger.Latency:
+def _latency(timed: latency.Latency | None, ratio: Ratio, runtime: str, threads: int, precision: str) -> ledger.Latency:
     conditions: dict[str, Any] = {"runtime": runtime, "threads": threads, "batch": 1, "inference_precision": precision}
     if timed is None:
         return ledger.Latency(**conditions, obtained=Provenance.not_run)
     return ledger.Latency(
         timed.median, timed.p95, timed.runs, timed.low, timed.high, timed.cpu_wait, timed.contended,
-        ratio=turns[1] if turns else None, ratio_ci95=(turns[0], turns[2]) if turns else None,
+        ratio=ratio[1] if ratio else None, ratio_ci95=(ratio[0], ratio[2]) if ratio else None,
         **conditions, device=HOST, obtained=Provenance.measured,
     )  # fmt: skip

@@ -24,7 +24,7 @@ class Statistics(NamedTuple):
     mean: tuple[float, ...]
     std: tuple[float, ...]
 
-    def facts(self) -> dict[str, list[float]]:
+    def as_dict(self) -> dict[str, list[float]]:
         return {"mean": list(self.mean), "std": list(self.std)}
 
 

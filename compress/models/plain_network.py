@@ -22,7 +22,7 @@ from compress.models.normalisation import Statistics
 from compress.tasks import CLASSIFY, Batch, PlainNetworkTask, Predictions, Task
 from compress.training.precision import float32
 
-LAST = "last layer: its channels are the classes"
+LAST_LAYER = "last layer: its channels are the output of the task"
 
 
 @dataclass(frozen=True)
@@ -30,12 +30,12 @@ class PlainNetwork:
     """A model (`Trainable`, `Evaluable`, `Prunable`, `Checkpointable`) for networks of any `PlainNetworkTask`."""
 
     net: nn.Module
-    facts: dict[str, Any]  # {family, name or target, args} from which the network is built again
-    last: str  # name of the layer that computes the output
-    imgsz: int
-    channels: int
+    spec: dict[str, Any]  # {family, name or target, args}, from which the network can be rebuilt
+    last_layer: str  # name of the layer that computes the output
+    imgsz: int  # side of the square input, in pixels
+    channels: int  # of the input
     classes: tuple[str, ...]
-    protected: tuple[str, ...] = ()
+    protected: tuple[str, ...] = ()  # names of modules that keep their channels (`model.protected`)
     statistics: Statistics | None = None  # of the normalisation in `net`, see `models.normalisation`
     task: PlainNetworkTask = CLASSIFY
 
@@ -58,36 +58,36 @@ class PlainNetwork:
     def output_signature(self) -> tuple[object, ...]:
         return ("plain network",)
 
-    postprocess: ClassVar[None] = None
+    postprocess: ClassVar[None] = None  # the deployed network has no such step
 
     def deployed(self, *, postprocess: bool = True) -> nn.Module:
-        """Eval-mode copy with the output of `net`. It is not fused: exporters and runtimes fold BatchNorm."""
+        """Float32 copy of `net` in eval mode. It is not fused: exporters and runtimes fold BatchNorm."""
         return copy.deepcopy(self.net).float().eval().requires_grad_(False)
 
     def prunable(self) -> tuple[nn.Module, dict[str, str]]:
         names = normalisation.module_names(self.net, self.protected)
-        return copy.deepcopy(self.net).eval(), {self.last: LAST} | dict.fromkeys(names, "model.protected")
+        return copy.deepcopy(self.net).eval(), {self.last_layer: LAST_LAYER} | dict.fromkeys(names, "model.protected")
 
     def decode(self, outputs: np.ndarray) -> Predictions:
         return self.task.decode(outputs)
 
     def constructor(self) -> dict[str, Any]:
-        return self.facts | {
+        return self.spec | {
             "classes": list(self.classes), "channels": self.channels, "imgsz": self.imgsz,
             "protected": list(self.protected), "activation": activation.of(self.net),
             **({"task": self.task.path} if self.task.path else {}),
-            **(self.statistics.facts() if self.statistics else {}),
+            **(self.statistics.as_dict() if self.statistics else {}),
         }  # fmt: skip
 
     def preprocessing(self) -> dict[str, Any]:
-        """The normalisation in the graph, and timm's preprocessing for its own weights (`Preprocessed`)."""
+        """See `Preprocessed`: the normalisation in the graph, and timm's preprocessing for its pretrained weights."""
         result: dict[str, Any] = {}
         if self.statistics is not None:
-            result["normalised_in_graph"] = self.statistics.facts()
-        if self.facts["family"] == "timm" and (config := _timm_config(self.facts["name"])) is not None:
+            result["normalised_in_graph"] = self.statistics.as_dict()
+        if self.spec["family"] == "timm" and (config := _timm_config(self.spec["name"])) is not None:
             result["timm"] = {
                 "interpolation": config.interpolation, "crop_pct": config.crop_pct, "crop_mode": config.crop_mode,
-                "note": "how timm resizes and crops for its own weights; here images were letterboxed",
+                "note": "how timm resizes and crops for its pretrained weights; here images are letterboxed",
             }  # fmt: skip
         return result
 
@@ -95,7 +95,7 @@ class PlainNetwork:
         return {"task": self.task.name, "names": str(dict(enumerate(self.classes)))}
 
     def quantization_exclusions(self) -> dict[str, str]:
-        return {}  # calibration suffices for a linear layer of logits
+        return {}  # static calibration is accurate enough for every layer
 
     def example_input(self, batch: int = 1) -> Tensor:
         return example_image(batch, self.channels, self.imgsz)
@@ -108,9 +108,10 @@ def plain_loss(
     teacher: Teacher | None,
     outputs: Callable[[Any], Tensor] = float32,
 ) -> Tensor:
-    """The task's loss, scalar, in float32; with a teacher, its weighted distillation loss is added.
+    """The task's loss, scalar, in float32. With a teacher, the distillation loss times `teacher.weight` is added.
 
     Args:
+        batch: `img` (b, c, s, s), and what the task's loss needs.
         outputs: extracts float32 (b, …) from the return value of a network.
     """
     student = outputs(net(batch["img"]))
@@ -132,27 +133,25 @@ def build_timm(config: ModelConfig, classes: tuple[str, ...] | None, task: Task 
     if not config.name:
         raise UserError("model.name", config.name, "set the name of a timm model, e.g. mobilenetv3_small_050")
     args = dict(config.args) | ({"num_classes": len(classes)} if classes else {})
-    return _with_weights({"family": "timm", "name": config.name, "args": args}, config, classes, task)
+    return _build({"family": "timm", "name": config.name, "args": args}, config, classes, task)
 
 
 def build_module(config: ModelConfig, classes: tuple[str, ...] | None, task: Task | None) -> PlainNetwork:
-    """Builds the network that the class or function at import path `config.target` returns for `config.args`.
+    """Builds a network by calling the class or function at import path `config.target` with `config.args`.
 
     Raises:
-        UserError: it cannot be imported or called, or the output of its network does not suit the task.
+        UserError: the target cannot be imported or called, or output or weights do not fit.
     """
     if not config.target:
         raise UserError("model.target", config.target, "set the import path of a class or function: pkg.module.Net")
-    return _with_weights(
-        {"family": "module", "target": config.target, "args": dict(config.args)}, config, classes, task
-    )
+    return _build({"family": "module", "target": config.target, "args": dict(config.args)}, config, classes, task)
 
 
 def from_constructor(constructor: dict[str, Any], trust: bool = False) -> PlainNetwork:
     """Builds the unpruned network, with random weights, that `PlainNetwork.constructor` describes.
 
     Raises:
-        UserError: without `trust`, a network that neither this package nor timm provides.
+        UserError: the network comes from neither this package nor timm, and `trust` is false.
     """
     spec: dict[str, Any] = {key: constructor[key] for key in ("family", "name", "target", "args") if key in constructor}
     if isinstance(target := spec.get("target"), str):
@@ -173,9 +172,15 @@ def from_constructor(constructor: dict[str, Any], trust: bool = False) -> PlainN
     return model
 
 
-def _with_weights(
+def _build(
     spec: dict[str, Any], config: ModelConfig, classes: tuple[str, ...] | None, task: Task | None
 ) -> PlainNetwork:
+    """Builds the network of `spec`, and loads `config.weights` or copies what fits of `config.init`.
+
+    Args:
+        classes: of the data; replaced by those of the weights, since the order of the outputs is theirs.
+        task: of the data; None: classification.
+    """
     loaded = weights.read(config.weights, trust=config.trust) if config.weights else None
     if loaded and loaded.classes:
         classes = loaded.classes
@@ -183,8 +188,8 @@ def _with_weights(
             spec["args"]["num_classes"] = len(classes)
     imgsz, channels = config.input
     statistics = _statistics(config, loaded.constructor if loaded else {}, channels)
-    own = task if isinstance(task, PlainNetworkTask) else CLASSIFY  # `check_same` rejects data of other tasks
-    model = _assemble(spec, classes, channels, imgsz, tuple(config.protected), statistics, own)
+    plain_task = task if isinstance(task, PlainNetworkTask) else CLASSIFY  # `tasks.check_same` rejects other tasks
+    model = _assemble(spec, classes, channels, imgsz, tuple(config.protected), statistics, plain_task)
     net = normalisation.inner(model.net)
     if loaded:
         activation.swap(model.net, loaded.constructor.get("activation"))
@@ -205,7 +210,7 @@ def _statistics(config: ModelConfig, constructor: dict[str, Any], channels: int)
 
 
 def timm_input(config: ModelConfig) -> tuple[int | None, int | None]:
-    """timm's input side in pixels and channels for the model; None if unknown, or if the input is not square."""
+    """Side (pixels) and channels of the input for which timm configures the model; None if unknown or not square."""
     pretrained = _timm_config(config.name)
     if pretrained is None:
         return None, None
@@ -232,19 +237,24 @@ def _assemble(
     statistics: Statistics | None,
     task: PlainNetworkTask,
 ) -> PlainNetwork:
+    """Builds the network with normalisation and finds its last layer.
+
+    Raises:
+        UserError: arguments that are not JSON, or another number of classes than `classes`.
+    """
     try:
         json.dumps(spec)
     except TypeError as error:
         raise UserError("model.args", spec["args"], "use only numbers, strings, lists and maps") from error
     net = _timm(spec, channels) if spec["family"] == "timm" else imported.network(spec["target"], spec["args"])
     net = normalisation.wrap(net, statistics)
-    with torch.random.fork_rng(devices=[]):
-        last, width = _last_layer(net.eval(), example_image(1, channels, imgsz), task)
-    if classes is not None and len(classes) != width:
+    with torch.random.fork_rng(devices=[]):  # the trial pass must not change the random state of the run
+        last_layer, count = _last_layer(net.eval(), example_image(1, channels, imgsz), task)
+    if classes is not None and len(classes) != count:
         source = spec.get("target") or spec["name"]
-        raise UserError("model", source, f"returns {width} classes, the data has {len(classes)}")
-    classes = classes or tuple(str(index) for index in range(width))
-    return PlainNetwork(net.train(), spec, last, imgsz, channels, classes, protected, statistics, task)
+        raise UserError("model", source, f"returns {count} classes, the data has {len(classes)}")
+    classes = classes or tuple(str(index) for index in range(count))
+    return PlainNetwork(net.train(), spec, last_layer, imgsz, channels, classes, protected, statistics, task)
 
 
 def _timm(spec: dict[str, Any], channels: int) -> nn.Module:

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from compress.capabilities import Teacher
 from compress.models import ultralytics_blocks as blocks
-from compress.models.plain_network import LAST, plain_loss
+from compress.models.plain_network import LAST_LAYER, plain_loss
 from compress.models.ultralytics_model import UltralyticsModel
 from compress.tasks import CLASSIFY, Batch, Task
 from compress.training.precision import float32
@@ -41,7 +41,7 @@ class UltralyticsClassifier(UltralyticsModel):
 
     def prunable(self) -> tuple[nn.Module, dict[str, str]]:
         net: Any = blocks.split_blocks(copy.deepcopy(self.net)).eval()
-        last = {f"model.{len(net.model) - 1}.linear": LAST}
+        last = {f"model.{len(net.model) - 1}.linear": LAST_LAYER}
         return net, blocks.protected(net) | last | dict.fromkeys(self.protected, "model.protected")
 
     def decode(self, outputs: np.ndarray) -> np.ndarray:

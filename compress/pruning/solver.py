@@ -1,8 +1,9 @@
 """Solver: prunes a network to a FLOPs budget or to a ratio of its channels.
 
 Every group of coupled channels is divided into steps of `round_to` channels, least important first, and an allocation
-sorts the steps of all groups into one order. A pruned network is a prefix of that order, so a budget is met by a search
-over the length of the prefix: an estimate proposes a length, an exact count decides.
+sorts the steps of all groups into one order. Taking the first n steps gives a pruned network, so a budget is met by a
+search for n: a cheap estimate proposes n, and an exact count decides whether the network meets the budget. Some of the
+steps are then undone if the budget allows. MACs are those of the deployed form (`Model.deployed`); 1 MAC = 2 FLOPs.
 """
 
 from __future__ import annotations
@@ -22,11 +23,12 @@ from compress.pruning.estimate import Estimate
 from compress.pruning.groups import Group, cut, find_groups, halves, tie
 from compress.pruning.importance import importance
 
-CLOSE_ENOUGH = 0.005  # of the budget: a smaller gap is not filled
-NEAR = 0.01  # of the budget: a larger gap starts another search
-MOST_TRIALS = 5  # attempts to fill the gap, and searches
+GAP_LEFT_UNFILLED = 0.005  # fraction of the budget that may stay unused without an attempt to undo steps
+GAP_LEFT_UNSEARCHED = 0.01  # fraction of the budget that may stay unused without another search
+MAX_TRIALS = 5  # of searches, and of attempts to undo a step after each
+RATIO_TOLERANCE = 0.05  # a larger difference from the ratio is logged as a warning
 
-Count = Callable[[Sequence[Step]], int]  # exact MACs after these steps
+MacsAfter = Callable[[Sequence[Step]], int]  # exact MACs after these steps
 
 log = logging.getLogger(__name__)
 
@@ -39,8 +41,8 @@ class Pruned:
     ratio: float  # fraction of the prunable channels that was removed
     channels: dict[str, list[int]]  # {layer: [output channels before, after]}, changed layers only; see `changes`
     protected: dict[str, str]  # {module: reason why it keeps its channels}
-    narrowest: nn.Module  # after all steps: the remaining cost bounds the budget from below
-    macs: int | None = None  # of the deployed form; None if pruned to a ratio
+    narrowest: nn.Module  # the network after all steps; its MACs are the lowest possible budget
+    macs: int | None = None  # None if pruned to a ratio
     reachable: tuple[int, int] | None = None  # MACs of `narrowest` and of the unpruned network
 
 
@@ -56,10 +58,11 @@ def prune_to_ratio(
     """Removes the fraction `ratio` of the prunable channels, as closely as rounding and `max_ratio` allow.
 
     Args:
-        net: a network that a dependency graph can trace (`Model.prunable`); not changed.
+        net: a network whose dependency graph can be traced (`Prunable.prunable`); not changed.
         example: (b, c, s, s) input.
         protected: {module name: reason} of modules that keep their output channels.
-        seconds: {layer: time}, which the allocation `knapsack` saves; None: it saves MACs.
+        seconds: {layer: seconds of one forward pass of `example`}, minimised by the allocation `knapsack`; None: it
+            minimises MACs. Other allocations ignore it.
         widths: {layer: output channels} before any pruning, which `max_ratio` refers to; None: those of `net`.
 
     Raises:
@@ -68,18 +71,19 @@ def prune_to_ratio(
     plan = _plan(net, example, protected, config, widths)
     steps = order(plan.steps, config.allocation, Estimate(net, example, seconds))
     total = sum(group.channels for group in plan.groups)
-    if config.allocation == "uniform":  # the nearest number of steps in each group
+    if config.allocation == "uniform":  # `share` is the ratio from which on a step is taken
         taken = [step for step in steps if step.share <= ratio]
     else:
-        taken, missing = [], ratio * total
+        taken, to_remove = [], ratio * total
         for step in steps:
-            if missing < len(step.channels) / 2:
+            if to_remove < len(step.channels) / 2:
                 break
             taken.append(step)
-            missing -= len(step.channels)
+            to_remove -= len(step.channels)
     removed = _fraction(taken, total)
-    if abs(removed - ratio) > 0.05:
-        log.warning("prune.ratio=%g: removed %.3g of the channels, as rounding and limits allow", ratio, removed)
+    if abs(removed - ratio) > RATIO_TOLERANCE:
+        message = "prune.ratio=%g: removed the fraction %.3g; prune.round_to and prune.max_ratio allow no closer one"
+        log.warning(message, ratio, removed)
     pruned = _cut(net, taken)
     return Pruned(pruned, removed, changes(widths_of(net), pruned), plan.protected, _cut(net, steps))
 
@@ -91,20 +95,20 @@ def reachable(
     config: PruneConfig,
     count: Callable[[nn.Module], int],
 ) -> tuple[int, int]:
-    """MACs of the deployed form after all steps, and of the unpruned network; arguments and errors as in
-    `prune_to_flops`."""
+    """Returns the MACs after all steps, and of the unpruned network. Arguments as in `prune_to_flops`, errors as in
+    `prune_to_ratio`."""
     steps = _plan(net, example, protected, config).steps
     return count(_cut(net, steps)), count(net)
 
 
 def check_reachable(budget_macs: float, least: int, full: int) -> None:
-    """Raises UserError, which names the range, if the budget is outside of `least` to `full` MACs."""
+    """Raises UserError, which names the range, if `budget_macs` is not between `least` and `full` MACs."""
     if least <= budget_macs <= full:
         return
-    too_low = "lower prune.round_to, raise prune.max_ratio, or raise the budget"
-    remedy = too_low if budget_macs < least else "the model already costs less"
+    raise_it = "lower prune.round_to, raise prune.max_ratio, or raise the budget"
+    remedy = raise_it if budget_macs < least else "the model already costs less"
     limits = f"{2 * least / 1e9:.4g} G to {2 * full / 1e9:.4g} G FLOPs ({least / full:.1%} to 100%)"
-    raise UserError("budget.flops", f"{2 * budget_macs:.4g}", f"pruning reaches {limits}: {remedy}")
+    raise UserError("budget.flops", f"{2 * budget_macs:.4g}", f"pruning can reach {limits}: {remedy}")
 
 
 def prune_to_flops(
@@ -118,10 +122,11 @@ def prune_to_flops(
     seconds: Mapping[str, float] | None = None,
     widths: Mapping[str, int] | None = None,
 ) -> Pruned:
-    """Prunes to at most `budget_macs`, with as few steps of the allocation's order as possible.
+    """Prunes to at most `budget_macs`: takes the first steps of the order that meet the budget, then undoes steps that
+    still fit.
 
     Args:
-        budget_macs: maximum MACs of the deployed form.
+        budget_macs: maximum MACs.
         count: returns the MACs of the deployed form of a network.
         Others as in `prune_to_ratio`.
 
@@ -137,15 +142,16 @@ def prune_to_flops(
     narrowest = _cut(net, steps)
     full, least = macs_of([]), count(narrowest)
     check_reachable(budget_macs, least, full)
-    taken, macs = _fit(steps, macs_of, budget_macs, full, least, lambda: Estimate(net, example))
+    # A search changes its estimate. The budget is in MACs, even if the order was made from seconds.
+    taken, macs = _search(steps, macs_of, budget_macs, full, least, lambda: Estimate(net, example))
     pruned = _cut(net, taken)
     removed = _fraction(taken, sum(group.channels for group in plan.groups))
     return Pruned(pruned, removed, changes(widths_of(net), pruned), plan.protected, narrowest, macs, (least, full))
 
 
 @dataclass(frozen=True)
-class Plan:
-    """The steps that can be taken, group by group, and {module: reason} of what cannot be pruned."""
+class PruningSteps:
+    """The steps that can be taken, group by group, and {module: reason} of the modules that cannot be pruned."""
 
     groups: tuple[Group, ...]
     steps: list[Step]
@@ -158,35 +164,40 @@ def _plan(
     protected: Mapping[str, str],
     config: PruneConfig,
     widths: Mapping[str, int] | None = None,
-) -> Plan:
-    groups, uncuttable = _groups(net, example, protected, config)
-    protected = {**protected, **uncuttable}
+) -> PruningSteps:
+    """Finds the groups and their steps, without groups that the code of the network cannot lose channels of.
+
+    Raises:
+        UserError: as in `prune_to_ratio`, or no group can be pruned.
+    """
+    groups, without_group = _groups(net, example, protected, config)
+    protected = {**protected, **without_group}
     steps = steps_of(groups, config, widths)
     if _failure(net, example, steps) is None:
-        return Plan(groups, steps, protected)
-    # Code with fixed numbers of channels (slices, reshapes, attention over the channel axis) fails when they change.
-    # Bisection finds these groups: each half is tried together with the groups that are known to work.
-    refused: dict[str, str] = {}
+        return PruningSteps(groups, steps, protected)
+    # Code that assumes fixed numbers of channels (slices, reshapes, attention over channels) fails after pruning.
+    # Bisection finds the groups that it depends on: each half is tried together with the groups known to work.
+    failing: dict[str, str] = {}
     prunable: set[Group] = set()
 
     def bisect(candidates: Sequence[Group]) -> None:
-        pruned = prunable.union(candidates)
-        failure = _failure(net, example, [step for step in steps if step.group in pruned])
+        tried = prunable.union(candidates)
+        failure = _failure(net, example, [step for step in steps if step.group in tried])
         if failure is None:
             prunable.update(candidates)
         elif len(candidates) == 1:
-            refused[candidates[0].name] = f"the network's own code fails without some of these channels ({failure})"
+            failing[candidates[0].name] = f"the network's own code fails if channels are removed here ({failure})"
         else:
             middle = len(candidates) // 2
             bisect(candidates[:middle])
             bisect(candidates[middle:])
 
     bisect(groups)
-    log.warning("%d of %d groups keep their channels: the network fails without them", len(refused), len(groups))
+    log.warning("%d of %d groups keep their channels: the network fails without them", len(failing), len(groups))
     if not prunable:
-        raise UserError("prune", type(net).__name__, f"no channels can be pruned: {next(iter(refused.values()))}")
+        raise UserError("prune", type(net).__name__, f"no channels can be pruned: {next(iter(failing.values()))}")
     chosen = tuple(group for group in groups if group in prunable)
-    return Plan(chosen, [step for step in steps if step.group in prunable], {**protected, **refused})
+    return PruningSteps(chosen, [step for step in steps if step.group in prunable], {**protected, **failing})
 
 
 def _failure(net: nn.Module, example: Tensor, taken: Sequence[Step]) -> str | None:
@@ -202,31 +213,35 @@ def _failure(net: nn.Module, example: Tensor, taken: Sequence[Step]) -> str | No
 def _groups(
     net: nn.Module, example: Tensor, protected: Mapping[str, str], config: PruneConfig
 ) -> tuple[tuple[Group, ...], dict[str, str]]:
+    """The groups of coupled channels, and {module: reason} of modules that are in none."""
     if config.allocation not in ALLOCATIONS:
         raise UserError("prune.allocation", config.allocation, f"choose one of {', '.join(ALLOCATIONS)}")
-    groups, refused = find_groups(net, example, protected, importance(config.importance))
-    if config.equal_split_widths:
+    groups, without_group = find_groups(net, example, protected, importance(config.importance))
+    if config.equal_split_widths:  # the groups of both outputs of a split are pruned together
         groups, unpaired = tie(groups, halves(net))
-        refused = refused | unpaired
+        without_group = without_group | unpaired
     if not groups:
-        raise UserError("prune", type(net).__name__, "no prunable channels: all are protected or coupled to those")
-    return groups, refused
+        raise UserError(
+            "prune", type(net).__name__, "no prunable channels: all are protected or coupled to protected ones"
+        )
+    return groups, without_group
 
 
-def _fit(
-    steps: Sequence[Step], macs_of: Count, budget: float, full: int, least: int, estimate: Callable[[], Estimate]
+def _search(
+    steps: Sequence[Step], macs_of: MacsAfter, budget: float, full: int, least: int, estimate: Callable[[], Estimate]
 ) -> tuple[list[Step], int]:
-    """Returns the steps to take and the MACs after them: the shortest prefix within the budget, without the steps that
-    fit in the gap. If the gap stays large, the last step was too coarse: the search continues without its group."""
+    """Returns the steps to take and the MACs after them: the shortest prefix that meets the budget, less the steps that
+    can be undone. If much of the budget stays unused, the last step was too coarse: the search is repeated without that
+    step and later steps of its group."""
     best: tuple[list[Step], int] = (list(steps), least)
     candidates = list(steps)
-    for _ in range(MOST_TRIALS):
+    for _ in range(MAX_TRIALS):
         cost = estimate()
         prefix, macs = _shortest_prefix(candidates, macs_of, budget, full, least, cost)
         taken, macs = _fill_gap(prefix, macs_of, budget, macs, cost)
         if macs >= best[1]:
             best = (taken, macs)
-        if not prefix or budget - best[1] <= NEAR * budget:
+        if not prefix or budget - best[1] <= GAP_LEFT_UNSEARCHED * budget:
             break
         last = len(prefix) - 1
         candidates = candidates[:last] + [step for step in candidates[last:] if step.group is not prefix[last].group]
@@ -237,9 +252,9 @@ def _fit(
 
 
 def _shortest_prefix(
-    steps: Sequence[Step], macs_of: Count, budget: float, full: int, least: int, estimate: Estimate
+    steps: Sequence[Step], macs_of: MacsAfter, budget: float, full: int, least: int, estimate: Estimate
 ) -> tuple[list[Step], int]:
-    """The fewest steps that meet the budget, and their MACs. On return `estimate` is in the state after them."""
+    """Returns the fewest steps that meet the budget and the MACs after them; `estimate` then is of that network."""
     if full <= budget:
         return [], full
     estimates = [estimate.cost]  # after the first 0, 1, … steps
@@ -247,30 +262,30 @@ def _shortest_prefix(
         estimate.change(step.group.cuts, step.channels, -1)
         estimates.append(estimate.cost)
     low, high = 0, len(steps)  # `low` steps exceed the budget, `high` steps meet it
-    above, macs = full, least
+    macs_at_low, macs_at_high = full, least
     while high - low > 1:
-        # Regula falsi: between the two, exact counts are nearly linear in the estimate.
-        slope = (estimates[low] - estimates[high]) / max(above - macs, 1)
-        target = estimates[high] + slope * (budget - macs)
-        middle = next(index for index in range(low + 1, high + 1) if estimates[index] <= target or index == high)
-        middle = min(max(middle if middle < high else high - 1, low + 1), high - 1)
+        # Regula falsi: between `low` and `high`, exact counts are nearly linear in the estimate.
+        slope = (estimates[low] - estimates[high]) / max(macs_at_low - macs_at_high, 1)
+        target = estimates[high] + slope * (budget - macs_at_high)
+        between = range(low + 1, high)
+        middle = next((index for index in between if estimates[index] <= target), high - 1)
         counted = macs_of(steps[:middle])
         if counted <= budget:
-            high, macs = middle, counted
+            high, macs_at_high = middle, counted
         else:
-            low, above = middle, counted
+            low, macs_at_low = middle, counted
     for step in steps[high:]:
         estimate.change(step.group.cuts, step.channels, +1)
-    return list(steps[:high]), macs
+    return list(steps[:high]), macs_at_high
 
 
 def _fill_gap(
-    taken: list[Step], macs_of: Count, budget: float, macs: int, estimate: Estimate
+    taken: list[Step], macs_of: MacsAfter, budget: float, macs: int, estimate: Estimate
 ) -> tuple[list[Step], int]:
-    """Undoes last steps of groups while the budget allows it, each time the one that fills most of the gap."""
-    rejected: set[int] = set()  # steps that the exact count rules out
-    for _ in range(MOST_TRIALS):
-        if budget - macs <= CLOSE_ENOUGH * budget:
+    """Repeatedly undoes the last step of one group: the one that uses most of the remaining budget."""
+    rejected: set[int] = set()  # indices of steps whose exact count exceeds the budget or gains nothing
+    for _ in range(MAX_TRIALS):
+        if budget - macs <= GAP_LEFT_UNFILLED * budget:
             break
         last = {step.group: index for index, step in enumerate(taken)}  # steps of a group are undone in reverse order
         gains = {index: _gain(taken[index], estimate) for index in last.values() if index not in rejected}

@@ -20,13 +20,13 @@ NAME = "finetune"
 def check(product: Product, config: Config, data: DataSet) -> None:
     """Raises UserError if the model cannot be trained on the data, or distillation is set without a teacher."""
     check_training(product.model, config.finetune, data, NAME)
-    lineage.check(product, config)
+    lineage.check_teacher(product, config)
 
 
 def run(product: Product, context: Context) -> Product:
     """Returns the fine-tuned model with the same reference."""
-    config = lineage.settled(context.config, product.reference)
-    teacher, flops_before = lineage.teacher(product, context.config), lineage.flops_before(product)
+    config = lineage.with_distillation_weight(context.config, product.reference)
+    teacher, flops_before = lineage.teacher(product, context.config), lineage.reference_flops(product)
 
     def make(folder: Path) -> TorchModel:
         return tune(

@@ -57,7 +57,7 @@ def check(product: Product, config: Config, data: DataSet) -> None:
     pruning = replace(config.prune, importance="random") if config.prune.importance in NEED_GRADIENTS else config.prune
     least, full = solver.reachable(net, model.example_input(), protected, pruning, counter(model))
     if config.prune.rounds > 1 and config.finetune.teacher is not None:
-        lineage.load(config.finetune.teacher, model, config.model)
+        lineage.load_teacher(config.finetune.teacher, model, config.model)
     log.info("pruning can reach %s to %s FLOPs", format_flops(2 * least), format_flops(2 * full))
     if (limit := config.budget.flops_limit) is not None:
         solver.check_reachable(limit.of(2 * full) / 2, least, full)
@@ -72,13 +72,13 @@ def counter(model: TorchModel) -> Callable[[nn.Module], int]:
 def run(product: Product, context: Context) -> Product:
     """Returns the pruned model, with the model before pruning as its reference."""
     config = context.config.prune
-    product = replace(product, reference=lineage.before_pruning(product, context.config, context.folder))
+    product = replace(product, reference=lineage.reference_for_pruning(product, context.config, context.folder))
     parts: dict[str, Any] = {"version": VERSION, "prune": asdict(config), "budget": context.config.budget.flops}
     parts["batch"] = context.config.finetune.batch  # also the batch size of the gradients
     if config.rounds > 1:
-        parts["finetune"] = asdict(lineage.settled(context.config, product.reference))
+        parts["finetune"] = asdict(lineage.with_distillation_weight(context.config, product.reference))
         teacher = lineage.teacher(product, context.config)
-        parts |= lineage.cache_parts(teacher, lineage.flops_before(product))
+        parts |= lineage.cache_parts(teacher, lineage.reference_flops(product))
 
     def make(folder: Path) -> TorchModel:
         return _prune(product, context, folder)
@@ -141,12 +141,12 @@ def _round(
 def _tune(product: Product, context: Context, folder: Path) -> Checkpointable:
     """Fine-tunes between two rounds, or loads the result that an interrupted stage has saved in `folder`."""
     if not (folder / checkpoint.FACTS).exists():
-        config = lineage.settled(context.config, product.reference)
+        config = lineage.with_distillation_weight(context.config, product.reference)
         tuned = tune(
             product.model, lineage.teacher(product, context.config), context.data.train,
             replace(config, images=context.config.prune.round_images),
             seed=context.config.seed, stage="finetune", folder=folder, settings=context.settings,
-            flops_before=lineage.flops_before(product),
+            flops_before=lineage.reference_flops(product),
         )  # fmt: skip
         checkpoint.save(require(tuned, Checkpointable, "stages", NAME), folder)
     return checkpoint.load(folder, models.rebuilder(require(product.model, Checkpointable, "stages", NAME)))

@@ -198,7 +198,7 @@ def pruned_by(cell: Cell, product: Product, context: Context) -> tuple[Product, 
     if cell.way == "unpruned":
         return product, context
     if cell.way == "torch_pruning":
-        reference = lineage.before_pruning(product, context.config, context.folder)
+        reference = lineage.reference_for_pruning(product, context.config, context.folder)
         pruned = model.with_net(by_torch_pruning(model, cell.share * reference.flops / 2))
         return Product(pruned, reference), context
     return prune.run(product, context), context

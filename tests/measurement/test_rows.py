@@ -66,7 +66,7 @@ def test_rows_are_timed_in_turns_with_the_baseline(tmp_path: Path, monkeypatch: 
     assert found.ratio_ci95[0] <= found.ratio <= found.ratio_ci95[1] < 0.9
     assert timing(model, None).ratio is None
     base, other = (targets.get("onnxruntime").convert(model, tmp_path / name, ExportConfig()) for name in "ab")
-    facts: Any = {"threads": 1, "cached": False, "found": {}, "baseline": base}
+    facts: Any = {"threads": 1, "cached": False, "measured": {}, "baseline": base}
     assert rows.measure_graph("load", base, model, costs, data(4), **facts).latency_ms.ratio == 1.0
     low, high = rows.measure_graph("export", other, model, costs, data(4), **facts).latency_ms.ratio_ci95
     assert 0 < low <= high and (low, high) != (1.0, 1.0)
