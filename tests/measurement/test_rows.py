@@ -31,7 +31,7 @@ def test_the_same_bytes_are_not_judged_twice(tmp_path: Path, monkeypatch: pytest
     costs = rows.Costs.of(model)
 
     def row(graph: Any) -> Any:
-        return rows.measure_graph("export", graph, model, costs, data(4), threads=1, cached=False, found=found)
+        return rows.measure_graph("export", graph, model, costs, data(4), threads=1, cached=False, measured=found)
 
     first = row(graph)
     again = row(targets.get("onnxruntime").convert(model, tmp_path / "b", ExportConfig()))
