@@ -116,13 +116,13 @@ def command() -> int:
     try:
         with _signals():
             sys.argv[1:] = aliases.overrides(sys.argv[1:])
-            given = _arguments()
-            if given.help:
+            arguments = _arguments()
+            if arguments.help:
                 print(help_text())
                 return MET
-            words = given.overrides
+            words = arguments.overrides
             configuration.register(words)
-            if choice := _folder(given):
+            if choice := _folder(arguments):
                 sys.argv.insert(1, "hydra.{}.dir='{}'".format(*choice))
             hydra.main(version_base="1.3", config_path=str(configuration.CONF), config_name="config")(line.job)()
             if line.error is not None:
@@ -153,35 +153,37 @@ def _arguments() -> argparse.Namespace:
     """
     parser = get_args_parser()
     parser.error = refuse_words  # type: ignore[method-assign]
-    given = parser.parse_intermixed_args()
-    if given.experimental_rerun:
+    arguments = parser.parse_intermixed_args()
+    if arguments.experimental_rerun:
         remedy = "it unpickles a file, which can run code: use the command again"
-        raise UserError("--experimental-rerun", given.experimental_rerun, remedy)
-    if given.hydra_help and not any(word.startswith("recipe=") for word in given.overrides):
-        given.overrides.append("recipe=drone_nano")  # Hydra composes before it prints its help, which requires a recipe
+        raise UserError("--experimental-rerun", arguments.experimental_rerun, remedy)
+    if arguments.hydra_help and not any(word.startswith("recipe=") for word in arguments.overrides):
+        arguments.overrides.append(
+            "recipe=drone_nano"
+        )  # Hydra composes before it prints its help, which requires a recipe
     options = list(sys.argv[1:])
-    for word in given.overrides:
+    for word in arguments.overrides:
         if word in options:
             options.remove(word)
-    sys.argv[1:] = [*given.overrides, *options]
-    return given
+    sys.argv[1:] = [*arguments.overrides, *options]
+    return arguments
 
 
-def _folder(given: argparse.Namespace) -> tuple[str, Path] | None:
+def _folder(arguments: argparse.Namespace) -> tuple[str, Path] | None:
     """Chooses the output folder before Hydra opens its log there.
 
     Returns:
         ("run" or "sweep", folder). A run gets the folder of an interrupted run of the same configuration, otherwise a
         new one. None if the user names the folder, or if nothing is run.
     """
-    if any((given.help, given.hydra_help, given.cfg, given.info, given.shell_completion)):
+    if any((arguments.help, arguments.hydra_help, arguments.cfg, arguments.info, arguments.shell_completion)):
         return None
-    composed = _composed(given, RunMode.MULTIRUN if given.multirun else RunMode.RUN)
-    kind = "sweep" if given.multirun or composed.hydra.mode == RunMode.MULTIRUN else "run"
+    composed = _composed(arguments, RunMode.MULTIRUN if arguments.multirun else RunMode.RUN)
+    kind = "sweep" if arguments.multirun or composed.hydra.mode == RunMode.MULTIRUN else "run"
     place = Path(composed.hydra[kind].dir)
     if os.path.lexists(place) and not place.is_dir():
         raise UserError(f"hydra.{kind}.dir", place, "it is not a folder: name another")
-    named = any(word.split("=")[0].lstrip("+") == f"hydra.{kind}.dir" for word in given.overrides)
+    named = any(word.split("=")[0].lstrip("+") == f"hydra.{kind}.dir" for word in arguments.overrides)
     if kind == "sweep":
         configuration.check_name(composed.recipe_name)
         return None if named else (kind, run_folder.new(Path(composed.hydra.sweep.dir)))
@@ -193,20 +195,20 @@ def _folder(given: argparse.Namespace) -> tuple[str, Path] | None:
     )
 
 
-def _composed(given: argparse.Namespace, mode: RunMode) -> DictConfig:
+def _composed(arguments: argparse.Namespace, mode: RunMode) -> DictConfig:
     """The configuration that `hydra.main` will compose, with its node `hydra`, without the swept values."""
-    path = create_automatic_config_search_path(__file__, None, given.config_path or str(configuration.CONF))
-    if given.config_dir is not None:
-        folder = Path(given.config_dir).absolute()
+    path = create_automatic_config_search_path(__file__, None, arguments.config_path or str(configuration.CONF))
+    if arguments.config_dir is not None:
+        folder = Path(arguments.config_dir).absolute()
         if not folder.is_dir():
-            raise UserError("--config-dir", given.config_dir, "there is no such folder")
+            raise UserError("--config-dir", arguments.config_dir, "there is no such folder")
         path.prepend("command-line", f"file://{folder}", "schema")
     try:
         composer = Hydra.create_main_hydra2("compress", path)
-        name = given.config_name or "config"
-        return composer.compose_config(name, list(given.overrides), mode, with_log_configuration=False)
+        name = arguments.config_name or "config"
+        return composer.compose_config(name, list(arguments.overrides), mode, with_log_configuration=False)
     except configuration.COMPOSING as error:
-        raise configuration.explain(error, given.overrides) from error
+        raise configuration.explain(error, arguments.overrides) from error
     finally:
         GlobalHydra.instance().clear()
 

@@ -106,10 +106,10 @@ def judge(
     deployed = {target: _there(there, best, budget.latency_ms) for target, best in recommended.items()}
     # Without an artifact nothing is known of its costs.
     for best in deployed.values() or [None]:
-        for name, limit, found, unit in _costs(budget, best, device):
+        for name, limit, value, unit in _costs(budget, best, device):
             if limit is not None:
                 target, precision = (best.target, best.precision) if best else (None, None)
-                checks.append(Check(f"budget.{name}", target, precision, limit, found, unit))
+                checks.append(Check(f"budget.{name}", target, precision, limit, value, unit))
     # fps is not judged by itself: before the run it became flops and latency_ms.
     if budget.energy_mj is not None:  # nothing measures it yet: undetermined, never passed
         checks.append(Check("budget.energy_mj", None, None, budget.energy_mj, None, "mJ"))

@@ -11,16 +11,16 @@ RENAMED = {"prune.equal_halves": "prune.equal_split_widths"}
 log = logging.getLogger(__name__)
 
 
-def overrides(given: Sequence[str]) -> list[str]:
+def overrides(words: Sequence[str]) -> list[str]:
     """Command-line overrides with new names for old keys."""
-    return [_override(each) for each in given]
+    return [_override(each) for each in words]
 
 
-def _override(given: str) -> str:
-    key, equals, value = given.partition("=")
+def _override(override: str) -> str:
+    key, equals, value = override.partition("=")
     bare = key.lstrip("+~")
     if bare not in RENAMED:
-        return given
+        return override
     _warn(bare)
     return f"{key[: len(key) - len(bare)]}{RENAMED[bare]}{equals}{value}"
 

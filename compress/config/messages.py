@@ -44,18 +44,18 @@ def refusal(error: Exception, schema: type, words: Sequence[str]) -> UserError:
             group, _, choice = (each.missing_cfg_file or "").rpartition("/")
             return UserError(group, choice, f"there is no such choice{nearest(choice, each.options)}")
     text = "\n".join(str(each) for each in chain)
-    if found := re.search(r"You must specify '([^']+)'.*?Available options:\n(.*)", text, re.DOTALL):
-        options = found[2].split()
-        return UserError(found[1], "???", f"it is missing; set {found[1]}=NAME, one of: {', '.join(options)}")
-    if found := re.search(r"Cannot find primary config '([^']+)'", text):
-        return UserError("--config-name", found[1], "there is no such file in the folders of config files")
-    if found := re.search(r"Check that the config directory '([^']+)'", text):
-        return UserError("--config-path", found[1], "there is no such folder")
-    if found := re.search(r"Ambiguous value for argument '(.+)'\n", text):
-        key, _, value = found[1].partition("=")
+    if match := re.search(r"You must specify '([^']+)'.*?Available options:\n(.*)", text, re.DOTALL):
+        options = match[2].split()
+        return UserError(match[1], "???", f"it is missing; set {match[1]}=NAME, one of: {', '.join(options)}")
+    if match := re.search(r"Cannot find primary config '([^']+)'", text):
+        return UserError("--config-name", match[1], "there is no such file in the folders of config files")
+    if match := re.search(r"Check that the config directory '([^']+)'", text):
+        return UserError("--config-path", match[1], "there is no such folder")
+    if match := re.search(r"Ambiguous value for argument '(.+)'\n", text):
+        key, _, value = match[1].partition("=")
         return UserError(key, value, "add -m to sweep over these values; or set a list, [a,b], or text in quotes")
-    if found := re.search(r"Could not load '([^']+)'", text):
-        group, _, choice = found[1].rpartition("/")
+    if match := re.search(r"Could not load '([^']+)'", text):
+        group, _, choice = match[1].rpartition("/")
         return UserError(group, choice, "there is no such choice")
     key, file = _key(chain, text), re.search(r"[Ii]n '([^']+)'", text)
     where = f"{file[1]}.yaml" if file else "config"
@@ -69,20 +69,20 @@ def refusal(error: Exception, schema: type, words: Sequence[str]) -> UserError:
     value = _given(key, words)
     named = key if value is not None or not file else f"{where}: {key}"
     if value is None:
-        found = re.search(r"[Vv]alue:? '?([^'\n]+?)'?(?: of type| is not|,? could not|, expected|\n|$)", text)
-        value = found[1] if found else "…"
+        match = re.search(r"[Vv]alue:? '?([^'\n]+?)'?(?: of type| is not|,? could not|, expected|\n|$)", text)
+        value = match[1] if match else "…"
     kind, siblings = _look_up(schema, key)
     if kind is None and siblings and not re.search("not be converted|Invalid|Merge error|annot", text):
         parent, _, name = key.rpartition(".")
         keys = f"keys of {parent}: " if parent else "there are: "
         meant = _meant(name, siblings, f"{parent}." if parent else "")
         return UserError(named, value, f"there is no such key{meant} ({keys}{', '.join(siblings)})")
-    if kind is not None and (found := re.search(r"To append to your config use (\S+)", text)):
-        return UserError(named, value, f"there is no such key yet; a plus sign adds it: {found[1]}")
+    if kind is not None and (match := re.search(r"To append to your config use (\S+)", text)):
+        return UserError(named, value, f"there is no such key yet; a plus sign adds it: {match[1]}")
     if kind is not None and "nterpolation" not in text:
         return UserError(named, value, f"set {_expected(kind, value)}")
-    if found := re.search(r"expected one of \[([^\]]+)\]", text):
-        return UserError(named, value, f"set one of: {found[1]}")
+    if match := re.search(r"expected one of \[([^\]]+)\]", text):
+        return UserError(named, value, f"set one of: {match[1]}")
     return UserError(named, value, _plain(text))
 
 
@@ -113,8 +113,8 @@ def _key(chain: Sequence[BaseException], text: str) -> str | None:
         r"Error merging override \+*([\w./@]+)=",
         r"Could not delete[^']*'([^']+)'",
     ):
-        if found := re.search(pattern, text):
-            return found[1]
+        if match := re.search(pattern, text):
+            return match[1]
     for each in chain:
         if isinstance(each, OmegaConfBaseException) and each.full_key:
             return str(each.full_key)

@@ -105,8 +105,13 @@ class DataConfig:
     def __post_init__(self) -> None:
         check_plain(self, "data")
         check(self.calibration_images > 0, "data.calibration_images", self.calibration_images, "set at least 1")
-        asked = self.validation_images
-        check(asked is None or asked > 0, "data.validation_images", asked, "set at least 1, or null for all")
+        validation_images = self.validation_images
+        check(
+            validation_images is None or validation_images > 0,
+            "data.validation_images",
+            validation_images,
+            "set at least 1, or null for all",
+        )
 
 
 @dataclass

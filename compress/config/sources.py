@@ -70,7 +70,7 @@ def guard(roots: Sequence[Path], words: Sequence[str]) -> None:
 
 
 def _values(words: Sequence[str]) -> dict[str, list[str]]:
-    parser, found = OverridesParser.create(), dict[str, list[str]]()
+    parser, values_by_key = OverridesParser.create(), dict[str, list[str]]()
     for word in words:
         try:
             override: Override = parser.parse_override(word)
@@ -79,8 +79,8 @@ def _values(words: Sequence[str]) -> dict[str, list[str]]:
         if override.is_delete():
             continue
         values = override.sweep_string_iterator() if override.is_sweep_override() else [override.get_value_string()]
-        found.setdefault(override.key_or_group, []).extend(str(value) for value in values)
-    return found
+        values_by_key.setdefault(override.key_or_group, []).extend(str(value) for value in values)
+    return values_by_key
 
 
 class _Checked:

@@ -22,26 +22,26 @@ USAGE = """python -m compress.report RUN              write RUN/report.html agai
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit status: 0, or 2 after a `UserError`."""
-    given = list(sys.argv[1:] if arguments is None else arguments)
+    words = list(sys.argv[1:] if arguments is None else arguments)
     try:
-        if given[:1] == ["compare"]:
-            print(compare(_parse_paths("compare", given[1:], "RUN …")))
-        elif given[:1] == ["add"]:
-            _add(*_parse_paths("add", given[1:], "RUN", "BENCH"))
+        if words[:1] == ["compare"]:
+            print(compare(_parse_paths("compare", words[1:], "RUN …")))
+        elif words[:1] == ["add"]:
+            _add(*_parse_paths("add", words[1:], "RUN", "BENCH"))
         else:
-            _show(*_parse_paths("", given, "RUN"))
+            _show(*_parse_paths("", words, "RUN"))
     except UserError as error:
         print(f"compress: error: {error}", file=sys.stderr)
         return 2
     return 0
 
 
-def _parse_paths(command: str, given: Sequence[str], *names: str) -> list[Path]:
+def _parse_paths(command: str, words: Sequence[str], *names: str) -> list[Path]:
     """One path per name; a name that ends in an ellipsis takes one or more."""
     parser = Parser(prog=f"python -m compress.report {command}".strip(), usage=USAGE)
     for name in names:
         parser.add_argument(name, nargs="+" if name.endswith("…") else 1, type=Path)
-    return [path for paths in vars(parser.parse_args(given)).values() for path in paths]
+    return [path for paths in vars(parser.parse_args(words)).values() for path in paths]
 
 
 def _add(run: Path, bench: Path) -> None:

@@ -37,7 +37,7 @@ def run(product: Product, context: Context) -> Product:
 
     made, failures = context.for_each_target(product, package)
     graphs = tuple(graph for packed, _ in made for graph in packed)
-    checks = tuple(check for _, found in made for check in found)
+    checks = tuple(check for _, target_checks in made for check in target_checks)
     return replace(product, graphs=graphs, failures=failures, contracts=(*product.contracts, *checks), cached=False)
 
 
