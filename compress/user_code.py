@@ -45,4 +45,4 @@ def load(key: str, path: str, args: Mapping[str, Any], expected: str) -> Any:
     except UserError:
         raise
     except (Exception, SystemExit) as error:  # the user's own code
-        raise UserError(key, path, f"raised {named(error)}: expected is {expected}") from error
+        raise UserError(key, path, f"raised {named(error)}; expected {expected}") from error

@@ -56,7 +56,7 @@ def test_classes_and_functions_are_called_and_instances_are_not() -> None:
         ("no_dot", "cannot be imported"),
         ("os.getcwd", "is part of Python itself: name a data set"),
         ("own_broken.Thing", "importing own_broken raised RuntimeError: at import"),
-        ("own_objects.leave", "raised SystemExit: 3: expected is a data set"),
+        ("own_objects.leave", "raised SystemExit: 3; expected a data set"),
         ("own_objects.make", "raised TypeError"),
     ],
 )
@@ -68,5 +68,5 @@ def test_what_cannot_be_loaded_is_one_error(path: str, message: str) -> None:
 
 
 def test_an_error_of_several_lines_becomes_one() -> None:
-    with pytest.raises(UserError, match="raised ValueError: size is negative: expected is a data set"):
+    with pytest.raises(UserError, match="raised ValueError: size is negative; expected a data set"):
         load("own_objects.Takes", size=-1)

@@ -2,18 +2,15 @@
 
 from compress.config.checks import MAX_OPSET
 from compress.config.composition import COMPOSING, CONF, RECIPES, compose, dump, explain, read, register, to_config
+from compress.config.device import HOST, PRECISIONS, DeviceConfig, LatencyFit
 from compress.config.schema import (
-    HOST,
-    PRECISIONS,
     Activation,
     BudgetConfig,
     Config,
     DataConfig,
-    DeviceConfig,
     ExportConfig,
     Family,
     FinetuneConfig,
-    LatencyFit,
     MetricConfig,
     ModelConfig,
     NumberFormat,

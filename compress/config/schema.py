@@ -1,4 +1,4 @@
-"""The configuration as dataclasses. Each checks its own values when it is made, before anything runs."""
+"""The configuration as dataclasses, which check their values when they are constructed, before anything runs."""
 
 from __future__ import annotations
 
@@ -8,13 +8,12 @@ from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any
 
-from compress.config.checks import MAX_OPSET, check, check_drop, check_names, check_opset, check_plain
+from compress.config.checks import check, check_drop, check_names, check_opset, check_plain
+from compress.config.device import DeviceConfig
 from compress.host import usable_threads
 from compress.units import FlopsLimit
 
-MAX_THREADS = 1024  # a larger number is a typing error, and runtimes would start as many threads
-HOST = "host"  # this machine as the device
-PRECISIONS = ("fp32", "fp16", "int8")
+MAX_THREADS = 1024  # a larger number must be a typo, and runtimes would start that many threads
 
 
 class Family(Enum):
@@ -36,7 +35,7 @@ class Activation(Enum):
 
 
 class NumberFormat(Enum):
-    """Of training on this machine; `precision=32` is fp32."""
+    """Number format of training on this machine. `precision=32` selects fp32."""
 
     auto = "auto"
     fp32 = 32
@@ -53,15 +52,18 @@ class ModelConfig:
     family: Family = Family.ultralytics
     name: str | None = None  # ultralytics: architecture YAML; timm: model name
     weights: str | None = None  # name of a shipped baseline, or a .safetensors / .pt file
-    init: str | None = None  # weights to start training from; tensors of other shapes stay random
+    init: str | None = None  # initial weights for training; tensors whose shape differs from the model's stay random
     path: str | None = None  # ultralytics: best.pt; checkpoint: a folder; onnx: model.onnx
     target: str | None = None  # module: import path of a class or function, pkg.module.Net
     args: dict[str, Any] = field(default_factory=dict)  # module, timm: keyword arguments of the constructor
-    trust: bool = False  # import and unpickle what files name; can be set on the command line and in Python only
-    protected: list[str] = field(default_factory=list)  # additional modules whose channels are not pruned
-    # null (or 0): the model's own if known, else 640 px for Ultralytics' architectures, 224 px for others, 3 channels.
-    channels: int | None = None
-    imgsz: int | None = None
+    trust: bool = False  # import and unpickle code that files name; settable only on the command line or in Python
+    protected: list[str] = field(
+        default_factory=list
+    )  # modules that keep their channels, besides those that the model itself excludes
+    # null (or 0): the model's own if known; otherwise 3 channels, and 640 px for Ultralytics' architectures, 224 px for
+    # others.
+    channels: int | None = None  # of the input
+    imgsz: int | None = None  # side of the square input, in pixels
     # Normalisation of pixels in [0, 1], one number per channel or one for all. null: the model's own, else none.
     mean: list[float] | None = None
     std: list[float] | None = None
@@ -76,7 +78,7 @@ class ModelConfig:
             (self.mean is None) == (self.std is None),
             "model.std",
             self.std,
-            "set model.mean and model.std, or neither",
+            "set both model.mean and model.std, or neither",
         )
         for key, values in (("mean", self.mean), ("std", self.std)):
             good = values is None or (len(values) > 0 and all(math.isfinite(value) for value in values))
@@ -85,7 +87,7 @@ class ModelConfig:
 
     @property
     def input(self) -> tuple[int, int]:
-        """Side in pixels and channels, after `models.resolve` has filled in the model's own."""
+        """Input side in pixels and number of channels, after `models.resolve` has replaced null."""
         assert self.imgsz is not None and self.channels is not None
         return self.imgsz, self.channels
 
@@ -93,30 +95,25 @@ class ModelConfig:
 @dataclass
 class DataConfig:
     name: str = "field_scenes"
-    path: str | None = None  # data.yaml, or a folder of class folders
+    path: str | None = None  # data.yaml, or a folder with one folder per class
     target: str | None = None  # module: import path of a class or function, pkg.module.MyData
-    args: dict[str, Any] = field(default_factory=dict)  # module: its keyword arguments
+    args: dict[str, Any] = field(default_factory=dict)  # module: keyword arguments for `target`
     root: str = "outputs/.data"  # folder of generated or fetched data sets
     calibration_images: int = 300
-    validation_images: int | None = None  # number of images, drawn by seed and stratified; null: all
-    test: bool = False  # also report accuracy on the test split; never judged
+    validation_images: int | None = None  # size of a stratified random sample, drawn with `seed`; null: all images
+    test: bool = False  # also report accuracy on the test split; it decides nothing
     large_validation: bool = False  # field_scenes: evaluate on the 3,000-image split
 
     def __post_init__(self) -> None:
         check_plain(self, "data")
         check(self.calibration_images > 0, "data.calibration_images", self.calibration_images, "set at least 1")
-        validation_images = self.validation_images
-        check(
-            validation_images is None or validation_images > 0,
-            "data.validation_images",
-            validation_images,
-            "set at least 1, or null for all",
-        )
+        images = self.validation_images
+        check(images is None or images > 0, "data.validation_images", images, "set at least 1, or null for all")
 
 
 @dataclass
 class TaskConfig:
-    target: str | None = None  # import path of a task of the user's own; null: the data's
+    target: str | None = None  # import path of a user-defined task; null: the task of the data set
 
     def __post_init__(self) -> None:
         check_plain(self, "task")
@@ -124,8 +121,8 @@ class TaskConfig:
 
 @dataclass
 class MetricConfig:
-    target: str | None = None  # import path of a metric of the user's own; null: the task's
-    args: dict[str, Any] = field(default_factory=dict)  # keyword arguments, where it is a class
+    target: str | None = None  # import path of a user-defined metric; null: the metric of the task
+    args: dict[str, Any] = field(default_factory=dict)  # keyword arguments for `target`, if it is a class
 
     def __post_init__(self) -> None:
         check_plain(self, "metric")
@@ -133,18 +130,18 @@ class MetricConfig:
 
 @dataclass
 class BudgetConfig:
-    flops: str | None = None  # "50%" of the loaded model, or "1.2G"
-    max_accuracy_drop: float | None = None  # absolute, against the torch FP32 baseline
-    latency_ms: float | None = None
-    size_mb: float | None = None
-    energy_mj: float | None = None
-    sram_kb: float | None = None
-    flash_kb: float | None = None
+    flops: str | None = None  # at model.imgsz: "50%" of the loaded model, or "1.2G"
+    max_accuracy_drop: float | None = None  # absolute, 0.01 is one percentage point; against the torch FP32 baseline
+    latency_ms: float | None = None  # median of one image, measured or predicted for the device
+    size_mb: float | None = None  # of an artifact's model files, 10^6 bytes
+    energy_mj: float | None = None  # of one image
+    sram_kb: float | None = None  # tensor arena, 1024 bytes
+    flash_kb: float | None = None  # model file, 1024 bytes
     fps: float | None = None  # on the device: sets flops and latency_ms, see compress/devices/frame_rate.py
 
     @property
     def flops_limit(self) -> FlopsLimit | None:
-        """`flops`, parsed. Raises UserError where it is neither a percentage nor a number."""
+        """`flops`, parsed. Raises UserError if it is neither a percentage nor a number."""
         return None if self.flops is None else FlopsLimit.parse(self.flops)
 
     def __post_init__(self) -> None:
@@ -160,15 +157,17 @@ class BudgetConfig:
 @dataclass
 class PruneConfig:
     ratio: float | None = None  # fraction of the channels to remove from every prunable layer
-    importance: str = "group_l2"  # conf/prune/ chooses; see compress/pruning/importance.py
+    importance: str = "group_l2"  # ranks channels; conf/prune/ selects it, see compress/pruning/importance.py
     images: int = 384  # training images for importances that use gradients, such as taylor
-    allocation: str = "global"  # distributes the budget over layers; see compress/pruning/allocation.py
-    objective: Objective = Objective.flops  # saved by the allocation `knapsack`: FLOPs, or latency measured here
-    rounds: int = 1  # alternate pruning and fine-tuning; every round keeps the same fraction
-    round_images: int = 2000  # image presentations between two rounds, in addition to finetune.images
-    round_to: int = 16  # channels stay multiples of this; runtimes' vector units are half empty at 8
+    allocation: str = "global"  # method that distributes the budget over layers; see compress/pruning/allocation.py
+    objective: Objective = Objective.flops  # what the allocation `knapsack` reduces: FLOPs, or latency on this machine
+    rounds: int = 1  # pruning rounds with fine-tuning between them; each keeps the same fraction of the FLOPs
+    round_images: int = 2000  # training images, counting repetitions, between two rounds; added to finetune.images
+    round_to: int = 16  # channel counts stay multiples of this; 8 would half fill the vector registers of runtimes
     max_ratio: float = 0.9  # no layer loses a larger fraction of its channels
-    equal_split_widths: bool = False  # split blocks stay symmetric, so that a .pt for plain Ultralytics can be written
+    equal_split_widths: bool = (
+        False  # both halves of split blocks (C2f) stay equally wide: plain Ultralytics reads the .pt
+    )
 
     def __post_init__(self) -> None:
         check_plain(self, "prune")
@@ -177,32 +176,34 @@ class PruneConfig:
         check(self.images >= 1, "prune.images", self.images, "set at least 1")
         check(self.rounds >= 1, "prune.rounds", self.rounds, "set at least 1")
         check(self.round_images >= 1, "prune.round_images", self.round_images, "set at least 1")
-        check(self.round_to >= 1, "prune.round_to", self.round_to, "set 1, 8 or 16")
+        check(self.round_to >= 1, "prune.round_to", self.round_to, "set at least 1, e.g. 8 or 16")
         check(0 <= self.max_ratio < 1, "prune.max_ratio", self.max_ratio, "set a fraction of channels in [0, 1)")
-        spends = self.objective is Objective.flops or self.allocation == "knapsack"
-        check(spends, "prune.objective", self.objective.value, "only prune.allocation=knapsack spends by latency")
+        supported = self.objective is Objective.flops or self.allocation == "knapsack"
+        check(supported, "prune.objective", self.objective.value, "latency needs prune.allocation=knapsack")
 
 
 @dataclass
 class FinetuneConfig:
-    images: int = 8000  # image presentations
+    images: int = 8000  # training images, counting repetitions
     batch: int = 16
-    learning_rate: float | None = None  # null: 0.0015 x FLOPs before / after pruning
+    learning_rate: float | None = None  # null: 0.0015 x (FLOPs before pruning / FLOPs after pruning)
     optimizer: Optimizer = Optimizer.adamw
     momentum: float = 0.9
     weight_decay: float = 0.01
-    warmup: float = 0.1
-    ema: float = 0.999
-    # Distillation loss weight relative to the task loss. null: 1 if a teacher is named or a checkpoint's reference is
-    # available, else 0. The stage train has no teacher.
+    warmup: float = 0.1  # fraction of the steps
+    ema: float = 0.999  # decay per step of the moving average of the weights; 0: none
+    # Distillation loss weight relative to the task loss. null: 1 if a teacher is set, or if a pruned checkpoint is
+    # fine-tuned and its unpruned model can be loaded; otherwise 0. The stage `train` has no teacher.
     distillation: float | None = None
     teacher: str | None = None  # a checkpoint's folder, a shipped baseline or a .pt; null: the model before pruning
     bfloat16: bool | None = None  # deprecated: use `precision`
     augment: bool = True
-    activation: Activation | None = None  # replaces SiLU and others before training; runtimes fuse ReLU for free
+    activation: Activation | None = (
+        None  # replaces SiLU and the like before training; null: none. Runtimes fuse ReLU at no cost
+    )
 
     def check(self, stage: str) -> None:
-        """Raises UserError under the key of the stage it is for, `train` or `finetune`."""
+        """Raises UserError for an invalid value. `stage`, `train` or `finetune`, is the prefix of the key."""
         check_plain(self, stage)
         for name in ("images", "batch", "learning_rate"):
             value = getattr(self, name)
@@ -219,9 +220,11 @@ class FinetuneConfig:
 @dataclass
 class QuantizeConfig:
     max_accuracy_drop: float = 0.01  # absolute, against the FP32 graph in the same runtime
-    search: bool = True  # try a target's schemes, and mixed precision if all lose too much; false: the first scheme
+    search: bool = (
+        True  # try the schemes of a target, then mixed precision if all lose too much accuracy; false: use the first
+    )
     minutes: float = 5  # search time per target; at least one candidate is made
-    portable: bool = False  # only schemes that saturate on no CPU (7-bit weights)
+    portable: bool = False  # use only schemes that cannot saturate on any CPU (7-bit weights)
     few_images: bool = False  # allow calibration on fewer than 32 images
 
     def __post_init__(self) -> None:
@@ -236,46 +239,6 @@ class ExportConfig:
 
     def __post_init__(self) -> None:
         check_opset("export.opset", self.opset)
-
-
-@dataclass
-class LatencyFit:
-    """`ms = a_ms + b_ms_per_gflop * GFLOPs` on one device in one runtime and precision."""
-
-    runtime: str = "onnxruntime"  # a target's name
-    precision: str = "fp32"
-    a_ms: float = 1.0
-    b_ms_per_gflop: float = 1.0
-    error: float = 0.0  # largest relative error for a network that the line was fitted without (leave-one-out)
-    gflops: list[float] = field(default_factory=lambda: [0.0, 0.0])  # smallest and largest network among those
-    error_fitted: float = 0.0  # largest relative error for the networks that it was fitted on
-
-    def __post_init__(self) -> None:
-        check_plain(self, "device.fits")
-        check(self.a_ms > 0, "device.fits.a_ms", self.a_ms, "set the positive milliseconds of an empty network")
-        slope = self.b_ms_per_gflop
-        check(slope > 0, "device.fits.b_ms_per_gflop", slope, "set the positive milliseconds of a GFLOP")
-        check(len(self.gflops) == 2, "device.fits.gflops", self.gflops, "set the smallest and the largest fitted")
-
-
-@dataclass
-class DeviceConfig:
-    name: str = HOST
-    source: str = ""  # where the latencies were published
-    fits: list[LatencyFit] = field(default_factory=list)  # made by scripts/fit_devices.py
-    # Used by runs that name no targets.
-    targets: list[str] = field(default_factory=lambda: ["onnxruntime", "openvino", "tensorrt"])
-    precisions: list[str] = field(default_factory=list)  # supported by its chip, best first; empty: by measured latency
-    int8_saturates: bool | None = None  # 16-bit sums of U8 x S8 products; null: measured if the device is this machine
-    opset: int = MAX_OPSET  # newest ONNX opset that its runtimes read
-
-    def __post_init__(self) -> None:
-        check_plain(self, "device")
-        check_opset("device.opset", self.opset)
-        check_names("device.targets", self.targets)
-        check_names("device.precisions", self.precisions)
-        for precision in self.precisions:
-            check(precision in PRECISIONS, "device.precisions", precision, f"choose from {', '.join(PRECISIONS)}")
 
 
 @dataclass
@@ -294,8 +257,10 @@ class Config:
     finetune: FinetuneConfig = field(default_factory=FinetuneConfig)
     quantize: QuantizeConfig = field(default_factory=QuantizeConfig)
     export: ExportConfig = field(default_factory=ExportConfig)
-    controls: bool = False  # also fine-tune a randomly pruned model and a smaller input at the same FLOPs
-    force: bool = False  # continue although the baseline is no better than guessing
+    controls: bool = (
+        False  # also fine-tune a randomly pruned model, and the unpruned one at a smaller input, of equal FLOPs
+    )
+    force: bool = False  # continue even if the baseline is no better than guessing
     seed: int = 0
     threads: int = field(default_factory=usable_threads)  # default: what this process may use
     precision: NumberFormat = NumberFormat.auto  # of training; auto: the faster one on this machine
@@ -305,8 +270,8 @@ class Config:
     def __post_init__(self) -> None:
         check_name(self.recipe_name)
         check(0 <= self.seed < 2**32, "seed", self.seed, "set a whole number from 0 to 4294967295")
-        most = f"set 1 to {MAX_THREADS}; this process may use {usable_threads()}"
-        check(1 <= self.threads <= MAX_THREADS, "threads", self.threads, most)
+        hint = f"set 1 to {MAX_THREADS}; this process may use {usable_threads()}"
+        check(1 <= self.threads <= MAX_THREADS, "threads", self.threads, hint)
         check_names("targets", self.targets or [])
         check_names("trackers", self.trackers)
         self.targets = self.device.targets if self.targets is None else self.targets
@@ -316,15 +281,20 @@ class Config:
 
 
 def check_name(recipe_name: str) -> None:
-    """Raises UserError for a name that cannot be that of a folder."""
+    """Raises UserError if `recipe_name` cannot be the name of a folder."""
     plain = re.fullmatch(r"\w[\w.+-]*", recipe_name) is not None
-    check(plain, "recipe_name", recipe_name, "set letters, digits and . _ + - only: a folder is named so")
+    check(
+        plain,
+        "recipe_name",
+        recipe_name,
+        "use only letters, digits and . _ + -, with a letter or digit first: the output folder gets this name",
+    )
 
 
 def check_required(config: Config) -> None:
     """Raises UserError if a value that conf/ marks with ??? is missing.
 
-    OmegaConf replaces that mark by the schema's null.
+    OmegaConf replaces the mark by the default of the schema, null, and reports nothing.
     """
     model, data = config.model, config.data
     by_family = {

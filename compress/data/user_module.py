@@ -56,7 +56,7 @@ def load(config: DataConfig, imgsz: int, channels: int, seed: int, task: Supervi
     check_disjoint([*train, *calibration], {n: samples[n] for n in ("validation", "test") if n in samples})
     augmentation = getattr(data, "augmentation", None) or Augmentation()
     if not isinstance(augmentation, Augmentation):
-        raise UserError(KEY, path, f"augmentation is a {type(augmentation).__name__}, expected is an Augmentation")
+        raise UserError(KEY, path, f"augmentation is a {type(augmentation).__name__}; expected an Augmentation")
 
     def split(name: str, samples: Sequence[Sample]) -> Split:
         return Split(name, samples, imgsz, channels, task, augmentation)
@@ -91,7 +91,7 @@ def _splits(path: str, data: Any, config: DataConfig) -> list[str]:
     """Names of the splits that the data set provides."""
     for name in ("train", "validation"):
         if not callable(getattr(data, name, None)):
-            raise UserError(KEY, path, f"has no method {name}(): expected is {EXPECTED}")
+            raise UserError(KEY, path, f"has no method {name}(); expected {EXPECTED}")
     optional = ("calibration", *(["test"] if config.test else []))
     return ["train", "validation", *(name for name in optional if callable(getattr(data, name, None)))]
 
@@ -124,12 +124,12 @@ def _checked(path: str, location: str, sample: object) -> Sample:
     """Validates a sample, and sets size and digest if its image is in memory."""
     if not isinstance(sample, Sample):
         raise UserError(
-            KEY, path, f"{location} is a {type(sample).__name__}: expected is compress.data.Sample(source, label)"
+            KEY, path, f"{location} is a {type(sample).__name__}; expected compress.data.Sample(source, label)"
         )
     if isinstance(sample.source, str | Path):
         return replace(sample, source=Path(sample.source))
     pixels = sample.source
     if not isinstance(pixels, np.ndarray) or pixels.dtype != np.uint8 or pixels.ndim not in (2, 3):
         kind = f"{pixels.dtype} {pixels.shape}" if isinstance(pixels, np.ndarray) else type(pixels).__name__
-        raise UserError(KEY, path, f"{location}: its image is {kind}, expected is a path, or uint8 (h, w) or (h, w, 3)")
+        raise UserError(KEY, path, f"{location}: its image is {kind}; expected a path, or uint8 (h, w) or (h, w, 3)")
     return replace(sample, size=(pixels.shape[1], pixels.shape[0]), digest=hashlib.sha256(pixels.tobytes()).hexdigest())

@@ -30,7 +30,7 @@ def run(product: Product, context: Context) -> Product:
     def package(target: str) -> tuple[tuple[Graph, ...], list[Check]]:
         own = [graph for graph in product.graphs if graph.target == target]
         graphs = own or [context.converter.fp32(model, target)]
-        if artifact.kit_judges(graphs[0], model):
+        if artifact.kit_can_evaluate(graphs[0], model):
             artifact.add_labelled_images(folder / target, *labelled)
         packed = targets.get(target).package(graphs, folder / target, model, recorded)
         return packed, contracts.verify(folder / target, model, context.data.validation)

@@ -1,4 +1,5 @@
-"""Contents of an artifact folder besides the models: manifest with checksums, sample input and outputs, bench kit."""
+"""Writes and reads an artifact folder: model files, manifest with checksums, sample input with expected outputs, bench
+kit (scripts that check and time the models on a device)."""
 
 from __future__ import annotations
 
@@ -24,14 +25,15 @@ from compress.targets.predictor import Predictor
 
 SCHEMA_VERSION = 1
 KIT = Path(__file__).parent / "bench_kit"
-LABELLED_BYTES, LABELLED_LEAST = 4_000_000, 4  # size limit before compression; minimum number of images
-# Largest accepted difference from the shipped output, as a fraction of its largest value. Runtimes sum in a different
-# order, and INT8 rounds such differences to whole quantization steps.
+MAX_LABELLED_BYTES, MIN_LABELLED_IMAGES = 4_000_000, 4  # before compression
+# Largest accepted difference from the shipped output, as a fraction of the largest absolute value of that output.
+# Runtimes sum in different orders, and INT8 rounds such differences to whole quantization steps.
 TOLERANCE = {Precision.fp32: 0.02, Precision.fp16: 0.05, Precision.int8: 0.1}
 
 
 def copy(graph: Graph, folder: Path) -> Graph:
-    """Copies the files of `graph` into `folder` as model.<suffix> (and model.bin); returns the copied graph."""
+    """Copies the files of `graph` into `folder` as model.<suffix> (OpenVINO's and ncnn's weights as model.bin), and
+    returns the copied graph."""
     folder.mkdir(parents=True, exist_ok=True)
     for file in graph.files:
         shutil.copyfile(file, folder / f"model{file.suffix}")
@@ -51,8 +53,10 @@ def finish(
     and the manifest. The manifest is written last; its presence means that the folder is complete.
 
     Args:
+        graphs: of one target, one per precision.
         load, provenance: see `compress.targets.Target`.
-        names: input and output inside the files.
+        versions: of the packages that made the files, by name.
+        names: of the input and the output tensor in the files.
 
     Raises:
         TargetFailed: a graph does not load, or its output is not finite.
@@ -68,7 +72,7 @@ def finish(
         if not np.isfinite(output).all():
             raise TargetFailed(f"{target} {name}: the reloaded graph returns NaN or infinity for the sample input")
         np.save(folder / f"expected_output_{name}.npy", output)
-        labelled = _labelled(folder, graph, model, predict)
+        labelled = _evaluate_labelled_images(folder, graph, model, predict)
         models[name] = {
             "model": graph.path.relative_to(folder).as_posix(),
             "scheme": graph.scheme,
@@ -83,37 +87,39 @@ def finish(
     atomic.write(folder / "manifest.json", json.dumps(manifest, indent=1) + "\n")
 
 
-def add_labelled_images(folder: Path, images: Sequence[np.ndarray], targets: Sequence[Any]) -> None:
-    """Adds labelled validation images for the bench kit to an artifact folder, before the target's `package`.
+def add_labelled_images(folder: Path, images: Sequence[np.ndarray], labels: Sequence[Any]) -> None:
+    """Adds labelled validation images to an artifact folder, for the bench kit. Call it before the target's `package`.
 
     Args:
-        images: uint8 (s, s, c), preprocessed except for the division by 255. Only the first ones, up to LABELLED_BYTES
-            (but at least LABELLED_LEAST), are stored.
-        targets: one per image: a class index, or float32 (n, 5) of class and box corners in pixels.
+        images: uint8 (s, s, c), preprocessed except for the division by 255. The first are stored: as many as fit into
+            MAX_LABELLED_BYTES, but at least MIN_LABELLED_IMAGES.
+        labels: one per image: a class index, or float32 (n, 5): class, x1, y1, x2, y2 in input pixels.
     """
-    limit = max(LABELLED_LEAST, LABELLED_BYTES // max(1, images[0].nbytes)) if images else 0
-    images, targets = images[:limit], targets[:limit]
+    limit = max(MIN_LABELLED_IMAGES, MAX_LABELLED_BYTES // max(1, images[0].nbytes)) if images else 0
+    images, labels = images[:limit], labels[:limit]
     if not images:
         return
-    rows = [np.asarray([[label]], np.float32) if np.ndim(label) == 0 else np.asarray(label) for label in targets]
-    owner = np.repeat(np.arange(len(rows)), [len(row) for row in rows])
+    rows = [np.asarray([[label]], np.float32) if np.ndim(label) == 0 else np.asarray(label) for label in labels]
+    image_index = np.repeat(np.arange(len(rows)), [len(row) for row in rows])
     folder.mkdir(parents=True, exist_ok=True)
-    labels = np.concatenate(rows).astype(np.float32)
-    np.savez_compressed(folder / labelled_images.FILE, images=np.stack(images), labels=labels, owner=owner)
+    table = np.concatenate(rows).astype(np.float32)
+    path = folder / labelled_images.FILE
+    np.savez_compressed(path, images=np.stack(images), labels=table, owner=image_index)
 
 
 def output_kind(graph: Graph, model: Model) -> str:
     """Kind of a file's raw output, as `bench_kit/labelled_images.py` names it."""
+    # `graph.postprocess` is the step that the file does not contain.
     return model.task.output_kind(end_to_end=model.postprocess is not None, postprocessed=graph.postprocess is None)
 
 
-def kit_judges(graph: Graph, model: Model) -> bool:
+def kit_can_evaluate(graph: Graph, model: Model) -> bool:
     """True if the bench kit can evaluate the output of `graph` on labelled images."""
     return output_kind(graph, model) in labelled_images.KINDS
 
 
-def _labelled(folder: Path, graph: Graph, model: Model, predict: Predictor) -> dict[str, Any] | None:
-    """Evaluates a packed graph on the labelled images; None if the folder has none."""
+def _evaluate_labelled_images(folder: Path, graph: Graph, model: Model, predict: Predictor) -> dict[str, Any] | None:
+    """Accuracy of a packaged graph on the labelled images; None if the folder has none."""
     path = folder / labelled_images.FILE
     if not path.exists():
         return None
@@ -180,7 +186,7 @@ def read(folder: Path) -> list[tuple[Graph, tuple[int, ...]]]:
     """Returns the graphs in an artifact folder, each with the shape of its file's raw output for one image.
 
     Raises:
-        TargetFailed: the manifest cannot be read, or a file is missing or has another checksum.
+        TargetFailed: the manifest cannot be read, a file is missing, or its checksum is not that in the manifest.
     """
     path = folder / "manifest.json"
     try:
@@ -212,14 +218,15 @@ def _postprocess(graph: Graph) -> dict[str, Any] | None:
     if graph.postprocess is None:
         return None
     description = (
-        "one row per anchor: 4 box corners in pixels, then one score per class; select the best anchors by their best "
-        "class, then the best (anchor, class) pairs among them; non-maximum suppression is not needed"
+        "one row per anchor: x1, y1, x2, y2 in pixels, then one score per class; select the `most` anchors with the "
+        "highest class score, then the `most` (anchor, class) pairs with the highest score among them; non-maximum "
+        "suppression is not needed"
     )
     return {"kind": "top_k", "what": description, **dataclasses.asdict(graph.postprocess)}
 
 
 def _write_kit(folder: Path, target: str) -> None:
-    """Copies the bench kit; a target that has none is packaged without."""
+    """Copies the bench kit, if there is one for the target."""
     if not (KIT / f"runtime_{target}.py").exists():
         return
     shutil.copyfile(KIT / "bench.py", folder / "bench.py")

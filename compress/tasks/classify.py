@@ -59,7 +59,7 @@ class Classify(PlainNetworkTask):
 
     def label_problem(self, label: Any, classes: int) -> str | None:
         valid = isinstance(label, int | np.integer) and not isinstance(label, bool) and 0 <= label < classes
-        return None if valid else f"the label is {label!r:.40}, expected is a class index from 0 to {classes - 1}"
+        return None if valid else f"the label is {label!r:.40}; expected a class index from 0 to {classes - 1}"
 
     def collate(
         self, images: list[np.ndarray], targets: list[Any], augmentation: Augmentation, rng: np.random.Generator | None

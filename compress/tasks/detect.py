@@ -15,8 +15,8 @@ from compress.tasks.mean_ap import Detections, average_precision, collect, iou
 from compress.tasks.metric import Accuracy, Metric, fingerprint, interval, resamples
 from compress.tasks.task import Batch, Predictions, SupervisedTask, images_to_tensor
 
-CONFIDENT = 0.25  # minimum score of the detections compared in `confidence_shift`
-OVERLAP = 0.5  # minimum IoU of two boxes of a class that are regarded as the same detection
+MIN_SCORE = 0.25  # minimum score of the detections compared in `confidence_shift`
+MIN_IOU = 0.5  # minimum IoU of two boxes of a class that are regarded as the same detection
 
 
 class MeanAveragePrecision:
@@ -36,9 +36,10 @@ class MeanAveragePrecision:
             raise UserError("data", f"{len(truths)} validation images", "none has a labelled object: add labels")
         ap = average_precision(matches, np.ones((len(truths), 1)))[0]  # (classes, 10)
         present = np.asarray(matches.truths.any(axis=0))
-        resampled = average_precision(matches, resamples(len(truths)))[:, present].mean(axis=2)
-        drawn = ~np.isnan(resampled)
-        resampled = np.where(drawn, resampled, 0).sum(axis=1) / np.maximum(drawn.sum(axis=1), 1)
+        # (resamples, present classes); NaN where a resample has no object of the class
+        per_class = average_precision(matches, resamples(len(truths)))[:, present].mean(axis=2)
+        occurs = ~np.isnan(per_class)
+        resampled = np.where(occurs, per_class, 0).sum(axis=1) / np.maximum(occurs.sum(axis=1), 1)
         return Accuracy(
             metric=self.name,
             value=float(ap[present].mean()),
@@ -60,8 +61,9 @@ class Detect(SupervisedTask):
     """Boxes with classes.
 
     Labels are float32 (n, 5): class, then centre x, y, width, height as fractions of the image. Targets are float32
-    (n, 5): class, x1, y1, x2, y2 in input pixels. A batch has `img`, `cls` (n, 1), `bboxes` (n, 4) with centre x, y,
-    width, height as fractions of the input, and `batch_idx` (n,), the index of the image of each box.
+    (n, 5): class, x1, y1, x2, y2 in input pixels. A batch of b images with m boxes
+    has `img` float32 (b, c, s, s), `cls` (m, 1), `bboxes` (m, 4) with centre x, y, width, height as fractions of the
+    input, and `batch_idx` (m,), the index of the image of each box.
     """
 
     metric: Metric = MEAN_AVERAGE_PRECISION
@@ -83,11 +85,11 @@ class Detect(SupervisedTask):
     def label_problem(self, label: Any, classes: int) -> str | None:
         if not isinstance(label, np.ndarray) or label.ndim != 2 or label.shape[1] != 5:
             kind = f"of shape {label.shape}" if isinstance(label, np.ndarray) else type(label).__name__
-            return f"the label is {kind}, expected is float32 (n, 5): class, centre x, y, width, height"
+            return f"the label is {kind}; expected float32 (n, 5): class, centre x, y, width, height"
         if not np.isfinite(label).all() or (label[:, 1:] < 0).any() or (label[:, 1:] > 1).any():
             return "the label's coordinates must be fractions of the image, in [0, 1]"
         if (label[:, 3:] == 0).any():
-            return "the label has a box without area"
+            return "the label has a box of zero width or height"
         if (label[:, 0] != label[:, 0].astype(int)).any() or (label[:, 0] < 0).any() or (label[:, 0] >= classes).any():
             return f"the label's classes must be whole numbers from 0 to {classes - 1}"
         return None
@@ -96,11 +98,11 @@ class Detect(SupervisedTask):
         self, images: list[np.ndarray], targets: list[Any], augmentation: Augmentation, rng: np.random.Generator | None
     ) -> Batch:
         if rng is not None:
-            pairs = [augment_image(p, b, augmentation, rng) for p, b in zip(images, targets, strict=True)]
-            images, targets = [p for p, _ in pairs], [b for _, b in pairs]
+            pairs = [augment_image(image, boxes, augmentation, rng) for image, boxes in zip(images, targets)]
+            images, targets = [image for image, _ in pairs], [boxes for _, boxes in pairs]
             chance = augmentation.mosaic
             pairs = [mosaic(images, targets, i, rng) if rng.random() < chance else pairs[i] for i in range(len(images))]
-            images, targets = [p for p, _ in pairs], [b for _, b in pairs]
+            images, targets = [image for image, _ in pairs], [boxes for _, boxes in pairs]
         table = torch.from_numpy(np.concatenate(targets))
         corners = table[:, 1:] / images[0].shape[0]
         image_index = np.repeat(np.arange(len(targets), dtype=np.float32), [len(boxes) for boxes in targets])
@@ -113,24 +115,25 @@ class Detect(SupervisedTask):
 
     def shard(self, batch: Batch, rank: int, world: int) -> Batch:
         count = len(batch["img"]) // world
-        first, last = rank * count, (rank + 1) * count
+        first, end = rank * count, (rank + 1) * count
         image_index = batch["batch_idx"]
-        selected = (image_index >= first) & (image_index < last)
+        selected = (image_index >= first) & (image_index < end)
         part = {key: value[selected] for key, value in batch.items() if key != "img"}
-        return {**part, "img": batch["img"][first:last], "batch_idx": part["batch_idx"] - first}
+        return {**part, "img": batch["img"][first:end], "batch_idx": part["batch_idx"] - first}
 
     def values(self, predictions: Predictions) -> list[np.ndarray]:
         return [array for image in predictions for array in (image.boxes, image.scores)]
 
     def confidence_shift(self, expected: Predictions, obtained: Predictions) -> float | None:
-        """Takes the median over all confident detections; a detection that is missing counts as a change of 1."""
+        """Median absolute change of the score, over the expected detections that score at least MIN_SCORE. A detection
+        without a match counts as a change of 1."""
         changes = []
         for before, after in zip(expected, obtained, strict=True):
             assert isinstance(before, Detections) and isinstance(after, Detections)
             for box, score, cls in zip(before.boxes, before.scores, before.classes, strict=True):
-                if score < CONFIDENT:
+                if score < MIN_SCORE:
                     break  # scores are in descending order
-                same = (after.classes == cls) & (iou(box[None], after.boxes)[0] >= OVERLAP)
+                same = (after.classes == cls) & (iou(box[None], after.boxes)[0] >= MIN_IOU)
                 changes.append(abs(float(score) - float(after.scores[same].max())) if same.any() else 1.0)
         return float(np.median(changes)) if changes else None
 

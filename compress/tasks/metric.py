@@ -105,7 +105,7 @@ def load(config: MetricConfig) -> Metric | None:
     if isinstance(function, type):
         function = user_code.load(KEY, config.target, config.args, EXPECTED)
     if not callable(function):
-        raise UserError(KEY, config.target, f"is a {type(function).__name__}, expected is {EXPECTED}")
+        raise UserError(KEY, config.target, f"is a {type(function).__name__}; expected {EXPECTED}")
     name = getattr(function, "name", None) or config.target.rpartition(".")[2]
     return UserMetric(str(name), function, config.target)
 

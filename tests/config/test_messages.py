@@ -50,7 +50,7 @@ def test_a_choice_that_is_not_there_lists_those_that_are(group: str) -> None:
         ("data.path=a,b", "data.path=a,b: add -m to sweep over these values"),
         ("data.path=a(b", "data.path=a(b: this cannot be read; put values with"),
         ("=3", "config=recipe=digits =3: "),
-        ("recipe_name=../x", "recipe_name=../x: set letters, digits"),
+        ("recipe_name=../x", "recipe_name=../x: use only letters, digits"),
         ("seed=${nobody}", "seed=${nobody}: "),
     ],
 )

@@ -2,8 +2,6 @@ from __future__ import annotations
 
 import pytest
 
-from compress.config import DeviceConfig
-from compress.errors import UserError
 from tests.config.refusals import refusal
 
 
@@ -39,8 +37,3 @@ def test_not_a_number(key: str) -> None:
 )  # fmt: skip
 def test_a_missing_value_is_named(choice: str, key: str) -> None:
     assert refusal("recipe=profile", choice).key == key
-
-
-def test_a_precision_that_there_is_not_is_refused() -> None:
-    with pytest.raises(UserError, match=r"device\.precisions=int4: choose from fp32, fp16, int8"):
-        DeviceConfig("board", precisions=["int4"])

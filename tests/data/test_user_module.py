@@ -102,7 +102,7 @@ def test_augmentation_of_ones_own_goes_to_every_split() -> None:
     own = Augmentation(mosaic=0.5)
     data = open_module(augmentation=own)
     assert data.train.augmentation is data.validation.augmentation is own
-    assert "augmentation is a dict, expected is an Augmentation" in refusal(augmentation={"mosaic": 0.5})
+    assert "augmentation is a dict; expected an Augmentation" in refusal(augmentation={"mosaic": 0.5})
 
 
 @pytest.mark.parametrize(
@@ -119,7 +119,7 @@ def test_an_unknown_task_lists_those_with_labels(task: object) -> None:
 
 
 def test_a_missing_method_is_named() -> None:
-    with pytest.raises(UserError, match=r"has no method validation\(\): expected is a class with classes"):
+    with pytest.raises(UserError, match=r"has no method validation\(\); expected a class with classes"):
         open_module(options={"target": "tests.data.own_data.WithoutValidation"})
     assert "has no method train()" in refusal(train=3)
 
@@ -143,11 +143,11 @@ def test_a_user_error_of_the_users_code_stays_as_it_is() -> None:
 @pytest.mark.parametrize(
     ("sample", "says"),
     [
-        ((PIXELS, 0), "validation()[1] is a tuple: expected is compress.data.Sample(source, label)"),
-        (Sample(PIXELS / 255, 0), "validation()[1]: its image is float64 (4, 6, 3), expected is a path, or uint8"),
-        (Sample(PIXELS[None], 0), "validation()[1]: its image is uint8 (1, 4, 6, 3), expected"),
-        (Sample([[1]], 0), "validation()[1]: its image is list, expected"),  # type: ignore[arg-type]
-        (Sample(PIXELS, 2), "validation()[1]: the label is 2, expected is a class index from 0 to 1"),
+        ((PIXELS, 0), "validation()[1] is a tuple; expected compress.data.Sample(source, label)"),
+        (Sample(PIXELS / 255, 0), "validation()[1]: its image is float64 (4, 6, 3); expected a path, or uint8"),
+        (Sample(PIXELS[None], 0), "validation()[1]: its image is uint8 (1, 4, 6, 3); expected"),
+        (Sample([[1]], 0), "validation()[1]: its image is list; expected"),  # type: ignore[arg-type]
+        (Sample(PIXELS, 2), "validation()[1]: the label is 2; expected a class index from 0 to 1"),
         (Sample(PIXELS, None), "validation()[1]: the label is None"),
     ],
 )

@@ -75,7 +75,7 @@ def test_arguments_reach_data_set_and_metric() -> None:
         ("os.getcwd", "part of Python itself"), ("tests.own_code.Raises", "OSError: the disk is not mounted"),
         ("tests.own_code.RaisesLater", r"train\(\) raised OSError"), ("tests.own_code.NoClasses", "different names"),
         ("tests.own_code.NoValidation", r"validation\(\) returned no samples"),
-        ("tests.own_code.WrongLabel", r"train\(\)\[0\]: the label is 7, expected is a class index from 0 to 1"),
+        ("tests.own_code.WrongLabel", r"train\(\)\[0\]: the label is 7; expected a class index from 0 to 1"),
         ("tests.own_code.WrongPixels", "its image is float64"), ("tests.own_code.NotSamples", "is a tuple"),
         ("tests.own_code.OddTask", "task is 'depth'"), ("tests.own_code.Empty", "different names"),
     ],

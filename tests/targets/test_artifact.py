@@ -27,7 +27,7 @@ def test_large_images_are_few(tmp_path: Path) -> None:
     images = [np.zeros((640, 640, 3), np.uint8)] * 8
     artifact.add_labelled_images(tmp_path, images, list(range(8)))
     with np.load(tmp_path / FILE) as file:
-        assert len(file["images"]) == artifact.LABELLED_LEAST
+        assert len(file["images"]) == artifact.MIN_LABELLED_IMAGES
 
 
 def test_without_images_there_is_no_file(tmp_path: Path) -> None:

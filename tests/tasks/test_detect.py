@@ -31,7 +31,7 @@ def test_labels_become_pixels_of_the_letterboxed_input() -> None:
         (np.zeros((1, 4)), "of shape \\(1, 4\\)"),
         (np.array([[0, 0.5, np.nan, 0.1, 0.1]]), "fractions of the image"),
         (np.array([[0, 0.5, 1.5, 0.1, 0.1]]), "fractions of the image"),
-        (np.array([[0, 0.5, 0.5, 0, 0.1]]), "without area"),
+        (np.array([[0, 0.5, 0.5, 0, 0.1]]), "of zero width or height"),
         (np.array([[0.5, 0.5, 0.5, 0.1, 0.1]]), "whole numbers from 0 to 1"),
         (np.array([[2, 0.5, 0.5, 0.1, 0.1]]), "whole numbers from 0 to 1"),
     ],

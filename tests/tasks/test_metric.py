@@ -72,5 +72,5 @@ def test_metrics_are_loaded_by_import_path() -> None:
     assert function is not None and scaled is not None
     assert (function.name, scaled.name) == ("mean_of", "scaled mean")
     assert scaled.evaluate([1.0, 0.5], [0, 0], ()).value == pytest.approx(0.375)
-    with pytest.raises(UserError, match="is a str, expected is a function"):
+    with pytest.raises(UserError, match="is a str; expected a function"):
         load(MetricConfig(target=f"{here}.__name__"))
