@@ -128,7 +128,7 @@ def _fit(
         plan,
         seed=seed,
         checkpoint=state,
-        progress=stage,
+        label=stage,
         on_step=functools.partial(_schedule, model, trained),
         shard=task.shard,
     )

@@ -76,7 +76,7 @@ def main() -> None:
         schedule,
         seed=options.seed,
         checkpoint=options.work / "state.safetensors",
-        progress="baseline",
+        label="baseline",
         on_epoch=curve.add,
         on_step=functools.partial(model.schedule_loss, model.net),
     )

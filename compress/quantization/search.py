@@ -31,23 +31,25 @@ from compress.targets.scheme import Scheme, ordered
 from compress.timing_noise import differ
 
 SESSIONS = 3  # timing sessions per candidate, so that differences can be compared with noise
-MOST_KEPT = 0.5  # maximum fraction of the layers, or of the MACs, that an INT8 graph may have in float
+# Mixed precision leaves at most this fraction of the layers in float. A scheme fails if it computes less than the rest
+# of the INT8 MACs of the first candidate in INT8.
+MAX_FLOAT_FRACTION = 0.5
 
 log = logging.getLogger(__name__)
 
 
 @dataclass
 class Candidate:
-    """One quantized graph. `accuracy` and `drop` (below the FP32 graph) are those on the calibration images."""
+    """One quantized graph. `accuracy` is that on the calibration images; `drop` is the FP32 graph's minus it."""
 
     graph: Graph
     scheme: Scheme
     accuracy: float
     drop: float
     int8_mac_share: float  # in [0, 1]
-    layers_kept: tuple[str, ...] = ()  # in float besides the model's exclusions, most sensitive first
+    layers_kept: tuple[str, ...] = ()  # in float, in addition to the model's exclusions; most sensitive first
     latency_ms: float | None = None
-    seconds: float = 0.0  # to quantize and to evaluate
+    seconds: float = 0.0  # spent on quantizing and evaluating it
 
     def row(self) -> dict[str, Any]:
         """The entry in `quantization.json`."""
@@ -71,13 +73,15 @@ class Search:
     Attributes:
         fp32: the graph to quantize.
         split: the images and labels that candidates are evaluated on.
-        images: the images of `split` as network inputs, float32 (1, channels, s, s); also for calibration.
+        model: decodes the outputs and names the layers that stay in float.
+        images: one network input per image of `split`, float32 (1, c, s, s); also used for calibration.
         folder: receives one subfolder per candidate.
         limit: maximum accuracy drop below FP32, absolute.
-        seconds: time limit; one candidate is always made.
-        threads: of the runtime.
-        timed: True if the host is the target device.
-        saturates: sums of INT8 products overflow on the device, so saturation-safe schemes go first.
+        seconds: time limit, checked between candidates; at least one candidate is made.
+        threads: CPU threads of the runtime.
+        timed: compare candidates by latency, since this machine is the target device. `run` clears it if the runtime is
+            emulated.
+        saturates: the device clips 16-bit sums of INT8 products; saturation-safe schemes are then tried first.
         portable: try saturation-safe schemes only.
     """
 
@@ -92,12 +96,15 @@ class Search:
     timed: bool
     saturates: bool = False
     portable: bool = False
-    tried: list[Candidate] = field(default_factory=list)
+    tried: list[Candidate] = field(default_factory=list)  # candidates that were made, in order
     failed: list[str] = field(default_factory=list)  # reasons, one per candidate that could not be made
 
     def run(self) -> Candidate:
-        """Returns the best candidate: the fastest within the limit, or the first if they cannot be timed. If none is
-        within the limit: the most accurate one without additional layers in float.
+        """Returns the best candidate.
+
+        If latency is compared, this is the most accurate of those within the limit that are as fast as the fastest;
+        otherwise the one with the fewest layers in float, the earliest of equals. If no candidate is within the limit,
+        it is the most accurate one without additional layers in float, which cost speed and did not help enough.
 
         Raises:
             TargetFailed: no scheme of the target can quantize this network.
@@ -108,12 +115,13 @@ class Search:
         self.timed = self.timed and reference.obtained == "measured"
         self._reference = self._accuracy(reference)
         for scheme in ordered(target.SCHEMES, saturates=self.saturates, portable=self.portable):
+            # Fallbacks are slower, and 7-bit weights are coarser and only help if the device saturates.
             slower_or_coarser = scheme.fallback or (scheme.saturation_safe and not self.saturates)
             if self.tried and (self._out_of_time() or (self._acceptable() and (slower_or_coarser or not self.timed))):
                 continue
             self._try(scheme)
         if not self.tried:
-            raise TargetFailed("; ".join(dict.fromkeys(self.failed)))
+            raise TargetFailed(f"no scheme can quantize this network: {'; '.join(dict.fromkeys(self.failed))}")
         if not self._acceptable() and not self._out_of_time():
             self._try_mixed_precision(min(self.tried, key=lambda candidate: candidate.drop).scheme)
         chosen = self._chosen()
@@ -135,48 +143,54 @@ class Search:
         return accuracy.evaluate(predictor, model.decode, self.split, supervised(self.split), model.classes).value
 
     def _try(self, scheme: Scheme, in_float: Sequence[str] = ()) -> Candidate | None:
-        """Quantizes and evaluates one candidate; None if the target cannot make it."""
+        """Quantizes and evaluates one candidate and adds it to `tried`. If the target fails, adds the reason to
+        `failed` and returns None."""
         start = time.monotonic()
-        reasons = {name: f"one of the {len(in_float)} layers that are most sensitive to INT8" for name in in_float}
+        float_reasons = {
+            name: f"one of the {len(in_float)} layers that are most sensitive to INT8" for name in in_float
+        }
         target, folder = targets.get(self.fp32.target), self.folder / str(len(self.tried) + len(self.failed))
         try:
-            graph = target.quantize(self.fp32, self.model, self.images, folder, scheme, reasons)
+            graph = target.quantize(self.fp32, self.model, self.images, folder, scheme, float_reasons)
             predictor = targets.load(graph, self.threads)
-            int8_fraction = predictor.int8_mac_share().overall
-            if self.tried and not in_float and int8_fraction < (1 - MOST_KEPT) * self.tried[0].int8_mac_share:
-                raise TargetFailed(f"leaves {1 - int8_fraction:.0%} of the MACs in float")
-            value = self._accuracy(predictor)
+            int8_mac_share = predictor.int8_mac_share().overall
+            if self.tried and not in_float and int8_mac_share < (1 - MAX_FLOAT_FRACTION) * self.tried[0].int8_mac_share:
+                raise TargetFailed(f"leaves {1 - int8_mac_share:.0%} of the MACs in float")
+            measured = self._accuracy(predictor)
         except TargetFailed as error:
             log.warning("quantize: %s: %s failed: %s", self.fp32.target, scheme.description, error)
             self.failed.append(str(error))
             return None
-        candidate = Candidate(graph, scheme, value, self._reference - value, int8_fraction, tuple(in_float))
+        candidate = Candidate(graph, scheme, measured, self._reference - measured, int8_mac_share, tuple(in_float))
         candidate.seconds = time.monotonic() - start
         self.tried.append(candidate)
         log.info("quantize: %s: tried %s", self.fp32.target, self._describe(candidate))
         return candidate
 
     def _describe(self, candidate: Candidate) -> str:
-        in_float = f", {len(candidate.layers_kept)} more layers in float" if candidate.layers_kept else ""
+        in_float = f", {len(candidate.layers_kept)} additional layers in float" if candidate.layers_kept else ""
         return f"{candidate.scheme.description}{in_float}: accuracy drop {candidate.drop:.4f}, limit {self.limit:g}"
 
     def _try_mixed_precision(self, scheme: Scheme) -> None:
-        """Bisects for the fewest layers that must stay in float; stops if `MOST_KEPT` of them are not enough."""
+        """Bisects for the smallest number of sensitive layers to leave in float. Gives up if `MAX_FLOAT_FRACTION` of
+        the layers in float is not enough."""
         log.info("quantize: %s: no scheme is within the limit, ranking layers by sensitivity", self.fp32.target)
         excluded = tuple(f"{prefix}." for prefix in self.model.quantization_exclusions())  # in float anyway
         order = [name for name, _ in ranked(self.model, self.images) if not f"{name}.".startswith(excluded)]
-        least, most = 0, round(MOST_KEPT * len(order))
-        if most == 0 or not self._within_limit(self._try(scheme, order[:most])):
+        too_few, enough = 0, round(MAX_FLOAT_FRACTION * len(order))
+        if enough == 0 or not self._within_limit(self._try(scheme, order[:enough])):
             return
-        while most - least > 1 and not self._out_of_time():
-            middle = (least + most) // 2
-            enough = self._within_limit(self._try(scheme, order[:middle]))
-            least, most = (least, middle) if enough else (middle, most)
+        while enough - too_few > 1 and not self._out_of_time():
+            middle = (too_few + enough) // 2
+            if self._within_limit(self._try(scheme, order[:middle])):
+                enough = middle
+            else:
+                too_few = middle
 
     def _chosen(self) -> Candidate:
         acceptable = self._acceptable()
         if not acceptable:
-            log.warning("quantize: %s: no candidate is within the limit", self.fp32.target)
+            log.warning("quantize: %s: no candidate is within the limit, using the most accurate", self.fp32.target)
             return min((c for c in self.tried if not c.layers_kept), key=lambda c: c.drop)
         if not self.timed:
             return min(acceptable, key=lambda candidate: len(candidate.layers_kept))
@@ -185,17 +199,18 @@ class Search:
             candidate.latency_ms = timing.median
         fastest = min(latencies, key=lambda timing: timing.median or 0.0)
         ties = [c for c, timing in zip(acceptable, latencies, strict=True) if not differ(fastest, timing)]
-        return min(ties, key=lambda c: (c.drop, len(c.layers_kept)))  # the most accurate
+        return min(ties, key=lambda c: (c.drop, len(c.layers_kept)))  # the most accurate of the fastest
 
     def _latencies(self, candidates: Sequence[Candidate]) -> list[Latency]:
-        """Milliseconds per candidate: `low`, `median` and `high` over its sessions, which run interleaved."""
+        """For each candidate the lowest, the median and the highest of the median latencies of its sessions, in ms. The
+        sessions of all candidates are interleaved, so that drift of the machine affects all alike."""
         image = self.model.example_input().numpy()
-        names = [[f"{index}/{session}" for session in range(SESSIONS)] for index in range(len(candidates))]
+        session_names = [[f"{index}/{session}" for session in range(SESSIONS)] for index in range(len(candidates))]
         loaded = {
             name: targets.load(candidate.graph, self.threads)
-            for sessions, candidate in zip(names, candidates, strict=True)
+            for sessions, candidate in zip(session_names, candidates, strict=True)
             for name in sessions
         }
-        timings = latency.interleaved({name: functools.partial(run, image) for name, run in loaded.items()})
-        medians = [sorted(timings[name].median for name in sessions) for sessions in names]
+        timings = latency.interleaved({name: functools.partial(predict, image) for name, predict in loaded.items()})
+        medians = [sorted(timings[name].median for name in sessions) for sessions in session_names]
         return [Latency(times[len(times) // 2], low=times[0], high=times[-1]) for times in medians]

@@ -164,7 +164,7 @@ def preprocessing(model: Model) -> dict[str, Any]:
         "range": "0 to 1: bytes divided by 255",
         "resize": "letterbox: scaled to fit, centred, padded to a square with grey 114",
         "imgsz": model.imgsz,
-        # Applied after scaling to [0, 1]; these values change nothing. A graph that normalises does so itself.
+        # For the caller to apply after scaling to [0, 1]: the identity, since the graph contains any normalisation.
         "mean": [0.0] * model.channels,
         "std": [1.0] * model.channels,
         "normalised_in_graph": None,
@@ -196,7 +196,7 @@ def read(folder: Path) -> list[tuple[Graph, tuple[int, ...]]]:
     for name, digest in manifest["files"].items():
         file = folder / name
         if not file.is_file() or _sha256(file) != digest:
-            raise TargetFailed(f"{file} is missing or not the file that was exported: export the model again")
+            raise TargetFailed(f"{file} is missing or was changed after the export: export the model again")
     postprocess = manifest["tail"] and TopK(manifest["tail"]["classes"], manifest["tail"]["most"])
     return [
         (
@@ -236,7 +236,7 @@ def _write_kit(folder: Path, target: str) -> None:
 
 
 def _files(folder: Path) -> list[Path]:
-    skipped = ("manifest.json", "bench.json")
+    skipped = ("manifest.json", "bench.json")  # the latter is written by the bench kit, later
     return sorted(
         p for p in folder.rglob("*") if p.is_file() and p.name not in skipped and p.parent.name != "__pycache__"
     )
