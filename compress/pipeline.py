@@ -179,7 +179,7 @@ def _check_images(config: Config, dataset: DataSet) -> None:
 
 def _run(plan: Plan, folder: Path, state: State) -> Result:
     config = plan.config
-    state.at(LOAD)
+    state.begin(LOAD)
     atomic.write(folder / "config.yaml", dump(config))
     machine = {"schema_version": 1, "host": host().as_dict(), "training": plan.settings and plan.settings.as_dict()}
     atomic.write(folder / MACHINE, json.dumps(machine, indent=1))
@@ -190,7 +190,7 @@ def _run(plan: Plan, folder: Path, state: State) -> Result:
     plan.trackers.start(config, folder)
     recorder = Recorder(context, ledger, plan.trackers)
     product, costs = _run_stages(plan, context, recorder, state)
-    state.at("report")
+    state.begin("report")
     if recorder.stopped:
         verdict = stopped(recorder.stopped, baseline(ledger.rows), product.failures)
     else:
@@ -221,7 +221,7 @@ def _run_stages(plan: Plan, context: Context, recorder: Recorder, state: State) 
         if recorder.stopped:
             break
         log.info("stage %d of %d: %s", index + 1, len(stages), name)
-        state.at(name)
+        state.begin(name)
         plan.trackers.stage(name)
         previous = product.model
         product = STAGES[name].run(product, context)

@@ -32,11 +32,11 @@ SCHEMA_VERSION = 1
 RUNNING, INTERRUPTED, FAILED, FINISHED = "running", "interrupted", "failed", "finished"
 SCRATCH = ".scratch"
 CHECKING = "check"  # state before the first stage
-# Output of a run. A continued run deletes and measures it again, so that all latencies stem from one process; products
-# of finished stages come from the cache.
+# Output of an interrupted run, deleted when it continues. The models of finished stages come from the cache, but all
+# are measured again, so that all latencies come from one process.
 WRITTEN = ("ledger.jsonl", "controls.jsonl", "verdict.json", "report.html", "pruning.json", "quantization.json")
 WRITTEN_FOLDERS = ("pruned", "artifacts", SCRATCH)
-KEY = "hydra.run.dir"
+KEY = "hydra.run.dir"  # named in error messages
 
 
 class Finished(UserError):
@@ -47,17 +47,17 @@ class Finished(UserError):
 class _Claim:
     """A folder that this process has locked."""
 
-    descriptor: int  # of the lock
-    created: list[Path]  # the folder and its parents that were created for it; removed again if they stay empty
-    in_use: bool = False  # by `hold`
+    descriptor: int  # holds the lock
+    created: list[Path]  # folders that were created for it, deepest first; removed again if they stay empty
+    in_use: bool = False  # while `hold` is active, so that a second one in this process fails
 
 
 _claims: dict[Path, _Claim] = {}
 
 
 def choose(parent: Path, config_text: str) -> Path:
-    """Locks and returns the folder below `parent` for a run of this configuration: the newest unfinished one of the
-    same configuration, or a new one named after date and time.
+    """Returns the folder in `parent` for a run of this configuration: the newest with an unfinished run of the same
+    configuration, or a new one whose name is the date and time. Locks it until `release`.
 
     Raises:
         UserError: nothing can be written there.
@@ -66,55 +66,59 @@ def choose(parent: Path, config_text: str) -> Path:
     for folder in sorted(parent.glob("*"), reverse=True):
         with suppress(OSError):  # another user's folder
             if unfinished(folder, config_text) and _lock(folder):
-                if unfinished(folder, config_text):  # again: another process may have finished it meanwhile
-                    _try(folder)
+                if unfinished(folder, config_text):  # check again under the lock: another process may have finished it
+                    _check_writable(folder)
                     return folder
                 release(folder)
-    created = _absent(parent)
+    created = _missing(parent)
     folder = new(parent / datetime.now().strftime("%Y-%m-%d_%H-%M-%S"))
     if not _lock(folder, [folder.absolute(), *created]):
-        raise InUse(KEY, folder, "another run uses it: start again")
+        raise InUse(KEY, folder, "another run uses this folder: wait until it ends, or use another folder")
     with _writing(folder):
-        State(folder, config_text, new=True).at(CHECKING)
+        State(folder, config_text, new=True).begin(CHECKING)
     return folder
 
 
 def claim(folder: Path) -> None:
-    """Creates and locks the folder that the user names.
+    """Creates the folder that the user names if necessary, locks it and checks that it is writable.
 
     Raises:
         InUse: another process uses it.
         UserError: nothing can be written there.
         OSError: the disk is full.
     """
-    created = _absent(folder)
+    created = _missing(folder)
     with _writing(folder):
         folder.mkdir(parents=True, exist_ok=True)
         locked = _lock(folder, created)
     if not locked:
-        raise InUse(KEY, folder, "another run uses it: start again")
-    _try(folder)
+        raise InUse(KEY, folder, "another run uses this folder: wait until it ends, or use another folder")
+    _check_writable(folder)
 
 
-def _try(folder: Path) -> None:
+def _check_writable(folder: Path) -> None:
+    """Raises UserError if no file can be created in `folder`."""
     with _writing(folder), tempfile.TemporaryFile(dir=folder):
         pass
 
 
 @contextmanager
 def _writing(folder: Path) -> Iterator[None]:
-    """Raises UserError for a folder that cannot be written; errors of a full disk pass through."""
+    """Turns an OSError in the block into UserError, except for a full disk and FileExistsError."""
     try:
         yield
     except OSError as error:
         if error.errno in disk.FULL or isinstance(error, FileExistsError):
             raise
         where = error.filename or folder
-        raise UserError(KEY, where, f"it cannot be written ({error.strerror}): fix it") from error
+        raise UserError(
+            KEY, where, f"the folder is not writable ({error.strerror}): fix it, or use another folder"
+        ) from error
 
 
 def new(folder: Path) -> Path:
-    """Creates the folder, with a number appended to its name if it exists: two runs may start within one second.
+    """Creates `folder` and returns its path. If it exists, appends _2, _3, … to the name, because two runs may start
+    within one second.
 
     Raises:
         UserError: it cannot be created.
@@ -129,12 +133,16 @@ def new(folder: Path) -> Path:
             return numbered
         except FileExistsError as error:
             if not numbered.is_dir():
-                raise UserError(KEY, numbered, "it cannot be created (a file is in its place): fix it") from error
+                raise UserError(
+                    KEY,
+                    numbered,
+                    "a file has this name: delete the file, or use another folder",
+                ) from error
             number += 1
 
 
 def unfinished(folder: Path, config_text: str) -> bool:
-    """Whether a run of this configuration was started there, on this machine, and did not finish. It may be running:
+    """Whether `folder` has an unfinished run of this configuration that was started on this machine. It may be running:
     only the lock tells."""
     state = read(folder)
     same = state.get("config") == digest(config_text) and state.get("host") == socket.gethostname()
@@ -142,7 +150,7 @@ def unfinished(folder: Path, config_text: str) -> bool:
 
 
 def read(folder: Path) -> dict[str, Any]:
-    """The content of `state.json`; {} if there is no readable one, as in folders of older versions."""
+    """The content of `state.json`; {} if it is missing or unreadable. Older versions did not write it."""
     try:
         state = json.loads((folder / STATE).read_text())
     except (OSError, ValueError):
@@ -151,7 +159,7 @@ def read(folder: Path) -> dict[str, Any]:
 
 
 def status(folder: Path) -> str:
-    """The status in `state.json`, but `interrupted` if the process that was running has ended; "" without a status."""
+    """The status in `state.json`, or `interrupted` if it is `running` and the process has ended, or "" if unknown."""
     state = read(folder)
     if state.get("status") != RUNNING or state.get("host") != socket.gethostname() or folder.resolve() in _claims:
         return str(state.get("status", ""))
@@ -166,20 +174,20 @@ class State:
 
     def __init__(self, folder: Path, config_text: str, new: bool) -> None:
         self.folder, self.config, self.stage, self.new = folder, digest(config_text), CHECKING, new
-        self.since = datetime.now().astimezone().isoformat(timespec="seconds")
+        self.started = datetime.now().astimezone().isoformat(timespec="seconds")
 
-    def at(self, stage: str) -> None:
+    def begin(self, stage: str) -> None:
         """Records that a stage starts."""
         self.stage = stage
         self._write({"status": RUNNING, "stage": stage, "pid": os.getpid()})
 
     def ended(self, status: str, error: BaseException | None = None) -> None:
-        """Records that the run ended."""
+        """Records the final status, and the error if there is one."""
         reason = {"error": str(error) or type(error).__name__} if error is not None else {}
         self._write({"status": status, **({} if status == FINISHED else {"stage": self.stage}), **reason})
 
     def _write(self, entries: Mapping[str, Any]) -> None:
-        common = {"host": socket.gethostname(), "since": self.since, "config": self.config}
+        common = {"host": socket.gethostname(), "since": self.started, "config": self.config}
         state = {"schema_version": SCHEMA_VERSION, **entries, **common}
         atomic.write(self.folder / STATE, json.dumps(state, indent=1))
 
@@ -197,7 +205,7 @@ def hold(folder: Path, config_text: str) -> Iterator[State]:
     claim(folder)
     held = _claims[folder.resolve()]
     if held.in_use:
-        raise InUse(KEY, folder, "another run uses it: start again")
+        raise InUse(KEY, folder, "another run uses this folder: wait until it ends, or use another folder")
     held.in_use = True
     try:
         state = _prepare(folder, config_text, new=folder.absolute() in held.created)
@@ -208,15 +216,15 @@ def hold(folder: Path, config_text: str) -> Iterator[State]:
             if isinstance(error, UserError) and state.stage == CHECKING and state.new:
                 (folder / STATE).unlink(missing_ok=True)  # rejected before any work
             else:
-                stopped = isinstance(error, KeyboardInterrupt)
+                interrupted = isinstance(error, KeyboardInterrupt)
                 with suppress(OSError):  # the disk is full; the state stays "running", without a lock
-                    state.ended(INTERRUPTED if stopped else FAILED, None if stopped else error)
+                    state.ended(INTERRUPTED if interrupted else FAILED, None if interrupted else error)
             raise
         state.ended(FINISHED)
     finally:
-        with suppress(OSError):  # not empty
-            for each in held.created:
-                each.rmdir()
+        with suppress(OSError):  # raised if a folder is not empty
+            for directory in held.created:
+                directory.rmdir()
         release(folder)
 
 
@@ -224,13 +232,13 @@ def _prepare(folder: Path, config_text: str, new: bool) -> State:
     """Deletes the output of an interrupted run. Raises UserError if the folder holds anything else."""
     before = {} if new else read(folder)
     if not before and (folder / "ledger.jsonl").exists():
-        raise UserError(KEY, folder, "it holds another run: use another folder")
+        raise UserError(KEY, folder, "it holds results without a readable state.json: use another folder")
     if before and before.get("config") != digest(config_text):
         raise UserError(KEY, folder, "it holds a run of another configuration: use another folder")
     if before.get("status") == FINISHED:
         raise Finished(KEY, folder, "it holds a finished run of this configuration: use another folder")
     if before:
-        log.info("continuing %s, stopped in stage %s", folder, before.get("stage"))
+        log.info("continuing the run in %s, which stopped in stage %s", folder, before.get("stage"))
     state = State(folder, config_text, new=not before)
     with _writing(folder):
         (folder / "failed.json").unlink(missing_ok=True)  # of a failed point of a sweep, which is run again
@@ -238,7 +246,7 @@ def _prepare(folder: Path, config_text: str, new: bool) -> State:
             (folder / name).unlink(missing_ok=True)
         for name in WRITTEN_FOLDERS if before else ():
             shutil.rmtree(folder / name, ignore_errors=True)
-        state.at(CHECKING)
+        state.begin(CHECKING)
     return state
 
 
@@ -248,46 +256,52 @@ def _scratch_in(folder: Path) -> Iterator[None]:
     the run that continues in the folder does."""
     scratch = (folder / SCRATCH).resolve()
     scratch.mkdir(exist_ok=True)
-    before, tempfile.tempdir = tempfile.tempdir, str(scratch)
-    environment, os.environ["TMPDIR"] = os.environ.get("TMPDIR"), str(scratch)
+    previous_tempdir, tempfile.tempdir = tempfile.tempdir, str(scratch)
+    previous_tmpdir, os.environ["TMPDIR"] = os.environ.get("TMPDIR"), str(scratch)
     try:
         yield
     finally:
-        tempfile.tempdir = before
-        if environment is None:
+        tempfile.tempdir = previous_tempdir
+        if previous_tmpdir is None:
             del os.environ["TMPDIR"]
         else:
-            os.environ["TMPDIR"] = environment
+            os.environ["TMPDIR"] = previous_tmpdir
         shutil.rmtree(scratch, ignore_errors=True)
 
 
 def link_latest(folder: Path) -> None:
-    """Points `outputs/latest` at a finished run, unless it is a point of a sweep or outside `outputs`."""
+    """Links `outputs/latest` to a finished run, except for points of sweeps and runs outside `outputs`."""
     outputs = Path("outputs").resolve()
     if folder.resolve().parents[1] != outputs:
         return
-    part = outputs / f".latest.{os.getpid()}"
-    part.unlink(missing_ok=True)
-    part.symlink_to(folder.resolve())
-    os.replace(part, outputs / "latest")
+    link = outputs / f".latest.{os.getpid()}"
+    link.unlink(missing_ok=True)
+    link.symlink_to(folder.resolve())
+    os.replace(link, outputs / "latest")
 
 
-def _absent(folder: Path) -> list[Path]:
+def _missing(folder: Path) -> list[Path]:
+    """`folder` and its parents that do not exist, deepest first."""
     return [each.absolute() for each in (folder, *folder.parents) if not each.exists()]
 
 
 def _lock(folder: Path, created: list[Path] | None = None) -> bool:
-    """Whether this process holds the folder now. The system releases the lock of a process that ends."""
+    """Tries to lock the folder. False if another process has locked it; True if this process has it now, or had it. The
+    system releases the lock when the process ends.
+
+    Args:
+        created: see `_Claim`; ignored if this process had the lock.
+    """
     key = folder.resolve()
     if key in _claims:
         return True
-    held = os.open(folder, os.O_RDONLY | os.O_CLOEXEC)
+    descriptor = os.open(folder, os.O_RDONLY | os.O_CLOEXEC)
     try:
-        fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
-        os.close(held)
+        os.close(descriptor)
         return False
-    _claims[key] = _Claim(held, created or [])
+    _claims[key] = _Claim(descriptor, created or [])
     return True
 
 

@@ -26,7 +26,7 @@ def alone(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def work(folder: Path, text: str = "config", error: BaseException | None = None, stage: str = "prune") -> None:
     with hold(folder, text) as state:
-        state.at(stage)
+        state.begin(stage)
         (folder / "ledger.jsonl").write_text("{}\n")
         if error is not None:
             raise error
@@ -43,7 +43,7 @@ def killed(folder: Path, text: str = "config") -> None:
     code = f"""
 import tempfile
 with hold(folder, {text!r}) as state:
-    state.at("finetune")
+    state.begin("finetune")
     tempfile.mkdtemp(prefix="compress-")
     row = '{{"stage": "load", "target": null, "precision": "fp32", "imgsz": 8, "macs": 1}}'
     (folder / "ledger.jsonl").write_text(row + '\\n{{"cut sh')
@@ -54,7 +54,7 @@ with hold(folder, {text!r}) as state:
 
 def test_the_state_tells_how_it_ended(tmp_path: Path) -> None:
     with hold(tmp_path / "a", "config") as state:
-        state.at("prune")
+        state.begin("prune")
         assert status(tmp_path / "a") == RUNNING
         told = read(tmp_path / "a")
         assert (told["schema_version"], told["stage"], told["status"]) == (1, "prune", "running")
@@ -95,7 +95,7 @@ def test_the_same_config_goes_on_in_the_newest_unfinished_folder(tmp_path: Path)
 
 def test_a_run_that_is_at_work_is_left_alone(tmp_path: Path) -> None:
     with hold(tmp_path / "a", "config") as state:
-        state.at("prune")
+        state.begin("prune")
         ended = in_another_process(
             tmp_path, "print(choose(folder, 'config').name)\nhold(folder / 'a', 'config').__enter__()"
         )
