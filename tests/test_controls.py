@@ -69,6 +69,6 @@ def test_a_run_with_controls_weighs_them_apart(tmp_path: Path, monkeypatch: pyte
 
 
 def test_controls_need_something_to_compare_with() -> None:
-    with pytest.raises(UserError, match="name both stages") as caught:
+    with pytest.raises(UserError, match="add prune and finetune") as caught:
         compress.run(compress.compose(["recipe=digits", "stages=[train,prune]", "targets=[]", "controls=true"]))
     assert caught.value.key == "controls"
