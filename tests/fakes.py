@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import ctypes
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from types import SimpleNamespace
@@ -62,6 +63,27 @@ class FakeModel:
         """Raw outputs of the deployed network, (b, …)."""
         with torch.no_grad():
             return self.deployed()(torch.from_numpy(images)).numpy()
+
+
+class Clock:
+    """Stands for the module `time`. Time passes in `sleep` only, so tests do not depend on the speed of the machine."""
+
+    def __init__(self) -> None:
+        self.now = 0  # nanoseconds
+
+    def sleep(self, seconds: float) -> None:
+        self.now += round(seconds * 1e9)
+
+    def perf_counter(self) -> float:
+        return self.now / 1e9
+
+    monotonic = perf_counter
+
+    def perf_counter_ns(self) -> int:
+        return self.now
+
+    def strftime(self, form: str) -> str:
+        return time.strftime(form, time.gmtime(self.now // 10**9))
 
 
 def detections(*rows: tuple[float, ...]) -> Detections:

@@ -2,13 +2,17 @@ from __future__ import annotations
 
 import subprocess
 import sys
-import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from compress.errors import UserError
 from compress.measurement import latency
+from compress.measurement.latency import Latency
+from tests.fakes import Clock
 
 HOLD = """
 import sys, time
@@ -18,25 +22,54 @@ latency.LOCK = Path(sys.argv[1])
 with latency.timing_lock():
     print("held", flush=True)
     time.sleep(1)
+    Path(sys.argv[1]).with_name("ends").touch()
 """
 
 
+@contextmanager
+def held_by_another(lock: Path) -> Iterator[subprocess.Popen[str]]:
+    """A process that holds the lock for a second."""
+    with subprocess.Popen([sys.executable, "-c", HOLD, lock], stdout=subprocess.PIPE, text=True) as other:
+        assert other.stdout is not None and other.stdout.readline() == "held\n"
+        yield other
+        other.kill()
+
+
 @pytest.fixture(autouse=True)
-def own_lock(tmp_path, monkeypatch):
+def own_lock(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setattr(latency, "LOCK", tmp_path / "lock")
     return tmp_path / "lock"
 
 
-def test_time_call_counts_and_orders(monkeypatch):
-    calls = []
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    clock = Clock()
+    monkeypatch.setattr(latency, "time", clock)
     monkeypatch.setattr(latency, "ATTEMPTS", 1)
-    result = latency.time_call(lambda: (calls.append(1), time.sleep(0.002)), seconds=0, warmup=3, min_runs=10)
-    assert result.runs == 10 and len(calls) == 13
-    assert 2 <= result.low <= result.median <= result.high and result.median <= result.p95
+    return clock
 
 
-def test_two_occasions_are_told_as_one():
-    def took(median, cpu_wait=0.0):
+def test_statistics_of_known_times(clock: Clock) -> None:
+    """The i-th call takes i ms. The first three calls are not timed."""
+    calls = 0
+
+    def call() -> None:
+        nonlocal calls
+        calls += 1
+        clock.sleep(calls / 1000)
+
+    found = latency.time_call(call, seconds=0, warmup=3, min_runs=16)
+    assert calls == 19 and found.runs == 16 and found.times.tolist() == list(range(4, 20))
+    assert (found.median, found.low, found.high) == (11.5, 4.5, 18.5)
+    assert found.p95 == np.percentile(range(4, 20), 95)
+
+
+def test_a_call_is_timed_for_the_given_seconds(clock: Clock) -> None:
+    assert latency.time_call(lambda: clock.sleep(0.25), seconds=10, warmup=0, min_runs=1).runs == 40
+
+
+def test_two_measurements_are_merged() -> None:
+    def took(median: float, cpu_wait: float = 0.0) -> Latency:
         return latency._latency(np.full(80, median), cpu_wait)
 
     both = took(2.0).after(took(1.0))
@@ -46,52 +79,61 @@ def test_two_occasions_are_told_as_one():
     assert took(9.0, 0.5).after(took(2.0)).median == 2.0
 
 
-def test_interleaved_compares_with_the_first():
-    results = latency.interleaved(
-        {"slow": lambda: time.sleep(0.006), "fast": lambda: time.sleep(0.002)}, rounds=10, block=2
-    )
-    assert results["slow"].ratio == 1 and results["slow"].ratio_ci95 == (1, 1)
+def test_interleaved_compares_with_the_first_call_of_the_same_round(clock: Clock) -> None:
+    """The machine slows down from round to round. The ratio stays."""
+    calls = 0
+
+    def call(milliseconds: float) -> None:
+        nonlocal calls
+        calls += 1
+        clock.sleep(milliseconds * (1 + calls // 6) / 1000)  # 2 calls, each 2 times after an untimed one
+
+    results = latency.interleaved({"slow": lambda: call(8), "fast": lambda: call(2)}, rounds=10, block=2)
+    assert (results["slow"].ratio, results["slow"].ratio_ci95) == (1.0, (1.0, 1.0))
     fast = results["fast"]
-    assert fast.runs == 20 and fast.ratio < 0.9
+    assert fast.runs == 20 and fast.ratio is not None and fast.ratio_ci95 is not None
+    assert fast.ratio == pytest.approx(0.25, rel=0.1) and fast.low < fast.high
     assert fast.ratio_ci95[0] <= fast.ratio <= fast.ratio_ci95[1]
 
 
-def test_lock_excludes_a_second_process(own_lock):
-    with subprocess.Popen([sys.executable, "-c", HOLD, own_lock], stdout=subprocess.PIPE, text=True) as other:
-        assert other.stdout.readline() == "held\n"
-        start = time.monotonic()
-        with latency.timing_lock():
-            assert time.monotonic() - start > 0.5
-        assert other.wait() == 0
+def test_lock_excludes_a_second_process(own_lock: Path) -> None:
+    with held_by_another(own_lock), latency.timing_lock():
+        assert own_lock.with_name("ends").exists()
 
 
-def test_a_wait_for_the_lock_names_the_holder_and_ends(own_lock, monkeypatch, caplog):
+def test_a_wait_for_the_lock_names_the_holder_and_ends(
+    own_lock: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
     monkeypatch.setattr(latency, "LOCK_SECONDS", 0.3)
-    with subprocess.Popen([sys.executable, "-c", HOLD, own_lock], stdout=subprocess.PIPE, text=True) as other:
-        assert other.stdout.readline() == "held\n"
+    with held_by_another(own_lock) as other:
         with caplog.at_level("INFO"), latency.timing_lock():
-            assert other.poll() is None
+            pass
         assert f"process {other.pid} (" in caplog.text and "timing beside another process" in caplog.text
-        other.kill()
-    start = time.monotonic()
-    with latency.timing_lock():  # the lock of a killed process holds nobody up, and its signature is not read
-        assert time.monotonic() - start < 0.2
+    caplog.clear()
+    with latency.timing_lock():  # the lock of a killed process delays no other, and its signature is not read
+        assert not caplog.text
         assert latency._holder().startswith("process ") and str(other.pid) not in latency._holder()
 
 
-def test_what_is_compared_with_nothing_waits_for_nobody(own_lock, caplog):
-    with subprocess.Popen([sys.executable, "-c", HOLD, own_lock], stdout=subprocess.PIPE, text=True) as other:
-        assert other.stdout.readline() == "held\n"
+def test_a_timing_that_is_compared_with_no_other_does_not_wait(
+    own_lock: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    with held_by_another(own_lock):
         latency.time_call(lambda: None, seconds=0, min_runs=1, compared=False)
-        assert other.poll() is None and "waiting" not in caplog.text
-        other.kill()
+        assert "waiting" not in caplog.text
 
 
 @pytest.mark.parametrize(
     ("waits", "kept", "measured"),
     [([0.01], 0.01, 1), ([None], None, 1), ([0.4, 0.02], 0.02, 2), ([0.4, 0.3, 0.5], 0.3, 3)],
 )
-def test_contended_timings_are_repeated_and_the_quietest_is_kept(monkeypatch, caplog, waits, kept, measured):
+def test_contended_timings_are_repeated_and_the_quietest_is_kept(
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    waits: list[float | None],
+    kept: float | None,
+    measured: int,
+) -> None:
     left = list(waits)
     monkeypatch.setattr(latency.Waiting, "fraction", lambda self: left.pop(0))
     found = latency.time_call(lambda: None, seconds=0, min_runs=1)
@@ -99,7 +141,7 @@ def test_contended_timings_are_repeated_and_the_quietest_is_kept(monkeypatch, ca
     assert found.contended == (kept == 0.3) == ("other programs used the CPU" in caplog.text)
 
 
-def test_lock_nests_and_is_shared_by_users(own_lock):
+def test_lock_nests_and_is_shared_by_users(own_lock: Path) -> None:
     with latency.timing_lock(), latency.timing_lock():
         assert own_lock.stat().st_mode & 0o777 == 0o666
     own_lock.chmod(0o444)
@@ -107,7 +149,7 @@ def test_lock_nests_and_is_shared_by_users(own_lock):
         pass
 
 
-def test_lock_that_cannot_be_opened_is_a_users_error(tmp_path, monkeypatch):
+def test_lock_that_cannot_be_opened_is_a_users_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(latency, "LOCK", tmp_path / "missing" / "lock")
     with pytest.raises(UserError, match="lock"), latency.timing_lock():
         pass

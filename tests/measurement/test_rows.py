@@ -1,21 +1,21 @@
-"""Files are judged once a run."""
+"""Rows of models and files: what is timed and evaluated, and how often."""
 
 from __future__ import annotations
 
-import time
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
-from torch import nn
+from torch import Tensor, nn
 
 import compress
-from compress import checkpoint, targets
+from compress import checkpoint, ledger, targets
 from compress.config import ExportConfig
 from compress.errors import UserError
-from compress.measurement import rows
-from tests.fakes import small_model
+from compress.measurement import latency, rows
+from compress.product import Graph
+from tests.fakes import Clock, FakeModel, small_classifier, small_model
 from tests.models import onnx_files as files
 from tests.stages.test_quantize import data
 
@@ -49,27 +49,52 @@ def test_the_same_bytes_are_not_judged_twice(tmp_path: Path, monkeypatch: pytest
     assert len(evaluated) == 2
 
 
-def test_rows_are_timed_in_turns_with_the_baseline(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+CLOCK = Clock()
+
+
+class Takes(nn.Module):
+    """The identity, which takes a given time."""
+
+    def __init__(self, seconds: float) -> None:
+        super().__init__()
+        self.seconds = seconds
+
+    def forward(self, images: Tensor) -> Tensor:
+        CLOCK.sleep(self.seconds)
+        return images
+
+
+def test_a_model_is_timed_in_turns_with_the_baseline(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(latency, "time", CLOCK)
     monkeypatch.setattr(rows, "TIMING_SECONDS", 0.2)
-    model: Any = small_model()
-    slow: Any = small_model()
-    forward = slow.net.forward
-    slow.net.forward = lambda images: (time.sleep(0.002), forward(images))[1]
-    costs = rows.Costs.of(model)
+    fast, slow = (FakeModel(nn.Sequential(Takes(seconds), small_classifier()), imgsz=32) for seconds in (0.001, 0.004))
 
-    def timing(model: Any, baseline: Any) -> Any:
-        row = rows.measure_model("load", model, costs, data(4), threads=1, cached=False, baseline=baseline)
-        return row.latency_ms
+    def timing(model: FakeModel, baseline: FakeModel | None) -> ledger.Latency:
+        costs = rows.Costs.of(model)
+        return rows.measure_model("load", model, costs, data(4), threads=1, cached=False, baseline=baseline).latency_ms
 
-    assert (timing(model, model).ratio, timing(model, model).ratio_ci95) == (1.0, (1.0, 1.0))
-    found = timing(model, slow)
-    assert found.ratio_ci95[0] <= found.ratio <= found.ratio_ci95[1] < 0.9
-    assert timing(model, None).ratio is None
+    assert (timing(fast, fast).ratio, timing(fast, fast).ratio_ci95) == (1.0, (1.0, 1.0))
+    found = timing(fast, slow)
+    assert found.median == pytest.approx(1) and found.ratio == pytest.approx(0.25)
+    assert found.ratio_ci95 == pytest.approx((0.25, 0.25))
+    assert timing(fast, None).ratio is None
+
+
+def test_a_file_is_timed_in_turns_with_the_baseline(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(rows, "TIMING_SECONDS", 0.01)
+    model = small_model()
     base, other = (targets.get("onnxruntime").convert(model, tmp_path / name, ExportConfig()) for name in "ab")
-    facts: Any = {"threads": 1, "cached": False, "measured": {}, "baseline": base}
-    assert rows.measure_graph("load", base, model, costs, data(4), **facts).latency_ms.ratio == 1.0
-    low, high = rows.measure_graph("export", other, model, costs, data(4), **facts).latency_ms.ratio_ci95
-    assert 0 < low <= high and (low, high) != (1.0, 1.0)
+
+    def timing(graph: Graph) -> ledger.Latency:
+        costs = rows.Costs.of(model)
+        return rows.measure_graph(
+            "export", graph, model, costs, data(4), threads=1, cached=False, measured={}, baseline=base
+        ).latency_ms
+
+    assert (timing(base).ratio, timing(base).ratio_ci95) == (1.0, (1.0, 1.0))
+    found = timing(other)
+    assert found.ratio_ci95 is not None and found.ratio is not None
+    assert 0 < found.ratio_ci95[0] <= found.ratio <= found.ratio_ci95[1] and found.ratio != 1.0
 
 
 def test_the_size_of_a_torch_row_is_that_of_the_saved_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -10,6 +10,7 @@ from compress.errors import UserError
 from compress.host import Host
 from compress.training import settings
 from compress.training.settings import STEPS, TrainingSettings, by_capability, choose, native_bfloat16
+from tests.fakes import Clock
 
 ZEN1, ZEN5 = ("avx2",), ("avx2", "avx512f", "avx512_vnni", "avx512_bf16")
 SAPPHIRE_RAPIDS, CASCADE_LAKE = (*ZEN5, "amx_bf16"), ("avx2", "avx512f", "avx512_vnni")
@@ -36,21 +37,6 @@ def machine(features: tuple[str, ...]) -> Host:
 )
 def test_capability(features: tuple[str, ...], environment: dict[str, str], native: bool | None) -> None:
     assert native_bfloat16(machine(features), environment)[0] is native
-
-
-class Clock:
-    """Stands for the module `time`, so that nothing else on the machine decides these tests."""
-
-    def __init__(self) -> None:
-        self.now = 0.0
-
-    def sleep(self, seconds: float) -> None:
-        self.now += seconds
-
-    def perf_counter(self) -> float:
-        return self.now
-
-    monotonic = perf_counter
 
 
 CLOCK = Clock()
