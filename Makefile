@@ -4,6 +4,8 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 RECIPE ?= drone_nano
 STAMP := $(VENV)/.ready
+# One process per CPU; the fixtures of a module are made once.
+PYTEST := $(BIN)/python -m pytest -n logical --maxprocesses 4 --dist loadscope
 
 .PHONY: run test check setup format clean
 .DEFAULT_GOAL := help
@@ -24,13 +26,13 @@ run: setup
 	$(BIN)/python -m compress recipe=$(RECIPE)
 
 test: setup
-	$(BIN)/python -m pytest
+	$(PYTEST)
 
 check: setup
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
-	$(BIN)/python -m pytest
+	$(PYTEST)
 
 format: setup
 	$(BIN)/ruff format .

@@ -6,21 +6,20 @@ compress.get_flops(model, imgsz=640)                        # 1 MAC = 2 FLOPs
 compress.measure(model, example_input)                      # MACs, parameters, memory traffic
 compress.run(compress.compose(["recipe=drone_nano"]))       # what the command line does
 compress.load("outputs/latest/pruned")                      # a pruned model, rebuilt without pickle
-compress.prune(model, "50%")                                # without data, so neither tuned nor judged
+compress.prune(model, "50%")                                # without data: not fine-tuned, not evaluated
 """
 
 from __future__ import annotations
 
 import functools
-import importlib
 import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-# Before torch is imported: its CPU allocator then asks for huge pages. Where the kernel gives 4 KiB pages only on
-# request of the process, as in most virtual machines, training is up to twice as fast with them.
+# Set before torch is imported, so that its CPU allocator requests huge pages. Most virtual machines grant them on
+# request only; training is up to twice as fast with them.
 os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
-# Before ONNX Runtime is imported: seconds later it would report its use over the network, on Linux too.
+# Set before ONNX Runtime is imported: seconds later it would send telemetry, on Linux too.
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
 from compress.config import Config, PruneConfig, compose
@@ -28,49 +27,49 @@ from compress.config import Config, PruneConfig, compose
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-    from compress.measure.flops import Cost
+    from compress.capabilities import Checkpointable, Model, TorchModel
+    from compress.measurement.flops import Cost
     from compress.pipeline import Result
-    from compress.product import Model
-
-# Importing a room binds its name here: do it now, or the first import would hide the function `measure` below.
-importlib.import_module("compress.measure")
 
 __version__ = "0.1.0"
 __all__ = ["Config", "PruneConfig", "compose", "get_flops", "load", "measure", "prune", "run"]
 
 
 def _expect(good: bool, name: str, value: object, remedy: str) -> None:
-    """Raises UserError for an argument that is not what it should be."""
+    """Raises UserError unless an argument is `good`."""
     from compress.errors import UserError
 
     if not good:
-        raise UserError(name, f"{value!r:.60} ({type(value).__name__})", f"give {remedy}")
+        raise UserError(name, f"{value!r:.60} ({type(value).__name__})", f"set {remedy}")
 
 
 def _is_model(value: object) -> bool:
-    """Whether it is a `Model`, a protocol whose properties may raise: only the class is looked at."""
+    """Whether a value is a `Model`. Looks at the class only, because the properties may raise."""
     return hasattr(type(value), "example_input") and hasattr(type(value), "deployed")
 
 
 def run(config: Config, folder: str | Path | None = None) -> Result:
     """Runs a recipe as the command line does, into `folder` (default: `outputs/<recipe>/<date_time>`). An interrupted
-    run of the same config goes on in its folder.
+    run of the same configuration continues in its folder.
 
-    Raises UserError for a config that cannot work, or a `folder` that holds another run, before any work starts.
+    Raises:
+        UserError: before any work, if the configuration cannot work or `folder` holds another run.
     """
     from compress import pipeline
 
     _expect(isinstance(config, Config), "config", config, 'a `Config`: compress.compose(["recipe=drone_nano"])')
-    return pipeline.run(config, pipeline.new_folder(config) if folder is None else Path(folder))
+    return pipeline.run(config, pipeline.default_folder(config) if folder is None else Path(folder))
 
 
-def load(path: str | Path, trust: bool = False) -> Model:
+def load(path: str | Path, trust: bool = False) -> Checkpointable:
     """The model that a run saved in its folder `pruned/`, bit-exact; `.net` is the torch module.
 
-    Without `trust` it is built of what this package, timm and Ultralytics provide; a checkpoint of a network of one's
-    own names the code to import, and needs it.
+    Args:
+        path: the checkpoint's folder.
+        trust: import the code that the checkpoint names. Not needed for classes of this package, timm and Ultralytics.
 
-    Raises UserError for a missing, damaged or altered checkpoint, and for one that names other code without `trust`.
+    Raises:
+        UserError: a missing, damaged or altered checkpoint, or one that names other code without `trust`.
     """
     from compress import checkpoint, models
 
@@ -78,30 +77,34 @@ def load(path: str | Path, trust: bool = False) -> Model:
     return checkpoint.load(Path(path), functools.partial(models.from_constructor, trust=trust))
 
 
-def prune(model: Model, flops: str, config: PruneConfig | None = None) -> Model:
-    """`model` cut to `flops` ("50%" or "1.2G"), untuned, for models that no recipe has data for.
+def prune(model: Model, flops: str, config: PruneConfig | None = None) -> TorchModel:
+    """`model` pruned to `flops` ("50%" or "1.2G") without data, not fine-tuned.
 
-    Channels are ranked by what needs no data, `config.importance` (default: group_l2). Raises UserError for a budget
-    that cannot be reached, with the range.
+    Channels are ranked by `config.importance`, one that needs no data (default: group_l2).
+
+    Raises:
+        UserError: the budget cannot be reached; the message names the range.
     """
-    from compress.budget import parse_flops
+    from compress.capabilities import Prunable, require
     from compress.pruning import solver
     from compress.stages.prune import counter
+    from compress.units import FlopsLimit
 
     _expect(_is_model(model), "model", model, "a `Model`: compress.load(…) makes one")
-    (net, protected), count = model.prunable(), counter(model)
-    budget = parse_flops(flops, 2 * count(net)) / 2
+    prunable = require(model, Prunable, "model", type(model).__name__)
+    (net, protected), count = prunable.prunable(), counter(prunable)
+    budget = FlopsLimit.parse(flops).of(2 * count(net)) / 2
     pruned = solver.prune_to_flops(
         net, model.example_input(), protected, config or PruneConfig(), budget_macs=budget, count=count
     )
-    return model.with_net(pruned.net)
+    return prunable.with_net(pruned.net)
 
 
 def measure(model: nn.Module, example_input: Tensor) -> Cost:
-    """MACs, FLOPs, parameters, bytes moved and peak activation bytes of one forward pass, in all and per layer."""
+    """MACs, FLOPs, parameters, bytes moved and peak activation bytes of one forward pass, in total and per layer."""
     from torch import Tensor, nn
 
-    from compress.measure import flops
+    from compress.measurement import flops
 
     _expect(isinstance(model, nn.Module), "model", model, "a torch module")
     _expect(
@@ -111,15 +114,16 @@ def measure(model: nn.Module, example_input: Tensor) -> Cost:
 
 
 def get_flops(model: nn.Module | Model, imgsz: int | None = None) -> int:
-    """FLOPs (2 x MACs) of one image at `imgsz` pixels: convolutions, linear layers and matrix products. None: the own
-    input size of a `Model`, 640 for a bare module.
+    """FLOPs (2 x MACs) of convolutions, linear layers and matrix products for one image.
 
-    A `Model` of this package is counted fused, as it is deployed; a bare module as it stands.
+    Args:
+        model: a `Model` of this package is counted fused, as it is deployed; a torch module as it is.
+        imgsz: side of the image in pixels; None: the input size of a `Model`, 640 for a torch module.
     """
     import torch
     from torch import nn
 
-    from compress.measure import flops, weigh
+    from compress.measurement import flops, rows
 
     good = isinstance(model, nn.Module) or _is_model(model)
     _expect(good, "model", model, "a torch module, or a `Model` of this package")
@@ -129,4 +133,4 @@ def get_flops(model: nn.Module | Model, imgsz: int | None = None) -> int:
         first = next((layer for layer in model.modules() if isinstance(layer, nn.Conv2d)), None)
         channels = first.in_channels if first is not None else 3
         return flops.count(model, torch.zeros(1, channels, imgsz or 640, imgsz or 640)).flops
-    return weigh.flops_at(model, model.imgsz if imgsz is None else imgsz)
+    return rows.flops_at(model, model.imgsz if imgsz is None else imgsz)

@@ -1,207 +1,56 @@
-"""The door: `python -m compress recipe=drone_nano [key=value …]`, `-m` to sweep."""
+"""The command line: `compress run | profile | report | cache | new`. Without a command it is `run`."""
 
 from __future__ import annotations
 
-import argparse
-import logging
 import os
-import shutil
 import signal
 import sys
-import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
-from pathlib import Path
-from types import FrameType
+from collections.abc import Callable
 
-import hydra
-from hydra._internal.hydra import Hydra
-from hydra._internal.utils import create_automatic_config_search_path, get_args_parser
-from hydra.core.global_hydra import GlobalHydra
-from hydra.core.hydra_config import HydraConfig
-from hydra.errors import HydraException
-from hydra.types import RunMode
-from omegaconf import DictConfig, open_dict
-from omegaconf.errors import OmegaConfBaseException
-
-from compress import config as configuration
-from compress import disk, run_folder
-from compress.budget import MET
-from compress.errors import InUse, UserError, refuse_words
-
-FAILED, USER_MISTAKE, INTERRUPTED = 1, 2, 130  # MET and NOT_MET are the verdict's
+from compress import cache, command_line, new
+from compress.report import __main__ as report
 
 
-class Stop(BaseException):
-    """Ends a sweep, past Hydra, which collects what its jobs raise as Exception."""
+def run(arguments: list[str]) -> int:
+    """Exit status of a recipe or a sweep."""
+    sys.argv[1:] = arguments
+    return command_line.main()
 
 
-class Door:
-    """Hydra throws away what a job returns, and prints around what it raises: the outcome is kept here."""
+def profile(arguments: list[str]) -> int:
+    """Exit status of `recipe=profile`."""
+    return run(["recipe=profile", *arguments])
 
-    def __init__(self) -> None:
-        self.status = MET
-        self.error: Exception | None = None
 
-    def job(self, composed: DictConfig) -> tuple[float, float] | None:
-        """One run, or one point of a sweep. A point returns its objectives and never ends the process, but where the
-        disk is full."""
-        from compress import pipeline, sweep  # once Hydra has checked the command: torch takes seconds to import
-
-        folder = Path(HydraConfig.get().runtime.output_dir)
-        if HydraConfig.get().mode == RunMode.MULTIRUN:
-            try:
-                return sweep.point(composed, folder)
-            except Exception as error:
-                raise Stop(disk.problem(error, folder) or str(error)) from error
-        try:
-            result = pipeline.run(configuration.to_config(composed), folder)
-        except Exception as error:
-            self.error = error
-            # Refused before any work: nothing but Hydra's log, and that is this run's own.
-            refused = isinstance(error, UserError) and not isinstance(error, InUse)
-            if refused and {file.name for file in folder.glob("*")} <= {"log.txt"}:
-                shutil.rmtree(folder, ignore_errors=True)
-            return None
-        self.status = result.verdict.exit_status
-        return None
+COMMANDS: dict[str, Callable[[list[str]], int]] = {
+    "run": run, "profile": profile, "report": report.main, "cache": cache.main, "new": new.main,
+}  # fmt: skip
 
 
 def main() -> int:
-    if int(os.environ.get("WORLD_SIZE", 1)) == 1:
-        return command()
-    from compress import distributed  # imports torch, which takes seconds
-
-    return distributed.run(command)
-
-
-def command() -> int:
-    """The exit status of the command line."""
-    os.environ["HYDRA_FULL_ERROR"] = "1"  # or Hydra prints its own message and exits 1 for a user's typo
-    logging.raiseExceptions = False  # or every line for a log on a full disk is a traceback
-    words: list[str] = []
-    door, choice = Door(), None
-    try:
-        with _signals():
-            given = _arguments()
-            words = given.overrides
-            configuration.register(words)
-            if choice := _folder(given):
-                sys.argv.insert(1, "hydra.{}.dir='{}'".format(*choice))
-            hydra.main(version_base="1.3", config_path=str(configuration.CONF), config_name="config")(door.job)()
-            if door.error is not None:
-                raise door.error
-    except (UserError, HydraException, OmegaConfBaseException) as error:
-        if choice and {file.name for file in choice[1].glob("*")} <= {"multirun.yaml"}:  # Hydra's, of a sweep
-            shutil.rmtree(choice[1], ignore_errors=True)
-        mistake = error if isinstance(error, UserError) else configuration.explain(error, words)
-        return _fail(str(mistake), USER_MISTAKE)
-    except KeyboardInterrupt:
-        print("compress: interrupted; the same command goes on where it stopped", file=sys.stderr)
-        return INTERRUPTED
-    except BrokenPipeError:  # whoever reads, as `| head` does, has left
-        return door.status
-    except Stop as error:
-        return _fail(str(error), FAILED)
-    except Exception as error:
-        if line := disk.problem(error, Path("outputs")):
-            return _fail(line, FAILED)
-        raise
-    return door.status
+    """Runs the command that the first argument names; returns the exit status."""
+    name = sys.argv[1] if len(sys.argv) > 1 else ""
+    if name in COMMANDS:
+        return COMMANDS[name](sys.argv[2:])
+    return command_line.main()
 
 
-def _arguments() -> argparse.Namespace:
-    """Hydra's reading of the command line, which is put in an order that Hydra takes: argparse wants positional words
-    in one go, and would refuse `recipe=x -m prune.ratio=0.1,0.3`."""
-    parser = get_args_parser()
-    parser.error = refuse_words  # type: ignore[method-assign]
-    given = parser.parse_intermixed_args()
-    if given.experimental_rerun:
-        remedy = "it unpickles a file, which can run code: give the command again"
-        raise UserError("--experimental-rerun", given.experimental_rerun, remedy)
-    if (given.help or given.hydra_help) and not any(word.startswith("recipe=") for word in given.overrides):
-        given.overrides.append("recipe=drone_nano")  # Hydra composes before it helps, and a recipe must be named
-    options = list(sys.argv[1:])
-    for word in given.overrides:
-        if word in options:
-            options.remove(word)
-    sys.argv[1:] = [*given.overrides, *options]
-    return given
+def console() -> None:
+    """Entry point of the script `compress`. Like `python -m`, it finds modules in the working directory."""
+    sys.path.insert(0, os.getcwd())  # noqa: PTH109
+    leave(main())
 
 
-def _folder(given: argparse.Namespace) -> tuple[str, Path] | None:
-    """Whether this is a `run` or a `sweep`, and its folder, chosen before Hydra opens its log there: for a run that of
-    an interrupted one of the same config, else a new one. None where the user names it, or nothing is run."""
-    if any((given.help, given.hydra_help, given.cfg, given.info, given.shell_completion)):
-        return None
-    composed = _composed(given, RunMode.MULTIRUN if given.multirun else RunMode.RUN)
-    kind = "sweep" if given.multirun or composed.hydra.mode == RunMode.MULTIRUN else "run"
-    place = Path(composed.hydra[kind].dir)
-    if os.path.lexists(place) and not place.is_dir():
-        raise UserError(f"hydra.{kind}.dir", place, "it is no folder: name another")
-    named = any(word.split("=")[0].lstrip("+") == f"hydra.{kind}.dir" for word in given.overrides)
-    if kind == "sweep":
-        configuration.check_name(composed.recipe_name)
-        return None if named else (kind, run_folder.new(Path(composed.hydra.sweep.dir)))
-    with open_dict(composed):
-        del composed["hydra"]
-    config = configuration.to_config(composed)
-    return (
-        None if named else (kind, run_folder.choose(Path("outputs") / config.recipe_name, configuration.dump(config)))
-    )
-
-
-def _composed(given: argparse.Namespace, mode: RunMode) -> DictConfig:
-    """What `hydra.main` is going to compose, `hydra` included; what is swept over is left out."""
-    path = create_automatic_config_search_path(__file__, None, given.config_path or str(configuration.CONF))
-    if given.config_dir is not None:
-        folder = Path(given.config_dir).absolute()
-        if not folder.is_dir():
-            raise UserError("--config-dir", given.config_dir, "there is no such folder")
-        path.prepend("command-line", f"file://{folder}", "schema")
-    try:
-        composer = Hydra.create_main_hydra2("compress", path)
-        name = given.config_name or "config"
-        return composer.compose_config(name, list(given.overrides), mode, with_log_configuration=False)
-    except configuration.COMPOSING as error:
-        raise configuration.explain(error, given.overrides) from error
-    finally:
-        GlobalHydra.instance().clear()
-
-
-@contextmanager
-def _signals() -> Iterator[None]:
-    """SIGTERM is as Ctrl-C is at that moment: while a training step is under way it is held back until the step is
-    whole."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-
-    def stop(number: int, frame: FrameType | None) -> None:
-        handler = signal.getsignal(signal.SIGINT)
-        if callable(handler):
-            handler(signal.SIGINT, frame)
-        else:  # a shell has a background process ignore Ctrl-C
-            raise KeyboardInterrupt
-
-    before = signal.signal(signal.SIGTERM, stop)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
-
-
-def _fail(message: str, status: int) -> int:
-    print(f"compress: error: {message}", file=sys.stderr)
-    return status
-
-
-if __name__ == "__main__":
-    status = main()
-    for number in (signal.SIGINT, signal.SIGTERM):  # all is said: no traceback while the interpreter shuts down
+def leave(status: int) -> None:
+    """Ends the process; signals no longer interrupt it while the interpreter shuts down."""
+    for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)
     try:
         sys.stdout.flush()
-    except BrokenPipeError:  # `| head` has left; the interpreter would try once more, and complain
+    except BrokenPipeError:  # the reader has ended, as in `| head`; the interpreter would flush again
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     sys.exit(status)
+
+
+if __name__ == "__main__":
+    leave(main())

@@ -1,4 +1,4 @@
-"""Files that are whole or absent: a reader, or a machine that dies, never sees half of one."""
+"""Atomic file writes: after a crash a file is complete or absent, never partial."""
 
 from __future__ import annotations
 
@@ -10,8 +10,11 @@ from pathlib import Path
 
 
 def write(path: Path, data: bytes | str) -> Path:
-    """Write beside `path`, to the disk, then rename; its folder is made. Raises OSError, leaving what was there;
-    its `needed` and `free` are bytes, which compress/disk.py tells where a disk is full."""
+    """Writes a temporary file beside `path`, syncs it to the disk and renames it. Creates the folder.
+
+    Raises:
+        OSError: the old file is unchanged. The attributes `needed` and `free` hold bytes, for `compress.disk.problem`.
+    """
     data = data.encode() if isinstance(data, str) else data
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -21,7 +24,7 @@ def write(path: Path, data: bytes | str) -> Path:
                 file.write(data)
                 file.flush()
                 os.fsync(file.fileno())
-            Path(name).chmod(0o644)  # mkstemp's 0600 would keep colleagues from reading a shared run
+            Path(name).chmod(0o644)  # mkstemp's 0600 would hide a shared run from other users
             Path(name).replace(path)
         except BaseException:
             Path(name).unlink(missing_ok=True)

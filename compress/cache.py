@@ -1,14 +1,13 @@
-"""Content-addressed results of stages, shared by runs and sweeps: `python -m compress.cache list | prune | verify`.
+"""Content-addressed results of stages, shared by runs and sweeps: `compress cache list | prune | verify`.
 
-An entry is a folder named by the hash of everything its content depends on: the product that went in, the stage's
-config, the data, the seed and the version of the method. It is complete when `entry.json` stands in it, which is
-renamed into place last. It lists the size and SHA-256 of every file, so damage is noticed on reading and the entry is
-made again. An unfinished entry is kept: a stage finds its own half-done training there and goes on.
+An entry is a folder named by the hash of everything its content depends on: the input product, the stage's config, the
+data, the seed and the version of the method. It is complete once it contains `entry.json`, which is renamed into place
+last and lists the size and SHA-256 of every file. Damage is detected on reading, and the result is computed again. An
+unfinished entry is kept, so that a stage can resume its training.
 """
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import json
 import logging
@@ -17,11 +16,12 @@ import os
 import shutil
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+from filelock import FileLock
 
 from compress import atomic
 from compress.digest import digest
@@ -36,78 +36,79 @@ log = logging.getLogger(__name__)
 
 
 class Damaged(Exception):
-    """An entry is not what was written; the text says what differs."""
+    """An entry differs from what was written; the message names the first difference."""
 
 
 @dataclass(frozen=True)
 class Cache:
+    """The entries below `root`. If not `enabled`, every result is computed again."""
+
     root: Path
     enabled: bool = True
 
     def check(self) -> None:
-        """Raises UserError where nothing can be written to the cache. Nothing is made."""
+        """Raises UserError if the cache cannot be written. Creates nothing."""
         places = (self.root, *self.root.absolute().parents)
         place = next(place for place in places if os.path.lexists(place))
         if not place.is_dir() or not os.access(place, os.W_OK):
-            remedy = "results of stages are kept there and it is no folder that can be written: fix or remove it"
+            remedy = "results of stages are cached there, and it is not a writable folder: fix or remove it"
             raise UserError("cache", place, remedy)
 
     def fetch(self, stage: str, parts: Mapping[str, Any], make: Callable[[Path], None]) -> tuple[Path, bool]:
-        """The folder that `make(folder)` fills, made now or earlier, and whether it was there already.
+        """Returns the folder that `make(folder)` filled, now or earlier, and whether it was cached.
 
-        Two processes that want the same entry make it once: the second waits for the first. A damaged entry is made
-        again, with a warning. With the cache switched off every entry is.
+        A second process that needs the same entry waits for the first. A damaged entry is made again, with a warning.
         """
         key = digest(parts)
         folder = self.root / f"{stage}-{key[:20]}"
         with _locked(folder):
             if self.enabled and self._usable(folder, stage, key):
-                os.utime(folder / ENTRY)  # prune drops what was used longest ago
+                os.utime(folder / ENTRY)  # marks it as used; `prune` deletes the entries used longest ago first
                 return folder, True
             if not self.enabled:
                 _remove(folder)
             folder.mkdir(parents=True, exist_ok=True)
-            began = time.time()
+            start = time.time()
             make(folder)
-            facts = {"stage": stage, "key": key, "parts": parts, "seconds": round(time.time() - began, 1)}
-            write_entry(folder, facts)
+            seconds = round(time.time() - start, 1)
+            write_entry(folder, {"stage": stage, "key": key, "parts": parts, "seconds": seconds})
             return folder, False
 
     def _usable(self, folder: Path, stage: str, key: str) -> bool:
-        """Whether a complete and sound entry is there. A damaged one is removed; an unfinished one stays."""
+        """Whether the entry is complete and undamaged. Removes a damaged entry; an unfinished one stays."""
         if not os.path.lexists(folder / ENTRY) and not folder.is_symlink() and (folder.is_dir() or not folder.exists()):
             return False
         try:
-            facts = verify(folder)
-            if (facts["stage"], facts["key"]) != (stage, key):
+            entry = verify(folder)
+            if (entry["stage"], entry["key"]) != (stage, key):
                 raise Damaged(f"{ENTRY} belongs to another entry")
             return True
         except Damaged as error:
-            log.warning("cache: %s is not usable, so it is made again: %s", folder.name, error)
+            log.warning("cache: %s is damaged and is computed again: %s", folder.name, error)
             _remove(folder)
             return False
 
     def entries(self) -> list[Path]:
-        """Folders of the entries, used last first."""
-        found = [path for path in self.root.glob("*-*") if path.is_dir()]
-        return sorted(found, key=_last_used, reverse=True)
+        """Folders of the entries, most recently used first."""
+        entries = [path for path in self.root.glob("*-*") if path.is_dir()]
+        return sorted(entries, key=_last_used, reverse=True)
 
 
-def write_entry(folder: Path, facts: Mapping[str, Any]) -> None:
-    """Completes an entry: `facts`, and size and SHA-256 of every file in `folder`, in `entry.json`."""
+def write_entry(folder: Path, record: Mapping[str, Any]) -> None:
+    """Completes an entry: writes `record`, and size and SHA-256 of every file in `folder`, to `entry.json`."""
     files = {path.relative_to(folder).as_posix(): _identity(path) for path in _files(folder)}
-    entry = json.loads(json.dumps({"schema_version": SCHEMA_VERSION, **facts, "files": files}, default=str))
+    entry = json.loads(json.dumps({"schema_version": SCHEMA_VERSION, **record, "files": files}, default=str))
     atomic.write(folder / ENTRY, json.dumps({**entry, "sha256": digest(entry)}, indent=1))
 
 
 def verify(folder: Path) -> dict[str, Any]:
-    """What `entry.json` says of a complete entry whose every file is as it was written.
+    """Returns the content of `entry.json` of a complete entry, after checking every file.
 
     Raises:
         Damaged: names the first difference.
     """
     if folder.is_symlink() or not folder.is_dir():
-        raise Damaged("it is no folder")
+        raise Damaged("not a folder")
     try:
         entry = json.loads((folder / ENTRY).read_bytes())
     except (OSError, ValueError, RecursionError) as error:
@@ -117,10 +118,10 @@ def verify(folder: Path) -> dict[str, Any]:
     if entry.pop("sha256", None) != digest(entry):
         raise Damaged(f"{ENTRY} does not match its own hash")
     try:
-        found = {path.relative_to(folder).as_posix(): path for path in _files(folder)}
-        for name in sorted(found.keys() ^ entry["files"].keys()):
-            raise Damaged(f"{name} {'was added' if name in found else 'is missing'}")
-        for name, path in found.items():
+        files = {path.relative_to(folder).as_posix(): path for path in _files(folder)}
+        for name in sorted(files.keys() ^ entry["files"].keys()):
+            raise Damaged(f"{name} {'was added' if name in files else 'is missing'}")
+        for name, path in files.items():
             if path.is_symlink() or _identity(path) != entry["files"][name]:
                 raise Damaged(f"{name} is not as it was written")
     except OSError as error:
@@ -129,9 +130,9 @@ def verify(folder: Path) -> dict[str, Any]:
 
 
 def _files(folder: Path) -> list[Path]:
-    """Everything below that is no folder, but for `entry.json`; links are not followed."""
-    found = [path for path in folder.rglob("*") if path.is_symlink() or not path.is_dir()]
-    return sorted(path for path in found if path != folder / ENTRY)
+    """All files and links below `folder` except `entry.json`; links are not followed."""
+    files = [path for path in folder.rglob("*") if path.is_symlink() or not path.is_dir()]
+    return sorted(path for path in files if path != folder / ENTRY)
 
 
 def _identity(path: Path) -> dict[str, Any]:
@@ -147,7 +148,7 @@ def _remove(path: Path) -> None:
 
 
 def size(folder: Path) -> int:
-    """Bytes of all files below."""
+    """Bytes of all files below `folder`."""
     return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
 
 
@@ -156,23 +157,21 @@ def _last_used(folder: Path) -> float:
     return (entry if entry.exists() else folder).stat().st_mtime
 
 
-@contextmanager
-def _locked(folder: Path) -> Iterator[None]:
+def _locked(folder: Path) -> FileLock:
+    """The lock of an entry, held while it is made or deleted."""
     folder.parent.mkdir(parents=True, exist_ok=True)
-    with open(folder.with_name(folder.name + ".lock"), "w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield
+    return FileLock(folder.with_name(folder.name + ".lock"))
 
 
 def _verify(entries: list[Path]) -> int:
-    """Prints the state of every entry; the exit status."""
+    """Prints the state of every entry; returns the exit status."""
     status = 0
     for folder in entries:
         state = "unfinished"
         if os.path.lexists(folder / ENTRY):
             try:
                 verify(folder)
-                state = "sound"
+                state = "undamaged"
             except Damaged as error:
                 state, status = f"damaged: {error}", DAMAGED
         print(f"{folder.name}  {state}")
@@ -180,7 +179,7 @@ def _verify(entries: list[Path]) -> int:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Exit status: 0; 2 for the user's mistake; 3 where `verify` finds a damaged entry."""
+    """Returns the exit status: 0; 2 after a user error; 3 if `verify` finds a damaged entry."""
     try:
         return _command(arguments)
     except UserError as error:
@@ -189,29 +188,29 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _command(arguments: list[str] | None) -> int:
-    parser = Parser(prog="python -m compress.cache", description="Results of stages, kept for reuse.")
+    parser = Parser(prog="compress cache", description="Cached results of stages.")
     parser.add_argument("--root", type=Path, help=f"default: {DEFAULT_ROOT}")
     commands = parser.add_subparsers(dest="command", required=True)
-    commands.add_parser("list", help="entries, used last first")
+    commands.add_parser("list", help="entries, most recently used first")
     commands.add_parser("verify", help="reads every complete entry; exit status 3 if one is damaged")
-    prune = commands.add_parser("prune", help="delete what was used longest ago")
+    prune = commands.add_parser("prune", help="delete the entries used longest ago")
     prune.add_argument("--keep-gb", type=float, default=0.0, help="keep at most this much (default: nothing)")
-    given = parser.parse_args(arguments)
-    root = given.root or DEFAULT_ROOT
-    if not root.is_dir() and (given.root or os.path.lexists(root)):
+    options = parser.parse_args(arguments)
+    root = options.root or DEFAULT_ROOT
+    if not root.is_dir() and (options.root or os.path.lexists(root)):
         raise UserError("--root", root, "there is no such folder")
-    if given.command == "prune" and not 0 <= given.keep_gb < math.inf:
-        raise UserError("--keep-gb", given.keep_gb, "give 0 or a positive number of gigabytes")
+    if options.command == "prune" and not 0 <= options.keep_gb < math.inf:
+        raise UserError("--keep-gb", options.keep_gb, "set 0 or a positive number of gigabytes")
     entries, total = Cache(root).entries(), 0
-    if given.command == "verify":
+    if options.command == "verify":
         return _verify(entries)
     for folder in entries:
         total += size(folder)
-        if given.command == "prune" and total > given.keep_gb * 1e9:
-            with _locked(folder):  # not while a run is making it
+        if options.command == "prune" and total > options.keep_gb * 1e9:
+            with _locked(folder):  # a run may be making it
                 shutil.rmtree(folder)
             print(f"deleted {folder.name}")
-        elif given.command == "list":
+        elif options.command == "list":
             state = "complete" if (folder / ENTRY).exists() else "unfinished"
             used = time.strftime("%Y-%m-%d %H:%M", time.localtime(_last_used(folder)))
             print(f"{folder.name}  {size(folder) / 1e6:8.1f} MB  {used}  {state}")

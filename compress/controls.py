@@ -1,7 +1,7 @@
-"""Controls: the same FLOPs by plainer means, tuned with as many images. Does the pruning earn its place?
+"""Controls: simpler ways to the same FLOPs, fine-tuned on as many images, that pruning should outperform.
 
-`random` takes channels out by lot, everything else as in the recipe. `smaller_input` leaves the network whole and gives
-it smaller images, which is what anybody can do without this package.
+`random` removes random channels and otherwise follows the recipe. `smaller_input` keeps the whole network and reduces
+its input size, which needs none of this package.
 """
 
 from __future__ import annotations
@@ -10,12 +10,12 @@ import logging
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
+from compress.capabilities import Model, TorchModel, require
 from compress.config import Objective, PruneConfig
 from compress.data import DataSet, resized
 from compress.errors import UserError
-from compress.measure.weigh import flops_at
-from compress.product import Model
-from compress.product import resized as with_input
+from compress.measurement.rows import flops_at
+from compress.product import Product, Reference
 from compress.stages import finetune, prune
 from compress.stages.context import Context
 
@@ -24,51 +24,57 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Control:
-    """A tuned model and the data it is to be judged on: the same images, at its own input size."""
+    """A fine-tuned model and the data to evaluate it on: the same images at its own input size."""
 
     model: Model
     data: DataSet
 
 
-def random(unpruned: Model, flops: int, context: Context) -> Control:
-    """Channels drawn by lot within the budget, then the recipe's own fine-tuning."""
-    given = context.config.prune
-    by_lot = replace(given, importance="random", allocation="global", objective=Objective.flops, rounds=1)
-    context = _as_long(replace(context, config=replace(context.config, prune=by_lot)), given)
+def random(reference: Reference, flops: int, context: Context) -> Control:
+    """Removes random channels until the budget is met, then fine-tunes as the recipe does."""
+    recipe = context.config.prune
+    pruning = replace(recipe, importance="random", allocation="global", objective=Objective.flops, rounds=1)
     folder = context.folder / "controls" / "random"
     folder.mkdir(parents=True, exist_ok=True)
-    context = replace(context, folder=folder)
-    return Control(finetune.run(prune.run(unpruned, context), context), context.data)
+    context = replace(context, config=replace(context.config, prune=pruning), folder=folder)
+    context = _with_equal_images(context, recipe)
+    product = Product(_model(reference), reference)
+    return Control(finetune.run(prune.run(product, context), context).model, context.data)
 
 
-def smaller_input(unpruned: Model, flops: int, context: Context) -> Control:
-    """The unpruned network at the largest input within `flops`, fine-tuned there without a teacher: the only better
-    network there is looks at larger images.
+def smaller_input(reference: Reference, flops: int, context: Context) -> Control:
+    """The unpruned network at the largest input size within `flops`, fine-tuned there without a teacher, since the only
+    more accurate network takes larger images.
 
     Raises:
-        UserError: no input is small enough.
+        UserError: no input size is small enough.
     """
-    imgsz = input_within(unpruned, flops)
-    alone = replace(context.config, finetune=replace(context.config.finetune, distillation=0.0, teacher=None))
-    context = replace(context, config=alone, data=resized(context.data, imgsz), unpruned=None)
-    context = _as_long(context, context.config.prune)
-    return Control(finetune.run(with_input(unpruned, imgsz), context), context.data)
+    model = _model(reference)
+    imgsz = input_within(model, flops)
+    config = replace(context.config, finetune=replace(context.config.finetune, distillation=0.0, teacher=None))
+    context = _with_equal_images(replace(context, config=config, data=resized(context.data, imgsz)), config.prune)
+    return Control(finetune.run(Product(model.with_imgsz(imgsz)), context).model, context.data)
 
 
-def _as_long(context: Context, pruned: PruneConfig) -> Context:
-    """A fine-tuning as long as all that a model pruned this way has had, between its rounds too."""
+def _model(reference: Reference) -> TorchModel:
+    assert reference.model is not None  # controls need a run that prunes
+    return require(reference.model, TorchModel, "controls", True)
+
+
+def _with_equal_images(context: Context, pruned: PruneConfig) -> Context:
+    """Extends fine-tuning by the images that a model pruned with this config is tuned on between its rounds."""
     config = context.config
     images = config.finetune.images + (pruned.rounds - 1) * pruned.round_images
     return replace(context, config=replace(config, finetune=replace(config.finetune, images=images)))
 
 
 def input_within(model: Model, flops: int) -> int:
-    """The largest input side, in pixels, at which the deployed form of `model` costs at most `flops`.
+    """The largest input side in pixels at which the deployed form of `model` costs at most `flops`.
 
     Raises:
-        UserError: no input is small enough.
+        UserError: no input size is small enough.
     """
-    low, high = 0, model.imgsz // model.stride + 1  # in strides: `low` is within the budget, `high` is not
+    low, high = 0, model.imgsz // model.stride + 1  # in strides: `low` meets the budget, `high` exceeds it
     while high - low > 1:
         middle = (low + high) // 2
         if flops_at(model, middle * model.stride) <= flops:
@@ -76,8 +82,8 @@ def input_within(model: Model, flops: int) -> int:
         else:
             high = middle
     if low == 0:
-        raise UserError("controls", True, f"no input of {type(model.net).__name__} costs as little as the budget")
+        raise UserError("controls", True, f"no input of {type(model).__name__} meets the budget: set controls=false")
     return low * model.stride
 
 
-CONTROLS: dict[str, Callable[[Model, int, Context], Control]] = {"random": random, "smaller_input": smaller_input}
+CONTROLS: dict[str, Callable[[Reference, int, Context], Control]] = {"random": random, "smaller_input": smaller_input}

@@ -1,4 +1,4 @@
-"""One number for facts: where they are the same, so is it."""
+"""SHA-256 of a JSON object, independent of key order."""
 
 from __future__ import annotations
 
@@ -7,6 +7,6 @@ import json
 from typing import Any
 
 
-def digest(facts: Any) -> str:
-    """sha256 of JSON-able facts, whatever their order and spacing; what JSON does not know counts as its string."""
-    return hashlib.sha256(json.dumps(facts, sort_keys=True, default=str).encode()).hexdigest()
+def digest(value: Any) -> str:
+    """Hexadecimal SHA-256 of a JSON value; values of other types count as their string."""
+    return hashlib.sha256(json.dumps(value, sort_keys=True, default=str).encode()).hexdigest()

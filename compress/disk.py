@@ -1,4 +1,4 @@
-"""Errors of the file system, as one line: which path, how much was to be written, how much is free."""
+"""One-line messages for file system errors: the path, the bytes to write, the bytes free."""
 
 from __future__ import annotations
 
@@ -9,19 +9,20 @@ from pathlib import Path
 
 FULL = (errno.ENOSPC, errno.EDQUOT)
 OTHER = (errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO, errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.EMFILE)
-NEARLY_FULL = 32 * 1024  # bytes: libraries that say only that writing failed have met a full disk
+NEARLY_FULL = 32 * 1024  # bytes: if a library only reports a failed write, the disk was full
 
 
 class Unwritable(OSError):
-    """A problem of the file system, told in one line when it was met: later, what a run cleans up is free again."""
+    """A file system error with its one-line message, composed when it occurred: cleaning up frees space afterwards."""
 
 
 def problem(error: BaseException, folder: Path) -> str | None:
-    """What is wrong with the file system where `error` comes of that, else None. Libraries wrap the system's error or
-    only quote it, so its causes and their texts are searched.
+    """The message for an error that the file system caused, otherwise None.
+
+    Libraries wrap the system's error or only quote its text, so the causes and their texts are searched.
 
     Args:
-        folder: where was being written, for errors that do not name a path.
+        folder: the folder that was being written, for errors that name no path.
     """
     each: BaseException | None = error
     while each is not None:
@@ -32,7 +33,7 @@ def problem(error: BaseException, folder: Path) -> str | None:
         if code in FULL or "No space left on device" in text or "os error 28" in text:
             return _full(Path(path), getattr(each, "needed", None), getattr(each, "free", None))
         if code in OTHER:
-            return f"{path}: {os.strerror(code or 0)}: fix it; the same command goes on where it stopped"
+            return f"{path}: {os.strerror(code or 0)}: fix it; the same command continues where it stopped"
         each = each.__cause__ or each.__context__
     writing = isinstance(error, OSError | RuntimeError) or type(error).__name__ == "SafetensorError"
     return _full(folder, None, None) if writing and _free(folder) < NEARLY_FULL else None
@@ -41,7 +42,7 @@ def problem(error: BaseException, folder: Path) -> str | None:
 def _full(path: Path, needed: int | None, free: int | None) -> str:
     free = _free(path) if free is None else free
     size = f"{needed:,} bytes were to be written, " if needed is not None else ""
-    return f"{path}: the disk is full: {size}{free:,} are free. The same command goes on where it stopped"
+    return f"{path}: the disk is full: {size}{free:,} are free. The same command continues where it stopped"
 
 
 def _free(path: Path) -> int:

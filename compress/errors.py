@@ -1,4 +1,4 @@
-"""The one family of errors a user can see. Everything else that escapes is our own bug."""
+"""Errors that are shown to the user in one line. Any other exception that escapes is a bug of this package."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ def named(error: BaseException) -> str:
 
 
 class UserError(Exception):
-    """A mistake the user can mend: bad key or value, missing file, absent extra. Exit status 2.
+    """A mistake that the user can fix: a wrong key or value, a missing file, an absent extra. Exit status 2.
 
     Args:
-        key: the config key or file the mistake sits in, e.g. ``budget.flops`` or ``images/train/3.jpg``.
-        value: what was found there.
-        remedy: what to do about it, one sentence.
+        key: the configuration key or file, e.g. ``budget.flops`` or ``images/train/3.jpg``.
+        value: its value.
+        remedy: what to do, in one sentence.
     """
 
     def __init__(self, key: str, value: object, remedy: str) -> None:
@@ -32,7 +32,7 @@ class UserError(Exception):
 
 
 class MissingExtra(UserError):
-    """A package is absent; says what installs it: one of our extras, or else the package alone."""
+    """A package is not installed. The message names the command that installs it."""
 
     def __init__(self, key: str, package: str, extra: str | None = None) -> None:
         how = f"pip install -e '.[{extra}]' in compress' folder" if extra else f"pip install {package}"
@@ -40,20 +40,20 @@ class MissingExtra(UserError):
 
 
 class InUse(UserError):
-    """Another process is at work in a folder: what lies there is not ours."""
+    """Another process uses the folder: its contents must not be touched."""
 
 
 class TargetFailed(Exception):
-    """A target could not do its work (a runtime refused the graph, say). The other targets go on; exit 3."""
+    """A target failed, for example because its runtime rejects the graph. The other targets continue; exit status 3."""
 
 
 def refuse_words(message: str) -> NoReturn:
-    """What an argument parser does with a command line that it cannot read."""
+    """Raises UserError for a command line that cannot be parsed."""
     raise UserError("command line", " ".join(sys.argv[1:]) or "nothing", message)
 
 
 class Parser(argparse.ArgumentParser):
-    """Refuses a command line with a `UserError` instead of a page on its usage."""
+    """An argument parser that raises `UserError` instead of printing its usage."""
 
     def error(self, message: str) -> NoReturn:
         refuse_words(message)

@@ -1,4 +1,4 @@
-"""The CPU of this machine: its name, its cores, the threads that this process may use, and its instruction sets."""
+"""The CPU of this machine: name, physical cores, threads that this process may use, and instruction sets."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-# Instruction sets that decide about INT8 and bfloat16, by the names of /proc/cpuinfo (x86, then Arm).
+# Instruction sets that matter for INT8 and bfloat16, as /proc/cpuinfo names them (x86, then Arm).
 FEATURES = (
     "avx2", "avx512f", "avx_vnni", "avx512_vnni", "avx512_bf16", "amx_bf16", "amx_int8", "asimddp", "i8mm", "bf16",
 )  # fmt: skip
-# Values of ONEDNN_MAX_CPU_ISA that keep oneDNN, which computes convolutions and products, from bfloat16 units.
+# Values of ONEDNN_MAX_CPU_ISA with which oneDNN uses no bfloat16 instructions in convolutions and matrix products.
 WITHOUT_BFLOAT16 = ("SSE41", "AVX", "AVX2", "AVX2_VNNI", "AVX512_CORE", "AVX512_CORE_VNNI")
 CPUINFO = Path("/proc/cpuinfo")
 CGROUP_LIMIT = Path("/sys/fs/cgroup/cpu.max")
@@ -23,27 +23,27 @@ CGROUP_LIMIT = Path("/sys/fs/cgroup/cpu.max")
 
 @dataclass(frozen=True)
 class Host:
-    """What is known of this machine. `features` are those of `FEATURES` that the CPU has."""
+    """The CPU and the threads that this process may use."""
 
     cpu: str
-    cores: int  # physical, in all
-    threads: int  # that this process may run at a time
-    features: tuple[str, ...]
+    cores: int  # physical, of the whole machine
+    threads: int  # that this process may run at the same time
+    features: tuple[str, ...]  # those of `FEATURES` that the CPU has
 
     def as_dict(self) -> dict[str, Any]:
-        """JSON-able."""
+        """As a JSON-serialisable dict."""
         return {**asdict(self), "features": list(self.features)}
 
 
 def bfloat16_forbidden(environment: Mapping[str, str]) -> str:
-    """The instruction set that oneDNN was limited to where that has no bfloat16 units, else the empty string."""
+    """The instruction set that `environment` limits oneDNN to if that lacks bfloat16, else the empty string."""
     limit = environment.get("ONEDNN_MAX_CPU_ISA", environment.get("DNNL_MAX_CPU_ISA", "")).upper()
     return limit if limit in WITHOUT_BFLOAT16 else ""
 
 
 @functools.cache
 def host() -> Host:
-    """This machine; asked once a process."""
+    """The CPU of this machine, read once per process."""
     fields = _cpuinfo()
     flags = fields.get("flags", fields.get("Features", "")).split()
     threads = usable_threads()
@@ -56,9 +56,9 @@ def host() -> Host:
 
 
 def usable_threads() -> int:
-    """Threads that can run at a time in this process: its CPU affinity, and the quota of its control group (cgroup v2).
+    """Number of threads that this process can run at the same time, by CPU affinity and cgroup v2 quota.
 
-    A container that may use 2 of 64 cores sees all 64 in `os.cpu_count`; as many threads would wait for each other.
+    `os.cpu_count` is 64 in a container that may use 2 of 64 cores; that many threads would wait for each other.
     """
     count = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     try:
@@ -69,7 +69,7 @@ def usable_threads() -> int:
 
 
 def _cpuinfo() -> dict[str, str]:
-    """The first processor's fields of /proc/cpuinfo, and the number of physical `cores`; {} where there is none."""
+    """Fields of the first processor in /proc/cpuinfo and the number of physical `cores`; {} without that file."""
     if not CPUINFO.exists():
         return {}
     blocks = [

@@ -1,60 +1,190 @@
-"""The ledger: one row per weighing, on disk the moment it is known. Tools read these fields: see SCHEMA_VERSION."""
+"""The ledger: one JSON line per measured product, written as soon as it is known. Other tools read these fields; a
+change of them is a change of SCHEMA_VERSION."""
 
 from __future__ import annotations
 
 import json
 import os
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, field, fields
+from enum import StrEnum
 from pathlib import Path
 from typing import Any
+
+from compress import typed_json
+from compress.errors import UserError
 
 SCHEMA_VERSION = 1
 
 
+class Provenance(StrEnum):
+    """How a number was obtained."""
+
+    measured = "measured"
+    predicted = "predicted"
+    emulated = "emulated"  # computed by another runtime than the one that the file is for
+    not_run = "not_run"
+
+
+class _Entry:
+    """A JSON object with typed fields. A field of which the default is None, or empty, is written only if it is set,
+    unless it is in ALWAYS."""
+
+    ALWAYS: tuple[str, ...] = ()
+
+    def as_dict(self) -> dict[str, Any]:
+        """As written to the ledger."""
+        written = {}
+        for each in fields(self):  # type: ignore[arg-type]
+            value = getattr(self, each.name)
+            if value is None and each.name not in self.ALWAYS:
+                continue
+            if isinstance(value, Mapping):
+                if not value:
+                    continue
+                value = {name: entry.as_dict() for name, entry in value.items()}
+            written[each.name] = list(value) if isinstance(value, tuple) else value
+        return written
+
+
+@dataclass(frozen=True)
+class Accuracy(_Entry):
+    """Accuracy on a validation split, in [0, 1]."""
+
+    metric: str
+    value: float
+    images: int = 0
+    ci95: tuple[float, float] | None = None  # 95 % bootstrap interval
+    map50: float | None = None  # detectors
+    chance: float | None = None  # classifiers: top-1 of always answering the most frequent class
+    obtained: Provenance | None = None  # None in `others`, which were obtained as this was
+    others: Mapping[str, Accuracy] = field(default_factory=dict)  # splits that are reported and not judged
+
+
+@dataclass(frozen=True)
+class Latency(_Entry):
+    """Latency of one image, in milliseconds. `low` and `high` bound the median during the measurement; `ratio` is that
+    to the baseline in the same runtime, measured in turns."""
+
+    ALWAYS = ("median", "p95", "threads", "batch", "inference_precision", "device")
+
+    median: float | None = None
+    p95: float | None = None
+    runs: int | None = None
+    low: float | None = None
+    high: float | None = None
+    cpu_wait: float | None = None  # fraction of the time that threads waited for a CPU
+    contended: bool | None = None
+    ratio: float | None = None
+    ratio_ci95: tuple[float, float] | None = None
+    runtime: str | None = None
+    threads: int | None = None
+    batch: int | None = None
+    inference_precision: str | None = None  # what the runtime computed in
+    device: str | None = None
+    obtained: Provenance | None = None
+    peak_memory_bytes: int | None = None  # reported by the bench kit of a device
+
+
+@dataclass(frozen=True)
+class Energy(_Entry):
+    """Energy of one image, in millijoules."""
+
+    value: float
+    obtained: Provenance | None = None
+
+
 @dataclass(frozen=True)
 class Row:
-    """What one weighing found. Sizes in bytes; `macs` and `flops` of the fused graph as deployed."""
+    """The measurements of one product. Sizes in bytes; `macs` and `flops` of the fused graph as deployed."""
 
     stage: str
     target: str | None
     precision: str
     imgsz: int
     macs: int
-    flops_at_640: int | None = None  # of detectors, whose published tables stand at 640 px
+    flops_at_640: int | None = None  # detectors only: their published tables are for 640 px
     other_flops: int | None = None
     int8_mac_share: float | None = None
-    int8_mac_share_obtained: str | None = None  # "runtime" where the runtime tells, "graph" from Q/DQ placement
+    int8_mac_share_obtained: str | None = (
+        None  # "runtime" if the runtime reports it, "graph" if read from the Q/DQ placement
+    )
     params: int | None = None
-    size_bytes: int | None = None  # of a target's files; of a torch model, its checkpoint's model.safetensors
-    onnx_size_bytes: int | None = None  # of the ONNX file where size_bytes is that of an engine built of it
+    size_bytes: int | None = None  # all files of a target; torch: its checkpoint's model.safetensors
+    onnx_size_bytes: int | None = None  # the ONNX file, if size_bytes is that of an engine built from it
     bytes_moved: int | None = None
     activation_bytes: int | None = None
-    arena_bytes: int | None = None  # of the tensors as the target lays them out in memory, where that is known
-    accuracy: Mapping[str, Any] | None = None  # metric, value, images, ci95, obtained; others: {split: the same}
-    latency_ms: Mapping[str, Any] | None = None  # median, p95, runtime, threads, batch, …, obtained
-    energy_mj: Mapping[str, Any] | None = None
-    cached: bool = False  # the stage's product came from the cache; the row itself is always weighed anew
+    arena_bytes: int | None = None  # tensors as the target places them in memory, if the target reports it
+    accuracy: Accuracy | None = None
+    latency_ms: Latency | None = None
+    energy_mj: Energy | None = None
+    cached: bool = False  # the product came from the cache; the row itself is always measured again
 
     @property
     def flops(self) -> int:
         return 2 * self.macs
 
     @property
+    def target_name(self) -> str:
+        """The target; for a product without one "torch", or "as given" for a model file run by another runtime."""
+        runtime = (self.latency_ms and self.latency_ms.runtime) or "torch"
+        return self.target or ("torch" if runtime.startswith("torch") else "as given")
+
+    @property
     def bit_operations(self) -> int:
-        """Sum of macs x weight bits x activation bits; MACs that are not INT8 have the file's float width."""
+        """Sum of MACs x weight bits x activation bits; MACs outside INT8 count with the float width of the file."""
         wide = 16 if self.precision == "fp16" else 32
-        share = self.int8_mac_share or 0.0
-        return round(self.macs * (share * 8 * 8 + (1 - share) * wide * wide))
+        int8 = self.int8_mac_share or 0.0
+        return round(self.macs * (int8 * 8 * 8 + (1 - int8) * wide * wide))
 
     def as_dict(self, run_id: str) -> dict[str, Any]:
         return {
             "schema_version": SCHEMA_VERSION,
             "run_id": run_id,
-            **asdict(self),
+            **{each.name: getattr(self, each.name) for each in fields(self)},
+            "accuracy": self.accuracy and self.accuracy.as_dict(),
+            "latency_ms": self.latency_ms and self.latency_ms.as_dict(),
+            "energy_mj": self.energy_mj and self.energy_mj.as_dict(),
             "flops": self.flops,
             "bit_operations": self.bit_operations,
         }
+
+
+@dataclass(frozen=True)
+class _Header:
+    schema_version: int = SCHEMA_VERSION
+
+
+def read(path: Path) -> list[Row]:
+    """The rows of a ledger of this version or an older one. A last line that is no row and does not end with a newline
+    was interrupted by the end of the process, and is left out.
+
+    Raises:
+        OSError: the file cannot be read.
+        UserError: another line is no row; file, line and field are named.
+    """
+    rows: list[Row] = []
+    for number, line in lines(path).items():
+        try:
+            rows.append(_parse(line, f"{path}: line {number}"))
+        except UserError:
+            if line.endswith("\n"):
+                raise
+    return rows
+
+
+def lines(path: Path) -> dict[int, str]:
+    """The lines of a ledger that are not blank, with their ends, by number from 1."""
+    with open(path, encoding="utf-8", errors="replace", newline="\n") as file:
+        return {number: line for number, line in enumerate(file, start=1) if line.strip()}
+
+
+def _parse(line: str, name: str) -> Row:
+    remedy = "restore the file or remove the line"
+    version = typed_json.parse(_Header, line, name, remedy).schema_version
+    if version != SCHEMA_VERSION:
+        raise UserError(f"{name}: schema_version", version, f"this program reads {SCHEMA_VERSION}")
+    return typed_json.parse(Row, line, name, remedy)
 
 
 class Ledger:

@@ -1,295 +1,340 @@
-"""The only file that knows the order: load, weigh, (stage, weigh) for each stage, judge, report."""
+"""Runs a recipe: loads and measures the model, runs and measures each stage, writes the verdict and the report.
+
+Only this module writes ledgers: `ledger.jsonl` has one row per measurement, `controls.jsonl` those of controls.
+"""
 
 from __future__ import annotations
 
-import functools
 import json
 import logging
 import tempfile
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import torch
 
-from compress import atomic, checkpoint, data, devices, disk, models, reference, report, run_folder
-from compress.budget import Verdict, baseline, judge, knows_nothing, parse_flops, stopped
-from compress.cache import DEFAULT_ROOT as CACHE
+from compress import atomic, checkpoint, data, devices, disk, lineage, models, report, run_folder, tasks, trackers
+from compress.budget import Remark, Verdict, baseline, judge, knows_nothing, stopped
+from compress.cache import DEFAULT_ROOT as CACHE_ROOT
 from compress.cache import Cache
-from compress.config import Config, Stage, dump
+from compress.capabilities import Checkpointable, Model
+from compress.config import Config, dump
+from compress.config.messages import nearest
 from compress.controls import CONTROLS
 from compress.data import DataSet
 from compress.errors import UserError
+from compress.finetuning import prepare
 from compress.host import host, usable_threads
 from compress.ledger import Ledger, Row
-from compress.measure import channels
-from compress.measure.weigh import Costs, weigh_graph, weigh_model
-from compress.product import Artifacts, Graph, Graphs, Model, Precision
-from compress.pruning.importance import NEED_GRADIENTS
-from compress.recovery import prepare
+from compress.measurement import channels
+from compress.measurement.rows import Costs, FileMeasurements, measure_graph, measure_model
+from compress.product import Graph, Product, Reference
 from compress.run_folder import State
-from compress.stages import export, finetune, prune, quantize
-from compress.stages.context import Context
+from compress.stages import STAGES, Context
 from compress.targets import get as get_target
-from compress.training_settings import TrainingSettings
+from compress.targets.converter import Converter
+from compress.tasks import metric
+from compress.trackers import Trackers
+from compress.training.settings import TrainingSettings
 
 log = logging.getLogger(__name__)
 
-Product = Model | Graphs | Artifacts
+MACHINE = "machine.json"  # in the run folder: the CPU, and the number format and threads of training
+UNTRAINED_MODEL_IMAGES = 200  # validation images that evaluate the loaded model if the stage train follows
+CHECKPOINT = (
+    "pruned"  # in the run folder: the last torch model, pruned or not, for `compress.load` and model=checkpoint
+)
+LOAD = "load"  # `stage` of the loaded model's row in the ledger; not a stage of a recipe
 
-STAGES: dict[Stage, Callable[[Any, Context], Product]] = {
-    Stage.train: functools.partial(finetune.run, stage="train"),
-    Stage.prune: prune.run,
-    Stage.finetune: finetune.run,
-    Stage.quantize: quantize.run,
-    Stage.export: export.run,
-}
-_ORDER = list(STAGES)
-MACHINE = "machine.json"  # in the run folder: the CPU, and how training computed on it
-UNTRAINED_IMAGES = 200  # of the validation split, for a model that is trained first
-CHECKPOINT = "pruned"  # in the run folder: the last torch model, for `compress.load` and model=checkpoint
+GraphsOf = Callable[[str], Sequence[Graph]]  # returns the graphs of a target
 
 
 @dataclass(frozen=True)
 class Result:
-    """What a run leaves behind. `folder` is the run folder that README describes."""
+    """Outcome of a run: its folder (see docs/run-folder.md), the rows of `ledger.jsonl` and the verdict."""
 
     folder: Path
     rows: tuple[Row, ...]
     verdict: Verdict
 
 
+@dataclass(frozen=True)
+class Plan:
+    """A checked configuration with its loaded model and data.
+
+    Attributes:
+        costs: of the model.
+        settings: how this machine trains; None if nothing is trained.
+    """
+
+    config: Config
+    product: Product
+    costs: Costs
+    data: DataSet
+    settings: TrainingSettings | None
+    trackers: Trackers
+
+
 def run(config: Config, folder: Path) -> Result:
-    """Runs a recipe into `folder`, and goes on there where a run of the same config was interrupted.
+    """Runs a recipe in `folder`, or continues an interrupted run of the same configuration: finished stages are read
+    from the cache, and all products are measured again.
 
     Raises:
-        UserError: before any work where the config cannot work or the folder holds another run, and of a learning rate
-            that is too high.
-        disk.Unwritable: the disk is full, or read-only.
+        UserError: before the first stage, if the configuration is invalid, or the folder holds a finished run or one of
+            another configuration; later, if training diverges because the learning rate is too high.
+        disk.Unwritable: the disk is full or read-only.
     """
     with run_folder.hold(folder, dump(config)) as state:
         try:
-            result = _run(*_checked(config), folder, state)
+            result = _run(_checked(config), folder, state)
         except Exception as error:
-            if line := disk.problem(error, folder):
-                raise disk.Unwritable(line) from error
+            if message := disk.problem(error, folder):
+                raise disk.Unwritable(message) from error
             raise
     run_folder.link_latest(folder)
     return result
 
 
-def _checked(config: Config) -> tuple[Config, Model, Costs, DataSet, TrainingSettings | None]:
-    """Everything that can be wrong with a config, looked at before any work; raises UserError. The costs are those of
-    the model, counted since an operator may hide its work from the count."""
-    config = devices.resolve(config)
-    _check_chain(config)
-    Cache(CACHE).check()
-    models.check_files(config.model)
-    models.check_task(config.model, data.task_of(config.data.name))
-    config = models.resolve(config)
-    for target in config.targets or []:
-        get_target(target)  # unknown names and absent packages, before hours of work
-    if config.threads > (usable := usable_threads()):
-        log.warning("threads=%d: this process may use %d, further ones wait for them", config.threads, usable)
-    torch.set_num_threads(config.threads)
-    torch.manual_seed(config.seed)
-    if config.data.name == data.NONE:
-        model: Model = models.build(config.model)
-        dataset = data.without_images(model.task, model.classes, *config.model.input)
-    else:
-        dataset = data.load(config.data, *config.model.input, config.seed)
-        model = models.build(config.model, dataset.classes, dataset.task)
-    _check_images(config, dataset)
-    costs = Costs.of(model)
-    for stage in (Stage.train, Stage.finetune):
-        if stage in config.stages:
-            finetune.check(model, config, dataset, stage.value)
-    if Stage.quantize in config.stages:
-        quantize.check(config, dataset)
-    if Stage.prune in config.stages:
-        with devices.named_by_frame_rate(config):
-            prune.check_model(model, config)
-    return config, model, costs, dataset, prepare(model, config, dataset)
-
-
-def _run(
-    config: Config,
-    model: Model,
-    costs: Costs,
-    dataset: DataSet,
-    settings: TrainingSettings | None,
-    folder: Path,
-    state: State,
-) -> Result:
-    state.at("load")
-    atomic.write(folder / "config.yaml", dump(config))
-    machine = {"schema_version": 1, "host": host().as_dict(), "training": settings and settings.as_dict()}
-    atomic.write(folder / MACHINE, json.dumps(machine, indent=1))
-    cache = Cache(CACHE, config.cache)
-    context = Context(config, dataset, folder, Path(tempfile.mkdtemp()), cache, settings)
-    ledger = Ledger(folder / "ledger.jsonl", folder.name)
-    model, costs = _walk(model, costs, context, ledger, state)
-    state.at("report")
-    limit, failures = config.quantize.max_accuracy_drop, context.failures
-    if context.stopped:
-        verdict = stopped(context.stopped, baseline(ledger.rows), failures)
-    else:
-        controls = _weigh_controls(context, ledger.rows)
-        verdict = judge(config.budget, limit, ledger.rows, failures, config.device, controls, context.contracts)
-    round_to = config.prune.round_to if Stage.prune in config.stages else None
-    also = devices.remarks(config.device, ledger.rows) + channels.remarks(model, costs.own, round_to)
-    verdict = replace(verdict, remarks=(*verdict.remarks, *also))
-    atomic.write(folder / "verdict.json", json.dumps(verdict.as_dict(), indent=1))
-    page = report.render(folder)
-    with suppress(BrokenPipeError, SystemExit):  # of rich, where a reader such as `| head` has left
-        report.print_table(folder)
-    log.info("report: %s", page)
-    if context.stopped:
-        log.error("stopped after its baseline, nothing else was done: %s force=true goes on", context.stopped.text)
-    return Result(folder, tuple(ledger.rows), verdict)
-
-
-def new_folder(config: Config) -> Path:
-    """Where a run of this config goes when nobody says otherwise: an unfinished run's folder, or a new one."""
+def default_folder(config: Config) -> Path:
+    """Returns the folder of an interrupted run of the same configuration, otherwise creates a new one."""
     return run_folder.choose(Path("outputs") / config.recipe_name, dump(config))
 
 
-def _walk(model: Model, costs: Costs, context: Context, ledger: Ledger, state: State) -> tuple[Model, Costs]:
-    """Runs the stages and measures what leaves each. Returns the torch model that came out, or that the graphs were
-    made of, and its costs; `costs` are those of the model given."""
-    stages = context.config.stages
-    product: Product = model
-    _weigh("load", product, costs, context, ledger, in_runtimes=_compared_in_runtimes(None, stages))
-    for index, stage in enumerate(stages):
-        if context.stopped:
+def _checked(config: Config) -> Plan:
+    """Loads model and data, and checks everything that can be wrong with a configuration before any work. Sets torch's
+    number of threads and its seed for the process.
+
+    Raises:
+        UserError: the configuration is invalid, or the model has an operator that cannot be counted.
+    """
+    config = devices.resolve(config)
+    _check_stages(config)
+    Cache(CACHE_ROOT).check()
+    models.check_files(config.model)
+    loaded_trackers = trackers.load(config.trackers)
+    custom_task = tasks.load(config.task.target) if config.task.target else None
+    models.check_task(config.model, custom_task or data.task_of(config.data.name))
+    config = models.resolve(config)
+    for target in config.targets or []:
+        get_target(target)  # raises for unknown names and missing packages
+    if config.threads > (usable := usable_threads()):
+        log.warning(
+            "threads=%d: this process may use only %d CPUs; more threads than CPUs slow it down", config.threads, usable
+        )
+    torch.set_num_threads(config.threads)
+    torch.manual_seed(config.seed)
+    if config.data.name == data.NONE:
+        model: Model = models.build(config.model, task=custom_task)
+        dataset = data.without_images(model.task, model.classes, *config.model.input)
+    else:
+        dataset = data.load(config.data, *config.model.input, config.seed, custom_task)
+        if chosen := metric.load(config.metric):
+            dataset = data.with_metric(dataset, chosen)
+        model = models.build(config.model, dataset.classes, dataset.task)
+    _check_images(config, dataset)
+    costs = Costs.of(model)
+    product = Product(model, lineage.recorded_reference(config.model, model))
+    with devices.named_by_frame_rate(config):
+        for stage in config.stages:
+            STAGES[stage].check(product, config, dataset)
+    weight = lineage.with_distillation_weight(config, product.reference).distillation or 0.0
+    settings = prepare(model, config, weight, dataset)
+    return Plan(config, product, costs, dataset, settings, loaded_trackers)
+
+
+def _check_stages(config: Config) -> None:
+    """Raises UserError if stages are unknown, repeated or out of order, or do not fit the rest of the configuration."""
+    order = list(STAGES)
+    for stage in config.stages:
+        if stage not in STAGES:
+            raise UserError("stages", stage, f"there is no such stage{nearest(stage, order)}")
+    places = [order.index(stage) for stage in config.stages]
+    if places != sorted(set(places)):
+        names = ", ".join(config.stages)
+        raise UserError("stages", f"[{names}]", f"name each stage at most once and in this order: {', '.join(order)}")
+    _ = config.budget.flops_limit  # raises if it cannot be parsed
+    for stage in config.stages:
+        STAGES[stage].check_config(config)
+    if config.controls and not {"prune", "finetune"} <= set(config.stages):
+        raise UserError(
+            "controls",
+            True,
+            "controls need a pruned and fine-tuned model to compare with: add prune and finetune to stages",
+        )
+
+
+def _check_images(config: Config, dataset: DataSet) -> None:
+    """Raises UserError if a stage needs images of a split that the data does not have."""
+    for stage in config.stages:
+        for split in STAGES[stage].images(config):
+            if not len(getattr(dataset, split)):
+                name = "validation" if split == "validation" else "train"  # calibration images are taken from train
+                remedy = f"the stage {stage} needs images of the {name} split, and the data has none: add them"
+                raise UserError("data", config.data.path or config.data.name, remedy)
+    if config.data.name == data.NONE and config.targets:
+        raise UserError("targets", config.targets, "targets are measured on images: set targets=[], or set data")
+
+
+def _run(plan: Plan, folder: Path, state: State) -> Result:
+    config = plan.config
+    state.begin(LOAD)
+    atomic.write(folder / "config.yaml", dump(config))
+    machine = {"schema_version": 1, "host": host().as_dict(), "training": plan.settings and plan.settings.as_dict()}
+    atomic.write(folder / MACHINE, json.dumps(machine, indent=1))
+    scratch = Path(tempfile.mkdtemp())
+    converter = Converter(scratch, config.export)
+    context = Context(config, plan.data, folder, scratch, Cache(CACHE_ROOT, config.cache), converter, plan.settings)
+    ledger = Ledger(folder / "ledger.jsonl", folder.name)
+    plan.trackers.start(config, folder)
+    recorder = Recorder(context, ledger, plan.trackers)
+    product, costs = _run_stages(plan, context, recorder, state)
+    state.begin("report")
+    if recorder.stopped:
+        verdict = stopped(recorder.stopped, baseline(ledger.rows), product.failures)
+    else:
+        controls = _measure_controls(product.reference, context, ledger.rows) if config.controls else []
+        int8_drop = config.quantize.max_accuracy_drop
+        verdict = judge(
+            config.budget, int8_drop, ledger.rows, product.failures, config.device, controls, product.contracts
+        )
+    round_to = config.prune.round_to if "prune" in config.stages else None
+    further = devices.remarks(config.device, ledger.rows) + channels.remarks(product.model, costs.at_imgsz, round_to)
+    verdict = replace(verdict, remarks=(*verdict.remarks, *further))
+    atomic.write(folder / "verdict.json", json.dumps(verdict.as_dict(), indent=1))
+    plan.trackers.finish(verdict)
+    page = report.render(folder)
+    with suppress(BrokenPipeError, SystemExit):  # raised by rich if stdout is a closed pipe, as in `| head`
+        report.print_table(folder)
+    log.info("report: %s", page)
+    if recorder.stopped:
+        log.error("stopped after the baseline: %s (force=true continues)", recorder.stopped.text)
+    return Result(folder, tuple(ledger.rows), verdict)
+
+
+def _run_stages(plan: Plan, context: Context, recorder: Recorder, state: State) -> tuple[Product, Costs]:
+    """Runs the stages and measures each product. Returns the last product and the costs of its model."""
+    stages, costs = plan.config.stages, plan.costs
+    product = recorder.record(LOAD, plan.product, costs)
+    for index, name in enumerate(stages):
+        if recorder.stopped:
             break
-        log.info("stage %d of %d: %s", index + 1, len(stages), stage.value)
-        state.at(stage.value)
-        context.cached = False
-        if stage is Stage.prune and not isinstance(product, Graphs | Artifacts):
-            context.unpruned = product
-            if Stage.train in stages:  # else it is what the user gave
-                checkpoint.save(product, context.folder / reference.FOLDER)
-        before, product = model, STAGES[stage](product, context)
-        model = product.model if isinstance(product, Graphs | Artifacts) else product
-        if model is not before:
-            costs = Costs.of(model)
-        if not isinstance(product, Graphs | Artifacts):
-            checkpoint.save(
-                product, context.folder / CHECKPOINT, reference.facts(context.config, context.unpruned, context.folder)
+        log.info("stage %d of %d: %s", index + 1, len(stages), name)
+        state.begin(name)
+        plan.trackers.stage(name)
+        previous = product.model
+        product = STAGES[name].run(product, context)
+        if product.model is not previous:
+            costs = Costs.of(product.model)
+        if isinstance(product.model, Checkpointable) and not product.graphs:  # with graphs, the model is unchanged
+            folder = context.folder / CHECKPOINT
+            checkpoint.save(product.model, folder, lineage.as_dict(product.reference))
+            models.save_native(product.model, folder)
+        product = recorder.record(name, product, costs)
+    return product, costs
+
+
+class Recorder:
+    """Measures the product of each stage and writes the rows of the ledger.
+
+    Attributes:
+        stopped: why the run ends after its baseline; None if it continues.
+    """
+
+    def __init__(self, context: Context, ledger: Ledger, trackers: Trackers) -> None:
+        self.stopped: Remark | None = None
+        self._context, self._ledger, self._trackers = context, ledger, trackers
+        self._stages = context.config.stages
+        self._baseline_stage = next((name for name in self._stages if STAGES[name].makes_baseline), LOAD)
+        self._baseline: Model | None = None  # rows from its own on are compared with it
+        self._files: dict[str, FileMeasurements] = {}  # by file content, see `measure_graph`
+        self._measured: set[Path] = set()  # paths of graphs that have a row
+
+    def record(self, stage: str, product: Product, costs: Costs) -> Product:
+        """Writes one row per new graph of the product. Without graphs, writes one row for its torch model and, for some
+        stages, one per target (see `_measured_in_runtimes`). `costs` are those of the product's model.
+
+        Returns the product with the targets whose measurement failed added to its `failures`.
+        """
+        context, model = self._context, product.model
+        if stage == self._baseline_stage:
+            self._baseline = model
+        if product.graphs:
+            new = [graph for graph in product.graphs if graph.path not in self._measured]
+            return self._measure_in_runtimes(
+                stage, product, costs, lambda target: [g for g in new if g.target == target]
             )
-            models.save_native(product, context.folder / CHECKPOINT)
-        _weigh(stage.value, product, costs, context, ledger, in_runtimes=_compared_in_runtimes(stage, stages))
-    return model, costs
+        threads = context.config.threads
+        if stage == LOAD and self._baseline_stage != LOAD:  # the stage train follows: a sample of the images is enough
+            sample = context.data.validation.subset(UNTRAINED_MODEL_IMAGES, context.config.seed)
+            sampled = replace(context.data, validation=sample, extra={})
+            row = measure_model(stage, model, costs, sampled, threads=threads, cached=product.cached, compared=False)
+            self._append(row)
+            return product
+        row = measure_model(
+            stage, model, costs, context.data, threads=threads, cached=product.cached, baseline=self._baseline,
+            compared=bool(self._stages),
+        )  # fmt: skip
+        self._append(row)
+        if stage == self._baseline_stage:
+            self._check_baseline(row)
+        if self.stopped or stage not in self._measured_in_runtimes():
+            return product
+        return self._measure_in_runtimes(stage, product, costs, lambda target: [context.converter.fp32(model, target)])
+
+    def _measured_in_runtimes(self) -> set[str]:
+        """Stages whose torch model is also measured in every runtime: that of the baseline, which would be deployed
+        without compression, and the last one before graphs are exported, so that INT8 is compared with FP32 in the same
+        runtime."""
+        files = [index for index, name in enumerate(self._stages) if STAGES[name].makes_files]
+        return {self._baseline_stage, *(self._stages[index - 1] for index in files[:1] if index)}
+
+    def _measure_in_runtimes(self, stage: str, product: Product, costs: Costs, graphs: GraphsOf) -> Product:
+        """Writes one row per graph of every target. Returns the product with failed targets added to `failures`."""
+
+        def measure(target: str) -> None:
+            for graph in graphs(target):
+                assert self._baseline is not None  # the baseline is the first model measured in runtimes
+                row = measure_graph(
+                    stage, graph, product.model, costs, self._context.data,
+                    threads=self._context.config.threads, cached=product.cached, measured=self._files,
+                    baseline=self._context.converter.fp32(self._baseline, target), compared=bool(self._stages),
+                )  # fmt: skip
+                self._append(row)
+                self._measured.add(graph.path)
+
+        _, failures = self._context.for_each_target(product, measure)
+        return replace(product, failures=failures)
+
+    def _append(self, row: Row) -> None:
+        self._ledger.append(row)
+        self._trackers.row(row)
+
+    def _check_baseline(self, row: Row) -> None:
+        """Warns of a baseline no better than guessing; sets `stopped` if further stages follow and `force` is off."""
+        remark = knows_nothing(row)
+        if remark is None:
+            return
+        log.warning("%s", remark.text)
+        if self._stages and self._stages[-1] != row.stage and not self._context.config.force:
+            self.stopped = remark
 
 
-def _weigh_controls(context: Context, rows: Sequence[Row]) -> list[Row]:
-    """Other ways to the FLOPs of the last torch row, in a ledger of their own: they are no stage of the model."""
-    if not context.config.controls:
-        return []
-    assert context.unpruned is not None  # _check_chain made sure that something is pruned
+def _measure_controls(reference: Reference | None, context: Context, rows: Sequence[Row]) -> list[Row]:
+    """Makes and measures the controls: simpler models of the FLOPs of the last torch row (see `compress.controls`)."""
+    assert reference is not None  # controls require the stage prune, which sets it
     flops = [row for row in rows if row.target is None][-1].flops
     ledger = Ledger(context.folder / "controls.jsonl", context.folder.name)
     for name, make in CONTROLS.items():
         log.info("control: %s", name)
         try:
-            control = make(context.unpruned, flops, context)
-        except UserError as error:  # the run itself is done and stays
+            control = make(reference, flops, context)
+        except UserError as error:  # a failed control must not fail the run, which is complete
             log.warning("control %s: %s", name, error)
             continue
         costs = Costs.of(control.model)
         threads = context.config.threads
-        row = weigh_model(name, control.model, costs, control.data, threads=threads, cached=False, compared=False)
+        row = measure_model(name, control.model, costs, control.data, threads=threads, cached=False, compared=False)
         ledger.append(row)
     return list(ledger.rows)
-
-
-def _compared_in_runtimes(stage: Stage | None, stages: Sequence[Stage]) -> bool:
-    """Whether the torch model that left `stage` is weighed in every runtime too.
-
-    Two are: the baseline, which is what users deploy today, and the model that the graphs are made of, so that INT8
-    compares with FP32 in the same runtime.
-    """
-    baseline = Stage.train if Stage.train in stages else None
-    if stage is None and baseline is not None:
-        return False
-    graphs = [index for index, each in enumerate(stages) if each in (Stage.quantize, Stage.export)]
-    tuned = stages[graphs[0] - 1] if graphs and graphs[0] > 0 else None
-    return stage in (baseline, tuned)
-
-
-def _weigh(stage: str, product: Product, costs: Costs, context: Context, ledger: Ledger, *, in_runtimes: bool) -> None:
-    """Weighs what left a stage: one row for a torch model, one a graph for graphs and artifacts. `costs` are those of
-    the torch model in it."""
-    stages = context.config.stages
-    model = product.model if isinstance(product, Graphs | Artifacts) else product
-    untrained = stage == "load" and Stage.train in stages  # it is trained first: what it does so far matters little
-    if stage == (Stage.train.value if Stage.train in stages else "load"):
-        context.baseline = model
-    facts: dict[str, Any] = {"threads": context.config.threads, "cached": context.cached}
-    facts["compared"] = bool(stages) and not untrained  # else no other row's time is held against it
-
-    def weigh(graphs: Iterable[Graph]) -> None:
-        for graph in graphs:
-            assert context.baseline is not None  # it is the first that is weighed in runtimes
-            base = context.fp32_graph(context.baseline, graph.target)
-            ledger.append(
-                weigh_graph(stage, graph, model, costs, context.data, found=context.found, baseline=base, **facts)
-            )
-
-    if isinstance(product, Graphs | Artifacts):
-        # The FP32 graphs that quantize started from were weighed when they left the stage before.
-        new = [g for g in product.graphs if isinstance(product, Artifacts) or g.precision is not Precision.fp32]
-        context.for_each_target(lambda target: weigh(graph for graph in new if graph.target == target))
-        return
-    if untrained:
-        sample = context.data.validation.subset(UNTRAINED_IMAGES, context.config.seed)
-        ledger.append(weigh_model(stage, model, costs, replace(context.data, validation=sample, extra={}), **facts))
-        return
-    ledger.append(weigh_model(stage, model, costs, context.data, baseline=context.baseline, **facts))
-    if stage in ("load", "train"):
-        _look_at_baseline(ledger.rows[-1], stage, context)
-    if in_runtimes and not context.stopped:
-        context.for_each_target(lambda target: weigh([context.fp32_graph(model, target)]))
-
-
-def _look_at_baseline(row: Row, stage: str, context: Context) -> None:
-    """Notes a baseline that knows nothing, and that the run stops there where stages follow."""
-    remark, stages = knows_nothing(row), context.config.stages
-    if remark is None:
-        return
-    log.warning("%s", remark.text)
-    if stages and stages[-1].value != stage and not context.config.force:
-        context.stopped = remark
-
-
-def _check_images(config: Config, dataset: DataSet) -> None:
-    """Raises UserError where a stage needs images that the data does not have."""
-    gradients = config.prune.importance in NEED_GRADIENTS or config.prune.rounds > 1
-    needs = {Stage.train: dataset.train, Stage.finetune: dataset.train, Stage.export: dataset.validation}
-    needs |= {Stage.prune: dataset.train} if gradients else {}
-    needs |= {Stage.quantize: dataset.calibration} if config.targets else {}
-    for stage in config.stages:
-        if stage in needs and not len(needs[stage]):
-            name = "validation" if stage is Stage.export else "train"
-            remedy = f"the stage {stage.value} needs images of the {name} split, and the data has none: add them"
-            raise UserError("data", config.data.path or config.data.name, remedy)
-    if config.data.name == data.NONE and config.targets:
-        raise UserError("targets", config.targets, "without data nothing is measured in runtimes: give targets=[]")
-
-
-def _check_chain(config: Config) -> None:
-    """Stages in their order, each once, and the budget said once. Raises UserError."""
-    places = [_ORDER.index(stage) for stage in config.stages]
-    if places != sorted(set(places)):
-        names = ", ".join(stage.value for stage in config.stages)
-        order = ", ".join(stage.value for stage in _ORDER)
-        raise UserError("stages", f"[{names}]", f"name each stage at most once and in this order: {order}")
-    if config.budget.flops is not None:
-        parse_flops(config.budget.flops, full=10**9)  # no model yet: any size shows a typo
-    if Stage.prune in config.stages:
-        prune.check(config)
-    if config.controls and not {Stage.prune, Stage.finetune} <= set(config.stages):
-        raise UserError("controls", True, "they are compared with a pruned and fine-tuned model: name both stages")

@@ -1,7 +1,8 @@
-"""The folder of one run: its name, its lock, how far the run came (`state.json`), and its temporary files.
+"""The folder of one run: its name, its lock, its state (`state.json`) and its temporary files.
 
-A run that was interrupted leaves a folder that says so, and the same config goes on in it. A process that was killed
-could not write that: its lock is gone, so a folder that says `running` and is not locked is an interrupted one.
+A run of the same configuration continues in the folder of an interrupted one. A killed process cannot write its state,
+but the system releases its lock: a folder in state `running` that is not locked was interrupted. The folder itself is
+locked, not a file in it, so that a rejected run leaves no file behind.
 """
 
 from __future__ import annotations
@@ -30,93 +31,97 @@ STATE = "state.json"
 SCHEMA_VERSION = 1
 RUNNING, INTERRUPTED, FAILED, FINISHED = "running", "interrupted", "failed", "finished"
 SCRATCH = ".scratch"
-CHECKING = "check"  # the name of what comes before the first stage
-# What a run writes. One that goes on measures every product anew, so that all times stem from one process; products
-# of finished stages come from the cache.
+CHECKING = "check"  # state before the first stage
+# Output of an interrupted run, deleted when it continues. The models of finished stages come from the cache, but all
+# are measured again, so that all latencies come from one process.
 WRITTEN = ("ledger.jsonl", "controls.jsonl", "verdict.json", "report.html", "pruning.json", "quantization.json")
 WRITTEN_FOLDERS = ("pruned", "artifacts", SCRATCH)
-KEY = "hydra.run.dir"
+KEY = "hydra.run.dir"  # named in error messages
 
 
 class Finished(UserError):
-    """The folder holds all that a run of this config gives."""
+    """The folder holds a finished run of this configuration."""
 
 
 @dataclass
 class _Claim:
-    """What this process has of a folder that it holds."""
+    """A folder that this process has locked."""
 
-    descriptor: int  # the lock's
-    made: list[Path]  # the folder and its parents where they were made for it; they go again where they stay empty
-    in_use: bool = False
+    descriptor: int  # holds the lock
+    created: list[Path]  # folders that were created for it, deepest first; removed again if they stay empty
+    in_use: bool = False  # while `hold` is active, so that a second one in this process fails
 
 
 _claims: dict[Path, _Claim] = {}
 
 
 def choose(parent: Path, config_text: str) -> Path:
-    """The folder below `parent` for a run of this config: the newest unfinished one of the same config, or a new one
-    named after date and time. This process holds it from here on.
+    """Returns the folder in `parent` for a run of this configuration: the newest with an unfinished run of the same
+    configuration, or a new one whose name is the date and time. Locks it until `release`.
 
     Raises:
         UserError: nothing can be written there.
         OSError: the disk is full.
     """
     for folder in sorted(parent.glob("*"), reverse=True):
-        with suppress(OSError):  # somebody else's
+        with suppress(OSError):  # another user's folder
             if unfinished(folder, config_text) and _lock(folder):
-                if unfinished(folder, config_text):  # still: another process may have finished it meanwhile
-                    _try(folder)
+                if unfinished(folder, config_text):  # check again under the lock: another process may have finished it
+                    _check_writable(folder)
                     return folder
                 release(folder)
-    made = _absent(parent)
+    created = _missing(parent)
     folder = new(parent / datetime.now().strftime("%Y-%m-%d_%H-%M-%S"))
-    if not _lock(folder, [folder.absolute(), *made]):
-        raise InUse(KEY, folder, "another run is at work there: start again")
+    if not _lock(folder, [folder.absolute(), *created]):
+        raise InUse(KEY, folder, "another run uses this folder: wait until it ends, or use another folder")
     with _writing(folder):
-        State(folder, config_text, new=True).at(CHECKING)
+        State(folder, config_text, new=True).begin(CHECKING)
     return folder
 
 
 def claim(folder: Path) -> None:
-    """Makes the folder that the user names, and holds it.
+    """Creates the folder that the user names if necessary, locks it and checks that it is writable.
 
     Raises:
-        InUse: another process is at work in it.
+        InUse: another process uses it.
         UserError: nothing can be written there.
         OSError: the disk is full.
     """
-    made = _absent(folder)
+    created = _missing(folder)
     with _writing(folder):
         folder.mkdir(parents=True, exist_ok=True)
-        locked = _lock(folder, made)
+        locked = _lock(folder, created)
     if not locked:
-        raise InUse(KEY, folder, "another run is at work there: start again")
-    _try(folder)
+        raise InUse(KEY, folder, "another run uses this folder: wait until it ends, or use another folder")
+    _check_writable(folder)
 
 
-def _try(folder: Path) -> None:
+def _check_writable(folder: Path) -> None:
+    """Raises UserError if no file can be created in `folder`."""
     with _writing(folder), tempfile.TemporaryFile(dir=folder):
         pass
 
 
 @contextmanager
 def _writing(folder: Path) -> Iterator[None]:
-    """A folder that cannot be written is the user's mistake; a full disk is not."""
+    """Turns an OSError in the block into UserError, except for a full disk and FileExistsError."""
     try:
         yield
     except OSError as error:
         if error.errno in disk.FULL or isinstance(error, FileExistsError):
             raise
         where = error.filename or folder
-        raise UserError(KEY, where, f"it cannot be written ({error.strerror}): fix it") from error
+        raise UserError(
+            KEY, where, f"the folder is not writable ({error.strerror}): fix it, or use another folder"
+        ) from error
 
 
 def new(folder: Path) -> Path:
-    """Makes the folder, with a number behind its name where there is one already: two may start within one second.
+    """Creates `folder` and returns its path. If it exists, appends _2, _3, … to the name, because two runs may start
+    within one second.
 
     Raises:
-        UserError: it cannot be made.
+        UserError: it cannot be created.
     """
     number = 1
     while True:
@@ -128,20 +133,24 @@ def new(folder: Path) -> Path:
             return numbered
         except FileExistsError as error:
             if not numbered.is_dir():
-                raise UserError(KEY, numbered, "it cannot be made (a file is in its place): fix it") from error
+                raise UserError(
+                    KEY,
+                    numbered,
+                    "a file has this name: delete the file, or use another folder",
+                ) from error
             number += 1
 
 
 def unfinished(folder: Path, config_text: str) -> bool:
-    """Whether a run of this config was begun there, on this machine, and is not finished. The lock decides whether it
-    is still at work."""
+    """Whether `folder` has an unfinished run of this configuration that was started on this machine. It may be running:
+    only the lock tells."""
     state = read(folder)
     same = state.get("config") == digest(config_text) and state.get("host") == socket.gethostname()
     return same and state.get("status") in (RUNNING, INTERRUPTED, FAILED)
 
 
 def read(folder: Path) -> dict[str, Any]:
-    """What `state.json` says; {} where there is none that can be read, as in folders of older versions."""
+    """The content of `state.json`; {} if it is missing or unreadable. Older versions did not write it."""
     try:
         state = json.loads((folder / STATE).read_text())
     except (OSError, ValueError):
@@ -150,7 +159,7 @@ def read(folder: Path) -> dict[str, Any]:
 
 
 def status(folder: Path) -> str:
-    """As `state.json` says, but `interrupted` where the process that was running is gone; "" where nothing is known."""
+    """The status in `state.json`, or `interrupted` if it is `running` and the process has ended, or "" if unknown."""
     state = read(folder)
     if state.get("status") != RUNNING or state.get("host") != socket.gethostname() or folder.resolve() in _claims:
         return str(state.get("status", ""))
@@ -161,134 +170,143 @@ def status(folder: Path) -> str:
 
 
 class State:
-    """Keeps `state.json` of a run that is under way up to date."""
+    """Writes `state.json` of a run in progress."""
 
     def __init__(self, folder: Path, config_text: str, new: bool) -> None:
         self.folder, self.config, self.stage, self.new = folder, digest(config_text), CHECKING, new
-        self.since = datetime.now().astimezone().isoformat(timespec="seconds")
+        self.started = datetime.now().astimezone().isoformat(timespec="seconds")
 
-    def at(self, stage: str) -> None:
-        """A stage begins."""
+    def begin(self, stage: str) -> None:
+        """Records that a stage starts."""
         self.stage = stage
         self._write({"status": RUNNING, "stage": stage, "pid": os.getpid()})
 
     def ended(self, status: str, error: BaseException | None = None) -> None:
-        said = {"error": str(error) or type(error).__name__} if error is not None else {}
-        self._write({"status": status, **({} if status == FINISHED else {"stage": self.stage}), **said})
+        """Records the final status, and the error if there is one."""
+        reason = {"error": str(error) or type(error).__name__} if error is not None else {}
+        self._write({"status": status, **({} if status == FINISHED else {"stage": self.stage}), **reason})
 
-    def _write(self, facts: Mapping[str, Any]) -> None:
-        common = {"host": socket.gethostname(), "since": self.since, "config": self.config}
-        state = {"schema_version": SCHEMA_VERSION, **facts, **common}
+    def _write(self, entries: Mapping[str, Any]) -> None:
+        common = {"host": socket.gethostname(), "since": self.started, "config": self.config}
+        state = {"schema_version": SCHEMA_VERSION, **entries, **common}
         atomic.write(self.folder / STATE, json.dumps(state, indent=1))
 
 
 @contextmanager
 def hold(folder: Path, config_text: str) -> Iterator[State]:
-    """Makes the run folder, or takes up the one that an interrupted run of the same config left, and keeps others out.
-    `state.json` tells how it ends. What was made goes again where nothing was written to it.
+    """Creates and locks the run folder, or that of an interrupted run of the same configuration, for the `with` block.
+
+    Writes to `state.json` how the block ends. Removes created folders if they stay empty.
 
     Raises:
-        InUse: another process is at work in it.
-        UserError: it holds a run of another config, or a finished one, or cannot be written.
+        InUse: another process uses it.
+        UserError: it holds a run of another configuration or a finished one, or cannot be written.
     """
     claim(folder)
     held = _claims[folder.resolve()]
     if held.in_use:
-        raise InUse(KEY, folder, "another run is at work there: start again")
+        raise InUse(KEY, folder, "another run uses this folder: wait until it ends, or use another folder")
     held.in_use = True
     try:
-        state = _take_up(folder, config_text, new=folder.absolute() in held.made)
+        state = _prepare(folder, config_text, new=folder.absolute() in held.created)
         try:
             with _scratch_in(folder):
                 yield state
         except BaseException as error:
             if isinstance(error, UserError) and state.stage == CHECKING and state.new:
-                (folder / STATE).unlink(missing_ok=True)  # refused before any work
+                (folder / STATE).unlink(missing_ok=True)  # rejected before any work
             else:
-                stopped = isinstance(error, KeyboardInterrupt)
-                with suppress(OSError):  # of a full disk. It says "running" then, and is not locked
-                    state.ended(INTERRUPTED if stopped else FAILED, None if stopped else error)
+                interrupted = isinstance(error, KeyboardInterrupt)
+                with suppress(OSError):  # the disk is full; the state stays "running", without a lock
+                    state.ended(INTERRUPTED if interrupted else FAILED, None if interrupted else error)
             raise
         state.ended(FINISHED)
     finally:
-        with suppress(OSError):  # not empty
-            for each in held.made:
-                each.rmdir()
+        with suppress(OSError):  # raised if a folder is not empty
+            for directory in held.created:
+                directory.rmdir()
         release(folder)
 
 
-def _take_up(folder: Path, config_text: str, new: bool) -> State:
+def _prepare(folder: Path, config_text: str, new: bool) -> State:
+    """Deletes the output of an interrupted run. Raises UserError if the folder holds anything else."""
     before = {} if new else read(folder)
     if not before and (folder / "ledger.jsonl").exists():
-        raise UserError(KEY, folder, "it holds another run: give another folder")
+        raise UserError(KEY, folder, "it holds results without a readable state.json: use another folder")
     if before and before.get("config") != digest(config_text):
-        raise UserError(KEY, folder, "it holds a run of another config: give another folder")
+        raise UserError(KEY, folder, "it holds a run of another configuration: use another folder")
     if before.get("status") == FINISHED:
-        raise Finished(KEY, folder, "a run of this config is finished there: give another folder")
+        raise Finished(KEY, folder, "it holds a finished run of this configuration: use another folder")
     if before:
-        log.info("continuing %s, stopped in stage %s", folder, before.get("stage"))
+        log.info("continuing the run in %s, which stopped in stage %s", folder, before.get("stage"))
     state = State(folder, config_text, new=not before)
     with _writing(folder):
-        (folder / "failed.json").unlink(missing_ok=True)  # of a sweep's point, which is tried once more
+        (folder / "failed.json").unlink(missing_ok=True)  # of a failed point of a sweep, which is run again
         for name in WRITTEN if before else ():
             (folder / name).unlink(missing_ok=True)
         for name in WRITTEN_FOLDERS if before else ():
             shutil.rmtree(folder / name, ignore_errors=True)
-        state.at(CHECKING)
+        state.begin(CHECKING)
     return state
 
 
 @contextmanager
 def _scratch_in(folder: Path) -> Iterator[None]:
-    """Temporary files of this process, and of those it starts, lie in the run folder: a killed process cannot delete
-    its own, and whoever goes on here, or deletes the folder, does."""
+    """Puts temporary files of this process and its children into the run folder. A killed process cannot delete them;
+    the run that continues in the folder does."""
     scratch = (folder / SCRATCH).resolve()
     scratch.mkdir(exist_ok=True)
-    before, tempfile.tempdir = tempfile.tempdir, str(scratch)
-    environment, os.environ["TMPDIR"] = os.environ.get("TMPDIR"), str(scratch)
+    previous_tempdir, tempfile.tempdir = tempfile.tempdir, str(scratch)
+    previous_tmpdir, os.environ["TMPDIR"] = os.environ.get("TMPDIR"), str(scratch)
     try:
         yield
     finally:
-        tempfile.tempdir = before
-        if environment is None:
+        tempfile.tempdir = previous_tempdir
+        if previous_tmpdir is None:
             del os.environ["TMPDIR"]
         else:
-            os.environ["TMPDIR"] = environment
+            os.environ["TMPDIR"] = previous_tmpdir
         shutil.rmtree(scratch, ignore_errors=True)
 
 
 def link_latest(folder: Path) -> None:
-    """Points `outputs/latest` at a finished run; runs elsewhere, and points of a sweep, leave it alone."""
+    """Links `outputs/latest` to a finished run, except for points of sweeps and runs outside `outputs`."""
     outputs = Path("outputs").resolve()
     if folder.resolve().parents[1] != outputs:
         return
-    part = outputs / f".latest.{os.getpid()}"
-    part.unlink(missing_ok=True)
-    part.symlink_to(folder.resolve())
-    os.replace(part, outputs / "latest")
+    link = outputs / f".latest.{os.getpid()}"
+    link.unlink(missing_ok=True)
+    link.symlink_to(folder.resolve())
+    os.replace(link, outputs / "latest")
 
 
-def _absent(folder: Path) -> list[Path]:
+def _missing(folder: Path) -> list[Path]:
+    """`folder` and its parents that do not exist, deepest first."""
     return [each.absolute() for each in (folder, *folder.parents) if not each.exists()]
 
 
-def _lock(folder: Path, made: list[Path] | None = None) -> bool:
-    """Whether this process holds the folder now. The system drops the lock of a process that ends in any way."""
+def _lock(folder: Path, created: list[Path] | None = None) -> bool:
+    """Tries to lock the folder. False if another process has locked it; True if this process has it now, or had it. The
+    system releases the lock when the process ends.
+
+    Args:
+        created: see `_Claim`; ignored if this process had the lock.
+    """
     key = folder.resolve()
     if key in _claims:
         return True
-    held = os.open(folder, os.O_RDONLY | os.O_CLOEXEC)
+    descriptor = os.open(folder, os.O_RDONLY | os.O_CLOEXEC)
     try:
-        fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
-        os.close(held)
+        os.close(descriptor)
         return False
-    _claims[key] = _Claim(held, made or [])
+    _claims[key] = _Claim(descriptor, created or [])
     return True
 
 
 def release(folder: Path) -> None:
-    """Lets others at the folder, where this process held it."""
+    """Unlocks the folder if this process holds it."""
     held = _claims.pop(folder.resolve(), None)
     if held is not None:
         os.close(held.descriptor)

@@ -1,17 +1,18 @@
-"""Whether one latency differs from another, or both are the same within what timing scatters.
+"""Whether two latencies differ by more than timing noise.
 
-Machines drift: the same file takes a half longer some minutes later. So latencies are compared by `ratio`, the share of
-the baseline's time that a row took in turns with it, and only where there is none by their medians.
+Machines drift: the latency of the same file can be 1.5 times as long minutes later. So latencies are compared by
+`ratio`, measured in turns with the same baseline. Medians are compared only if a ratio is missing.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-TIMING_NOISE = 0.03  # smaller differences are a tie: what the same file scatters from run to run
+from compress.ledger import Latency
 
-Timing = Mapping[str, Any] | None  # a row's `latency_ms`
+TIMING_NOISE = 0.03  # relative difference between runs of the same file; smaller ones are ties
+
+Timing = Latency | None
 
 
 class Range(NamedTuple):
@@ -21,52 +22,44 @@ class Range(NamedTuple):
 
 
 def speed(first: Timing, second: Timing) -> float | None:
-    """The time of `second` over that of `first`; None where one is unknown."""
+    """Latency of `second` divided by that of `first`; None if one is unknown."""
     pair = _comparable(first, second)
     return None if pair is None else pair[1].middle / pair[0].middle
 
 
 def differ(first: Timing, second: Timing) -> bool | None:
-    """Whether two latencies are further apart than `TIMING_NOISE` and their ranges do not meet. None where that cannot
-    be said: one is unknown, or was measured while other programs took the CPU (`contended`)."""
+    """Whether two latencies differ by more than `TIMING_NOISE` and their ranges do not overlap. None if one is unknown
+    or was measured while other programs used the CPU."""
     pair = None if contended(first) or contended(second) else _comparable(first, second)
     if pair is None:
         return None
-    fast, slow = sorted(pair, key=lambda found: found.middle)
+    fast, slow = sorted(pair, key=lambda interval: interval.middle)
     return slow.middle > (1 + TIMING_NOISE) * fast.middle and slow.low > fast.high
 
 
 def contended(timing: Timing) -> bool:
-    return bool((timing or {}).get("contended"))
+    return bool(timing and timing.contended)
 
 
 def in_turns(first: Timing, second: Timing) -> bool:
-    """Whether both were timed in turns with the same baseline."""
+    """Whether both have a ratio to the baseline that they were timed in turns with."""
     return _in_turns(first) is not None and _in_turns(second) is not None
 
 
 def _comparable(first: Timing, second: Timing) -> tuple[Range, Range] | None:
-    by = _in_turns if in_turns(first, second) else _alone
-    a, b = by(first), by(second)
+    read = _in_turns if in_turns(first, second) else _alone
+    a, b = read(first), read(second)
     return None if a is None or b is None else (a, b)
 
 
 def _in_turns(timing: Timing) -> Range | None:
-    found = timing or {}
-    bounds = found.get("ratio_ci95")
-    low, high = bounds if isinstance(bounds, list | tuple) and len(bounds) == 2 else (None, None)
-    return _range(low, found.get("ratio"), high)
+    low, high = (timing and timing.ratio_ci95) or (None, None)
+    return _range(low, timing.ratio, high) if timing else None
 
 
 def _alone(timing: Timing) -> Range | None:
-    found = timing or {}
-    return _range(found.get("low"), found.get("median"), found.get("high"))
+    return _range(timing.low, timing.median, timing.high) if timing else None
 
 
-def _range(low: object, middle: object, high: object) -> Range | None:
-    center = _positive(middle)
-    return None if center is None else Range(_positive(low) or center, center, _positive(high) or center)
-
-
-def _positive(value: object) -> float | None:
-    return float(value) if isinstance(value, int | float) and not isinstance(value, bool) and value > 0 else None
+def _range(low: float | None, middle: float | None, high: float | None) -> Range | None:
+    return Range(low or middle, middle, high or middle) if middle and middle > 0 else None

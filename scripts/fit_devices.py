@@ -1,11 +1,15 @@
-"""Writes `conf/device/*.yaml` from `compress/devices/published_latency.csv`: python scripts/fit_devices.py [FOLDER]
+"""Fits latency lines to `compress/devices/published_latency.csv` and writes them to `conf/device/*.yaml`.
 
-Run it after adding rows to the table; a row of a new profile makes a new file. Times of one profile come from one
-device. What a file says of targets and precisions stays; files of devices without published times are not touched.
+    python scripts/fit_devices.py [FOLDER]
+
+Run it after adding rows to the table. A row with a new profile creates a new file. All rows of a profile must come from
+one device. The keys `targets`, `precisions` and `int8_saturates` of existing files are preserved; files of devices
+without published latencies do not change.
 """
 
 from __future__ import annotations
 
+import argparse
 import sys
 from pathlib import Path
 
@@ -14,29 +18,31 @@ from compress.devices import fit
 
 
 def main() -> int:
-    folder = Path(sys.argv[1]) if sys.argv[1:] else CONF / "device"
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("folder", nargs="?", type=Path, default=CONF / "device", help="output folder of the profiles")
+    folder = parser.parse_args().folder
     for profile, rows in fit.published().items():
         (folder / f"{profile}.yaml").write_text(text(profile, rows))
     return 0
 
 
 def text(profile: str, rows: list[dict[str, str]]) -> str:
-    """The profile as YAML."""
+    """The device profile as YAML, with the hand-written keys of the existing file."""
     path = CONF / "device" / f"{profile}.yaml"
-    known = path.read_text().splitlines() if path.exists() else []
-    declared = [line for line in known if line.startswith(("targets:", "precisions:", "int8_saturates:"))]
+    existing = path.read_text().splitlines() if path.exists() else []
+    preserved = [line for line in existing if line.startswith(("targets:", "precisions:", "int8_saturates:"))]
     sources = ", ".join(dict.fromkeys(row["source"] for row in rows))
     networks = ", ".join(dict.fromkeys(row["model"] for row in rows))
     lines = [
-        f"# {rows[0]['device']}: published times of {networks} at {rows[0]['imgsz']} px, batch 1.",
+        f"# {rows[0]['device']}: published latencies of {networks} at {rows[0]['imgsz']} px, batch 1.",
         "# Written by scripts/fit_devices.py.",
         f"name: {profile}",
-        *declared,
+        *preserved,
         f'source: "{sources}"',
-        "# ms = a_ms + b_ms_per_gflop * GFLOPs between the two `gflops`. `error`: largest for a network left out of",
-        "# the fit; `error_fitted`: largest for the networks in it. No profile has times of two generations.",
+        "# ms = a_ms + b_ms_per_gflop * GFLOPs between the two `gflops`. `error`: largest relative error for",
+        "# a network left out of the fit; `error_fitted`: for those in it. Each profile fits one model generation.",
         "fits:",
-        *(_line(each) for each in fit.fits(rows)),
+        *(_line(line) for line in fit.fits(rows)),
     ]
     return "\n".join(lines) + "\n"
 

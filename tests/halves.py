@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import torch
 
-from compress.product import Batch
+from compress.tasks import Batch
 
 BATCH, BATCHES = 8, 5  # batches an epoch
 

@@ -208,7 +208,7 @@ def test_a_damaged_entry_is_made_again(
     damage(folder)
     assert store.fetch("prune", PARTS, _whole) == (folder, False)
     [warning] = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
-    assert folder.name in warning and "made again" in warning
+    assert folder.name in warning and "computed again" in warning
     assert not folder.is_symlink() and (folder / "product" / "model.json").read_text() == "{}"
     assert store.fetch("prune", PARTS, _whole) == (folder, True)
 
@@ -238,13 +238,13 @@ def test_a_cache_that_is_no_folder_is_the_users_error(made: str, tmp_path: Path)
 def test_verify(store: Cache, capsys: pytest.CaptureFixture[str]) -> None:
     folders = _filled(store)
     assert cache.main(["--root", str(store.root), "verify"]) == 0
-    assert capsys.readouterr().out.count("  sound\n") == 3
+    assert capsys.readouterr().out.count("  undamaged\n") == 3
     _flip(folders[0] / "product")
     (folders[1] / ENTRY).unlink()
     assert cache.main(["--root", str(store.root), "verify"]) == cache.DAMAGED
     said = dict(line.split("  ", 1) for line in capsys.readouterr().out.splitlines())
     assert said[folders[0].name] == "damaged: product is not as it was written"
-    assert (said[folders[1].name], said[folders[2].name]) == ("unfinished", "sound")
+    assert (said[folders[1].name], said[folders[2].name]) == ("unfinished", "undamaged")
 
 
 def test_two_processes_make_an_entry_once(tmp_path: Path) -> None:

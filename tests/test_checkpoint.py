@@ -8,10 +8,10 @@ import pytest
 import torch
 
 from compress import checkpoint
+from compress.capabilities import Model
 from compress.config import Family, ModelConfig, PruneConfig
 from compress.errors import UserError
 from compress.models import build, from_constructor
-from compress.product import Model
 from compress.pruning.solver import prune_to_ratio
 from tests.models.toy import randomise
 

@@ -7,13 +7,14 @@ import numpy as np
 import pytest
 
 import compress
+from compress.capabilities import Model
 from compress.config import Family, ModelConfig
 from compress.controls import input_within
 from compress.data import DataSet, Sample, Split, resized
 from compress.errors import UserError
-from compress.measure.weigh import flops_at
+from compress.measurement.rows import flops_at
 from compress.models import build
-from compress.product import Model, Task
+from compress.tasks import DETECT
 
 SHORT = ["recipe=digits", "stages=[train,prune,finetune]", "targets=[]", "data.validation_images=100", "cache=false"]
 SHORT += ["train.images=1600", "finetune.images=320", "budget.max_accuracy_drop=null"]
@@ -40,8 +41,8 @@ def test_no_input_is_small_enough(model: Model) -> None:
 
 def test_the_same_data_at_another_input_size() -> None:
     boxes = np.array([[0, 0.5, 0.5, 0.5, 0.25]], np.float32)
-    split = Split("train", [Sample(np.zeros((64, 64, 3), np.uint8), boxes, (64, 64))], 64, 3)
-    small = resized(DataSet(Task.detect, ("it",), split, split, split, "x", {"test": split}), 32)
+    split = Split("train", [Sample(np.zeros((64, 64, 3), np.uint8), boxes, (64, 64))], 64, 3, DETECT)
+    small = resized(DataSet(DETECT, ("it",), split, split, split, "x", {"test": split}), 32)
     for part in (small.train, small.calibration, small.validation, small.extra["test"]):
         assert part.image(0).shape == (32, 32, 3)
         assert part.target(0).tolist() == [[0, 8, 12, 24, 20]]
@@ -68,6 +69,6 @@ def test_a_run_with_controls_weighs_them_apart(tmp_path: Path, monkeypatch: pyte
 
 
 def test_controls_need_something_to_compare_with() -> None:
-    with pytest.raises(UserError, match="name both stages") as caught:
+    with pytest.raises(UserError, match="add prune and finetune") as caught:
         compress.run(compress.compose(["recipe=digits", "stages=[train,prune]", "targets=[]", "controls=true"]))
     assert caught.value.key == "controls"

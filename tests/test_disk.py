@@ -47,7 +47,7 @@ def test_atomic_write_tells_path_and_size(tmp_path: Path) -> None:
     with pytest.raises(OSError) as caught:
         atomic.write(tmp_path / "file/below", "12345")
     assert disk.problem(caught.value, tmp_path) == (
-        f"{tmp_path}/file/below: File exists: fix it; the same command goes on where it stopped"
+        f"{tmp_path}/file/below: File exists: fix it; the same command continues where it stopped"
     )
     caught.value.errno = errno.ENOSPC
     assert f"{tmp_path}/file/below: the disk is full: 5 bytes were to be written" in str(

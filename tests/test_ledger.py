@@ -8,11 +8,12 @@ from pathlib import Path
 
 import pytest
 
-from compress.ledger import SCHEMA_VERSION, Ledger, Row
+from compress.errors import UserError
+from compress.ledger import SCHEMA_VERSION, Accuracy, Energy, Latency, Ledger, Provenance, Row, read
 
 ROOT = Path(__file__).parents[1]
 
-# The contract's table of ledger fields, and what the house adds to it.
+# The contract's table of ledger fields, and what was added to it.
 CONTRACT = """
     schema_version run_id stage target precision imgsz cached macs flops other_flops bit_operations int8_mac_share
     params size_bytes bytes_moved activation_bytes arena_bytes accuracy latency_ms energy_mj
@@ -29,18 +30,54 @@ def test_fields_are_those_of_the_contract() -> None:
 
 
 def test_values_survive_the_way_to_disk(tmp_path: Path) -> None:
-    accuracy = {"metric": "map50_95", "value": 0.31, "images": 100, "ci95": [0.3, 0.32], "obtained": "measured"}
-    latency = {"median": 4.2, "p95": 5.0, "runtime": "openvino", "threads": 2, "batch": 1, "device": "host"}
+    accuracy = Accuracy("mAP50-95", 0.31, 100, (0.3, 0.32), 0.5, obtained=Provenance.measured,
+                        others={"test": Accuracy("mAP50-95", 0.2, 10, (0.1, 0.3))})  # fmt: skip
+    latency = Latency(4.2, 5.0, 80, ratio=0.5, ratio_ci95=(0.4, 0.6), runtime="openvino", threads=2, device="host",
+                      obtained=Provenance.measured)  # fmt: skip
     full = row(
         stage="export", target="openvino", precision="int8", other_flops=7, int8_mac_share=0.5,
         int8_mac_share_obtained="runtime", params=9, size_bytes=11, bytes_moved=13, activation_bytes=17,
-        accuracy=accuracy, latency_ms=latency, energy_mj={"value": 1.0, "obtained": "predicted"}, cached=True,
+        accuracy=accuracy, latency_ms=latency, energy_mj=Energy(1.0, Provenance.predicted), cached=True,
     )  # fmt: skip
     Ledger(tmp_path / "ledger.jsonl", "today").append(full)
-    read = json.loads((tmp_path / "ledger.jsonl").read_text())
-    assert read == full.as_dict("today")
-    assert (read["schema_version"], read["run_id"], read["target"]) == (SCHEMA_VERSION, "today", "openvino")
-    assert (read["accuracy"], read["latency_ms"], read["cached"]) == (accuracy, latency, True)
+    written = json.loads((tmp_path / "ledger.jsonl").read_text())
+    assert written == full.as_dict("today")
+    assert (written["schema_version"], written["run_id"], written["target"]) == (SCHEMA_VERSION, "today", "openvino")
+    assert written["energy_mj"] == {"value": 1.0, "obtained": "predicted"}
+    assert written["accuracy"] == {
+        "metric": "mAP50-95", "value": 0.31, "images": 100, "ci95": [0.3, 0.32], "map50": 0.5, "obtained": "measured",
+        "others": {"test": {"metric": "mAP50-95", "value": 0.2, "images": 10, "ci95": [0.1, 0.3]}},
+    }  # fmt: skip
+    assert written["latency_ms"] == {
+        "median": 4.2, "p95": 5.0, "runs": 80, "ratio": 0.5, "ratio_ci95": [0.4, 0.6], "runtime": "openvino",
+        "threads": 2, "batch": None, "inference_precision": None, "device": "host", "obtained": "measured",
+    }  # fmt: skip
+    assert read(tmp_path / "ledger.jsonl") == [full]
+
+
+def test_rows_of_older_and_newer_versions_are_read(tmp_path: Path) -> None:
+    """Fields that are absent have their default; fields that are not known are left out."""
+    old = {
+        "schema_version": 1,
+        "run_id": "r",
+        "stage": "load",
+        "target": None,
+        "precision": "fp32",
+        "imgsz": 8,
+        "macs": 1,
+    }
+    old |= {"accuracy": {"metric": "top1", "value": 1}, "latency_ms": {"median": None, "obtained": "not_run"}}
+    path = tmp_path / "ledger.jsonl"
+    path.write_text(json.dumps({**old, "of_tomorrow": 3}) + "\n\n")
+    [found] = read(path)
+    assert found.accuracy == Accuracy("top1", 1.0)
+    assert found.latency_ms == Latency(None, obtained=Provenance.not_run)
+    for damage in ("[]", '{"stage": "load"}', "{", json.dumps({**old, "schema_version": 2})):
+        path.write_text(f"{json.dumps(old)}\n{damage}\n")
+        with pytest.raises(UserError, match="ledger.jsonl: line 2"):
+            read(path)
+        path.write_text(f"{json.dumps(old)}\n{damage}")
+        assert len(read(path)) == 1, "the process ended while it wrote the last line"
 
 
 def test_a_mac_is_two_flops() -> None:

@@ -13,7 +13,7 @@ import pytest
 
 from compress import run_folder
 from compress.errors import InUse, UserError
-from compress.report.run import read_run
+from compress.report.run_reader import read_run
 from compress.run_folder import FAILED, FINISHED, INTERRUPTED, RUNNING, choose, hold, read, status
 
 ROOT = Path(__file__).parents[1]
@@ -26,7 +26,7 @@ def alone(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def work(folder: Path, text: str = "config", error: BaseException | None = None, stage: str = "prune") -> None:
     with hold(folder, text) as state:
-        state.at(stage)
+        state.begin(stage)
         (folder / "ledger.jsonl").write_text("{}\n")
         if error is not None:
             raise error
@@ -43,9 +43,10 @@ def killed(folder: Path, text: str = "config") -> None:
     code = f"""
 import tempfile
 with hold(folder, {text!r}) as state:
-    state.at("finetune")
+    state.begin("finetune")
     tempfile.mkdtemp(prefix="compress-")
-    (folder / "ledger.jsonl").write_text('{{"stage": "load"}}\\n{{"cut sh')
+    row = '{{"stage": "load", "target": null, "precision": "fp32", "imgsz": 8, "macs": 1}}'
+    (folder / "ledger.jsonl").write_text(row + '\\n{{"cut sh')
     os.kill(os.getpid(), 9)
 """
     assert in_another_process(folder, code).returncode == -signal.SIGKILL
@@ -53,7 +54,7 @@ with hold(folder, {text!r}) as state:
 
 def test_the_state_tells_how_it_ended(tmp_path: Path) -> None:
     with hold(tmp_path / "a", "config") as state:
-        state.at("prune")
+        state.begin("prune")
         assert status(tmp_path / "a") == RUNNING
         told = read(tmp_path / "a")
         assert (told["schema_version"], told["stage"], told["status"]) == (1, "prune", "running")
@@ -94,7 +95,7 @@ def test_the_same_config_goes_on_in_the_newest_unfinished_folder(tmp_path: Path)
 
 def test_a_run_that_is_at_work_is_left_alone(tmp_path: Path) -> None:
     with hold(tmp_path / "a", "config") as state:
-        state.at("prune")
+        state.begin("prune")
         ended = in_another_process(
             tmp_path, "print(choose(folder, 'config').name)\nhold(folder / 'a', 'config').__enter__()"
         )
@@ -131,7 +132,7 @@ def test_a_folder_with_another_run_is_refused(name: str, tmp_path: Path) -> None
     work(folder, text="config" if name == "finished" else "another")
     if name == "of an older version":
         (folder / "state.json").unlink()
-    with pytest.raises(UserError, match="give another folder"):
+    with pytest.raises(UserError, match="use another folder"):
         work(folder)
     assert (folder / "ledger.jsonl").exists()
 

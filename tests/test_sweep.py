@@ -9,7 +9,7 @@ from pathlib import Path
 from omegaconf import DictConfig, OmegaConf
 
 from compress.config import compose, dump
-from compress.ledger import Ledger, Row
+from compress.ledger import Accuracy, Ledger, Row
 from compress.run_folder import hold, read
 from compress.sweep import point
 
@@ -25,9 +25,9 @@ def test_a_finished_point_is_taken_as_it_is(tmp_path: Path) -> None:
     composed, text = given()
     with hold(tmp_path / "a", text):
         ledger = Ledger(tmp_path / "a/ledger.jsonl", "a")
-        ledger.append(Row("load", None, "fp32", 16, macs=10, accuracy={"value": 0.9}))
-        ledger.append(Row("export", "openvino", "int8", 16, macs=5, accuracy={"value": 0.7}))
-        ledger.append(Row("export", "onnxruntime", "int8", 16, macs=5, accuracy={"value": 0.8}))
+        ledger.append(Row("load", None, "fp32", 16, macs=10, accuracy=Accuracy("top1", 0.9)))
+        ledger.append(Row("export", "openvino", "int8", 16, macs=5, accuracy=Accuracy("top1", 0.7)))
+        ledger.append(Row("export", "onnxruntime", "int8", 16, macs=5, accuracy=Accuracy("top1", 0.8)))
     assert point(composed, tmp_path / "a") == (0.8, 10.0)
     assert not (tmp_path / "a/failed.json").exists()
 

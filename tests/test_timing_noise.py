@@ -4,11 +4,12 @@ from typing import Any
 
 import pytest
 
+from compress.ledger import Latency
 from compress.timing_noise import differ, in_turns, speed
 
 
-def timed(median: float | None, low: float | None = None, high: float | None = None, **more: Any) -> dict[str, Any]:
-    return {"median": median, "low": low, "high": high, **more}
+def timed(median: float | None, low: float | None = None, high: float | None = None, **more: Any) -> Latency:
+    return Latency(median, low=low, high=high, **more)
 
 
 @pytest.mark.parametrize(
@@ -23,20 +24,20 @@ def timed(median: float | None, low: float | None = None, high: float | None = N
         (timed(1.0, contended=False), timed(5.0, contended=False), True),
         (timed(None), timed(5.0), None),
         (None, timed(5.0), None),
-        ({}, {}, None),
+        (None, None, None),
     ],
 )
-def test_differ(first: dict[str, Any] | None, second: dict[str, Any] | None, differs: bool | None) -> None:
+def test_differ(first: Latency | None, second: Latency | None, differs: bool | None) -> None:
     assert differ(first, second) is differs
     assert differ(second, first) is differs
 
 
 def test_what_was_timed_in_turns_is_compared_by_that() -> None:
     """The machine slowed down between the two: medians say ×1.5, turns with the baseline ×0.8."""
-    first = timed(1.0, 0.9, 1.1, ratio=1.0, ratio_ci95=[1.0, 1.0])
-    second = timed(1.5, 1.4, 1.6, ratio=0.8, ratio_ci95=[0.75, 0.85])
+    first = timed(1.0, 0.9, 1.1, ratio=1.0, ratio_ci95=(1.0, 1.0))
+    second = timed(1.5, 1.4, 1.6, ratio=0.8, ratio_ci95=(0.75, 0.85))
     assert speed(first, second) == pytest.approx(0.8) and differ(first, second) is True
-    unsure = timed(1.5, 1.4, 1.6, ratio=0.8, ratio_ci95=[0.6, 1.0])
+    unsure = timed(1.5, 1.4, 1.6, ratio=0.8, ratio_ci95=(0.6, 1.0))
     assert speed(first, unsure) == pytest.approx(0.8) and differ(first, unsure) is False
     elsewhere = timed(3.0)  # on a device, without the baseline
     assert speed(first, elsewhere) == 3 and differ(first, elsewhere) is True

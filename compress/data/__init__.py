@@ -1,54 +1,73 @@
-"""Train, calibration and validation splits, never overlapping. `load` turns `data=…` into a DataSet."""
+"""Data sets with disjoint training, calibration and validation splits. `load` reads the one named by `data=…`."""
 
 from __future__ import annotations
 
+import importlib
 import logging
-from collections.abc import Callable
 
 from compress.config import DataConfig
-from compress.data import digits, image_folder, scenes, tree_crowns, yolo
 from compress.data.batches import batches, images
-from compress.data.dataset import DataSet, Split, resized, without_images
+from compress.data.dataset import DataSet, Split, resized, supervised, with_metric, without_images
 from compress.data.sample import Sample
 from compress.errors import UserError
-from compress.product import Task
+from compress.tasks import CLASSIFY, DETECT, SupervisedTask, Task
 
-__all__ = ["DataSet", "Sample", "Split", "batches", "images", "load", "resized", "task_of", "without_images"]
+__all__ = [
+    "DataSet",
+    "Sample",
+    "Split",
+    "batches",
+    "images",
+    "load",
+    "resized",
+    "supervised",
+    "task_of",
+    "with_metric",
+    "without_images",
+]
 
 log = logging.getLogger(__name__)
 
-LOADERS: dict[str, Callable[[DataConfig, int, int, int], DataSet]] = {
-    "digits": digits.load,
-    "field_scenes": scenes.load,
-    "image_folder": image_folder.load,
-    "tree_crowns": tree_crowns.load,
-    "yolo": yolo.load,
+# {data=…: (module with load(config, imgsz, channels, seed) -> DataSet, task; None: known once the data is loaded)}
+LOADERS: dict[str, tuple[str, Task | None]] = {
+    "digits": ("compress.examples.digits", CLASSIFY),
+    "field_scenes": ("compress.examples.scenes", DETECT),
+    "image_folder": ("compress.data.image_folder", CLASSIFY),
+    "module": ("compress.data.user_module", None),
+    "tree_crowns": ("compress.examples.tree_crowns", DETECT),
+    "yolo": ("compress.data.yolo", DETECT),
 }
-CLASSIFICATION = ("digits", "image_folder")  # the others hold boxes
-NONE = "none"  # the choice that reads nothing
+NONE = "none"  # data=none: no data set is read
 
 
 def task_of(name: str) -> Task | None:
-    """What a data set is for, known before it is read or rendered; None where there is no such data."""
-    if name not in LOADERS:
-        return None
-    return Task.classify if name in CLASSIFICATION else Task.detect
+    """Task of the data set `name`, without reading it; None if unknown until it is loaded."""
+    return LOADERS[name][1] if name in LOADERS else None
 
 
-def load(config: DataConfig, imgsz: int, channels: int, seed: int) -> DataSet:
-    """The data set `config.name`, seen through a square input of `imgsz` pixels and `channels` channels.
+def load(config: DataConfig, imgsz: int, channels: int, seed: int, task: SupervisedTask | None = None) -> DataSet:
+    """Loads the data set `config.name` for a network with a square input.
+
+    Args:
+        imgsz: side of the input in pixels.
+        channels: 1 (greyscale) or 3 (RGB).
+        seed: selects held-out calibration images and subsets.
+        task: the task named by `task.target`; for `data=module` only.
 
     Raises:
-        UserError: the name is unknown, the input has neither 1 nor 3 channels, or the data is at fault.
+        UserError: the name is unknown, `channels` is neither 1 nor 3, or the data is invalid.
     """
     if config.name not in LOADERS:
         raise UserError("data", config.name, f"choose one of {', '.join(sorted([*LOADERS, NONE]))}")
     if channels not in (1, 3):
-        raise UserError("model.channels", channels, "images are read with 1 channel (grey) or 3 (RGB)")
-    data = LOADERS[config.name](config, imgsz, channels, seed)
-    asked, found = config.validation_images, len(data.validation)
-    if asked is not None and asked > found:
-        log.warning("data.validation_images=%d: there are %d, all of them are used", asked, found)
+        raise UserError("model.channels", channels, "set 1 (greyscale) or 3 (RGB)")
+    if task is not None and config.name != "module":
+        raise UserError("task.target", task.path, f"data={config.name} has a task of its own: remove task.target")
+    module = importlib.import_module(LOADERS[config.name][0])
+    data: DataSet = module.load(config, imgsz, channels, seed, **({} if task is None else {"task": task}))
+    requested, available = config.validation_images, len(data.validation)
+    if requested is not None and requested > available:
+        log.warning("data.validation_images=%d: the split has %d images, all are used", requested, available)
     if config.test and not data.extra:
-        raise UserError("data.test", True, f"data={config.name} names no test split: take data.test=true away")
+        raise UserError("data.test", True, f"data={config.name} has no test split: remove data.test=true")
     return data

@@ -1,44 +1,42 @@
-"""Batches for training, made ahead in a background thread, and plain image batches in order."""
+"""Training batches, shuffled and prefetched in a background thread, and batches of images in order."""
 
 from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import Any, Self
+from typing import Self
 
 import cv2
 import numpy as np
-import torch
 
-from compress.data.augment import augment_image, mosaic
-from compress.data.dataset import Split
+from compress.data.dataset import Split, supervised
 from compress.errors import UserError
-from compress.product import Batch, Task
+from compress.tasks import Batch
 
-AHEAD = 2  # batches made before they are asked for
+AHEAD = 2  # batches prefetched beyond the next one
 
 
 class Batches(Iterator[Batch]):
-    """One epoch of training batches; `skip` passes over batches without making them.
+    """Iterator over the training batches of one epoch.
 
-    The order depends on (seed, epoch) alone and each batch on (seed, epoch, its number), so a resumed run sees what an
-    uninterrupted one would have seen.
+    The order depends only on (seed, epoch), and the augmentation of a batch only on (seed, epoch, index of the batch).
+    A resumed run therefore sees the same batches as an uninterrupted one.
     """
 
-    def __init__(self, split: Split, task: Task, *, batch: int, seed: int, epoch: int, augment: bool) -> None:
+    def __init__(self, split: Split, *, batch: int, seed: int, epoch: int, augment: bool) -> None:
         if len(split) < batch:
             raise UserError(
-                "finetune.batch", batch, f"the split `{split.name}` has {len(split)} images, fewer than that"
+                "finetune.batch", batch, f"set at most {len(split)}: the split `{split.name}` has {len(split)} images"
             )
-        if cv2.getNumThreads() != 1:  # images are small, and the cores belong to the training
-            cv2.setNumThreads(1)  # once: an earlier epoch's worker may be using the pool
-        self._split, self._task, self._augment = split, task, augment
+        if cv2.getNumThreads() != 1:  # images are small, and training needs the cores
+            cv2.setNumThreads(1)  # only once: the worker of an earlier epoch may be using the pool
+        self._split, self._task, self._augment = split, supervised(split), augment
         self._key = (seed, epoch)
         count = len(split) // batch
         order = np.random.default_rng(self._key).permutation(len(split))
         self._batches = order[: count * batch].reshape(count, batch)
-        self._issued = 0
+        self._next = 0  # index of the next batch to prefetch
         self._pending: deque[Future[Batch]] = deque()
         self._worker = ThreadPoolExecutor(1, thread_name_prefix="batches")
 
@@ -46,88 +44,50 @@ class Batches(Iterator[Batch]):
         return self
 
     def __len__(self) -> int:
-        """Batches of the whole epoch."""
+        """Number of batches in the whole epoch, including those already returned."""
         return len(self._batches)
 
     def __next__(self) -> Batch:
-        while len(self._pending) <= AHEAD and self._issued < len(self._batches):
-            self._pending.append(self._worker.submit(self._make, self._issued))
-            self._issued += 1
+        while len(self._pending) <= AHEAD and self._next < len(self._batches):
+            self._pending.append(self._worker.submit(self._make, self._next))
+            self._next += 1
         if not self._pending:
             self._worker.shutdown(wait=False)
             raise StopIteration
         return self._pending.popleft().result()
 
     def skip(self, count: int) -> None:
-        """Passes over the next `count` batches."""
-        self._issued += count - len(self._pending)
+        """Skips the next `count` batches without making them."""
+        self._next += count - len(self._pending)
         for future in self._pending:
             future.cancel()
         self._pending.clear()
 
     def close(self) -> None:
-        """Ends the background thread; batches made ahead are dropped."""
+        """Stops the background thread and drops prefetched batches."""
         self.skip(len(self._pending))
         self._worker.shutdown(wait=False)
 
-    def _make(self, number: int) -> Batch:
-        chosen = self._batches[number].tolist()
-        images = [self._split.image(i) for i in chosen]
-        targets: list[Any] = [self._split.target(i) for i in chosen]  # classes, or boxes
-        rng = np.random.default_rng((*self._key, number)) if self._augment else None
-        if self._task is Task.classify:
-            return _classification(self._split, images, targets, rng)
-        return _detection(self._split, images, targets, rng)
+    def _make(self, index: int) -> Batch:
+        indices = self._batches[index].tolist()
+        images = [self._split.image(i) for i in indices]
+        targets = [self._split.target(i) for i in indices]
+        rng = np.random.default_rng((*self._key, index)) if self._augment else None
+        return self._task.collate(images, targets, self._split.augmentation, rng)
 
 
-def batches(split: Split, task: Task, *, batch: int, seed: int, epoch: int, augment: bool) -> Batches:
-    """The training batches of one epoch, shuffled by (seed, epoch); the last partial batch is dropped.
+def batches(split: Split, *, batch: int, seed: int, epoch: int, augment: bool) -> Batches:
+    """Returns the training batches of one epoch, shuffled by (seed, epoch). The last partial batch is dropped.
 
     Raises:
-        UserError: the split holds fewer images than one batch, or an image does not decode.
+        UserError: the split has fewer images than one batch; while iterating: an image cannot be decoded.
     """
-    return Batches(split, task, batch=batch, seed=seed, epoch=epoch, augment=augment)
+    return Batches(split, batch=batch, seed=seed, epoch=epoch, augment=augment)
 
 
 def images(split: Split, *, batch: int = 1) -> Iterator[np.ndarray]:
-    """float32 (b, c, s, s) in [0, 1], in the split's order; the last batch may be smaller."""
+    """Yields float32 (b, c, s, s) batches in [0, 1] in the order of the split. The last batch may be smaller."""
     count = len(split)
     for start in range(0, count, batch):
         pixels = np.stack([split.image(i) for i in range(start, min(start + batch, count))])
         yield np.ascontiguousarray(pixels.transpose(0, 3, 1, 2), dtype=np.float32) / np.float32(255)
-
-
-def _detection(
-    split: Split, pixels: list[np.ndarray], boxes: list[np.ndarray], rng: np.random.Generator | None
-) -> Batch:
-    if rng is not None:
-        policy = split.augmentation
-        pairs = [augment_image(p, b, policy, rng) for p, b in zip(pixels, boxes, strict=True)]
-        pixels, boxes = [p for p, _ in pairs], [b for _, b in pairs]
-        whole = range(len(pixels))
-        pairs = [mosaic(pixels, boxes, i, rng) if rng.random() < policy.mosaic else pairs[i] for i in whole]
-        pixels, boxes = [p for p, _ in pairs], [b for _, b in pairs]
-    table = torch.from_numpy(np.concatenate(boxes))
-    corners = table[:, 1:] / split.imgsz
-    return {
-        "img": _to_tensor(pixels),
-        "cls": table[:, :1].clone(),
-        "bboxes": torch.cat([(corners[:, :2] + corners[:, 2:]) / 2, corners[:, 2:] - corners[:, :2]], dim=1),
-        "batch_idx": torch.from_numpy(np.repeat(np.arange(len(boxes), dtype=np.float32), [len(b) for b in boxes])),
-    }
-
-
-def _classification(
-    split: Split, pixels: list[np.ndarray], classes: list[int], rng: np.random.Generator | None
-) -> Batch:
-    if rng is not None:
-        none = np.zeros((0, 5), np.float32)
-        pixels = [augment_image(p, none, split.augmentation, rng)[0] for p in pixels]
-    return {"img": _to_tensor(pixels), "cls": torch.tensor(classes, dtype=torch.int64)}
-
-
-def _to_tensor(pixels: list[np.ndarray]) -> torch.Tensor:
-    """float32 (b, c, s, s) in [0, 1]; channels-last in memory, as the images came and as training on CPU likes it."""
-    # NumPy's conversion takes a tenth of the processor time of torch's here.
-    scaled = np.divide(np.stack(pixels), np.float32(255), dtype=np.float32)
-    return torch.from_numpy(scaled).permute(0, 3, 1, 2)

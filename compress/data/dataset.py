@@ -1,7 +1,7 @@
-"""What a data set is: named splits of letterboxed images and their targets.
+"""`DataSet` and `Split`: named splits of letterboxed images and their targets.
 
-The letterbox follows what detectors are deployed with: the image keeps its aspect ratio, is scaled (up too) by bilinear
-interpolation to fit the square input, and is centred on grey 114.
+Letterboxing matches the usual preprocessing of deployed detectors: the image keeps its aspect ratio, is scaled up or
+down by bilinear interpolation to fit the square input, and is centred on a background of grey 114.
 """
 
 from __future__ import annotations
@@ -10,117 +10,121 @@ import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
 
-from compress.data.augment import GREY, Augmentation
 from compress.data.sample import Sample
 from compress.data.subset import stratified
 from compress.errors import UserError
-from compress.product import Task
+from compress.tasks import SupervisedTask, Task
+from compress.tasks.augmentation import GREY, Augmentation, placement
+from compress.tasks.metric import Metric
 
 log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class Split:
-    """Samples in a fixed order, seen through the network's input."""
+    """Samples in a fixed order, with images and targets converted to the network's input."""
 
     name: str
     samples: Sequence[Sample]
-    imgsz: int
-    channels: int
-    augmentation: Augmentation = field(default_factory=Augmentation)
+    imgsz: int  # side of the square input, pixels
+    channels: int  # 1 (greyscale) or 3 (RGB)
+    task: Task
+    augmentation: Augmentation = field(default_factory=Augmentation)  # random changes allowed in training
 
     def __len__(self) -> int:
         return len(self.samples)
 
     def image(self, index: int) -> np.ndarray:
-        """uint8 (imgsz, imgsz, channels), RGB. Raises UserError where the file does not decode."""
+        """Returns uint8 (imgsz, imgsz, channels), RGB or greyscale. Raises UserError if the file cannot be decoded."""
         return letterbox(_pixels(self.samples[index].source, self.channels), self.imgsz)
 
-    def target(self, index: int) -> np.ndarray | int:
-        """Detection: float32 (n, 5) class, x1, y1, x2, y2 in network-input pixels. Classification: class index."""
+    def target(self, index: int) -> Any:
+        """Returns the label in the coordinates of the network's input, see `SupervisedTask.target`."""
         sample = self.samples[index]
-        if isinstance(sample.label, int):
-            return sample.label
-        width, height, left, top = _placement(sample.size, self.imgsz)
-        centre = sample.label[:, 1:3] * (width, height) + (left, top)
-        half = sample.label[:, 3:5] * (width / 2, height / 2)
-        return np.concatenate([sample.label[:, :1], centre - half, centre + half], axis=1).astype(np.float32)
+        return supervised(self).target(sample.label, sample.size, self.imgsz)
 
     def first(self, count: int | None) -> Split:
-        """The first `count` samples; all where it is None. For lists that were shuffled when they were made."""
+        """Returns the first `count` samples (None: all). Meant for lists that are already shuffled."""
         return self if count is None else replace(self, samples=self.samples[:count])
 
     def subset(self, count: int | None, seed: int) -> Split:
-        """`count` samples drawn by seed, see `stratified`; all where there are no more, or it is None."""
+        """Returns at most `count` samples (None: all), drawn by `stratified`."""
         if count is None or count >= len(self):
             return self
-        return replace(self, samples=[self.samples[i] for i in stratified(self.samples, count, seed)])
+        task = supervised(self)
+        present = [task.classes_in(sample.label) for sample in self.samples]
+        return replace(self, samples=[self.samples[i] for i in stratified(present, count, seed)])
+
+
+def supervised(split: Split) -> SupervisedTask:
+    """Returns the task of a split. Only splits of a `SupervisedTask` have samples."""
+    assert isinstance(split.task, SupervisedTask)
+    return split.task
 
 
 @dataclass(frozen=True)
 class DataSet:
-    """The splits of one data set. `fingerprint` names the data's contents, whatever a config picks of them."""
+    """The splits of one data set."""
 
     task: Task
     classes: tuple[str, ...]
     train: Split
     calibration: Split
     validation: Split
-    fingerprint: str
-    extra: Mapping[str, Split] = field(default_factory=dict)  # reported on, never judged
+    fingerprint: str  # hash of the complete data, independent of the subsets that a configuration selects
+    extra: Mapping[str, Split] = field(default_factory=dict)  # reported, without effect on the verdict
 
 
 def without_images(task: Task, classes: tuple[str, ...], imgsz: int, channels: int) -> DataSet:
-    """`data=none`: empty splits, for what is counted rather than measured."""
-    train, calibration, validation = (Split(n, [], imgsz, channels) for n in ("train", "calibration", "validation"))
+    """Returns the data set of `data=none`: all splits are empty. Enough to count parameters and FLOPs."""
+    train, calibration, validation = (
+        Split(n, [], imgsz, channels, task) for n in ("train", "calibration", "validation")
+    )
     return DataSet(task, classes, train, calibration, validation, fingerprint="none")
 
 
 def resized(data: DataSet, imgsz: int) -> DataSet:
-    """The same images and labels for another input size, square, in pixels."""
+    """Returns the data set for a square input of `imgsz` pixels."""
+    return _with(data, imgsz=imgsz)
 
-    def split(split: Split) -> Split:
-        return replace(split, imgsz=imgsz)
 
-    return replace(
-        data,
-        train=split(data.train),
-        calibration=split(data.calibration),
-        validation=split(data.validation),
-        extra={name: split(each) for name, each in data.extra.items()},
-    )
+def with_metric(data: DataSet, metric: Metric) -> DataSet:
+    """Returns the data set with `metric` in place of the metric of its task."""
+    task = replace(supervised(data.validation), metric=metric)
+    return replace(_with(data, task=task), task=task)
+
+
+def _with(data: DataSet, **changes: Any) -> DataSet:
+    """Replaces fields in all splits."""
+    splits = {name: replace(getattr(data, name), **changes) for name in ("train", "calibration", "validation")}
+    extra = {name: replace(split, **changes) for name, split in data.extra.items()}
+    return replace(data, **splits, extra=extra)
 
 
 def letterbox(image: np.ndarray, imgsz: int) -> np.ndarray:
-    """Fits uint8 (h, w, c) into (imgsz, imgsz, c)."""
+    """Letterboxes a uint8 (h, w, c) image into (imgsz, imgsz, c)."""
     height, width, channels = image.shape
     if (height, width) == (imgsz, imgsz):
         return image
-    new_width, new_height, left, top = _placement((width, height), imgsz)
+    new_width, new_height, left, top = placement((width, height), imgsz)
     resized = cv2.resize(image, (new_width, new_height), interpolation=cv2.INTER_LINEAR)
     canvas = np.full((imgsz, imgsz, channels), GREY, np.uint8)
     canvas[top : top + new_height, left : left + new_width] = resized.reshape(new_height, new_width, channels)
     return canvas
 
 
-def _placement(size: tuple[int, int], imgsz: int) -> tuple[int, int, int, int]:
-    """Width, height, left and top of the image inside the square, in pixels."""
-    scale = imgsz / max(size)
-    width, height = (max(1, round(side * scale)) for side in size)
-    return width, height, (imgsz - width) // 2, (imgsz - height) // 2
-
-
 def _pixels(source: Path | np.ndarray, channels: int) -> np.ndarray:
-    """uint8 (h, w, channels)."""
+    """Returns uint8 (h, w, channels)."""
     if isinstance(source, Path):
         flag = cv2.IMREAD_GRAYSCALE if channels == 1 else cv2.IMREAD_COLOR_RGB
         image = cv2.imread(str(source), flag)
         if image is None:
-            raise UserError("data", source, "this image does not decode: fix or remove it")
+            raise UserError("data", source, "the image cannot be decoded: fix or remove it")
     else:
         image = source
     if image.ndim == 2:
@@ -129,22 +133,21 @@ def _pixels(source: Path | np.ndarray, channels: int) -> np.ndarray:
 
 
 def hold_out(samples: Sequence[Sample], count: int, seed: int) -> tuple[list[Sample], list[Sample]]:
-    """Draws a calibration split out of the training samples.
+    """Splits off `count` calibration samples from the training samples, at most a third of them.
 
-    The two never overlap, and calibration takes a third of the samples at most. Classes are stratified; of detection
-    images a plain draw is taken, in which every image is as likely as any other.
+    Classification samples are stratified by class. Detection samples are drawn uniformly.
 
     Returns:
-        The samples left for training, and the calibration samples.
+        The remaining training samples and the calibration samples.
     """
     if not samples:
         return [], []
-    taken = max(1, min(count, len(samples) // 3)) if len(samples) > 1 else 0
-    if taken < count:
-        log.warning("calibration: %d images asked for, %d held out of %d", count, taken, len(samples))
+    size = max(1, min(count, len(samples) // 3)) if len(samples) > 1 else 0
+    if size < count:
+        log.warning("data.calibration_images=%d: only %d of %d images are held out", count, size, len(samples))
     if samples and isinstance(samples[0].label, int):
-        drawn = stratified(samples, taken, seed)
+        drawn = stratified([{sample.label} for sample in samples], size, seed)
     else:
-        drawn = np.random.default_rng(seed).permutation(len(samples))[:taken].tolist()
-    held = set(drawn)
-    return [s for i, s in enumerate(samples) if i not in held], [samples[i] for i in drawn]
+        drawn = np.random.default_rng(seed).permutation(len(samples))[:size].tolist()
+    held_out = set(drawn)
+    return [s for i, s in enumerate(samples) if i not in held_out], [samples[i] for i in drawn]

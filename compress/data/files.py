@@ -1,4 +1,4 @@
-"""Looking at image files without decoding them: size, content hash, and overlap between splits."""
+"""Reads size and content hash of image files without decoding them, and checks that splits do not overlap."""
 
 from __future__ import annotations
 
@@ -13,133 +13,141 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import numpy as np
 from PIL import Image, UnidentifiedImageError
 
-from compress.data.index import Found, Index, Stamp, stamp
+from compress.data.index import ImageInfo, Index, Stamp, stamp
 from compress.data.sample import Sample
 from compress.errors import UserError
 
 SUFFIXES = frozenset({".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"})
 JPEG, JPEG_END = b"\xff\xd8", b"\xff\xd9"
-HEAD = 65536  # bytes; with the file's length enough to tell images apart, and one read a file
+HEAD = 65536  # bytes; their hash, with the file's length, identifies an image after a single read
 CHUNK = 100  # files
-THREADS = 8  # a file on a network disk is mostly waited for
+THREADS = 8  # on network disks most of the time is latency
 PROGRESS_SECONDS = 5.0
-ORIENTATION = 0x0112  # EXIF tag; values 5 to 8 turn the image by 90 degrees
+ORIENTATION = 0x0112  # EXIF tag; values 5 to 8 swap width and height
 
 log = logging.getLogger(__name__)
 
 
 def image_files(folder: Path) -> list[Path]:
-    """All image files under a folder, sorted by the parts of their paths; links to folders are not followed."""
-    found = []
-    for place, folders, files in os.walk(folder):
-        names = [name for name in (*files, *folders) if Path(name).suffix.lower() in SUFFIXES]
+    """Lists all image files under a folder, sorted by path components. Links to folders are not followed."""
+    files = []
+    for root, folders, names in os.walk(folder):
+        names = [name for name in (*names, *folders) if Path(name).suffix.lower() in SUFFIXES]
         if names:
-            path = Path(place)
-            found += [((*path.parts, name), path / name) for name in names]
-    return [path for _, path in sorted(found)]
+            parent = Path(root)
+            files += [((*parent.parts, name), parent / name) for name in names]
+    return [path for _, path in sorted(files)]
 
 
-def look_at_all(files: Sequence[Path]) -> list[Found]:
-    """`look` at each file, several at a time; files known from an earlier run are not read. Logs how far it is every
-    few seconds.
+def probe_all(files: Sequence[Path]) -> list[ImageInfo]:
+    """Probes files in parallel, see `probe`, and logs progress every few seconds.
+
+    Files that are unchanged since an earlier run are not read again, see `Index`.
 
     Raises:
-        UserError: a file cannot be read or is no image.
+        UserError: a file cannot be read or is not an image.
     """
     index = Index(files)
-    found: dict[Path, tuple[Stamp, Found]] = {}
-    told = time.monotonic()
+    infos: dict[Path, tuple[Stamp, ImageInfo]] = {}
+    last_log = time.monotonic()
     chunks = [files[first : first + CHUNK] for first in range(0, len(files), CHUNK)]
     with ThreadPoolExecutor(THREADS) as threads:
         try:
-            for chunk in threads.map(lambda chunk: {file: _look(file, index) for file in chunk}, chunks):
-                found |= chunk
-                if time.monotonic() - told > PROGRESS_SECONDS:
-                    told = time.monotonic()
-                    log.info("reading images: %s of %s", f"{len(found):,}", f"{len(files):,}")
+            for chunk in threads.map(lambda chunk: {file: _probe(file, index) for file in chunk}, chunks):
+                infos |= chunk
+                if time.monotonic() - last_log > PROGRESS_SECONDS:
+                    last_log = time.monotonic()
+                    log.info("reading images: %s of %s", f"{len(infos):,}", f"{len(files):,}")
         except BaseException:
             threads.shutdown(cancel_futures=True)
             raise
-    index.keep(found)
-    return [found[file][1] for file in files]
+    index.update(infos)
+    return [infos[file][1] for file in files]
 
 
-def look(path: Path) -> Found:
-    """Width and height as decoded, and a hash of the file's length and first bytes.
+def probe(path: Path) -> ImageInfo:
+    """Returns width and height as decoded, and a hash of the file's length and first bytes.
 
     Raises:
-        UserError: the file cannot be read or is no image.
+        UserError: the file cannot be read or is not an image.
     """
-    return _look(path, None)[1]
+    return _probe(path, None)[1]
 
 
-def _look(path: Path, index: Index | None) -> tuple[Stamp, Found]:
+def _probe(path: Path, index: Index | None) -> tuple[Stamp, ImageInfo]:
     try:
         try:
             status = path.stat()
         except (OSError, ValueError):
-            raise OSError("no ordinary file") from None
-        if not stat.S_ISREG(status.st_mode):  # a folder, or a pipe, which would be waited for
-            raise OSError("no ordinary file")
-        if known := index and index.find(path, stamp(status)):
-            return stamp(status), known
+            raise OSError("not a regular file") from None
+        if not stat.S_ISREG(status.st_mode):  # a folder, or a pipe, on which reading would block
+            raise OSError("not a regular file")
+        if info := index and index.find(path, stamp(status)):
+            return stamp(status), info
         with open(path, "rb", buffering=0) as file:
             head = tail = file.read(HEAD)
             if status.st_size > HEAD and head.startswith(JPEG):
                 file.seek(-HEAD, os.SEEK_END)
                 tail = file.read()
-        if head.startswith(JPEG) and JPEG_END not in tail:  # decoders fill what is missing with grey
-            raise OSError("a JPEG cut short")
+        if head.startswith(JPEG) and JPEG_END not in tail:  # decoders fill the missing part with grey
+            raise OSError("truncated JPEG")
         digest = hashlib.sha256(head + str(status.st_size).encode()).hexdigest()
         return stamp(status), (_size(path, head), digest)
     except (OSError, UnidentifiedImageError, Image.DecompressionBombError) as error:
-        raise UserError("data", path, f"this image cannot be read ({error}): fix or remove it") from error
+        raise UserError("data", path, f"the image cannot be read ({error}): fix or remove it") from error
 
 
 def _size(path: Path, head: bytes) -> tuple[int, int]:
-    # Once imported, Ultralytics replaces Image.open by one that asks for another package where it knows no format.
+    # Ultralytics, once imported, patches Image.open to request another package for unknown formats.
     patched = sys.modules.get("ultralytics.utils.patches")
     open_image: Callable[..., Image.Image] = getattr(patched, "_image_open", Image.open)
     try:
         image = open_image(io.BytesIO(head))
     except UnidentifiedImageError:
-        image = open_image(path)  # some formats keep their directory at the end of the file
+        image = open_image(path)  # some formats store their directory at the end of the file
     with image:
         exif = Image.Exif()
-        if image.info.get("exif"):  # image.getexif() would decode a whole PNG to look for it
+        if image.info.get("exif"):  # image.getexif() would decode a whole PNG
             exif.load(image.info["exif"])
-        turned = exif.get(ORIENTATION, 1) >= 5
-        return (image.height, image.width) if turned else (image.width, image.height)
+        rotated = exif.get(ORIENTATION, 1) >= 5
+        return (image.height, image.width) if rotated else (image.width, image.height)
 
 
-def check_disjoint(seen: Iterable[Sample], judged: Mapping[str, Sequence[Sample]]) -> None:
-    """Refuses data whose judged splits hold an image that training or calibration sees: it would flatter every number.
+def check_disjoint(training: Iterable[Sample], evaluation: Mapping[str, Sequence[Sample]]) -> None:
+    """Checks that no image of an evaluation split is used in training or calibration, which would bias the accuracy.
 
     Raises:
-        UserError: names both files.
+        UserError: an image is in both; the message names both files.
     """
-    by_digest = {sample.digest: sample for sample in seen}
-    for name, samples in judged.items():
-        for sample in samples:
-            twin = by_digest.get(sample.digest)
-            if twin is not None and _same_content(sample, twin):
+    by_digest = {sample.digest: sample for sample in training}
+    for name, samples in evaluation.items():
+        for index, sample in enumerate(samples):
+            duplicate = by_digest.get(sample.digest)
+            if duplicate is not None and _same_content(sample, duplicate):
                 raise UserError(
                     f"data.{name}",
-                    sample.source,
-                    f"also stands in training as {twin.source}: splits must not overlap",
+                    sample.source if isinstance(sample.source, Path) else f"image {index}, {_name(sample)}",
+                    f"is also a training or calibration image ({_name(duplicate)}): splits must not overlap",
                 )
 
 
-def _same_content(sample: Sample, twin: Sample) -> bool:
-    if not (isinstance(sample.source, Path) and isinstance(twin.source, Path)):
+def _name(sample: Sample) -> str:
+    """For messages: the path of an image file, or the size of an image in memory."""
+    width, height = sample.size
+    return str(sample.source) if isinstance(sample.source, Path) else f"an array of {width}x{height} pixels"
+
+
+def _same_content(first: Sample, second: Sample) -> bool:
+    if not (isinstance(first.source, Path) and isinstance(second.source, Path)):
         return True
-    return sample.source == twin.source or sample.source.read_bytes() == twin.source.read_bytes()
+    return first.source == second.source or first.source.read_bytes() == second.source.read_bytes()
 
 
 def fingerprint(classes: Sequence[str], splits: Mapping[str, Sequence[Sample]]) -> str:
-    """sha256 over class names, split names, file names, image contents and labels; no folder of this machine in it."""
+    """SHA-256 of class names, split names, file names, image contents and labels; independent of the data's folder."""
     digest = hashlib.sha256("\0".join(classes).encode())
     for name in sorted(splits):
         digest.update(f"\n{name} {len(splits[name])}\n".encode())
@@ -149,5 +157,5 @@ def fingerprint(classes: Sequence[str], splits: Mapping[str, Sequence[Sample]]) 
             else:
                 digest.update(sample.source.tobytes())
             label = sample.label
-            digest.update(str(label).encode() if isinstance(label, int) else label.tobytes())
+            digest.update(str(label).encode() if isinstance(label, int) else np.asarray(label).tobytes())
     return digest.hexdigest()

@@ -1,7 +1,7 @@
-"""`data=image_folder data.path=…`: `train/<class>/*.jpg` and `val/<class>/*.jpg`, to classify.
+"""`data=image_folder data.path=…`: classification data in folders `train/<class>/*.jpg` and `val/<class>/*.jpg`.
 
-Classes are the folders of `train` in alphabetical order. Calibration images are held out of `train` by seed. Without
-`train/` the data can be evaluated on and nothing else; the classes are then the folders of `val`.
+The classes are the subfolders of `train` in alphabetical order. Calibration images are held out of `train` by seed.
+Data without `train/` can only be used for evaluation; its classes are the subfolders of `val`.
 """
 
 from __future__ import annotations
@@ -10,40 +10,42 @@ from pathlib import Path
 
 from compress.config import DataConfig
 from compress.data.dataset import DataSet, Split, hold_out
-from compress.data.files import check_disjoint, fingerprint, image_files, look_at_all
+from compress.data.files import check_disjoint, fingerprint, image_files, probe_all
 from compress.data.sample import Sample
 from compress.errors import UserError
-from compress.product import Task
+from compress.tasks import CLASSIFY
 
 
 def load(config: DataConfig, imgsz: int, channels: int, seed: int) -> DataSet:
     """Loads `config.path`.
 
     Raises:
-        UserError: a folder is missing or empty, `val` holds a class that `train` does not, an image cannot be read, or
-            an image stands in both.
+        UserError: a folder is missing or empty, `val` has a class that `train` does not have, an image cannot be read,
+            or an image is in both.
     """
     if config.path is None:
-        raise UserError("data.path", None, "data=image_folder needs data.path=…, holding train/ and val/")
+        raise UserError("data.path", None, "set data.path to a folder with train/ and val/")
     root = Path(config.path)
     folders = {"train": "train", "validation": "val"}
     if not (root / "train").exists():
-        del folders["train"]  # for evaluation only
+        del folders["train"]  # evaluation only
     classes = _classes(root / folders.get("train", "val"))
     unknown = sorted(set(_classes(root / "val")) - set(classes))
     if unknown:
-        raise UserError("data.path", root / "val" / unknown[0], "a class that train/ does not have: name it alike")
-    found = {name: _samples(root / folder, classes) for name, folder in folders.items()}
-    seen = found.get("train", [])
-    check_disjoint(seen, {"validation": found["validation"]})
-    train, calibration = hold_out(seen, config.calibration_images, seed)
+        raise UserError("data.path", root / "val" / unknown[0], "train/ has no such class: rename or remove it")
+    samples = {name: _samples(root / folder, classes) for name, folder in folders.items()}
+    training = samples.get("train", [])
+    check_disjoint(training, {"validation": samples["validation"]})
+    train, calibration = hold_out(training, config.calibration_images, seed)
     return DataSet(
-        task=Task.classify,
+        task=CLASSIFY,
         classes=classes,
-        train=Split("train", train, imgsz, channels),
-        calibration=Split("calibration", calibration, imgsz, channels),
-        validation=Split("validation", found["validation"], imgsz, channels).subset(config.validation_images, seed),
-        fingerprint=fingerprint(classes, found),
+        train=Split("train", train, imgsz, channels, CLASSIFY),
+        calibration=Split("calibration", calibration, imgsz, channels, CLASSIFY),
+        validation=Split("validation", samples["validation"], imgsz, channels, CLASSIFY).subset(
+            config.validation_images, seed
+        ),
+        fingerprint=fingerprint(classes, samples),
     )
 
 
@@ -52,7 +54,7 @@ def _classes(folder: Path) -> tuple[str, ...]:
         raise UserError("data.path", folder, "no such folder: data=image_folder reads train/<class>/ and val/<class>/")
     classes = tuple(sorted(entry.name for entry in folder.iterdir() if entry.is_dir() and entry.name[0] != "."))
     if not classes:
-        raise UserError("data.path", folder, "holds no class folders")
+        raise UserError("data.path", folder, "has no class folders: add train/<class>/ and val/<class>/")
     return classes
 
 
@@ -60,12 +62,12 @@ def _samples(folder: Path, classes: tuple[str, ...]) -> list[Sample]:
     files: list[Path] = []
     labels: list[int] = []
     for label, name in enumerate(classes):
-        own = image_files(folder / name) if (folder / name).is_dir() else []
-        if not own and folder.name == "train":
+        images = image_files(folder / name) if (folder / name).is_dir() else []
+        if not images and folder.name == "train":
             raise UserError("data.path", folder / name, "a class without images: add some, or remove the folder")
-        files += own
-        labels += [label] * len(own)
+        files += images
+        labels += [label] * len(images)
     if not files:
-        raise UserError("data.path", folder, "holds no images")
-    looked = zip(files, labels, look_at_all(files), strict=True)
-    return [Sample(file, label, size, digest) for file, label, (size, digest) in looked]
+        raise UserError("data.path", folder, "has no images")
+    probed = zip(files, labels, probe_all(files), strict=True)
+    return [Sample(file, label, size, digest) for file, label, (size, digest) in probed]

@@ -1,8 +1,8 @@
-"""What was found in image files, remembered between runs, so that a second start reads no file contents.
+"""Cache of image sizes and content hashes on disk, so that later runs do not read unchanged image files.
 
-One JSON file a folder of images under `outputs/.cache/index/`. An entry holds as long as the file's size, time of last
-change and time of last status change are the same, as in git's index. A damaged index, or one that cannot be written,
-costs time and nothing else.
+Each folder of images has one JSON file under `outputs/.cache/index/`. As in git's index, an entry is valid while the
+file's size, modification time and status change time are unchanged. An index that is damaged or cannot be written is
+ignored; the images are then read again.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ from compress import atomic
 from compress.digest import digest
 
 FOLDER = Path("outputs/.cache/index")
-FEWEST = 1000  # files; fewer are read as quickly as an index
+FEWEST = 1000  # files; for fewer an index saves no time
 VERSION = 1
-SETTLED = 2_000_000_000  # nanoseconds; a file changed just now may change again within one tick of the clock
+SETTLED = 2_000_000_000  # nanoseconds; a file modified more recently may change again with equal timestamps
 
-Found = tuple[tuple[int, int], str]  # width and height in pixels, content hash
-Stamp = tuple[int, int, int]  # size in bytes, nanoseconds of last change and last status change
+ImageInfo = tuple[tuple[int, int], str]  # width and height in pixels, content hash
+Stamp = tuple[int, int, int]  # size in bytes, modification and status change time in nanoseconds
 
 log = logging.getLogger(__name__)
 
@@ -34,63 +34,63 @@ def stamp(status: os.stat_result) -> Stamp:
 
 
 class Index:
-    """The index of the folder that holds all of `files`. Its entries are named by paths within that folder."""
+    """The index of the common folder of `files`. Its keys are paths relative to that folder."""
 
     def __init__(self, files: Sequence[Path]) -> None:
         self._entries: dict[str, list[int | str]] = {}
         self._path: Path | None = None
-        self._skipped = 0  # characters of every path that the folder takes
+        self._prefix = 0  # characters of each path that name the folder
         if len(files) < FEWEST:
             return
-        with suppress(ValueError):  # some absolute, some relative: no index
+        with suppress(ValueError):  # absolute and relative paths mixed: no index
             folder = os.path.commonpath(files)
-            self._skipped = len(folder)
+            self._prefix = len(folder)
             self._path = FOLDER / f"{digest([VERSION, Path(folder).absolute()])[:20]}.json"
             self._entries = _read(self._path)
 
-    def _name(self, file: Path) -> str:
-        return str(file)[self._skipped :].lstrip(os.sep)
+    def _key(self, file: Path) -> str:
+        return str(file)[self._prefix :].lstrip(os.sep)
 
-    def find(self, file: Path, stamp: Stamp) -> Found | None:
-        """What was found in the file earlier; None where it is unknown or has changed."""
-        entry = self._entries.get(self._name(file))
+    def find(self, file: Path, stamp: Stamp) -> ImageInfo | None:
+        """Returns the stored entry of the file, or None if there is none or the file has changed."""
+        entry = self._entries.get(self._key(file))
         if entry is None or tuple(entry[:3]) != stamp:
             return None
         _, _, _, width, height, content = entry
         return (int(width), int(height)), str(content)
 
-    def keep(self, found: Mapping[Path, tuple[Stamp, Found]]) -> None:
-        """Adds what was found in files, and writes the index where that is new."""
+    def update(self, infos: Mapping[Path, tuple[Stamp, ImageInfo]]) -> None:
+        """Adds entries, and writes the index if any of them is new."""
         if self._path is None:
             return
-        newest = time.time_ns() - SETTLED
+        latest = time.time_ns() - SETTLED
         new: dict[str, list[int | str]] = {
-            self._name(file): [*stamp, *size, content]
-            for file, (stamp, (size, content)) in found.items()
-            if max(stamp[1:]) < newest
+            self._key(file): [*stamp, *size, content]
+            for file, (stamp, (size, content)) in infos.items()
+            if max(stamp[1:]) < latest
         }
-        if all(self._entries.get(name) == entry for name, entry in new.items()):
+        if all(self._entries.get(key) == entry for key, entry in new.items()):
             return
         merged = {**self._entries, **new}
-        kept = merged if len(merged) <= 2 * len(found) else new  # files that went away are dropped sooner or later
+        entries = merged if len(merged) <= 2 * len(infos) else new  # drops deleted files once they are the majority
         with suppress(OSError):
-            atomic.write(self._path, json.dumps(kept, separators=(",", ":")))
+            atomic.write(self._path, json.dumps(entries, separators=(",", ":")))
 
 
 def _read(path: Path) -> dict[str, list[int | str]]:
     try:
         entries = json.loads(path.read_text(encoding="utf-8"))
-        if not all(_sound(entry) for entry in entries.values()):
-            raise ValueError("an entry of the wrong form")
+        if not all(_valid(entry) for entry in entries.values()):
+            raise ValueError("an invalid entry")
     except FileNotFoundError:
         return {}
     except (OSError, ValueError, AttributeError, RecursionError) as error:
-        log.debug("the index of images %s is not usable (%s): it is made again", path, error)
+        log.debug("the image index %s is not usable (%s): rebuilding it", path, error)
         return {}
     return entries
 
 
-def _sound(entry: object) -> bool:
+def _valid(entry: object) -> bool:
     return (
         isinstance(entry, list)
         and len(entry) == 6

@@ -1,9 +1,10 @@
-"""One image and its label, before it is brought to the network's input."""
+"""`Sample`: one image and its label, before letterboxing."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -13,13 +14,14 @@ class Sample:
     """One image and its label.
 
     Attributes:
-        source: an image file, or uint8 pixels (h, w) grey or (h, w, 3) RGB.
-        label: class index, or float32 (n, 5): class, then centre x, y, width, height as shares of the image.
-        size: width and height in pixels as decoded (orientation tags applied).
-        digest: content hash of the image, empty where none is needed.
+        source: path of an image file, or uint8 pixels, (h, w) greyscale or (h, w, 3) RGB.
+        label: defined by the task. Classification: the class index. Detection: float32 (n, 5) with class, centre x, y,
+            width, height, the last four as fractions of the image.
+        size: width and height in pixels after decoding (EXIF orientation applied). Set by `data=module`.
+        digest: content hash of the image. Set by `data=module`.
     """
 
     source: Path | np.ndarray
-    label: int | np.ndarray
-    size: tuple[int, int]
+    label: Any
+    size: tuple[int, int] = (0, 0)
     digest: str = ""

@@ -1,10 +1,11 @@
-"""`data=yolo data.path=data.yaml`: an ordinary Ultralytics data set, checked before work starts.
+"""`data=yolo data.path=data.yaml`: a detection data set in the Ultralytics format, validated before work starts.
 
-The YAML names `path` (relative to the YAML or to the working directory), `train`, `val`, perhaps `test` (each a folder,
-a .txt list of images, or a list of those) and `names`. Without `train` the data can be evaluated on and nothing else.
-Labels of `images/…/x.jpg` stand in `labels/…/x.txt`: one row an object, class and centre x, y, width, height as shares
-of the image, or class and a polygon, which becomes its box.
-`calibration.txt` beside the YAML lists the calibration images; without it they are held out of `train` by seed.
+Keys of the YAML are `path` (the root folder, relative to the YAML or the working directory), `train`, `val`, optionally
+`test` (each a folder, a .txt list of images, or a list of those) and `names`. Without `train` the data can only be used
+for evaluation. The labels of `images/…/x.jpg` are in `labels/…/x.txt`, one row per object: class and centre x, y,
+width, height as fractions of the image, or class and polygon, which is replaced by its bounding box.
+If there is a `calibration.txt` beside the YAML, it lists the calibration images. Otherwise they are held out of
+`train` by seed.
 """
 
 from __future__ import annotations
@@ -18,24 +19,28 @@ import numpy as np
 import yaml
 
 from compress.config import DataConfig
-from compress.data.augment import Augmentation
 from compress.data.dataset import DataSet, Split, hold_out
-from compress.data.files import check_disjoint, fingerprint, image_files, look_at_all
+from compress.data.files import check_disjoint, fingerprint, image_files, probe_all
 from compress.data.labels import read_labels
 from compress.data.sample import Sample
 from compress.data.subset import stratified
 from compress.errors import UserError, one_line
-from compress.product import Task
+from compress.tasks import DETECT
+from compress.tasks.augmentation import Augmentation
 
-LONGEST = 4096  # characters of a path
+LONGEST = 4096  # characters in a path
 
 log = logging.getLogger(__name__)
 
 
 def load(config: DataConfig, imgsz: int, channels: int, seed: int) -> DataSet:
-    """Loads `config.path`. Raises UserError, naming file and line, for whatever is wrong with it."""
+    """Loads the data set of the YAML at `config.path`.
+
+    Raises:
+        UserError: the YAML, a list, an image or a label is invalid. The message names file and line.
+    """
     if config.path is None:
-        raise UserError("data.path", None, "data=yolo needs data.path=…/data.yaml")
+        raise UserError("data.path", None, "set data.path to the data set's YAML file")
     extra = {"test": "test"} if config.test else {}
     return load_yaml(Path(config.path), config, imgsz, channels, seed, extra=extra)
 
@@ -51,44 +56,47 @@ def load_yaml(
     augmentation: Augmentation | None = None,
     shuffled: bool = False,
 ) -> DataSet:
-    """The data set a YAML describes.
+    """Loads the data set that a YAML describes.
 
     Args:
-        extra: further keys of the YAML that name a split, where they stand in it, and the split's name.
-        augmentation: what training may do to the images; mirroring left and right only where None.
-        shuffled: calibration.txt is in random order, so that its first images are as good as any.
+        extra: optional keys of the YAML for further splits, mapped to the names of those splits.
+        augmentation: random changes allowed in training; None: the defaults of `Augmentation`.
+        shuffled: calibration.txt is in random order, so its first images can be used without stratification.
+
+    Raises:
+        UserError: see `load`.
     """
-    facts = _read_yaml(path)
-    classes = _classes(path, facts)
-    root = _root(path, facts)
-    wanted = {"train": "train", "val": "validation", **extra}
-    keys = {key: name for key, name in wanted.items() if facts.get(key)}
-    found = {name: _samples(path, key, facts, root, len(classes)) for key, name in keys.items()}
-    key = "train" if "train" in found else "val"
-    _check_labelled(path, key, found[keys[key]])
-    seen = found.get("train", [])
-    contents = dict(found)
-    listed = path.with_name("calibration.txt")
-    if listed.is_file():
-        contents["calibration"] = _read_samples(_from_list(listed, root), len(classes))
+    spec = _read_yaml(path)
+    classes = _classes(path, spec)
+    root = _root(path, spec)
+    keys = {key: name for key, name in {"train": "train", "val": "validation", **extra}.items() if spec.get(key)}
+    samples = {name: _samples(path, key, spec, root, len(classes)) for key, name in keys.items()}
+    key = "train" if "train" in samples else "val"
+    _check_labelled(path, key, samples[keys[key]])
+    training = samples.get("train", [])
+    contents = dict(samples)
+    calibration_list = path.with_name("calibration.txt")
+    if calibration_list.is_file():
+        contents["calibration"] = _read_samples(_from_list(calibration_list, root), len(classes))
         sources = {sample.source for sample in contents["calibration"]}
-        train = [sample for sample in seen if sample.source not in sources]
+        train = [sample for sample in training if sample.source not in sources]
         calibration: Sequence[Sample] = contents["calibration"]
         count = config.calibration_images
         if not shuffled and count < len(calibration):
-            calibration = [calibration[i] for i in stratified(calibration, count, seed)]
+            present = [DETECT.classes_in(sample.label) for sample in calibration]
+            calibration = [calibration[i] for i in stratified(present, count, seed)]
         calibration = calibration[:count]
     else:
-        train, calibration = hold_out(seen, config.calibration_images, seed)
-    judged = {name: samples for name, samples in found.items() if name != "train"}
-    check_disjoint([*train, *calibration], judged)
+        train, calibration = hold_out(training, config.calibration_images, seed)
+    evaluation = {name: split for name, split in samples.items() if name != "train"}
+    check_disjoint([*train, *calibration], evaluation)
     policy = augmentation or Augmentation()
     splits = {
-        name: Split(name, samples, imgsz, channels, policy)
-        for name, samples in {**judged, "train": train, "calibration": calibration}.items()
+        name: Split(name, split, imgsz, channels, DETECT, policy)
+        for name, split in {**evaluation, "train": train, "calibration": calibration}.items()
     }
     return DataSet(
-        task=Task.detect,
+        task=DETECT,
         classes=classes,
         train=splits.pop("train"),
         calibration=splits.pop("calibration"),
@@ -100,85 +108,85 @@ def load_yaml(
 
 def _read_yaml(path: Path) -> dict[str, Any]:
     if not path.is_file():
-        raise UserError("data.path", path, "no such file: give the data set's YAML")
+        raise UserError("data.path", path, "no such file: set data.path to the data set's YAML file")
     try:
-        facts = yaml.safe_load(path.read_text(encoding="utf-8-sig"))
+        spec = yaml.safe_load(path.read_text(encoding="utf-8-sig"))
     except (yaml.YAMLError, UnicodeDecodeError, OSError, RecursionError) as error:
-        raise UserError("data.path", path, f"this is no YAML: {one_line(error)}") from error
-    if not isinstance(facts, dict):
-        raise UserError("data.path", path, "the YAML must hold keys such as train, val and names")
+        raise UserError("data.path", path, f"this is not a valid YAML file: {one_line(error)}") from error
+    if not isinstance(spec, dict):
+        raise UserError("data.path", path, "the YAML must have keys such as train, val and names")
     for key in ("val", "names"):
-        if not facts.get(key):
-            raise UserError("data.path", path, f"the YAML names no `{key}`: add it")
-    return facts
+        if not spec.get(key):
+            raise UserError("data.path", path, f"the YAML has no `{key}`: add it")
+    return spec
 
 
-def _classes(path: Path, facts: Mapping[str, Any]) -> tuple[str, ...]:
-    names = facts["names"]
+def _classes(path: Path, spec: Mapping[str, Any]) -> tuple[str, ...]:
+    names = spec["names"]
     if isinstance(names, dict):
         if sorted(names, key=str) != sorted(range(len(names)), key=str):
             raise UserError(f"{path}: names", list(names), "class numbers must run from 0 without gaps")
         names = [names[number] for number in range(len(names))]
     if not isinstance(names, list):
-        raise UserError(f"{path}: names", names, "give a list of class names, or a mapping from number to name")
+        raise UserError(f"{path}: names", names, "set a list of class names, or a mapping from number to name")
     for name in names:
         if not isinstance(name, str | int | float) or isinstance(name, bool) or not str(name).strip():
-            raise UserError(f"{path}: names", type(name).__name__, "each class name must be a text that is not empty")
+            raise UserError(f"{path}: names", type(name).__name__, "each class name must be a non-empty string")
     if len({str(name) for name in names}) < len(names):
-        raise UserError(f"{path}: names", "duplicates", "give every class a name of its own")
-    if not isinstance(facts.get("nc", 0), int):
-        raise UserError(f"{path}: nc", type(facts["nc"]).__name__, "give the number of classes, or remove it")
-    if facts.get("nc", len(names)) != len(names):
-        raise UserError(f"{path}: nc", facts["nc"], f"`names` has {len(names)} entries: make them agree")
+        raise UserError(f"{path}: names", "duplicates", "class names must be unique")
+    if not isinstance(spec.get("nc", 0), int):
+        raise UserError(f"{path}: nc", type(spec["nc"]).__name__, "set the number of classes, or remove it")
+    if spec.get("nc", len(names)) != len(names):
+        raise UserError(f"{path}: nc", spec["nc"], f"`names` has {len(names)} entries: make them agree")
     return tuple(str(name) for name in names)
 
 
-def _root(path: Path, facts: Mapping[str, Any]) -> Path:
-    given = facts.get("path")
-    if not given:
+def _root(path: Path, spec: Mapping[str, Any]) -> Path:
+    folder = spec.get("path")
+    if not folder:
         return path.parent
-    if not isinstance(given, str) or len(given) > LONGEST:
-        raise UserError(f"{path}: path", type(given).__name__, "give the data set's folder as a text")
-    for root in (path.parent / str(given), Path(str(given))):
+    if not isinstance(folder, str) or len(folder) > LONGEST:
+        raise UserError(f"{path}: path", type(folder).__name__, "set the data set's folder, as a string")
+    for root in (path.parent / folder, Path(folder)):
         if root.is_dir():
             return root
-    raise UserError(f"{path}: path", given, "no such folder, relative to the YAML or to the working directory")
+    raise UserError(f"{path}: path", folder, "no such folder, relative to the YAML or to the working directory")
 
 
-def _samples(path: Path, key: str, facts: Mapping[str, Any], root: Path, classes: int) -> list[Sample]:
-    entries = facts[key] if isinstance(facts[key], list) else [facts[key]]
+def _samples(path: Path, key: str, spec: Mapping[str, Any], root: Path, classes: int) -> list[Sample]:
+    entries = spec[key] if isinstance(spec[key], list) else [spec[key]]
     files: list[Path] = []
     for entry in entries:
         if not isinstance(entry, str) or len(entry) > LONGEST:
             raise UserError(
                 f"{path}: {key}",
                 str(entry)[:80] if isinstance(entry, str) else type(entry).__name__,
-                "give a folder, a .txt list of images, or a list of those",
+                "use a folder, a .txt list of images, or a list of those",
             )
-        place = root / entry
-        if place.is_dir():
-            files += image_files(place)
-        elif place.is_file() and place.suffix == ".txt":
-            files += _from_list(place, root)
+        location = root / entry
+        if location.is_dir():
+            files += image_files(location)
+        elif location.is_file() and location.suffix == ".txt":
+            files += _from_list(location, root)
         else:
-            raise UserError(f"{path}: {key}", entry, f"no such folder or .txt list ({place})")
+            raise UserError(f"{path}: {key}", entry, f"no such folder or .txt list ({location})")
     if not files:
-        raise UserError(f"{path}: {key}", facts[key], "no images found there")
+        raise UserError(f"{path}: {key}", spec[key], "no images in it")
     return _read_samples(files, classes)
 
 
 def _from_list(path: Path, root: Path) -> list[Path]:
-    """Images of a .txt list: absolute, or relative to the list's folder or to the data set's root."""
+    """Reads the image paths in a .txt list: absolute, or relative to the list or to the data set's root."""
     files = []
     try:
         lines = path.read_text(encoding="utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError) as error:
-        raise UserError("data.path", path, f"this list of images cannot be read: {error}") from error
+        raise UserError("data.path", path, f"the list of images cannot be read ({error}): fix or remove it") from error
     for number, line in enumerate(lines, 1):
         if not line.strip():
             continue
-        places = (path.parent / line.strip(), root / line.strip())
-        file = next((place for place in places if place.is_file()), None)
+        candidates = (path.parent / line.strip(), root / line.strip())
+        file = next((candidate for candidate in candidates if candidate.is_file()), None)
         if file is None:
             raise UserError(f"{path}:{number}", line.strip(), "no such image, relative to the list or to the root")
         files.append(file)
@@ -186,15 +194,15 @@ def _from_list(path: Path, root: Path) -> list[Path]:
 
 
 def _read_samples(files: Sequence[Path], classes: int) -> list[Sample]:
-    each = list(dict.fromkeys(files))
+    files = list(dict.fromkeys(files))  # without duplicates
     return [
         Sample(file, read_labels(_label_file(file), classes), size, digest)
-        for file, (size, digest) in zip(each, look_at_all(each), strict=True)
+        for file, (size, digest) in zip(files, probe_all(files), strict=True)
     ]
 
 
 def _label_file(image: Path) -> Path:
-    """images/…/x.jpg -> labels/…/x.txt, by the last folder called `images`; beside the image where there is none."""
+    """images/…/x.jpg -> labels/…/x.txt, by the last folder named `images`; without one, x.txt beside the image."""
     parts = list(image.parts)
     if "images" in parts[:-1]:
         last = len(parts) - 2 - parts[-2::-1].index("images")
@@ -203,7 +211,7 @@ def _label_file(image: Path) -> Path:
 
 
 def _check_labelled(path: Path, key: str, samples: Sequence[Sample]) -> None:
-    """Images without a label file are background; a whole training split of them is a misplaced folder."""
+    """Rejects a split without any label. Single images may have none, but here the label folder must be misplaced."""
     if not any(isinstance(sample.label, np.ndarray) and len(sample.label) for sample in samples):
-        place = _label_file(Path(str(samples[0].source)))
-        raise UserError(f"{path}: {key}", samples[0].source, f"no image has a label; the first was sought at {place}")
+        file = _label_file(Path(str(samples[0].source)))
+        raise UserError(f"{path}: {key}", samples[0].source, f"no image has a label; expected its labels in {file}")

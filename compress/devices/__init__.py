@@ -1,7 +1,7 @@
-"""Device profiles: what a frame rate on a device leaves for the network, by published times. No torch in here.
+"""Device profiles: convert a frame rate on a device to a FLOPs budget, from published latencies. Imports no torch.
 
-The model is `ms = a + b x GFLOPs`, a line per device, runtime and precision (`conf/device/*.yaml`, fitted by
-`fit.py`). What it predicts is shown and never judged: a time counts once it was measured on the device.
+The model is `ms = a + b x GFLOPs`, one line per device, runtime and precision (`conf/device/*.yaml`, fitted by
+`fit.py`). Its predictions are shown but not judged: only latencies measured on the device count.
 """
 
 from compress.devices.frame_rate import named_by_frame_rate, remarks, resolve

@@ -1,7 +1,7 @@
-"""`ms = a + b x GFLOPs`, fitted to published times of whole networks: `published_latency.csv`, beside this file.
+"""Fits `ms = a + b x GFLOPs` to the published latencies of whole networks in `published_latency.csv`.
 
-One row is one network on one device. `ms` is inference alone at batch 1, as the page in `source` has it; `gflops` are
-of the fused network at `imgsz` in our convention (1 MAC = 2 FLOPs), counted by `compress.get_flops`.
+One row is one network on one device. `ms` is the latency of inference alone at batch 1, published on the page `source`.
+`gflops` are those of the fused network at `imgsz` (1 MAC = 2 FLOPs), counted by `compress.get_flops`.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ def published() -> dict[str, list[dict[str, str]]]:
 
 
 def fits(rows: Sequence[dict[str, str]]) -> list[LatencyFit]:
-    """A line for each runtime and precision among the rows of one profile."""
+    """Fits one line per runtime and precision to the rows of one profile."""
     groups: dict[tuple[str, str], list[tuple[float, float]]] = defaultdict(list)
     for row in rows:
         groups[row["runtime"], row["precision"]].append((float(row["gflops"]), float(row["ms"])))
@@ -36,8 +36,8 @@ def fits(rows: Sequence[dict[str, str]]) -> list[LatencyFit]:
 
 
 def _fit(runtime: str, precision: str, points: Sequence[tuple[float, float]]) -> LatencyFit:
-    """The line through all points. `error` is the largest relative error of a network that the line was fitted
-    without (leave-one-out over networks), `error_fitted` that of the points themselves."""
+    """Fits one line to all points. `error` is the largest relative error in leave-one-out cross-validation over
+    networks, `error_fitted` the largest one at the fitted points."""
     a, b = line(points)
     gflops = sorted({x for x, _ in points})
     return LatencyFit(
@@ -52,26 +52,26 @@ def _fit(runtime: str, precision: str, points: Sequence[tuple[float, float]]) ->
 
 
 def line(points: Sequence[tuple[float, float]]) -> tuple[float, float]:
-    """(a, b) by least squares of the relative error: the small networks, whose times decide here, weigh as much as the
-    large. `points` are (GFLOPs, ms)."""
+    """Fits (a, b) to points (GFLOPs, ms) by least squares of the relative error: small networks, whose latencies matter
+    here, have the same weight as large ones."""
     gflops, ms = np.array(points).T
     a, b = np.linalg.lstsq(np.stack([1 / ms, gflops / ms], axis=1), np.ones_like(ms), rcond=None)[0]
     return float(a), float(b)
 
 
 def largest_error(fitted: tuple[float, float], points: Sequence[tuple[float, float]]) -> float:
-    """Largest |predicted / published - 1| of a line (a, b) at points (GFLOPs, ms)."""
+    """Largest |predicted / published - 1| of the line (a, b) at points (GFLOPs, ms)."""
     a, b = fitted
     return max(abs((a + b * gflops) / ms - 1) for gflops, ms in points)
 
 
 def left_out_error(points: Sequence[tuple[float, float]]) -> float:
-    """Largest relative error of a network at the line through all others. Two rows of one network leave together."""
-    found = []
+    """Largest relative error in leave-one-out cross-validation; all rows of a network are left out together."""
+    errors = []
     for gflops in {x for x, _ in points}:
         others = [point for point in points if point[0] != gflops]
-        found.append(largest_error(line(others), [point for point in points if point[0] == gflops]))
-    return max(found)
+        errors.append(largest_error(line(others), [point for point in points if point[0] == gflops]))
+    return max(errors)
 
 
 def _rounded(value: float) -> float:

@@ -1,7 +1,7 @@
-"""Other activation functions for a trained network, before it is tuned again.
+"""Replaces the activation functions of a trained network before fine-tuning.
 
-SiLU costs few FLOPs and much time: runtimes read and write every value once or twice more for it, in INT8 even more
-often. ReLU is done by the convolution in front of it, at no cost.
+SiLU costs few FLOPs but much time: runtimes read and write every value once or twice more for it, in INT8 even more
+often. ReLU is fused into the preceding convolution at no cost.
 """
 
 from __future__ import annotations
@@ -11,29 +11,29 @@ from torch import nn
 from compress.config import Activation
 
 KINDS: dict[Activation, type[nn.Module]] = {Activation.relu: nn.ReLU, Activation.relu6: nn.ReLU6}
-# By name: timm has classes of its own beside torch's. ReLU costs nothing already, and ReLU6 is part of gates.
+# By class name, because timm defines its own classes. ReLU is free already, and ReLU6 is used in gates.
 REPLACED = {"SiLU", "Swish", "GELU", "GELUTanh", "QuickGELU", "Hardswish", "HardSwish", "Mish", "HardMish", "ELU"}
 REPLACED |= {"CELU", "SELU", "LeakyReLU"}
 
 
 def of(net: nn.Module) -> str | None:
-    """What `swap` put into a network; None where it has its own."""
+    """Name of the activation that `swap` put into `net`; None if the original ones are in place."""
     return getattr(net, "swapped_activation", None)
 
 
 def swap(net: nn.Module, name: str | None) -> int:
-    """Puts `name` in the place of every activation module of `net` that costs time; None leaves all as they are.
-    Returns how many there were."""
+    """Replaces every costly activation module of `net` in place by `name`; None changes nothing.
+    Returns the number of modules replaced."""
     if name is None:
         return 0
     kind = KINDS[Activation(name)]
     places = [
-        (parent, child, each)
+        (parent, child, module)
         for parent in net.modules()
-        for child, each in parent._modules.items()  # `named_children` names a shared module once
-        if type(each).__name__ in REPLACED
+        for child, module in parent._modules.items()  # `named_children` yields a shared module only once
+        if type(module).__name__ in REPLACED
     ]
-    for parent, child, each in places:
-        setattr(parent, child, kind(inplace=bool(getattr(each, "inplace", False))))
-    net.swapped_activation = name  # type: ignore[assignment]  # copies keep it, so that a checkpoint can tell
+    for parent, child, module in places:
+        setattr(parent, child, kind(inplace=bool(getattr(module, "inplace", False))))
+    net.swapped_activation = name  # type: ignore[assignment]  # copied with the network, and saved in checkpoints
     return len(places)

@@ -1,15 +1,13 @@
-"""Networks named by import path or by a file: what may be imported and called on whose word.
+"""Networks named by import path or in a file, and the restrictions on what is imported and called for them.
 
-The user may name any class of networks on the command line. A file that somebody else may have written may name only
-what this package and the libraries it works with provide, unless the user trusts it.
+The user may name any network class on the command line. A file may come from an untrusted author, so it may name only
+what this package and its libraries provide, unless the user trusts it.
 """
 
 from __future__ import annotations
 
-import importlib
 import os
 import re
-import sys
 from collections.abc import Callable
 from types import FunctionType
 from typing import Any
@@ -17,41 +15,44 @@ from typing import Any
 import torch
 from torch import nn
 
-from compress.errors import MissingExtra, UserError, named, one_line
+from compress import user_code
+from compress.errors import MissingExtra, UserError, named
 
-EXAMPLES = "compress.models.small_cnn"  # networks of this package that `model.target` and checkpoints may name
-# Arguments of timm's `create_model` that make it read files, fetch from a network, or take a class for another one.
+EXAMPLES = "compress.examples.small_cnn"  # module of this package whose networks an untrusted checkpoint may name
+MOVED = {"compress.models.small_cnn.SmallCNN": "compress.examples.small_cnn.SmallCNN"}  # in older checkpoints
+# Arguments of timm's `create_model` that read files, download, or replace the model class.
 NOT_FROM_FILES = {
     "pretrained", "pretrained_cfg", "pretrained_cfg_overlay", "checkpoint_path", "cache_dir", "custom_load",
     "features_only", "in_chans",
 }  # fmt: skip
-MAX_PARAMETERS = 2**31  # of a network that a file describes: 8 GiB in float32
+MAX_PARAMETERS = 2**31  # limit for a network described in a file: 8 GiB in float32
 
 
 def network(target: str, args: dict[str, Any]) -> nn.Module:
-    """What the class or function at import path `target` returns for `args`. Only subclasses of `nn.Module`, and
-    functions defined in the module (or package) that `target` names, are called.
+    """Calls the class or function at import path `target` with `args` and returns the network, in float32.
+
+    Only subclasses of `nn.Module`, and functions defined in the module (or package) that `target` names, are called.
 
     Raises:
-        UserError: it cannot be imported, is neither, raises, or gives no module.
+        UserError: the target cannot be imported, is neither, raises, or does not return an `nn.Module`.
     """
-    maker = _maker(target)
+    factory = _factory(target)
     try:
-        net = maker(**args)
+        net = factory(**args)
     except (Exception, SystemExit) as error:  # the user's own code
         raise UserError("model.args", args, f"{target} raised {named(error)}") from error
     if not isinstance(net, nn.Module):
-        raise UserError("model.target", target, f"gives a {type(net).__name__}, not a torch.nn.Module")
+        raise UserError("model.target", target, f"returns {type(net).__name__}, not a torch.nn.Module")
     return net.float()
 
 
 def require_timm() -> Any:
-    """The package `timm`, imported without what its library for downloads would tell about the user.
+    """Imports and returns the package `timm`, with the telemetry of its download library disabled.
 
     Raises:
-        MissingExtra: it is not installed.
+        MissingExtra: timm is not installed.
     """
-    os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")  # read once, when that library is imported
+    os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")  # read once, when huggingface_hub is imported
     try:
         import timm
     except ModuleNotFoundError as error:
@@ -59,71 +60,65 @@ def require_timm() -> Any:
     return timm
 
 
-def check_provided(facts: dict[str, Any], channels: int) -> None:
-    """Holds what a file says of a network, its family `module` or `timm`, against what is provided here.
+def check_provided(constructor: dict[str, Any], channels: int) -> None:
+    """Checks that the description of a `module` or `timm` network in a file needs no code from elsewhere.
 
     Raises:
-        UserError: rebuilding it would import other code or read other files, or it is too large.
+        UserError: building the network would import other code or read other files, or it is too large.
     """
-    args = facts.get("args")
+    args = constructor.get("args")
     if not isinstance(args, dict):
-        raise UserError("checkpoint", args, "the arguments of a network are a map of names to values")
-    if facts["family"] == "timm":
+        raise UserError("checkpoint", args, "the arguments of a network must be a map of names to values")
+    if constructor["family"] == "timm":
         timm = require_timm()
-        if unwanted := sorted(NOT_FROM_FILES & args.keys()):
-            raise UserError("checkpoint", facts.get("name"), f"its model.json may not set {', '.join(unwanted)}")
-        name = facts.get("name")
-        if isinstance(name, str) and timm.is_model(name):  # others are refused where they are built
+        if names := sorted(NOT_FROM_FILES & args.keys()):
+            raise UserError("checkpoint", constructor.get("name"), f"its model.json must not set {', '.join(names)}")
+        name = constructor.get("name")
+        if isinstance(name, str) and timm.is_model(name):  # other names are rejected when the network is built
             check_size(lambda: timm.create_model(name, pretrained=False, in_chans=channels, **args), name)
         return
-    target = facts.get("target")
+    target = constructor.get("target")
     if not isinstance(target, str) or not re.fullmatch(re.escape(EXAMPLES) + r"\.[A-Za-z]\w*", target):
         why = "its model.json names code outside this package, which would be imported and called: "
         raise UserError(
-            "checkpoint", target, why + "give model.trust=true, or compress.load(path, trust=True), if you trust it"
+            "checkpoint", target, why + "set model.trust=true, or use compress.load(path, trust=True), if you trust it"
         )
-    maker = _maker(target)
-    if not isinstance(maker, type) or maker.__module__ != EXAMPLES:
-        raise UserError("checkpoint", target, f"is no network of {EXAMPLES}")
-    check_size(lambda: maker(**args), target)
+    factory = _factory(target)
+    if not isinstance(factory, type) or factory.__module__ != EXAMPLES:
+        raise UserError("checkpoint", target, f"is not a network of {EXAMPLES}")
+    check_size(lambda: factory(**args), target)
 
 
 def check_size(make: Callable[[], nn.Module], name: object) -> None:
-    """Builds a network without memory for its weights and counts them. What cannot be built that way is left to the
-    real building.
+    """Counts the weights of the network that `make` returns, built on the meta device without allocating them.
+
+    If it cannot be built on the meta device, the check passes, and building it normally reports the error.
 
     Raises:
-        UserError: it has more than `MAX_PARAMETERS`.
+        UserError: the network has more than `MAX_PARAMETERS` weights.
     """
     try:
         with torch.random.fork_rng(devices=[]), torch.device("meta"):
             count = sum(value.numel() for value in make().state_dict().values())
     except (OverflowError, MemoryError, RecursionError) as error:
         raise UserError("checkpoint", name, f"the network it describes cannot be built ({named(error)})") from error
-    except Exception:  # arguments that do not fit, or code that needs values: the real building tells
+    except Exception:  # wrong arguments, or code that needs values
         return
     if count > MAX_PARAMETERS:
         raise UserError("checkpoint", name, f"describes a network of {count:,} weights: damaged or altered")
 
 
-def _maker(target: str) -> Callable[..., Any]:
-    """The class or function at an import path."""
-    module, _, name = target.rpartition(".")
-    if module.partition(".")[0] in sys.stdlib_module_names:
-        raise UserError("model.target", target, "is Python's own and makes no network: name a torch.nn.Module")
-    try:
-        found = getattr(importlib.import_module(module), name)
-    except (ImportError, AttributeError, ValueError) as error:
-        raise UserError("model.target", target, f"cannot be imported ({one_line(error)})") from error
-    except (Exception, SystemExit) as error:  # the user's own code, at import
-        raise UserError("model.target", target, f"importing {module} raised {named(error)}") from error
-    if isinstance(found, type) and issubclass(found, nn.Module):
-        return found
-    own = isinstance(found, FunctionType) and f"{found.__module__}.".startswith(f"{module}.")
-    if own and module.partition(".")[0] != "torch":  # torch.hub.load and the like read files and run what is in them
-        return found
-    kind = f"the class {found.__name__}" if isinstance(found, type) else f"a {type(found).__name__}"
+def _factory(target: str) -> Callable[..., Any]:
+    """Imports the class or function at `target`."""
+    module = target.rpartition(".")[0]
+    imported = user_code.find("model.target", target, "a subclass of torch.nn.Module")
+    if isinstance(imported, type) and issubclass(imported, nn.Module):
+        return imported
+    own = isinstance(imported, FunctionType) and f"{imported.__module__}.".startswith(f"{module}.")
+    if own and module.partition(".")[0] != "torch":  # torch.hub.load and others run code from files
+        return imported
+    kind = f"the class {imported.__name__}" if isinstance(imported, type) else f"a {type(imported).__name__}"
     raise UserError(
         "model.target", target,
-        f"is {kind}: name a subclass of torch.nn.Module, or a function defined in {module} that returns one",
+        f"is {kind}: use a subclass of torch.nn.Module, or a function defined in {module} that returns one",
     )  # fmt: skip

@@ -1,8 +1,8 @@
-"""The normalisation that a classifier was trained with, as the first operation of its network.
+"""Input normalisation as the first operation of a network.
 
-It is part of the network, so that training, pruning, every exported file and every count has it, and whoever deploys a
-file gives it pixels in [0, 1] and cannot apply a wrong one. It is not folded into the first convolution: with zero
-padding that would be inexact at the border.
+It is part of the network, so training, pruning, exported files and FLOP counts all include it, and an exported file
+takes pixels in [0, 1]: users cannot apply the wrong normalisation. It is not folded into the first convolution, because
+with zero padding that would be inexact at the border.
 """
 
 from __future__ import annotations
@@ -15,21 +15,21 @@ from torch import Tensor, nn
 
 from compress.errors import UserError
 
-INNER = "net."  # in front of the names of a network's modules and tensors once it is wrapped
+INNER = "net."  # prefix of the module and tensor names of a wrapped network
 
 
 class Statistics(NamedTuple):
-    """Of pixels in [0, 1], a number for each channel."""
+    """Mean and standard deviation of pixels in [0, 1], one value per channel."""
 
     mean: tuple[float, ...]
     std: tuple[float, ...]
 
-    def facts(self) -> dict[str, list[float]]:
+    def as_dict(self) -> dict[str, list[float]]:
         return {"mean": list(self.mean), "std": list(self.std)}
 
 
 class Normalised(nn.Module):
-    """`net` on (x - mean) / std, x (b, channels, s, s) in [0, 1]."""
+    """Applies `net` to (x - mean) / std, for x (b, channels, s, s) in [0, 1]."""
 
     mean: Tensor
     factor: Tensor
@@ -37,9 +37,9 @@ class Normalised(nn.Module):
     def __init__(self, net: nn.Module, statistics: Statistics) -> None:
         super().__init__()
         mean, std = (torch.tensor(values, dtype=torch.float64).view(1, -1, 1, 1) for values in statistics)
-        # Not in the state dict: the tensors of the network are what a library saves, the rest is in the constructor.
+        # Not in the state dict, which holds only the network's own tensors; the constructor has these values.
         self.register_buffer("mean", mean.float(), persistent=False)
-        # Multiplied, because integer runtimes such as LiteRT have no INT8 division.
+        # Multiplied rather than divided, because integer runtimes such as LiteRT have no INT8 division.
         self.register_buffer("factor", (1 / std).float(), persistent=False)
         self.net = net
 
@@ -48,39 +48,40 @@ class Normalised(nn.Module):
 
 
 def statistics(mean: Sequence[float] | None, std: Sequence[float] | None, channels: int) -> Statistics | None:
-    """mean and std for an input of `channels`; None where there are none, or where they change nothing. Grey images
-    have the average of what is known for RGB.
+    """Mean and std for an input of `channels`; None if they are not set or change nothing.
+
+    A single value applies to all channels; greyscale input gets the average of RGB values.
 
     Raises:
-        UserError: another number of values than channels.
+        UserError: the number of values is neither 1 nor `channels`.
     """
     if mean is None or std is None:
         return None
-    found = []
+    per_channel = []
     for key, values in (("mean", mean), ("std", std)):
         if channels == 1 and len(values) == 3:
             values = [sum(values) / len(values)]
         elif len(values) == 1:
             values = list(values) * channels
         if len(values) != channels:
-            raise UserError(f"model.{key}", list(values), f"give 1 number, or {channels}: one for each channel")
-        found.append(tuple(float(value) for value in values))
-    made = Statistics(*found)
-    return None if set(made.mean) == {0.0} and set(made.std) == {1.0} else made
+            raise UserError(f"model.{key}", list(values), f"set 1 number, or {channels}: one for each channel")
+        per_channel.append(tuple(float(value) for value in values))
+    result = Statistics(*per_channel)
+    return None if set(result.mean) == {0.0} and set(result.std) == {1.0} else result
 
 
 def wrap(net: nn.Module, statistics: Statistics | None) -> nn.Module:
-    """`net` behind its normalisation; itself where there is none."""
+    """`net` preceded by its normalisation; `net` itself if `statistics` is None."""
     return net if statistics is None else Normalised(net, statistics)
 
 
 def inner(net: nn.Module) -> nn.Module:
-    """The network without `Normalised` around it."""
+    """The network without its `Normalised` wrapper."""
     return net.net if isinstance(net, Normalised) else net
 
 
 def module_names(net: nn.Module, names: Sequence[str]) -> tuple[str, ...]:
-    """Names of modules of the network that was wrapped, as the wrapped one has them."""
+    """Converts module names of the unwrapped network to names in `net`, which may be wrapped."""
     known = dict(net.named_modules())
     return (
         tuple(name if name in known else INNER + name for name in names) if isinstance(net, Normalised) else (*names,)
@@ -88,7 +89,7 @@ def module_names(net: nn.Module, names: Sequence[str]) -> tuple[str, ...]:
 
 
 def bare(tensors: dict[str, Tensor], constructor: dict[str, Any]) -> dict[str, Tensor]:
-    """Tensors of a checkpoint by the names that the network has without `Normalised` around it."""
+    """Tensors of a checkpoint, with the names they have without the `Normalised` wrapper."""
     if constructor.get("mean") is None:
         return tensors
     return {name.removeprefix(INNER): value for name, value in tensors.items()}

@@ -1,7 +1,7 @@
-"""A user's ONNX file: read, held against what can be worked on here, and brought to one form.
+"""Reads, checks and canonicalises a user's ONNX file.
 
-Whatever wrote the file, what comes out has standard operators on float32, one image in, one tensor out, fixed shapes
-and folded constants. What cannot be brought there is refused with one error, before any work.
+The result has standard operators on float32, one image as input, one tensor as output, fixed shapes and folded
+constants. A file that cannot be converted to this form is rejected with one error, before any work.
 """
 
 from __future__ import annotations
@@ -21,123 +21,123 @@ from onnx import GraphProto, ModelProto, NodeProto, TensorProto, ValueInfoProto,
 
 from compress.checkpoint import MAX_SIDE
 from compress.errors import TargetFailed, UserError, one_line
-from compress.targets import kept_float, onnx_graph
+from compress.targets import onnx_graph, quantization_exclusions
 
 KEY = "model.path"
 QUANTIZED = {"QuantizeLinear", "DequantizeLinear", "DynamicQuantizeLinear", "ConvInteger", "MatMulInteger"}
 NARROW = {"FLOAT16", "BFLOAT16"}
 WEIGHTED = {"Conv", "ConvTranspose", "Gemm", "MatMul", "BatchNormalization"}
-MAX_ELEMENTS = 2**30  # of one tensor: 4 GiB in float32
+MAX_ELEMENTS = 2**30  # limit for one tensor: 4 GiB in float32
 CONTROL_FLOW = {"If", "Loop", "Scan", "SequenceMap"}
 
 
 @dataclass(frozen=True)
 class OnnxFile:
-    """What was found in a file."""
+    """A checked file and its canonical graph."""
 
     path: Path
-    graph: ModelProto  # as `product.GivenAsGraph` has it
+    graph: ModelProto  # see `capabilities.GivenAsGraph.graph`
     metadata: dict[str, str]
     imgsz: int  # pixels, square input
     channels: int
-    output: tuple[int, ...]  # shape of the answer to one image
-    size_bytes: int  # with the weights that stand outside
+    output: tuple[int, ...]  # shape of the output for one image
+    size_bytes: int  # of the original file and its external weights
 
 
 def read(path: Path, imgsz: int = 0, channels: int = 0) -> OnnxFile:
     """Reads the file at `path`.
 
     Args:
-        imgsz: input side in pixels where the file leaves it open; 0: the file's own.
-        channels: input channels where the file leaves them open; 0: the file's own.
+        imgsz: input side in pixels if the file has a dynamic one; 0 for the file's own.
+        channels: input channels if the file has a dynamic number; 0 for the file's own.
 
     Raises:
-        UserError: no such file, a damaged one, or one that cannot be brought to the form above; says why.
+        UserError: a missing or damaged file, or one that cannot be converted to the canonical form.
     """
     graph, size = _load(path)
     _check_operators(path, graph)
-    name, found_channels, side = _fix_input(path, graph, imgsz, channels)
+    name, input_channels, side = _fix_input(path, graph, imgsz, channels)
     metadata = {entry.key: entry.value for entry in graph.metadata_props}
     graph = _folded(path, graph)
     _check_values(path, graph.graph)
     _name_nodes(graph.graph)
-    output = _fix_output(path, graph)
+    output = _output_name(path, graph)
     _rename(graph.graph, {name: onnx_graph.INPUT, output: onnx_graph.OUTPUT})
     shape = onnx_graph.static_shapes(graph)[onnx_graph.OUTPUT]
-    return OnnxFile(path, graph, metadata, side, found_channels, shape, size)
+    return OnnxFile(path, graph, metadata, side, input_channels, shape, size)
 
 
 def _load(path: Path) -> tuple[ModelProto, int]:
-    """The graph with all its weights, functions inlined; and the bytes of the files it came from."""
+    """The graph with all weights loaded and functions inlined, and the size of its files in bytes."""
     if not path.is_file():
-        raise UserError(KEY, path, "no such file: give an .onnx file")
+        raise UserError(KEY, path, "no such file: use an .onnx file")
     try:
         graph = onnx.load(path, load_external_data=False)
     except Exception as error:  # protobuf's DecodeError is not importable under a stable name
         raise UserError(KEY, path, f"not a readable ONNX file ({one_line(error)})") from error
     if not graph.graph.node:
         raise UserError(KEY, path, "holds no ONNX graph")
-    outside = _outside(path, graph)
+    external = _external_files(path, graph)
     try:
         onnx.load_external_data_for_model(graph, str(path.parent))
         graph = inliner.inline_local_functions(graph) if graph.functions else graph
     except Exception as error:  # OSError, and ValidationError from C++
-        why = f"weights that the file keeps outside itself cannot be read ({one_line(error)}): put them beside it"
+        why = f"its external weights cannot be read ({one_line(error)}): put them into its folder"
         raise UserError(KEY, path, why) from error
-    return graph, sum(file.stat().st_size for file in (path, *(path.parent / name for name in outside)))
+    return graph, sum(file.stat().st_size for file in (path, *(path.parent / name for name in external)))
 
 
-def _outside(path: Path, graph: ModelProto) -> set[str]:
-    """Names of the files beside `path` that hold its weights.
+def _external_files(path: Path, graph: ModelProto) -> set[str]:
+    """Names of the files in the folder of `path` that hold external weights.
 
     Raises:
-        UserError: one that lies elsewhere, is no plain file, or is shorter than what is said to stand in it.
+        UserError: a file lies elsewhere, is not a regular file, or is shorter than its tensors need.
     """
-    inner = [attribute for node in _nodes(graph.graph) for attribute in node.attribute]
+    attributes = [attribute for node in _nodes(graph.graph) for attribute in node.attribute]
     tensors = [
         *graph.graph.initializer,
-        *(each.t for each in inner),
-        *(each for item in inner for each in item.tensors),
+        *(attribute.t for attribute in attributes),
+        *(tensor for attribute in attributes for tensor in attribute.tensors),
     ]
     names: set[str] = set()
     for tensor in tensors:
         if tensor.data_location != TensorProto.EXTERNAL:
             continue
-        said = {entry.key: entry.value for entry in tensor.external_data}
-        name = said.get("location", "")
+        entries = {entry.key: entry.value for entry in tensor.external_data}
+        name = entries.get("location", "")
         file = path.parent / name
         if not name or Path(name).is_absolute() or ".." in Path(name).parts:
-            raise UserError(KEY, path, f"keeps weights in {name!r}, outside its folder: put them beside it")
+            raise UserError(KEY, path, f"stores weights in {name!r}, outside its folder: move them into it")
         if not file.is_file() or file.resolve() != path.parent.resolve() / name:
-            raise UserError(KEY, path, f"keeps weights in {name!r}, which is no plain file beside it")
-        numbers = [said.get("offset", "0"), said.get("length", "0")]
-        ends = all(re.fullmatch(r"[0-9]{1,18}", number) for number in numbers)
-        if not ends or sum(map(int, numbers)) > file.stat().st_size:
-            raise UserError(KEY, path, f"says that {name!r} holds more than it does (tensor {tensor.name})")
+            raise UserError(KEY, path, f"stores weights in {name!r}, which is not a regular file in its folder")
+        numbers = [entries.get("offset", "0"), entries.get("length", "0")]
+        valid = all(re.fullmatch(r"[0-9]{1,18}", number) for number in numbers)
+        if not valid or sum(map(int, numbers)) > file.stat().st_size:
+            raise UserError(KEY, path, f"tensor {tensor.name} lies beyond the bounds of {name!r}: export it again")
         names.add(name)
     return names
 
 
 def _check_operators(path: Path, graph: ModelProto) -> None:
-    """Raises UserError where runtimes do not know an operator, and where numbers are not float32 any more."""
+    """Raises UserError if the graph is quantized, uses a non-standard operator, or has weights below float32."""
     opset = onnx_graph.own_opset(graph)
     for node in _nodes(graph.graph):
-        what = f"{node.domain}.{node.op_type}".strip(".")
-        where = f"operator {what} at node {node.name or node.output[0]}"
+        operator = f"{node.domain}.{node.op_type}".strip(".")
+        where = f"operator {operator} at node {node.name or node.output[0]}"
         if node.op_type in QUANTIZED or node.op_type.startswith("QLinear"):
-            raise UserError(KEY, path, f"is quantized already ({where}): give the float32 file that it was made of")
+            raise UserError(KEY, path, f"is already quantized ({where}): use the original float32 file")
         known = node.domain in ("", "ai.onnx") and onnx.defs.has(node.op_type, opset)
         if not known:
-            why = f"{where} is none of ONNX opset {opset}: export the model with standard operators only"
+            why = f"{where} is not in ONNX opset {opset}: export the model with standard operators only"
             raise UserError(KEY, path, why)
     for tensor in graph.graph.initializer:
         kind = TensorProto.DataType.Name(tensor.data_type)
         if kind in NARROW or kind.startswith("FLOAT8"):
-            raise UserError(KEY, path, f"holds {kind} weights ({tensor.name}): give the float32 file")
+            raise UserError(KEY, path, f"holds {kind} weights ({tensor.name}): use the float32 file")
 
 
 def _nodes(graph: GraphProto) -> Iterator[NodeProto]:
-    """Every node, those of branches and loop bodies too."""
+    """Yields every node, including those of branches and loop bodies."""
     for node in graph.node:
         yield node
         for attribute in node.attribute:
@@ -146,54 +146,55 @@ def _nodes(graph: GraphProto) -> Iterator[NodeProto]:
 
 
 def _fix_input(path: Path, graph: ModelProto, imgsz: int, channels: int) -> tuple[str, int, int]:
-    """Fixes the shape of the input, in place: its name, channels and side in pixels."""
-    image = _the_image(path, graph.graph)
+    """Fixes the shape of the input, in place. Returns its name, channels and side in pixels."""
+    image = _image_input(path, graph.graph)
     kind = image.type.tensor_type
-    given = [dim.dim_value if dim.dim_value > 0 else None for dim in kind.shape.dim]
-    said = f"its input {image.name} is {[dim.dim_param or dim.dim_value or '?' for dim in kind.shape.dim]}"
+    dims = [dim.dim_value if dim.dim_value > 0 else None for dim in kind.shape.dim]
+    shape = f"its input {image.name} has shape {[dim.dim_param or dim.dim_value or '?' for dim in kind.shape.dim]}"
     if kind.elem_type != TensorProto.FLOAT:
         name = TensorProto.DataType.Name(kind.elem_type).lower()
         raise UserError(KEY, path, f"its input {image.name} is {name}: export it for float32 images in [0, 1]")
-    if len(given) != 4:
-        raise UserError(KEY, path, f"{said}: an image is (1, channels, height, width)")
-    batch, own_channels, height, width = given
+    if len(dims) != 4:
+        raise UserError(KEY, path, f"{shape}: export it with (1, channels, height, width)")
+    batch, own_channels, height, width = dims
     if batch not in (None, 1):
-        raise UserError(KEY, path, f"{said}, {batch} images a call: export it with batch 1 or a free one")
-    found = own_channels or channels
-    if found not in (1, 3):
-        why = "say how many with model.channels" if not found else "an image is (1, 1 or 3 channels, height, width)"
-        raise UserError(KEY, path, f"{said}: {why}")
-    if channels not in (0, found):
-        raise UserError("model.channels", channels, f"{path} takes {found}: give model.channels={found}")
+        raise UserError(KEY, path, f"{shape}, {batch} images per call: export it with batch 1 or a dynamic batch")
+    channels_used = own_channels or channels
+    if channels_used not in (1, 3):
+        layout = "export it with (1, 1 or 3 channels, height, width)"
+        raise UserError(KEY, path, f"{shape}: {layout if channels_used else 'set model.channels'}")
+    if channels not in (0, channels_used):
+        why = f"{path} takes {channels_used} channels: set model.channels={channels_used}"
+        raise UserError("model.channels", channels, why)
     height, width = height or width or imgsz, width or height or imgsz
     if height != width:
-        raise UserError(KEY, path, f"{said}: square inputs only, export it with height and width alike")
+        raise UserError(KEY, path, f"{shape}: export it with a square input")
     if not height:
-        raise UserError(KEY, path, f"{said}, of no fixed size: give model.imgsz, or export it with a fixed shape")
+        raise UserError(KEY, path, f"{shape}: set model.imgsz, or export it with a fixed size")
     if imgsz not in (0, height):
-        why = f"{path} takes {height} px and no other: give model.imgsz={height}, or export the model at {imgsz}"
+        why = f"{path} takes only {height} px: set model.imgsz={height}, or export the model at {imgsz} px"
         raise UserError("model.imgsz", imgsz, why)
     if height > MAX_SIDE:
-        raise UserError(KEY, path, f"{said}, taken as {height} px: images of up to {MAX_SIDE} px are understood")
-    for dim, value in zip(kind.shape.dim, (1, found, height, width), strict=True):
-        dim.dim_value = value  # takes the place of a symbol
-    return image.name, found, height
+        raise UserError(KEY, path, f"{shape}, a side of {height} px: export it with at most {MAX_SIDE} px")
+    for dim, value in zip(kind.shape.dim, (1, channels_used, height, width), strict=True):
+        dim.dim_value = value  # replaces a symbolic dimension
+    return image.name, channels_used, height
 
 
-def _the_image(path: Path, graph: GraphProto) -> ValueInfoProto:
-    constant = {tensor.name for tensor in graph.initializer}  # before IR 4 these were listed as inputs too
+def _image_input(path: Path, graph: GraphProto) -> ValueInfoProto:
+    constant = {tensor.name for tensor in graph.initializer}  # also listed as inputs before IR version 4
     inputs = [value for value in graph.input if value.name not in constant]
     if len(inputs) != 1:
         names = ", ".join(value.name for value in inputs)
-        raise UserError(KEY, path, f"has {len(inputs)} inputs ({names}): a model takes one image and nothing else")
+        raise UserError(KEY, path, f"has {len(inputs)} inputs ({names}): export it with one image as its only input")
     del graph.input[:]
     graph.input.extend(inputs)
     return graph.input[0]
 
 
 def _folded(path: Path, graph: ModelProto) -> ModelProto:
-    """The graph as ONNX Runtime writes it with constants folded, shapes inferred anew."""
-    del graph.graph.value_info[:]  # of the input's size before
+    """The graph with constants folded by ONNX Runtime, and all shapes inferred again."""
+    del graph.graph.value_info[:]  # shapes for the previous input size
     for output in graph.graph.output:
         output.type.tensor_type.ClearField("shape")
     _check_sizes(path, graph)
@@ -202,57 +203,56 @@ def _folded(path: Path, graph: ModelProto) -> ModelProto:
         try:
             raw.write_bytes(graph.SerializeToString())
             onnx_graph.optimized(raw, folded, onnxruntime.GraphOptimizationLevel.ORT_ENABLE_BASIC)
-            found = shape_inference.infer_shapes(onnx_graph.read(folded), data_prop=True)
-        except (TargetFailed, ValueError) as error:  # ValueError: protobuf ends at 2 GB
+            result = shape_inference.infer_shapes(onnx_graph.read(folded), data_prop=True)
+        except (TargetFailed, ValueError) as error:  # ValueError: protobuf is limited to 2 GB
             why = one_line(error.__cause__ or error).replace(str(raw), "it")
-            raise UserError(KEY, path, f"ONNX Runtime refuses the file ({why})") from error
-    shapes = onnx_graph.static_shapes(found)
-    for node in found.graph.node:
+            raise UserError(KEY, path, f"ONNX Runtime rejects the file ({why})") from error
+    shapes = onnx_graph.static_shapes(result)
+    for node in result.graph.node:
         if node.op_type in CONTROL_FLOW:
-            why = f"operator {node.op_type} at node {node.name} decides while it runs: export it without"
+            why = f"operator {node.op_type} at node {node.name} is control flow: export the model without it"
             raise UserError(KEY, path, why)
         if any(name and name not in shapes for name in node.output):
-            why = f"the shape of what {node.op_type} at node {node.name or node.output[0]} gives depends on the image"
+            why = f"the output shape of {node.op_type} at node {node.name or node.output[0]} depends on the image"
             raise UserError(KEY, path, f"{why}: export it with fixed shapes, without non-maximum suppression")
-    return found
+    return result
 
 
 def _check_sizes(path: Path, graph: ModelProto) -> None:
-    """Raises UserError where a tensor would not fit into memory: before anything allocates it."""
+    """Raises UserError if a tensor would not fit into memory, before any is allocated."""
     try:
         inferred = shape_inference.infer_shapes(graph, data_prop=True)
-    except Exception as error:  # from C++, and ValueError: protobuf ends at 2 GB
-        raise UserError(KEY, path, f"its shapes do not agree ({one_line(error)})") from error
+    except Exception as error:  # from C++, and ValueError: protobuf is limited to 2 GB
+        raise UserError(KEY, path, f"its shapes are inconsistent ({one_line(error)})") from error
     for name, shape in onnx_graph.static_shapes(inferred).items():
         if prod(shape) > MAX_ELEMENTS:
-            raise UserError(KEY, path, f"tensor {name} would be {list(shape)}: more than fits into memory")
+            raise UserError(KEY, path, f"tensor {name} would have shape {list(shape)}: more than fits into memory")
 
 
 def _check_values(path: Path, graph: GraphProto) -> None:
-    """Raises UserError where a constant holds NaN, or what a layer multiplies by is infinite."""
-    multiplied = {name for node in graph.node if node.op_type in WEIGHTED for name in node.input}
+    """Raises UserError if a constant holds NaN, or a layer's weight is infinite. Other constants may be infinite."""
+    weights = {name for node in graph.node if node.op_type in WEIGHTED for name in node.input}
     for tensor in graph.initializer:
         if tensor.data_type not in (TensorProto.FLOAT, TensorProto.DOUBLE):
             continue
         values = numpy_helper.to_array(tensor)
-        if np.isnan(values).any() or (tensor.name in multiplied and np.isinf(values).any()):
+        if np.isnan(values).any() or (tensor.name in weights and np.isinf(values).any()):
             raise UserError(KEY, path, f"tensor {tensor.name} holds infinite values or NaN")
 
 
-def _fix_output(path: Path, graph: ModelProto) -> str:
-    """Name of the one output."""
+def _output_name(path: Path, graph: ModelProto) -> str:
     outputs = [value.name for value in graph.graph.output]
     if len(outputs) != 1:
-        raise UserError(KEY, path, f"has {len(outputs)} outputs ({', '.join(outputs)}): one is understood")
+        raise UserError(KEY, path, f"has {len(outputs)} outputs ({', '.join(outputs)}): export it with one output")
     return outputs[0]
 
 
 def _name_nodes(graph: GraphProto) -> None:
-    """Gives every node a name of its own, and one that says which module it is in: `kept_float` goes by that."""
+    """Sets a unique name with a module path on every node, in place, for `quantization_exclusions`."""
     taken: set[str] = set()
     for index, node in enumerate(graph.node):
         name = node.name or f"{node.op_type}_{index}"
-        if not kept_float.module_path(name):
+        if not quantization_exclusions.module_path(name):
             name = f"/{name.strip('/')}/{node.op_type}"
         while name in taken:
             name += "_"
@@ -261,7 +261,7 @@ def _name_nodes(graph: GraphProto) -> None:
 
 
 def _rename(graph: GraphProto, names: dict[str, str]) -> None:
-    """Renames tensors, in place; others that already have one of the new names make way."""
+    """Renames tensors, in place; other tensors that already have one of the new names get a suffix."""
     taken = {name for node in graph.node for name in (*node.input, *node.output)} | set(names.values())
     new = dict(names)
     for name in set(names.values()) - names.keys():

@@ -1,4 +1,4 @@
-"""`model=onnx`: somebody has an ONNX file and no torch network. It is measured, quantized and exported."""
+"""Models given as an ONNX file (`model=onnx`), without a torch network: measured, quantized and exported only."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import logging
 import re
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, NoReturn, Self
+from typing import ClassVar, Self
 
 import numpy as np
 import onnxruntime
@@ -16,27 +16,28 @@ import torch
 from onnx import ModelProto
 from torch import Tensor, nn
 
-from compress.config import Config, ModelConfig, Stage
+from compress.capabilities import TopK, example_image, tensor_digest
+from compress.config import Config, ModelConfig
 from compress.errors import TargetFailed, UserError, one_line
 from compress.models import onnx_file, ultralytics_head
 from compress.models.onnx_file import KEY
-from compress.product import Batch, Detections, Task, Teacher, TopK, example_image
-from compress.targets import kept_float, onnx_graph
+from compress.targets import onnx_graph, quantization_exclusions
+from compress.tasks import CLASSIFY, DETECT, Predictions, Task
 
-TORCH_ONLY = (Stage.train, Stage.prune, Stage.finetune)
+TORCH_ONLY = ("train", "prune", "finetune")
 FROM_TORCH = ("ncnn", "litert")  # targets whose converters read torch networks, not graphs
-REMEDY = "give the torch model instead: model=ultralytics, timm, module or checkpoint"
-LAST = "last layer before the answer: its error goes straight into it"
-BINS = "expectation over distance bins, a softmax that needs fine steps"
-MAX_TEXT = 2**22  # of a metadata entry in Python's notation
-MOVES = {"Transpose", "Reshape", "Unsqueeze", "Squeeze"}
+REMEDY = "use the torch model instead: model=ultralytics, timm, module or checkpoint"
+LAST = "last layer before the output: its quantization error passes directly into the output"
+BINS = "expectation over distance bins: its softmax needs a fine quantization step"
+MAX_TEXT = 2**22  # characters of a metadata entry that is parsed as a Python literal
+MOVES = {"Transpose", "Reshape", "Unsqueeze", "Squeeze"}  # operators that only rearrange values
 
 log = logging.getLogger(__name__)
 
 
 class FileNet(nn.Module):
-    """The file as it was given, run by ONNX Runtime image by image: (b, c, s, s) to what it answers. It has no weights
-    that torch can see."""
+    """Runs the original file in ONNX Runtime, one image at a time: (b, c, s, s) to the file's output for b images.
+    It has no torch parameters."""
 
     sha256: Tensor
 
@@ -47,75 +48,108 @@ class FileNet(nn.Module):
         except TargetFailed as error:
             raise UserError(KEY, path, one_line(error)) from error
         self.input = self.session.get_inputs()[0].name
-        # In the state dict, so that what is told apart by its tensors (`product.identity`) is told apart.
+        # In the state dict, so that `OnnxModel.identity`, a hash of the tensors, depends on the file.
         digest = hashlib.sha256(path.read_bytes()).digest()
         self.register_buffer("sha256", torch.tensor(list(digest), dtype=torch.uint8))
 
     def forward(self, images: Tensor) -> Tensor:
-        answers = [self.session.run(None, {self.input: image[None]})[0] for image in images.numpy()]
-        return torch.from_numpy(np.concatenate(answers))
+        outputs = [self.session.run(None, {self.input: image[None]})[0] for image in images.numpy()]
+        return torch.from_numpy(np.concatenate(outputs))
 
     def __deepcopy__(self, memo: object) -> Self:
-        """Sessions cannot be copied, and nothing here changes."""
+        """Returns the object itself: sessions cannot be copied, and it is immutable."""
         return self
 
 
 @dataclass(frozen=True)
-class OnnxModel:
-    """`compress.product.Model` and `GivenAsGraph` for an ONNX file. It cannot be trained or pruned: those methods raise
-    UserError."""
+class Meaning:
+    """How the output of a file is interpreted."""
 
-    net: nn.Module  # FileNet: what the file answers, to hold everything made of it against
+    classes: tuple[str, ...]
+    postprocess: TopK | None = None
+    task: ClassVar[Task]
+    stride: ClassVar[int]  # default for files without this metadata entry
+
+    def decode(self, outputs: np.ndarray) -> Predictions:
+        raise NotImplementedError
+
+    def exclusions(self, graph: ModelProto) -> dict[str, str]:
+        """{module: reason} for the layers that INT8 should leave in float."""
+        return {}
+
+
+class Scores(Meaning):
+    """Classifier output (1, classes)."""
+
+    task, stride = CLASSIFY, 1
+
+    def decode(self, outputs: np.ndarray) -> Predictions:
+        return CLASSIFY.decode(outputs)
+
+
+class Boxes(Meaning):
+    """Detector output (1, n, 6) with x1, y1, x2, y2, score, class, or (1, 4 + classes, anchors)."""
+
+    task, stride = DETECT, 32
+
+    def decode(self, outputs: np.ndarray) -> Predictions:
+        return ultralytics_head.decode(outputs, end_to_end=self.postprocess is not None)
+
+    def exclusions(self, graph: ModelProto) -> dict[str, str]:
+        return _last_layers(graph)
+
+
+@dataclass(frozen=True)
+class OnnxModel:
+    """A model (`GivenAsGraph`, `Evaluable`) for an ONNX file."""
+
+    net: FileNet  # runs the original file; exported graphs are compared with it
     graph: ModelProto
     path: Path
-    task: Task
+    meaning: Meaning
     imgsz: int
     channels: int
-    classes: tuple[str, ...]
-    size_bytes: int  # of the file as given
-    tail: TopK | None = None
-    carried: dict[str, str] = field(default_factory=dict)  # metadata of the file as given
+    size_bytes: int  # of the original file and its external weights
+    carried: dict[str, str] = field(default_factory=dict)  # metadata of the original file
 
     @property
     def runtime(self) -> str:
-        """What computes `net`."""
+        """Name and version of the runtime that computes `net`."""
         return f"onnxruntime {onnxruntime.__version__}"
 
     @property
     def stride(self) -> int:
-        said = self.carried.get("stride", "")
-        return int(said) if re.fullmatch("[1-9][0-9]{0,3}", said) else 32 if self.task is Task.detect else 1
+        own = self.carried.get("stride", "")
+        return int(own) if re.fullmatch("[1-9][0-9]{0,3}", own) else self.meaning.stride
 
-    def with_net(self, net: nn.Module) -> Self:
-        return replace(self, net=net)
+    @property
+    def task(self) -> Task:
+        return self.meaning.task
 
-    def loss(self, net: nn.Module, batch: Batch, teacher: Teacher | None = None) -> Tensor:
-        self._refuse("train")
+    @property
+    def classes(self) -> tuple[str, ...]:
+        return self.meaning.classes
 
-    def progress(self, net: nn.Module, share: float) -> None:
-        self._refuse("train")
+    @property
+    def postprocess(self) -> TopK | None:
+        return self.meaning.postprocess
 
-    def deployed(self, *, tail: bool = True) -> nn.Module:
-        """The file as given. Its tail cannot be taken off, and is asked for only by targets that read torch."""
+    def identity(self) -> str:
+        return tensor_digest(self.net)
+
+    def deployed(self, *, postprocess: bool = True) -> nn.Module:
+        """The original file. `postprocess` is ignored, since only targets that convert from torch set it to False."""
         return self.net
 
-    def prunable(self) -> tuple[nn.Module, dict[str, str]]:
-        self._refuse("prune")
-
-    def decode(self, outputs: np.ndarray) -> list[Detections] | np.ndarray:
-        """Raw answers (b, …): (b, n, 6) or (b, 4 + classes, anchors) to detections, (b, classes) as they are."""
-        if self.task is Task.classify:
-            return outputs
-        return ultralytics_head.decode(outputs, end_to_end=self.tail is not None)
-
-    def constructor(self) -> dict[str, Any]:
-        self._refuse("save as a checkpoint")
+    def decode(self, outputs: np.ndarray) -> Predictions:
+        """Decodes raw outputs: (b, n, 6) or (b, 4 + classes, anchors) to detections, (b, classes) unchanged."""
+        return self.meaning.decode(outputs)
 
     def metadata(self) -> dict[str, str]:
-        """What the file carried, its shapes as they are now: fixed."""
-        facts = {"task": self.task.value, "names": str(dict(enumerate(self.classes))), **self.carried}
-        facts |= {key: str(value) for key, value in self._fixed().items() if key in facts}
-        return facts
+        """Metadata of the original file, updated to the fixed shapes of `graph`."""
+        entries = {"task": self.task.name, "names": str(dict(enumerate(self.classes))), **self.carried}
+        entries |= {key: str(value) for key, value in self._fixed().items() if key in entries}
+        return entries
 
     def _fixed(self) -> dict[str, object]:
         args = _literal(self.carried.get("args"))
@@ -123,77 +157,70 @@ class OnnxModel:
         args = {**args, **{key: fixed[key] for key in fixed if key in args}} if isinstance(args, dict) else {}
         return {"batch": 1, "imgsz": [self.imgsz, self.imgsz], "args": args}
 
-    def kept_float(self) -> dict[str, str]:
-        return _last_layers(self.graph) if self.task is Task.detect else {}
+    def quantization_exclusions(self) -> dict[str, str]:
+        return self.meaning.exclusions(self.graph)
 
     def example_input(self, batch: int = 1) -> Tensor:
         return example_image(batch, self.channels, self.imgsz)
 
-    def _refuse(self, wanted: str) -> NoReturn:
-        raise UserError(KEY, self.path, f"an ONNX file has no torch network to {wanted}: {REMEDY}")
-
 
 def resolve(config: Config) -> Config:
-    """`config` with the file's own input size and channels.
+    """Returns `config` with the file's own input size and channels.
 
     Raises:
-        UserError: a stage or target that needs a torch network, or a file that cannot be worked on.
+        UserError: a stage or target needs a torch network, or `onnx_file.read` rejects the file.
     """
     for stage in config.stages:
         if stage in TORCH_ONLY:
-            why = f"model=onnx has no torch network to {stage.value}, only quantize and export work on a file: {REMEDY}"
-            raise UserError("stages", f"[{', '.join(each.value for each in config.stages)}]", why)
+            why = f"model=onnx has no torch network to {stage}, it supports only quantize and export: {REMEDY}"
+            raise UserError("stages", f"[{', '.join(config.stages)}]", why)
     for target in config.targets or []:
         if target in FROM_TORCH:
-            why = f"{target} is converted from torch, which model=onnx has not: take it out of targets, or {REMEDY}"
+            why = f"{target} converts from torch, and model=onnx has no torch network: remove it, or {REMEDY}"
             raise UserError("targets", target, why)
     file = _read(config.model)
     return replace(config, model=replace(config.model, imgsz=file.imgsz, channels=file.channels))
 
 
-def build(config: ModelConfig, classes: tuple[str, ...] | None) -> OnnxModel:
-    """The model in the file `config.path`: what it is for is read from its metadata and the shape of its answer.
+def build(config: ModelConfig, classes: tuple[str, ...] | None, task: Task | None = None) -> OnnxModel:
+    """Loads the model in the file `config.path`. Its task follows from its metadata and the shape of its output.
 
     Args:
-        classes: the data's class names; those in the file win.
+        classes: class names of the data, used if the file has none.
 
     Raises:
-        UserError: a file that cannot be worked on, or an answer that is not understood.
+        UserError: `onnx_file.read` rejects the file, or its output is of an unknown form.
     """
     file = _read(config)
-    task, names, tail = _meaning(file, _names(file.metadata) or classes)
+    meaning = _meaning(file, _names(file.metadata) or classes)
     net = FileNet(file.path)
-    return OnnxModel(
-        net, file.graph, file.path, task, file.imgsz, file.channels, names, file.size_bytes, tail,
-        file.metadata,
-    )  # fmt: skip
+    return OnnxModel(net, file.graph, file.path, meaning, file.imgsz, file.channels, file.size_bytes, file.metadata)
 
 
 def _read(config: ModelConfig) -> onnx_file.OnnxFile:
     if config.path is None:
-        raise UserError(KEY, None, "give an .onnx file")
+        raise UserError(KEY, None, "use an .onnx file")
     if config.mean is not None:
-        raise UserError("model.mean", config.mean, "a graph is taken as it is: export it with its normalisation inside")
+        raise UserError("model.mean", config.mean, "set null, and export the ONNX file with its normalisation included")
     return onnx_file.read(Path(config.path), config.imgsz or 0, config.channels or 0)
 
 
-def _meaning(file: onnx_file.OnnxFile, classes: tuple[str, ...] | None) -> tuple[Task, tuple[str, ...], TopK | None]:
-    """What the answer means: the task, the names of classes, and the last step of end-to-end detectors."""
-    said, shape, count = file.metadata.get("task"), file.output, len(classes or ())
-    if said not in (None, Task.detect.value, Task.classify.value):
-        raise UserError(KEY, file.path, f"is made to {said}: only detectors and classifiers are understood")
-    if shape[:1] == (1,) and len(shape) == 2 and said != Task.detect.value and count in (0, shape[1]):
-        return Task.classify, classes or _numbered(shape[1]), None
-    if shape[:1] == (1,) and len(shape) == 3 and said != Task.classify.value:
+def _meaning(file: onnx_file.OnnxFile, classes: tuple[str, ...] | None) -> Meaning:
+    task, shape, count = file.metadata.get("task"), file.output, len(classes or ())
+    if task not in (None, DETECT.name, CLASSIFY.name):
+        raise UserError(KEY, file.path, f"its task is {task}: only detectors and classifiers are supported")
+    if shape[:1] == (1,) and len(shape) == 2 and task != DETECT.name and count in (0, shape[1]):
+        return Scores(classes or _numbered(shape[1]))
+    if shape[:1] == (1,) and len(shape) == 3 and task != CLASSIFY.name:
         if shape[2] == 6 and file.metadata.get("end2end") != "False":
             if classes is None:
-                raise UserError(KEY, file.path, "does not name its classes: give data that does")
-            return Task.detect, classes, TopK(count, shape[1])
+                raise UserError(KEY, file.path, "has no class names in its metadata: set data that names the classes")
+            return Boxes(classes, TopK(count, shape[1]))
         if shape[1] == 4 + count or (count == 0 and 4 < shape[1] < shape[2]):
-            return Task.detect, classes or _numbered(shape[1] - 4), None
-    wanted = "(1, classes) scores, (1, n, 6) x1, y1, x2, y2, score, class, or (1, 4 + classes, anchors) as raw YOLO"
-    known = f", and {count} classes are known" if count else ""
-    raise UserError(KEY, file.path, f"answers in shape {shape}{known}: understood are {wanted}")
+            return Boxes(classes or _numbered(shape[1] - 4))
+    supported = "(1, classes) scores, (1, n, 6) x1, y1, x2, y2, score, class, or (1, 4 + classes, anchors) of raw YOLO"
+    known = f" for {count} classes" if count else ""
+    raise UserError(KEY, file.path, f"its output has shape {shape}{known}: supported are {supported}")
 
 
 def _numbered(count: int) -> tuple[str, ...]:
@@ -201,7 +228,7 @@ def _numbered(count: int) -> tuple[str, ...]:
 
 
 def _names(metadata: dict[str, str]) -> tuple[str, ...] | None:
-    """Class names as Ultralytics embeds them, `{0: 'person', …}`; None where there are none."""
+    """Class names as Ultralytics embeds them, `{0: 'person', …}` or a list; None if there are none."""
     names = _literal(metadata.get("names"))
     if isinstance(names, dict) and names and names.keys() == set(range(len(names))):
         return tuple(str(names[index]) for index in range(len(names)))
@@ -209,7 +236,7 @@ def _names(metadata: dict[str, str]) -> tuple[str, ...] | None:
 
 
 def _literal(text: str | None) -> object:
-    """What a text says in Python's notation; None where it is none. Nothing is run."""
+    """Parses a Python literal without running code; None if `text` is not one."""
     try:
         return ast.literal_eval(text) if text and len(text) <= MAX_TEXT else None
     except (ValueError, TypeError, SyntaxError, MemoryError, RecursionError):
@@ -217,30 +244,32 @@ def _literal(text: str | None) -> object:
 
 
 def _last_layers(graph: ModelProto) -> dict[str, str]:
-    """{module: why} of the weighted layers from which no other leads to the answer: a detector's boxes and scores come
-    out of them unbounded. A projection of softmaxed bins (DFL) is none of them; it stays in float, and so does what
-    gives the bins."""
+    """{module: reason} for the weighted layers that no other weighted layer follows: their outputs, a detector's boxes
+    and scores, are unbounded. A projection of softmaxed bins (DFL) does not count as the last layer: it stays in float,
+    and so does the layer that computes the bins."""
     nodes = {node.name: node for node in onnx_graph.nodes(graph)}
     kinds = {node.name: node.op_type for node in graph.graph.node}
-    waiting = [node.name for node in graph.graph.node if onnx_graph.OUTPUT in node.output]
-    kept: dict[str, str] = {}
+    pending = [node.name for node in graph.graph.node if onnx_graph.OUTPUT in node.output]
+    exclusions: dict[str, str] = {}
     seen: set[str] = set()
-    while waiting:
-        name = waiting.pop()
+    while pending:
+        name = pending.pop()
         if name in seen or name not in nodes:
             continue
         seen.add(name)
         node = nodes[name]
         bins = node.weighted and _is_softmaxed(node, nodes, kinds)
         if node.weighted:
-            kept[kept_float.module_path(name)] = BINS if bins else LAST
+            exclusions[quantization_exclusions.module_path(name)] = BINS if bins else LAST
         if bins or not node.weighted:
-            waiting.extend(node.parents)
-    return kept
+            pending.extend(node.parents)
+    return exclusions
 
 
-def _is_softmaxed(node: kept_float.Node, nodes: dict[str, kept_float.Node], kinds: dict[str, str]) -> bool:
-    """Whether a node reads a softmax, perhaps moved about."""
+def _is_softmaxed(
+    node: quantization_exclusions.Node, nodes: dict[str, quantization_exclusions.Node], kinds: dict[str, str]
+) -> bool:
+    """True if the node's only input is a softmax, possibly rearranged by `MOVES`."""
     parents = node.parents
     while len(parents) == 1 and kinds.get(parents[0]) in MOVES:
         parents = nodes[parents[0]].parents

@@ -1,7 +1,7 @@
-"""The input that a model is made for, known before its network is built: images are read for it.
+"""Input size and channels of a model, determined before its network is built, because images are read at this size.
 
-A checkpoint, weights with their description, a .pt and timm say their own input size and channels. Those hold unless
-the user asks for others, which then are used everywhere.
+A checkpoint, weights in a checkpoint folder, a .pt file and timm specify their own input size and channels. These apply
+unless the user sets others.
 """
 
 from __future__ import annotations
@@ -10,28 +10,28 @@ from dataclasses import replace
 from pathlib import Path
 
 from compress import checkpoint
+from compress.capabilities import Model
 from compress.config import Family, ModelConfig
 from compress.errors import UserError
-from compress.models import classifier, normalisation, ultralytics, weights
-from compress.product import Model
+from compress.models import normalisation, plain_network, ultralytics, weights
 
 CHANNELS = 3
-IMGSZ = 224  # pixels: classifiers that say nothing themselves
+IMGSZ = 224  # pixels: default for classifiers
 
-Input = tuple[int | None, int | None]  # side in pixels, channels; None: not known
+Input = tuple[int | None, int | None]  # side in pixels, channels; None if unknown
 
 
 def resolve(config: ModelConfig) -> ModelConfig:
-    """`config` with numbers for `imgsz` and `channels`: those given, else the model's own, else the family's usual.
+    """Returns `config` with `imgsz` and `channels` set: its own values, else the model's, else the family's defaults.
 
     Raises:
-        UserError: a file that cannot be read.
+        UserError: a file of the model cannot be read.
     """
     imgsz, channels = config.imgsz, config.channels
     if imgsz is None or channels is None:
         own_imgsz, own_channels = _own(config)
-        usual = ultralytics.IMGSZ if config.family is Family.ultralytics else IMGSZ
-        imgsz, channels = imgsz or own_imgsz or usual, channels or own_channels or CHANNELS
+        default = ultralytics.IMGSZ if config.family is Family.ultralytics else IMGSZ
+        imgsz, channels = imgsz or own_imgsz or default, channels or own_channels or CHANNELS
     return replace(config, imgsz=imgsz, channels=channels)
 
 
@@ -47,23 +47,23 @@ def _own(config: ModelConfig) -> Input:
         if config.family is Family.ultralytics and Path(config.weights).suffix == ".pt":
             return ultralytics.pt_input(Path(config.weights), "model.weights", config.trust)
     if config.family is Family.timm:
-        return classifier.timm_input(config)
+        return plain_network.timm_input(config)
     return None, None
 
 
-def _of_constructor(facts: dict[str, object]) -> Input:
-    imgsz, channels = facts.get("imgsz"), facts.get("channels")
+def _of_constructor(constructor: dict[str, object]) -> Input:
+    imgsz, channels = constructor.get("imgsz"), constructor.get("channels")
     return imgsz if isinstance(imgsz, int) else None, channels if isinstance(channels, int) else None
 
 
 def check_normalisation(config: ModelConfig, model: Model) -> None:
-    """Raises UserError where `config` asks for another normalisation than the checkpoint `model` was trained with."""
+    """Raises UserError if `config` sets another normalisation than the checkpoint `model` was trained with."""
     if config.mean is None or config.std is None:
         return
-    asked = normalisation.statistics(config.mean, config.std, model.channels)
-    own = model.statistics if isinstance(model, classifier.Classifier) else None
-    if asked != own:
-        has = "none" if own is None else f"mean {list(own.mean)}, std {list(own.std)}"
+    requested = normalisation.statistics(config.mean, config.std, model.channels)
+    own = model.statistics if isinstance(model, plain_network.PlainNetwork) else None
+    if requested != own:
+        trained = "none" if own is None else f"mean {list(own.mean)}, std {list(own.std)}"
         raise UserError(
-            "model.mean", config.mean, f"{config.path} was trained with its own normalisation ({has}): give null"
+            "model.mean", config.mean, f"{config.path} was trained with another normalisation ({trained}): set null"
         )

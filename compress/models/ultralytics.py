@@ -1,5 +1,5 @@
-"""Networks of the Ultralytics package (YOLOv8, YOLO11, YOLO26 and relatives): built from the YAML files their package
-ships, or taken from a trained `best.pt`."""
+"""Networks of the Ultralytics package (YOLOv8, YOLO11, YOLO26 and relatives), built from the YAML files that the
+package ships or loaded from a trained `best.pt`."""
 
 from __future__ import annotations
 
@@ -17,81 +17,79 @@ from compress.errors import UserError, named
 from compress.models import activation, pt_file, ultralytics_yaml, weights
 from compress.models import ultralytics_blocks as blocks
 from compress.models.ultralytics_classify import UltralyticsClassifier
-from compress.models.ultralytics_model import UltralyticsModel
+from compress.models.ultralytics_model import UltralyticsDetector, UltralyticsModel
 from compress.models.ultralytics_package import quiet, require_ultralytics
-from compress.product import Task
+from compress.tasks import CLASSIFY, DETECT, OBB, POSE, SEGMENT, Task
 
-# {head: (task, class of the network in ultralytics.nn.tasks)}; subclasses of these heads decode in ways of their own.
+# {head: (task, class of the network in ultralytics.nn.tasks, class of the model)}. Other subclasses of these heads are
+# not supported, because they decode their outputs differently.
 HEADS = {
-    "Detect": (Task.detect, "DetectionModel"),
-    "Classify": (Task.classify, "ClassificationModel"),
-    "Segment": (Task.segment, "SegmentationModel"),
-    "Segment26": (Task.segment, "SegmentationModel"),
-    "Pose": (Task.pose, "PoseModel"),
-    "Pose26": (Task.pose, "PoseModel"),
-    "OBB": (Task.obb, "OBBModel"),
-    "OBB26": (Task.obb, "OBBModel"),
+    "Detect": (DETECT, "DetectionModel", UltralyticsDetector),
+    "Classify": (CLASSIFY, "ClassificationModel", UltralyticsClassifier),
+    "Segment": (SEGMENT, "SegmentationModel", UltralyticsModel),
+    "Segment26": (SEGMENT, "SegmentationModel", UltralyticsModel),
+    "Pose": (POSE, "PoseModel", UltralyticsModel),
+    "Pose26": (POSE, "PoseModel", UltralyticsModel),
+    "OBB": (OBB, "OBBModel", UltralyticsModel),
+    "OBB26": (OBB, "OBBModel", UltralyticsModel),
 }
-SUPPORTED = "supported are networks that end in " + ", ".join(name for name in HEADS if "26" not in name)
+SUPPORTED = "supported heads are " + ", ".join(name for name in HEADS if "26" not in name)
 
-IMGSZ = 640  # pixels that Ultralytics trains at unless told otherwise
+IMGSZ = 640  # pixels: Ultralytics' default
 
 log = logging.getLogger(__name__)
 
 
-def build(config: ModelConfig, classes: tuple[str, ...] | None) -> UltralyticsModel:
-    """A model from `config.path` (a trained .pt) or `config.name` (an architecture) with `config.weights`.
+def build(config: ModelConfig, classes: tuple[str, ...] | None, task: Task | None = None) -> UltralyticsModel:
+    """Builds a model from `config.path` (a trained .pt) or `config.name` (an architecture) with `config.weights`.
 
     Raises:
-        UserError: unknown architecture, unreadable or unfitting weights, wrong number of classes.
+        UserError: an unknown architecture, unreadable or mismatched weights, or a wrong number of classes.
     """
     require_ultralytics()
     if config.mean is not None:
         raise UserError(
-            "model.mean", config.mean, "Ultralytics' networks take pixels from 0 to 1 as they are: give null"
+            "model.mean", config.mean, "Ultralytics networks take pixels in [0, 1] without normalisation: set null"
         )
     if config.path is not None:
         try:
             return _from_pt(config)
         except (ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError, ValueError) as error:
-            raise UserError("model.path", config.path, f"holds a network that is not whole ({named(error)})") from error
+            raise UserError("model.path", config.path, f"holds an incomplete network ({named(error)})") from error
     if config.name is None:
-        raise UserError(
-            "model.name", None, "name an architecture (yolo26n, yolo11n, yolov8n) or give model.path=best.pt"
-        )
-    given = weights.read(config.weights, trust=config.trust) if config.weights else None
-    if given and given.constructor.get("name", config.name) != config.name:
-        raise UserError("model.weights", config.weights, f"these are weights of {given.constructor['name']}")
-    classes = (given.classes if given else None) or classes
+        raise UserError("model.name", None, "set an architecture (yolo26n, yolo11n, yolov8n), or model.path=best.pt")
+    loaded = weights.read(config.weights, trust=config.trust) if config.weights else None
+    if loaded and (own := loaded.constructor.get("name", config.name)) != config.name:
+        raise UserError("model.weights", config.weights, f"these are weights of {own}: set model.name={own}")
+    classes = (loaded.classes if loaded else None) or classes
     yaml = _shipped_yaml(config.name)
     imgsz, channels = config.input
     model = _assemble(yaml, config.name, classes, channels, imgsz, tuple(config.protected))
-    if given:
-        if given.constructor.get("split"):
+    if loaded:
+        if loaded.constructor.get("split"):
             blocks.split_blocks(model.net)
-        activation.swap(model.net, given.constructor.get("activation"))
-        weights.fill(model.net, given.tensors, str(config.weights))
+        activation.swap(model.net, loaded.constructor.get("activation"))
+        weights.fill(model.net, loaded.tensors, str(config.weights))
     elif config.init:
         weights.transfer(model.net, weights.read(config.init, "model.init", config.trust).tensors, config.init)
     return model
 
 
-def from_constructor(facts: dict[str, Any], trust: bool = False) -> UltralyticsModel:
-    """The unpruned network, with random weights, that `UltralyticsModel.constructor` described.
+def from_constructor(constructor: dict[str, Any], trust: bool = False) -> UltralyticsModel:
+    """Builds the unpruned network, with random weights, that `UltralyticsModel.constructor` describes.
 
     Raises:
-        UserError: without `trust`, a description that could reach more than the package's layers.
+        UserError: without `trust`, an architecture that `ultralytics_yaml.check` rejects.
     """
     require_ultralytics()
+    yaml, channels, classes = constructor["yaml"], constructor["channels"], constructor["classes"]
     if not trust:
-        ultralytics_yaml.check(facts["yaml"], facts["channels"], len(facts["classes"]))
-    model = _assemble(
-        facts["yaml"], facts["name"], tuple(facts["classes"]), facts["channels"], facts["imgsz"],
-        tuple(facts["protected"]),
-    )  # fmt: skip
-    if facts["split"]:
+        ultralytics_yaml.check(yaml, channels, len(classes))
+    protected = tuple(constructor["protected"])
+    model = _assemble(yaml, constructor["name"], tuple(classes), channels, constructor["imgsz"], protected)
+    if constructor["split"]:
         blocks.split_blocks(model.net)
-    activation.swap(model.net, facts.get("activation"))
+    activation.swap(model.net, constructor.get("activation"))
     return model
 
 
@@ -108,15 +106,15 @@ def _assemble(
     last = yaml["head"][-1][2]
     if last not in HEADS:
         raise UserError("model.name", name, f"its head is {last}; {SUPPORTED}")
-    task, kind = HEADS[last]
+    _, kind, _ = HEADS[last]
     classes = classes or tuple(str(index) for index in range(yaml["nc"]))
     try:
         with quiet():
             net = getattr(tasks, kind)(copy.deepcopy(yaml), ch=channels, nc=len(classes), verbose=False)
-    except Exception as error:  # a description of another version of the package, or a spoilt one
+    except Exception as error:  # an architecture of another version of the package, or a damaged one
         why = f"the installed ultralytics cannot build it ({type(error).__name__}: {error})"
         raise UserError("model.name", name, why) from error
-    return _model(net, task, name, imgsz, channels, classes, protected)
+    return _model(net, last, name, imgsz, channels, classes, protected)
 
 
 def _from_pt(config: ModelConfig) -> UltralyticsModel:
@@ -124,20 +122,20 @@ def _from_pt(config: ModelConfig) -> UltralyticsModel:
 
     path = Path(str(config.path))
     content = pt_file.read(path, "model.path", config.trust)
-    found = pt_file.network(content)
-    if not isinstance(found, tasks.BaseModel):
+    loaded = pt_file.network(content)
+    if not isinstance(loaded, tasks.BaseModel):
         raise UserError("model.path", path, "holds no Ultralytics model")
-    net: Any = found
+    net: Any = loaded
     last: Any = net.model[-1]
-    task, kind = HEADS.get(type(last).__name__, (None, ""))
-    if task is None or not isinstance(net, getattr(tasks, kind)):
+    _, kind, _ = HEADS.get(type(last).__name__, (None, "", None))
+    if not kind or not isinstance(net, getattr(tasks, kind)):
         raise UserError("model.path", path, f"is a {type(net).__name__} with a {type(last).__name__} head; {SUPPORTED}")
     if net.is_fused() or getattr(last, "cv2", last) is None:
-        why = "the model is fused: take the checkpoint that training wrote, or ours with model=checkpoint"
+        why = "the model is fused: use the checkpoint that training wrote, or a checkpoint folder with model=checkpoint"
         raise UserError("model.path", path, why)
     net = net.float()
     net.requires_grad_(True)
-    width = last.linear.out_features if task is Task.classify else last.nc
+    width = last.linear.out_features if hasattr(last, "linear") else last.nc
     classes = tuple(str(net.names[index]) for index in range(width))
     own_imgsz, channels = _input(content, net)
     imgsz = config.imgsz or own_imgsz or IMGSZ
@@ -145,17 +143,17 @@ def _from_pt(config: ModelConfig) -> UltralyticsModel:
         log.warning("model.imgsz=%s, but %s was trained at %s", imgsz, path, own_imgsz)
     if config.channels not in (None, channels):
         raise UserError("model.channels", config.channels, f"{path} was trained on images of {channels} channels")
-    if not config.trust:  # stages build it again by its description, which Ultralytics evaluates in part
+    if not config.trust:  # stages build the network again from its YAML, parts of which Ultralytics evaluates
         ultralytics_yaml.check(net.yaml, channels, len(classes))
     name = Path(net.yaml.get("yaml_file") or path).stem
-    return _model(net, task, name, imgsz, channels, classes, tuple(config.protected))
+    return _model(net, type(last).__name__, name, imgsz, channels, classes, tuple(config.protected))
 
 
 def pt_input(path: Path, key: str, trust: bool) -> tuple[int | None, int | None]:
-    """Input side in pixels that the network in a .pt was trained at, and its channels; None: the file does not say.
+    """Input side in pixels at which the network in a .pt was trained, and its channels; None if the file lacks them.
 
     Raises:
-        UserError: missing or unreadable file, or one that needs trust.
+        UserError: the file is missing or unreadable, or needs `trust`.
     """
     require_ultralytics()
     content = pt_file.read(path, key, trust)
@@ -164,18 +162,18 @@ def pt_input(path: Path, key: str, trust: bool) -> tuple[int | None, int | None]
 
 
 def _input(content: Any, net: Any) -> tuple[int | None, int]:
-    """What `content` of a .pt says of the input of its network: see `pt_input`."""
-    said = content.get("train_args") if isinstance(content, dict) else None
-    side = said.get("imgsz") if isinstance(said, dict) else None
+    """Input side and channels from the `content` of a .pt, see `pt_input`."""
+    train_args = content.get("train_args") if isinstance(content, dict) else None
+    side = train_args.get("imgsz") if isinstance(train_args, dict) else None
     yaml = getattr(net, "yaml", None)
     channels = yaml.get("channels", 3) if isinstance(yaml, dict) else 3
-    known = type(side) is int and 0 < side <= checkpoint.MAX_SIDE
-    return side if known else None, channels if type(channels) is int and channels > 0 else 3
+    valid = type(side) is int and 0 < side <= checkpoint.MAX_SIDE
+    return side if valid else None, channels if type(channels) is int and channels > 0 else 3
 
 
 def _model(
     net: Any,
-    task: Task,
+    last: str,
     name: str,
     imgsz: int,
     channels: int,
@@ -184,8 +182,8 @@ def _model(
 ) -> UltralyticsModel:
     stride = int(net.stride.max())
     if imgsz % stride:
-        raise UserError("model.imgsz", imgsz, f"give a multiple of the network's stride, {stride}")
-    kind = UltralyticsClassifier if task is Task.classify else UltralyticsModel
+        raise UserError("model.imgsz", imgsz, f"set a multiple of the network's stride, {stride}")
+    task, _, kind = HEADS[last]
     return kind(_prepared(net, classes), name, imgsz, channels, classes, protected, task)
 
 
@@ -194,10 +192,10 @@ def _prepared(net: Any, classes: tuple[str, ...]) -> Any:
 
     last = net.model[-1]
     net.names = dict(enumerate(classes))
-    net.args = get_cfg()  # the gains of the loss; a checkpoint's own are plain dicts and may lack new ones
+    net.args = get_cfg()  # gains of the loss; those of a checkpoint are plain dicts and may lack new keys
     net.criterion = None
     if getattr(last, "one2one_cv2", None) is not None:
-        net.end2end = True  # deployed through the head that needs no suppression
+        net.end2end = True  # deploy the one-to-one head, which needs no non-maximum suppression
     for module in net.modules():
         if hasattr(module, "inplace"):
             module.inplace = True
@@ -208,7 +206,7 @@ def _prepared(net: Any, classes: tuple[str, ...]) -> Any:
 
 
 def _shipped_yaml(name: str) -> dict[str, Any]:
-    """The architecture file of the installed package, scale included; nothing is looked up on a network."""
+    """The architecture file of the installed package, including the scale; nothing is downloaded."""
     import ultralytics
     from ultralytics.nn.tasks import yaml_model_load
 
@@ -217,9 +215,5 @@ def _shipped_yaml(name: str) -> dict[str, Any]:
     stem = re.sub(r"(\d)([nslmx])(-.+)?$", r"\1\3", name)  # yolo26n -> yolo26
     if stem not in known and name not in known:
         plain = sorted(known_name for known_name in known if re.fullmatch(r"yolov?\d+", known_name))
-        raise UserError(
-            "model.name",
-            name,
-            f"the ultralytics package ships {', '.join(plain)}, each with a size letter: yolo26n",
-        )
+        raise UserError("model.name", name, f"choose from {', '.join(plain)}, with a size letter: e.g. yolo26n")
     return yaml_model_load(f"{name}.yaml")

@@ -1,9 +1,9 @@
-"""Ultralytics blocks that cut one convolution's output in two, rewritten so that a dependency graph can prune them.
+"""Ultralytics blocks that split the output of one convolution, rewritten so that a dependency graph can prune them.
 
-`C2f` and its kin (C3k2, C2PSA) compute `a, b = split(cv1(x))`, work on `b`, and join everything with `cv2`. The two
-halves play different roles, so they want different channels, but a graph of dependencies sees one convolution. Here
-`cv1` becomes two convolutions side by side; its BatchNorm works per channel, so dividing its weights and statistics
-leaves the function as it was, in training mode too.
+`C2f` and its variants (C3k2, C2PSA) compute `a, b = split(cv1(x))`, process `b`, and join everything with `cv2`. The
+halves have different roles and should keep different channels, but a dependency graph sees one convolution. Here `cv1`
+becomes two parallel convolutions. BatchNorm works per channel, so splitting its weights and statistics does not change
+the function, in training mode either.
 """
 
 from __future__ import annotations
@@ -14,17 +14,17 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-UNSPLIT = "cuts one convolution's output in a way that pruning cannot follow"
-ATTENTION = "attention: its head sizes are fixed numbers in the code"
+UNSPLIT = "splits the output of one convolution in a way that pruning cannot trace"
+ATTENTION = "attention: its head sizes are constants in the code"
 
 
 class TwoWayBlock(nn.Module):
-    """Stands for a splitting block: `first` and `second` give the halves, `m` works on, `cv2` joins.
+    """Replaces a splitting block: `first` and `second` compute the halves, `m` processes the second, `cv2` joins.
 
-    With `keep_all` (C2f) the output of every inner block is joined, otherwise (C2PSA) only that of the last.
+    With `keep_all` (C2f) the outputs of all inner blocks are joined, otherwise (C2PSA) only that of the last.
     """
 
-    halves = ("first.conv", "second.conv")  # with equally many channels the stock block can be made again: `merged`
+    halves = ("first.conv", "second.conv")  # `merged` restores the stock block if they have equal widths
 
     def __init__(self, block: Any, keep_all: bool) -> None:
         super().__init__()
@@ -34,13 +34,13 @@ class TwoWayBlock(nn.Module):
         self.m = block.m
         self.cv2 = block.cv2
         self.keep_all = keep_all
-        # Where the block sits in the network: Ultralytics' forward loop reads `f` and `i`, its summary the others.
+        # Position in the network: Ultralytics' forward loop reads `f` and `i`, its summary the others.
         for name in ("f", "i", "type", "np"):
             if hasattr(block, name):
                 setattr(self, name, getattr(block, name))
 
     def forward(self, x: Tensor) -> Tensor:
-        """(b, in, h, w) to (b, out, h, w)."""
+        """Maps (b, in, h, w) to (b, out, h, w)."""
         outputs = [self.first(x), self.second(x)]
         for inner in self.m:
             out = inner(outputs[-1])
@@ -52,12 +52,12 @@ class TwoWayBlock(nn.Module):
 
 
 def split_blocks(net: nn.Module) -> nn.Module:
-    """Replace every splitting block inside `net`, in place, by an equal `TwoWayBlock`; returns `net`."""
+    """Replaces every splitting block inside `net`, in place, by an equivalent `TwoWayBlock`; returns `net`."""
     from ultralytics.nn.modules.block import C2PSA, C2f
 
     for parent in list(net.modules()):
         for name, child in list(parent.named_children()):
-            # Subclasses that keep the forward (C3k2, C2fCIB, C2fPSA) are the same block with other inner ones.
+            # Subclasses with the same `forward` (C3k2, C2fCIB, C2fPSA) differ only in their inner blocks.
             if type(child).forward is C2f.forward:
                 setattr(parent, name, TwoWayBlock(child, keep_all=True))
             elif type(child).forward is C2PSA.forward:
@@ -66,8 +66,8 @@ def split_blocks(net: nn.Module) -> nn.Module:
 
 
 def merged(net: nn.Module) -> dict[str, Tensor] | None:
-    """The tensors of `net` as they would stand with stock blocks in place of every `TwoWayBlock`; None where the halves
-    of one differ in width."""
+    """The state dict of `net` with stock blocks in place of every `TwoWayBlock`; None if the halves of any differ in
+    width."""
     tensors = dict(net.state_dict())
     for name, block in net.named_modules():
         if not isinstance(block, TwoWayBlock):
@@ -76,7 +76,7 @@ def merged(net: nn.Module) -> dict[str, Tensor] | None:
         if any(first[part].shape != second[part].shape for part in first):
             return None
         for part, value in first.items():
-            # BatchNorm's counter is one number, the same in both.
+            # BatchNorm's counter is a scalar, the same in both halves.
             whole = torch.cat((value, second[part])) if value.ndim else value
             tensors[f"{name}.cv1.{part}"] = whole
             del tensors[f"{name}.first.{part}"], tensors[f"{name}.second.{part}"]
@@ -84,7 +84,7 @@ def merged(net: nn.Module) -> dict[str, Tensor] | None:
 
 
 def fit_to_weights(net: nn.Module) -> nn.Module:
-    """Let the stock blocks of `net`, in place, know how wide their halves have become; returns `net`."""
+    """Sets the width of the halves of the stock blocks in `net`, in place, from their weights; returns `net`."""
     from ultralytics.nn.modules.block import C2PSA, C2f
 
     for module in net.modules():
@@ -94,28 +94,28 @@ def fit_to_weights(net: nn.Module) -> nn.Module:
 
 
 def is_split(net: nn.Module) -> bool:
-    """Whether `split_blocks` has changed this network."""
+    """True if `split_blocks` has changed this network."""
     return any(isinstance(module, TwoWayBlock) for module in net.modules())
 
 
 def protected(net: nn.Module) -> dict[str, str]:
-    """{module name: why} of attention, and of convolutions whose output is cut up by blocks not rewritten here."""
+    """{module name: reason} for attention, and for convolutions whose output a block splits that is not rewritten."""
     from ultralytics.nn.modules import block as blocks
 
     kinds = tuple(
         getattr(blocks, kind) for kind in ("C2", "C2f", "C2PSA", "PSA", "RepNCSPELAN4") if hasattr(blocks, kind)
     )
-    kept = {
+    unsplit = {
         f"{name}.cv1.conv": f"{type(module).__name__} {UNSPLIT}"
         for name, module in net.named_modules()
         if isinstance(module, kinds)
     }
     attention = (blocks.Attention, blocks.AAttn)
-    return kept | {name: ATTENTION for name, module in net.named_modules() if isinstance(module, attention)}
+    return unsplit | {name: ATTENTION for name, module in net.named_modules() if isinstance(module, attention)}
 
 
 def _channels_of(conv: Any, channels: slice) -> Any:
-    """A copy of an Ultralytics `Conv` (convolution, BatchNorm, activation) that keeps some output channels."""
+    """A copy of an Ultralytics `Conv` (convolution, BatchNorm, activation) with a slice of its output channels."""
     part = copy.deepcopy(conv)
     for module in (part.conv, getattr(part, "bn", None)):
         if module is None:

@@ -1,4 +1,4 @@
-"""Image classifiers of the Ultralytics package (yolo26n-cls and relatives)."""
+"""Image classifiers of the Ultralytics package, such as yolo26n-cls."""
 
 from __future__ import annotations
 
@@ -10,27 +10,28 @@ from typing import Any
 import numpy as np
 from torch import Tensor, nn
 
+from compress.capabilities import Teacher
 from compress.models import ultralytics_blocks as blocks
-from compress.models.classifier import LAST, cross_entropy
+from compress.models.plain_network import LAST_LAYER, plain_loss
 from compress.models.ultralytics_model import UltralyticsModel
-from compress.product import Batch, Task, Teacher
-from compress.training import float32
+from compress.tasks import CLASSIFY, Batch, Task
+from compress.training.precision import float32
 
 
 @dataclass(frozen=True)
 class UltralyticsClassifier(UltralyticsModel):
-    """`compress.product.Model` for networks that end in a Classify head."""
+    """A model for networks with a Classify head; also `Trainable` and `Evaluable`."""
 
-    task: Task = Task.classify
+    task: Task = CLASSIFY
 
     def loss(self, net: nn.Module, batch: Batch, teacher: Teacher | None = None) -> Tensor:
-        return cross_entropy(net, batch, teacher, _logits)
+        return plain_loss(CLASSIFY, net, batch, teacher, _logits)
 
-    def progress(self, net: nn.Module, share: float) -> None:
-        """Cross-entropy stays the same all along."""
+    def output_signature(self) -> tuple[object, ...]:
+        return ("classifier",)
 
-    def deployed(self, *, tail: bool = True) -> nn.Module:
-        """Fused eval-mode copy giving probabilities (b, classes), as Ultralytics exports them."""
+    def deployed(self, *, postprocess: bool = True) -> nn.Module:
+        """Fused eval-mode copy returning probabilities (b, classes), as Ultralytics exports them."""
         copied = copy.deepcopy(self.net).float().eval()
         copied.fuse(verbose=False)
         last = copied.model[-1]
@@ -40,19 +41,19 @@ class UltralyticsClassifier(UltralyticsModel):
 
     def prunable(self) -> tuple[nn.Module, dict[str, str]]:
         net: Any = blocks.split_blocks(copy.deepcopy(self.net)).eval()
-        last = {f"model.{len(net.model) - 1}.linear": LAST}
+        last = {f"model.{len(net.model) - 1}.linear": LAST_LAYER}
         return net, blocks.protected(net) | last | dict.fromkeys(self.protected, "model.protected")
 
     def decode(self, outputs: np.ndarray) -> np.ndarray:
-        """Probabilities (b, classes) as they are."""
+        """Returns the probabilities (b, classes) unchanged."""
         return outputs
 
-    def kept_float(self) -> dict[str, str]:
-        return {f"model.{len(self.net.model) - 1}.decode": "softmax of the classes: it needs fine steps near 0 and 1"}
+    def quantization_exclusions(self) -> dict[str, str]:
+        return {f"model.{len(self.net.model) - 1}.decode": "softmax: it needs a fine quantization step near 0 and 1"}
 
 
 def _logits(output: Any) -> Tensor:
-    """Of a Classify head: logits in training mode, (probabilities, logits) in eval mode."""
+    """Logits from a Classify head, which returns (probabilities, logits) in eval mode."""
     return float32(output[1] if isinstance(output, tuple) else output)
 
 
@@ -61,7 +62,7 @@ def _deployed_class() -> type:
     from ultralytics.nn.modules.head import Classify
 
     class DeployedClassify(Classify):
-        """Its softmax is a module of its own, so that exported graphs show where it begins."""
+        """Classify with its softmax as a separate module, so that exported graphs show where it begins."""
 
         decode: Any  # a module in this class
 

@@ -1,8 +1,8 @@
-"""How far a detector's raw answers are from those of its teacher: a loss to train with beside the labels.
+"""Distillation loss between the raw outputs of a detector and those of its teacher.
 
-Labels say where the objects are; a teacher's answers also say, at every anchor, how sure one can be and which classes
-look alike, so a short training learns more from each image. Knowledge distillation: Hinton et al., arXiv:1503.02531;
-on dense detectors' logits and boxes: Zheng et al., "Localization Distillation", arXiv:2102.12252.
+Labels locate the objects. A teacher's outputs also contain, at every anchor, a confidence and the similarity of
+classes, so a short training learns more from each image. Knowledge distillation: Hinton et al., arXiv:1503.02531; on
+the logits and boxes of dense detectors: Zheng et al., "Localization Distillation", arXiv:2102.12252.
 """
 
 from __future__ import annotations
@@ -14,12 +14,12 @@ from torch.nn import functional as F
 
 
 def distance(criterion: Any, student: dict[str, Any], teacher: dict[str, Any]) -> Tensor:
-    """Cross-entropy to the teacher's scores at every anchor, and overlap with its boxes weighted by its confidence:
-    scalar, normalised and scaled as the criterion does with its assigned labels.
+    """Cross-entropy with the teacher's scores at every anchor, plus the CIoU loss with its boxes, weighted by its
+    confidence. Scalar, normalised and scaled as the criterion does with its assigned labels.
 
     Args:
         criterion: Ultralytics' v8DetectionLoss.
-        student, teacher: what one branch of a Detect head gives, float32.
+        student, teacher: raw outputs of one branch of a Detect head, float32: {boxes, scores, feats}.
     """
     from ultralytics.utils.metrics import bbox_iou
     from ultralytics.utils.tal import make_anchors
@@ -30,8 +30,8 @@ def distance(criterion: Any, student: dict[str, Any], teacher: dict[str, Any]) -
     scores = F.binary_cross_entropy_with_logits(student["scores"], soft, reduction="sum") / total
 
     anchors, _ = make_anchors(student["feats"], criterion.stride, 0.5)
-    ours, theirs = (criterion.bbox_decode(anchors, side["boxes"].permute(0, 2, 1)) for side in (student, teacher))
-    overlap = bbox_iou(ours, theirs, xywh=False, CIoU=True).squeeze(-1)  # (b, anchors)
+    own, target = (criterion.bbox_decode(anchors, raw["boxes"].permute(0, 2, 1)) for raw in (student, teacher))
+    overlap = bbox_iou(own, target, xywh=False, CIoU=True).squeeze(-1)  # (b, anchors)
     boxes = ((1 - overlap) * confidence).sum() / total
     gains = criterion.hyp
     return (gains.cls * scores + gains.box * boxes) * len(soft)

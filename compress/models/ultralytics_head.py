@@ -1,5 +1,5 @@
-"""Detect and the heads derived from it (Segment, Pose, OBB): what of them must keep its channels, their deployed form,
-and what a detector's raw output means."""
+"""Ultralytics' Detect head and those derived from it (Segment, Pose, OBB): layers that must keep their channels, the
+deployed form, and the decoding of a detector's raw output."""
 
 from __future__ import annotations
 
@@ -13,43 +13,43 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from compress.product import Detections
+from compress.tasks.mean_ap import Detections
 
-CONFIDENCE = 0.001  # what validation keeps; Ultralytics' own `val` uses the same three numbers
+CONFIDENCE = 0.001  # lowest score in validation; Ultralytics' own `val` uses the same values for this and the next two
 IOU = 0.7
-MOST = 300  # detections an image
-MOST_CANDIDATES = 30_000  # boxes that enter suppression
+MOST = 300  # detections per image
+MOST_CANDIDATES = 30_000  # boxes that enter non-maximum suppression
 
-TRAINING_ONLY = "branch used in training only, not part of the deployed network: nothing to gain"
-LAST = "last layer of a head's branch: its channels are the answer"
+TRAINING_ONLY = "branch used only in training: pruning it does not reduce the deployed network"
+LAST = "last layer of a head's branch: its channels are the output"
 
 
 class Decode(nn.Module):
-    """Head outputs to boxes and scores. A module of its own, so that exported graphs show where it begins.
+    """Decodes head outputs to boxes and scores. A separate module, so that exported graphs show where it begins.
 
-    It has no weights: DFL's fixed projection and the geometry stay those of the Detect module it belongs to.
+    It has no weights: the DFL projection and the anchors remain in the head that it belongs to.
     """
 
-    def __init__(self, head: Any, tail: bool) -> None:
+    def __init__(self, head: Any, postprocess: bool) -> None:
         super().__init__()
-        self.tail = tail  # whether an end-to-end head picks its detections here
-        self.owner = [head]  # in a list: the head holds this module and must not be registered inside it
+        self.selects = postprocess  # an end-to-end head selects its detections here
+        self.owner = [head]  # in a list, so that the head, which holds this module, is not registered inside it
 
     def forward(self, raw: dict[str, Any]) -> Tensor:
-        """What a branch of the head gives ({boxes, scores, feats, …}, logits) to the raw output of `deployed`."""
+        """Maps the raw outputs of a branch ({boxes, scores, feats, …}, logits) to the output of `deployed`."""
         head = self.owner[0]
         out = head._inference(raw)
         if not head.end2end:
             return out
         rows = out.permute(0, 2, 1)
-        return head.postprocess(rows) if self.tail else rows
+        return head.postprocess(rows) if self.selects else rows
 
 
 def show_unseen(net: Any) -> Any:
-    """Let what the head runs in training mode only run in eval mode too, in place; returns `net`.
+    """Makes the training-only layers of the head run in eval mode too, in place; returns `net`.
 
-    A dependency graph is traced in eval mode. It would prune layers without seeing that the keypoints' sigma and the
-    masks' semantic branch (YOLO26) read them too.
+    The dependency graph is traced in eval mode. Without this, layers would be pruned although the keypoint sigma and
+    the semantic branch of masks (YOLO26) read them too.
     """
     head = net.model[-1]
     for branch in ("cv4", "one2one_cv4"):
@@ -76,31 +76,33 @@ def hide_unseen(net: nn.Module) -> None:
 
 
 def protected(net: Any) -> dict[str, str]:
-    """{module name: why} of layers of the head that must keep their channels."""
+    """{module name: reason} for layers of the head that must keep their channels."""
     head, prefix = net.model[-1], f"model.{len(net.model) - 1}"
-    kept: dict[str, str] = {}
+    reasons: dict[str, str] = {}
     for branch, level, layers in _branches(head):
-        at = f"{prefix}.{branch}.{level}"
+        path = f"{prefix}.{branch}.{level}"
         if branch.endswith("_sigma") or (head.end2end and not branch.startswith("one2one_")):
-            kept |= {
-                f"{at}.{inner}".removesuffix("."): TRAINING_ONLY
-                for inner, layer in layers.named_modules()
-                if _is_pointwise(layer)
+            reasons |= {
+                f"{path}.{name}".removesuffix("."): TRAINING_ONLY
+                for name, layer in layers.named_modules()
+                if _has_own_channels(layer)
             }
         if (last := _last(layers)) is not None:
-            kept[at + last] = LAST
+            reasons[path + last] = LAST
     if isinstance(getattr(head.dfl, "conv", None), nn.Conv2d):
-        kept[f"{prefix}.dfl.conv"] = "a fixed projection, not a weight"
+        reasons[f"{prefix}.dfl.conv"] = "a fixed projection, not a weight"
     if hasattr(head, "proto"):
-        kept[f"{prefix}.proto.cv3.conv"] = LAST
+        reasons[f"{prefix}.proto.cv3.conv"] = LAST
         semantic = getattr(head.proto, "semseg", None) or nn.Sequential()
-        at = f"{prefix}.proto.semseg"
-        kept |= {f"{at}.{name}": TRAINING_ONLY for name, layer in semantic.named_modules() if _is_pointwise(layer)}
-    return kept
+        path = f"{prefix}.proto.semseg"
+        for name, layer in semantic.named_modules():
+            if _has_own_channels(layer):
+                reasons[f"{path}.{name}"] = TRAINING_ONLY
+    return reasons
 
 
 def _branches(head: Any) -> Iterator[tuple[str, int, nn.Module]]:
-    """The head's branches: (attribute, level of the pyramid, layers)."""
+    """The head's branches: (attribute name, pyramid level, layers)."""
     for name, levels in head.named_children():
         if isinstance(levels, nn.ModuleList):
             for level, layers in enumerate(levels):
@@ -108,24 +110,24 @@ def _branches(head: Any) -> Iterator[tuple[str, int, nn.Module]]:
 
 
 def _last(layers: nn.Module) -> str | None:
-    """Path, inside a branch, of the bare convolution that gives its answer; None where a further branch gives it."""
+    """Path, inside a branch, of the plain convolution that computes its output; None if another branch does."""
     if isinstance(layers, nn.Conv2d):
         return ""
     return f".{len(layers) - 1}" if isinstance(layers, nn.Sequential) and isinstance(layers[-1], nn.Conv2d) else None
 
 
-def _is_pointwise(layer: nn.Module) -> bool:
-    """Not depthwise: a depthwise layer has no channels of its own, it follows its input."""
+def _has_own_channels(layer: nn.Module) -> bool:
+    """True for convolutions, except grouped ones: the channels of a depthwise layer follow its input."""
     return isinstance(layer, nn.Conv2d) and layer.groups == 1
 
 
-def deployed(net: Any, example: Tensor, tail: bool = True) -> nn.Module:
-    """A fused copy of a DetectionModel in eval mode that maps (b, c, s, s) to one tensor.
+def deployed(net: Any, example: Tensor, postprocess: bool = True) -> nn.Module:
+    """A fused eval-mode copy of a DetectionModel that maps (b, c, s, s) to one tensor.
 
-    End-to-end heads (YOLO26) give (b, 300, 6) x1, y1, x2, y2, score, class in descending score; others give
-    (b, 4 + classes, anchors) with centre x, y, width, height. Coordinates are input pixels. Mask coefficients,
-    keypoints and angles follow in the same rows; networks that segment give mask prototypes as a second tensor.
-    End-to-end heads without their tail give (b, anchors, 4 + classes): all rows, not picked yet.
+    End-to-end heads (YOLO26) return (b, 300, 6) with x1, y1, x2, y2, score, class, sorted by descending score; without
+    `postprocess` they return all rows, (b, anchors, 4 + classes). Other heads return (b, 4 + classes, anchors) with
+    centre x, y, width, height. Coordinates are input pixels. Mask coefficients, keypoints and angles follow in the same
+    rows. Segmentation networks return mask prototypes as a second tensor.
     """
     copied = copy.deepcopy(net).float().eval()
     hide_unseen(copied)
@@ -134,30 +136,30 @@ def deployed(net: Any, example: Tensor, tail: bool = True) -> nn.Module:
     for parameter in copied.parameters():
         parameter.requires_grad_(False)
     head.export, head.dynamic, head.format = True, False, None
-    head.decode = Decode(head, tail)
+    head.decode = Decode(head, postprocess)
     kind: Any = type(head)
     head.__class__ = _classes(kind)[1]
     with torch.no_grad():
-        copied(example)  # makes the anchors of this input size, so that export sees constants
+        copied(example)  # computes the anchors for this input size, so that they are exported as constants
     return copied
 
 
 @contextmanager
 def deployed_branch(net: Any) -> Iterator[None]:
-    """While it lasts, `net` gives the raw outputs of the branch that is deployed, {boxes, scores, feats}: in training
-    and eval mode, without the branch that only trains, and with gradients into the backbone."""
+    """Context in which `net` returns the raw outputs of the deployed branch only, {boxes, scores, feats}, in training
+    and eval mode, with gradients into the backbone."""
     head = net.model[-1]
-    before: Any = type(head)
-    head.__class__ = _classes(before)[0]
+    original: Any = type(head)
+    head.__class__ = _classes(original)[0]
     try:
         yield
     finally:
-        head.__class__ = before
+        head.__class__ = original
 
 
 @cache
 def _classes(kind: type) -> tuple[type, type]:
-    """A head without the branch that is not deployed: its raw outputs, and with its decoding behind a module."""
+    """Two subclasses of a head without its training-only branch: with raw outputs, and with decoded ones."""
     from ultralytics.nn.modules.block import Proto26
 
     class Branch(kind):  # type: ignore[misc, valid-type]
@@ -168,48 +170,48 @@ def _classes(kind: type) -> tuple[type, type]:
         decode: Any  # a module in this class
 
         def forward(self, x: list[Tensor]) -> Any:
-            found = self.decode(super().forward(x))
+            decoded = self.decode(super().forward(x))
             if not hasattr(self, "proto"):
-                return found
-            return found, self.proto(x if isinstance(self.proto, Proto26) else x[0])
+                return decoded
+            return decoded, self.proto(x if isinstance(self.proto, Proto26) else x[0])
 
     return Branch, Deployed
 
 
-def kept_float(net: Any) -> dict[str, str]:
-    """Modules of a deployed net that INT8 spoils: the last, unbounded step of each branch, and the decoding."""
+def quantization_exclusions(net: Any) -> dict[str, str]:
+    """{module: reason} for what INT8 degrades once deployed: the last, unbounded layer of a branch, and decoding."""
     head, name = net.model[-1], f"model.{len(net.model) - 1}"
-    kept = {}
+    reasons = {}
     for branch, level, layers in _branches(head):
         last = _last(layers)
         deployed = branch.startswith("one2one_") == bool(head.end2end) and not branch.endswith("_sigma")
         if last is not None and deployed:
-            kept[f"{name}.{branch}.{level}{last}"] = (
-                f"last layer of the {_gives(branch)} at level {level}: its error goes straight into the answer"
+            reasons[f"{name}.{branch}.{level}{last}"] = (
+                f"last layer of the {_content(branch)} at level {level}: its error passes directly into the output"
             )
     if head.reg_max > 1:
-        kept[f"{name}.dfl"] = "expectation over distance bins, a softmax that needs fine steps"
-    kept[f"{name}.decode"] = "box geometry and the sigmoid of scores: pixels and probabilities do not share a scale"
-    return kept
+        reasons[f"{name}.dfl"] = "expectation over distance bins: its softmax needs a fine quantization step"
+    reasons[f"{name}.decode"] = "box geometry and the sigmoid of scores: pixels and probabilities differ in scale"
+    return reasons
 
 
-def _gives(branch: str) -> str:
-    return {"cv2": "box distances", "cv3": "class logits"}.get(branch.removeprefix("one2one_"), "task's own numbers")
+def _content(branch: str) -> str:
+    return {"cv2": "box distances", "cv3": "class logits"}.get(branch.removeprefix("one2one_"), "task's own values")
 
 
 def decode(outputs: np.ndarray, end_to_end: bool) -> list[Detections]:
-    """Raw outputs (b, …) of `deployed` to detections above CONFIDENCE, at most MOST an image."""
-    read = _read_end_to_end if end_to_end else _suppress
-    return [read(image) for image in torch.from_numpy(np.ascontiguousarray(outputs, dtype=np.float32))]
+    """Decodes raw outputs (b, …) of `deployed` to detections above CONFIDENCE, at most MOST per image."""
+    decode_image = _select if end_to_end else _suppress
+    return [decode_image(image) for image in torch.from_numpy(np.ascontiguousarray(outputs, dtype=np.float32))]
 
 
-def _read_end_to_end(rows: Tensor) -> Detections:
+def _select(rows: Tensor) -> Detections:
     rows = rows[rows[:, 4] > CONFIDENCE][:MOST]
     return _sorted(rows[:, :4], rows[:, 4], rows[:, 5].round())
 
 
 def _suppress(columns: Tensor) -> Detections:
-    """Non-maximum suppression per class; a box may carry several classes, as validation wants it."""
+    """Non-maximum suppression per class. A box may have several classes, as in Ultralytics' validation."""
     from torchvision.ops import batched_nms
 
     box, scores = columns[:4].T, columns[4:].T

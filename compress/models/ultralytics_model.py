@@ -1,5 +1,4 @@
-"""Detectors of the Ultralytics package as the pipeline sees them, and what the package's other networks share with
-them."""
+"""Detectors of the Ultralytics package, and the base class of the models for its other networks."""
 
 from __future__ import annotations
 
@@ -12,29 +11,26 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from compress import distributed
-from compress.errors import UserError
+from compress.capabilities import Teacher, TopK, example_image, tensor_digest
 from compress.models import activation
 from compress.models import ultralytics_blocks as blocks
 from compress.models import ultralytics_distillation as distillation
 from compress.models import ultralytics_head as head
-from compress.product import Batch, Detections, Task, Teacher, TopK, example_image
-from compress.training import float32
+from compress.tasks import DETECT, Batch, Task
+from compress.tasks.mean_ap import Detections
+from compress.training import distributed
+from compress.training.precision import float32
 
 FAMILY = "ultralytics"
 
-# A criterion holds no network, so it goes when its network goes. Kept outside the network, which is deep-copied,
-# averaged and saved.
+# Not an attribute of the network, which is deep-copied, averaged and saved. A criterion does not reference its network,
+# so an entry is freed together with the network.
 _criteria: WeakKeyDictionary[nn.Module, Any] = WeakKeyDictionary()
 
 
 @dataclass(frozen=True)
 class UltralyticsModel:
-    """`compress.product.Model` for networks that end in a Detect head or one derived from it.
-
-    Detectors go all the way. Those that segment, find keypoints or turned boxes (`task` tells) can be pruned, saved
-    and exported; there is no data, loss or accuracy for them here.
-    """
+    """A model (`Prunable`, `Checkpointable`) for networks with a Detect head or one derived from it."""
 
     net: Any  # ultralytics.nn.tasks.BaseModel
     name: str
@@ -42,7 +38,7 @@ class UltralyticsModel:
     channels: int
     classes: tuple[str, ...]
     protected: tuple[str, ...] = ()
-    task: Task = Task.detect
+    task: Task = DETECT
 
     @property
     def stride(self) -> int:
@@ -51,60 +47,24 @@ class UltralyticsModel:
     def with_net(self, net: nn.Module) -> Self:
         return replace(self, net=net)
 
-    def loss(self, net: nn.Module, batch: Batch, teacher: Teacher | None = None) -> Tensor:
-        """Ultralytics' own criterion, times the batch size as their trainer has it; scalar, in float32. Where several
-        processes train together that is the size of the whole batch, of which each normalises its share by itself.
+    def with_imgsz(self, imgsz: int) -> Self:
+        return replace(self, imgsz=imgsz)
 
-        With a teacher the distance from its answers is added, and end-to-end networks learn through the deployed
-        one-to-one head alone. By itself that head is too sparsely told what is right to teach a backbone, which is
-        why YOLO26 has a second one for training; a teacher speaks at every anchor.
-        """
-        self._only_detectors("trained")
-        criterion, images = _criterion(net), batch["img"]
-        guide: Any = None
-        if teacher is None:
-            outputs = net(images)
-        else:
-            criterion = getattr(criterion, "one2one", criterion)
-            with head.deployed_branch(net):
-                outputs = net(images)
-            with head.deployed_branch(teacher.net), torch.no_grad():
-                guide = float32(teacher.net(images))
-        # Boxes in bfloat16 have steps of a pixel from 128 px on: the criterion must not decode in it.
-        with torch.autocast(images.device.type, enabled=False):
-            outputs = float32(outputs)
-            value = criterion(outputs, batch)[0].sum()
-            if teacher is not None:
-                value = value + teacher.weight * distillation.distance(criterion, outputs, guide)
-        return value * distributed.world()
+    def identity(self) -> str:
+        return tensor_digest(self.net)
 
-    def progress(self, net: nn.Module, share: float) -> None:
-        """Tell the loss of `net` how much of the training is done (0 to 1).
-
-        YOLO26 trains two heads: the weight moves linearly from the one-to-many head, which alone teaches the
-        backbone, to the one-to-one head, which is deployed. Other networks have one head; nothing to do.
-        """
-        criterion = _criterion(net)
-        if hasattr(criterion, "final_o2m"):
-            criterion.o2m = criterion.o2m_copy + (criterion.final_o2m - criterion.o2m_copy) * min(max(share, 0.0), 1.0)
-            criterion.o2o = criterion.total - criterion.o2m
-
-    def deployed(self, *, tail: bool = True) -> nn.Module:
-        """Fused copy, (b, c, s, s) to (b, 300, 6) or (b, 4 + classes, anchors): see `ultralytics_head.deployed`."""
-        return head.deployed(self.net, self.example_input(), tail)
+    def deployed(self, *, postprocess: bool = True) -> nn.Module:
+        """Fused copy that maps (b, c, s, s) to the outputs described in `ultralytics_head.deployed`."""
+        return head.deployed(self.net, self.example_input(), postprocess)
 
     @property
-    def tail(self) -> TopK | None:
+    def postprocess(self) -> TopK | None:
         last = self.net.model[-1]
         return TopK(len(self.classes), last.max_det) if getattr(last, "end2end", False) else None
 
     def prunable(self) -> tuple[nn.Module, dict[str, str]]:
         net = head.show_unseen(blocks.split_blocks(copy.deepcopy(self.net))).eval()
         return net, blocks.protected(net) | head.protected(net) | dict.fromkeys(self.protected, "model.protected")
-
-    def decode(self, outputs: np.ndarray) -> list[Detections] | np.ndarray:
-        self._only_detectors("evaluated")
-        return head.decode(outputs, bool(self.net.end2end))
 
     def constructor(self) -> dict[str, Any]:
         yaml = {key: value for key, value in self.net.yaml.items() if key != "yaml_file"}
@@ -115,16 +75,16 @@ class UltralyticsModel:
         }  # fmt: skip
 
     def metadata(self) -> dict[str, str]:
-        """What Ultralytics reads from a graph of batch 1 and fixed size in order to validate or predict with it."""
+        """Entries that Ultralytics reads from a graph to validate or predict with it: batch 1 and fixed size."""
         import ultralytics
 
         last = self.net.model[-1]
-        facts = {
+        entries = {
             "description": f"Ultralytics {self.name} model, compressed",
             "version": ultralytics.__version__,
             "license": "AGPL-3.0 License (https://ultralytics.com/license)",
             "stride": self.stride,
-            "task": self.task.value,
+            "task": self.task.name,
             "head": type(last).__name__,
             "batch": 1,
             "imgsz": [self.imgsz, self.imgsz],
@@ -133,24 +93,71 @@ class UltralyticsModel:
             "channels": self.channels,
             "end2end": bool(getattr(self.net, "end2end", False)),
         }
-        if self.task is Task.pose:
-            facts["kpt_shape"] = list(last.kpt_shape)
-        return {key: str(value) for key, value in facts.items()}
+        if hasattr(last, "kpt_shape"):
+            entries["kpt_shape"] = list(last.kpt_shape)
+        return {key: str(value) for key, value in entries.items()}
 
-    def kept_float(self) -> dict[str, str]:
-        return head.kept_float(self.net)
+    def quantization_exclusions(self) -> dict[str, str]:
+        return head.quantization_exclusions(self.net)
 
     def example_input(self, batch: int = 1) -> Tensor:
         return example_image(batch, self.channels, self.imgsz)
 
-    def _only_detectors(self, wanted: str) -> None:
-        if self.task is not Task.detect:
-            raise UserError("model.task", self.task.value, f"such models can be pruned and exported, not {wanted} here")
+
+@dataclass(frozen=True)
+class UltralyticsDetector(UltralyticsModel):
+    """A model for detectors; also `Trainable`, `LossScheduled` and `Evaluable`."""
+
+    def loss(self, net: nn.Module, batch: Batch, teacher: Teacher | None = None) -> Tensor:
+        """Ultralytics' own criterion times the batch size, as in its trainer; scalar, in float32. In distributed
+        training the factor is the size of the whole batch, and each process normalises its part by itself.
+
+        With a teacher its weighted distillation loss is added, and end-to-end networks train only the deployed
+        one-to-one head. Labels alone supervise that head too sparsely to train a backbone, which is why YOLO26 has a
+        second head for training; a teacher supervises every anchor.
+        """
+        criterion, images = _criterion(net), batch["img"]
+        target: Any = None
+        if teacher is None:
+            outputs = net(images)
+        else:
+            criterion = getattr(criterion, "one2one", criterion)
+            with head.deployed_branch(net):
+                outputs = net(images)
+            with head.deployed_branch(teacher.net), torch.no_grad():
+                target = float32(teacher.net(images))
+        # The criterion must not decode boxes in bfloat16, whose resolution is 1 px from 128 px on.
+        with torch.autocast(images.device.type, enabled=False):
+            outputs = float32(outputs)
+            value = criterion(outputs, batch)[0].sum()
+            if teacher is not None:
+                value = value + teacher.weight * distillation.distance(criterion, outputs, target)
+        return value * distributed.world()
+
+    def output_signature(self) -> tuple[object, ...]:
+        """Class, number of distance bins and strides of the detection head."""
+        last: Any = self.net.model[-1]
+        strides = tuple(int(stride) for stride in getattr(last, "stride", ()))
+        return type(last).__name__, getattr(last, "reg_max", None), strides
+
+    def schedule_loss(self, net: nn.Module, progress: float) -> None:
+        """YOLO26 trains two heads: the loss weight shifts linearly from the one-to-many head, which alone trains the
+        backbone, to the one-to-one head, which is deployed. Networks with one head are left unchanged.
+        """
+        criterion = _criterion(net)
+        if hasattr(criterion, "final_o2m"):
+            criterion.o2m = criterion.o2m_copy + (criterion.final_o2m - criterion.o2m_copy) * min(
+                max(progress, 0.0), 1.0
+            )
+            criterion.o2o = criterion.total - criterion.o2m
+
+    def decode(self, outputs: np.ndarray) -> list[Detections]:
+        return head.decode(outputs, bool(self.net.end2end))
 
 
 def _criterion(net: Any) -> Any:
     device = next(net.parameters()).device
-    known = _criteria.get(net)
-    if known is None or known[0] != device:
-        known = _criteria[net] = (device, net.init_criterion())
-    return known[1]
+    cached = _criteria.get(net)
+    if cached is None or cached[0] != device:
+        cached = _criteria[net] = (device, net.init_criterion())
+    return cached[1]

@@ -1,4 +1,4 @@
-"""Import of the optional package `ultralytics`, without what it does behind the user's back."""
+"""Imports the optional package `ultralytics` without its side effects."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from compress.errors import MissingExtra
 
 
 def require_ultralytics() -> None:
-    """Import `ultralytics` offline: no usage events, no packages installed at run time, no thread limit left behind.
+    """Imports `ultralytics` offline: without usage events, package installation at run time, or a thread limit.
 
     Raises:
         MissingExtra: the package is not installed.
     """
-    # Read once, at the first import: without a network Ultralytics sends no events, whatever its settings file says.
+    # Read once, at the first import: offline, Ultralytics sends no events, whatever its settings file contains.
     os.environ.setdefault("YOLO_OFFLINE", "true")
     os.environ.setdefault("YOLO_AUTOINSTALL", "false")
     threads = os.environ.get("OMP_NUM_THREADS")
@@ -32,11 +32,11 @@ def require_ultralytics() -> None:
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """While open, the package keeps to warnings: classifiers print a summary of themselves whatever they are told."""
+    """Limits the package's log to warnings in this context: classifiers log a summary even with verbose=False."""
     logger = logging.getLogger("ultralytics")
-    before = logger.level
+    level = logger.level
     logger.setLevel(logging.WARNING)
     try:
         yield
     finally:
-        logger.setLevel(before)
+        logger.setLevel(level)

@@ -1,4 +1,4 @@
-"""A `.pt` that plain Ultralytics opens without this package: `YOLO(path).predict`, `.val`, `.export`."""
+"""Writes a `.pt` that Ultralytics opens without this package: `YOLO(path).predict`, `.val`, `.export`."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from compress import atomic, checkpoint
 from compress.models import ultralytics
 from compress.models import ultralytics_blocks as blocks
 from compress.models.ultralytics_model import UltralyticsModel
-from compress.product import Task
 
 
 def save(model: UltralyticsModel, path: Path) -> bool:
-    """Write `model` in Ultralytics' own checkpoint format: float32, made of its stock blocks only, with no head but the
-    deployed one. Training goes on from our own checkpoint.
+    """Writes `model` in Ultralytics' own checkpoint format: float32, with stock blocks and the deployed head only.
+    To continue training, use the checkpoint folder instead.
 
-    False, with nothing written, where a split block has halves of different widths: there is no stock block for it.
-    Pruning with `prune.equal_halves` keeps them equal.
+    Returns:
+        False, with nothing written, if the halves of a split block differ in width, which no stock block can represent.
+        Pruning with `prune.equal_split_widths` keeps them equal.
     """
     tensors = blocks.merged(model.net)
     if tensors is None:
@@ -30,11 +30,11 @@ def save(model: UltralyticsModel, path: Path) -> bool:
     checkpoint.resize(net, tensors, path)
     net.load_state_dict(tensors)
     blocks.fit_to_weights(net).eval().requires_grad_(False)
-    if model.task is not Task.classify:
-        # Else YOLO26 would answer by its other head, which is for training, wherever `nms=False` is not asked for.
+    if hasattr(net.model[-1], "fuse"):
+        # Otherwise YOLO26 would predict with its training head unless `nms=False` is set.
         net.model[-1].fuse()
-    # Plain values only: objects of a later Ultralytics would keep an earlier one from opening the file.
-    net.args = {"task": model.task.value, "imgsz": model.imgsz, "single_cls": False}
+    # Plain values only: an earlier Ultralytics could not open a file with objects of a later one.
+    net.args = {"task": model.task.name, "imgsz": model.imgsz, "single_cls": False}
     content = {
         "epoch": -1, "best_fitness": None, "model": net, "ema": None, "updates": None, "optimizer": None,
         "train_args": net.args, "date": datetime.now().astimezone().isoformat(), "version": _version(),

@@ -1,1 +1,1 @@
-"""Which channels go: groups of coupled channels, their importance, and the solver that meets a budget."""
+"""Structured pruning: groups of coupled channels, their importance, and the solver that meets a budget."""

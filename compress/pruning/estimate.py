@@ -1,7 +1,7 @@
-"""A quick estimate of what a choice of channels leaves to compute, without cutting anything.
+"""Fast estimate of the cost of a network after channels are removed, without modifying the network.
 
-It sees the convolutions and linear layers of the network as traced, so heads that go before deployment are in it and
-attention's matrix products are not. It guides the search; what counts is counted exactly.
+It covers the convolutions and linear layers of the network as traced: heads that are dropped for deployment are
+included, matrix products of attention are not. It only guides the search; results are counted exactly.
 """
 
 from __future__ import annotations
@@ -17,14 +17,16 @@ from compress.pruning.groups import Cut
 
 
 class Estimate:
-    """Cost of the layers of a network while channels leave and come back: MACs, or time.
+    """Cost of the layers of a network, in MACs or seconds, while channels are removed and restored.
 
-    With `seconds` a layer costs what it took at full width, in proportion to its output and its input channels; layers
-    not named there cost nothing.
+    Args:
+        example: (b, …) input of `net`.
+        seconds: {layer: time at full width}. The cost is then this time, proportional to the output and to the input
+            channels; layers that are not listed cost nothing. None: the cost is in MACs.
     """
 
     def __init__(self, net: nn.Module, example: Tensor, seconds: Mapping[str, float] | None = None) -> None:
-        self._unit: dict[str, float] = {}  # cost for one output and one input channel
+        self._unit: dict[str, float] = {}  # cost per output channel and input channel
         self._width: dict[str, list[int]] = {}  # [output, input] channels
         self._measure(net, example)
         if seconds is not None:
@@ -35,22 +37,22 @@ class Estimate:
         return self._cost_of(self._unit)
 
     def saved(self, cuts: Iterable[Cut], channels: Iterable[int]) -> float:
-        """What it costs less without these channels of a group, as things are."""
+        """Reduction of the current cost by removing these channels of a group."""
         cuts, channels = list(cuts), list(channels)
-        touched = {cut.layer for cut in cuts} & self._unit.keys()
-        before = self._cost_of(touched)
+        layers = {cut.layer for cut in cuts} & self._unit.keys()
+        before = self._cost_of(layers)
         self.change(cuts, channels, -1)
-        after = self._cost_of(touched)
+        after = self._cost_of(layers)
         self.change(cuts, channels, +1)
         return before - after
 
     def change(self, cuts: Iterable[Cut], channels: Iterable[int], sign: int) -> None:
-        """Let channels of a group leave (`sign` -1) or come back (+1)."""
-        chosen = list(channels)
+        """Remove (`sign` -1) or restore (`sign` +1) channels of a group."""
+        indices = list(channels)
         for cut in cuts:
             if cut.layer in self._unit:
                 side = 0 if cut.cuts_outputs else 1
-                self._width[cut.layer][side] += sign * sum(len(cut.channels[channel]) for channel in chosen)
+                self._width[cut.layer][side] += sign * sum(len(cut.channels[index]) for index in indices)
 
     def _cost_of(self, layers: Iterable[str]) -> float:
         return sum(self._unit[name] * self._width[name][0] * self._width[name][1] for name in layers)
@@ -59,11 +61,11 @@ class Estimate:
         def record(name: str, layer: nn.Module, output: Tensor) -> None:
             if isinstance(layer, _ConvNd):
                 positions = output[:, 0].numel() * layer.weight[0, 0].numel()
-                plain = layer.groups == 1
+                dense = layer.groups == 1
                 self._unit[name] = self._unit.get(name, 0) + positions
                 self._width[name] = [
                     layer.out_channels,
-                    layer.in_channels if plain else layer.weight.shape[1],
+                    layer.in_channels if dense else layer.weight.shape[1],
                 ]
             elif isinstance(layer, nn.Linear):
                 self._unit[name] = self._unit.get(name, 0) + output[..., 0].numel()

@@ -1,4 +1,4 @@
-"""What the loss says about each weight, for importances that use data."""
+"""Gradients of the loss on training data, for importances that need them."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from compress.product import Batch
+from compress.tasks import Batch
 
 
 def accumulate_gradients(
@@ -19,20 +19,20 @@ def accumulate_gradients(
     squared: bool = False,
     bfloat16: bool = False,
 ) -> None:
-    """Leaves the sum over `batches` of the loss gradients in `.grad` of every parameter of `net`; or, `squared`, that
-    of their squares.
+    """Stores the sum of the loss gradients over `batches` in `.grad` of every parameter of `net`.
 
-    BatchNorms use their running statistics, which stay as they are: the gradient is that of the network as deployed.
+    BatchNorm layers use their running statistics and do not update them, as in the deployed network.
 
     Args:
-        squared: sum the squares.
+        loss: (network, batch) to a tensor, of which the sum is differentiated.
+        squared: sum the squares of each batch's gradients instead.
         bfloat16: compute the loss under autocast to bfloat16.
 
     Raises:
         FloatingPointError: a loss is not finite.
     """
     training = net.training
-    net.train()  # detectors give what their loss needs in this mode only
+    net.train()  # detectors return the inputs of their loss in training mode only
     for module in net.modules():
         if isinstance(module, _BatchNorm):
             module.eval()
@@ -42,7 +42,7 @@ def accumulate_gradients(
         with torch.autocast(batch["img"].device.type, torch.bfloat16, enabled=bfloat16):
             value = loss(net, batch).sum()
         if not torch.isfinite(value):
-            raise FloatingPointError(f"loss ({value.item()}) not finite")
+            raise FloatingPointError(f"loss is not finite ({value.item()})")
         value.backward()
         if squared:
             for parameter in net.parameters():
@@ -52,6 +52,6 @@ def accumulate_gradients(
     for parameter in net.parameters():
         if squared:
             parameter.grad = sums.get(parameter)
-        if parameter.grad is None:  # out of the loss's reach, such as a branch that is not trained
+        if parameter.grad is None:  # the loss does not depend on it, e.g. a branch that is not trained
             parameter.grad = torch.zeros_like(parameter)
     net.train(training)

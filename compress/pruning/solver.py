@@ -1,8 +1,9 @@
-"""From a network, a budget and an importance to a narrower network.
+"""Solver: prunes a network to a FLOPs budget or to a ratio of its channels.
 
-Every group of coupled channels is cut into steps of `round_to` channels, least important first, and an allocation
-brings all steps of all groups into one order. A pruned network is a prefix of that order, so a budget is met by search
-over the prefix length: an estimate proposes, an exact count decides.
+Every group of coupled channels is divided into steps of `round_to` channels, least important first, and an allocation
+sorts the steps of all groups into one order. Taking the first n steps gives a pruned network, so a budget is met by a
+search for n: a cheap estimate proposes n, and an exact count decides whether the network meets the budget. Some of the
+steps are then undone if the budget allows. MACs are those of the deployed form (`Model.deployed`); 1 MAC = 2 FLOPs.
 """
 
 from __future__ import annotations
@@ -22,26 +23,27 @@ from compress.pruning.estimate import Estimate
 from compress.pruning.groups import Group, cut, find_groups, halves, tie
 from compress.pruning.importance import importance
 
-CLOSE_ENOUGH = 0.005  # of the budget; below this gap nothing is given back
-NEAR = 0.01  # of the budget: what a solution may leave unused before others are looked for
-MOST_TRIALS = 5  # of candidates when giving back, and of orders
+GAP_LEFT_UNFILLED = 0.005  # fraction of the budget that may stay unused without an attempt to undo steps
+GAP_LEFT_UNSEARCHED = 0.01  # fraction of the budget that may stay unused without another search
+MAX_TRIALS = 5  # of searches, and of attempts to undo a step after each
+RATIO_TOLERANCE = 0.05  # a larger difference from the ratio is logged as a warning
 
-Count = Callable[[Sequence[Step]], int]  # exact MACs once these steps are taken
+MacsAfter = Callable[[Sequence[Step]], int]  # exact MACs after these steps
 
 log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class Pruned:
-    """A narrower network and how it came about."""
+    """A pruned network and what was removed from it."""
 
     net: nn.Module
-    ratio: float  # share of the prunable channels that was taken
+    ratio: float  # fraction of the prunable channels that was removed
     channels: dict[str, list[int]]  # {layer: [output channels before, after]}, changed layers only; see `changes`
-    protected: dict[str, str]  # {module: why it kept its channels}
-    narrowest: nn.Module  # with everything prunable gone: what stands in the way of smaller budgets
-    macs: int | None = None  # of the deployed form; None where nothing was counted
-    reachable: tuple[int, int] | None = None  # MACs with everything prunable gone, and with nothing gone
+    protected: dict[str, str]  # {module: reason why it keeps its channels}
+    narrowest: nn.Module  # the network after all steps; its MACs are the lowest possible budget
+    macs: int | None = None  # None if pruned to a ratio
+    reachable: tuple[int, int] | None = None  # MACs of `narrowest` and of the unpruned network
 
 
 def prune_to_ratio(
@@ -53,35 +55,37 @@ def prune_to_ratio(
     seconds: Mapping[str, float] | None = None,
     widths: Mapping[str, int] | None = None,
 ) -> Pruned:
-    """Take the share `ratio` of the prunable channels, as near as rounding and `max_ratio` allow.
+    """Removes the fraction `ratio` of the prunable channels, as closely as rounding and `max_ratio` allow.
 
     Args:
-        net: a network whose coupled channels a dependency graph can follow (`Model.prunable`); not changed.
+        net: a network whose dependency graph can be traced (`Prunable.prunable`); not changed.
         example: (b, c, s, s) input.
-        protected: {module name: why} of modules that keep their output channels.
-        seconds: {layer: what it takes}; with them `knapsack` saves time, without them MACs.
-        widths: {layer: output channels} before any pruning, from which `max_ratio` counts; those of `net` if None.
+        protected: {module name: reason} of modules that keep their output channels.
+        seconds: {layer: seconds of one forward pass of `example`}, minimised by the allocation `knapsack`; None: it
+            minimises MACs. Other allocations ignore it.
+        widths: {layer: output channels} before any pruning, which `max_ratio` refers to; None: those of `net`.
 
     Raises:
-        UserError: unknown importance or allocation, unknown protected module, network that cannot be traced.
+        UserError: unknown importance, allocation or protected module, or the network cannot be traced or pruned.
     """
     plan = _plan(net, example, protected, config, widths)
     steps = order(plan.steps, config.allocation, Estimate(net, example, seconds))
     total = sum(group.channels for group in plan.groups)
-    if config.allocation == "uniform":  # every group gets its own nearest
+    if config.allocation == "uniform":  # `share` is the ratio from which on a step is taken
         taken = [step for step in steps if step.share <= ratio]
     else:
-        taken, left = [], ratio * total
+        taken, to_remove = [], ratio * total
         for step in steps:
-            if left < len(step.channels) / 2:
+            if to_remove < len(step.channels) / 2:
                 break
             taken.append(step)
-            left -= len(step.channels)
-    share = _share(taken, total)
-    if abs(share - ratio) > 0.05:
-        log.warning("prune.ratio=%g: %.3g of the channels went, as near as rounding and limits allow", ratio, share)
+            to_remove -= len(step.channels)
+    removed = _fraction(taken, total)
+    if abs(removed - ratio) > RATIO_TOLERANCE:
+        message = "prune.ratio=%g: removed the fraction %.3g; prune.round_to and prune.max_ratio allow no closer one"
+        log.warning(message, ratio, removed)
     pruned = _cut(net, taken)
-    return Pruned(pruned, share, changes(widths_of(net), pruned), plan.protected, _cut(net, steps))
+    return Pruned(pruned, removed, changes(widths_of(net), pruned), plan.protected, _cut(net, steps))
 
 
 def reachable(
@@ -91,24 +95,20 @@ def reachable(
     config: PruneConfig,
     count: Callable[[nn.Module], int],
 ) -> tuple[int, int]:
-    """MACs of the deployed form with everything prunable gone, and with nothing gone. Arguments and errors as in
-    `prune_to_flops`."""
+    """Returns the MACs after all steps, and of the unpruned network. Arguments as in `prune_to_flops`, errors as in
+    `prune_to_ratio`."""
     steps = _plan(net, example, protected, config).steps
     return count(_cut(net, steps)), count(net)
 
 
 def check_reachable(budget_macs: float, least: int, full: int) -> None:
-    """Raises UserError, with the range, for a budget outside of it."""
+    """Raises UserError, which names the range, if `budget_macs` is not between `least` and `full` MACs."""
     if least <= budget_macs <= full:
         return
-    lower = "lower prune.round_to, raise prune.max_ratio, or raise the budget"
-    remedy = lower if budget_macs < least else "the model already costs less"
-    raise UserError(
-        "budget.flops",
-        f"{2 * budget_macs:.4g}",
-        f"pruning reaches {2 * least / 1e9:.4g} G to {2 * full / 1e9:.4g} G FLOPs ({least / full:.1%} to 100%): "
-        + remedy,
-    )
+    raise_it = "lower prune.round_to, raise prune.max_ratio, or raise the budget"
+    remedy = raise_it if budget_macs < least else "the model already costs less"
+    limits = f"{2 * least / 1e9:.4g} G to {2 * full / 1e9:.4g} G FLOPs ({least / full:.1%} to 100%)"
+    raise UserError("budget.flops", f"{2 * budget_macs:.4g}", f"pruning can reach {limits}: {remedy}")
 
 
 def prune_to_flops(
@@ -122,15 +122,16 @@ def prune_to_flops(
     seconds: Mapping[str, float] | None = None,
     widths: Mapping[str, int] | None = None,
 ) -> Pruned:
-    """The widest network of the order whose `count` is at or under `budget_macs`.
+    """Prunes to at most `budget_macs`: takes the first steps of the order that meet the budget, then undoes steps that
+    still fit.
 
     Args:
-        budget_macs: multiply-adds that the deployed form may have.
-        count: MACs of the deployed form of a network of this kind.
+        budget_macs: maximum MACs.
+        count: returns the MACs of the deployed form of a network.
         Others as in `prune_to_ratio`.
 
     Raises:
-        UserError: a budget below what can be reached, with the range; and as `prune_to_ratio`.
+        UserError: the budget is out of reach (names the range); and as in `prune_to_ratio`.
     """
     plan = _plan(net, example, protected, config, widths)
     steps = order(plan.steps, config.allocation, Estimate(net, example, seconds))
@@ -141,15 +142,16 @@ def prune_to_flops(
     narrowest = _cut(net, steps)
     full, least = macs_of([]), count(narrowest)
     check_reachable(budget_macs, least, full)
-    taken, macs = _fit(steps, macs_of, budget_macs, full, least, lambda: Estimate(net, example))
+    # A search changes its estimate. The budget is in MACs, even if the order was made from seconds.
+    taken, macs = _search(steps, macs_of, budget_macs, full, least, lambda: Estimate(net, example))
     pruned = _cut(net, taken)
-    share = _share(taken, sum(group.channels for group in plan.groups))
-    return Pruned(pruned, share, changes(widths_of(net), pruned), plan.protected, narrowest, macs, (least, full))
+    removed = _fraction(taken, sum(group.channels for group in plan.groups))
+    return Pruned(pruned, removed, changes(widths_of(net), pruned), plan.protected, narrowest, macs, (least, full))
 
 
 @dataclass(frozen=True)
-class Plan:
-    """All that can be taken, group by group, and what cannot and why."""
+class PruningSteps:
+    """The steps that can be taken, group by group, and {module: reason} of the modules that cannot be pruned."""
 
     groups: tuple[Group, ...]
     steps: list[Step]
@@ -162,43 +164,48 @@ def _plan(
     protected: Mapping[str, str],
     config: PruneConfig,
     widths: Mapping[str, int] | None = None,
-) -> Plan:
-    groups, uncuttable = _groups(net, example, protected, config)
-    protected = {**protected, **uncuttable}
+) -> PruningSteps:
+    """Finds the groups and their steps, without groups that the code of the network cannot lose channels of.
+
+    Raises:
+        UserError: as in `prune_to_ratio`, or no group can be pruned.
+    """
+    groups, without_group = _groups(net, example, protected, config)
+    protected = {**protected, **without_group}
     steps = steps_of(groups, config, widths)
     if _failure(net, example, steps) is None:
-        return Plan(groups, steps, protected)
-    # Some code counts channels by itself (slices, reshapes, attention over the channel axis) and breaks without some of
-    # them. Halves of the groups are tried, beside those that worked, down to the single ones that break it.
-    refused: dict[str, str] = {}
-    kept: set[Group] = set()
+        return PruningSteps(groups, steps, protected)
+    # Code that assumes fixed numbers of channels (slices, reshapes, attention over channels) fails after pruning.
+    # Bisection finds the groups that it depends on: each half is tried together with the groups known to work.
+    failing: dict[str, str] = {}
+    prunable: set[Group] = set()
 
-    def try_out(candidates: Sequence[Group]) -> None:
-        asked = kept.union(candidates)
-        why = _failure(net, example, [step for step in steps if step.group in asked])
-        if why is None:
-            kept.update(candidates)
+    def bisect(candidates: Sequence[Group]) -> None:
+        tried = prunable.union(candidates)
+        failure = _failure(net, example, [step for step in steps if step.group in tried])
+        if failure is None:
+            prunable.update(candidates)
         elif len(candidates) == 1:
-            refused[candidates[0].name] = f"the network's own code fails without some of these channels ({why})"
+            failing[candidates[0].name] = f"the network's own code fails if channels are removed here ({failure})"
         else:
             middle = len(candidates) // 2
-            try_out(candidates[:middle])
-            try_out(candidates[middle:])
+            bisect(candidates[:middle])
+            bisect(candidates[middle:])
 
-    try_out(groups)
-    log.warning("%d of %d groups keep their channels: the network fails without them", len(refused), len(groups))
-    if not kept:
-        raise UserError("prune", type(net).__name__, f"no channels can be pruned: {next(iter(refused.values()))}")
-    chosen = tuple(group for group in groups if group in kept)
-    return Plan(chosen, [step for step in steps if step.group in kept], {**protected, **refused})
+    bisect(groups)
+    log.warning("%d of %d groups keep their channels: the network fails without them", len(failing), len(groups))
+    if not prunable:
+        raise UserError("prune", type(net).__name__, f"no channels can be pruned: {next(iter(failing.values()))}")
+    chosen = tuple(group for group in groups if group in prunable)
+    return PruningSteps(chosen, [step for step in steps if step.group in prunable], {**protected, **failing})
 
 
 def _failure(net: nn.Module, example: Tensor, taken: Sequence[Step]) -> str | None:
-    """What happens when the network runs without these channels; None where it does run."""
+    """The error that the network raises without these channels; None if it runs."""
     try:
         with torch.no_grad():
             _cut(net, taken).eval()(example)
-    except Exception as error:  # whatever the network's own code raises
+    except Exception as error:  # anything that the network's own code raises
         return " ".join(f"{type(error).__name__}: {error}".split())[:160]
     return None
 
@@ -206,95 +213,98 @@ def _failure(net: nn.Module, example: Tensor, taken: Sequence[Step]) -> str | No
 def _groups(
     net: nn.Module, example: Tensor, protected: Mapping[str, str], config: PruneConfig
 ) -> tuple[tuple[Group, ...], dict[str, str]]:
+    """The groups of coupled channels, and {module: reason} of modules that are in none."""
     if config.allocation not in ALLOCATIONS:
         raise UserError("prune.allocation", config.allocation, f"choose one of {', '.join(ALLOCATIONS)}")
-    groups, refused = find_groups(net, example, protected, importance(config.importance))
-    if config.equal_halves:
+    groups, without_group = find_groups(net, example, protected, importance(config.importance))
+    if config.equal_split_widths:  # the groups of both outputs of a split are pruned together
         groups, unpaired = tie(groups, halves(net))
-        refused = refused | unpaired
+        without_group = without_group | unpaired
     if not groups:
         raise UserError(
-            "prune", type(net).__name__, "no channels can be pruned: everything is protected or coupled to it"
+            "prune", type(net).__name__, "no prunable channels: all are protected or coupled to protected ones"
         )
-    return groups, refused
+    return groups, without_group
 
 
-def _fit(
-    steps: Sequence[Step], macs_of: Count, budget: float, full: int, least: int, estimate: Callable[[], Estimate]
+def _search(
+    steps: Sequence[Step], macs_of: MacsAfter, budget: float, full: int, least: int, estimate: Callable[[], Estimate]
 ) -> tuple[list[Step], int]:
-    """The steps to take, and what they leave: the shortest prefix within the budget, less what can be given back. Where
-    that ends far below the budget, a single step has gone too far: others are tried in the place of its group's."""
+    """Returns the steps to take and the MACs after them: the shortest prefix that meets the budget, less the steps that
+    can be undone. If much of the budget stays unused, the last step was too coarse: the search is repeated without that
+    step and later steps of its group."""
     best: tuple[list[Step], int] = (list(steps), least)
-    left = list(steps)
-    for _ in range(MOST_TRIALS):
-        at_each = estimate()
-        prefix, macs = _shortest_prefix(left, macs_of, budget, full, least, at_each)
-        taken, macs = _give_back(prefix, macs_of, budget, macs, at_each)
+    candidates = list(steps)
+    for _ in range(MAX_TRIALS):
+        cost = estimate()
+        prefix, macs = _shortest_prefix(candidates, macs_of, budget, full, least, cost)
+        taken, macs = _fill_gap(prefix, macs_of, budget, macs, cost)
         if macs >= best[1]:
             best = (taken, macs)
-        if not prefix or budget - best[1] <= NEAR * budget:
+        if not prefix or budget - best[1] <= GAP_LEFT_UNSEARCHED * budget:
             break
         last = len(prefix) - 1
-        left = left[:last] + [step for step in left[last:] if step.group is not prefix[last].group]
-        least = macs_of(left)
+        candidates = candidates[:last] + [step for step in candidates[last:] if step.group is not prefix[last].group]
+        least = macs_of(candidates)
         if least > budget:
             break
     return best
 
 
 def _shortest_prefix(
-    steps: Sequence[Step], macs_of: Count, budget: float, full: int, least: int, estimate: Estimate
+    steps: Sequence[Step], macs_of: MacsAfter, budget: float, full: int, least: int, estimate: Estimate
 ) -> tuple[list[Step], int]:
-    """The fewest steps at or under the budget. Leaves `estimate` where they are taken."""
+    """Returns the fewest steps that meet the budget and the MACs after them; `estimate` then is of that network."""
     if full <= budget:
         return [], full
-    guesses = [estimate.cost]
+    estimates = [estimate.cost]  # after the first 0, 1, … steps
     for step in steps:
         estimate.change(step.group.cuts, step.channels, -1)
-        guesses.append(estimate.cost)
-    low, high = 0, len(steps)  # `low` steps are over the budget, `high` steps are not
-    over, macs = full, least
+        estimates.append(estimate.cost)
+    low, high = 0, len(steps)  # `low` steps exceed the budget, `high` steps meet it
+    macs_at_low, macs_at_high = full, least
     while high - low > 1:
-        # Between the two, exact counts follow the estimate nearly on a straight line: aim where it meets the budget.
-        slope = (guesses[low] - guesses[high]) / max(over - macs, 1)
-        aim = guesses[high] + slope * (budget - macs)
-        middle = next(index for index in range(low + 1, high + 1) if guesses[index] <= aim or index == high)
-        middle = min(max(middle if middle < high else high - 1, low + 1), high - 1)
-        found = macs_of(steps[:middle])
-        if found <= budget:
-            high, macs = middle, found
+        # Regula falsi: between `low` and `high`, exact counts are nearly linear in the estimate.
+        slope = (estimates[low] - estimates[high]) / max(macs_at_low - macs_at_high, 1)
+        target = estimates[high] + slope * (budget - macs_at_high)
+        between = range(low + 1, high)
+        middle = next((index for index in between if estimates[index] <= target), high - 1)
+        counted = macs_of(steps[:middle])
+        if counted <= budget:
+            high, macs_at_high = middle, counted
         else:
-            low, over = middle, found
+            low, macs_at_low = middle, counted
     for step in steps[high:]:
         estimate.change(step.group.cuts, step.channels, +1)
-    return list(steps[:high]), macs
+    return list(steps[:high]), macs_at_high
 
 
-def _give_back(
-    taken: list[Step], macs_of: Count, budget: float, macs: int, estimate: Estimate
+def _fill_gap(
+    taken: list[Step], macs_of: MacsAfter, budget: float, macs: int, estimate: Estimate
 ) -> tuple[list[Step], int]:
-    """Undo last steps of groups while the budget allows it: always the one that fills most of the gap."""
-    refused: set[int] = set()  # steps known to be too large for the gap
-    for _ in range(MOST_TRIALS):
-        if budget - macs <= CLOSE_ENOUGH * budget:
+    """Repeatedly undoes the last step of one group: the one that uses most of the remaining budget."""
+    rejected: set[int] = set()  # indices of steps whose exact count exceeds the budget or gains nothing
+    for _ in range(MAX_TRIALS):
+        if budget - macs <= GAP_LEFT_UNFILLED * budget:
             break
-        last = {step.group: index for index, step in enumerate(taken)}  # steps of a group come back in reverse order
-        gains = {index: _gain(taken[index], estimate) for index in last.values() if index not in refused}
+        last = {step.group: index for index, step in enumerate(taken)}  # steps of a group are undone in reverse order
+        gains = {index: _gain(taken[index], estimate) for index in last.values() if index not in rejected}
         fitting = {index: gain for index, gain in gains.items() if 0 < gain <= budget - macs}
         if not fitting:
             break
-        index = max(fitting, key=lambda each: (fitting[each], each))
+        index = max(fitting, key=lambda i: (fitting[i], i))
         without = taken[:index] + taken[index + 1 :]
-        found = macs_of(without)
-        if macs < found <= budget:
+        counted = macs_of(without)
+        if macs < counted <= budget:
             estimate.change(taken[index].group.cuts, taken[index].channels, +1)
-            taken, macs, refused = without, found, set()
+            taken, macs, rejected = without, counted, set()
         else:
-            refused.add(index)
+            rejected.add(index)
     return taken, macs
 
 
 def _gain(step: Step, estimate: Estimate) -> float:
+    """Estimated cost of undoing the step."""
     estimate.change(step.group.cuts, step.channels, +1)
     gain = estimate.saved(step.group.cuts, step.channels)
     estimate.change(step.group.cuts, step.channels, -1)
@@ -308,21 +318,21 @@ def _cut(net: nn.Module, taken: Sequence[Step]) -> nn.Module:
     return cut(net, chosen)
 
 
-def _share(taken: Sequence[Step], total: int) -> float:
+def _fraction(taken: Sequence[Step], total: int) -> float:
     return sum(len(step.channels) for step in taken) / total
 
 
 def widths_of(net: nn.Module) -> dict[str, int]:
-    """{layer: output channels} of the layers that have some."""
-    found = {}
+    """{layer: output channels} of all layers with channels."""
+    widths = {}
     for name, layer in net.named_modules():
         width = getattr(layer, "out_channels", getattr(layer, "out_features", None))
         if isinstance(width, int):
-            found[name] = width
-    return found
+            widths[name] = width
+    return widths
 
 
 def changes(before: Mapping[str, int], after: nn.Module) -> dict[str, list[int]]:
-    """{layer: [output channels before, after]} of the layers whose width is another now."""
+    """{layer: [output channels before, after]} of the layers whose width has changed."""
     widths = widths_of(after)
     return {name: [width, widths[name]] for name, width in before.items() if widths[name] != width}

@@ -1,2 +1,5 @@
-"""Which INT8 graph to hand out: candidates, and where all lose too much, the layers that INT8 hurts most. What stays in
-float in every graph of a model is said by the model (`kept_float`) and found in graphs by `targets/kept_float.py`."""
+"""Search for the INT8 graph of a target: the quantization scheme, and the layers that stay in float.
+
+Layers that stay in float in every graph of a model are the model's `quantization_exclusions`;
+`targets/quantization_exclusions.py` finds them in a graph.
+"""

@@ -1,9 +1,9 @@
-"""Tries a target's ways to quantize and picks one.
+"""Search over the quantization schemes of a target, with mixed precision if all of them lose too much accuracy.
 
-Candidates are held against the FP32 graph in the same runtime, on the calibration images: they come from the training
-split and nothing was trained on them, so the validation split stays unseen until the result is weighed. Schemes come
-first, in the target's order of promise; where all lose too much, mixed precision: layers are ranked once by what INT8
-does to each alone, and the number of them that stays in float is found by bisection.
+Candidates are compared with the FP32 graph in the same runtime on the calibration images. These come from the training
+split but are not trained on, so the validation split stays unseen until the result is measured. The schemes are tried
+in the target's order of preference. For mixed precision the layers are ranked once by the error that INT8 causes in
+each of them alone; bisection finds the smallest number of layers that must stay in float.
 """
 
 from __future__ import annotations
@@ -19,39 +19,43 @@ from typing import Any
 import numpy as np
 
 from compress import targets
-from compress.data import Split
+from compress.capabilities import Evaluable
+from compress.data import Split, supervised
 from compress.errors import TargetFailed
-from compress.measure import accuracy, latency
-from compress.product import Graph, Model
+from compress.ledger import Latency
+from compress.measurement import accuracy, latency
+from compress.product import Graph
 from compress.quantization.sensitivity import ranked
 from compress.targets.predictor import Predictor
 from compress.targets.scheme import Scheme, ordered
 from compress.timing_noise import differ
 
-SESSIONS = 3  # of a candidate: what one is timed faster than another by is noise
-MOST_KEPT = 0.5  # of the layers, or of the MACs: a graph with more of them in float is no INT8 graph
+SESSIONS = 3  # timing sessions per candidate, so that differences can be compared with noise
+# Mixed precision leaves at most this fraction of the layers in float. A scheme fails if it computes less than the rest
+# of the INT8 MACs of the first candidate in INT8.
+MAX_FLOAT_FRACTION = 0.5
 
 log = logging.getLogger(__name__)
 
 
 @dataclass
 class Candidate:
-    """One graph that was tried. `accuracy` and `drop` (against FP32) are of the calibration images."""
+    """One quantized graph. `accuracy` is that on the calibration images; `drop` is the FP32 graph's minus it."""
 
     graph: Graph
     scheme: Scheme
     accuracy: float
     drop: float
     int8_mac_share: float  # in [0, 1]
-    layers_kept: tuple[str, ...] = ()  # in float beside what the model asks for, most sensitive first
+    layers_kept: tuple[str, ...] = ()  # in float, in addition to the model's exclusions; most sensitive first
     latency_ms: float | None = None
-    seconds: float = 0.0  # to make and to judge
+    seconds: float = 0.0  # spent on quantizing and evaluating it
 
     def row(self) -> dict[str, Any]:
-        """For `quantization.json`."""
+        """The entry in `quantization.json`."""
         return {
             "target": self.graph.target,
-            "scheme": self.scheme.what,
+            "scheme": self.scheme.description,
             "layers_kept": list(self.layers_kept),
             "accuracy": self.accuracy,
             "drop": self.drop,
@@ -64,22 +68,25 @@ class Candidate:
 
 @dataclass
 class Search:
-    """One target's search for one model.
+    """The search for one model on one target.
 
     Attributes:
         fp32: the graph to quantize.
-        split: what to calibrate and compare on.
-        images: those of the split as the network takes them, read once for all targets.
-        limit: how many points a candidate may lose.
-        seconds: when to stop looking; one candidate is made whatever it takes.
-        threads: for the runtime.
-        timed: whether this machine's times say anything: it is the device.
-        saturates: sums of INT8 products overflow on the device, so that schemes safe from that go first.
-        portable: only such schemes are tried.
+        split: the images and labels that candidates are evaluated on.
+        model: decodes the outputs and names the layers that stay in float.
+        images: one network input per image of `split`, float32 (1, c, s, s); also used for calibration.
+        folder: receives one subfolder per candidate.
+        limit: maximum accuracy drop below FP32, absolute.
+        seconds: time limit, checked between candidates; at least one candidate is made.
+        threads: CPU threads of the runtime.
+        timed: compare candidates by latency, since this machine is the target device. `run` clears it if the runtime is
+            emulated.
+        saturates: the device clips 16-bit sums of INT8 products; saturation-safe schemes are then tried first.
+        portable: try saturation-safe schemes only.
     """
 
     fp32: Graph
-    model: Model
+    model: Evaluable
     split: Split
     images: Sequence[np.ndarray]
     folder: Path
@@ -89,110 +96,121 @@ class Search:
     timed: bool
     saturates: bool = False
     portable: bool = False
-    tried: list[Candidate] = field(default_factory=list)
-    failed: list[str] = field(default_factory=list)  # why, of candidates that could not be made
+    tried: list[Candidate] = field(default_factory=list)  # candidates that were made, in order
+    failed: list[str] = field(default_factory=list)  # reasons, one per candidate that could not be made
 
     def run(self) -> Candidate:
-        """The graph to hand out: of the candidates within the limit the fastest where they can be timed, else the
-        first; where none is within it, the most accurate scheme, with no more layers in float than it says itself.
+        """Returns the best candidate.
+
+        If latency is compared, this is the most accurate of those within the limit that are as fast as the fastest;
+        otherwise the one with the fewest layers in float, the earliest of equals. If no candidate is within the limit,
+        it is the most accurate one without additional layers in float, which cost speed and did not help enough.
 
         Raises:
-            TargetFailed: the target cannot quantize this network in any way.
+            TargetFailed: no scheme of the target can quantize this network.
         """
         target = targets.get(self.fp32.target)
-        self._until = time.monotonic() + self.seconds
+        self._deadline = time.monotonic() + self.seconds
         reference = targets.load(self.fp32, self.threads)
         self.timed = self.timed and reference.obtained == "measured"
         self._reference = self._accuracy(reference)
         for scheme in ordered(target.SCHEMES, saturates=self.saturates, portable=self.portable):
-            spare = scheme.rescue or (scheme.saturation_safe and not self.saturates)  # slower, or only less precise
-            if self.tried and (self._late() or (self._good() and (spare or not self.timed))):
+            # Fallbacks are slower, and 7-bit weights are coarser and only help if the device saturates.
+            slower_or_coarser = scheme.fallback or (scheme.saturation_safe and not self.saturates)
+            if self.tried and (self._out_of_time() or (self._acceptable() and (slower_or_coarser or not self.timed))):
                 continue
             self._try(scheme)
         if not self.tried:
-            raise TargetFailed("; ".join(dict.fromkeys(self.failed)))
-        if not self._good() and not self._late():
-            self._mix(min(self.tried, key=lambda candidate: candidate.drop).scheme)
+            raise TargetFailed(f"no scheme can quantize this network: {'; '.join(dict.fromkeys(self.failed))}")
+        if not self._acceptable() and not self._out_of_time():
+            self._try_mixed_precision(min(self.tried, key=lambda candidate: candidate.drop).scheme)
         chosen = self._chosen()
-        log.info("quantize: %s: %s", self.fp32.target, self._said(chosen))
+        log.info("quantize: %s: %s", self.fp32.target, self._describe(chosen))
         return chosen
 
-    def _good(self) -> list[Candidate]:
-        return [candidate for candidate in self.tried if self._within(candidate)]
+    def _acceptable(self) -> list[Candidate]:
+        return [candidate for candidate in self.tried if self._within_limit(candidate)]
 
-    def _within(self, candidate: Candidate | None) -> bool:
-        # In binary a drop from 0.99 to 0.98 is a hair more than 0.01.
+    def _within_limit(self, candidate: Candidate | None) -> bool:
+        # In floating point 0.99 - 0.98 is slightly more than 0.01.
         return candidate is not None and candidate.drop <= self.limit + 1e-9
 
-    def _late(self) -> bool:
-        return time.monotonic() > self._until
+    def _out_of_time(self) -> bool:
+        return time.monotonic() > self._deadline
 
     def _accuracy(self, predictor: Predictor) -> float:
         model = self.model
-        return accuracy.evaluate(predictor, model.decode, self.split, model.task, model.classes).value
+        return accuracy.evaluate(predictor, model.decode, self.split, supervised(self.split), model.classes).value
 
-    def _try(self, scheme: Scheme, kept: Sequence[str] = ()) -> Candidate | None:
-        """None where that cannot be done: others may."""
-        began = time.monotonic()
-        why = {name: f"one of the {len(kept)} layers that INT8 hurts most" for name in kept}
-        target, place = targets.get(self.fp32.target), self.folder / str(len(self.tried) + len(self.failed))
+    def _try(self, scheme: Scheme, in_float: Sequence[str] = ()) -> Candidate | None:
+        """Quantizes and evaluates one candidate and adds it to `tried`. If the target fails, adds the reason to
+        `failed` and returns None."""
+        start = time.monotonic()
+        float_reasons = {
+            name: f"one of the {len(in_float)} layers that are most sensitive to INT8" for name in in_float
+        }
+        target, folder = targets.get(self.fp32.target), self.folder / str(len(self.tried) + len(self.failed))
         try:
-            graph = target.quantize(self.fp32, self.model, self.images, place, scheme, why)
+            graph = target.quantize(self.fp32, self.model, self.images, folder, scheme, float_reasons)
             predictor = targets.load(graph, self.threads)
-            share = predictor.int8_mac_share().overall
-            if self.tried and not kept and share < (1 - MOST_KEPT) * self.tried[0].int8_mac_share:
-                raise TargetFailed(f"leaves {1 - share:.0%} of the MACs in float")
-            found = self._accuracy(predictor)
+            int8_mac_share = predictor.int8_mac_share().overall
+            if self.tried and not in_float and int8_mac_share < (1 - MAX_FLOAT_FRACTION) * self.tried[0].int8_mac_share:
+                raise TargetFailed(f"leaves {1 - int8_mac_share:.0%} of the MACs in float")
+            measured = self._accuracy(predictor)
         except TargetFailed as error:
-            log.warning("quantize: %s: %s failed: %s", self.fp32.target, scheme.what, error)
+            log.warning("quantize: %s: %s failed: %s", self.fp32.target, scheme.description, error)
             self.failed.append(str(error))
             return None
-        candidate = Candidate(graph, scheme, found, self._reference - found, share, tuple(kept))
-        candidate.seconds = time.monotonic() - began
+        candidate = Candidate(graph, scheme, measured, self._reference - measured, int8_mac_share, tuple(in_float))
+        candidate.seconds = time.monotonic() - start
         self.tried.append(candidate)
-        log.info("quantize: %s: tried %s", self.fp32.target, self._said(candidate))
+        log.info("quantize: %s: tried %s", self.fp32.target, self._describe(candidate))
         return candidate
 
-    def _said(self, candidate: Candidate) -> str:
-        kept = f", {len(candidate.layers_kept)} more layers in float" if candidate.layers_kept else ""
-        return f"{candidate.scheme.what}{kept}: loses {candidate.drop:.4f}, {self.limit:g} allowed"
+    def _describe(self, candidate: Candidate) -> str:
+        in_float = f", {len(candidate.layers_kept)} additional layers in float" if candidate.layers_kept else ""
+        return f"{candidate.scheme.description}{in_float}: accuracy drop {candidate.drop:.4f}, limit {self.limit:g}"
 
-    def _mix(self, scheme: Scheme) -> None:
-        """Bisects for the fewest layers that must stay in float, unless even most of them would not do."""
-        log.info("quantize: %s: no scheme keeps the accuracy, ranking layers", self.fp32.target)
-        asked = tuple(f"{prefix}." for prefix in self.model.kept_float())  # these stay in float as it is
-        order = [name for name, _ in ranked(self.model, self.images) if not f"{name}.".startswith(asked)]
-        least, most = 0, round(MOST_KEPT * len(order))
-        if most == 0 or not self._within(self._try(scheme, order[:most])):
+    def _try_mixed_precision(self, scheme: Scheme) -> None:
+        """Bisects for the smallest number of sensitive layers to leave in float. Gives up if `MAX_FLOAT_FRACTION` of
+        the layers in float is not enough."""
+        log.info("quantize: %s: no scheme is within the limit, ranking layers by sensitivity", self.fp32.target)
+        excluded = tuple(f"{prefix}." for prefix in self.model.quantization_exclusions())  # in float anyway
+        order = [name for name, _ in ranked(self.model, self.images) if not f"{name}.".startswith(excluded)]
+        too_few, enough = 0, round(MAX_FLOAT_FRACTION * len(order))
+        if enough == 0 or not self._within_limit(self._try(scheme, order[:enough])):
             return
-        while most - least > 1 and not self._late():
-            middle = (least + most) // 2
-            good = self._within(self._try(scheme, order[:middle]))
-            least, most = (least, middle) if good else (middle, most)
+        while enough - too_few > 1 and not self._out_of_time():
+            middle = (too_few + enough) // 2
+            if self._within_limit(self._try(scheme, order[:middle])):
+                enough = middle
+            else:
+                too_few = middle
 
     def _chosen(self) -> Candidate:
-        good = self._good()
-        if not good:
-            log.warning("quantize: %s: no candidate is within the limit", self.fp32.target)
-            return min((each for each in self.tried if not each.layers_kept), key=lambda candidate: candidate.drop)
+        acceptable = self._acceptable()
+        if not acceptable:
+            log.warning("quantize: %s: no candidate is within the limit, using the most accurate", self.fp32.target)
+            return min((c for c in self.tried if not c.layers_kept), key=lambda c: c.drop)
         if not self.timed:
-            return min(good, key=lambda candidate: len(candidate.layers_kept))
-        times = self._times(good)
-        for candidate, took in zip(good, times, strict=True):
-            candidate.latency_ms = took["median"]
-        fastest = min(times, key=lambda took: took["median"])
-        ties = [candidate for candidate, took in zip(good, times, strict=True) if not differ(fastest, took)]
-        return min(ties, key=lambda candidate: (candidate.drop, len(candidate.layers_kept)))  # the more accurate one
+            return min(acceptable, key=lambda candidate: len(candidate.layers_kept))
+        latencies = self._latencies(acceptable)
+        for candidate, timing in zip(acceptable, latencies, strict=True):
+            candidate.latency_ms = timing.median
+        fastest = min(latencies, key=lambda timing: timing.median or 0.0)
+        ties = [c for c, timing in zip(acceptable, latencies, strict=True) if not differ(fastest, timing)]
+        return min(ties, key=lambda c: (c.drop, len(c.layers_kept)))  # the most accurate of the fastest
 
-    def _times(self, candidates: Sequence[Candidate]) -> list[dict[str, float]]:
-        """Milliseconds of each candidate: `median`, `low` and `high` of its sessions, all of which take turns."""
+    def _latencies(self, candidates: Sequence[Candidate]) -> list[Latency]:
+        """For each candidate the lowest, the median and the highest of the median latencies of its sessions, in ms. The
+        sessions of all candidates are interleaved, so that drift of the machine affects all alike."""
         image = self.model.example_input().numpy()
-        names = [[f"{index}/{session}" for session in range(SESSIONS)] for index in range(len(candidates))]
+        session_names = [[f"{index}/{session}" for session in range(SESSIONS)] for index in range(len(candidates))]
         loaded = {
-            name: targets.load(each.graph, self.threads)
-            for own, each in zip(names, candidates, strict=True)
-            for name in own
+            name: targets.load(candidate.graph, self.threads)
+            for sessions, candidate in zip(session_names, candidates, strict=True)
+            for name in sessions
         }
-        took = latency.interleaved({name: functools.partial(each, image) for name, each in loaded.items()})
-        medians = [sorted(took[name].median for name in own) for own in names]
-        return [{"low": own[0], "median": own[len(own) // 2], "high": own[-1]} for own in medians]
+        timings = latency.interleaved({name: functools.partial(predict, image) for name, predict in loaded.items()})
+        medians = [sorted(timings[name].median for name in sessions) for sessions in session_names]
+        return [Latency(times[len(times) // 2], low=times[0], high=times[-1]) for times in medians]

@@ -1,4 +1,4 @@
-"""Which layers INT8 hurts most: each is quantized alone, and the network's answers are compared."""
+"""Sensitivity of layers to INT8: the error in the outputs of the network when one layer at a time is quantized."""
 
 from __future__ import annotations
 
@@ -12,68 +12,73 @@ import torch
 from onnx import TensorProto, helper
 from torch import Tensor, nn
 
+from compress.capabilities import GivenAsGraph, Model
 from compress.config import MAX_OPSET
-from compress.product import GivenAsGraph, Graph, Model, Precision
-from compress.targets import kept_float, onnx_graph, onnxruntime
+from compress.product import Graph, Precision
+from compress.targets import onnx_graph, onnxruntime, quantization_exclusions
 from compress.targets.scheme import Scheme
 
 IMAGES = 8
 LAYERS = (nn.Conv2d, nn.ConvTranspose2d, nn.Linear)
-STEPS = 255  # of an 8-bit activation
+STEPS = 255  # between the lowest and the highest 8-bit activation
 
 
 def ranked(model: Model, images: Sequence[np.ndarray]) -> list[tuple[str, float]]:
-    """(module of `deployed()`, error) of every convolution and linear layer, the largest error first.
+    """Ranks the convolutions and linear layers of a model by their sensitivity to INT8.
 
-    The error is that of the network's raw answers when this layer alone computes with INT8 weights (symmetric, one
-    scale an output channel) and activations (one scale and zero point), as a share of their variance; boxes and scores
-    each count by their own variance, or pixels would drown probabilities.
+    Only one layer at a time uses INT8 weights (symmetric, one scale per output channel) and activations (one scale and
+    zero point). Its error is the mean squared error of the network's raw outputs divided by their variance. Boxes and
+    scores are normalised separately, or errors in pixels would outweigh those in probabilities.
 
     Args:
-        images: float32 (1, channels, s, s) in [0, 1]; the first `IMAGES` are looked at.
+        images: float32 (1, channels, s, s) in [0, 1], of which the first `IMAGES` are used.
+
+    Returns:
+        (module name in `deployed()`, error) pairs, largest error first.
     """
     if isinstance(model, GivenAsGraph):
         return _ranked_nodes(model, images[:IMAGES])
-    net = model.deployed(tail=False)
+    net = model.deployed(postprocess=False)
     batch = torch.from_numpy(np.concatenate(images[:IMAGES]))
     with torch.inference_mode():
         with _recorded(net) as ranges:
             exact = net(batch)
-        scale = _variance(exact).clamp(min=1e-12)
-        found = []
+        variance = _variance(exact).clamp(min=1e-12)
+        errors = []
         for name, (low, high) in ranges.items():
             layer = net.get_submodule(name)
             with _quantized(layer, low, high):
-                found.append((name, float((_mean((net(batch) - exact) ** 2) / scale).mean())))
-    return sorted(found, key=lambda pair: -pair[1])
+                errors.append((name, float((_mean((net(batch) - exact) ** 2) / variance).mean())))
+    return sorted(errors, key=lambda pair: -pair[1])
 
 
 def _ranked_nodes(model: Model, images: Sequence[np.ndarray]) -> list[tuple[str, float]]:
-    """As `ranked`, of a graph without a torch network: (`kept_float.module_path` of a node, error). What is compared is
-    what the layers give that the model keeps in float, of a detector the last ones: behind them it may sort rows, and
-    rows that change places are no error. Where it keeps none, the answers are."""
+    """`ranked` for a model without a torch network: (module path of a node, error). It compares the outputs of the
+    model's excluded layers, which are the last ones of a detector: it may sort rows after them, and a changed order is
+    no error. Without excluded layers it compares the outputs of the graph."""
     with tempfile.TemporaryDirectory(prefix="compress-") as scratch:
         path = onnx_graph.export(model, Path(scratch, "fp32.onnx"), MAX_OPSET)
         layers = [node.name for node in onnx_graph.nodes(onnx_graph.read(path)) if node.weighted]
-        kept = [name for name in layers if kept_float.module_path(name) in model.kept_float()]
-        _give_instead(path, kept)
+        exclusions = model.quantization_exclusions()
+        excluded = [name for name in layers if quantization_exclusions.module_path(name) in exclusions]
+        _replace_outputs(path, excluded)
         fp32 = Graph(path, onnxruntime.NAME, Precision.fp32)
-        exact = _answers(path, images)
-        found: dict[str, float] = {}
+        exact = _outputs(path, images)
+        errors: dict[str, float] = {}
         for name in layers:
-            if name in kept:
+            if name in excluded:
                 continue
             alone = Scheme("one layer", {"nodes_to_quantize": [name]})
             int8 = onnxruntime.quantize(fp32, model, images, Path(scratch, "int8"), alone)
-            answers = _answers(int8.path, images)
-            shares = [np.square(a - b).mean() / max(float(b.var()), 1e-12) for a, b in zip(answers, exact, strict=True)]
-            module = kept_float.module_path(name)
-            found[module] = max(found.get(module, 0.0), float(np.mean(shares)))
-    return sorted(found.items(), key=lambda pair: -pair[1])
+            outputs = _outputs(int8.path, images)
+            ratios = [np.square(a - b).mean() / max(float(b.var()), 1e-12) for a, b in zip(outputs, exact, strict=True)]
+            module = quantization_exclusions.module_path(name)
+            errors[module] = max(errors.get(module, 0.0), float(np.mean(ratios)))
+    return sorted(errors.items(), key=lambda pair: -pair[1])
 
 
-def _give_instead(path: Path, nodes: Sequence[str]) -> None:
-    """Lets the graph in the file give what `nodes` give, and no more what it gave; as it is where there are none."""
+def _replace_outputs(path: Path, nodes: Sequence[str]) -> None:
+    """Replaces the outputs of the graph in the file by those of `nodes`; does nothing if there are none."""
     if not nodes:
         return
     graph = onnx_graph.read(path)
@@ -84,15 +89,15 @@ def _give_instead(path: Path, nodes: Sequence[str]) -> None:
     onnx_graph.save(graph, path, {})
 
 
-def _answers(path: Path, images: Sequence[np.ndarray]) -> list[np.ndarray]:
-    """What each output of the graph in the file is on all images."""
+def _outputs(path: Path, images: Sequence[np.ndarray]) -> list[np.ndarray]:
+    """Outputs of the graph in the file, each stacked over the images."""
     session = onnx_graph.open_session(path, onnx_graph.session_options(torch.get_num_threads()))
-    return [np.stack(each) for each in zip(*(session.run(None, {onnx_graph.INPUT: image}) for image in images))]
+    return [np.stack(output) for output in zip(*(session.run(None, {onnx_graph.INPUT: image}) for image in images))]
 
 
 @contextmanager
 def _recorded(net: nn.Module) -> Iterator[dict[str, tuple[Tensor, Tensor]]]:
-    """{layer: (lowest, highest)} of its input, the mean over images of each image's extremes; filled by a pass."""
+    """{layer: (minimum, maximum)} of its input, averaged over the images; filled by a forward pass in the context."""
     ranges: dict[str, tuple[Tensor, Tensor]] = {}
 
     def hook(name: str) -> object:
@@ -113,7 +118,7 @@ def _recorded(net: nn.Module) -> Iterator[dict[str, tuple[Tensor, Tensor]]]:
 
 @contextmanager
 def _quantized(layer: nn.Module, low: Tensor, high: Tensor) -> Iterator[None]:
-    """While it lasts, the layer computes with INT8's values."""
+    """In this context the weights and input activations of the layer are rounded to INT8."""
     step = ((high - low) / STEPS).clamp(min=1e-12)
     zero = (-low / step).round()
 
@@ -133,16 +138,16 @@ def _quantized(layer: nn.Module, low: Tensor, high: Tensor) -> Iterator[None]:
         handle.remove()
 
 
-def _kinds(answers: Tensor) -> list[int]:
-    """All axes but the one along which kinds of numbers differ: of an image's axes the one of fewest entries."""
-    sides = list(answers.shape[1:])
-    kind = 1 + sides.index(min(sides))
-    return [axis for axis in range(answers.ndim) if axis != kind]
+def _reduced_axes(outputs: Tensor) -> list[int]:
+    """All axes but that of the output channels (boxes, scores): the shortest one after the batch axis."""
+    sizes = list(outputs.shape[1:])
+    channels = 1 + sizes.index(min(sizes))
+    return [axis for axis in range(outputs.ndim) if axis != channels]
 
 
-def _mean(answers: Tensor) -> Tensor:
-    return answers.mean(_kinds(answers))
+def _mean(outputs: Tensor) -> Tensor:
+    return outputs.mean(_reduced_axes(outputs))
 
 
-def _variance(answers: Tensor) -> Tensor:
-    return answers.var(_kinds(answers), correction=0)
+def _variance(outputs: Tensor) -> Tensor:
+    return outputs.var(_reduced_axes(outputs), correction=0)

@@ -1,9 +1,9 @@
-"""Table, plots and page of a run: a pure function of the run folder, re-runnable alone."""
+"""Terminal table, plots and HTML page of a run, made from the files of its folder alone."""
 
 from __future__ import annotations
 
-from compress.report.html import render
-from compress.report.sweep import render_sweep
-from compress.report.table import print_table
+from compress.report.run_page import render
+from compress.report.sweep_page import render_sweep
+from compress.report.terminal_table import print_table
 
 __all__ = ["print_table", "render", "render_sweep"]

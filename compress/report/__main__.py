@@ -7,45 +7,47 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from compress.errors import Parser, UserError
-from compress.report.bench import add
-from compress.report.compare import compare
-from compress.report.html import render
-from compress.report.sweep import is_sweep, render_sweep, sweep_table
-from compress.report.table import print_table
+from compress.report import formatting
+from compress.report.bench_results import add
+from compress.report.run_comparison import compare
+from compress.report.run_page import render
+from compress.report.sweep_page import render_sweep, sweep_table
+from compress.report.sweep_reader import is_sweep
+from compress.report.terminal_table import print_table
 
 USAGE = """python -m compress.report RUN              write RUN/report.html again and print the table
-       python -m compress.report compare A B …    runs side by side
-       python -m compress.report add RUN BENCH    take a bench kit's JSON from a device in, and judge again"""
+       python -m compress.report compare A B …    compare runs in one table
+       python -m compress.report add RUN BENCH    add a device measurement (JSON of the bench kit) and judge again"""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Exit status: 0, or 2 for the user's mistake."""
-    given = list(sys.argv[1:] if arguments is None else arguments)
+    """Run the command line; returns the exit status: 0, or 2 after a `UserError`."""
+    words = list(sys.argv[1:] if arguments is None else arguments)
     try:
-        if given[:1] == ["compare"]:
-            print(compare(_paths("compare", given[1:], "RUN …")))
-        elif given[:1] == ["add"]:
-            _add(*_paths("add", given[1:], "RUN", "BENCH"))
+        if words[:1] == ["compare"]:
+            print(compare(_parse_paths("compare", words[1:], "RUN …")))
+        elif words[:1] == ["add"]:
+            _add(*_parse_paths("add", words[1:], "RUN", "BENCH"))
         else:
-            _show(*_paths("", given, "RUN"))
+            _show(*_parse_paths("", words, "RUN"))
     except UserError as error:
         print(f"compress: error: {error}", file=sys.stderr)
         return 2
     return 0
 
 
-def _paths(command: str, given: Sequence[str], *names: str) -> list[Path]:
-    """One path for each name; a name that ends in an ellipsis takes one or more."""
+def _parse_paths(command: str, words: Sequence[str], *names: str) -> list[Path]:
+    """One path per name; a name that ends in an ellipsis takes one or more."""
     parser = Parser(prog=f"python -m compress.report {command}".strip(), usage=USAGE)
     for name in names:
         parser.add_argument(name, nargs="+" if name.endswith("…") else 1, type=Path)
-    return [path for paths in vars(parser.parse_args(given)).values() for path in paths]
+    return [path for paths in vars(parser.parse_args(words)).values() for path in paths]
 
 
 def _add(run: Path, bench: Path) -> None:
     row, verdict = add(run, bench)
-    judged = "not judged: it did not finish" if verdict is None else "judged again"
-    print(f"added {row['target']} {row['precision']}, {row['latency_ms']['device']}; the run was {judged}")
+    outcome = "the run did not finish and was not judged" if verdict is None else "the run was judged again"
+    print(f"added {row.target} {row.precision}, {formatting.device(row)}; {outcome}")
     _show(run)
 
 

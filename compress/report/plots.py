@@ -1,13 +1,18 @@
-"""Which numbers of a ledger go into which chart."""
+"""Charts of a run: which ledger values go into which chart."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
-from compress.report import svg, words
-from compress.report.chain import STAGES, change_from_start, number, part
-from compress.report.run import Row
+from markupsafe import Markup
 
+from compress.budget.selection import median
+from compress.ledger import Provenance, Row
+from compress.report import formatting, svg
+from compress.report.changes import STAGES, change_from_baseline
+
+# Suffixes of CSS classes.
 COLOURS = {
     "torch": "0",
     "as given": "0",
@@ -20,132 +25,165 @@ COLOURS = {
 SHAPES = {"fp32": "circle", "fp16": "diamond", "int8": "square"}
 
 
-def colour(row: Row) -> str:
-    """Class suffix: a target keeps its colour in every chart of every report."""
-    return COLOURS.get(words.target_name(row), "4")
+class Chart(NamedTuple):
+    """`drawing` is empty if the ledger has no values for the chart."""
+
+    heading: str
+    drawing: Markup
+    note: str = ""
 
 
-def waterfall(rows: Sequence[Row], field: str, unit: str) -> str:
-    """`field` after each stage, in 10^9, and the accuracy there. "" where nothing was counted."""
+def costs(rows: Sequence[Row]) -> list[Chart]:
+    """FLOPs and bit operations after each stage."""
+    flops = "Of the fused graph as deployed, 1 MAC = 2 FLOPs. Quantization does not change FLOPs."
+    bits = "MACs × weight bits × activation bits: the cost that quantization reduces. Not a latency."
+    return _drawn(
+        Chart("GFLOPs", waterfall(rows, lambda row: row.flops, "GFLOPs"), flops),
+        Chart("Bit operations", waterfall(rows, lambda row: row.bit_operations, "G bit ops"), bits),
+    )
+
+
+def trade_offs(rows: Sequence[Row]) -> list[Chart]:
+    """Accuracy against FLOPs, and against latency on each device."""
+    latencies = (_accuracy_against_latency(*timed, metric(rows)) for timed in _by_device(rows).items())
+    return _drawn(_accuracy_against_flops(rows), *latencies)
+
+
+def latencies_and_sizes(rows: Sequence[Row]) -> list[Chart]:
+    """Bars for each target: latency on each device, and file size."""
+    latencies = [_latency_chart(rows, *timed) for timed in _by_device(rows).items()]
+    return _drawn(*latencies[:1], _size_chart(rows), *latencies[1:])
+
+
+def legend(rows: Sequence[Row]) -> list[tuple[str, str]]:
+    """(target, colour) of each target in the ledger."""
+    return list({row.target_name: _colour(row) for row in rows}.items())
+
+
+def metric(rows: Sequence[Row]) -> str:
+    """Name of the accuracy metric of this ledger."""
+    return next((row.accuracy.metric for row in rows if row.accuracy), "accuracy")
+
+
+def waterfall(rows: Sequence[Row], cost: Callable[[Row], int], unit: str) -> Markup:
+    """A cost in units of 10^9 and the accuracy after each stage; empty without rows."""
     steps: list[svg.Bar] = []
     for stage in STAGES:
-        row = _representative([r for r in rows if r["stage"] == stage and number(r.get(field)) is not None])
+        row = _representative([r for r in rows if r.stage == stage])
         if row is None:
             continue
-        value, before = float(row[field]), steps[-1].value if steps else None
-        style = "0" if before is None else "5"
-        steps.append(svg.Bar(stage, value, _step_text(row, value, before, unit), style, ghost=before))
-    return svg.waterfall(steps, f"{unit} after each stage") if steps else ""
+        value, before = float(cost(row)), steps[-1].value if steps else None
+        colour = "0" if before is None else "5"
+        steps.append(svg.Bar(stage, value, _step_text(row, value, before, unit), colour, previous=before))
+    return svg.waterfall(steps, f"{unit} after each stage") if steps else Markup()
 
 
-def _representative(found: Sequence[Row]) -> Row | None:
-    """The torch row of a stage; where the product is already a graph for each target, the first of the narrowest."""
-    width = {"int8": 8, "fp16": 16}
-    return min(found, key=lambda r: (r.get("target") is not None, width.get(str(r.get("precision")), 32)), default=None)
+def point(row: Row, colour: str, label: str, name: str, x: float | None = None, tooltip: str = "") -> svg.Point:
+    """The accuracy of `row`, which has one, with its interval; at `x`, by default its GFLOPs."""
+    score = row.accuracy
+    assert score is not None
+    low, high = score.ci95 or (None, None)
+    hollow, shape = score.obtained is not Provenance.measured, SHAPES.get(row.precision, "circle")
+    tooltip = f"{name}: {formatting.accuracy_text(row)}{tooltip}"
+    x = row.flops / 1e9 if x is None else x
+    return svg.Point(x, score.value, colour, shape, label, tooltip, low, high, hollow)
+
+
+def _drawn(*charts: Chart) -> list[Chart]:
+    return [chart for chart in charts if chart.drawing]
+
+
+def _representative(rows: Sequence[Row]) -> Row | None:
+    """The torch row of a stage; if the stage produced graphs for targets only, the first of the lowest precision."""
+    bits = {"int8": 8, "fp16": 16}
+    return min(rows, key=lambda r: (r.target is not None, bits.get(r.precision, 32)), default=None)
 
 
 def _step_text(row: Row, value: float, before: float | None, unit: str) -> str:
     text = f"{value / 1e9:.4g} {unit}"
     if before and abs(value / before - 1) >= 5e-4:
-        text += f"  {words.signed(100 * (value / before - 1), 1)} %"
-    if row.get("target") is None:
-        return f"{text}\n{part(row, 'accuracy').get('metric') or 'accuracy'} {words.accuracy(row)}"
-    return f"{text}\n{words.target_name(row)} {row.get('precision')}: {words.accuracy(row)}"
+        text += f"  {formatting.signed(100 * (value / before - 1), 1)} %"
+    if row.target is None:
+        return f"{text}\n{metric([row])} {formatting.accuracy_text(row)}"
+    return f"{text}\n{row.target_name} {row.precision}: {formatting.accuracy_text(row)}"
 
 
-def accuracy_against_flops(rows: Sequence[Row]) -> tuple[str, str]:
-    """The chart, and a note on what it leaves out."""
-    counted = [row for row in rows if number(row.get("flops")) is not None]
-    drawn, left_out = _without_untuned(counted)
-    drawn = _latest(drawn)
-    points = [_point(row, float(row["flops"]) / 1e9) for row in drawn]
-    if not points:
-        return "", ""
-    path = [(p.x, p.y) for p, row in zip(points, drawn, strict=True) if row.get("target") is None]
-    chart = svg.scatter(points, path, "GFLOPs (2 × MACs)", metric(rows), "Accuracy against FLOPs")
-    return chart, "; ".join(f"Not drawn: {row['stage']} {words.accuracy(row)}, before fine-tuning" for row in left_out)
+def _accuracy_against_flops(rows: Sequence[Row]) -> Chart:
+    scored = [row for row in rows if row.accuracy]
+    omitted: list[Row] = []
+    if any(row.stage == "finetune" for row in scored):
+        # Before fine-tuning the accuracy may be near zero, which would compress the scale of all other points.
+        omitted = [row for row in scored if row.stage == "prune"]
+    drawn = _latest([row for row in scored if row not in omitted])
+    heading = "Accuracy against FLOPs"
+    if not drawn:
+        return Chart(heading, Markup())
+    points = [_row_point(row, row.flops / 1e9) for row in drawn]
+    path = [(p.x, p.y) for p, row in zip(points, drawn, strict=True) if row.target is None]
+    chart = svg.scatter(points, path, "GFLOPs (2 × MACs)", metric(rows), heading)
+    notes = (f"Not drawn: {row.stage} {formatting.accuracy_text(row)}, before fine-tuning" for row in omitted)
+    return Chart(heading, chart, "; ".join(notes))
 
 
-def accuracy_against_latency(rows: Sequence[Row], device: str) -> str:
-    """Latencies of one device only: those of another would not share the axis honestly."""
-    scored = [row for row in rows if number(part(row, "accuracy").get("value")) is not None]
-    timed = _latest([row for row in scored if _timed_on(row, device)])
-    points = [_point(row, float(row["latency_ms"]["median"])) for row in timed]
-    if not points:
-        return ""
-    return svg.scatter(
-        points, [], f"median latency, ms ({device})", metric(rows), f"Accuracy against latency, {device}"
-    )
+def _accuracy_against_latency(device: str, timed: Sequence[Row], y_label: str) -> Chart:
+    """Latencies of one device only: those of different devices are not comparable."""
+    points = [_row_point(row, median(row) or 0.0) for row in _latest([row for row in timed if row.accuracy])]
+    heading, x_label = f"Accuracy against latency, {device}", f"median latency, ms ({device})"
+    return Chart(heading, svg.scatter(points, [], x_label, y_label, heading) if points else Markup())
 
 
-def devices(rows: Sequence[Row]) -> list[str]:
-    found = (part(row, "latency_ms") for row in rows)
-    return list(dict.fromkeys(str(t.get("device")) for t in found if number(t.get("median")) is not None))
+def _row_point(row: Row, x: float) -> svg.Point:
+    name = f"{row.stage}, {row.target_name} {row.precision}"
+    return point(row, _colour(row), _label(row), name, x, f" at {x:.4g}")
 
 
-def latency_bars(rows: Sequence[Row], device: str) -> str:
-    """Before and after in each runtime on one device: loaded, tuned, quantized, exported."""
-    return _bars(rows, [row for row in rows if _timed_on(row, device)], f"Median latency on {device}", _latency_bar)
+def _latency_chart(rows: Sequence[Row], device: str, timed: Sequence[Row]) -> Chart:
+    def bar(row: Row) -> svg.Bar:
+        ratio = formatting.latency_ratio(change_from_baseline(rows, row))
+        text = "  ".join(filter(None, (f"{formatting.latency(row)} ms", ratio, formatting.inference_precision(row))))
+        hollow = bool(row.latency_ms and formatting.provenance(row.latency_ms.obtained))
+        return svg.Bar(_label(row), median(row) or 0.0, text, _colour(row), hollow)
+
+    note = "×: against the baseline in the same runtime. Last: the precision that the runtime computed in."
+    drawing = _bars(timed, f"Median latency on {device}", bar)
+    return Chart(f"Median latency, {device} (ms)", drawing, note)
 
 
-def size_bars(rows: Sequence[Row]) -> str:
-    sized = [row for row in rows if number(row.get("size_bytes")) is not None]
-    once = {(row.get("target"), row["stage"], row.get("precision")): row for row in reversed(sized)}
-    return _bars(rows, [row for row in sized if row in once.values()], "Size of the files the runtime needs", _size_bar)
+def _size_chart(rows: Sequence[Row]) -> Chart:
+    def bar(row: Row) -> svg.Bar:
+        return svg.Bar(_label(row), float(row.size_bytes or 0), f"{formatting.mega(row.size_bytes)} MB", _colour(row))
+
+    sized = [row for row in rows if row.size_bytes is not None]
+    first = {(row.target, row.stage, row.precision): row for row in reversed(sized)}
+    heading = "Size of the files the runtime needs"
+    return Chart(heading, _bars([row for row in sized if row in first.values()], heading, bar))
 
 
-def _bars(rows: Sequence[Row], found: Sequence[Row], title: str, bar: Callable[[Sequence[Row], Row], svg.Bar]) -> str:
-    groups = []
-    for target in dict.fromkeys(words.target_name(row) for row in found):
-        groups.append((target, [bar(rows, row) for row in found if words.target_name(row) == target]))
-    return svg.bars(groups, title) if groups else ""
+def _bars(rows: Sequence[Row], title: str, bar: Callable[[Row], svg.Bar]) -> Markup:
+    groups: dict[str, list[svg.Bar]] = {}
+    for row in rows:
+        groups.setdefault(row.target_name, []).append(bar(row))
+    return svg.bars(list(groups.items()), title) if groups else Markup()
 
 
-def _latency_bar(rows: Sequence[Row], row: Row) -> svg.Bar:
-    timing, change = row["latency_ms"], words.times(change_from_start(rows, row))
-    text = "  ".join(filter(None, (f"{words.latency(row)} ms", change, words.computed_in(row))))
-    hollow = timing.get("obtained") != "measured"
-    return svg.Bar(_bar_label(row), float(timing["median"]), text, colour(row), hollow)
+def _label(row: Row) -> str:
+    return f"{row.stage} {row.precision}"
 
 
-def _size_bar(rows: Sequence[Row], row: Row) -> svg.Bar:
-    value = float(row["size_bytes"])
-    return svg.Bar(_bar_label(row), value, f"{words.mega(value)} MB", colour(row))
-
-
-def _bar_label(row: Row) -> str:
-    return f"{row['stage']} {row.get('precision') or ''}".strip()
-
-
-def _point(row: Row, x: float) -> svg.Point:
-    found = part(row, "accuracy")
-    low, high = words.bounds(row) or (None, None)
-    tip = f"{row['stage']}, {words.target_name(row)} {row.get('precision')}: {words.accuracy(row)} at {x:.4g}"
-    hollow = found.get("obtained") != "measured"
-    shape = SHAPES.get(str(row.get("precision")), "circle")
-    label = f"{row['stage']} {row.get('precision') or ''}".strip()
-    return svg.Point(x, float(found["value"]), colour(row), shape, label, tip, low, high, hollow)
+def _colour(row: Row) -> str:
+    """A target has the same colour in all charts."""
+    return COLOURS.get(row.target_name, "4")
 
 
 def _latest(rows: Sequence[Row]) -> list[Row]:
-    """A file weighed again after packaging is one point, not two on top of each other."""
-    found = {(row.get("target"), row.get("precision"), row.get("flops")): row for row in rows}
-    return list(found.values())
+    """One row per file: an exported file is measured again after packaging."""
+    return list({(row.target, row.precision, row.flops): row for row in rows}.values())
 
 
-def _without_untuned(rows: Sequence[Row]) -> tuple[list[Row], list[Row]]:
-    """A pruned network before fine-tuning may score near zero and squeeze all else into a line."""
-    scored = [row for row in rows if number(part(row, "accuracy").get("value")) is not None]
-    if not any(row["stage"] == "finetune" for row in scored):
-        return scored, []
-    return [r for r in scored if r["stage"] != "prune"], [r for r in scored if r["stage"] == "prune"]
-
-
-def _timed_on(row: Row, device: str) -> bool:
-    timing = part(row, "latency_ms")
-    return str(timing.get("device")) == device and number(timing.get("median")) is not None
-
-
-def metric(rows: Sequence[Row]) -> str:
-    """What the accuracies of this ledger are called."""
-    return next((str(m) for row in rows if (m := part(row, "accuracy").get("metric"))), "accuracy")
+def _by_device(rows: Sequence[Row]) -> dict[str, list[Row]]:
+    """The rows with a latency, by device."""
+    devices: dict[str, list[Row]] = {}
+    for row in rows:
+        if median(row) is not None:
+            devices.setdefault(formatting.device(row), []).append(row)
+    return devices

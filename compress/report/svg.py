@@ -1,20 +1,23 @@
-"""SVG charts as text: scatter, horizontal bars, a waterfall. Colours come from the page's CSS classes, so
-one chart serves light and dark. No script, no library."""
+"""SVG charts: scatter plot, horizontal bars, waterfall. Colours are CSS classes of the page, so that one chart serves
+light and dark mode. All texts are escaped."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from html import escape
 
-WIDTH = 560
-CHAR = 6.4  # average glyph width at 11.5 px, for placing labels
+from markupsafe import Markup
+
+WIDTH = 560  # of the view box; heights below are in the same units
+GLYPH_WIDTH = 6.4  # average at 11.5 px, to place labels
+
+Box = tuple[float, float, float, float]  # left, top, right, bottom
 
 
 @dataclass(frozen=True)
 class Point:
-    """`low`/`high` are the ends of a vertical error bar; `hollow` marks a number that was not measured."""
+    """`low` and `high` are the ends of a vertical error bar; a `hollow` mark is a value that was not measured."""
 
     x: float
     y: float
@@ -34,11 +37,11 @@ class Bar:
     text: str
     colour: str
     hollow: bool = False
-    ghost: float | None = None  # waterfall: what the bar before reached
+    previous: float | None = None  # waterfall: the value of the bar above
 
 
 def ticks(low: float, high: float, count: int = 5) -> list[float]:
-    """Round numbers (1, 2, 2.5 or 5 × 10^k apart) inside [low, high]."""
+    """Round numbers (1, 2, 2.5 or 5 × 10^k apart) within [low, high]."""
     span = high - low
     if span <= 0:
         return [low]
@@ -50,49 +53,48 @@ def ticks(low: float, high: float, count: int = 5) -> list[float]:
 
 def scatter(
     points: Sequence[Point], path: Sequence[tuple[float, float]], x_label: str, y_label: str, title: str
-) -> str:
-    """A trade-off plot; `path` is drawn as a dashed line through it (the order in which things happened)."""
-    height, left, right, top, bottom = 330, 62, 24, 26, 44
+) -> Markup:
+    """Scatter plot with error bars; a dashed line connects the data coordinates in `path`."""
+    height, left, right, top, bottom = 330, 62, WIDTH - 24, 26, 330 - 44
     x_low, x_high = _padded([p.x for p in points])
-    y_values = [v for p in points for v in (p.y, p.low, p.high) if v is not None]
-    y_low, y_high = _padded(y_values)
+    y_low, y_high = _padded([v for p in points for v in (p.y, p.low, p.high) if v is not None])
 
     def px(x: float) -> float:
-        return left + (x - x_low) / (x_high - x_low) * (WIDTH - left - right)
+        return left + (x - x_low) / (x_high - x_low) * (right - left)
 
     def py(y: float) -> float:
-        return height - bottom - (y - y_low) / (y_high - y_low) * (height - top - bottom)
+        return bottom - (y - y_low) / (y_high - y_low) * (bottom - top)
 
     parts = [_text(6, 14, y_label, "axis")]
     for tick in ticks(y_low, y_high):
-        parts.append(_line(left, py(tick), WIDTH - right, py(tick), "grid"))
+        parts.append(_line(left, py(tick), right, py(tick), "grid"))
         parts.append(_text(left - 8, py(tick) + 4, f"{tick:.4g}", "tick", "end"))
     for tick in ticks(x_low, x_high):
-        parts.append(_line(px(tick), height - bottom, px(tick), height - bottom + 4, "rule"))
-        parts.append(_text(px(tick), height - bottom + 18, f"{tick:.4g}", "tick", "middle"))
-    parts.append(_line(left, height - bottom, WIDTH - right, height - bottom, "rule"))
-    parts.append(_text((left + WIDTH - right) / 2, height - 8, x_label, "axis", "middle"))
+        parts.append(_line(px(tick), bottom, px(tick), bottom + 4, "rule"))
+        parts.append(_text(px(tick), bottom + 18, f"{tick:.4g}", "tick", "middle"))
+    parts.append(_line(left, bottom, right, bottom, "rule"))
+    parts.append(_text((left + right) / 2, height - 8, x_label, "axis", "middle"))
     if len(path) > 1:
-        line = " ".join(f"{px(x):.1f},{py(y):.1f}" for x, y in path)
-        parts.append(f'<polyline class="path" points="{line}"/>')
+        coordinates = " ".join(f"{px(x):.1f},{py(y):.1f}" for x, y in path)
+        parts.append(_element("polyline", class_="path", points=coordinates))
     for p in points:
         if p.low is not None and p.high is not None:
             parts.append(_line(px(p.x), py(p.low), px(p.x), py(p.high), f"error s-{p.colour}"))
     parts += [_mark(px(p.x), py(p.y), p) for p in sorted(points, key=lambda p: p.hollow)]
-    parts += _labels([(px(p.x), py(p.y), p.label) for p in points], (left, top, WIDTH - right, height - bottom))
+    parts += _labels([(px(p.x), py(p.y), p.label) for p in points], (left, top, right, bottom))
     return _svg(parts, height, title)
 
 
-def bars(groups: Sequence[tuple[str, Sequence[Bar]]], title: str) -> str:
-    """Horizontal bars from zero, in named groups that share one scale."""
+def bars(groups: Sequence[tuple[str, Sequence[Bar]]], title: str) -> Markup:
+    """Horizontal bars from zero, in named groups with a common scale."""
     left, row, gap, end = 118, 22, 30, 150
-    top = max((bar.value for _, group in groups for bar in group), default=0) or 1.0
+    longest = max((bar.value for _, group in groups for bar in group), default=0) or 1.0
     parts, y = [], 4.0
     for name, group in groups:
         parts.append(_text(0, y + 13, name, "group"))
         y += 20
         for bar in group:
-            length = bar.value / top * (WIDTH - left - end)
+            length = bar.value / longest * (WIDTH - left - end)
             parts.append(_text(left - 8, y + 14, bar.label, "tick", "end"))
             parts.append(_bar(left, y + 2, length, row - 5, bar))
             parts.append(_text(left + length + 7, y + 14, bar.text, "value"))
@@ -101,78 +103,88 @@ def bars(groups: Sequence[tuple[str, Sequence[Bar]]], title: str) -> str:
     return _svg(parts, math.ceil(y), title)
 
 
-def waterfall(steps: Sequence[Bar], title: str) -> str:
-    """One bar a stage; what a stage took away stays visible as the bar's ghost."""
+def waterfall(steps: Sequence[Bar], title: str) -> Markup:
+    """One bar per stage; the reduction from the previous bar is drawn in grey. A text may have two lines."""
     left, row = 84, 38
-    end = 14 + CHAR * max((len(line) for bar in steps for line in bar.text.split("\n")), default=0)
-    top = max((max(bar.value, bar.ghost or 0) for bar in steps), default=0) or 1.0
-    parts, scale = [], (WIDTH - left - end) / top
+    end = 14 + GLYPH_WIDTH * max((len(line) for bar in steps for line in bar.text.split("\n")), default=0)
+    longest = max((max(bar.value, bar.previous or 0) for bar in steps), default=0) or 1.0
+    parts, scale = [], (WIDTH - left - end) / longest
     for i, bar in enumerate(steps):
-        y, length = i * row + 4, bar.value * scale
+        y, length, previous = i * row + 4, bar.value * scale, (bar.previous or 0) * scale
         parts.append(_text(left - 10, y + 19, bar.label, "group", "end"))
-        if bar.ghost is not None and bar.ghost > bar.value:
-            width = (bar.ghost - bar.value) * scale
-            parts.append(f'<rect class="ghost" x="{left + length:.1f}" y="{y}" width="{width:.1f}" height="28"/>')
+        if previous > length:
+            parts.append(_rect(left + length, y, previous - length, 28, "removed"))
         parts.append(_bar(left, y, length, 28, bar))
-        at = left + max(length, (bar.ghost or 0) * scale) + 9
+        x = left + max(length, previous) + 9
         first, _, second = bar.text.partition("\n")
-        parts.append(_text(at, y + (12 if second else 18), first, "value"))
-        parts.append(_text(at, y + 26, second, "tick"))
+        parts.append(_text(x, y + (12 if second else 18), first, "value"))
+        parts.append(_text(x, y + 26, second, "tick"))
     return _svg(parts, len(steps) * row + 4, title)
 
 
-def _svg(parts: Sequence[str], height: int, title: str) -> str:
-    head = f'<svg viewBox="0 0 {WIDTH} {height}" role="img" aria-label="{escape(title)}">'
-    return head + f"<title>{escape(title)}</title>" + "".join(parts) + "</svg>"
+def _element(tag: str, *children: str, **attributes: object) -> Markup:
+    """One element. Names as keyword arguments: `class_` is `class`, `text_anchor` is `text-anchor`."""
+    pairs = Markup()
+    for name, value in attributes.items():
+        shown = f"{value:.1f}" if isinstance(value, float) else value
+        pairs += Markup(' {}="{}"').format(name.rstrip("_").replace("_", "-"), shown)
+    return Markup("<{0}{1}>{2}</{0}>").format(tag, pairs, Markup().join(children))
 
 
-def _text(x: float, y: float, text: str, style: str, anchor: str = "start") -> str:
-    return f'<text class="{style}" x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}">{escape(text)}</text>'
+def _svg(parts: Sequence[str], height: int, title: str) -> Markup:
+    label = _element("title", title)
+    return _element("svg", label, *parts, viewBox=f"0 0 {WIDTH} {height}", role="img", aria_label=title)
 
 
-def _line(x1: float, y1: float, x2: float, y2: float, style: str) -> str:
-    return f'<line class="{style}" x1="{x1:.1f}" y1="{y1:.1f}" x2="{x2:.1f}" y2="{y2:.1f}"/>'
+def _text(x: float, y: float, text: str, style: str, anchor: str = "start") -> Markup:
+    return _element("text", text, class_=style, x=float(x), y=float(y), text_anchor=anchor)
 
 
-def _bar(x: float, y: float, width: float, height: float, bar: Bar) -> str:
+def _line(x1: float, y1: float, x2: float, y2: float, style: str) -> Markup:
+    return _element("line", class_=style, x1=float(x1), y1=float(y1), x2=float(x2), y2=float(y2))
+
+
+def _rect(x: float, y: float, width: float, height: float, style: str, *children: str, **attributes: object) -> Markup:
+    size = {"x": float(x), "y": float(y), "width": float(width), "height": float(height)}
+    return _element("rect", *children, class_=style, **size, **attributes)
+
+
+def _bar(x: float, y: float, width: float, height: float, bar: Bar) -> Markup:
     style = f"s-{bar.colour} hollow" if bar.hollow else f"f-{bar.colour}"
-    tip = f"<title>{escape(f'{bar.label}: {bar.text}')}</title>"
-    size = f'width="{max(width, 1):.1f}" height="{height:.1f}"'
-    return f'<rect class="{style}" x="{x:.1f}" y="{y:.1f}" {size} rx="2">{tip}</rect>'
+    return _rect(x, y, max(width, 1), height, style, _element("title", f"{bar.label}: {bar.text}"), rx=2)
 
 
-def _mark(x: float, y: float, p: Point) -> str:
+def _mark(x: float, y: float, p: Point) -> Markup:
     style = f"s-{p.colour} ring" if p.hollow else f"f-{p.colour} dot"
-    size = 8.0 if p.hollow else 5.5  # a ring leaves the mark below it visible
-    tip = f"<title>{escape(p.tooltip)}</title>"
+    size = 8.0 if p.hollow else 5.5  # a mark below a larger ring stays visible
+    tooltip = _element("title", p.tooltip)
     if p.shape == "circle":
-        return f'<circle class="{style}" cx="{x:.1f}" cy="{y:.1f}" r="{size}">{tip}</circle>'
-    turn = f' transform="rotate(45 {x:.1f} {y:.1f})"' if p.shape == "diamond" else ""
-    corner = f'x="{x - size:.1f}" y="{y - size:.1f}" width="{2 * size}" height="{2 * size}"'
-    return f'<rect class="{style}" {corner}{turn}>{tip}</rect>'
+        return _element("circle", tooltip, class_=style, cx=x, cy=y, r=size)
+    turn = {"transform": f"rotate(45 {x:.1f} {y:.1f})"} if p.shape == "diamond" else {}
+    return _rect(x - size, y - size, 2 * size, 2 * size, style, tooltip, **turn)
 
 
-def _labels(marks: Sequence[tuple[float, float, str]], frame: tuple[float, float, float, float]) -> list[str]:
-    """Labels beside their marks where there is room; a label without room is left to the tooltip."""
+def _labels(marks: Sequence[tuple[float, float, str]], frame: Box) -> list[Markup]:
+    """Labels beside their marks; a label that fits nowhere is omitted, its mark still has a tooltip."""
     taken = [(x - 7, y - 7, x + 7, y + 7) for x, y, _ in marks]
-    made: list[str] = []
+    labels: list[Markup] = []
     placed: list[tuple[float, float, str]] = []
     for x, y, label in marks:
         if any(label == other and abs(x - a) < 40 and abs(y - b) < 40 for a, b, other in placed):
-            continue  # the same words beside the same cluster once
-        width = CHAR * len(label)
+            continue  # one label for a cluster of marks with the same label
+        width = GLYPH_WIDTH * len(label)
         for dx, dy in ((11, 4), (-11 - width, 4), (-width / 2, -13), (-width / 2, 21), (11, -9), (11, 17)):
             box = (x + dx, y + dy - 10, x + dx + width, y + dy + 3)
             inside = box[0] >= frame[0] and box[1] >= frame[1] and box[2] <= frame[2] and box[3] <= frame[3]
             if inside and not any(_overlap(box, other) for other in taken):
                 taken.append(box)
                 placed.append((x, y, label))
-                made.append(_text(box[0], y + dy, label, "label"))
+                labels.append(_text(box[0], y + dy, label, "label"))
                 break
-    return made
+    return labels
 
 
-def _overlap(a: tuple[float, float, float, float], b: tuple[float, float, float, float]) -> bool:
+def _overlap(a: Box, b: Box) -> bool:
     return a[0] < b[2] and b[0] < a[2] and a[1] < b[3] and b[1] < a[3]
 
 

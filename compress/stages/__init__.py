@@ -1,1 +1,11 @@
-"""The stages, in the order a recipe may name them. Each module offers `run(product, context) -> product`."""
+"""The stages, in the order in which they run. A new stage is one file and one row here."""
+
+from compress.stages import export, finetune, prune, quantize, train
+from compress.stages.context import Context
+from compress.stages.stage import Stage
+
+__all__ = ["STAGES", "Context", "Stage"]
+
+STAGES: dict[str, Stage] = {
+    stage.name: stage for stage in (train.STAGE, prune.STAGE, finetune.STAGE, quantize.STAGE, export.STAGE)
+}

@@ -1,36 +1,44 @@
-"""Export: pack each target's graphs into `artifacts/<target>/` with manifest and bench kit, and hold what was packed
-against the torch model in a fresh process. graphs -> artifacts."""
+"""Packages the graphs of each target into `artifacts/<target>/` with manifest and bench kit, and checks the files
+against the model in a new process. graphs -> artifacts."""
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from compress import targets
-from compress.measure import contracts
-from compress.product import Artifacts, Graph, Graphs, Model
+from compress.budget import Check
+from compress.capabilities import Evaluable, require
+from compress.measurement import contracts
+from compress.product import Graph, Product
 from compress.stages.context import Context
+from compress.stages.stage import Stage
 from compress.targets import artifact
 
-LABELLED = 32  # validation images at most that go with an artifact, for its kit to judge it by
+NAME = "export"
+LABELLED = 32  # most validation images in an artifact, for its bench kit to compute the accuracy
 
 
-def run(product: Model | Graphs, context: Context) -> Artifacts:
-    """Takes the graphs of quantize, or a torch model, which is converted first (FP32 only)."""
-    model = product.model if isinstance(product, Graphs) else product
+def run(product: Product, context: Context) -> Product:
+    """Returns the product with packaged graphs: those of the stage quantize, otherwise the FP32 graphs of the model."""
+    model = require(product.model, Evaluable, "stages", NAME)
     folder = context.folder / "artifacts"
-    facts = {"data": context.data.fingerprint, "recipe": context.config.recipe_name}
-
+    recorded = {"data": context.data.fingerprint, "recipe": context.config.recipe_name}
     split = context.data.validation.subset(LABELLED, context.config.seed)
     numbers = range(len(split))
     labelled = [split.image(index) for index in numbers], [split.target(index) for index in numbers]
 
-    def package(target: str) -> tuple[Graph, ...]:
-        if isinstance(product, Graphs):
-            graphs = [graph for graph in product.graphs if graph.target == target]
-        else:
-            graphs = [context.fp32_graph(model, target)]
-        artifact.add_labelled_images(folder / target, *labelled)
-        packed = targets.get(target).package(graphs, folder / target, model, facts)
-        context.contracts.extend(contracts.verify(folder / target, model, context.data.validation))
-        return packed
+    def package(target: str) -> tuple[tuple[Graph, ...], list[Check]]:
+        own = [graph for graph in product.graphs if graph.target == target]
+        graphs = own or [context.converter.fp32(model, target)]
+        if artifact.kit_can_evaluate(graphs[0], model):
+            artifact.add_labelled_images(folder / target, *labelled)
+        packed = targets.get(target).package(graphs, folder / target, model, recorded)
+        return packed, contracts.verify(folder / target, model, context.data.validation)
 
-    packed = context.for_each_target(package)
-    return Artifacts(model, folder, tuple(graph for graphs in packed for graph in graphs))
+    made, failures = context.for_each_target(product, package)
+    graphs = tuple(graph for packed, _ in made for graph in packed)
+    checks = tuple(check for _, target_checks in made for check in target_checks)
+    return replace(product, graphs=graphs, failures=failures, contracts=(*product.contracts, *checks), cached=False)
+
+
+STAGE = Stage(NAME, run, images=lambda _: ("validation",), makes_files=True)

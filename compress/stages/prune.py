@@ -1,169 +1,184 @@
-"""Prune: take whole channels out until the budget (or the given ratio) is met. torch -> torch."""
+"""Prune: removes whole channels until `budget.flops` or `prune.ratio` is met. torch -> torch."""
 
 from __future__ import annotations
 
 import itertools
 import json
 import logging
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 from torch import nn
 
-from compress import checkpoint, models, reference
-from compress.budget import format_flops, parse_flops
+from compress import checkpoint, lineage, models
+from compress.capabilities import Checkpointable, LossScheduled, Prunable, TorchModel, Trainable, require
 from compress.config import Config, Objective
-from compress.data import batches
+from compress.data import DataSet, batches
 from compress.errors import UserError
-from compress.measure import flops
-from compress.measure.layer_latency import layer_seconds
-from compress.models.ultralytics_model import UltralyticsModel
-from compress.product import Model
-from compress.pruning import solver
+from compress.finetuning import tune
+from compress.measurement import flops
+from compress.measurement.layer_latency import layer_seconds
+from compress.product import Product
+from compress.pruning import groups, solver
 from compress.pruning.gradients import accumulate_gradients
 from compress.pruning.importance import NEED_GRADIENTS
-from compress.recovery import recover
 from compress.stages.context import Context
+from compress.stages.stage import Stage
+from compress.units import format_flops
 
+NAME = "prune"
 VERSION = 5
-RECORD = "pruning.json"  # what was taken where, what was protected and why, and what that leaves in reach
+RECORD = "pruning.json"  # changed widths, protected modules with reasons, and the FLOPs that pruning can reach
 
 log = logging.getLogger(__name__)
 
 
-def check(config: Config) -> None:
-    """Exactly one of `prune.ratio` and `budget.flops` says how much; both or neither is a UserError."""
+def check_config(config: Config) -> None:
+    """Raises UserError unless exactly one of `prune.ratio` and `budget.flops` is set."""
     ratio, budget = config.prune.ratio, config.budget.flops
     if (ratio is None) == (budget is None):
-        found = f"prune.ratio={ratio}, budget.flops={budget}"
-        raise UserError("prune", found, "give either budget.flops (e.g. 50%) or prune.ratio (e.g. 0.3), not both")
+        value = f"prune.ratio={ratio}, budget.flops={budget}"
+        raise UserError("prune", value, "set either budget.flops (e.g. 50%) or prune.ratio (e.g. 0.3), not both")
 
 
-def check_model(model: Model, config: Config) -> None:
-    """Raises UserError for a network that cannot be pruned, or not as far as the budget asks: before hours of work.
+def check(product: Product, config: Config, data: DataSet) -> None:
+    """Raises UserError if the network cannot be pruned, or not to the budget, before any stage runs.
 
-    Takes some seconds for a nano model; widths do not depend on weights, so a train stage changes nothing here.
+    Takes a few seconds for a nano model. Widths do not depend on weights, so the result also holds after a train stage.
     """
-    if config.prune.equal_halves and not isinstance(model, UltralyticsModel):
-        raise UserError(
-            "prune.equal_halves", True, "it is for blocks of Ultralytics' networks, and this is none: false"
-        )
+    model = require(product.model, Prunable, "stages", NAME)
     net, protected = model.prunable()
-    # How far pruning can go does not depend on the order in which channels leave, so any importance does.
-    ranked = replace(config.prune, importance="random") if config.prune.importance in NEED_GRADIENTS else config.prune
-    least, full = solver.reachable(net, model.example_input(), protected, ranked, counter(model))
+    if config.prune.equal_split_widths and not groups.halves(net):
+        remedy = "the network has no blocks that split their channels (such as Ultralytics' C2f): set it to false"
+        raise UserError("prune.equal_split_widths", True, remedy)
+    # The reachable range does not depend on the order of removal, so any importance will do.
+    pruning = replace(config.prune, importance="random") if config.prune.importance in NEED_GRADIENTS else config.prune
+    least, full = solver.reachable(net, model.example_input(), protected, pruning, counter(model))
     if config.prune.rounds > 1 and config.finetune.teacher is not None:
-        reference.load(config.finetune.teacher, model, config.model)
+        lineage.load_teacher(config.finetune.teacher, model, config.model)
     log.info("pruning can reach %s to %s FLOPs", format_flops(2 * least), format_flops(2 * full))
-    if config.budget.flops is not None:
-        solver.check_reachable(parse_flops(config.budget.flops, 2 * full) / 2, least, full)
+    if (limit := config.budget.flops_limit) is not None:
+        solver.check_reachable(limit.of(2 * full) / 2, least, full)
 
 
-def counter(model: Model) -> Callable[[nn.Module], int]:
-    """MACs of the deployed form of a network of this family."""
+def counter(model: TorchModel) -> Callable[[nn.Module], int]:
+    """Returns a function that counts the MACs of the deployed form of a network of this model."""
     example = model.example_input()
     return lambda net: flops.count(model.with_net(net).deployed(), example).macs
 
 
-def run(model: Model, context: Context) -> Model:
+def run(product: Product, context: Context) -> Product:
+    """Returns the pruned model, with the model before pruning as its reference."""
     config = context.config.prune
+    product = replace(product, reference=lineage.reference_for_pruning(product, context.config, context.folder))
     parts: dict[str, Any] = {"version": VERSION, "prune": asdict(config), "budget": context.config.budget.flops}
-    parts["batch"] = context.config.finetune.batch  # that gradients are taken in
+    parts["batch"] = context.config.finetune.batch  # also the batch size of the gradients
     if config.rounds > 1:
-        parts["finetune"] = asdict(context.config.finetune)
-        teacher = reference.teacher(model, context.unpruned, context.config)
-        parts |= reference.parts(teacher, reference.flops_before(model, context.unpruned, context.config))
+        parts["finetune"] = asdict(lineage.with_distillation_weight(context.config, product.reference))
+        teacher = lineage.teacher(product, context.config)
+        parts |= lineage.cache_parts(teacher, lineage.reference_flops(product))
 
-    def make(folder: Path) -> Model:
-        return _prune(model, context, folder)
+    def make(folder: Path) -> TorchModel:
+        return _prune(product, context, folder)
 
-    return context.cached_model("prune", model, parts, make, record=RECORD)
+    model, cached = context.cached_model(NAME, product.model, parts, make, record=RECORD)
+    return replace(product, model=model, cached=cached)
 
 
-def _prune(model: Model, context: Context, folder: Path) -> Model:
-    """All rounds, with tuning in between."""
+def _prune(product: Product, context: Context, folder: Path) -> TorchModel:
+    """All rounds, with fine-tuning between them."""
+    model = require(product.model, Prunable, "stages", NAME)
     count, rounds = counter(model), context.config.prune.rounds
     net, _ = model.prunable()
-    full, widths, kept = count(net), solver.widths_of(net), 1.0
-    budget = context.config.budget.flops
-    goal = None if budget is None else parse_flops(budget, 2 * full) / 2
+    full, widths, remaining = count(net), solver.widths_of(net), 1.0
+    limit = context.config.budget.flops_limit
+    goal = None if limit is None else limit.of(2 * full) / 2
     for number in range(1, rounds + 1):
-        # Each round leaves the same share of the MACs, or of the channels, that it finds.
+        # Every round keeps the same fraction of its MACs, or of its channels.
         macs = None if goal is None else full * (goal / full) ** (number / rounds)
-        result, facts = _round(model, context, macs, widths)
-        model, kept = model.with_net(result.net), kept * (1 - result.ratio)
+        result, record = _round(model, context, macs, widths)
+        model, remaining = model.with_net(result.net), remaining * (1 - result.ratio)
         after = count(result.net) if result.macs is None else result.macs
         log.info("prune: %s -> %s FLOPs (%.1f %%)", format_flops(2 * full), format_flops(2 * after), 100 * after / full)
         if number < rounds:
-            model = _tune(model, context, folder / f"round-{number}")
-    facts |= {"macs_before": full, "macs_after": after, "ratio": 1 - kept}
-    facts["reachable"] = None if result.reachable is None else (result.reachable[0], full)
-    facts |= {"channels": solver.changes(widths, result.net), "protected": result.protected}
-    facts["out_of_reach"] = _out_of_reach(model.with_net(result.narrowest), result.protected)
-    (folder / RECORD).write_text(json.dumps(facts, indent=1))
+            tuned = _tune(replace(product, model=model), context, folder / f"round-{number}")
+            model = require(tuned, Prunable, "stages", NAME)
+    record |= {"macs_before": full, "macs_after": after, "ratio": 1 - remaining}
+    record["reachable"] = None if result.reachable is None else (result.reachable[0], full)
+    record |= {"channels": solver.changes(widths, result.net), "protected": result.protected}
+    record["out_of_reach"] = _unprunable_flops(model.with_net(result.narrowest), result.protected)
+    (folder / RECORD).write_text(json.dumps(record, indent=1))
     return model
 
 
 def _round(
-    model: Model, context: Context, macs: float | None, widths: Mapping[str, int]
+    model: Prunable, context: Context, macs: float | None, widths: Mapping[str, int]
 ) -> tuple[solver.Pruned, dict[str, Any]]:
-    """What one round takes, down to `macs` or by its part of the ratio, and what it went by."""
+    """Prunes one round, to `macs` or by its part of `prune.ratio`; returns the result and entries for `RECORD`."""
     config, example = context.config, model.example_input()
     net, protected = model.prunable()
     if config.prune.importance in NEED_GRADIENTS:
-        _look_at_data(net, model, context)
-    seconds, facts = None, {}
+        _accumulate(net, model, context)
+    seconds, record = None, {}
     if config.prune.objective is Objective.latency:
         seconds = layer_seconds(model.with_net(net), config.threads)
-        facts["layer_milliseconds"] = {layer: round(1000 * took, 5) for layer, took in seconds.items()}
+        record["layer_milliseconds"] = {layer: round(1000 * time, 5) for layer, time in seconds.items()}
     if macs is not None:
         result = solver.prune_to_flops(
             net, example, protected, config.prune,
             budget_macs=macs, count=counter(model), seconds=seconds, widths=widths,
         )  # fmt: skip
     else:
-        assert config.prune.ratio is not None  # check() made sure
+        assert config.prune.ratio is not None  # ensured by check_config()
         ratio = 1 - (1 - config.prune.ratio) ** (1 / config.prune.rounds)
         result = solver.prune_to_ratio(net, example, protected, config.prune, ratio, seconds, widths)
     result.net.zero_grad(set_to_none=True)
-    return result, facts
+    return result, record
 
 
-def _tune(model: Model, context: Context, folder: Path) -> Model:
-    """The model after the tuning between two rounds; the one in `folder`, where an interrupted stage has left it."""
+def _tune(product: Product, context: Context, folder: Path) -> Checkpointable:
+    """Fine-tunes between two rounds, or loads the result that an interrupted stage has saved in `folder`."""
     if not (folder / checkpoint.FACTS).exists():
-        config = replace(context.config.finetune, images=context.config.prune.round_images)
-        train, seed = context.data.train, context.config.seed
-        tuned = recover(
-            model, reference.teacher(model, context.unpruned, context.config), train, config,
-            seed=seed, stage="finetune", folder=folder, settings=context.settings,
-            flops_before=reference.flops_before(model, context.unpruned, context.config),
+        config = lineage.with_distillation_weight(context.config, product.reference)
+        tuned = tune(
+            product.model, lineage.teacher(product, context.config), context.data.train,
+            replace(config, images=context.config.prune.round_images),
+            seed=context.config.seed, stage="finetune", folder=folder, settings=context.settings,
+            flops_before=lineage.reference_flops(product),
         )  # fmt: skip
-        checkpoint.save(tuned, folder)
-    return checkpoint.load(folder, models.rebuilder(model))
+        checkpoint.save(require(tuned, Checkpointable, "stages", NAME), folder)
+    return checkpoint.load(folder, models.rebuilder(require(product.model, Checkpointable, "stages", NAME)))
 
 
-def _out_of_reach(narrowest: Model, protected: Iterable[str]) -> dict[str, int]:
-    """FLOPs that are left in each protected module when everything prunable is gone; modules that cost nothing, or are
-    not deployed, are left out."""
+def _unprunable_flops(narrowest: TorchModel, protected: Iterable[str]) -> dict[str, int]:
+    """{protected module: its FLOPs in the narrowest network}, without modules that cost nothing or are not deployed."""
     cost = flops.count(narrowest.deployed(), narrowest.example_input())
-    left = {name: 2 * cost.macs_within(name) for name in protected}
-    return {name: work for name, work in left.items() if work}
+    remaining = {name: 2 * cost.macs_within(name) for name in protected}
+    return {name: count for name, count in remaining.items() if count}
 
 
-def _look_at_data(net: nn.Module, model: Model, context: Context) -> None:
-    """Gradients of the trained model's loss on training images, from which the importance is computed."""
+def _accumulate(net: nn.Module, model: TorchModel, context: Context) -> None:
+    """Accumulates the gradients of the loss on `prune.images` training images, for importances that need them."""
     config, data = context.config, context.data
     size = min(config.finetune.batch, len(data.train))
-    stream = batches(data.train, model.task, batch=size, seed=config.seed, epoch=0, augment=False)
-    model.progress(net, 1.0)
-    some = itertools.islice(stream, max(1, config.prune.images // size))
+    stream = batches(data.train, batch=size, seed=config.seed, epoch=0, augment=False)
+    trainable = require(model, Trainable, "prune.importance", config.prune.importance)
+    if isinstance(model, LossScheduled):
+        model.schedule_loss(net, 1.0)
+    selected = itertools.islice(stream, max(1, config.prune.images // size))
     squared = NEED_GRADIENTS[config.prune.importance]
     bfloat16 = context.settings is not None and context.settings.bfloat16
     try:
-        accumulate_gradients(net, model.loss, some, squared=squared, bfloat16=bfloat16)
+        accumulate_gradients(net, trainable.loss, selected, squared=squared, bfloat16=bfloat16)
     except FloatingPointError as error:
-        remedy = f"{error} on the training images: give group_l2, which looks at none, or check weights and data"
+        remedy = f"{error} on the training images: set group_l2, which needs no images, or check weights and data"
         raise UserError("prune.importance", config.prune.importance, remedy) from error
+
+
+def _images(config: Config) -> Sequence[str]:
+    return ("train",) if config.prune.importance in NEED_GRADIENTS or config.prune.rounds > 1 else ()
+
+
+STAGE = Stage(NAME, run, check_config=check_config, check=check, images=_images)

@@ -1,4 +1,4 @@
-"""Quantize: the INT8 graph that suits each target, calibrated on images of the training split. torch -> graphs."""
+"""Quantizes the model for each target, calibrated on images of the training split. torch -> graphs."""
 
 from __future__ import annotations
 
@@ -13,76 +13,82 @@ from typing import Any
 import numpy as np
 
 from compress import atomic, targets
+from compress.capabilities import Evaluable, require
 from compress.config import HOST, Config
 from compress.data import DataSet, Split, images
 from compress.errors import UserError
-from compress.product import Graph, Graphs, Model, Precision
+from compress.product import Graph, Precision, Product
 from compress.quantization.search import Search
 from compress.stages.context import Context
+from compress.stages.stage import Stage
 from compress.targets import saturation
 from compress.targets.scheme import ordered
 
-RECORD = "quantization.json"  # every candidate that was tried for a target, and which one was taken
-FEW = 32  # calibrating on a handful of images is the classic way to lose a detector
+NAME = "quantize"
+RECORD = "quantization.json"  # candidates of each target, and the selected one
+FEW = 32  # calibration on fewer images often ruins a detector
 
 log = logging.getLogger(__name__)
 
 
-def check(config: Config, data: DataSet) -> None:
-    """Raises UserError where there are too few images to calibrate on."""
-    found = min(config.data.calibration_images, len(data.calibration))
-    wanted = [target for target in config.targets or [] if _wanted(target, config) is Precision.int8]
-    if wanted and (found == 0 or (found < FEW and not config.quantize.few_images)):
-        remedy = f"INT8 ranges need at least {FEW} images of the training split: give more of them"
-        forced = "" if found == 0 else ", or take these with quantize.few_images=true"
-        raise UserError("data.calibration_images", found, remedy + forced)
+def check(product: Product, config: Config, data: DataSet) -> None:
+    """Raises UserError if there are too few images to calibrate on."""
+    available = min(config.data.calibration_images, len(data.calibration))
+    int8_targets = [target for target in config.targets or [] if _precision(target, config) is Precision.int8]
+    if int8_targets and (available == 0 or (available < FEW and not config.quantize.few_images)):
+        remedy = f"INT8 ranges need at least {FEW} images of the training split: use more"
+        override = "" if available == 0 else ", or set quantize.few_images=true"
+        raise UserError("data.calibration_images", available, remedy + override)
 
 
-def _wanted(target: str, config: Config) -> Precision | None:
-    """What a target's graph is quantized to; None where the device does not compute in that."""
+def _precision(target: str, config: Config) -> Precision | None:
+    """The precision that a target's graph is quantized to; None if the device does not support it."""
     precision = targets.get(target).QUANTIZED
     return None if config.device.precisions and precision.value not in config.device.precisions else precision
 
 
-def run(model: Model, context: Context) -> Graphs:
+def run(product: Product, context: Context) -> Product:
+    """Returns the product with the FP32 and the quantized graph of each target."""
     config, record = context.config, []
+    model = require(product.model, Evaluable, "stages", NAME)
     split = context.data.calibration.subset(config.data.calibration_images, config.seed)
-    calibration = functools.cache(lambda: list(images(split)))  # read when the first target asks, and once
+    calibration = functools.cache(lambda: list(images(split)))  # read once, for the first target
 
     def quantize(target: str) -> tuple[Graph, ...]:
-        fp32, precision = context.fp32_graph(model, target), _wanted(target, config)
+        fp32, precision = context.converter.fp32(model, target), _precision(target, config)
         folder: Path = context.scratch / f"{target}-quantized"
         if precision is None:
-            log.info("quantize: %s computes nothing narrower in %s", config.device.name, target)
+            log.info("quantize: %s supports no lower precision in %s", config.device.name, target)
             return (fp32,)
         if precision is not Precision.int8:
             log.info("quantize: %s, to %s", target, precision.value)
             return fp32, targets.get(target).quantize(fp32, model, [], folder)
         log.info("quantize: %s, %d calibration images", target, len(split))
-        int8, tried = _searched(fp32, model, split, calibration(), config, folder)
+        int8, tried = _search(fp32, model, split, calibration(), config, folder)
         record.extend(tried)
-        facts = {"images": len(split), "split": split.name, "data": context.data.fingerprint}
-        return fp32, dataclasses.replace(int8, calibration={**int8.calibration, **facts})
+        images_used = {"images": len(split), "split": split.name, "data": context.data.fingerprint}
+        return fp32, dataclasses.replace(int8, calibration={**int8.calibration, **images_used})
 
-    made = context.for_each_target(quantize)
+    made, failures = context.for_each_target(product, quantize)
     atomic.write(context.folder / RECORD, json.dumps({"schema_version": 1, "candidates": record}, indent=1))
-    return Graphs(model, tuple(graph for graphs in made for graph in graphs))
+    graphs = tuple(graph for each in made for graph in each)
+    return dataclasses.replace(product, graphs=graphs, failures=failures, cached=False)
 
 
 def _saturates(target: str, config: Config) -> bool:
-    """Whether INT8 sums overflow in a target's runtime on the device; where it is this machine that is measured."""
-    said = config.device.int8_saturates
-    if said is None and config.device.name == HOST:
-        said = saturation.saturates(target)
-    if said:
-        log.info("quantize: INT8 sums saturate in %s on %s: 7-bit weights go first", target, config.device.name)
-    return bool(said)
+    """True if INT8 sums saturate in a target's runtime on the device; measured if that is this machine."""
+    saturates = config.device.int8_saturates
+    if saturates is None and config.device.name == HOST:
+        saturates = saturation.saturates(target)
+    if saturates:
+        log.info("quantize: INT8 sums saturate in %s on %s: trying 7-bit weights first", target, config.device.name)
+    return bool(saturates)
 
 
-def _searched(
-    fp32: Graph, model: Model, split: Split, calibration: Sequence[np.ndarray], config: Config, folder: Path
+def _search(
+    fp32: Graph, model: Evaluable, split: Split, calibration: Sequence[np.ndarray], config: Config, folder: Path
 ) -> tuple[Graph, list[dict[str, Any]]]:
-    """The INT8 graph to hand out, and what was tried for it: nothing where no search is wanted."""
+    """Returns the selected INT8 graph and the candidates as JSON objects; no candidates without a search."""
     saturates, portable = _saturates(fp32.target, config), config.quantize.portable
     if not config.quantize.search:
         module = targets.get(fp32.target)
@@ -95,3 +101,10 @@ def _searched(
     )  # fmt: skip
     chosen = search.run()
     return chosen.graph, [{**each.row(), "chosen": each is chosen} for each in search.tried]
+
+
+def _images(config: Config) -> Sequence[str]:
+    return ("calibration",) if config.targets else ()
+
+
+STAGE = Stage(NAME, run, check=check, images=_images, makes_files=True)

@@ -1,4 +1,4 @@
-"""One module per runtime. Each offers the plain functions of `Target`; the table below is all there is to register."""
+"""One module per runtime. Each implements the functions of `Target` and is registered by a row in `TARGETS`."""
 
 from __future__ import annotations
 
@@ -10,9 +10,10 @@ from typing import Any, Protocol, cast
 
 import numpy as np
 
+from compress.capabilities import Model
 from compress.config import ExportConfig
 from compress.errors import UserError
-from compress.product import Graph, Model, Precision
+from compress.product import Graph, Precision
 from compress.targets.predictor import Predictor
 from compress.targets.scheme import Scheme
 
@@ -26,19 +27,19 @@ TARGETS = {
 
 
 class Target(Protocol):
-    """What a target module offers."""
+    """Interface of a target module."""
 
     def require(self) -> None:
-        """Raises MissingExtra where a package this target needs is absent."""
+        """Raises MissingExtra if a package that this target needs is not installed."""
 
     def convert(self, model: Model, folder: Path, config: ExportConfig) -> Graph:
         """Writes the FP32 graph of `model.deployed()` (static batch 1) into `folder`."""
 
     QUANTIZED: Precision
-    """What `quantize` gives: INT8, or FP16 where the target has no INT8."""
+    """Precision of the graphs that `quantize` writes: INT8, or FP16 if the target has no INT8."""
 
     SCHEMES: Sequence[Scheme]
-    """Ways to quantize, in order of promise."""
+    """Quantization schemes, preferred first."""
 
     def quantize(
         self,
@@ -52,27 +53,28 @@ class Target(Protocol):
         """Writes the quantized graph into `folder`.
 
         Args:
-            calibration: float32 (1, channels, s, s) in [0, 1] each; FP16 needs none.
-            scheme: of `SCHEMES`; the first by default.
-            kept: {module name prefix: why} of what stays in float besides `model.kept_float()`.
+            calibration: images, float32 (1, channels, s, s) in [0, 1]; unused for FP16.
+            scheme: one of `SCHEMES`; the first by default.
+            kept: {module name prefix: reason} of modules to leave in float besides `model.quantization_exclusions()`.
         """
 
     def package(
-        self, graphs: Sequence[Graph], folder: Path, model: Model, facts: Mapping[str, Any]
+        self, graphs: Sequence[Graph], folder: Path, model: Model, provenance: Mapping[str, Any]
     ) -> tuple[Graph, ...]:
-        """Writes the artifact `folder` (artifacts/<target>) and returns the graphs in it; `facts` join its manifest."""
+        """Writes the artifact `folder` (artifacts/<target>) and returns the graphs in it. The entries of `provenance`
+        are added to its manifest."""
 
     def load(self, graph: Graph, threads: int, *, exact: bool = False) -> Predictor:
-        """Opens a graph from disk in its own runtime; the predictor gives what the file gives, without `graph.tail`.
-        Exact: computed as the file says, even where the runtime would do with fewer bits by itself."""
+        """Opens a graph from disk in its runtime. The predictor returns the raw output, without `graph.postprocess`.
+        With `exact` it computes in the precision of the file, even if the runtime defaults to a lower one."""
 
 
 def get(name: str) -> Target:
-    """The module of a target.
+    """Returns the module of a target.
 
     Raises:
-        UserError: no such target.
-        MissingExtra: a package the target needs is not installed.
+        UserError: unknown target.
+        MissingExtra: a package that the target needs is not installed.
     """
     if name not in TARGETS:
         raise UserError("targets", name, f"choose from {', '.join(TARGETS)}")
@@ -82,24 +84,24 @@ def get(name: str) -> Target:
 
 
 def load(graph: Graph, threads: int) -> Predictor:
-    """Opens a graph in the runtime of its target. What the file leaves to NumPy is done behind it, so that every
-    predictor answers as the torch model does.
+    """Opens a graph in the runtime of its target and applies `graph.postprocess` to its output, so that the predictors
+    of all targets return the same as the torch model.
 
     Raises:
-        TargetFailed: the runtime refuses the file.
+        TargetFailed: the runtime cannot open the file.
     """
     predictor = get(graph.target).load(graph, threads)
-    if (tail := graph.tail) is None:
+    if (postprocess := graph.postprocess) is None:
         return predictor
     run = predictor.run
-    return replace(predictor, run=lambda image: tail(run(image)))
+    return replace(predictor, run=lambda image: postprocess(run(image)))
 
 
 def size_bytes(graph: Graph) -> int:
-    """Bytes of every file the runtime needs to run `graph`: the engine where one was built of it."""
+    """Bytes of the files that the runtime needs to run `graph`: the engine if one was built from it."""
     return graph.engine.stat().st_size if graph.engine else source_bytes(graph)
 
 
 def source_bytes(graph: Graph) -> int:
-    """Bytes of the files of `graph` itself, which an engine may have been built of."""
+    """Bytes of the files of `graph`, not counting an engine built from them."""
     return sum(path.stat().st_size for path in graph.files)

@@ -1,4 +1,5 @@
-"""What every target's artifact folder holds besides the models: manifest with checksums, sample, bench kit."""
+"""Writes and reads an artifact folder: model files, manifest with checksums, sample input with expected outputs, bench
+kit (scripts that check and time the models on a device)."""
 
 from __future__ import annotations
 
@@ -13,9 +14,10 @@ from typing import Any
 import numpy as np
 
 from compress import atomic
+from compress.capabilities import Model, Preprocessed, TopK
 from compress.errors import TargetFailed
 from compress.host import host
-from compress.product import Graph, Model, Precision, Preprocessed, Task, TopK
+from compress.product import Graph, Precision
 from compress.targets import saturation
 from compress.targets.bench_kit import labelled_images
 from compress.targets.onnx_graph import INPUT, OUTPUT
@@ -23,14 +25,15 @@ from compress.targets.predictor import Predictor
 
 SCHEMA_VERSION = 1
 KIT = Path(__file__).parent / "bench_kit"
-LABELLED_BYTES, LABELLED_LEAST = 4_000_000, 4  # of the images before compression; how many at least
-# Largest difference from the shipped output, as a share of its largest value, that is still the same computation:
-# runtimes add in another order, and INT8 rounds that difference to whole steps.
+MAX_LABELLED_BYTES, MIN_LABELLED_IMAGES = 4_000_000, 4  # before compression
+# Largest accepted difference from the shipped output, as a fraction of the largest absolute value of that output.
+# Runtimes sum in different orders, and INT8 rounds such differences to whole quantization steps.
 TOLERANCE = {Precision.fp32: 0.02, Precision.fp16: 0.05, Precision.int8: 0.1}
 
 
 def copy(graph: Graph, folder: Path) -> Graph:
-    """The graph with its files copied into `folder` as model.<suffix> (and model.bin)."""
+    """Copies the files of `graph` into `folder` as model.<suffix> (OpenVINO's and ncnn's weights as model.bin), and
+    returns the copied graph."""
     folder.mkdir(parents=True, exist_ok=True)
     for file in graph.files:
         shutil.copyfile(file, folder / f"model{file.suffix}")
@@ -42,15 +45,21 @@ def finish(
     folder: Path,
     model: Model,
     load: Callable[[Graph, int], Predictor],
-    facts: Mapping[str, Any],
+    provenance: Mapping[str, Any],
     versions: Mapping[str, str],
     names: tuple[str, str] = (INPUT, OUTPUT),
 ) -> None:
-    """Reloads every graph, records what it answers to a sample image, and writes kit and manifest (last: its presence
-    means that the folder is complete). `names` are those of input and output inside the files.
+    """Completes an artifact folder: reloads every graph, stores its output for a sample image, and writes the bench kit
+    and the manifest. The manifest is written last; its presence means that the folder is complete.
+
+    Args:
+        graphs: of one target, one per precision.
+        load, provenance: see `compress.targets.Target`.
+        versions: of the packages that made the files, by name.
+        names: of the input and the output tensor in the files.
 
     Raises:
-        TargetFailed: a graph does not load again, or answers with something other than finite numbers.
+        TargetFailed: a graph does not load, or its output is not finite.
     """
     target = graphs[0].target
     sample = model.example_input().numpy()
@@ -61,9 +70,9 @@ def finish(
         predict = load(graph, 1)
         output = predict(sample)
         if not np.isfinite(output).all():
-            raise TargetFailed(f"{target} {name}: the reloaded graph answers with values that are not finite")
+            raise TargetFailed(f"{target} {name}: the reloaded graph returns NaN or infinity for the sample input")
         np.save(folder / f"expected_output_{name}.npy", output)
-        labelled = _labelled(folder, graph, model, predict)
+        labelled = _evaluate_labelled_images(folder, graph, model, predict)
         models[name] = {
             "model": graph.path.relative_to(folder).as_posix(),
             "scheme": graph.scheme,
@@ -73,39 +82,44 @@ def finish(
             **({"labelled_images": labelled} if labelled else {}),
         }
     _write_kit(folder, target)
-    manifest = _manifest(graphs, model, models, facts, versions, names)
+    manifest = _manifest(graphs, model, models, provenance, versions, names)
     manifest["files"] = {path.relative_to(folder).as_posix(): _sha256(path) for path in _files(folder)}
     atomic.write(folder / "manifest.json", json.dumps(manifest, indent=1) + "\n")
 
 
-def add_labelled_images(folder: Path, images: Sequence[np.ndarray], targets: Sequence[Any]) -> None:
-    """Puts labelled validation images into an artifact folder, before it is packed: the kit judges the model by them.
+def add_labelled_images(folder: Path, images: Sequence[np.ndarray], labels: Sequence[Any]) -> None:
+    """Adds labelled validation images to an artifact folder, for the bench kit. Call it before the target's `package`.
 
     Args:
-        images: uint8 (s, s, c) each, as the network takes them but for the division by 255; as many of them are taken
-            as LABELLED_BYTES hold.
-        targets: a class each, or float32 (n, 5), class and corners in pixels.
+        images: uint8 (s, s, c), preprocessed except for the division by 255. The first are stored: as many as fit into
+            MAX_LABELLED_BYTES, but at least MIN_LABELLED_IMAGES.
+        labels: one per image: a class index, or float32 (n, 5): class, x1, y1, x2, y2 in input pixels.
     """
-    most = max(LABELLED_LEAST, LABELLED_BYTES // max(1, images[0].nbytes)) if images else 0
-    images, targets = images[:most], targets[:most]
+    limit = max(MIN_LABELLED_IMAGES, MAX_LABELLED_BYTES // max(1, images[0].nbytes)) if images else 0
+    images, labels = images[:limit], labels[:limit]
     if not images:
         return
-    rows = [np.asarray([[each]], np.float32) if np.ndim(each) == 0 else np.asarray(each) for each in targets]
-    owner = np.repeat(np.arange(len(rows)), [len(each) for each in rows])
+    rows = [np.asarray([[label]], np.float32) if np.ndim(label) == 0 else np.asarray(label) for label in labels]
+    image_index = np.repeat(np.arange(len(rows)), [len(row) for row in rows])
     folder.mkdir(parents=True, exist_ok=True)
-    labels = np.concatenate(rows).astype(np.float32)
-    np.savez_compressed(folder / labelled_images.FILE, images=np.stack(images), labels=labels, owner=owner)
+    table = np.concatenate(rows).astype(np.float32)
+    path = folder / labelled_images.FILE
+    np.savez_compressed(path, images=np.stack(images), labels=table, owner=image_index)
 
 
 def output_kind(graph: Graph, model: Model) -> str:
-    """What a file's raw output is, in the words of `bench_kit/labelled_images.py`."""
-    if model.task is not Task.detect:
-        return "scores" if model.task is Task.classify else model.task.value
-    return "rows" if graph.tail else "detections" if model.tail else "anchors"
+    """Kind of a file's raw output, as `bench_kit/labelled_images.py` names it."""
+    # `graph.postprocess` is the step that the file does not contain.
+    return model.task.output_kind(end_to_end=model.postprocess is not None, postprocessed=graph.postprocess is None)
 
 
-def _labelled(folder: Path, graph: Graph, model: Model, predict: Predictor) -> dict[str, Any] | None:
-    """How the packed graph does on the labelled images, where there are any."""
+def kit_can_evaluate(graph: Graph, model: Model) -> bool:
+    """True if the bench kit can evaluate the output of `graph` on labelled images."""
+    return output_kind(graph, model) in labelled_images.KINDS
+
+
+def _evaluate_labelled_images(folder: Path, graph: Graph, model: Model, predict: Predictor) -> dict[str, Any] | None:
+    """Accuracy of a packaged graph on the labelled images; None if the folder has none."""
     path = folder / labelled_images.FILE
     if not path.exists():
         return None
@@ -116,12 +130,12 @@ def _manifest(
     graphs: Sequence[Graph],
     model: Model,
     models: Mapping[str, Mapping[str, Any]],
-    facts: Mapping[str, Any],
+    provenance: Mapping[str, Any],
     versions: Mapping[str, str],
     names: tuple[str, str],
 ) -> dict[str, Any]:
     int8 = [graph for graph in graphs if graph.precision is Precision.int8]
-    kept = {layer: why for graph in int8 for layer, why in graph.kept_float.items()}
+    exclusions = {layer: reason for graph in int8 for layer, reason in graph.exclusions.items()}
     shapes = {tuple(entry["output_shape"]) for entry in models.values()}
     return {
         "schema_version": SCHEMA_VERSION,
@@ -131,26 +145,26 @@ def _manifest(
         "inputs": [{"name": names[0], "shape": [1, model.channels, model.imgsz, model.imgsz], "dtype": "float32"}],
         "outputs": [{"name": names[1], "shape": list(shape), "dtype": "float32"} for shape in shapes],
         "preprocessing": preprocessing(model),
-        "tail": _tail(graphs[0]),
+        "tail": _postprocess(graphs[0]),
         "output": output_kind(graphs[0], model),
         "classes": list(model.classes),
         "calibration": dict(int8[0].calibration) if int8 else {},
-        "kept_float": [[layer, why] for layer, why in kept.items()],
+        "kept_float": [[layer, reason] for layer, reason in exclusions.items()],
         "versions": dict(versions),
         "checked_on": checked_on(graphs[0].target),
-        **facts,
+        **provenance,
     }
 
 
 def preprocessing(model: Model) -> dict[str, Any]:
-    """What is to be done with an image before a file of `model` gets it."""
+    """Manifest entry: how an image must be prepared for a file of `model`."""
     return {
         "colour": "RGB" if model.channels == 3 else "grey" if model.channels == 1 else f"{model.channels} channels",
         "layout": "NCHW: one image, its channels, rows, columns",
         "range": "0 to 1: bytes divided by 255",
         "resize": "letterbox: scaled to fit, centred, padded to a square with grey 114",
         "imgsz": model.imgsz,
-        # To be applied after scaling to [0, 1]: nothing. A graph that normalises does so itself.
+        # For the caller to apply after scaling to [0, 1]: the identity, since the graph contains any normalisation.
         "mean": [0.0] * model.channels,
         "std": [1.0] * model.channels,
         "normalised_in_graph": None,
@@ -159,7 +173,7 @@ def preprocessing(model: Model) -> dict[str, Any]:
 
 
 def checked_on(target: str) -> dict[str, Any]:
-    """The machine whose answers stand in the artifact: INT8 graphs may answer otherwise on other instruction sets."""
+    """Manifest entry: the machine that computed the expected outputs. INT8 outputs depend on its instruction sets."""
     machine = host()
     return {
         "cpu": machine.cpu,
@@ -169,10 +183,10 @@ def checked_on(target: str) -> dict[str, Any]:
 
 
 def read(folder: Path) -> list[tuple[Graph, tuple[int, ...]]]:
-    """The graphs in an artifact folder and the shapes of what their files answer to one image.
+    """Returns the graphs in an artifact folder, each with the shape of its file's raw output for one image.
 
     Raises:
-        TargetFailed: there is no manifest, or a file is not the one that it lists.
+        TargetFailed: the manifest cannot be read, a file is missing, or its checksum is not that in the manifest.
     """
     path = folder / "manifest.json"
     try:
@@ -182,29 +196,39 @@ def read(folder: Path) -> list[tuple[Graph, tuple[int, ...]]]:
     for name, digest in manifest["files"].items():
         file = folder / name
         if not file.is_file() or _sha256(file) != digest:
-            raise TargetFailed(f"{file} is missing or not the file that was exported: export the model again")
-    tail = manifest["tail"] and TopK(manifest["tail"]["classes"], manifest["tail"]["most"])
+            raise TargetFailed(f"{file} is missing or was changed after the export: export the model again")
+    postprocess = manifest["tail"] and TopK(manifest["tail"]["classes"], manifest["tail"]["most"])
     return [
         (
-            Graph(folder / facts["model"], manifest["target"], Precision(precision), facts["scheme"], tail=tail),
-            tuple(facts["output_shape"]),
+            Graph(
+                folder / entry["model"],
+                manifest["target"],
+                Precision(precision),
+                entry["scheme"],
+                postprocess=postprocess,
+            ),
+            tuple(entry["output_shape"]),
         )
-        for precision, facts in manifest["models"].items()
+        for precision, entry in manifest["models"].items()
     ]
 
 
-def _tail(graph: Graph) -> dict[str, Any] | None:
-    """What the reader of a file's output has still to do, in words and numbers."""
-    if graph.tail is None:
+def _postprocess(graph: Graph) -> dict[str, Any] | None:
+    """Manifest entry: the postprocessing step that is not in the file; None if there is none."""
+    if graph.postprocess is None:
         return None
-    what = (
-        "a row for every anchor: 4 box corners in pixels, then a score for each class; the detections are the best "
-        "anchors by their best class, and of those the best (anchor, class) pairs; no suppression is needed"
+    description = (
+        "one row per anchor: x1, y1, x2, y2 in pixels, then one score per class; select the `most` anchors with the "
+        "highest class score, then the `most` (anchor, class) pairs with the highest score among them; non-maximum "
+        "suppression is not needed"
     )
-    return {"kind": "top_k", "what": what, **dataclasses.asdict(graph.tail)}
+    return {"kind": "top_k", "what": description, **dataclasses.asdict(graph.postprocess)}
 
 
 def _write_kit(folder: Path, target: str) -> None:
+    """Copies the bench kit, if there is one for the target."""
+    if not (KIT / f"runtime_{target}.py").exists():
+        return
     shutil.copyfile(KIT / "bench.py", folder / "bench.py")
     shutil.copyfile(KIT / "labelled_images.py", folder / "labelled_images.py")
     shutil.copyfile(KIT / f"runtime_{target}.py", folder / "runtime.py")
@@ -212,7 +236,7 @@ def _write_kit(folder: Path, target: str) -> None:
 
 
 def _files(folder: Path) -> list[Path]:
-    skipped = ("manifest.json", "bench.json")
+    skipped = ("manifest.json", "bench.json")  # the latter is written by the bench kit, later
     return sorted(
         p for p in folder.rglob("*") if p.is_file() and p.name not in skipped and p.parent.name != "__pycache__"
     )

@@ -1,6 +1,6 @@
-"""Ranges of a graph's tensors over calibration images, seen one image at a time.
+"""Value ranges of a graph's tensors over calibration images, which are processed one at a time.
 
-ONNX Runtime's own calibrator runs the same idea with optimization off and a thread pool that spins: several times
+ONNX Runtime's own calibrator does the same without graph optimization and with spinning threads, which is several times
 slower on a small machine. Here the reductions are part of an optimized single-threaded graph.
 """
 
@@ -20,83 +20,85 @@ from compress.targets.onnx_graph import INPUT, open_session, session_options
 
 MEAN, EXTREMES = "mean", "extremes"
 METHODS = {
-    MEAN: "mean over images of each image's smallest and largest value",
-    EXTREMES: "smallest and largest value of all images",
+    MEAN: "mean over the images of each image's minimum and maximum",
+    EXTREMES: "minimum and maximum over all images",
 }
 
 
 def check(images: Sequence[np.ndarray]) -> None:
-    """Raises TargetFailed where there are no images, or one of them holds NaN or infinity."""
+    """Raises TargetFailed if there are no images or one of them contains NaN or infinity."""
     if not images:
-        raise TargetFailed("no calibration images")
+        raise TargetFailed("no calibration images: increase data.calibration_images")
     for index, image in enumerate(images):
         if not np.isfinite(image).all():
-            raise TargetFailed(f"calibration image {index} holds values that are not finite")
+            raise TargetFailed(f"calibration image {index} contains NaN or infinity")
 
 
 def tensor_ranges(
     graph: ModelProto, images: Sequence[np.ndarray], method: str = MEAN
 ) -> dict[str, tuple[np.ndarray, np.ndarray]]:
-    """{tensor: (lowest, highest)} float32 scalars of every float32 tensor that is not constant, by one of `METHODS`.
+    """Returns the range of every float32 tensor that is not constant: {tensor: (lowest, highest)}, float32 scalars.
 
-    The mean over images is what NNCF takes. The extremes of all images are set by the strangest one, and coarser steps
-    for the rest mostly cost more accuracy than clipping a few values: on drone_nano symmetric INT8 loses 0.011 mAP with
-    them, 0.004 with the means.
+    NNCF also takes the mean over images. The extremes of all images are set by outliers, and the coarser quantization
+    steps that follow usually cost more accuracy than clipping a few values: on drone_nano symmetric INT8 loses 0.011
+    mAP with the extremes and 0.004 with the means.
 
     Args:
-        images: float32 (1, c, s, s) each.
+        images: float32 (1, c, s, s).
+        method: a key of `METHODS`.
 
     Raises:
         TargetFailed: there are no images, or a tensor is not finite on one of them.
     """
     check(images)
-    names, extremes = _looked_at(graph, images)
+    names, extremes = _cached_extremes(graph, images)
     lowest, highest = ranges_of(extremes, method)
     return {name: (lowest[i], highest[i]) for i, name in enumerate(names)}
 
 
 def ranges_of(extremes: np.ndarray, method: str) -> tuple[np.ndarray, np.ndarray]:
-    """Lowest and highest, float32 (tensors,), of the smallest and largest values on each image: (images, 2, tensors).
+    """Reduces the minimum and maximum of each tensor on each image, (images, 2, tensors), to lowest and highest value,
+    each float32 (tensors,).
 
     Raises:
-        TargetFailed: one of them is not finite.
+        TargetFailed: a value is not finite.
     """
-    good = np.isfinite(extremes).all(axis=(1, 2))
-    if not good.all():
-        raise TargetFailed(f"calibration image {int(np.argmin(good))}: what the network makes of it is not finite")
+    finite = np.isfinite(extremes).all(axis=(1, 2))
+    if not finite.all():
+        raise TargetFailed(f"calibration image {int(np.argmin(finite))}: the network computes NaN or infinity from it")
     if method == EXTREMES:
         return extremes[:, 0].min(axis=0).astype(np.float32), extremes[:, 1].max(axis=0).astype(np.float32)
     lowest, highest = extremes.mean(axis=0, dtype=np.float64).astype(np.float32)
     return lowest, highest
 
 
-def _look(graph: ModelProto, images: Sequence[np.ndarray]) -> tuple[list[str], np.ndarray]:
-    """Names of the tensors, and their smallest and largest values on each image: (images, 2, tensors)."""
-    observed, names = _observed(graph)
+def _extremes(graph: ModelProto, images: Sequence[np.ndarray]) -> tuple[list[str], np.ndarray]:
+    """Names of the tensors, and their minimum and maximum on each image: (images, 2, tensors)."""
+    instrumented, names = _instrumented(graph)
     with tempfile.TemporaryDirectory() as scratch:
-        path = Path(scratch, "observed.onnx")
-        onnx.save(observed, path)
+        path = Path(scratch, "instrumented.onnx")
+        onnx.save(instrumented, path)
         session = open_session(path, session_options(threads=1))
     extremes = np.array([session.run(["lowest", "highest"], {INPUT: image}) for image in images])
     return names, extremes
 
 
-_seen: dict[str, tuple[list[str], np.ndarray]] = {}  # of the graph and images that were looked at last
+_cache: dict[str, tuple[list[str], np.ndarray]] = {}  # only the result for the last graph and images
 
 
-def _looked_at(graph: ModelProto, images: Sequence[np.ndarray]) -> tuple[list[str], np.ndarray]:
-    """`_look`, once for the same graph and images: schemes, and targets that share a graph, ask again and again."""
+def _cached_extremes(graph: ModelProto, images: Sequence[np.ndarray]) -> tuple[list[str], np.ndarray]:
+    """`_extremes`, cached: all schemes, and all targets that share a graph, need the same result."""
     hashed = hashlib.blake2b(graph.SerializeToString(deterministic=True))
     for image in images:
         hashed.update(image.tobytes())
-    if (key := hashed.hexdigest()) not in _seen:
-        _seen.clear()
-        _seen[key] = _look(graph, images)
-    return _seen[key]
+    if (key := hashed.hexdigest()) not in _cache:
+        _cache.clear()
+        _cache[key] = _extremes(graph, images)
+    return _cache[key]
 
 
-def _observed(graph: ModelProto) -> tuple[ModelProto, list[str]]:
-    """The graph with two outputs more: the smallest and the largest value of every tensor named beside it."""
+def _instrumented(graph: ModelProto) -> tuple[ModelProto, list[str]]:
+    """The graph with two added outputs, minimum and maximum of every tensor, and the names of these tensors."""
     inferred = shape_inference.infer_shapes(graph).graph
     values = (*inferred.input, *inferred.output, *inferred.value_info)
     names = [value.name for value in values if value.type.tensor_type.elem_type == TensorProto.FLOAT]

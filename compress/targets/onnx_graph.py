@@ -1,4 +1,4 @@
-"""A model as ONNX, and what can be read from an ONNX file without running it."""
+"""Exports models to ONNX, and reads nodes, shapes and MACs from ONNX files without running them."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ import torch
 from onnx import ModelProto, NodeProto, TensorProto, helper, shape_inference, version_converter
 from torch.utils._pytree import tree_leaves
 
+from compress.capabilities import GivenAsGraph, Model
 from compress.errors import TargetFailed
-from compress.product import GivenAsGraph, Model
 from compress.targets import onnx_macs
-from compress.targets.kept_float import Node
+from compress.targets.quantization_exclusions import Node
 
 INPUT, OUTPUT = "images", "output0"
-LEAST_OPSET = 13  # before it a Q/DQ pair has one scale for all channels
+LEAST_OPSET = 13  # the first with per-channel scales in QuantizeLinear and DequantizeLinear
 
 log = logging.getLogger(__name__)
 
-_HIDDEN = "compress.hidden"  # a domain, while the version converter is at work
+_HIDDEN = "compress.hidden"  # domain of nodes that the version converter must not see
 
 _WEIGHTS_INPUT = {"Conv": 1, "ConvTranspose": 1, "ConvInteger": 1, "Gemm": 1, "MatMul": 1, "MatMulInteger": 1}
 _WEIGHTS_INPUT |= {"QLinearConv": 3, "QLinearMatMul": 3}
@@ -33,8 +33,8 @@ _WEIGHTS_INPUT |= {"QLinearConv": 3, "QLinearMatMul": 3}
 
 def export(model: Model, path: Path, opset: int) -> Path:
     """Writes the FP32 graph of `model.deployed()`: static batch 1, input `images`, output `output0` (and `output1` of
-    networks that give two tensors), constants folded, `model.metadata()` embedded. A model that is a graph already is
-    written in `opset` where its own is newer, or too old to quantize, and can be translated.
+    networks with two outputs), constants folded, `model.metadata()` embedded. A model that is already an ONNX graph is
+    converted to `opset` if its own opset is newer or below `LEAST_OPSET`, and if the ONNX version converter can do it.
 
     Raises:
         TargetFailed: torch cannot export the network.
@@ -56,13 +56,13 @@ def _torch_export(model: Model, path: Path, opset: int) -> None:
     net, example = model.deployed(), model.example_input()
     try:
         with warnings.catch_warnings(), torch.no_grad():
-            # Tracing warns of every Python number it freezes: shapes are static here on purpose.
+            # Tracing warns about every Python number that becomes a constant; shapes are static here on purpose.
             warnings.simplefilter("ignore")
-            # The dynamo exporter wants onnxscript, and its node names do not carry the module path.
+            # The dynamo exporter requires onnxscript, and its node names do not contain the module path.
             outputs = [f"output{index}" for index in range(len(tree_leaves(net(example))))]
             names: dict[str, Any] = {"input_names": [INPUT], "output_names": outputs, "opset_version": opset}
             torch.onnx.export(net, (example,), str(path), dynamo=False, **names)
-    except Exception as error:  # torch raises anything from here
+    except Exception as error:  # torch raises exceptions of any type here
         raise TargetFailed(f"torch cannot export this network to ONNX: {error}") from error
 
 
@@ -70,36 +70,36 @@ def _in_opset(graph: ModelProto, opset: int) -> ModelProto:
     own = own_opset(graph)
     if LEAST_OPSET <= own <= opset:
         return graph
-    wanted, copied = max(opset, LEAST_OPSET), ModelProto()
+    requested, copied = max(opset, LEAST_OPSET), ModelProto()
     copied.CopyFrom(graph)
-    splits = own >= 18 > wanted  # onnx knows no way down for this one operator, which is in every YOLO
-    if splits:
+    hide_splits = own >= 18 > requested  # onnx cannot downgrade this operator, which every YOLO contains
+    if hide_splits:
         _hide_splits(copied)
-    for version in range(wanted, own) if own > wanted else (wanted,):
+    for version in range(requested, own) if own > requested else (requested,):
         try:
-            translated = version_converter.convert_version(copied, version)
-        except Exception as error:  # from C++: it knows no way for some operators
+            converted = version_converter.convert_version(copied, version)
+        except Exception as error:  # from C++, which cannot convert some operators
             log.debug("opset %d to %d: %s", own, version, error)
             continue
-        if splits:
-            _show_splits(translated)
-        if version != wanted:
-            log.warning("the graph is in opset %d: there is no way from %d to %d", version, own, wanted)
-        return translated
-    log.warning("the graph stays in opset %d: there is no way to %d", own, wanted)
+        if hide_splits:
+            _show_splits(converted)
+        if version != requested:
+            log.warning("the graph is in opset %d: it cannot be converted from %d to %d", version, own, requested)
+        return converted
+    log.warning("the graph stays in opset %d: it cannot be converted to %d", own, requested)
     return graph
 
 
 def _hide_splits(graph: ModelProto) -> None:
-    """Writes Split as before opset 18, with the sizes of its parts, and out of the version converter's sight."""
+    """Rewrites Split to its form before opset 18, with explicit sizes, and hides it from the version converter."""
     shapes = static_shapes(graph)
     for index, node in enumerate(graph.graph.node):
         if node.op_type != "Split":
             continue
         axis = next((attribute.i for attribute in node.attribute if attribute.name == "axis"), 0)
-        kept = [attribute for attribute in node.attribute if attribute.name == "axis"]
+        retained = [attribute for attribute in node.attribute if attribute.name == "axis"]
         del node.attribute[:]
-        node.attribute.extend(kept)
+        node.attribute.extend(retained)
         if len(node.input) < 2:
             sizes = [shapes[name][axis] for name in node.output]
             graph.graph.initializer.append(
@@ -113,18 +113,18 @@ def _hide_splits(graph: ModelProto) -> None:
 def _show_splits(graph: ModelProto) -> None:
     for node in graph.graph.node:
         node.domain = "" if node.domain == _HIDDEN else node.domain
-    known = [opset for opset in graph.opset_import if opset.domain != _HIDDEN]
+    opsets = [opset for opset in graph.opset_import if opset.domain != _HIDDEN]
     del graph.opset_import[:]
-    graph.opset_import.extend(known)
+    graph.opset_import.extend(opsets)
 
 
 def own_opset(graph: ModelProto) -> int:
-    """The version of standard ONNX that a graph is written in; 0 where it does not say."""
+    """Opset version of a graph's standard ONNX domain; 0 if the graph does not declare it."""
     return next((opset.version for opset in graph.opset_import if opset.domain in ("", "ai.onnx")), 0)
 
 
 def optimized(source: Path, path: Path, level: Any) -> None:
-    """Writes the graph as ONNX Runtime rewrites it. ORT_ENABLE_BASIC folds constants and stays standard ONNX."""
+    """Writes the graph as optimized by ONNX Runtime. ORT_ENABLE_BASIC folds constants and keeps standard ONNX."""
     options = session_options(threads=1)
     options.graph_optimization_level = level
     options.optimized_model_filepath = str(path)
@@ -135,25 +135,25 @@ def session_options(threads: int) -> onnxruntime.SessionOptions:
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
-    options.log_severity_level = 3  # errors: warnings here only say that the host's kernels shape a saved graph
-    # A saturated attention fills its softmax with denormals, and the product behind it then takes up to 90 times
-    # longer. ONNX Runtime asks the first session of a process only, so every session here says it.
+    options.log_severity_level = 3  # errors only: the warnings state that a saved graph depends on the host's kernels
+    # A saturated softmax of an attention layer contains denormals, and the matrix product after it then takes up to 90
+    # times longer. ONNX Runtime reads this entry from the first session of a process only, so every session sets it.
     options.add_session_config_entry("session.set_denormal_as_zero", "1")
-    # Otherwise a session's threads go on spinning after a run and take the cores from whichever model runs next.
+    # Otherwise a session's threads continue to spin after a run and occupy cores while another model runs.
     options.add_session_config_entry("session.force_spinning_stop", "1")
     return options
 
 
 def open_session(path: Path, options: onnxruntime.SessionOptions) -> onnxruntime.InferenceSession:
-    """Raises TargetFailed when ONNX Runtime refuses the file."""
+    """Opens an ONNX file on the CPU. Raises TargetFailed if ONNX Runtime rejects it."""
     try:
         return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
-    except Exception as error:  # its exceptions share no public base class
+    except Exception as error:  # ONNX Runtime's exceptions have no common public base class
         raise TargetFailed(f"ONNX Runtime cannot open {path}: {error}") from error
 
 
 def read(path: Path) -> ModelProto:
-    """Raises TargetFailed for a missing or damaged file."""
+    """Reads an ONNX file. Raises TargetFailed if it is missing or damaged."""
     try:
         return onnx.load(path)
     except Exception as error:  # protobuf's DecodeError is not importable under a stable name
@@ -161,8 +161,8 @@ def read(path: Path) -> ModelProto:
 
 
 def save(graph: ModelProto, path: Path, metadata: Mapping[str, str]) -> None:
-    """Writes a graph with `metadata`, free of what no runtime reads: doc strings, shapes that can be inferred again,
-    operator sets that are declared and not used."""
+    """Writes a graph with `metadata`, without content that no runtime needs: doc strings, inferred shapes, and unused
+    operator sets. Changes `graph` in place."""
     graph.doc_string = graph.graph.doc_string = ""
     for node in graph.graph.node:
         node.doc_string = ""
@@ -177,18 +177,18 @@ def save(graph: ModelProto, path: Path, metadata: Mapping[str, str]) -> None:
 
 
 def shrink(graph: ModelProto) -> None:
-    """Short tensor names and one copy of equal constants: in an INT8 graph of a small network, names and repeated
-    zero points outweigh a fifth of the weights. Node names, inputs and outputs stay."""
-    first: dict[tuple[Any, ...], str] = {}
+    """Shortens tensor names and merges equal constants, in place. In a small INT8 graph, names and repeated zero points
+    have more than a fifth of the size of the weights. Node names, inputs and outputs do not change."""
+    merged: dict[tuple[Any, ...], str] = {}
     new: dict[str, str] = {value.name: value.name for value in (*graph.graph.input, *graph.graph.output)} | {"": ""}
     constants = []
     for constant in graph.graph.initializer:
         values = onnx.numpy_helper.to_array(constant)
         key = (constant.data_type, tuple(constant.dims), values.tobytes())
-        if key not in first:
-            first[key] = f"c{len(first)}"
+        if key not in merged:
+            merged[key] = f"c{len(merged)}"
             constants.append(constant)
-        new[constant.name] = first[key]
+        new[constant.name] = merged[key]
     for constant in constants:
         constant.name = new[constant.name]
     del graph.graph.initializer[:]
@@ -201,24 +201,24 @@ def shrink(graph: ModelProto) -> None:
 
 
 def nodes(graph: ModelProto) -> list[Node]:
-    """The graph's nodes for `kept_float`; constants are no nodes, Q/DQ pairs on weights count as constant."""
+    """The graph's nodes for `quantization_exclusions`, without constants and Q/DQ pairs on weights."""
     constant = {initializer.name for initializer in graph.graph.initializer}
     producer: dict[str, NodeProto] = {}
-    found = []
+    reduced = []
     for node in graph.graph.node:
         if all(name in constant for name in node.input):
             constant.update(node.output)
             continue
         parents = tuple(producer[name].name for name in node.input if name in producer)
-        at = _WEIGHTS_INPUT.get(node.op_type)
-        weighted = at is not None and any(name in constant for name in (node.input[0], node.input[at]))
-        found.append(Node(node.name, parents, weighted, product=at is not None and not weighted))
+        index = _WEIGHTS_INPUT.get(node.op_type)
+        weighted = index is not None and any(name in constant for name in (node.input[0], node.input[index]))
+        reduced.append(Node(node.name, parents, weighted, product=index is not None and not weighted))
         producer.update(dict.fromkeys(node.output, node))
-    return found
+    return reduced
 
 
 def count_macs(path: Path) -> dict[str, int]:
-    """{node name: MACs} of the operators with products, at the static shapes.
+    """Returns the MACs at the static shapes of every operator with products: {node name: MACs}.
 
     Raises:
         TargetFailed: unreadable file, or a shape that cannot be inferred.
@@ -229,7 +229,7 @@ def count_macs(path: Path) -> dict[str, int]:
 
 
 def static_shapes(graph: ModelProto) -> dict[str, tuple[int, ...]]:
-    """{tensor: its shape} of constants, and of what shape inference found a fixed shape for."""
+    """{tensor: shape} of all constants, and of the graph's tensors whose shape is declared or inferred and static."""
     shapes = {tensor.name: tuple(tensor.dims) for tensor in graph.graph.initializer}
     for value in (*graph.graph.input, *graph.graph.output, *graph.graph.value_info):
         dims = value.type.tensor_type.shape.dim

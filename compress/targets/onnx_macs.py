@@ -1,4 +1,4 @@
-"""MACs of single ONNX operators (https://onnx.ai/onnx/operators), from the shapes of their inputs and outputs."""
+"""MACs of ONNX operators (https://onnx.ai/onnx/operators), computed from the shapes of their inputs and outputs."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from compress.errors import TargetFailed
 Shapes = Mapping[str, tuple[int, ...]]
 
 STANDARD, ONNXRUNTIME = ("", "ai.onnx"), "com.microsoft"
-# Operators without a product, by name: one that is in no list here is refused, not counted as 0.
+# Operators without products are listed explicitly. An operator in none of the lists is refused, not counted as 0.
 WITHOUT_PRODUCTS = set(
     """
     Abs Acos Acosh Add And ArgMax ArgMin Asin Asinh Atan Atanh AveragePool BatchNormalization Bernoulli BitCast BitShift
@@ -31,7 +31,7 @@ WITHOUT_PRODUCTS = set(
     TensorScatter ThresholdedRelu Tile TopK Transpose Trilu Unique Unsqueeze Upsample Where Xor
 """.split()
 )
-# Of ONNX Runtime's own domain, https://github.com/microsoft/onnxruntime/blob/main/docs/ContribOperators.md
+# ONNX Runtime's domain: https://github.com/microsoft/onnxruntime/blob/main/docs/ContribOperators.md
 ONNXRUNTIME_WITHOUT_PRODUCTS = set(
     """
     QuantizeLinear DequantizeLinear QLinearAdd QLinearMul QLinearSigmoid QLinearSoftmax QLinearLeakyRelu QLinearConcat
@@ -42,7 +42,7 @@ ONNXRUNTIME_WITHOUT_PRODUCTS = set(
 
 
 def is_known(node: NodeProto) -> bool:
-    """Whether an operator's MACs can be counted."""
+    """True if the MACs of an operator can be counted."""
     kind = node.op_type
     if node.domain == ONNXRUNTIME:
         return kind in ONNXRUNTIME_FORMULAS or kind in ONNXRUNTIME_WITHOUT_PRODUCTS
@@ -50,20 +50,20 @@ def is_known(node: NodeProto) -> bool:
 
 
 def has_products(node: NodeProto) -> bool:
-    """Whether an operator has a formula for its products."""
+    """True if an operator computes products, so that it has a formula for its MACs."""
     return node.op_type in _formulas(node)
 
 
 def _formulas(node: NodeProto) -> Mapping[str, Callable[[NodeProto, Shapes], int]]:
-    """Those of the domain of an operator."""
+    """Formulas of the operator's domain."""
     return ONNXRUNTIME_FORMULAS if node.domain == ONNXRUNTIME else FORMULAS
 
 
 def node_macs(node: NodeProto, shapes: Shapes) -> int:
-    """MACs of one node; 0 of what has no formula, see `is_known`.
+    """MACs of one node; 0 if its operator has no formula, see `is_known`.
 
     Raises:
-        TargetFailed: a shape it needs is not among `shapes`.
+        TargetFailed: `shapes` lacks a tensor that the formula needs.
     """
     formula = _formulas(node).get(node.op_type)
     if formula is None:
@@ -79,13 +79,13 @@ def attributes(node: NodeProto) -> dict[str, object]:
 
 
 def states(node: NodeProto, shapes: Shapes) -> int:
-    """Numbers in the hidden states of a recurrent layer, of every step and direction."""
+    """Number of hidden state values of a recurrent layer, over all steps and directions."""
     directions, hidden = shapes[node.input[2]][0], shapes[node.input[2]][2]
     return prod(shapes[node.input[0]][:2]) * directions * hidden
 
 
 def attention_scores(node: NodeProto, shapes: Shapes) -> int:
-    """Scores of Attention: one per query head, query and key, those of the past included."""
+    """Number of scores of an Attention node: one per query head, query and key, including past keys."""
     query, heads = shapes[node.input[0]], _heads(node, shapes)
     return query[0] * heads * query[-2] * _keys(node, shapes)
 
@@ -94,7 +94,7 @@ def attention_scores(node: NodeProto, shapes: Shapes) -> int:
 
 
 def _convolution(weights: int) -> Callable[[NodeProto, Shapes], int]:
-    """Weights (out, in / groups, kh, kw) are the input at position `weights`."""
+    """Formula of a convolution whose input `weights` has the weights, (out, in / groups, kh, kw)."""
     return lambda node, shapes: prod(shapes[node.output[0]]) * prod(shapes[node.input[weights]][1:])
 
 
@@ -108,8 +108,8 @@ def _matrix_product(node: NodeProto, shapes: Shapes) -> int:
 
 
 def _recurrent(node: NodeProto, shapes: Shapes) -> int:
-    """Both weight matrices of every direction at every step of every sequence; X has (steps, batch, inputs), or
-    (batch, steps, inputs). Shorter sequences are counted at full length, as they are computed by most runtimes."""
+    """Both weight matrices, at every step of every sequence and in every direction. X is (steps, batch, inputs) or
+    (batch, steps, inputs). Shorter sequences count at full length, as most runtimes compute them."""
     steps = prod(shapes[node.input[0]][:2])
     return steps * (prod(shapes[node.input[1]]) + prod(shapes[node.input[2]]))
 
@@ -121,26 +121,27 @@ def _einsum(node: NodeProto, shapes: Shapes) -> int:
 
 
 def einsum(equation: str, operands: Sequence[tuple[int, ...]], rank: int) -> int:
-    """MACs of an Einsum of operands of these shapes, whose result has `rank` dimensions.
+    """MACs of an Einsum, for example "bij,bjk->bik", of operands with these shapes and a result of `rank` dimensions.
 
-    Operands are contracted from left to right, as ONNX Runtime does: two cost the product of the sizes of all their
-    indices. An index that only one of them has is summed before; a product that sums over nothing is elementwise.
+    Operands are contracted from left to right, as in ONNX Runtime. Contracting two of them costs the product of the
+    sizes of all their indices. An index that occurs in one operand only, and not in the result, is summed first. A
+    product without a summed index is elementwise and costs no MACs.
     """
     left, arrow, right = equation.replace(" ", "").partition("->")
     sizes: dict[str, int] = {}
     terms: list[set[str]] = []
-    for written, shape in zip(left.split(","), operands, strict=True):
-        labels = _labels(written, len(shape))
+    for operand, shape in zip(left.split(","), operands, strict=True):
+        labels = _labels(operand, len(shape))
         for label, size in zip(labels, shape, strict=True):
             sizes[label] = max(size, sizes.get(label, 1))
         terms.append(set(labels))
     if arrow:
-        kept = set(_labels(right, rank))
+        result = set(_labels(right, rank))
     else:
-        kept = {label for label in sizes if len(label) > 1 or left.count(label) == 1}
+        result = {label for label in sizes if len(label) > 1 or left.count(label) == 1}
     macs, current = 0, terms[0]
     for index, term in enumerate(terms[1:], start=2):
-        later = kept.union(*terms[index:])
+        later = result.union(*terms[index:])
         current, term = current & (later | term), term & (later | current)
         summed = (current & term) - later
         macs += prod(sizes[label] for label in current | term) if summed else 0
@@ -149,20 +150,20 @@ def einsum(equation: str, operands: Sequence[tuple[int, ...]], rank: int) -> int
 
 
 def _labels(term: str, rank: int) -> list[str]:
-    """One label per dimension; those of an ellipsis are numbered from the right."""
+    """One label per dimension; the dimensions of an ellipsis are numbered from the right."""
     before, dots, after = term.partition("...")
-    hidden = rank - len(before) - len(after) if dots else 0
-    return [*before, *(f"...{index}" for index in range(hidden, 0, -1)), *after]
+    unnamed = rank - len(before) - len(after) if dots else 0
+    return [*before, *(f"...{index}" for index in range(unnamed, 0, -1)), *after]
 
 
 def _attention(node: NodeProto, shapes: Shapes) -> int:
-    """Q K^T and its product with V. Inputs (batch, heads, n, size) or (batch, n, heads x size)."""
+    """Q K^T and its product with V. Inputs are (batch, heads, n, size) or (batch, n, heads x size)."""
     query, value = shapes[node.input[0]], shapes[node.input[2]]
     if len(query) == 4:
         sizes = query[-1] + value[-1]
     else:
-        said = attributes(node)
-        sizes = query[-1] // _number(said["q_num_heads"]) + value[-1] // _number(said["kv_num_heads"])
+        heads = attributes(node)
+        sizes = query[-1] // _number(heads["q_num_heads"]) + value[-1] // _number(heads["kv_num_heads"])
     return attention_scores(node, shapes) * sizes
 
 

@@ -1,8 +1,8 @@
-"""ONNX Runtime: static QDQ as its own quantizer writes it.
+"""ONNX Runtime: static INT8 in the QDQ format of its own quantizer.
 
-U8 activations with S8 per-channel weights over all operators: symmetric S8S8 graphs and NNCF's run slower than FP32
-there, and so do graphs where only convolutions are quantized, since every activation function between them then
-converts twice.
+U8 activations and S8 per-channel weights, all operators. In this runtime symmetric S8S8 graphs and NNCF's graphs are
+slower than FP32. So are graphs with quantized convolutions only, because every activation function between them then
+needs two conversions.
 """
 
 from __future__ import annotations
@@ -18,10 +18,11 @@ import numpy as np
 import onnx
 import onnxruntime
 
+from compress.capabilities import Model
 from compress.config import ExportConfig
 from compress.errors import TargetFailed
-from compress.product import Graph, Model, Precision
-from compress.targets import artifact, kept_float, onnx_graph
+from compress.product import Graph, Precision
+from compress.targets import artifact, onnx_graph, quantization_exclusions
 from compress.targets.calibration import EXTREMES, MEAN, METHODS, tensor_ranges
 from compress.targets.predictor import LayerMacs, Predictor
 from compress.targets.scheme import Scheme
@@ -32,9 +33,9 @@ _WHAT = "static QDQ: U8 asymmetric activations, S8 symmetric per-channel weights
 PRODUCTS = ["Conv", "ConvTranspose", "Gemm", "MatMul"]
 SCHEMES = (
     Scheme(f"{_WHAT}, all operators"),
-    Scheme(f"{_WHAT}, all operators behind the first two layers", {"float_layers": 2}),
-    Scheme(f"{_WHAT}, all operators, ranges of the most extreme images", {"ranges": EXTREMES}),
-    Scheme(f"{_WHAT}, convolutions and products only", {"op_types_to_quantize": PRODUCTS}, rescue=True),
+    Scheme(f"{_WHAT}, all operators after the first two layers", {"float_layers": 2}),
+    Scheme(f"{_WHAT}, all operators, ranges from the extremes of all images", {"ranges": EXTREMES}),
+    Scheme(f"{_WHAT}, convolutions and matrix products only", {"op_types_to_quantize": PRODUCTS}, fallback=True),
     Scheme(f"{_WHAT} of 7 bits, all operators", {"reduce_range": True}, saturation_safe=True),
 )
 INT8_OPERATORS = {"QLinearConv", "QLinearMatMul", "QGemm", "ConvInteger", "MatMulInteger", "MatMulIntegerToFloat"}
@@ -44,7 +45,7 @@ log = logging.getLogger(__name__)
 
 
 def require() -> None:
-    """ONNX Runtime is a core dependency: nothing to look for."""
+    """Does nothing: ONNX Runtime is a core dependency."""
 
 
 def convert(model: Model, folder: Path, config: ExportConfig) -> Graph:
@@ -72,7 +73,7 @@ def quantize(
     from onnxruntime.quantization import QuantType
 
     options = {"activation_qType": QuantType.QUInt8, "weight_qType": QuantType.QInt8, **scheme.options}
-    return static_qdq(graph, folder / "model.onnx", model, calibration, scheme.what, options, kept or {})
+    return static_qdq(graph, folder / "model.onnx", model, calibration, scheme.description, options, kept or {})
 
 
 def static_qdq(
@@ -80,17 +81,18 @@ def static_qdq(
     path: Path,
     model: Model,
     calibration: Sequence[np.ndarray],
-    what: str,
+    description: str,
     options: Mapping[str, Any],
-    kept_modules: Mapping[str, str],
+    excluded_modules: Mapping[str, str],
 ) -> Graph:
-    """ONNX Runtime's static quantization of `source` into `path`, in the QDQ form.
+    """Quantizes `source` with ONNX Runtime's static quantizer and writes `path` in the QDQ format.
 
     Args:
-        what: the scheme in words.
-        options: of its QDQQuantizer; `ranges`: of `calibration.METHODS`; `float_layers`: how many of the first layers
-            stay in float.
-        kept_modules: {module name prefix: why} of what stays in float besides `model.kept_float()`.
+        description: of the scheme.
+        options: arguments of QDQQuantizer; besides them `ranges`, a key of `calibration.METHODS`, and `float_layers`,
+            the number of first layers that stay in float.
+        excluded_modules: {module name prefix: reason} of modules to leave in float besides
+            `model.quantization_exclusions()`.
 
     Raises:
         TargetFailed: unreadable graph, no calibration images, or the quantizer fails.
@@ -102,8 +104,8 @@ def static_qdq(
 
     graph, method = onnx_graph.read(source.path), options.get("ranges", MEAN)
     nodes = onnx_graph.nodes(graph)
-    kept = kept_float.kept_nodes(nodes, {**kept_modules, **model.kept_float()})
-    kept = kept_float.first_layers(nodes, options.get("float_layers", 0)) | kept
+    excluded = quantization_exclusions.kept_nodes(nodes, {**excluded_modules, **model.quantization_exclusions()})
+    excluded = quantization_exclusions.first_layers(nodes, options.get("float_layers", 0)) | excluded
     ranges = TensorsData(CalibrationMethod.MinMax, tensor_ranges(graph, calibration, method))
     settings = {
         "per_channel": True,
@@ -111,7 +113,7 @@ def static_qdq(
         "tensors_range": ranges,
         "nodes_to_quantize": [],
         "extra_options": {},
-        "nodes_to_exclude": sorted(kept),
+        "nodes_to_exclude": sorted(excluded),
         "op_types_to_quantize": sorted({*QDQRegistry, *QLinearOpsRegistry}),
         **{key: value for key, value in options.items() if key not in ("ranges", "float_layers")},
     }
@@ -119,19 +121,19 @@ def static_qdq(
         try:
             quantizer = QDQQuantizer(load_model_with_shape_infer(source.path), **settings)
             quantizer.quantize_model()
-        except Exception as error:  # anything: it is a chain of Python passes over the graph
+        except Exception as error:  # a chain of Python passes over the graph raises exceptions of any type
             raise TargetFailed(f"ONNX Runtime cannot quantize {source.path}: {error}") from error
-    quantizer.model.topological_sort()  # shape inference reads nodes in order
+    quantizer.model.topological_sort()  # shape inference requires sorted nodes
     quantized = quantizer.model.model
     onnx_graph.shrink(quantized)
     onnx_graph.save(quantized, path, model.metadata())
-    facts = {"images": len(calibration), "method": METHODS[method]}
-    return Graph(path, source.target, Precision.int8, what, kept_float.by_module(kept), facts)
+    record = {"images": len(calibration), "method": METHODS[method]}
+    return Graph(path, source.target, Precision.int8, description, quantization_exclusions.by_module(excluded), record)
 
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """The quantizer warns through the root logger of advice already taken: shown at debug level only."""
+    """Logs the quantizer's warnings at debug level. It warns through the root logger, about advice already followed."""
 
     def lower(record: logging.LogRecord) -> bool:
         if "onnxruntime" in record.pathname and record.levelno <= logging.WARNING:
@@ -147,12 +149,11 @@ def _quiet() -> Iterator[None]:
         root.removeFilter(lower)
 
 
-def package(graphs: Sequence[Graph], folder: Path, model: Model, facts: Mapping[str, Any]) -> tuple[Graph, ...]:
+def package(graphs: Sequence[Graph], folder: Path, model: Model, provenance: Mapping[str, Any]) -> tuple[Graph, ...]:
     """Writes `folder`/{fp32,int8}/model.onnx, the manifest and the bench kit; returns the graphs in `folder`."""
     packed = [artifact.copy(graph, folder / graph.precision.value) for graph in graphs]
-    artifact.finish(
-        packed, folder, model, load, facts, {"onnx": onnx.__version__, "onnxruntime": onnxruntime.__version__}
-    )
+    versions = {"onnx": onnx.__version__, "onnxruntime": onnxruntime.__version__}
+    artifact.finish(packed, folder, model, load, provenance, versions)
     return tuple(packed)
 
 
@@ -173,13 +174,13 @@ def load(graph: Graph, threads: int, *, exact: bool = False) -> Predictor:
 
 
 def layers(graph: Graph) -> list[LayerMacs]:
-    """What runs in INT8, read from the graph as ONNX Runtime rewrites it."""
+    """MACs of every product, and whether it runs in INT8 according to the graph as optimized by ONNX Runtime."""
     with tempfile.TemporaryDirectory() as scratch:
         path = Path(scratch, "optimized.onnx")
-        # One level below the default: the last one only changes layouts, and renames nodes on the way.
+        # One level below the default: the highest level only changes layouts, and it renames nodes.
         onnx_graph.optimized(graph.path, path, onnxruntime.GraphOptimizationLevel.ORT_ENABLE_EXTENDED)
         executed = {node.name for node in onnx_graph.read(path).graph.node if node.op_type in INT8_OPERATORS}
     return [
-        LayerMacs(name, macs, name in executed, kept_float.module_path(name) in graph.kept_float)
+        LayerMacs(name, macs, name in executed, quantization_exclusions.module_path(name) in graph.exclusions)
         for name, macs in onnx_graph.count_macs(graph.path).items()
     ]

@@ -1,15 +1,13 @@
-"""OpenVINO: NNCF's post-training quantization of the OpenVINO graph, run on the CPU.
+"""OpenVINO on the CPU: NNCF's post-training quantization of the OpenVINO graph.
 
-OpenVINO refuses ONNX Runtime's QDQ graphs, and on CPUs with AMX it runs FP32 graphs in BF16 unless told otherwise:
-every predictor therefore names the precision it was given.
+OpenVINO rejects ONNX Runtime's QDQ graphs. On CPUs with AMX it runs FP32 graphs in BF16 by default, so every predictor
+reports the precision that OpenVINO selected.
 """
 
 from __future__ import annotations
 
 import contextlib
 import ctypes
-import importlib
-import importlib.util
 import io
 import logging
 import os
@@ -23,12 +21,15 @@ from typing import Any
 import numpy as np
 import yaml
 
+from compress.capabilities import Model
 from compress.config import ExportConfig
-from compress.errors import MissingExtra, TargetFailed
+from compress.errors import TargetFailed
 from compress.host import bfloat16_forbidden
-from compress.product import Graph, Model, Precision
-from compress.targets import artifact, kept_float, onnx_graph, onnx_macs
+from compress.product import Graph, Precision
+from compress.targets import artifact, onnx_graph, onnx_macs, quantization_exclusions
 from compress.targets.calibration import check
+from compress.targets.openvino_package import package_without_telemetry
+from compress.targets.openvino_package import require as require  # the target's, called by `targets.get`
 from compress.targets.predictor import LayerMacs, Predictor
 from compress.targets.scheme import Scheme
 
@@ -36,13 +37,13 @@ NAME = "openvino"
 QUANTIZED = Precision.int8
 _WHAT = "NNCF post-training quantization, S8 per-channel weights"
 SCHEMES = (
-    # Without zero points the CPU plugin was a tenth to a fifth faster, at the same accuracy.
+    # Without zero points the CPU plugin was 10 to 20 % faster at the same accuracy.
     Scheme(f"{_WHAT}, preset performance: symmetric activations, fast bias correction"),
     Scheme(f"{_WHAT}, preset mixed: asymmetric activations, fast bias correction", {"preset": "mixed"}),
     Scheme(
         f"{_WHAT}, preset mixed: asymmetric activations, accurate bias correction",
         {"preset": "mixed", "fast_bias_correction": False},
-        rescue=True,
+        fallback=True,
     ),
     Scheme(
         f"{_WHAT} of 7 bits, preset performance: symmetric activations, fast bias correction",
@@ -52,26 +53,11 @@ SCHEMES = (
 )
 PRODUCTS = ("Convolution", "GroupConvolution", "ConvolutionBackpropData", "GroupConvolutionBackpropData", "MatMul")
 RECURRENT = ("GRU", "LSTM", "RNN")
-# Products as well: counted, and no weights are looked for in them.
+# Further operators with products: their MACs are counted, but they are not treated as layers with weights.
 OTHER_PRODUCTS = (
     *("Einsum", "ScaledDotProductAttention", "DeformableConvolution"),
     *(f"{kind}{form}" for kind in RECURRENT for form in ("Cell", "Sequence")),
 )
-
-
-def require() -> None:
-    """Raises MissingExtra where OpenVINO or NNCF is absent."""
-    for package in ("openvino", "nncf"):
-        if importlib.util.find_spec(package) is None:
-            raise MissingExtra("targets", package)
-
-
-def package_without_telemetry() -> Any:
-    """The package, imported without its telemetry: both it and NNCF fall back to a stub when the package that would
-    send events cannot be imported. (OpenVINO sends one on import; its opt-out is a file in the home directory.)"""
-    require()
-    sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]
-    return importlib.import_module("openvino")
 
 
 def convert(model: Model, folder: Path, config: ExportConfig) -> Graph:
@@ -86,7 +72,7 @@ def convert(model: Model, folder: Path, config: ExportConfig) -> Graph:
         source = onnx_graph.export(model, Path(scratch, "model.onnx"), config.opset)
         try:
             converted = openvino.convert_model(source)
-        except Exception as error:  # OpenVINO raises RuntimeError and its own kinds
+        except Exception as error:  # OpenVINO raises RuntimeError and its own types
             raise TargetFailed(f"OpenVINO cannot convert this network: {error}") from error
         _save(openvino, converted, path)
     return Graph(path, NAME, Precision.fp32)
@@ -113,7 +99,7 @@ def quantize(
     check(calibration)
     openvino = package_without_telemetry()
     source = _read(openvino, graph.path)
-    nodes = kept_float.kept_nodes(_nodes(source), {**(kept or {}), **model.kept_float()})
+    excluded = quantization_exclusions.kept_nodes(_nodes(source), {**(kept or {}), **model.quantization_exclusions()})
     with _quiet(), _own_signal_stack():
         import nncf
 
@@ -127,28 +113,22 @@ def quantize(
                 advanced_parameters=nncf.AdvancedQuantizationParameters(
                     overflow_fix=nncf.OverflowFix.ENABLE if scheme.options.get("seven_bits") else None
                 ),
-                ignored_scope=nncf.IgnoredScope(names=sorted(nodes), validate=False),
+                ignored_scope=nncf.IgnoredScope(names=sorted(excluded), validate=False),
             )
-        except Exception as error:  # anything: it is a chain of Python passes over the graph
+        except Exception as error:  # a chain of Python passes over the graph raises exceptions of any type
             raise TargetFailed(f"NNCF cannot quantize {graph.path}: {error}") from error
     path = folder / "model.xml"
     _save(openvino, quantized, path)
-    facts = {"images": len(calibration), "method": "NNCF: minimum and maximum, averaged over images"}
-    return Graph(
-        path,
-        NAME,
-        Precision.int8,
-        scheme.what,
-        kept_float.by_module({_onnx_name(name): why for name, why in nodes.items()}),
-        facts,
-    )
+    record = {"images": len(calibration), "method": "NNCF: minimum and maximum, averaged over images"}
+    exclusions = quantization_exclusions.by_module({_onnx_name(name): reason for name, reason in excluded.items()})
+    return Graph(path, NAME, Precision.int8, scheme.description, exclusions, record)
 
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """NNCF's messages go where ours go, and its progress bars, which would draw over ours, nowhere."""
-    logging.getLogger("torch.utils.cpp_extension").setLevel(logging.ERROR)  # NNCF's import looks for CUDA and warns
-    import nncf  # noqa: F401  (makes the logger that is changed here)
+    """Routes NNCF's warnings to the root logger and suppresses its progress bars, which would overwrite ours."""
+    logging.getLogger("torch.utils.cpp_extension").setLevel(logging.ERROR)  # importing NNCF warns if CUDA is missing
+    import nncf  # noqa: F401  (creates the logger that is configured here)
 
     logger = logging.getLogger("nncf")
     handlers, propagate, level = list(logger.handlers), logger.propagate, logger.level
@@ -171,10 +151,10 @@ class _SignalStack(ctypes.Structure):
 
 @contextlib.contextmanager
 def _own_signal_stack() -> Iterator[None]:
-    """Undoes the signal stack that a model compiled for AMX installs in this thread.
+    """Restores the alternate signal stack of this thread, which compiling a model for AMX replaces.
 
-    It belongs to that compiled model, and of several models gone in another order than they came, one leaves a stack
-    behind that is no longer there: the next Ctrl-C, in a fine-tuning long after, would kill the process.
+    The new stack belongs to the compiled model. If several models are freed in a different order than they were
+    compiled, a freed stack stays installed, and a later Ctrl-C, for example during fine-tuning, kills the process.
     """
     if not sys.platform.startswith("linux"):
         yield
@@ -194,9 +174,9 @@ def _read(openvino: Any, path: Path) -> Any:
         raise TargetFailed(f"OpenVINO cannot open {path}: {error}") from error
 
 
-def _nodes(graph: Any) -> list[kept_float.Node]:
-    """The graph's operations for `kept_float`, constants left out."""
-    found = []
+def _nodes(graph: Any) -> list[quantization_exclusions.Node]:
+    """The graph's operations for `quantization_exclusions`, without constants."""
+    nodes = []
     constant: set[str] = set()
     for operation in graph.get_ordered_ops():
         sources = [value.get_source_output().get_node().friendly_name for value in operation.inputs()]
@@ -206,11 +186,13 @@ def _nodes(graph: Any) -> list[kept_float.Node]:
             continue
         weighted = is_product and any(name in constant for name in sources)
         parents = tuple(name for name in sources if name not in constant)
-        found.append(kept_float.Node(operation.friendly_name, parents, weighted, is_product and not weighted))
-    return found
+        nodes.append(
+            quantization_exclusions.Node(operation.friendly_name, parents, weighted, is_product and not weighted)
+        )
+    return nodes
 
 
-def package(graphs: Sequence[Graph], folder: Path, model: Model, facts: Mapping[str, Any]) -> tuple[Graph, ...]:
+def package(graphs: Sequence[Graph], folder: Path, model: Model, provenance: Mapping[str, Any]) -> tuple[Graph, ...]:
     """Writes `folder`/{fp32,int8}_openvino_model/{model.xml, model.bin, metadata.yaml}, the manifest and the bench
     kit; returns the graphs in `folder`."""
     packed = []
@@ -222,7 +204,7 @@ def package(graphs: Sequence[Graph], folder: Path, model: Model, facts: Mapping[
     import nncf
 
     versions = {"openvino": package_without_telemetry().__version__, "nncf": nncf.__version__}
-    artifact.finish(packed, folder, model, load, facts, versions)
+    artifact.finish(packed, folder, model, load, provenance, versions)
     return tuple(packed)
 
 
@@ -230,15 +212,15 @@ def load(graph: Graph, threads: int, *, exact: bool = False) -> Predictor:
     """Opens a graph in OpenVINO on the CPU.
 
     Args:
-        exact: what is not INT8 is computed in float32, and not in what OpenVINO picks on this CPU. Either way the
-            predictor names it. So it is where ONEDNN_MAX_CPU_ISA leaves no bfloat16.
+        exact: compute float layers in float32, instead of the precision that OpenVINO selects for this CPU. They are
+            also computed in float32 if ONEDNN_MAX_CPU_ISA excludes bfloat16. The predictor reports the precision used.
 
     Raises:
         TargetFailed: missing or damaged file.
     """
     openvino = package_without_telemetry()
     settings: dict[str, Any] = {"INFERENCE_NUM_THREADS": threads, "PERFORMANCE_HINT": "LATENCY"}
-    # OpenVINO picks bfloat16 by the CPU's features, and fails where its oneDNN is kept from those.
+    # OpenVINO selects bfloat16 by the CPU's features, and fails if oneDNN is restricted to older instruction sets.
     if exact or bfloat16_forbidden(os.environ):
         settings["INFERENCE_PRECISION_HINT"] = "f32"
     source = _read(openvino, graph.path)
@@ -252,54 +234,57 @@ def load(graph: Graph, threads: int, *, exact: bool = False) -> Predictor:
     def run(image: np.ndarray) -> np.ndarray:
         return request.infer([image])[0].copy()
 
-    floats = compiled.get_property("INFERENCE_PRECISION_HINT").to_string()
-    precision = "int8" if graph.precision is Precision.int8 else floats
+    float_precision = compiled.get_property("INFERENCE_PRECISION_HINT").to_string()
+    precision = "int8" if graph.precision is Precision.int8 else float_precision
     runtime = f"openvino {openvino.__version__.split('-')[0]}"  # the rest is a build number
     return Predictor(run, runtime, precision, "measured", lambda: _layers(graph, source, compiled))
 
 
 def _layers(graph: Graph, source: Any, compiled: Any) -> list[LayerMacs]:
-    """What runs in INT8: `runtimePrecision` of the compiled graph's nodes, by the names of what they were made of."""
+    """MACs of every product, and whether it runs in INT8 according to `runtimePrecision` in the compiled graph, whose
+    nodes list the original operations that they were fused from."""
     executed: set[str] = set()
     for operation in compiled.get_runtime_model().get_ops():
-        facts = operation.get_rt_info()
-        if str(facts["runtimePrecision"].astype(str)) in ("i8", "u8"):
-            executed.update(facts["originalLayersNames"].astype(str).split(","))
+        info = operation.get_rt_info()
+        if str(info["runtimePrecision"].astype(str)) in ("i8", "u8"):
+            executed.update(info["originalLayersNames"].astype(str).split(","))
     return [
-        LayerMacs(name, macs, name in executed, kept_float.module_path(_onnx_name(name)) in graph.kept_float)
+        LayerMacs(
+            name, macs, name in executed, quantization_exclusions.module_path(_onnx_name(name)) in graph.exclusions
+        )
         for name, macs in _count_macs(source).items()
     ]
 
 
 def _count_macs(graph: Any) -> dict[str, int]:
-    """{operation: MACs}, of the operations that are made of products
-    (https://docs.openvino.ai/2026/documentation/openvino-ir-format/operation-sets.html). Convolution weights are
-    (out, in, k, k), grouped ones (groups, out, in, k, k); those of recurrent layers end in the layer's width."""
-    found = {}
+    """{operation: MACs} of the operations with products, which are defined in
+    https://docs.openvino.ai/2026/documentation/openvino-ir-format/operation-sets.html. Convolution weights are
+    (out, in, k, k), grouped ones (groups, out, in, k, k)."""
+    counted = {}
     for operation in graph.get_ops():
         kind = operation.get_type_name()
         if kind not in (*PRODUCTS, *OTHER_PRODUCTS):
             continue
         shapes = [tuple(value.get_shape()) for value in operation.input_values()]
-        output, said = tuple(operation.output(0).get_shape()), operation.get_attributes()
+        output, attributes = tuple(operation.output(0).get_shape()), operation.get_attributes()
         grouped = 2 if kind.startswith("Group") else 1
         if kind == "MatMul":
-            macs = prod(output) * shapes[0][-2 if said["transpose_a"] else -1]
+            macs = prod(output) * shapes[0][-2 if attributes["transpose_a"] else -1]
         elif kind == "Einsum":
-            macs = onnx_macs.einsum(said["equation"], shapes, len(output))
+            macs = onnx_macs.einsum(attributes["equation"], shapes, len(output))
         elif kind == "ScaledDotProductAttention":  # (…, queries, size), (…, keys, size), (…, keys, size of values)
             macs = prod(shapes[0][:-1]) * shapes[1][-2] * (shapes[0][-1] + shapes[2][-1])
-        elif kind.startswith(RECURRENT):  # a cell takes (batch, inputs), a sequence (batch, steps, inputs)
-            weights = 2 + kind.startswith("LSTM") + kind.endswith("Sequence")  # behind the states and the lengths
+        elif kind.startswith(RECURRENT):  # input (batch, inputs) of a cell, (batch, steps, inputs) of a sequence
+            weights = 2 + kind.startswith("LSTM") + kind.endswith("Sequence")  # after input, states and lengths
             macs = prod(shapes[0][:-1]) * sum(prod(shape) for shape in shapes[weights : weights + 2])
         elif "Backprop" in kind:  # weights (in, out, k, k)
             macs = prod(shapes[0]) * prod(shapes[1][grouped:])
         else:
             macs = prod(output) * prod(shapes[2 if kind.startswith("Deformable") else 1][grouped:])
-        found[operation.friendly_name] = macs
-    return found
+        counted[operation.friendly_name] = macs
+    return counted
 
 
 def _onnx_name(name: str) -> str:
-    """A convolution with a bias becomes two operations, of which the first gets this suffix."""
+    """Name in the ONNX graph. A convolution with a bias becomes two operations, and the first one gets this suffix."""
     return name.removesuffix("/WithoutBiases")

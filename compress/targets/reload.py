@@ -1,8 +1,8 @@
-"""Opens an artifact in a process that never saw its making, as a device will, and writes down what it answers.
+"""Opens an artifact in a fresh process, as on a device, and stores its outputs.
 
-    python -m compress.targets.reload artifacts/onnxruntime images.npy answers.npz
+    python -m compress.targets.reload artifacts/onnxruntime images.npy outputs.npz
 
-Run by `compress.measure.contracts`.
+`compress.measurement.contracts` runs it.
 """
 
 from __future__ import annotations
@@ -17,32 +17,34 @@ from compress.errors import TargetFailed
 from compress.product import Precision
 from compress.targets import artifact
 
-REPEATED = 4  # images that are answered twice: the same bits?
+REPEATED = 4  # images that run twice, to check that outputs are deterministic
 AGAIN = "again"
 AS_RUN = "as_run"
 
 
-def main(folder: Path, images: Path, answers: Path) -> None:
-    """Writes {precision: (b, …), precision/again: the first images once more}. FP32 is computed in float32; where its
-    runtime does otherwise by itself, as OpenVINO with BF16 on some CPUs, also as that does it (fp32/as_run).
+def main(folder: Path, images: Path, outputs: Path) -> None:
+    """Runs every graph of an artifact folder on `images`, an .npy file of float32 (b, c, s, s).
+
+    Writes the .npz file `outputs`: {precision} (b, …), and {precision}/again for the first images once more. FP32 runs
+    in float32; fp32/as_run has the outputs in the precision that the runtime selects, if that is another one (OpenVINO:
+    BF16 on some CPUs).
 
     Raises:
-        TargetFailed: a file is not the one that was packed, does not open, or answers in another shape than the
-            manifest says.
+        TargetFailed: a file is not the one that was packed or does not open, or the manifest has another output shape.
     """
-    given, found = np.load(images), {}
+    batch, results = np.load(images), {}
     for graph, shape in artifact.read(folder):
         target, exact = targets.get(graph.target), graph.precision is Precision.fp32
         predict = target.load(graph, 1, exact=exact)
-        answered = predict(given)
-        if answered.shape[1:] != shape[1:]:
-            raise TargetFailed(f"{graph.path} answers in shape {answered.shape[1:]}, its manifest says {shape[1:]}")
-        found[graph.precision.value] = answered
-        found[f"{graph.precision.value}/{AGAIN}"] = predict(given[:REPEATED])
+        output = predict(batch)
+        if output.shape[1:] != shape[1:]:
+            raise TargetFailed(f"{graph.path} returns shape {output.shape[1:]}, its manifest says {shape[1:]}")
+        results[graph.precision.value] = output
+        results[f"{graph.precision.value}/{AGAIN}"] = predict(batch[:REPEATED])
         as_run = target.load(graph, 1) if exact else predict
         if as_run.inference_precision != predict.inference_precision:
-            found[f"{graph.precision.value}/{AS_RUN}"] = as_run(given)
-    np.savez(answers, **found)  # type: ignore[arg-type]  # a keyword of its own may be a bool
+            results[f"{graph.precision.value}/{AS_RUN}"] = as_run(batch)
+    np.savez(outputs, **results)  # type: ignore[arg-type]  # savez has a keyword argument of type bool
 
 
 if __name__ == "__main__":

@@ -1,8 +1,8 @@
-"""Whether INT8 arithmetic saturates on this machine, found out by computing a product that must not.
+"""Tests whether INT8 arithmetic saturates on this machine, by computing a product whose exact result is known.
 
-Without VNNI instructions a CPU multiplies U8 by S8 with VPMADDUBSW, which adds two neighbouring products in 16 bits:
-255 x 127 + 255 x 127 = 64,770 is cut off at 32,767. Graphs then answer differently from machines with VNNI. Weights of
-7 bits, -64 to 64, keep the sum below the limit: 255 x 64 x 2 = 32,640.
+Without VNNI instructions a CPU multiplies U8 by S8 with VPMADDUBSW, which adds two adjacent products in 16 bits:
+255 x 127 + 255 x 127 = 64,770 saturates at 32,767, and outputs differ from those of machines with VNNI. Weights of 7
+bits, -64 to 64, keep the sum below the limit: 255 x 64 x 2 = 32,640.
 """
 
 from __future__ import annotations
@@ -17,7 +17,9 @@ import onnx
 import onnxruntime
 from onnx import TensorProto, helper
 
-DEPTH, WIDTH = 64, 32  # of the product
+from compress.targets.openvino_package import package_without_telemetry
+
+DEPTH, WIDTH = 64, 32  # of the matrix product: summed terms, output columns
 LARGEST_U8, LARGEST_S8 = 255, 127
 EXACT = DEPTH * LARGEST_U8 * LARGEST_S8
 
@@ -26,19 +28,19 @@ log = logging.getLogger(__name__)
 
 @functools.cache
 def saturates(target: str) -> bool | None:
-    """Whether a target's kernels saturate on this machine; None where that is not known. Asked once a process."""
+    """True if the target's INT8 kernels saturate on this machine; None if unknown. Cached for the process."""
     probe = _PROBES.get(target)
     if probe is None:
         return None
     try:
         return probe() != EXACT
-    except Exception as error:  # a runtime of another version: not knowing must not end a run
-        log.debug("whether %s saturates could not be found out: %s", target, error)
+    except Exception as error:  # another version of the runtime, for example: an unknown result must not end a run
+        log.debug("cannot determine whether %s saturates: %s", target, error)
         return None
 
 
 def _onnxruntime() -> int:
-    """A U8 x S8 product of the largest values, as ONNX Runtime computes it."""
+    """A U8 x S8 product of the largest values, computed by ONNX Runtime."""
     weights = np.full((DEPTH, WIDTH), LARGEST_S8, np.int8)
     graph = helper.make_graph(
         [helper.make_node("MatMulInteger", ["a", "b"], ["c"])],
@@ -55,10 +57,8 @@ def _onnxruntime() -> int:
 
 
 def _openvino() -> int:
-    """The same as a quantized 1x1 convolution, as OpenVINO computes it; activations are quantized to whole numbers."""
-    from compress.targets import openvino as target
-
-    openvino: Any = target.package_without_telemetry()
+    """The same product as a quantized 1x1 convolution, computed by OpenVINO. The scale of the activations is 1."""
+    openvino: Any = package_without_telemetry()
     from openvino import opset13 as ops
 
     image = ops.parameter([1, DEPTH, 4, 4], np.float32)
@@ -66,12 +66,12 @@ def _openvino() -> int:
     quantized = ops.fake_quantize(image, *bounds, *bounds, 256)
     stored = ops.constant(np.full((WIDTH, DEPTH, 1, 1), LARGEST_S8, np.int8))
     weights = ops.multiply(ops.convert(stored, np.float32), ops.constant(np.ones((WIDTH, 1, 1, 1), np.float32)))
-    answer = ops.convolution(quantized, weights, [1, 1], [0, 0], [0, 0], [1, 1])
-    model = openvino.Model([answer], [image], "product")
+    output = ops.convolution(quantized, weights, [1, 1], [0, 0], [0, 0], [1, 1])
+    model = openvino.Model([output], [image], "product")
     settings = {"INFERENCE_PRECISION_HINT": "f32", "INFERENCE_NUM_THREADS": 1}
     compiled = openvino.Core().compile_model(model, "CPU", settings)
-    given = np.full((1, DEPTH, 4, 4), LARGEST_U8, np.float32)
-    return round(float(np.asarray(compiled(given)[0]).min()))
+    pixels = np.full((1, DEPTH, 4, 4), LARGEST_U8, np.float32)
+    return round(float(np.asarray(compiled(pixels)[0]).min()))
 
 
 _PROBES: dict[str, Callable[[], int]] = {"onnxruntime": _onnxruntime, "openvino": _openvino}

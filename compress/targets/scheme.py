@@ -1,4 +1,4 @@
-"""A way to quantize for a target. Each target module lists its own, in order of promise."""
+"""Quantization schemes. Each target module lists its own, preferred first."""
 
 from __future__ import annotations
 
@@ -9,17 +9,24 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Scheme:
-    """`what` goes into manifests and tables; `options` are for the target's own quantizer."""
+    """One quantization scheme of a target.
 
-    what: str
+    Attributes:
+        description: text for manifests and tables.
+        options: options of the target's quantizer.
+        saturation_safe: uses 7-bit weights, so that 16-bit sums do not overflow on any CPU.
+        fallback: slower to create or to run; tried only if the other schemes lose too much accuracy.
+    """
+
+    description: str
     options: Mapping[str, Any] = field(default_factory=dict)
-    saturation_safe: bool = False  # no CPU's 16-bit sums overflow: weights of 7 bits
-    rescue: bool = False  # slower to make or to run: tried only where the others lose too much
+    saturation_safe: bool = False
+    fallback: bool = False
 
 
 def ordered(offered: Sequence[Scheme], *, saturates: bool, portable: bool) -> list[Scheme]:
-    """Those of a target to try, in order: safe ones first where sums of INT8 products overflow on the device, and no
-    others where the file is to be `portable`."""
+    """Sorts a target's schemes into the order in which they are tried: saturation-safe ones first if INT8 sums overflow
+    on the device (`saturates`), otherwise last. With `portable`, only saturation-safe ones, if there are any."""
     safe = [scheme for scheme in offered if scheme.saturation_safe]
     rest = [scheme for scheme in offered if not scheme.saturation_safe]
     if portable and safe:

@@ -1,8 +1,8 @@
-"""TensorRT: symmetric INT8 Q/DQ that its parser accepts, FP16, and engines built with TensorRT-RTX, no GPU needed.
+"""TensorRT: symmetric INT8 Q/DQ, FP16, and engines built with TensorRT-RTX, which needs no GPU for building.
 
-TensorRT rejects what ONNX Runtime and OpenVINO like best (asymmetric U8). With a GPU present engines are run, timed and
-judged there. Without one accuracy is emulated: the same ONNX file evaluated in ONNX Runtime, with the Q/DQ pairs
-computed one by one rather than fused.
+TensorRT rejects asymmetric U8 activations, which ONNX Runtime prefers. If a GPU is present, engines are run, timed and
+evaluated on it. Otherwise accuracy is emulated: ONNX Runtime evaluates the same ONNX file and computes each Q/DQ pair
+as written, without fusing it.
 """
 
 from __future__ import annotations
@@ -21,10 +21,11 @@ import onnx
 import onnxruntime
 import torch
 
+from compress.capabilities import Model
 from compress.config import ExportConfig
 from compress.errors import MissingExtra, TargetFailed
-from compress.product import ENGINE, Graph, Model, Precision
-from compress.targets import artifact, kept_float, onnx_graph
+from compress.product import ENGINE, Graph, Precision
+from compress.targets import artifact, onnx_graph, quantization_exclusions
 from compress.targets.bench_kit import runtime_tensorrt
 from compress.targets.calibration import EXTREMES
 from compress.targets.onnxruntime import PRODUCTS, static_qdq
@@ -32,25 +33,25 @@ from compress.targets.predictor import LayerMacs, Predictor
 from compress.targets.scheme import Scheme
 
 NAME = "tensorrt"
-AMPERE = (8, 0)  # the oldest generation that TensorRT-RTX supports
+AMPERE = (8, 0)  # compute capability of the oldest generation that TensorRT-RTX supports
 QUANTIZED = Precision.int8
 _WHAT = "static Q/DQ: S8 symmetric activations, S8 symmetric per-channel weights stored as INT8"
 SCHEMES = (
     Scheme(_WHAT),
-    Scheme(f"{_WHAT}, ranges of the most extreme images", {"ranges": EXTREMES}),
+    Scheme(f"{_WHAT}, ranges from the extremes of all images", {"ranges": EXTREMES}),
 )
 
 log = logging.getLogger(__name__)
 
 
 def require() -> None:
-    """Raises MissingExtra where TensorRT-RTX is absent."""
+    """Raises MissingExtra if TensorRT-RTX is not installed."""
     if importlib.util.find_spec("tensorrt_rtx") is None:
         raise MissingExtra("targets", "tensorrt-rtx-cu13", NAME)
 
 
 def convert(model: Model, folder: Path, config: ExportConfig) -> Graph:
-    """Writes `folder`/model.onnx in FP32: what the INT8 and FP16 graphs are made of.
+    """Writes `folder`/model.onnx in FP32, the source of the INT8 and FP16 graphs.
 
     Raises:
         TargetFailed: the network cannot be exported.
@@ -66,14 +67,14 @@ def quantize(
     scheme: Scheme = SCHEMES[0],
     kept: Mapping[str, str] | None = None,
 ) -> Graph:
-    """Writes `folder`/model.onnx in INT8, parsed by TensorRT as a check.
+    """Writes `folder`/model.onnx in INT8, and verifies that TensorRT can parse it.
 
     Raises:
         TargetFailed: unreadable graph, no calibration images, or TensorRT rejects the result.
     """
     from onnxruntime.quantization import QuantType
 
-    # Only products get Q/DQ pairs: TensorRT fuses activations into them by itself, and a pair it cannot fuse costs.
+    # Only products get Q/DQ pairs: TensorRT fuses activation functions into them, and a pair it cannot fuse costs time.
     options = {
         "activation_qType": QuantType.QInt8,
         "weight_qType": QuantType.QInt8,
@@ -81,17 +82,17 @@ def quantize(
         "extra_options": {"ActivationSymmetric": True, "WeightSymmetric": True, "QuantizeBias": False},
         **scheme.options,
     }
-    int8 = static_qdq(graph, folder / "model.onnx", model, calibration, scheme.what, options, kept or {})
+    int8 = static_qdq(graph, folder / "model.onnx", model, calibration, scheme.description, options, kept or {})
     parse(int8.path)
     return int8
 
 
 def half(graph: Graph, model: Model, folder: Path) -> Graph:
-    """Writes `folder`/model.onnx with weights and arithmetic in FP16, inputs and outputs still float32."""
+    """Writes `folder`/model.onnx with weights and arithmetic in FP16; inputs and outputs stay float32."""
     from onnxruntime.transformers.float16 import convert_float_to_float16
 
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # one line for each weight below FP16's smallest value
+        warnings.simplefilter("ignore")  # one warning per weight below FP16's smallest value
         converted = convert_float_to_float16(onnx_graph.read(graph.path), keep_io_types=True)
     path = folder / "model.onnx"
     onnx_graph.save(converted, path, model.metadata())
@@ -99,9 +100,9 @@ def half(graph: Graph, model: Model, folder: Path) -> Graph:
     return Graph(path, NAME, Precision.fp16, "weights and activations in FP16")
 
 
-def package(graphs: Sequence[Graph], folder: Path, model: Model, facts: Mapping[str, Any]) -> tuple[Graph, ...]:
-    """Writes `folder`/{fp16,int8}/{model.onnx, model.engine, build.sh}, the manifest and the bench kit. The FP16 graph
-    is made here of the FP32 one, which is not shipped. Returns the graphs in `folder`.
+def package(graphs: Sequence[Graph], folder: Path, model: Model, provenance: Mapping[str, Any]) -> tuple[Graph, ...]:
+    """Writes `folder`/{fp16,int8}/{model.onnx, model.engine, build.sh}, the manifest and the bench kit; returns the
+    graphs in `folder`. An FP32 graph is converted to FP16 and not shipped itself.
 
     Raises:
         TargetFailed: TensorRT rejects a graph.
@@ -120,22 +121,22 @@ def package(graphs: Sequence[Graph], folder: Path, model: Model, facts: Mapping[
         "onnxruntime": onnxruntime.__version__,
         "tensorrt_rtx": importlib.import_module("tensorrt_rtx").__version__,
     }
-    artifact.finish(packed, folder, model, load, facts, versions)
+    artifact.finish(packed, folder, model, load, provenance, versions)
     return tuple(packed)
 
 
 def _write_build_script(graph: Graph) -> None:
-    older = "--fp16 --int8" if graph.precision is Precision.int8 else "--fp16"
+    weakly_typed = "--fp16 --int8" if graph.precision is Precision.int8 else "--fp16"
     script = graph.path.with_name("build.sh")
     script.write_text(
         "#!/bin/sh\n"
-        "# Builds the engine for this device with TensorRT's own tool (on a Jetson: part of JetPack). The types stand\n"
-        "# in the ONNX file; model.engine beside it is TensorRT-RTX's, for desktop and workstation GPUs.\n"
+        "# Builds the engine for this device with trtexec (part of JetPack on a Jetson). The ONNX file sets types.\n"
+        "# model.engine is for TensorRT-RTX on desktop and workstation GPUs.\n"
         'cd "$(dirname "$0")" || exit 1\n'
         'PATH="$PATH:/usr/src/tensorrt/bin"\n'
         "types=--stronglyTyped\n"
-        "# TensorRT 8 does not know that word yet, and is told which types it may use.\n"
-        f"trtexec --help | grep -q stronglyTyped || types='{older}'\n"
+        "# TensorRT 8 lacks this option and needs the types that it may use.\n"
+        f"trtexec --help | grep -q stronglyTyped || types='{weakly_typed}'\n"
         "trtexec --onnx=model.onnx --saveEngine=model.plan $types\n",
         encoding="utf-8",
     )
@@ -143,10 +144,10 @@ def _write_build_script(graph: Graph) -> None:
 
 
 def parse(path: Path) -> tuple[Any, Any]:
-    """TensorRT-RTX's builder and the network it reads from an ONNX file.
+    """Parses an ONNX file with TensorRT-RTX; returns its builder and network.
 
     Raises:
-        TargetFailed: it rejects the file; says at which node.
+        TargetFailed: the parser rejects the file; the message names the node.
     """
     require()
     trt: Any = importlib.import_module("tensorrt_rtx")
@@ -160,20 +161,20 @@ def parse(path: Path) -> tuple[Any, Any]:
 
 
 def build(path: Path, engine: Path) -> None:
-    """Writes a TensorRT-RTX engine of an ONNX file; it is compiled to the end on the GPU that first loads it.
+    """Writes a TensorRT-RTX engine for an ONNX file. The GPU that loads it completes the compilation.
 
-    So it holds the CUDA source of its kernels, one text a fused kernel: of drone_nano's engines 13.9 of 17.2 MB in INT8
-    and 4.3 of 9.3 MB in FP16, though the weights take half the bytes in INT8. Compressed they are 3.5 and 4.8 MB.
-    Stripping weights (STRIP_PLAN, REFIT) needs a GPU. Engines that trtexec builds on a Jetson hold machine code.
+    The engine therefore contains the CUDA source of each fused kernel: 13.9 of 17.2 MB of drone_nano's INT8 engine, and
+    4.3 of 9.3 MB in FP16, although INT8 halves the weights. Compressed, the engines have 3.5 and 4.8 MB. Stripping
+    weights (STRIP_PLAN, REFIT) needs a GPU. Engines that trtexec builds on a Jetson contain machine code.
 
     Raises:
-        TargetFailed: TensorRT rejects the file or cannot build it.
+        TargetFailed: TensorRT rejects the file or cannot build an engine for it.
     """
     builder, network = parse(path)
-    built = builder.build_serialized_network(network, builder.create_builder_config())
-    if built is None:
-        raise TargetFailed(f"TensorRT cannot build an engine of {path}")
-    engine.write_bytes(bytes(built))
+    serialized = builder.build_serialized_network(network, builder.create_builder_config())
+    if serialized is None:
+        raise TargetFailed(f"TensorRT cannot build an engine for {path}")
+    engine.write_bytes(bytes(serialized))
 
 
 def _logger(trt: Any) -> Any:
@@ -182,21 +183,21 @@ def _logger(trt: Any) -> Any:
             trt.ILogger.__init__(self)
 
         def log(self, severity: Any, message: str) -> None:
-            # Errors come back to us through the parser, so nothing here is louder than a debug line.
+            # The parser reports errors to the caller, so the log needs them at debug level only.
             log.debug("%s: %s", severity, message)
 
-    global _kept_logger
-    if _kept_logger is None:
-        _kept_logger = Logger()
-    return _kept_logger
+    global _shared_logger
+    if _shared_logger is None:
+        _shared_logger = Logger()
+    return _shared_logger
 
 
-_kept_logger: Any = None  # TensorRT keeps a bare pointer to the first logger it is given
+_shared_logger: Any = None  # must stay alive: TensorRT keeps a raw pointer to the first logger it receives
 
 
 def load(graph: Graph, threads: int, *, exact: bool = False) -> Predictor:
-    """Opens a graph's engine on the GPU, where there is one; times then include the copies to it and back. Elsewhere
-    its ONNX file opens in ONNX Runtime, which stands in for TensorRT: accuracy only, never latency.
+    """Opens a graph's engine on the GPU; latencies include the copies to and from it. Without a GPU, opens the ONNX
+    file in ONNX Runtime, which emulates TensorRT for accuracy only, not for latency.
 
     Raises:
         TargetFailed: missing or damaged file, or an engine that this GPU cannot run.
@@ -205,7 +206,7 @@ def load(graph: Graph, threads: int, *, exact: bool = False) -> Predictor:
 
 
 def gpu_is_present() -> bool:
-    """Whether this machine has a GPU that TensorRT-RTX can run on."""
+    """True if this machine has a GPU that TensorRT-RTX supports."""
     return torch.cuda.is_available() and torch.cuda.get_device_capability() >= AMPERE
 
 
@@ -213,20 +214,20 @@ def _on_gpu(graph: Graph) -> Predictor:
     engine = graph.path.with_name(ENGINE)
     if not engine.exists():
         build(graph.path, engine)
-    with _giving_up(engine):
+    with _exit_as_failure(engine):
         predict, runtime, _ = runtime_tensorrt.load(graph.path, None)
 
     def run(image: np.ndarray) -> np.ndarray:
-        with _giving_up(engine):
+        with _exit_as_failure(engine):
             return predict(image)
 
-    computed = {Precision.fp32: "tf32", Precision.fp16: "f16", Precision.int8: "int8"}[graph.precision]
-    return Predictor(run, runtime, computed, "measured", lambda: layers(graph), layers_obtained="graph")
+    precision = {Precision.fp32: "tf32", Precision.fp16: "f16", Precision.int8: "int8"}[graph.precision]
+    return Predictor(run, runtime, precision, "measured", lambda: layers(graph), layers_obtained="graph")
 
 
 @contextmanager
-def _giving_up(engine: Path) -> Iterator[None]:
-    """The bench kit runs the same lines on a device, where giving up ends the process."""
+def _exit_as_failure(engine: Path) -> Iterator[None]:
+    """Converts the SystemExit that the bench kit raises on errors to TargetFailed."""
     try:
         yield
     except SystemExit as error:
@@ -235,7 +236,7 @@ def _giving_up(engine: Path) -> Iterator[None]:
 
 def _emulated(graph: Graph, threads: int) -> Predictor:
     options = onnx_graph.session_options(threads)
-    # Fused INT8 kernels saturate on some CPUs and round otherwise than TensorRT: compute the Q/DQ pairs as written.
+    # Fused INT8 kernels saturate on some CPUs and round differently from TensorRT, so Q/DQ pairs are not fused.
     options.add_session_config_entry("session.disable_quant_qdq", "1")
     session = onnx_graph.open_session(graph.path, options)
 
@@ -244,21 +245,21 @@ def _emulated(graph: Graph, threads: int) -> Predictor:
 
     precision = {Precision.fp32: "f32", Precision.fp16: "f16", Precision.int8: "int8"}[graph.precision]
     runtime = f"onnxruntime {onnxruntime.__version__} in place of tensorrt"
-    # Without Q/DQ pairs the setting above changes nothing: ONNX Runtime's own predictor answers the same.
-    plain = "" if graph.precision is Precision.int8 else f"onnxruntime {onnxruntime.__version__} {precision}"
+    # Without Q/DQ pairs the entry above has no effect: the target onnxruntime computes the same outputs.
+    same_as = "" if graph.precision is Precision.int8 else f"onnxruntime {onnxruntime.__version__} {precision}"
     return Predictor(
-        run, runtime, precision, "emulated", lambda: layers(graph), layers_obtained="graph", computed_by=plain
+        run, runtime, precision, "emulated", lambda: layers(graph), layers_obtained="graph", computed_by=same_as
     )
 
 
 def layers(graph: Graph) -> list[LayerMacs]:
-    """What TensorRT must run in INT8: products whose two operands both come out of a DequantizeLinear."""
+    """MACs of every product of an INT8 graph. TensorRT runs it in INT8 if DequantizeLinear produces both operands."""
     if graph.precision is not Precision.int8:
         return []
     model = onnx_graph.read(graph.path)
     dequantized = {name for node in model.graph.node if node.op_type == "DequantizeLinear" for name in node.output}
     int8 = {node.name for node in model.graph.node if all(name in dequantized for name in node.input[:2])}
     return [
-        LayerMacs(name, macs, name in int8, kept_float.module_path(name) in graph.kept_float)
+        LayerMacs(name, macs, name in int8, quantization_exclusions.module_path(name) in graph.exclusions)
         for name, macs in onnx_graph.count_macs(graph.path).items()
     ]

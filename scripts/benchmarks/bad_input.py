@@ -1,11 +1,9 @@
-"""Gives the command line and the library hundreds of bad inputs and checks how each is refused.
+"""Runs the command line and the library on hundreds of invalid inputs and checks how each is rejected.
 
-python scripts/benchmarks/bad_input.py [--every N] [WORDS …]
+    python scripts/benchmarks/bad_input.py [--every N] [WORDS …]
 
-WORDS: only the cases whose name holds one of them. --every: only each N-th case, as `make test` does.
-
-Each case must end with its exit status within 30 seconds, print one line `compress: error:` and no traceback, and
-leave no files behind. The packages are imported once; each case is a fork of this process, in a folder of its own.
+Each case must end with the expected exit status within 30 seconds, print exactly one line `compress: error:` and no
+traceback, and leave no files behind. Packages are imported once; each case is a fork of this process in a new folder.
 """
 
 from __future__ import annotations
@@ -21,7 +19,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NoReturn
 
-sys.path.insert(0, str(Path(__file__).parent))
 os.environ["OMP_NUM_THREADS"] = "1"
 
 import hydra  # noqa: F401
@@ -32,34 +29,32 @@ import torch
 import ultralytics  # noqa: F401
 from bad_input_cases import Case, cases
 
-from compress import __main__ as command_line
-from compress import cache, pipeline, report  # noqa: F401
+from compress import cache, command_line, pipeline, report  # noqa: F401
 from compress.errors import UserError
 from compress.report import __main__ as report_command
 
 SECONDS = 30
-ACCEPTED = 97  # exit status of a case that began real work
+ACCEPTED = 97  # exit status of a case that passed all checks and would start to work
 PARALLEL = 2
 
 
-def _start(case: Case, place: Path) -> int:
-    work = place / "work"
-    for folder in (work, place / "tmp", place / "home"):
-        folder.mkdir(parents=True)
+def _start(case: Case, folder: Path) -> int:
+    for name in ("work", "tmp", "home"):
+        (folder / name).mkdir(parents=True)
     process = os.fork()
     if process == 0:
-        _child(case, place)
+        _child(case, folder)
     return process
 
 
-def _child(case: Case, place: Path) -> NoReturn:
+def _child(case: Case, folder: Path) -> NoReturn:
     status = 98
     try:
         for number, name in ((1, "stdout"), (2, "stderr")):
-            os.dup2(os.open(place / name, os.O_WRONLY | os.O_CREAT | os.O_APPEND), number)
+            os.dup2(os.open(folder / name, os.O_WRONLY | os.O_CREAT | os.O_APPEND), number)
         sys.stdout, sys.stderr = (os.fdopen(os.dup(number), "w", buffering=1) for number in (1, 2))
-        os.chdir(place / "work")
-        os.environ |= {"TMPDIR": str(place / "tmp"), "HOME": str(place / "home")}
+        os.chdir(folder / "work")
+        os.environ |= {"TMPDIR": str(folder / "tmp"), "HOME": str(folder / "home")}
         for key, value in case.environment.items():
             if value is None:
                 os.environ.pop(key, None)
@@ -68,7 +63,7 @@ def _child(case: Case, place: Path) -> NoReturn:
         tempfile.tempdir = None
         if case.setup:
             case.setup()
-        (place / "before").write_text("\n".join(_files(place / "work")))
+        (folder / "before").write_text("\n".join(_files(folder / "work")))
         if not case.work:
             pipeline._run = _accept  # type: ignore[assignment]
         status = _run(case)
@@ -111,93 +106,98 @@ def _files(folder: Path) -> list[str]:
 
 
 def _wait(processes: Sequence[int]) -> dict[int, tuple[int, float]]:
-    """Exit status and seconds of each process that has ended; waits for one at least."""
-    began = time.monotonic()
+    """Waits until at least one process ends. Returns {process: (exit status, seconds waited)} of those that ended.
+
+    After 30 seconds all processes are killed.
+    """
+    start = time.monotonic()
     while True:
         ended = {}
         for process in processes:
-            done, status = os.waitpid(process, os.WNOHANG)
-            if done:
-                ended[process] = (os.waitstatus_to_exitcode(status), time.monotonic() - began)
+            pid, status = os.waitpid(process, os.WNOHANG)
+            if pid:
+                ended[process] = (os.waitstatus_to_exitcode(status), time.monotonic() - start)
         if ended:
             return ended
-        if time.monotonic() - began > SECONDS:
+        if time.monotonic() - start > SECONDS:
             for process in processes:
                 os.kill(process, 9)
         time.sleep(0.01)
 
 
-def _judge(case: Case, place: Path, status: int, seconds: float) -> list[str]:
-    error = (place / "stderr").read_text(errors="replace")
-    everything = error + (place / "stdout").read_text(errors="replace")
+def _judge(case: Case, folder: Path, status: int, seconds: float) -> list[str]:
+    """The deviations of a finished case from what is expected."""
+    error = (folder / "stderr").read_text(errors="replace")
+    output = error + (folder / "stdout").read_text(errors="replace")
     if status == ACCEPTED:
-        return ["accepted: it started to work"]
-    wrong = []
+        return ["the input was accepted"]
+    problems = []
     if status != case.status:
-        wrong.append(f"exit status {status} instead of {case.status}")
-    if "Traceback" in everything:
-        wrong.append(f"a traceback that ends in {everything.strip().splitlines()[-1][:160]!r}")
+        problems.append(f"exit status {status} instead of {case.status}")
+    if "Traceback" in output:
+        problems.append(f"traceback that ends with {output.strip().splitlines()[-1][:160]!r}")
     lines = [line for line in error.splitlines() if line.startswith("compress: error:")]
     if len(lines) != 1:
-        wrong.append(f"{len(lines)} lines of error: {error.strip()[-160:]!r}")
-    wrong += [f"{word!r} is not named: {lines[0][:160]!r}" for word in case.mentions if lines and word not in lines[0]]
-    before = set((place / "before").read_text().splitlines()) if (place / "before").exists() else set()
-    if case.status == 2 and (left := sorted(set(_files(place / "work")) - before) + _files(place / "home")):
-        wrong.append(f"files left behind: {', '.join(left[:4])}")
+        problems.append(f"{len(lines)} error lines instead of 1: {error.strip()[-160:]!r}")
+    absent = [word for word in case.mentions if lines and word not in lines[0]]
+    problems += [f"{word!r} is not in the error: {lines[0][:160]!r}" for word in absent]
+    before = set((folder / "before").read_text().splitlines()) if (folder / "before").exists() else set()
+    if case.status == 2 and (leftover := sorted(set(_files(folder / "work")) - before) + _files(folder / "home")):
+        problems.append(f"files left behind: {', '.join(leftover[:4])}")
     if seconds > SECONDS:
-        wrong.append(f"{seconds:.0f} s")
-    return wrong
+        problems.append(f"took {seconds:.0f} s")
+    return problems
 
 
-def _mounted(case: Case, place: Path) -> list[str]:
-    """`case` on a file system without space."""
-    work = place / "work"
+def _mounted(case: Case, folder: Path) -> list[str]:
+    """Runs a case on a file system with almost no free space, and returns its problems."""
+    work = folder / "work"
     work.mkdir(parents=True)
     mount = ["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", str(work)]
     if os.geteuid() or subprocess.run(mount, capture_output=True).returncode:
-        print(f"{case.name}: not run, as nothing can be mounted here")
+        print(f"{case.name}: not run, a file system cannot be mounted here")
         return []
     try:
         (work / "fill").write_bytes(b"x" * 40000)
-        for folder in (place / "tmp", place / "home"):
-            folder.mkdir()
+        for name in ("tmp", "home"):
+            (folder / name).mkdir()
         process = os.fork()
         if process == 0:
-            _child(case, place)
-        return _judge(case, place, *_wait([process])[process])
+            _child(case, folder)
+        return _judge(case, folder, *_wait([process])[process])
     finally:
         subprocess.run(["umount", str(work)], check=True)
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("words", nargs="*")
-    parser.add_argument("--every", type=int, default=1)
-    given = parser.parse_args()
+    parser.add_argument("words", nargs="*", help="run only cases whose name contains one of these")
+    parser.add_argument("--every", type=int, default=1, help="run only every N-th case, as `make test` does")
+    options = parser.parse_args()
     torch.set_num_threads(1)
-    chosen = [case for case in cases() if not given.words or any(word in case.name for word in given.words)]
-    chosen = chosen[:: given.every]
+    chosen = [case for case in cases() if not options.words or any(word in case.name for word in options.words)]
+    chosen = chosen[:: options.every]
     root, failed, running = Path(tempfile.mkdtemp()), dict[str, list[str]](), dict[int, tuple[Case, Path, float]]()
     waiting = list(enumerate(chosen))
     while waiting or running:
         while waiting and len(running) < PARALLEL:
             index, case = waiting.pop(0)
-            place = root / str(index)
+            folder = root / str(index)
             if case.root:
-                if wrong := _mounted(case, place):
-                    failed[case.name] = wrong
+                if problems := _mounted(case, folder):
+                    failed[case.name] = problems
                 continue
-            running[_start(case, place)] = (case, place, time.monotonic())
+            running[_start(case, folder)] = (case, folder, time.monotonic())
         if not running:
             continue
         for process, (status, _) in _wait(list(running)).items():
-            case, place, began = running.pop(process)
-            if wrong := _judge(case, place, status, time.monotonic() - began):
-                failed[case.name] = wrong
-            shutil.rmtree(place, ignore_errors=True)
+            case, folder, start = running.pop(process)
+            if problems := _judge(case, folder, status, time.monotonic() - start):
+                failed[case.name] = problems
+            shutil.rmtree(folder, ignore_errors=True)
     shutil.rmtree(root, ignore_errors=True)
-    for name, wrong in failed.items():
-        print(f"{name:40}  {'; '.join(wrong)}")
+    for name, problems in failed.items():
+        print(f"{name:40}  {'; '.join(problems)}")
     print(f"{len(chosen) - len(failed)} passed, {len(failed)} failed")
     return 1 if failed else 0
 

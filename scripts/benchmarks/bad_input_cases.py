@@ -1,4 +1,4 @@
-"""Bad inputs as data: what is given, what is prepared, and how it must be refused. `bad_input.py` runs them."""
+"""Table of invalid inputs: command, set-up and expected error. `bad_input.py` runs them."""
 
 from __future__ import annotations
 
@@ -38,11 +38,17 @@ Setup = Callable[[], Any]
 
 @dataclass(frozen=True)
 class Case:
-    """One bad input.
+    """One invalid input.
 
-    `arguments` are those of `program`: "compress", "report" or "cache"; for "library" `call` is called instead.
-    `setup` runs before in the empty working folder. `mentions` must all be part of the line of error. `work`: the run
-    may start, as what is wrong shows only then.
+    Attributes:
+        arguments: command-line arguments of `program`: "compress", "report" or "cache".
+        status: expected exit status.
+        mentions: words that the error line must contain.
+        setup: function that prepares the working folder, which is empty otherwise.
+        call: function to call if `program` is "library".
+        environment: environment variables to set, or to remove (None).
+        work: let the run start, since the error appears only then.
+        root: run on a small file system, which only root can mount.
     """
 
     name: str
@@ -54,14 +60,14 @@ class Case:
     call: Callable[[], Any] | None = None
     environment: dict[str, str | None] = field(default_factory=dict)
     work: bool = False
-    root: bool = False  # mounts a small file system, which only root can
+    root: bool = False
 
 
 # --- every key of the config ----------------------------------------------------------------------------------
 
 BARE = json.dumps({"schema_version": 1, "latency_ms": None})
 HUGE = "1" + "0" * 30
-# Keys whose huge, zero or negative values mean something.
+# Keys for which negative values or zero are valid.
 SIGNED = {"budget.max_accuracy_drop", "quantize.max_accuracy_drop"}
 ZERO_IS_GOOD = {
     *("model.channels", "model.imgsz", "prune.ratio", "prune.max_ratio", "quantize.minutes", "seed"),
@@ -69,14 +75,14 @@ ZERO_IS_GOOD = {
     *(f"{stage}.distillation" for stage in ("train", "finetune")),
     *SIGNED,
 }
-# An element of these is a name that is looked up, or a dataclass.
+# Skipped: a list of dataclasses, and free text.
 _SKIPPED = {"device.fits", "device.source"}
 
 
 def keys(kind: type = Config, before: str = "") -> Iterator[tuple[str, Any, bool]]:
-    """Full name, type and whether null is allowed, of every key."""
+    """Yields the full name of every configuration key, its type, and whether null is allowed."""
     for name, hint in typing.get_type_hints(kind).items():
-        options = [each for each in typing.get_args(hint) if each is not type(None)] or [hint]
+        options = [option for option in typing.get_args(hint) if option is not type(None)] or [hint]
         optional = type(None) in typing.get_args(hint)
         bare = options[0] if optional else hint
         full = f"{before}{name}"
@@ -183,10 +189,10 @@ def onnx_file(name: str, inputs: int = 1, rank: int = 4) -> Setup:
         from onnx import TensorProto, helper, save
 
         shape = [1, 3, 8, 8][:rank]
-        given = [helper.make_tensor_value_info(f"x{index}", TensorProto.FLOAT, shape) for index in range(inputs)]
+        sources = [helper.make_tensor_value_info(f"x{index}", TensorProto.FLOAT, shape) for index in range(inputs)]
         result = helper.make_tensor_value_info("y", TensorProto.FLOAT, shape)
         nodes = [helper.make_node("Relu", ["x0"], ["y"])]
-        graph = helper.make_graph(nodes, "g", given, [result])
+        graph = helper.make_graph(nodes, "g", sources, [result])
         save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)]), name)
 
     return write
@@ -371,7 +377,7 @@ def of_command_line() -> Iterator[Case]:
         ("mean of two", ("model.mean=[0.5,0.5]", "model.std=[1,1]"), ("model.mean",)),
         ("mean empty", ("model.mean=[]", "model.std=[]"), ("model.mean",)),
         ("protected unknown", ("model.protected=[nothing]",), ("model.protected", "nothing")),
-        ("equal halves", ("prune.equal_halves=true",), ("equal_halves",)),
+        ("equal halves", ("prune.equal_split_widths=true",), ("equal_split_widths",)),
         ("opset 5", ("export.opset=5",), ("opset",)),
         ("precisions", ("device.precisions=[int3]",), ("int3",)),
         ("drop 2", ("budget.max_accuracy_drop=2",), ("max_accuracy_drop",)),

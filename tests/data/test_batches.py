@@ -9,9 +9,9 @@ import torch
 
 from compress.config import DataConfig
 from compress.data import Split, batches, images, load
-from compress.data.augment import AERIAL
 from compress.errors import UserError
-from compress.product import Batch, Task
+from compress.tasks import Batch
+from compress.tasks.augmentation import AERIAL
 
 
 @pytest.fixture
@@ -21,7 +21,7 @@ def train(yolo_folder: Path) -> Split:
 
 
 def epoch(split: Split, number: int = 0, augment: bool = True, skipped: int = 0, seed: int = 0) -> list[Batch]:
-    stream = batches(split, Task.detect, batch=4, seed=seed, epoch=number, augment=augment)
+    stream = batches(split, batch=4, seed=seed, epoch=number, augment=augment)
     if skipped:
         stream.skip(skipped)
     return list(stream)
@@ -57,8 +57,8 @@ def test_order_and_augmentation_depend_on_seed_and_epoch_alone(train: Split) -> 
 
 def test_skipping_leads_to_the_same_batches(train: Split) -> None:
     assert torch.equal(epoch(train, skipped=1)[0]["img"], epoch(train)[1]["img"])
-    stream = batches(train, Task.detect, batch=2, seed=0, epoch=0, augment=True)
-    whole = list(batches(train, Task.detect, batch=2, seed=0, epoch=0, augment=True))
+    stream = batches(train, batch=2, seed=0, epoch=0, augment=True)
+    whole = list(batches(train, batch=2, seed=0, epoch=0, augment=True))
     next(stream)
     stream.skip(2)  # some of them are in the making already
     rest = list(stream)
@@ -66,7 +66,7 @@ def test_skipping_leads_to_the_same_batches(train: Split) -> None:
 
 
 def test_every_image_is_seen_once_an_epoch(train: Split) -> None:
-    stream = batches(train, Task.detect, batch=1, seed=0, epoch=0, augment=False)
+    stream = batches(train, batch=1, seed=0, epoch=0, augment=False)
     means = sorted(batch["img"].mean().item() for batch in stream)
     expected = sorted(float(image.mean()) for image in images(train))
     np.testing.assert_allclose(means, expected, rtol=1e-5)
@@ -81,11 +81,11 @@ def test_images_come_in_order(train: Split) -> None:
 
 def test_a_split_smaller_than_a_batch_is_refused(train: Split) -> None:
     with pytest.raises(UserError, match="11 images"):
-        batches(train, Task.detect, batch=12, seed=0, epoch=0, augment=False)
+        batches(train, batch=12, seed=0, epoch=0, augment=False)
 
 
 def test_an_error_in_the_background_reaches_the_caller(train: Split, yolo_folder: Path) -> None:
     for file in (yolo_folder / "images/train").iterdir():
         file.write_bytes(b"gone")
-    with pytest.raises(UserError, match="does not decode"):
+    with pytest.raises(UserError, match="cannot be decoded"):
         epoch(train)

@@ -9,8 +9,9 @@ from PIL import Image
 from compress.config import DataConfig
 from compress.data import Sample, Split, load
 from compress.data.dataset import letterbox
-from compress.data.files import HEAD, ORIENTATION, look
+from compress.data.files import HEAD, ORIENTATION, probe
 from compress.errors import UserError
+from compress.tasks import CLASSIFY
 
 
 @pytest.mark.parametrize(("height", "width"), [(40, 100), (100, 40), (31, 32), (500, 500), (1, 300)])
@@ -26,14 +27,16 @@ def test_the_letterbox_keeps_the_ratio_and_centres(height: int, width: int) -> N
 def test_grey_and_colour() -> None:
     grey, colour = np.full((8, 8), 7, np.uint8), np.zeros((8, 8, 3), np.uint8)
     samples = [Sample(grey, 1, (8, 8))]
-    assert Split("s", samples, 8, 1).image(0).shape == (8, 8, 1)
-    assert (Split("s", samples, 16, 3).image(0) == 7).all() and Split("s", samples, 16, 3).image(0).shape == (
+    assert Split("s", samples, 8, 1, CLASSIFY).image(0).shape == (8, 8, 1)
+    assert (Split("s", samples, 16, 3, CLASSIFY).image(0) == 7).all() and Split("s", samples, 16, 3, CLASSIFY).image(
+        0
+    ).shape == (
         16,
         16,
         3,
     )
-    assert Split("s", [Sample(colour, 1, (8, 8))], 16, 3).image(0).shape == (16, 16, 3)
-    assert Split("s", samples, 8, 1).target(0) == 1
+    assert Split("s", [Sample(colour, 1, (8, 8))], 16, 3, CLASSIFY).image(0).shape == (16, 16, 3)
+    assert Split("s", samples, 8, 1, CLASSIFY).target(0) == 1
 
 
 def test_files_are_read_as_rgb_and_upright(tmp_path: Path) -> None:
@@ -41,9 +44,9 @@ def test_files_are_read_as_rgb_and_upright(tmp_path: Path) -> None:
     exif = Image.Exif()
     exif[ORIENTATION] = 6
     Image.new("RGB", (40, 20), (200, 30, 10)).save(path, exif=exif)
-    size, _ = look(path)
+    size, _ = probe(path)
     assert size == (20, 40)  # as decoded, turned upright
-    image = Split("s", [Sample(path, 0, size)], 40, 3).image(0)
+    image = Split("s", [Sample(path, 0, size)], 40, 3, CLASSIFY).image(0)
     np.testing.assert_allclose(image[20, 20], (200, 30, 10), atol=4)
     assert (image[:, :9] == 114).all() and (image[:, 31:] == 114).all()
 
@@ -51,11 +54,11 @@ def test_files_are_read_as_rgb_and_upright(tmp_path: Path) -> None:
 def test_files_longer_than_their_head_are_looked_at(tmp_path: Path) -> None:
     path = tmp_path / "a.png"
     Image.fromarray(np.random.default_rng(0).integers(0, 256, (200, 300, 3), np.uint8)).save(path)
-    assert path.stat().st_size > HEAD and look(path)[0] == (300, 200)
+    assert path.stat().st_size > HEAD and probe(path)[0] == (300, 200)
 
 
 def test_unknown_names_and_channels_are_refused() -> None:
-    with pytest.raises(UserError, match="digits, field_scenes, image_folder, none, tree_crowns, yolo"):
+    with pytest.raises(UserError, match="digits, field_scenes, image_folder, module, none, tree_crowns, yolo"):
         load(DataConfig(name="coco"), 32, 3, 0)
     with pytest.raises(UserError, match=r"model\.channels=4"):
         load(DataConfig(name="digits"), 32, 4, 0)

@@ -1,4 +1,4 @@
-"""What is remembered of image files between runs."""
+"""The index of image files, which is kept between runs."""
 
 from __future__ import annotations
 
@@ -25,19 +25,19 @@ def images(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[Path]:
     return files.image_files(tmp_path / "set")
 
 
-def read(monkeypatch: pytest.MonkeyPatch, images: list[Path]) -> tuple[list[index.Found], list[str]]:
-    """What is found, and the names of the files that were read for it."""
+def read(monkeypatch: pytest.MonkeyPatch, images: list[Path]) -> tuple[list[index.ImageInfo], list[str]]:
+    """Information on the images, and the names of the files that were read."""
     opened: list[str] = []
     size = files._size
     with monkeypatch.context() as patch:
         patch.setattr(files, "_size", lambda path, head: opened.append(path.name) or size(path, head))
-        found = files.look_at_all(images)
-    return found, sorted(opened)
+        infos = files.probe_all(images)
+    return infos, sorted(opened)
 
 
 def test_only_what_is_new_or_changed_is_read(images: list[Path], monkeypatch: pytest.MonkeyPatch) -> None:
     first, opened = read(monkeypatch, images)
-    assert opened == ["0.png", "1.png", "2.png", "3.png"] and first == [files.look(image) for image in images]
+    assert opened == ["0.png", "1.png", "2.png", "3.png"] and first == [files.probe(image) for image in images]
     assert read(monkeypatch, images) == (first, [])
     write_image(images[1], 16, 8, 9)
     second, opened = read(monkeypatch, images)
@@ -60,8 +60,8 @@ def test_a_damaged_index_is_made_again(images: list[Path], damage: str, monkeypa
     first, _ = read(monkeypatch, images)
     [path] = index.FOLDER.iterdir()
     path.write_text(damage)
-    found, opened = read(monkeypatch, images)
-    assert found == first and len(opened) == 4
+    infos, opened = read(monkeypatch, images)
+    assert infos == first and len(opened) == 4
     assert read(monkeypatch, images) == (first, [])
 
 
@@ -76,9 +76,9 @@ def test_progress_is_told_and_the_first_fault_in_order_is_named(
     monkeypatch.setattr(files, "PROGRESS_SECONDS", -1.0)
     monkeypatch.setattr(files, "CHUNK", 2)
     with caplog.at_level(logging.INFO):
-        files.look_at_all(images)
+        files.probe_all(images)
     assert "reading images: 2 of 4" in caplog.text
     for image in (images[1], images[3]):
         image.write_bytes(b"")
     with pytest.raises(UserError, match=r"1\.png"):
-        files.look_at_all(images)
+        files.probe_all(images)

@@ -7,6 +7,7 @@ import pytest
 
 from compress.data.labels import read_labels
 from compress.errors import UserError
+from tests.data.faults import Change, assert_refused, label, open_yolo
 
 
 def test_rows_polygons_and_repetitions(tmp_path: Path) -> None:
@@ -45,3 +46,46 @@ def test_a_row_at_fault_is_named(tmp_path: Path, row: str, message: str) -> None
     with pytest.raises(UserError) as caught:
         read_labels(path, 2)
     assert f"{path}:2" in str(caught.value) and message in str(caught.value)
+
+
+REFUSED: dict[str, tuple[Change, str]] = {
+    "label nan": (label("0 nan 0.5 0.1 0.1\n"), "3.txt:1"),
+    "label inf": (label("0 0.5 inf 0.1 0.1\n"), "3.txt:1"),
+    "label 1e400": (label("0 0.5 0.5 1e400 0.1\n"), "3.txt:1"),
+    "label class nan": (label("nan 0.5 0.5 0.1 0.1\n"), "3.txt:1"),
+    "label class inf": (label("inf 0.5 0.5 0.1 0.1\n"), "3.txt:1"),
+    "label negative class": (label("-1 0.5 0.5 0.1 0.1\n"), "3.txt:1"),
+    "label class 1.5": (label("1.5 0.5 0.5 0.1 0.1\n"), "3.txt:1"),
+    "label class too large": (label("7 0.5 0.5 0.1 0.1\n"), "3.txt:1"),
+    "label in pixels": (label("0 30 12 10 10\n"), "3.txt:1"),
+    "label negative size": (label("0 0.5 0.5 -0.1 0.1\n"), "3.txt:1"),
+    "label four columns": (label("0 0.5 0.5 0.1\n"), "3.txt:1"),
+    "label commas": (label("0,0.5,0.5,0.1,0.1\n"), "3.txt:1"),
+    "label words": (label("cat 0.5 0.5 0.1 0.1\n"), "3.txt:1"),
+    "label binary": (label(bytes(range(256))), "3.txt"),
+    "label long line": (label("0 " + "0.5 " * 2_500_000), "3.txt"),
+    "label is a folder": (
+        lambda f: ((f / "labels/train/3.txt").unlink(), (f / "labels/train/3.txt").mkdir()),
+        "3.txt",
+    ),
+    "label utf-16": (label("0 0.5 0.5 0.1 0.1\n".encode("utf-16")), "3.txt"),
+}
+
+
+@pytest.mark.parametrize("case", REFUSED)
+def test_refused_in_one_line_that_names_the_place(case: str, yolo_folder: Path) -> None:
+    assert_refused(*REFUSED[case], yolo_folder, open_yolo)
+
+
+READ: dict[str, Change] = {
+    "label empty": label(""),
+    "label windows": label("0 0.5 0.5 0.1 0.1\r\n1 0.5 0.5 0.2 0.2\r\n"),
+    "label byte order mark": label("\ufeff0 0.5 0.5 0.1 0.1\n"),
+    "label absent": lambda f: (f / "labels/train/3.txt").unlink(),
+}
+
+
+@pytest.mark.parametrize("case", READ)
+def test_read_as_it_should_be(case: str, yolo_folder: Path) -> None:
+    READ[case](yolo_folder)
+    open_yolo(yolo_folder)

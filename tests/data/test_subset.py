@@ -12,6 +12,7 @@ from compress.data.dataset import hold_out
 from compress.data.sample import Sample
 from compress.data.subset import stratified
 from compress.errors import UserError
+from compress.tasks import CLASSIFY, DETECT
 from tests.data.conftest import write_image
 
 PIXELS = np.zeros((2, 2), np.uint8)
@@ -27,6 +28,11 @@ def detected(*classes: list[int]) -> list[Sample]:
     return [Sample(PIXELS, row, (2, 2), str(i)) for i, row in enumerate(rows)]
 
 
+def strata(samples: list[Sample]) -> list[set[int]]:
+    task = CLASSIFY if isinstance(samples[0].label, int) else DETECT
+    return [task.classes_in(sample.label) for sample in samples]
+
+
 def labels(samples: list[Sample], drawn: list[int]) -> Counter[object]:
     return Counter(samples[i].label for i in drawn)
 
@@ -34,7 +40,7 @@ def labels(samples: list[Sample], drawn: list[int]) -> Counter[object]:
 @pytest.mark.parametrize("count", [10, 25, 40, 100])
 def test_every_class_has_its_share_to_one_sample(count: int) -> None:
     samples = classified(100, 50, 30, 20)
-    found = labels(samples, stratified(samples, count, seed=0))
+    found = labels(samples, stratified(strata(samples), count, seed=0))
     assert sum(found.values()) == count
     for label, size in enumerate((100, 50, 30, 20)):
         assert abs(found[label] - count * size / 200) <= 1
@@ -42,14 +48,14 @@ def test_every_class_has_its_share_to_one_sample(count: int) -> None:
 
 def test_a_subset_depends_on_the_seed_and_is_part_of_a_larger_one() -> None:
     samples = classified(40, 40, 40)
-    small, large = stratified(samples, 12, seed=3), stratified(samples, 30, seed=3)
+    small, large = stratified(strata(samples), 12, seed=3), stratified(strata(samples), 30, seed=3)
     assert large[:12] == small and len(set(large)) == 30
-    assert stratified(samples, 12, seed=4) != small
+    assert stratified(strata(samples), 12, seed=4) != small
 
 
 def test_detection_goes_by_the_rarest_class_in_an_image_and_knows_empty_images() -> None:
     samples = detected(*[[0]] * 40, *[[0, 1]] * 40, *[[]] * 20)
-    drawn = stratified(samples, 10, seed=0)
+    drawn = stratified(strata(samples), 10, seed=0)
     kinds = Counter(0 if i < 40 else 1 if i < 80 else -1 for i in drawn)
     assert all(abs(kinds[kind] - wanted) <= 1 for kind, wanted in {0: 4, 1: 4, -1: 2}.items())
 
@@ -74,10 +80,10 @@ def test_folders_sorted_by_class_are_judged_on_all_classes(tmp_path: Path, caplo
 
     assert classes(6) == [0, 0, 1, 1, 2, 2]
     assert classes(None) == classes(99) == [0] * 6 + [1] * 6 + [2] * 6
-    assert "data.validation_images=99: there are 18" in caplog.text
+    assert "data.validation_images=99: the split has 18" in caplog.text
 
 
 @pytest.mark.parametrize("count", [0, -1])
 def test_no_validation_images_are_refused(count: int) -> None:
-    with pytest.raises(UserError, match=r"data\.validation_images=.*give at least 1"):
+    with pytest.raises(UserError, match=r"data\.validation_images=.*set at least 1"):
         DataConfig(validation_images=count)

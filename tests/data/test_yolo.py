@@ -10,7 +10,9 @@ import pytest
 from compress.config import DataConfig
 from compress.data import DataSet, load
 from compress.errors import UserError
-from compress.product import Task
+from compress.tasks import DETECT
+from tests.data.faults import YAML, Change, assert_refused, only, put, read, text
+from tests.data.faults import open_yolo as open_whole
 
 
 def open_yolo(folder: Path, seed: int = 0, **options: object) -> DataSet:
@@ -24,7 +26,7 @@ def names(split: object) -> list[str]:
 
 def test_an_ordinary_data_set(yolo_folder: Path) -> None:
     data = open_yolo(yolo_folder)
-    assert (data.task, data.classes) == (Task.detect, ("cat", "dog"))
+    assert (data.task, data.classes) == (DETECT, ("cat", "dog"))
     assert (len(data.train), len(data.calibration), len(data.validation)) == (9, 3, 4)
     # 64x32 stands between 16 grey rows above and below; the box is the middle quarter of its width, half its height
     np.testing.assert_allclose(data.validation.target(1), [[1, 24, 24, 40, 40]])
@@ -104,8 +106,8 @@ def test_the_fingerprint_follows_contents_not_place(
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("train: images/train\nval: images/val\n", "names no `names`"),
-        ("train: images/train\nnames: [a, b]\n", "names no `val`"),
+        ("train: images/train\nval: images/val\n", "has no `names`"),
+        ("train: images/train\nnames: [a, b]\n", "has no `val`"),
         ("train: nowhere\nval: images/val\nnames: [a, b]\n", "train=nowhere: no such folder"),
         (
             "path: nowhere\ntrain: images/train\nval: images/val\nnames: [a, b]\n",
@@ -115,8 +117,8 @@ def test_the_fingerprint_follows_contents_not_place(
         ("train: images/train\nval: images/val\nnames: {1: a, 2: b}\n", "from 0 without gaps"),
         ("train: images/train\nval: images/val\nnames: [a, b]\nnc: 3\n", "2 entries"),
         ("train: images/train\nval: images/val\nnames: [a]\n", "class 1 is out of range"),
-        ("train: [images/train\n", "this is no YAML"),
-        ("just words\n", "must hold keys"),
+        ("train: [images/train\n", "not a valid YAML"),
+        ("just words\n", "must have keys"),
     ],
 )
 def test_a_yaml_at_fault_is_named(yolo_folder: Path, text: str, message: str) -> None:
@@ -155,10 +157,95 @@ def test_an_image_cut_short_is_named_when_it_is_read(yolo_folder: Path) -> None:
     file = yolo_folder / "images/val/2.png"
     file.write_bytes(file.read_bytes()[:60])
     data = open_yolo(yolo_folder)
-    with pytest.raises(UserError, match=r"val/2\.png.*does not decode"):
+    with pytest.raises(UserError, match=r"val/2\.png.*cannot be decoded"):
         data.validation.image(2)
 
 
 def test_an_absent_test_split_is_said(yolo_folder: Path) -> None:
-    with pytest.raises(UserError, match=r"data\.test.*names no test split"):
+    with pytest.raises(UserError, match=r"data\.test.*has no test split"):
         open_yolo(yolo_folder, test=True)
+
+
+LAUGHS = "a: &a [x, x, x, x, x, x, x, x, x]\n" + "".join(
+    f"{b}: &{b} [{', '.join([f'*{a}'] * 9)}]\n" for a, b in zip("abcdefghijkl", "bcdefghijklm", strict=True)
+)
+RECURSIVE = "train: images/train\nval: images/val\nnames: &n [cat, *n]\n"
+
+
+REFUSED: dict[str, tuple[Change, str]] = {
+    "names number": (text("train: images/train\nval: images/val\nnames: 5\n"), "names"),
+    "names word": (text("train: images/train\nval: images/val\nnames: cat\n"), "names"),
+    "names dicts": (text("train: images/train\nval: images/val\nnames: [{a: 1}, {b: 2}]\n"), "names"),
+    "names twice": (text("train: images/train\nval: images/val\nnames: [cat, cat]\n"), "names"),
+    "names empty": (text("train: images/train\nval: images/val\nnames: ['', dog]\n"), "names"),
+    "names null": (text("train: images/train\nval: images/val\nnames: [null, dog]\n"), "names"),
+    "names nested": (text("train: images/train\nval: images/val\nnames: [[a], [b]]\n"), "names"),
+    "names none": (text("train: images/train\nval: images/val\nnames: []\n"), "names"),
+    "names with gaps": (text("train: images/train\nval: images/val\nnames: {0: a, 5: b}\n"), "names"),
+    "names recursive": (text(RECURSIVE), "names"),
+    "nc word": (text(YAML + "nc: many\n"), "nc"),
+    "billion laughs": (text(LAUGHS + "train: *m\nval: *m\nnames: *m\n"), "data.yaml"),
+    "billion laughs in train": (text(LAUGHS + "train: *m\nval: images/val\nnames: [cat, dog]\n"), "train"),
+    "billion laughs as path": (text(LAUGHS + "path: *m\n" + YAML), "path"),
+    "billion laughs as nc": (text(LAUGHS + "nc: *m\n" + YAML), "nc"),
+    "yaml tag": (text("!!python/object/apply:os.system ['true']\n"), "data.yaml"),
+    "yaml binary": (text(bytes(range(256))), "data.yaml"),
+    "yaml empty": (text(""), "data.yaml"),
+    "yaml list": (text("[1, 2]\n"), "data.yaml"),
+    "yaml deep": (text("[" * 100_000), "data.yaml"),
+    "train is a dict": (text("train: {a: 1}\nval: images/val\nnames: [a, b]\n"), "train"),
+    "train is a number": (text("train: 5\nval: images/val\nnames: [a, b]\n"), "train"),
+    "train is an image": (text("train: images/train/0.png\nval: images/val\nnames: [a, b]\n"), "train"),
+    "train has a NUL": (text('train: "a\\0b"\nval: images/val\nnames: [a, b]\n'), "train"),
+    "train too long": (text(f"train: {'x' * 5000}\nval: images/val\nnames: [a, b]\n"), "train"),
+    "path is a list": (text("path: [a]\n" + YAML), "path"),
+    "train and val alike": (text("train: images/val\nval: images/val\nnames: [cat, dog]\n"), "overlap"),
+    "train twice": (text("train: images\nval: images/val\nnames: [cat, dog]\n"), "overlap"),
+    "list of nothing": (
+        lambda f: (text("train: t.txt\nval: images/val\nnames: [a, b]\n")(f), put("t.txt", "")(f)),
+        "t",
+    ),
+    "list binary": (
+        lambda f: (text("train: t.txt\nval: images/val\nnames: [a, b]\n")(f), put("t.txt", bytes(range(256)))(f)),
+        "t.txt",
+    ),
+    "list of folders": (
+        lambda f: (text("train: t.txt\nval: images/val\nnames: [a, b]\n")(f), put("t.txt", "images/train\n")(f)),
+        "t.txt:1",
+    ),
+    "calibration binary": (put("calibration.txt", b"\xff\xfe\x00"), "calibration.txt"),
+    "calibration of val": (put("calibration.txt", "images/val/0.png\n"), "overlap"),
+    "yaml is a folder": (lambda f: ((f / "data.yaml").unlink(), (f / "data.yaml").mkdir()), "data.yaml"),
+    "val empty": (lambda f: only(f, 0, "val"), "val"),
+}
+
+
+@pytest.mark.parametrize("case", REFUSED)
+def test_refused_in_one_line_that_names_the_place(case: str, yolo_folder: Path) -> None:
+    assert_refused(*REFUSED[case], yolo_folder, open_whole)
+
+
+READ: dict[str, Change] = {
+    "yaml byte order mark": text("\ufeff" + YAML),
+    "yaml windows": text(YAML.replace("\n", "\r\n")),
+    "one training image": lambda f: only(f, 1),
+    "absolute list": lambda f: (
+        put("t.txt", "".join(f"{f}/images/train/{i}.png\n" for i in range(5)))(f),
+        text("train: t.txt\nval: images/val\nnames: [cat, dog]\n")(f),
+    ),
+    "list with a byte order mark": lambda f: (
+        put("t.txt", "\ufeffimages/train/0.png\r\nimages/train/1.png\r\n")(f),
+        text("train: t.txt\nval: images/val\nnames: [cat, dog]\n")(f),
+    ),
+}
+
+
+@pytest.mark.parametrize("case", READ)
+def test_read_as_it_should_be(case: str, yolo_folder: Path) -> None:
+    READ[case](yolo_folder)
+    open_whole(yolo_folder)
+
+
+def test_a_path_of_the_wrong_kind(yolo_folder: Path) -> None:
+    with pytest.raises(UserError, match="no such file"):
+        read(load(DataConfig(name="yolo", path=str(yolo_folder)), 32, 3, 0))

@@ -12,7 +12,7 @@ import cv2
 import numpy as np
 import pytest
 
-from compress import __main__ as door
+from compress import command_line
 from compress.config import CONF, RECIPES
 
 DIGITS = ["recipe=digits", "stages=[prune]", "targets=[onnxruntime]"]
@@ -25,10 +25,10 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureF
     def call(*arguments: str) -> str:
         monkeypatch.chdir(tmp_path)
         monkeypatch.setattr("sys.argv", ["compress", *arguments])
-        status = door.main()
+        status = command_line.main()
         error = capsys.readouterr().err
         lines = [line for line in error.splitlines() if line.startswith("compress: error:")]
-        assert status == door.USER_MISTAKE, error
+        assert status == command_line.USER_MISTAKE, error
         assert len(lines) == 1 and "Traceback" not in error, error
         assert not list(tmp_path.glob("outputs/*/*/*")), "a run that was refused left files behind"
         return lines[0]
@@ -76,7 +76,7 @@ def test_two_runs_do_not_share_a_folder(run, tmp_path: Path) -> None:
     fcntl.flock(held, fcntl.LOCK_EX)
     error = run(*DIGITS, f"hydra.run.dir={folder}", "budget.flops=50%")
     os.close(held)
-    assert "hydra.run.dir" in error and "another run is at work" in error
+    assert "hydra.run.dir" in error and "another run uses this folder" in error
     assert (folder / "config.yaml").read_text() == "of the other run"
 
 
@@ -116,7 +116,7 @@ def test_a_budget_that_is_no_number(run) -> None:
 
 def test_an_unreachable_budget_gives_the_range(run) -> None:
     error = run(*DIGITS, "budget.flops=0.5%", "cache=false")
-    assert "budget.flops" in error and "reaches" in error and "100%" in error
+    assert "budget.flops" in error and "can reach" in error and "100%" in error
 
 
 def test_a_data_yaml_that_points_nowhere(run, tmp_path: Path) -> None:

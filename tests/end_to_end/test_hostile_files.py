@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import yaml
 
-from compress.__main__ import command
+from compress.command_line import command
 
 # What a stranger would like to be imported or called: it leaves a mark that the test looks for.
 EVIL = """
@@ -192,15 +192,14 @@ def checkpoint_of_other_code(home: Path) -> list[str]:
     from compress.models import build
     from tests.models.test_imported import signed
 
-    small = "compress.models.small_cnn.SmallCNN"
+    small = "compress.examples.small_cnn.SmallCNN"
     checkpoint.save(build(ModelConfig(family=Family.module, target=small, imgsz=32)), home / "theirs")
     signed(home / "theirs", {"target": "evil.Anything"})
     return ["model=checkpoint", "model.path=theirs"]
 
 
 def weights_elsewhere(home: Path) -> list[str]:
-    from tests.models.onnx_files import save
-    from tests.models.test_hostile_onnx import external
+    from tests.models.onnx_files import external, save
 
     (home / "theirs").mkdir()
     save(external(home / "theirs", "../evil/__init__.py"), home / "theirs" / "model.onnx")
@@ -298,14 +297,14 @@ BENCHES: dict[str, dict[str, Any]] = {
 @pytest.mark.parametrize("name", BENCHES)
 def test_an_odd_bench_is_one_error(name: str, tmp_path: Path) -> None:
     from compress.errors import UserError
-    from compress.report import bench
+    from compress.report import bench_results
     from tests.report import ledgers
 
     folder = ledgers.write_run(tmp_path / "run")
     before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
     (tmp_path / "bench.json").write_text(json.dumps(ledgers.bench(**BENCHES[name])))
     with pytest.raises(UserError) as caught:
-        bench.add(folder, tmp_path / "bench.json")
+        bench_results.add(folder, tmp_path / "bench.json")
     said = str(caught.value)
     assert len(said) < 1000 and said.isprintable()
     (tmp_path / "bench.json").unlink()
@@ -315,22 +314,22 @@ def test_an_odd_bench_is_one_error(name: str, tmp_path: Path) -> None:
 @pytest.mark.parametrize("text", ["[" * 10**5, '{"a":' * 10**5, "1" * 5000, "\0", "[]", ""])
 def test_a_bench_that_is_no_object(text: str, tmp_path: Path) -> None:
     from compress.errors import UserError
-    from compress.report import bench
+    from compress.report import bench_results
     from tests.report import ledgers
 
     folder = ledgers.write_run(tmp_path / "run")
     (tmp_path / "bench.json").write_text(text)
     with pytest.raises(UserError):
-        bench.add(folder, tmp_path / "bench.json")
+        bench_results.add(folder, tmp_path / "bench.json")
 
 
 def test_a_benchs_markup_is_text_in_the_report(tmp_path: Path) -> None:
-    from compress.report import bench, render
+    from compress.report import bench_results, render
     from tests.report import ledgers
 
     folder = ledgers.write_run(tmp_path / "run")
     (tmp_path / "bench.json").write_text(json.dumps(ledgers.bench(device=f"Jetson {MARKUP}", runtime=MARKUP)))
-    bench.add(folder, tmp_path / "bench.json")
+    bench_results.add(folder, tmp_path / "bench.json")
     page = render(folder).read_text()
     assert "<script" not in page and "<img" not in page and "&lt;script&gt;" in page
 
@@ -338,11 +337,11 @@ def test_a_benchs_markup_is_text_in_the_report(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("prune: {ratio: much}", "recipe/x.yaml: prune.ratio=much: give a number, or null"),
+        ("prune: {ratio: much}", "recipe/x.yaml: prune.ratio=much: set a number, or null"),
         ("prune: {ratoi: 1}", "recipe/x.yaml: prune.ratoi=…: there is no such key; did you mean prune.ratio?"),
-        ("prune: {objective: speed}", "recipe/x.yaml: prune.objective=speed: give one of: flops, latency"),
-        ("stages: [bake]", "recipe/x.yaml: stages[0]=bake: give one of: train, prune"),
-        ("stages: null", "recipe/x.yaml: stages=…: give a list in brackets, of: train, prune"),
+        ("prune: {objective: speed}", "recipe/x.yaml: prune.objective=speed: set one of: flops, latency"),
+        ("stages: [bake]", "stages=bake: there is no such stage; choose from: train, prune"),
+        ("stages: null", "recipe/x.yaml: stages=…: set a list in brackets, [a,b]"),
         ("prune: 3", "recipe/x.yaml=unreadable: "),
         ("defaults: 3", "recipe/x.yaml=unreadable: "),
         ("defaults: [nobody]", "recipe=nobody: there is no such choice"),

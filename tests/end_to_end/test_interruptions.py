@@ -55,7 +55,7 @@ def test_sigterm_while_it_trains_and_the_same_command_afterwards(tmp_path: Path)
     process = start(tmp_path, *TRAIN)
     wait_for(process, lambda: any(state["stage"] == "train" for state in states(tmp_path)))
     time.sleep(0.5)
-    assert stopped(process, signal.SIGTERM) == "compress: interrupted; the same command goes on where it stopped"
+    assert stopped(process, signal.SIGTERM) == "compress: interrupted; the same command continues where it stopped"
     [state] = states(tmp_path)
     assert (state["status"], state["stage"]) == ("interrupted", "train")
     assert not (tmp_path / "outputs/latest").exists()
@@ -66,7 +66,7 @@ def test_sigterm_while_it_trains_and_the_same_command_afterwards(tmp_path: Path)
     process.kill()
     process.communicate()
     [log] = tmp_path.glob("outputs/*/*/log.txt")
-    assert f"continuing {log.parent}, stopped in stage train" in log.read_text()
+    assert f"continuing the run in {log.parent}, which stopped in stage train" in log.read_text()
     [ledger] = tmp_path.glob("outputs/*/*/ledger.jsonl")
     assert [json.loads(line)["stage"] for line in ledger.read_text().splitlines()] == ["load"]
 
@@ -130,4 +130,4 @@ def test_a_full_disk_is_one_line(small: Path) -> None:
     out, err = process.communicate(timeout=90)
     assert process.returncode == 2
     assert err.startswith("compress: error: hydra.run.dir=outputs/digits/")
-    assert err.endswith(": it cannot be written (Read-only file system): fix it\n")
+    assert err.endswith(": the folder is not writable (Read-only file system): fix it, or use another folder\n")

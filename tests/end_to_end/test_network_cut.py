@@ -30,7 +30,7 @@ for name in ("onnxruntime", "openvino"):
     target = get(name)
     target.require()
 from compress.targets import openvino
-openvino._openvino()
+openvino.package_without_telemetry()
 import nncf
 from nncf.telemetry import telemetry
 telemetry.send_event("category", "action", "label")

@@ -34,7 +34,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return place
 
 
-def checked(place: Path, *overrides: str) -> Any:
+def checked(place: Path, *overrides: str) -> pipeline.Plan:
     own = ["data=yolo", f"data.path={place / 'data.yaml'}", "threads=1", "targets=[]", "data.calibration_images=4"]
     return pipeline._checked(compose([*own, *overrides]))
 
@@ -42,13 +42,14 @@ def checked(place: Path, *overrides: str) -> Any:
 def test_from_random_weights_and_from_those_of_a_pt(place: Path) -> None:
     common = ["recipe=custom", "stages=[train]", "budget.flops=null", "train.images=16", "model.imgsz=64"]
     for start in ([], [f"model.init={place / 'three.pt'}"]):
-        config, model, _, dataset, *_ = checked(place, *common, "model=yolov8n", *start)
-        assert model.classes == ("a", "b") and model.imgsz == dataset.validation.imgsz == 64
-        assert config.model.path is None
+        plan = checked(place, *common, "model=yolov8n", *start)
+        model = plan.product.model
+        assert model.classes == ("a", "b") and model.imgsz == plan.data.validation.imgsz == 64
+        assert plan.config.model.path is None
 
 
 def test_a_pt_of_other_classes_names_the_way(place: Path) -> None:
-    with pytest.raises(UserError, match=r"knows 3 classes, the data has 2: .* model\.init="):
+    with pytest.raises(UserError, match=r"has 3 classes, the data has 2: .* model\.init="):
         checked(place, "recipe=profile", "model=ultralytics", f"model.path={place / 'three.pt'}")
 
 
@@ -60,6 +61,7 @@ def test_evaluation_only_is_at_the_models_own_size(place: Path, monkeypatch: pyt
     model = models.build(ModelConfig(path="two.pt"))
     assert row["imgsz"] == 96 and row["flops"] == compress.get_flops(model)
     assert row["accuracy"]["images"] == 4
-    _, asked, _, dataset, *_ = checked(place, *given, "model.imgsz=64")
-    assert asked.imgsz == dataset.validation.imgsz == 64
+    plan = checked(place, *given, "model.imgsz=64")
+    asked = plan.product.model
+    assert asked.imgsz == plan.data.validation.imgsz == 64
     assert compress.get_flops(asked) == compress.get_flops(model, 64) < row["flops"]

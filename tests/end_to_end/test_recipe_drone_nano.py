@@ -12,8 +12,8 @@ import pytest
 import compress
 from compress import pipeline
 from compress.config import compose
-from compress.data import field_scenes
-from compress.measure import weigh
+from compress.examples import field_scenes
+from compress.measurement import rows
 from compress.targets.tensorrt import gpu_is_present
 
 pytest.importorskip("ultralytics")
@@ -39,10 +39,10 @@ def result(scenes: Path, tmp_path_factory: pytest.TempPathFactory) -> pipeline.R
         "cache=false",
     ]
     overrides += [f"model.imgsz={SIZE}", "data.calibration_images=32", "finetune.images=64", "finetune.batch=16"]
-    overrides += ["prune.equal_halves=true", "force=true"]
+    overrides += ["prune.equal_split_widths=true", "force=true"]
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(place)
-        patch.setattr(weigh, "TIMING_SECONDS", 0.1)
+        patch.setattr(rows, "TIMING_SECONDS", 0.1)
         return compress.run(compose(overrides), place / "outputs" / "drone_nano" / "test")
 
 
@@ -68,8 +68,8 @@ def test_tensorrt_runs_on_a_gpu_or_is_emulated_and_its_engines_are_built(result:
     accuracy, latency = ("measured", "measured") if gpu_is_present() else ("emulated", "not_run")
     for row in result.rows:
         if row.target == "tensorrt":
-            assert row.accuracy is not None and row.accuracy["obtained"] == accuracy
-            assert row.latency_ms is not None and row.latency_ms["obtained"] == latency
+            assert row.accuracy is not None and row.accuracy.obtained == accuracy
+            assert row.latency_ms is not None and row.latency_ms.obtained == latency
     folder = result.folder / "artifacts" / "tensorrt"
     for precision in ("fp16", "int8"):
         assert (folder / precision / "model.engine").stat().st_size > 0

@@ -1,4 +1,4 @@
-"""Tiny ONNX files, as somebody else's exporter would write them."""
+"""Tiny ONNX files, as somebody else's exporter would write them, and the models that are built of them."""
 
 from __future__ import annotations
 
@@ -7,7 +7,15 @@ from typing import Any
 
 import numpy as np
 import onnx
-from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
+import onnxruntime
+import pytest
+from onnx import ModelProto, NodeProto, TensorProto, external_data_helper, helper, numpy_helper
+
+from compress import models
+from compress.capabilities import GivenAsGraph
+from compress.config import Family, ModelConfig
+from compress.errors import UserError
+from compress.models.onnx_model import OnnxModel
 
 SIDE = 16
 
@@ -84,3 +92,33 @@ def detector(classes: int = 2, rows: bool = False, **options: Any) -> ModelProto
 def save(made: ModelProto, path: Path) -> Path:
     onnx.save(made, path)
     return path
+
+
+def external(folder: Path, name: str, **said: object) -> ModelProto:
+    """A classifier whose first weights stand in the file `name`."""
+    made = classifier()
+    tensor = made.graph.initializer[0]
+    (folder / "good.bin").write_bytes(tensor.raw_data)
+    external_data_helper.set_external_data(tensor, name, **said)  # type: ignore[arg-type]
+    tensor.ClearField("raw_data")
+    tensor.data_location = TensorProto.EXTERNAL
+    return made
+
+
+def build(made: ModelProto, folder: Path, *, imgsz: int = 0, classes: tuple[str, ...] | None = None) -> OnnxModel:
+    config = ModelConfig(Family.onnx, path=str(save(made, folder / "foreign.onnx")), imgsz=imgsz, channels=0)
+    found = models.build(config, classes)
+    assert isinstance(found, OnnxModel) and isinstance(found, GivenAsGraph)
+    return found
+
+
+def refused(made: ModelProto, folder: Path, **options: object) -> str:
+    with pytest.raises(UserError) as caught:
+        build(made, folder, **options)  # type: ignore[arg-type]
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+def answer(path: Path, image: np.ndarray) -> np.ndarray:
+    session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+    return session.run(None, {session.get_inputs()[0].name: image})[0]

@@ -7,10 +7,11 @@ import torch
 from torch import nn
 
 from compress import checkpoint, models
+from compress.capabilities import Trainable
 from compress.config import ModelConfig, compose
 from compress.errors import UserError
+from compress.finetuning import activated
 from compress.models import activation
-from compress.stages import finetune
 
 
 def net() -> nn.Module:
@@ -74,6 +75,8 @@ def test_a_checkpoint_keeps_what_was_replaced(family: str, tmp_path) -> None:
 
 def test_a_network_without_activations_is_refused() -> None:
     config = compose(["recipe=digits", "finetune.activation=relu"])
-    bare = models.build(config.model).with_net(nn.Sequential(nn.Conv2d(1, 2, 1)))
+    model = models.build(models.resolve(config).model)
+    assert isinstance(model, Trainable)
+    bare = model.with_net(nn.Sequential(nn.Conv2d(1, 2, 1)))
     with pytest.raises(UserError, match="finetune.activation"):
-        finetune.check(bare, config, [None] * 1000, "finetune")  # type: ignore[arg-type]
+        activated(bare, config.finetune, "finetune")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +14,7 @@ import compress
 from compress import checkpoint
 from compress.config import Family, ModelConfig
 from compress.errors import UserError
-from compress.models import build, check_files, from_constructor, rebuilder
+from compress.models import build, check_files, rebuilder
 from tests.models import odd_modules
 from tests.models.toy import Net
 
@@ -29,7 +28,7 @@ def signed(folder: Path, change: dict[str, Any]) -> None:
 
 
 def small(**given: Any) -> ModelConfig:
-    return ModelConfig(family=Family.module, target="compress.models.small_cnn.SmallCNN", imgsz=32, **given)
+    return ModelConfig(family=Family.module, target="compress.examples.small_cnn.SmallCNN", imgsz=32, **given)
 
 
 @pytest.fixture
@@ -38,14 +37,10 @@ def saved(tmp_path: Path) -> Path:
     return tmp_path / "saved"
 
 
-@pytest.fixture
-def sentinel(tmp_path: Path) -> Path:
-    return tmp_path / "code-ran"
-
-
 @pytest.mark.parametrize(
-    "target", ["os.system", "posix.system", "compress.models.small_cnn.nn.Linear", "compress.models.small_cnn.torch",
-               "compress.models.small_cnn._convolution", "compress.models.small_cnn", "", None, 3, ["os.system"]],
+    "target", ["os.system", "posix.system", "compress.examples.small_cnn.nn.Linear",
+               "compress.examples.small_cnn.torch",
+               "compress.examples.small_cnn._convolution", "compress.examples.small_cnn", "", None, 3, ["os.system"]],
 )  # fmt: skip
 def test_a_checkpoint_may_not_name_other_code(saved: Path, sentinel: Path, target: object) -> None:
     signed(saved, {"target": target, "args": {"command": f"touch {sentinel}"}})
@@ -133,7 +128,7 @@ def retensored(saved: Path, change: dict[str, torch.Tensor]) -> None:
         ({"stem.0.weight": torch.zeros(0, 3, 3, 3)}, "empty"),
         ({"head.bias": torch.zeros(11)}, "cannot compute"),
         ({"head.weight": torch.zeros(10, 10**6)}, "cannot compute"),
-        ({"stem.0.weight": torch.full((32, 3, 3, 3), 3e38)}, "answers with NaN"),
+        ({"stem.0.weight": torch.full((32, 3, 3, 3), 3e38)}, "returns NaN"),
         ({"head.bias": torch.zeros(10, dtype=torch.int64)}, "int64"),
     ],
 )
@@ -151,10 +146,10 @@ def test_tensors_that_no_network_computes_with(saved: Path, change: dict[str, to
         ("odd_names.math.sqrt", "cannot be imported"), ("odd_names.number", "a int"),
         ("odd_names.Plain", "class Plain"),
         ("odd_names.made", "a Linear"), ("odd_names.bound", "a partial"), ("odd_names.exits", "SystemExit: 3"),
-        ("odd_names.gives", "gives a int"), ("odd_names.missing", "cannot be imported"), ("Net", "cannot be imported"),
-        (".Net", "cannot be imported"), ("subprocess.call", "Python's own"),
+        ("odd_names.gives", "returns int"), ("odd_names.missing", "cannot be imported"), ("Net", "cannot be imported"),
+        (".Net", "cannot be imported"), ("subprocess.call", "part of Python itself"),
         ("torch.load", "a subclass of torch.nn.Module"), ("odd_names.Exits", "SystemExit: 4"),
-        ("odd_names.Three", r"gives \[3, 10\]"), ("odd_names.Nothing", "answers with NaN"),
+        ("odd_names.Three", r"returns \[3, 10\]"), ("odd_names.Nothing", "returns NaN"),
     ],
 )  # fmt: skip
 def test_odd_targets_are_one_error(target: str, says: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -182,49 +177,3 @@ def test_integers_are_no_weights(key: str, tmp_path: Path) -> None:
 def test_an_input_of_absurd_size_is_refused_before_work() -> None:
     with pytest.raises(UserError, match="at most 16384"):
         check_files(ModelConfig(name="yolo26n", imgsz=10**9))
-
-
-YAML = {
-    "nc": 2,
-    "backbone": [[-1, 1, "Conv", [16, 3, 2]], [-1, 1, "Conv", [16, 3, 2]]],
-    "head": [[[1], 1, "Detect", ["nc"]]],
-}
-TORCHVISION = "torchvision.ops.Conv2dNormActivation"
-
-
-@pytest.mark.parametrize(
-    "change",
-    [
-        {"activation": "__import__('os').system('touch {sentinel}')"},
-        {"activation": "nn.SiLU(__import__('os').system('touch {sentinel}'))"},
-        {"activation": "nn.modules.activation.torch.os.system('touch {sentinel}')"},
-        {"activation": ["nn.SiLU()"]}, {"activation": "nn.Module()"}, {"activation": "(" * 90},
-        {"backbone": [[-1, 1, "os.system", ["touch {sentinel}"]]]}, {"backbone": [[-1, 1, "ast", []]]},
-        {"backbone": [[-1, 1, "torch_safe_load", ["x.pt"]]]}, {"backbone": [[-1, 1, "DetectionModel", ["x.yaml"]]]},
-        {"backbone": [[-1, 1, "TorchVision", [512, "resnet18", "DEFAULT"]]]}, {"backbone": [[-1, 1, TORCHVISION, [3]]]},
-        {"backbone": [[-1, 1, "nn.Module", []]]}, {"backbone": [[-1, 1, "nn.functional.conv2d", []]]},
-        {"backbone": [[-1, 1, "Conv", ["locals"]]]}, {"backbone": [[-1, 1, "Conv", ["d"]]]},
-        {"backbone": [[-1, 1, "Conv", ["(" * 10_000]]]}, {"backbone": [[-1, 10**9, "Conv", [16]]]},
-        {"backbone": [[-1, 1, "Conv", [2**20, 99, 2]], [-1, 1, "Conv", [2**20, 99, 2]]]},
-        {"backbone": [[-1, 1, "Conv", [-16]]]}, {"backbone": [[10**9, 1, "Conv", [16]]]}, {"backbone": 3},
-        {"backbone": [3]}, {"head": []}, {"head": [[[7], 1, "Detect", ["nc"]]]}, {"scales": {"n": [1e9, 1, 1]}},
-        {"scales": {"n": "x"}}, {"scales": 3}, {"scale": "zz", "scales": {"n": [1, 1, 64]}}, {"nc": 10**12},
-        {"reg_max": 10**9}, {"reg_max": -1}, {"depth_multiple": "x"}, {"end2end": "ast"},
-    ],
-)  # fmt: skip
-def test_an_architecture_in_a_file_reaches_nothing_but_layers(change: dict[str, Any], sentinel: Path) -> None:
-    pytest.importorskip("ultralytics")
-    facts = {"family": "ultralytics", "name": "x", "split": False, "classes": ["a", "b"], "channels": 3, "imgsz": 64,
-             "protected": [], "activation": None}  # fmt: skip
-    assert from_constructor(facts | {"yaml": YAML})
-    change = json.loads(json.dumps(change).replace("{sentinel}", str(sentinel)))
-    with pytest.raises(UserError) as caught:
-        from_constructor(facts | {"yaml": YAML | change})
-    assert not sentinel.exists() and "\n" not in str(caught.value)
-
-
-def test_shipped_architectures_pass() -> None:
-    pytest.importorskip("ultralytics")
-    for name in ("yolo26n", "yolo11n", "yolov8n", "yolo26n-cls", "yolov8n-seg"):
-        facts = build(ModelConfig(name=name, imgsz=64), None).constructor()
-        assert partial(from_constructor, trust=False)(facts).constructor() == facts

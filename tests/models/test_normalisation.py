@@ -13,9 +13,9 @@ import compress
 from compress import checkpoint, targets
 from compress.config import ExportConfig, Family, ModelConfig
 from compress.errors import UserError
-from compress.measure import flops
+from compress.measurement import flops
 from compress.models import build, normalisation
-from compress.models.classifier import Classifier
+from compress.models.plain_network import PlainNetwork
 from compress.targets import artifact
 from tests.models.toy import Net
 
@@ -103,9 +103,9 @@ def test_the_manifest_says_what_the_reader_must_apply() -> None:
 
 def test_none_where_it_changes_nothing_or_is_switched_off() -> None:
     assert isinstance(toy(mean=[0.0], std=[1.0]).net, Net)
-    off: Classifier = timm_model("mobilenetv3_small_050", mean=[0.0], std=[1.0])
+    off: PlainNetwork = timm_model("mobilenetv3_small_050", mean=[0.0], std=[1.0])
     assert off.statistics is None
-    grey: Classifier = timm_model("tf_efficientnet_lite0", channels=1)
+    grey: PlainNetwork = timm_model("tf_efficientnet_lite0", channels=1)
     assert grey.statistics == ((0.5,), (0.5,))
 
 
@@ -114,13 +114,13 @@ def test_mistakes() -> None:
         toy(mean=[0.1, 0.2], std=[1.0, 1.0])
     with pytest.raises(UserError, match=r"^model\.std"):
         toy(mean=[0.1], std=[0.0])
-    with pytest.raises(UserError, match=r"^model\.mean.*as they are"):
+    with pytest.raises(UserError, match=r"^model\.mean.*without normalisation"):
         build(ModelConfig(name="yolov8n", imgsz=64, mean=[0.5], std=[0.5]), ("a",))
 
 
 def test_a_checkpoint_keeps_other_activations_behind_it(tmp_path: Path) -> None:
     from compress.config import Activation, FinetuneConfig
-    from compress.recovery import activated
+    from compress.finetuning import activated
 
     model = activated(timm_model("mobilenetv3_small_050"), FinetuneConfig(activation=Activation.relu), "finetune")
     checkpoint.save(model, tmp_path)

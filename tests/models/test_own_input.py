@@ -10,11 +10,11 @@ import torch
 
 import compress
 from compress import checkpoint, models
+from compress.capabilities import Model
 from compress.config import Config, Family, ModelConfig, compose
 from compress.errors import UserError
-from compress.measure import flops
+from compress.measurement import flops
 from compress.models import build
-from compress.product import Model
 from tests.models.toy import Net
 
 
@@ -56,7 +56,7 @@ def test_a_digits_checkpoint_is_read_for_grey_images_of_16_pixels(tmp_path: Path
     checkpoint.save(build(digits), tmp_path)
     config = models.resolve(compose(["recipe=digits", "model=checkpoint", f"model.path={tmp_path}"]))
     assert config.model.input == digits.input == (16, 1)
-    with pytest.raises(UserError, match=r"knows 10 classes, the data has 2"):
+    with pytest.raises(UserError, match=r"has 10 classes, the data has 2"):
         build(config.model, ("a", "b"))
 
 
@@ -69,7 +69,7 @@ def test_a_pt_comes_at_the_size_it_was_trained_at(pt: Path, caplog: pytest.LogCa
 
 def test_data_of_other_classes_is_refused_with_what_to_do(pt: Path) -> None:
     with pytest.raises(
-        UserError, match=rf"knows 2 classes, the data has 3: .*model\.name=<architecture> model\.init={pt} "
+        UserError, match=rf"has 2 classes, the data has 3: .*model\.name=<architecture> model\.init={pt} "
     ):
         build(ModelConfig(path=str(pt)), ("x", "y", "z"))
     started = build(ModelConfig(name="yolov8n", init=str(pt), imgsz=96), ("x", "y", "z"))
@@ -82,7 +82,7 @@ def test_weights_with_a_description_bring_their_size() -> None:
 
 def test_what_is_taken_where_a_model_says_nothing() -> None:
     assert own(name="yolo26n") == (640, 3)
-    assert own(family=Family.module, target="compress.models.small_cnn.SmallCNN") == (224, 3)
+    assert own(family=Family.module, target="compress.examples.small_cnn.SmallCNN") == (224, 3)
     pytest.importorskip("timm")
     assert own(family=Family.timm, name="test_resnet") == (160, 3)
     assert own(family=Family.timm, name="test_resnet", imgsz=64, channels=1) == (64, 1)
@@ -103,5 +103,5 @@ def test_the_recipes_models_are_as_before() -> None:
         "yolov8n_smartrail.safetensors"
     )
     digits = compose(["recipe=digits"]).model
-    assert (digits.target, digits.args) == ("compress.models.small_cnn.SmallCNN", {"channels": 1})
+    assert (digits.target, digits.args) == ("compress.examples.small_cnn.SmallCNN", {"channels": 1})
     assert digits.input == (16, 1)

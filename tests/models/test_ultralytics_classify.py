@@ -9,12 +9,13 @@ import torch
 pytest.importorskip("ultralytics")
 
 from compress import checkpoint
+from compress.capabilities import Teacher
 from compress.config import ModelConfig, PruneConfig
 from compress.errors import UserError
 from compress.models import build, from_constructor
 from compress.models.ultralytics_classify import UltralyticsClassifier
-from compress.product import Task, Teacher
 from compress.pruning.solver import prune_to_ratio
+from compress.tasks import CLASSIFY, DETECT
 from tests.models.toy import enliven
 
 CLASSES = ("a", "b", "c")
@@ -22,7 +23,7 @@ CLASSES = ("a", "b", "c")
 
 def make(name: str = "yolo11n-cls") -> UltralyticsClassifier:
     torch.manual_seed(0)
-    model = build(ModelConfig(name=name, imgsz=32), CLASSES, Task.classify)
+    model = build(ModelConfig(name=name, imgsz=32), CLASSES, CLASSIFY)
     assert isinstance(model, UltralyticsClassifier)
     return model.with_net(enliven(model.net, model.example_input()))
 
@@ -42,11 +43,11 @@ def test_pruned_classifier_learns_deploys_and_comes_back_from_disk(name: str, tm
     checkpoint.save(small, tmp_path)
     again = checkpoint.load(tmp_path, from_constructor)
     out = again.deployed()(x)
-    assert again.task is Task.classify and torch.equal(out, small.deployed()(x))
+    assert again.task is CLASSIFY and torch.equal(out, small.deployed()(x))
     with torch.no_grad():
         assert torch.allclose(out, small.net.eval()(x)[0], atol=1e-5)
     assert np.allclose(again.decode(out.numpy()).sum(1), 1)
-    assert again.kept_float().keys() <= dict(again.deployed().named_modules()).keys()
+    assert again.quantization_exclusions().keys() <= dict(again.deployed().named_modules()).keys()
     assert again.metadata()["task"] == "classify"
 
 
@@ -65,10 +66,10 @@ def test_the_loss_is_the_same_in_both_modes_and_a_teacher_adds_to_it() -> None:
 
 def test_a_trained_pt_brings_its_classes(tmp_path) -> None:
     torch.save({"model": copy.deepcopy(make().net).half()}, tmp_path / "best-cls.pt")
-    loaded = build(ModelConfig(path=str(tmp_path / "best-cls.pt"), imgsz=32), CLASSES, Task.classify)
+    loaded = build(ModelConfig(path=str(tmp_path / "best-cls.pt"), imgsz=32), CLASSES, CLASSIFY)
     assert loaded.classes == CLASSES and isinstance(loaded, UltralyticsClassifier)
 
 
 def test_a_classifier_is_no_detector() -> None:
     with pytest.raises(UserError, match="the data is for detect, the model for classify"):
-        build(ModelConfig(name="yolo11n-cls", imgsz=32), CLASSES, Task.detect)
+        build(ModelConfig(name="yolo11n-cls", imgsz=32), CLASSES, DETECT)

@@ -1,4 +1,4 @@
-"""The `.pt` for plain Ultralytics. scripts/check_yolos.py opens many of them in an interpreter without this package."""
+"""The `.pt` for plain Ultralytics; `test_every_yolo.py` opens many in an interpreter without this package."""
 
 from __future__ import annotations
 
@@ -34,11 +34,11 @@ def pruned(name: str, **config: object) -> UltralyticsModel:
 def test_plain_ultralytics_opens_it_and_answers_alike(name: str, tmp_path: Path) -> None:
     from ultralytics import YOLO
 
-    model = pruned(name, equal_halves=True)
+    model = pruned(name, equal_split_widths=True)
     assert save_native(model, tmp_path) == tmp_path / "model.pt"
     x = model.example_input(2)
     plain = YOLO(str(tmp_path / "model.pt"))
-    assert plain.names == {0: "a", 1: "b"} and plain.task == model.task.value
+    assert plain.names == {0: "a", 1: "b"} and plain.task == model.task.name
     with torch.no_grad():
         found, ours = plain.model.eval()(x)[0], model.net.eval()(x)[0]
     assert torch.allclose(found, ours, atol=1e-4)
@@ -48,7 +48,7 @@ def test_plain_ultralytics_opens_it_and_answers_alike(name: str, tmp_path: Path)
 
 
 def test_it_names_no_class_of_ours(tmp_path: Path) -> None:
-    path = save_native(pruned("yolo26n", equal_halves=True), tmp_path)
+    path = save_native(pruned("yolo26n", equal_split_widths=True), tmp_path)
     assert path is not None
     with zipfile.ZipFile(path) as archive:
         data = archive.read(next(name for name in archive.namelist() if name.endswith("data.pkl")))

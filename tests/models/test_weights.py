@@ -15,5 +15,5 @@ def test_counters_may_be_stored_as_whole_numbers_in_floating_point() -> None:
         load(net, given, "file")
         assert net[1].num_batches_tracked.dtype == torch.int64 and net[1].num_batches_tracked == 1
     for spoilt in ({"1.num_batches_tracked": torch.tensor(0.5)}, {"0.bias": torch.ones(4, dtype=torch.int8)}):
-        with pytest.raises(UserError, match="give the float32 weights"):
+        with pytest.raises(UserError, match="use the float32 weights"):
             weights.transfer(net, given | spoilt, "file")

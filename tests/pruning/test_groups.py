@@ -39,14 +39,14 @@ def config(**given: object) -> PruneConfig:
 def test_pairs_lose_equally_many_channels_when_asked_to() -> None:
     free = prune_to_ratio(network(), EXAMPLE, {"2": "last"}, config(), 0.4).net
     assert free[0].one.out_channels < free[0].two.out_channels
-    even = prune_to_ratio(network(), EXAMPLE, {"2": "last"}, config(equal_halves=True), 0.4).net
+    even = prune_to_ratio(network(), EXAMPLE, {"2": "last"}, config(equal_split_widths=True), 0.4).net
     assert 0 < even[0].one.out_channels == even[0].two.out_channels < 32
     assert even[1].one.out_channels == even[1].two.out_channels
     assert even(EXAMPLE).shape == (1, 4, 8, 8)
 
 
 def test_a_pair_of_a_protected_layer_stays_and_it_is_said() -> None:
-    pruned = prune_to_ratio(network(), EXAMPLE, {"2": "last", "1.two": "asked"}, config(equal_halves=True), 0.4)
+    pruned = prune_to_ratio(network(), EXAMPLE, {"2": "last", "1.two": "asked"}, config(equal_split_widths=True), 0.4)
     assert pruned.net[1].one.out_channels == pruned.net[1].two.out_channels == 32
     assert "as wide as" in pruned.protected["1.one"] and pruned.net[0].one.out_channels < 32
 

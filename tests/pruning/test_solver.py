@@ -5,14 +5,11 @@ import itertools
 import pytest
 import torch
 from torch import nn
-from torch.nn import functional as F
 from torch.utils.flop_counter import FlopCounterMode
 
 from compress.config import PruneConfig
 from compress.errors import UserError
 from compress.pruning.allocation import ALLOCATIONS
-from compress.pruning.gradients import accumulate_gradients
-from compress.pruning.importance import IMPORTANCES, NEED_GRADIENTS
 from compress.pruning.solver import prune_to_flops, prune_to_ratio
 from tests.models.toy import Net, randomise
 
@@ -54,7 +51,7 @@ def test_nothing_happens_to_the_given_network_or_without_need(net: nn.Module) ->
 
 
 def test_unreachable_budget_names_the_range(net: nn.Module) -> None:
-    with pytest.raises(UserError, match="reaches .* G to .* G FLOPs") as caught:
+    with pytest.raises(UserError, match="can reach .* G to .* G FLOPs") as caught:
         prune_to_flops(net, EXAMPLE, PROTECTED, PruneConfig(max_ratio=0.3), budget_macs=0.1 * count(net), count=count)
     assert caught.value.key == "budget.flops"
 
@@ -84,29 +81,6 @@ def test_uniform_ratio_takes_the_same_share_everywhere(net: nn.Module) -> None:
     pruned = prune_to_ratio(net, EXAMPLE, PROTECTED, PruneConfig(allocation="uniform"), 0.25)
     assert all(after == 0.75 * before for before, after in pruned.channels.values())
     assert pruned.ratio == pytest.approx(0.25)
-
-
-@pytest.mark.parametrize("name", IMPORTANCES)
-def test_every_importance_works_and_repeats(net: nn.Module, name: str) -> None:
-    if name in NEED_GRADIENTS:
-        with pytest.raises(UserError, match="gradients"):
-            prune_to_ratio(net, EXAMPLE, PROTECTED, PruneConfig(importance=name), 0.4)
-        batch = {"img": EXAMPLE, "cls": torch.zeros(len(EXAMPLE), dtype=torch.int64)}
-
-        def loss(net: nn.Module, batch: dict[str, torch.Tensor]) -> torch.Tensor:
-            return F.cross_entropy(net(batch["img"]), batch["cls"])
-
-        accumulate_gradients(net, loss, [batch, batch], squared=NEED_GRADIENTS[name])
-    first, again = (prune_to_ratio(net, EXAMPLE, PROTECTED, PruneConfig(importance=name), 0.4) for _ in range(2))
-    assert 0.35 < first.ratio < 0.45
-    assert torch.equal(first.net.eval()(EXAMPLE), again.net.eval()(EXAMPLE))
-
-
-@pytest.mark.parametrize("bfloat16", [False, True])
-def test_gradients_of_a_loss_that_is_not_finite_are_none(net: nn.Module, bfloat16: bool) -> None:
-    batch = {"img": EXAMPLE}
-    with pytest.raises(FloatingPointError, match="nan"):
-        accumulate_gradients(net, lambda net, batch: net(batch["img"]).sum() * torch.nan, [batch], bfloat16=bfloat16)
 
 
 @pytest.mark.parametrize(
@@ -157,7 +131,7 @@ def test_channels_that_the_code_counts_on_stay_and_it_is_said(caplog: pytest.Log
     pruned = prune_to_ratio(net, example, {"last": "the answer"}, config, 0.5)
     assert pruned.net(example).shape == (1, 8, 8, 8)
     assert pruned.channels["first"][1] < 32 and "middle" not in pruned.channels
-    assert "fails without" in pruned.protected["middle"] and "keep their channels" in caplog.text
+    assert "fails if channels are removed here" in pruned.protected["middle"] and "keep their channels" in caplog.text
 
 
 class PartialSums(nn.Module):
@@ -205,4 +179,4 @@ class ChannelAttention(nn.Module):
 def test_channels_that_hang_on_one_stay() -> None:
     pruned = prune_to_ratio(ChannelAttention(), EXAMPLE, PROTECTED, PruneConfig(round_to=8), 0.5)
     assert pruned.channels == {"middle": [32, 16]}
-    assert "cannot be cut" in pruned.protected["first"]
+    assert "cannot be pruned" in pruned.protected["first"]

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import copy
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -13,17 +11,8 @@ from torch import nn
 from compress import models
 from compress.config import Family, ModelConfig
 from compress.quantization.sensitivity import ranked
+from tests.fakes import FakeModel
 from tests.models import onnx_files as files
-
-
-class Model:
-    """What `ranked` asks of a model: its deployed form."""
-
-    def __init__(self, net: nn.Module) -> None:
-        self.net = net
-
-    def deployed(self, *, tail: bool = True) -> nn.Module:
-        return copy.deepcopy(self.net).eval()
 
 
 def images() -> list[np.ndarray]:
@@ -37,12 +26,11 @@ def net() -> nn.Sequential:
 
 
 def errors(given: nn.Module) -> dict[str, float]:
-    model: Any = Model(given)
-    return dict(ranked(model, images()))
+    return dict(ranked(FakeModel(given), images()))
 
 
 def test_every_layer_has_an_error_and_the_worst_comes_first() -> None:
-    model: Any = Model(net())
+    model = FakeModel(net())
     found = ranked(model, images())
     assert {name for name, _ in found} == {"0", "2", "4"}
     values = [error for _, error in found]
@@ -62,7 +50,7 @@ def test_a_layer_whose_inputs_spread_widely_is_hurt_most() -> None:
 
 def test_the_network_is_left_as_it_was() -> None:
     given = net()
-    model: Any = Model(given)
+    model = FakeModel(given)
     x = torch.from_numpy(images()[0])
     with torch.no_grad():
         before = given(x)

@@ -1,21 +1,25 @@
-"""Builds made-up run folders that look like real ones."""
+"""Builds record-up run folders that look like real ones."""
 
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
+
+from compress.ledger import Row
+from compress.typed_json import decode
 
 CPU = "host"
 BASE, TUNED = 438_200_000, 218_400_000  # MACs
 DIGEST = "a" * 64
 
 
-def row(stage: str, target: str | None = None, precision: str = "fp32", **facts: Any) -> dict[str, Any]:
-    macs = facts.pop("macs", TUNED)
-    accuracy, latency = facts.pop("accuracy", None), facts.pop("latency", None)
-    share = facts.pop("int8", None)
-    made = {
+def row(stage: str, target: str | None = None, precision: str = "fp32", **fields: Any) -> dict[str, Any]:
+    macs = fields.pop("macs", TUNED)
+    accuracy, latency = fields.pop("accuracy", None), fields.pop("latency", None)
+    int8 = fields.pop("int8", None)
+    record = {
         "schema_version": 1,
         "run_id": "20261121_171500",
         "stage": stage,
@@ -26,8 +30,8 @@ def row(stage: str, target: str | None = None, precision: str = "fp32", **facts:
         "macs": macs,
         "flops": 2 * macs,
         "other_flops": macs // 50,
-        "bit_operations": round(macs * (64 * (share or 0) + 1024 * (1 - (share or 0)))),
-        "int8_mac_share": share,
+        "bit_operations": round(macs * (64 * (int8 or 0) + 1024 * (1 - (int8 or 0)))),
+        "int8_mac_share": int8,
         "params": 2_375_616 if macs == BASE else 931_240,
         "size_bytes": None,
         "bytes_moved": 31_000_000,
@@ -37,18 +41,19 @@ def row(stage: str, target: str | None = None, precision: str = "fp32", **facts:
         "energy_mj": None,
     }
     if latency is not None:
-        made["latency_ms"] = timing(target or "torch", *latency)
-    return made | facts
+        record["latency_ms"] = timing(target or "torch", *latency)
+    return record | fields
 
 
 def score(value: float, obtained: str = "measured", images: int = 500) -> dict[str, Any]:
-    facts = {"metric": "mAP50-95", "value": value, "images": images, "ci95": 0.0124, "obtained": obtained}
-    return facts | {"map50": value * 1.7, "per_class": {"cow": value, "tractor": value}}
+    fields = {"metric": "mAP50-95", "value": value, "images": images, "obtained": obtained}
+    fields |= {"ci95": [value - 0.0124, value + 0.0124]}
+    return fields | {"map50": value * 1.7, "per_class": {"cow": value, "tractor": value}}
 
 
-def timing(runtime: str, median: float, runs_in: str, device: str = CPU, **facts: Any) -> dict[str, Any]:
-    made = {"median": median, "p95": median * 1.13, "runs": 200, "runtime": runtime, "threads": 2, "batch": 1}
-    return made | {"inference_precision": runs_in, "device": device, "obtained": "measured"} | facts
+def timing(runtime: str, median: float, runs_in: str, device: str = CPU, **fields: Any) -> dict[str, Any]:
+    record = {"median": median, "p95": median * 1.13, "runs": 200, "runtime": runtime, "threads": 2, "batch": 1}
+    return record | {"inference_precision": runs_in, "device": device, "obtained": "measured"} | fields
 
 
 def rows() -> list[dict[str, Any]]:
@@ -117,13 +122,22 @@ def rows() -> list[dict[str, Any]]:
     ]
 
 
+def typed(*records: dict[str, Any]) -> list[Row]:
+    """The rows as the report reads them."""
+    return [decode(Row, each) for each in records]
+
+
+def pick(ledger: Sequence[Row], stage: str, target: str | None, precision: str = "fp32") -> Row:
+    return next(each for each in ledger if (each.stage, each.target, each.precision) == (stage, target, precision))
+
+
 def verdict() -> dict[str, Any]:
     def check(
         name: str, target: str | None, precision: str | None, limit: float, value: float | None, unit: str
     ) -> dict:
         met = None if value is None else value <= limit
-        facts = {"name": name, "target": target, "precision": precision, "limit": limit, "value": value}
-        return facts | {"unit": unit, "met": met}
+        fields = {"name": name, "target": target, "precision": precision, "limit": limit, "value": value}
+        return fields | {"unit": unit, "met": met}
 
     drop, inside = "budget.max_accuracy_drop", "quantize.max_accuracy_drop"
     return {
@@ -161,7 +175,7 @@ def config(ratio: float | None = None) -> str:
 
 
 def write_run(folder: Path, ledger: list[dict[str, Any]] | None = None) -> Path:
-    """A finished run in `folder`, artifacts' manifests included."""
+    """A finished run in `folder`, with the manifests of its artifacts."""
     folder.mkdir(parents=True)
     lines = [json.dumps(each) for each in (rows() if ledger is None else ledger)]
     (folder / "ledger.jsonl").write_text("".join(line + "\n" for line in lines))
@@ -179,8 +193,15 @@ def write_run(folder: Path, ledger: list[dict[str, Any]] | None = None) -> Path:
 
 
 def bench(**changes: Any) -> dict[str, Any]:
-    """What a bench kit on a device prints."""
-    facts = {"schema_version": 1, "target": "tensorrt", "precision": "int8", "device": "Jetson Orin Nano 8GB"}
-    facts |= {"runtime": "tensorrt 10.7", "threads": None, "batch": 1, "peak_memory_bytes": 210_000_000}
-    facts |= {"latency_ms": {"median": 1.62, "p95": 1.81, "runs": 500}, "outputs_match": True}
-    return facts | {"files": {"int8/model.onnx": DIGEST}} | changes
+    """A result of the bench kit on a device."""
+    fields = {"schema_version": 1, "target": "tensorrt", "precision": "int8", "device": "Jetson Orin Nano 8GB"}
+    fields |= {"runtime": "tensorrt 10.7", "threads": None, "batch": 1, "peak_memory_bytes": 210_000_000}
+    fields |= {"latency_ms": {"median": 1.62, "p95": 1.81, "runs": 500}, "outputs_match": True}
+    return fields | {"files": {"int8/model.onnx": DIGEST}} | changes
+
+
+def write_bench(run: Path, **changes: Any) -> Path:
+    """A bench result next to the run folder, without the fields that are set to "drop"."""
+    path = run.parent / "bench.json"
+    path.write_text(json.dumps({name: value for name, value in bench(**changes).items() if value != "drop"}))
+    return path

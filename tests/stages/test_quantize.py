@@ -4,59 +4,32 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
 
-import numpy as np
 import pytest
 
-from compress.cache import Cache
-from compress.config import Config, DataConfig, DeviceConfig, QuantizeConfig
-from compress.data.dataset import DataSet, Split
-from compress.data.sample import Sample
+from compress.config import DeviceConfig
 from compress.errors import UserError
-from compress.product import Precision, Task
+from compress.product import Precision, Product
 from compress.stages import quantize
-from compress.stages.context import Context
-from tests.measure.test_contracts import Classifier
-from tests.targets.test_targets import SIDE
-
-
-def data(calibration: int) -> DataSet:
-    generator = np.random.default_rng(0)
-
-    def split(name: str, count: int) -> Split:
-        pixels = [generator.integers(0, 256, (SIDE, SIDE, 3), dtype=np.uint8) for _ in range(count)]
-        return Split(name, [Sample(each, i % 3, (SIDE, SIDE)) for i, each in enumerate(pixels)], SIDE, 3)
-
-    splits = (split("train", 4), split("calibration", calibration), split("validation", 4))
-    return DataSet(Task.classify, ("a", "b", "c"), *splits, fingerprint="f")
-
-
-def config(calibration: int = 300, **quantize: Any) -> Config:
-    settings = QuantizeConfig(**{"max_accuracy_drop": 0.99, **quantize})
-    return Config(data=DataConfig(calibration_images=calibration), quantize=settings, threads=1)
-
-
-def context(config: Config, dataset: DataSet, folder: Path) -> Context:
-    (folder / "scratch").mkdir()
-    return Context(config, dataset, folder, folder / "scratch", Cache(folder / "cache", False))
+from tests.fakes import small_model
+from tests.stages.conftest import config, context, data
 
 
 @pytest.mark.parametrize(("asked", "there"), [(31, 100), (300, 31)])
 def test_a_handful_of_images_is_refused_unless_forced(asked: int, there: int) -> None:
     with pytest.raises(UserError, match=r"data\.calibration_images=31.*at least 32.*quantize\.few_images=true"):
-        quantize.check(config(asked), data(there))
-    quantize.check(config(asked, few_images=True), data(there))
-    quantize.check(config(32), data(32))
+        quantize.check(Product(small_model()), config(asked), data(there))
+    quantize.check(Product(small_model()), config(asked, few_images=True), data(there))
+    quantize.check(Product(small_model()), config(32), data(32))
 
 
 def test_no_images_at_all_cannot_be_forced() -> None:
     with pytest.raises(UserError, match=r"data\.calibration_images=0"):
-        quantize.check(config(few_images=True), data(0))
+        quantize.check(Product(small_model()), config(few_images=True), data(0))
 
 
 def test_candidates_are_on_record(tmp_path: Path) -> None:
-    model: Any = Classifier()
+    model = Product(small_model())
     asked = config()
     asked.targets = ["onnxruntime"]
     product = quantize.run(model, context(asked, data(40), tmp_path))
@@ -70,7 +43,7 @@ def test_candidates_are_on_record(tmp_path: Path) -> None:
 
 
 def test_without_a_search_the_first_scheme_is_taken(tmp_path: Path) -> None:
-    model: Any = Classifier()
+    model = Product(small_model())
     asked = config(search=False)
     asked.targets = ["onnxruntime"]
     [_, int8] = quantize.run(model, context(asked, data(40), tmp_path)).graphs
@@ -79,7 +52,7 @@ def test_without_a_search_the_first_scheme_is_taken(tmp_path: Path) -> None:
 
 
 def test_a_chip_without_int8_gets_none(tmp_path: Path) -> None:
-    model: Any = Classifier()
+    model = Product(small_model())
     asked = config()
     asked.targets, asked.device = ["onnxruntime"], DeviceConfig("board", precisions=["fp16", "fp32"])
     [fp32] = quantize.run(model, context(asked, data(40), tmp_path)).graphs

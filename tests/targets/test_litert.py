@@ -1,12 +1,12 @@
-"""What is particular to LiteRT: names of operations, MACs of its operators, types at the ends, the step left out."""
+"""LiteRT: names of operations, MACs of operators, types of inputs and outputs, postprocessing outside the file."""
 
 from __future__ import annotations
 
 import copy
 import io
 import os
+from dataclasses import dataclass
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -14,18 +14,21 @@ import torch
 from torch import Tensor, nn
 
 from compress import targets
+from compress.capabilities import TopK
 from compress.config import ExportConfig
 from compress.errors import MissingExtra, TargetFailed
-from compress.measure import flops
-from compress.product import Graph, Precision, Task, TopK, example_image
-from compress.targets import kept_float, litert
+from compress.measurement import flops
+from compress.product import Graph, Precision
+from compress.targets import litert, litert_graph, quantization_exclusions
+from compress.tasks import DETECT
+from tests.fakes import FakeModel
 
 SIDE = 16
 CLASSES = ("a", "b")
 
 
 class Rows(nn.Module):
-    """A detector in little: two branches of equal layers that share one activation, attention, a row an anchor."""
+    """A small detector: two branches of equal layers that share one activation, attention, one row per anchor."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -45,30 +48,21 @@ class Rows(nn.Module):
         return rows[:, rows[0, :, 4:].amax(1).topk(5).indices] if self.picks else rows
 
 
-class Detector:
-    """The least that `product.Model` asks of a network, one that picks its detections by value."""
+@dataclass(frozen=True)
+class Detector(FakeModel):
+    """A detector that selects its detections by value."""
 
-    task, imgsz, channels, classes, tail = Task.detect, SIDE, 3, CLASSES, TopK(len(CLASSES), 5)
-
-    def __init__(self) -> None:
-        torch.manual_seed(0)
-        self.net = Rows()
-
-    def deployed(self, *, tail: bool = True) -> nn.Module:
+    def deployed(self, *, postprocess: bool = True) -> nn.Module:
         net = copy.deepcopy(self.net).eval().requires_grad_(False)
-        net.picks = tail
+        net.picks = postprocess
         return net
-
-    def example_input(self, batch: int = 1) -> Tensor:
-        return example_image(batch, 3, SIDE)
-
-    def kept_float(self) -> dict[str, str]:
-        return {"branches.1.2": "last layer"}
 
 
 @pytest.fixture(scope="module")
 def model() -> Detector:
-    return Detector()
+    torch.manual_seed(0)
+    selects = TopK(len(CLASSES), 5)
+    return Detector(Rows(), DETECT, SIDE, 3, CLASSES, selects, {"branches.1.2": "last layer"})
 
 
 @pytest.fixture(scope="module")
@@ -78,33 +72,33 @@ def graphs(model: Detector, tmp_path_factory: pytest.TempPathFactory) -> tuple[G
         pytest.importorskip(package)
     folder = tmp_path_factory.mktemp("litert")
     fp32 = litert.convert(model, folder / "fp32", ExportConfig())  # type: ignore[arg-type]
-    images = [model.example_input().numpy() * share for share in (0.5, 1.0)]
+    images = [model.example_input().numpy() * scale for scale in (0.5, 1.0)]
     return fp32, litert.quantize(fp32, model, images, folder / "int8")  # type: ignore[arg-type]
 
 
 def test_operations_tell_their_place(graphs: tuple[Graph, Graph]) -> None:
     for graph in graphs:
-        places = [kept_float.module_path(layer.name) for layer in litert.layers(graph)]
+        places = [quantization_exclusions.module_path(layer.name) for layer in litert_graph.layers(graph)]
         products = {"stem.0", "deep.0", "deep.2", "", "branches.0.0", "branches.0.2", "branches.1.0", "branches.1.2"}
         assert len(places) == len(products) and set(places) == products
-    found = {kept_float.module_path(node.name) for node in litert._nodes(graphs[0].path)}
-    assert found >= {"stem.1", "deep.1", "deep.3", "branches.0.1", "branches.1.1"}  # the one activation, in each place
+    found = {quantization_exclusions.module_path(node.name) for node in litert_graph.nodes_of(graphs[0].path)}
+    assert found >= {"stem.1", "deep.1", "deep.3", "branches.0.1", "branches.1.1"}  # shared, once per path
 
 
 def test_what_is_kept_stays_in_float_and_nothing_else(graphs: tuple[Graph, Graph]) -> None:
     fp32, int8 = graphs
-    assert not any(layer.int8 for layer in litert.layers(fp32))
-    by_place = {kept_float.module_path(layer.name): layer for layer in litert.layers(int8)}
-    assert int8.kept_float["branches.1.2"] == "last layer"
+    assert not any(layer.int8 for layer in litert_graph.layers(fp32))
+    by_place = {quantization_exclusions.module_path(layer.name): layer for layer in litert_graph.layers(int8)}
+    assert int8.exclusions["branches.1.2"] == "last layer"
     floats = {place for place, layer in by_place.items() if not layer.int8}
-    assert floats == {"branches.1.2", ""}  # the attention product stands in no module
+    assert floats == {"branches.1.2", ""}  # the attention product belongs to no module
     assert {place for place, layer in by_place.items() if layer.kept} == floats
 
 
 def test_macs_are_those_of_the_torch_network(model: Detector, graphs: tuple[Graph, Graph]) -> None:
-    counted = flops.count(model.deployed(tail=False), model.example_input()).macs
+    counted = flops.count(model.deployed(postprocess=False), model.example_input()).macs
     for graph in graphs:
-        assert sum(layer.macs for layer in litert.layers(graph)) == counted
+        assert sum(layer.macs for layer in litert_graph.layers(graph)) == counted
 
 
 def test_both_files_take_and_give_float32(graphs: tuple[Graph, Graph]) -> None:
@@ -121,18 +115,18 @@ def test_both_files_take_and_give_float32(graphs: tuple[Graph, Graph]) -> None:
 def test_rows_are_picked_behind_the_file(model: Detector, graphs: tuple[Graph, Graph]) -> None:
     image = model.example_input()
     with torch.no_grad():
-        rows = model.deployed(tail=False)(image).numpy()
+        rows = model.deployed(postprocess=False)(image).numpy()
     fp32, int8 = graphs
     assert np.abs(litert.load(fp32, 1)(image.numpy()) - rows).max() < 1e-5 * np.abs(rows).max()
-    assert fp32.tail == int8.tail == model.tail
-    assert np.allclose(targets.load(fp32, 1)(image.numpy()), model.tail(rows), atol=1e-4)
+    assert fp32.postprocess == int8.postprocess == model.postprocess
+    assert np.allclose(targets.load(fp32, 1)(image.numpy()), model.postprocess(rows), atol=1e-4)
 
 
 def test_a_file_cut_short_is_named(graphs: tuple[Graph, Graph], tmp_path: Path) -> None:
     path = tmp_path / "model.tflite"
     path.write_bytes(graphs[0].path.read_bytes()[:200])
     cut = Graph(path, "litert", Precision.fp32)
-    for use in (litert.layers, lambda graph: litert.load(graph, 1)):
+    for use in (litert_graph.layers, lambda graph: litert.load(graph, 1)):
         with pytest.raises(TargetFailed, match=r"model\.tflite"):
             use(cut)
 
@@ -154,27 +148,8 @@ def test_packages_are_silenced_for_a_while_only(capfd: pytest.CaptureFixture[str
 def test_their_log_handler_does_not_close_our_stream() -> None:
     absl_logging = pytest.importorskip("absl.logging")
     ours = io.StringIO()
-    absl_logging.get_absl_handler().python_handler.setStream(ours)  # as it takes at import whatever is there then
+    absl_logging.get_absl_handler().python_handler.setStream(ours)  # at import it takes the current stderr
     with litert._quiet():
         pass
     absl_logging.get_absl_handler().close()
     assert not ours.closed
-
-
-def test_tensors_that_live_at_the_same_time_lie_side_by_side() -> None:
-    pytest.importorskip("ai_edge_litert")
-    from ai_edge_litert.schema_py_generated import TensorType
-
-    def tensor(size: int, kind: int = TensorType.INT8) -> SimpleNamespace:
-        return SimpleNamespace(shape=(1, size), type=kind)
-
-    def operator(inputs: list[int], output: int) -> SimpleNamespace:
-        return SimpleNamespace(inputs=inputs, outputs=[output])
-
-    # 0 -> 1 -> 2 -> 3, and 0 is added to 2 again; tensor 4 is a weight and takes no room in the arena.
-    tensors = [tensor(64), tensor(160), tensor(64), tensor(16, TensorType.FLOAT32), tensor(9999)]
-    operators = [operator([0, 4], 1), operator([1], 2), operator([2, 0], 3)]
-    graph = SimpleNamespace(subgraphs=[SimpleNamespace(tensors=tensors, operators=operators, inputs=[0], outputs=[3])])
-    assert litert.arena_bytes(graph) == 64 + 160 + 64
-    operators[2].inputs = [2]  # now 0 is free when 2 comes
-    assert litert.arena_bytes(graph) == 160 + 64

@@ -1,4 +1,4 @@
-"""What is particular to ncnn: files in two parts, no top-k, a converter that keeps silent, FP16 instead of INT8."""
+"""ncnn: two files per graph, no top-k, a converter that reports no errors, FP16 instead of INT8."""
 
 from __future__ import annotations
 
@@ -13,9 +13,12 @@ import torch
 from torch import nn
 
 from compress import targets
+from compress.capabilities import TopK
 from compress.config import ExportConfig
 from compress.errors import TargetFailed
-from compress.product import Graph, Precision, Task, TopK, example_image
+from compress.product import Graph, Precision
+from compress.tasks import DETECT, Task
+from tests.fakes import FakeModel
 
 pytest.importorskip("pnnx")
 ncnn: Any = pytest.importorskip("compress.targets.ncnn", exc_type=ImportError)
@@ -24,32 +27,21 @@ SIDE = 32
 
 
 @dataclass(frozen=True)
-class Network:
-    """The least that a target asks of a model."""
-
-    net: nn.Module
-    tail: TopK | None = None
-    channels: int = 3
+class Network(FakeModel):
+    task: Task = DETECT
     imgsz: int = SIDE
-    task: Task = Task.detect
     classes: tuple[str, ...] = ("a", "b")
 
-    def deployed(self, *, tail: bool = True) -> nn.Module:
-        assert not (tail and self.tail), "ncnn is asked for the network without its tail"
+    def deployed(self, *, postprocess: bool = True) -> nn.Module:
+        assert not (postprocess and self.postprocess), "ncnn is asked for the network without its last step"
         return self.net.eval()
-
-    def example_input(self, batch: int = 1) -> torch.Tensor:
-        return example_image(batch, self.channels, SIDE)
-
-    def metadata(self) -> dict[str, str]:
-        return {"names": "{0: 'a', 1: 'b'}"}
 
     def convert(self, folder: Path) -> Graph:
         return ncnn.convert(self, folder, ExportConfig())
 
 
 class Rows(nn.Module):
-    """(b, c, 32, 32) to a row of 4 + 2 numbers for each of 16 anchors."""
+    """Maps (b, c, 32, 32) to one row of 4 + 2 values per anchor, 16 anchors."""
 
     def __init__(self, channels: int = 3) -> None:
         super().__init__()
@@ -76,7 +68,7 @@ def _image(channels: int = 3) -> np.ndarray:
 
 
 def test_a_detectors_tail_is_left_to_numpy(tmp_path: Path) -> None:
-    model, image = Network(Rows(), TopK(classes=2, most=5)), _image()
+    model, image = Network(Rows(), postprocess=TopK(classes=2, most=5)), _image()
     with torch.no_grad():
         rows = model.net(torch.from_numpy(image)).numpy()
     graph = model.convert(tmp_path / "fp32")
@@ -88,7 +80,7 @@ def test_a_detectors_tail_is_left_to_numpy(tmp_path: Path) -> None:
     manifest = json.loads((tmp_path / "artifact/manifest.json").read_text())
     assert manifest["tail"]["kind"] == "top_k" and manifest["tail"]["most"] == 5
     assert manifest["outputs"] == [{"name": "out0", "shape": [1, 16, 6], "dtype": "float32"}]
-    # Ultralytics knows the folder by its suffix, and would misread rows of all anchors.
+    # Ultralytics recognises a folder by its suffix, and would misinterpret rows of all anchors.
     assert set(manifest["files"]) >= {"fp32/model.param", "fp32/model.bin"}
 
 
@@ -111,8 +103,22 @@ def test_fp32_is_computed_in_float32_and_the_same_every_time(tmp_path: Path) -> 
     assert np.array_equal(targets.load(graph, 2)(image), found)
 
 
+class Scaled(Rows):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return super().forward(x * 2 - 1)
+
+
+def test_a_network_may_begin_with_a_layer_that_computes_in_place(tmp_path: Path) -> None:
+    """On memory that ncnn does not own, such a layer would end the process. The given image must not change."""
+    model, image = Network(Scaled()), _image()
+    given = image.copy()
+    found = targets.load(model.convert(tmp_path), 1)(given)
+    assert np.array_equal(given, image)
+    assert np.allclose(found, model.answer(image), atol=1e-5)
+
+
 def test_operators_that_ncnn_lacks_are_named(tmp_path: Path) -> None:
-    with pytest.raises(TargetFailed, match="no operators for these of the network: .*topk"):
+    with pytest.raises(TargetFailed, match="does not support these operators of the network: .*topk"):
         Network(Best()).convert(tmp_path)
 
 
@@ -151,7 +157,7 @@ def test_damaged_weights_are_named(damage: str, tmp_path: Path) -> None:
 def test_a_graph_with_other_outputs_is_refused(tmp_path: Path) -> None:
     graph = Network(Rows()).convert(tmp_path)
     graph.path.write_text(graph.path.read_text().replace(" out0", " other"))
-    with pytest.raises(TargetFailed, match="model.param.*other"):  # asked for out0, ncnn would end the process
+    with pytest.raises(TargetFailed, match="model.param.*other"):  # a request for out0 would crash the process
         targets.load(graph, 1)
 
 

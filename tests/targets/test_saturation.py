@@ -1,4 +1,4 @@
-"""Whether INT8 sums overflow here, and weights that keep them from it."""
+"""Detection of INT8 saturation on this machine, and the weights of saturation-safe schemes."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import onnx
@@ -16,7 +15,7 @@ import pytest
 from compress.config import ExportConfig
 from compress.host import host
 from compress.targets import onnxruntime, saturation
-from tests.targets.test_targets import Small
+from tests.fakes import small_model
 
 VNNI = {"avx_vnni", "avx512_vnni", "amx_int8", "asimddp"}
 
@@ -26,7 +25,7 @@ def test_a_cpu_with_vnni_does_not_saturate(target: str) -> None:
     if not VNNI & set(host().features):
         pytest.skip("this CPU has no VNNI")
     if target == "openvino" and "ONEDNN_MAX_CPU_ISA" in os.environ:
-        pytest.skip("oneDNN, which computes for OpenVINO, is kept from it")
+        pytest.skip("ONEDNN_MAX_CPU_ISA restricts oneDNN, which OpenVINO uses")
     assert saturation.saturates(target) is False
 
 
@@ -48,7 +47,7 @@ def test_a_sum_cut_off_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_seven_bits_are_what_the_safe_scheme_leaves(tmp_path: Path) -> None:
-    model: Any = Small()
+    model = small_model()
     graph = onnxruntime.convert(model, tmp_path, ExportConfig())
     images = [model.example_input().numpy()]
     largest = {}

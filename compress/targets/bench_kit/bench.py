@@ -1,8 +1,8 @@
-"""Checks this folder's model and times it on the device at hand. Needs the runtime and numpy, nothing else.
+"""Checks the model in this folder and measures its latency on this device. Needs only the runtime and numpy.
 
     python bench.py int8 --device "Raspberry Pi 5" --threads 4
 
-Writes bench.json, which `python -m compress.report add RUN bench.json` takes into the run's ledger.
+Writes bench.json, which `python -m compress.report add RUN bench.json` adds to the run's ledger.
 """
 
 import argparse
@@ -24,20 +24,20 @@ def main() -> int:
     manifest = json.loads((FOLDER / "manifest.json").read_text(encoding="utf-8"))
     parser = argparse.ArgumentParser(description="Check and time this model on this device.")
     parser.add_argument("precision", choices=manifest["precision"])
-    named = "the name of this device; as device= has it (raspberry_pi_5) to be judged by"
-    parser.add_argument("--device", required=True, help=named)
-    parser.add_argument("--threads", type=int, default=None, help="CPU threads (default: the runtime's own choice)")
+    device_help = "name of this device; to check the budget, use the run's value of device=, e.g. raspberry_pi_5"
+    parser.add_argument("--device", required=True, help=device_help)
+    parser.add_argument("--threads", type=int, default=None, help="CPU threads (default: chosen by the runtime)")
     parser.add_argument("--seconds", type=float, default=10.0, help="how long to measure")
     args = parser.parse_args()
 
     files = checksums(manifest, args.precision)
-    facts = manifest["models"][args.precision]
-    predict, name, inference_precision = runtime.load(FOLDER / facts["model"], args.threads)
+    entry = manifest["models"][args.precision]
+    predict, name, inference_precision = runtime.load(FOLDER / entry["model"], args.threads)
     image = np.load(FOLDER / "sample_input.npy")
-    expected = np.load(FOLDER / facts["expected_output"])
+    expected = np.load(FOLDER / entry["expected_output"])
     difference = largest_difference(predict(image), expected)
     latency = measure(lambda: predict(image), args.seconds)
-    labelled = judged(manifest, facts, predict)
+    labelled = labelled_accuracy(manifest, entry, predict)
     result = {
         "schema_version": 1,
         "target": manifest["target"],
@@ -52,43 +52,43 @@ def main() -> int:
         "files": files,
         "largest_difference": difference,
         "labelled_images": labelled,
-        "outputs_match": bool(difference <= facts["tolerance"]),
+        "outputs_match": bool(difference <= entry["tolerance"]),
     }
     (FOLDER / "bench.json").write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
     print(json.dumps(result, indent=1))
     if labelled:
         print(
-            f"{labelled['metric']} of the {labelled['images']} labelled images: {labelled['value']:.4f} here, "
-            f"{labelled['expected']:.4f} where the file was made"
+            f"{labelled['metric']} on the {labelled['images']} labelled images: {labelled['value']:.4f} here, "
+            f"{labelled['expected']:.4f} on the machine that exported the model"
         )
     return 0 if result["outputs_match"] else 1
 
 
-def judged(manifest: dict, facts: dict, predict: "Callable[[np.ndarray], np.ndarray]") -> "dict | None":
-    """What the model makes of the labelled images here, and made of them where it was exported; None without any."""
-    path, expected = FOLDER / labelled_images.FILE, facts.get("labelled_images")
+def labelled_accuracy(manifest: dict, entry: dict, predict: "Callable[[np.ndarray], np.ndarray]") -> "dict | None":
+    """Accuracy on the labelled images, on this device and (`expected`) at export; None without labelled images."""
+    path, expected = FOLDER / labelled_images.FILE, entry.get("labelled_images")
     if expected is None or not path.exists():
         return None
-    found = labelled_images.judge(path, manifest["output"], len(manifest["classes"]), predict)
-    return {**found, "expected": expected["value"]}
+    accuracy = labelled_images.judge(path, manifest["output"], len(manifest["classes"]), predict)
+    return {**accuracy, "expected": expected["value"]}
 
 
 def checksums(manifest: dict, precision: str) -> dict:
-    """sha256 of every model file of this precision; stops at one that is not what was shipped. Folders of other
-    precisions may have been left behind."""
-    found = {}
-    for name, digest in manifest["files"].items():
+    """Returns the SHA-256 of every model file of this precision, and exits if a file differs from the exported one.
+    Folders of other precisions may be missing."""
+    digests = {}
+    for name, expected in manifest["files"].items():
         if not (FOLDER / name).exists() and "/" in name and not name.startswith(precision):
             continue
-        found[name] = hashlib.sha256((FOLDER / name).read_bytes()).hexdigest()
-        if found[name] != digest:
-            sys.exit(f"{name} is not the file that was shipped: sha256 {found[name]}, expected {digest}")
-    return {name: digest for name, digest in found.items() if name.split("/")[0].split("_")[0] == precision}
+        digests[name] = hashlib.sha256((FOLDER / name).read_bytes()).hexdigest()
+        if digests[name] != expected:
+            sys.exit(f"{name} differs from the exported file: SHA-256 {digests[name]}, expected {expected}")
+    return {name: digest for name, digest in digests.items() if name.split("/")[0].split("_")[0] == precision}
 
 
 def largest_difference(output: np.ndarray, expected: np.ndarray) -> float:
-    """Median over rows of the largest difference, as a share of the largest expected value. The median, because
-    detections with nearly equal scores may change places."""
+    """Median over rows of the largest difference, as a fraction of the largest expected value. The median tolerates
+    that detections with nearly equal scores change places."""
     if output.shape != expected.shape or not np.isfinite(output).all():
         return float("inf")
     rows = np.abs(output - expected).reshape(-1, output.shape[-1]).max(axis=1)
@@ -96,6 +96,7 @@ def largest_difference(output: np.ndarray, expected: np.ndarray) -> float:
 
 
 def measure(call: "Callable[[], object]", seconds: float) -> dict:
+    """Median and 95th percentile of the latency in ms, over at least 20 calls and `seconds`."""
     for _ in range(10):  # warm-up: allocations, clock speed
         call()
     times: list[float] = []
@@ -108,7 +109,7 @@ def measure(call: "Callable[[], object]", seconds: float) -> dict:
 
 
 def peak_memory() -> "int | None":
-    """Bytes this process held at most, or None where the system does not tell."""
+    """Peak resident memory of this process in bytes; None if the system does not report it."""
     try:
         import resource
     except ImportError:

@@ -1,4 +1,4 @@
-"""Opens the model in LiteRT on the CPU, or in its predecessor tflite-runtime where that is what the device has."""
+"""Opens the model in LiteRT on the CPU, or in its predecessor tflite-runtime if LiteRT is not installed."""
 
 import importlib.metadata
 import pathlib
@@ -19,12 +19,12 @@ def load(path: pathlib.Path, threads: "int | None") -> tuple:
     """Returns (predict: array -> array, runtime name, inference precision)."""
     interpreter = Interpreter(str(path), num_threads=threads)
     interpreter.allocate_tensors()
-    given, answer = interpreter.get_input_details()[0]["index"], interpreter.get_output_details()[0]["index"]
+    source, sink = interpreter.get_input_details()[0]["index"], interpreter.get_output_details()[0]["index"]
 
     def predict(image: np.ndarray) -> np.ndarray:
-        interpreter.set_tensor(given, image)
+        interpreter.set_tensor(source, image)
         interpreter.invoke()
-        return interpreter.get_tensor(answer)
+        return interpreter.get_tensor(sink)
 
     precision = "int8" if path.parent.name == "int8" else "f32"
     return predict, f"{PACKAGE} {importlib.metadata.version(PACKAGE)}", precision

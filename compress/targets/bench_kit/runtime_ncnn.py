@@ -1,4 +1,4 @@
-"""Opens the model in ncnn on the CPU: FP32 files in float32, FP16 files in float16 where the CPU has it (ARMv8.2)."""
+"""Opens the model in ncnn on the CPU: FP32 files in float32, FP16 files in float16 if the CPU supports it (ARMv8.2)."""
 
 import pathlib
 
@@ -19,11 +19,12 @@ def load(path: pathlib.Path, threads: "int | None") -> tuple:
         raise SystemExit(f"ncnn cannot open {path}")
 
     def predict(image: np.ndarray) -> np.ndarray:
-        with net.create_extractor() as extractor:  # arrays in ncnn have no batch axis
-            extractor.input("in0", ncnn.Mat(image[0]))
+        with net.create_extractor() as extractor:  # ncnn.Mat has no batch axis
+            # A copy: a first layer that computes in place ends the process on memory that ncnn does not own.
+            extractor.input("in0", ncnn.Mat(image[0]).clone())
             status, output = extractor.extract("out0")
             if status != 0:
-                raise SystemExit(f"ncnn could not run the model: status {status}")
+                raise SystemExit(f"ncnn cannot run the model: status {status}")
             return np.array(output)[None]
 
     return predict, f"ncnn {ncnn.__version__}", "f16" if half else "f32"

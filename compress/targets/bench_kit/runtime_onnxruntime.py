@@ -3,7 +3,7 @@
 import os
 import pathlib
 
-os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")  # or ONNX Runtime reports its use over the network
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")  # otherwise the import sends usage reports
 
 import onnxruntime
 
@@ -12,7 +12,7 @@ def load(path: pathlib.Path, threads: "int | None") -> tuple:
     """Returns (predict: array -> array, runtime name, inference precision)."""
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads or 0
-    # Numbers below 1e-38 are rounded to 0: they take many times longer, and detectors' attention may be full of them.
+    # Rounds denormals (below 1e-38) to 0: they are many times slower, and frequent in the attention of some detectors.
     options.add_session_config_entry("session.set_denormal_as_zero", "1")
     session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
     name = session.get_inputs()[0].name

@@ -1,10 +1,10 @@
-"""Opens the model in OpenVINO on the CPU, in the precision OpenVINO picks there (BF16 where the CPU has AMX)."""
+"""Opens the model in OpenVINO on the CPU, in the precision that OpenVINO selects (BF16 if the CPU has AMX)."""
 
 import os
 import pathlib
 import sys
 
-sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]  # or OpenVINO sends an event when it is imported
+sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]  # no event is sent on import
 
 import openvino  # noqa: E402
 
@@ -16,8 +16,8 @@ def load(path: pathlib.Path, threads: "int | None") -> tuple:
         settings["INFERENCE_NUM_THREADS"] = threads
     limit = os.environ.get("ONEDNN_MAX_CPU_ISA", os.environ.get("DNNL_MAX_CPU_ISA", "")).upper()
     if limit in ("SSE41", "AVX", "AVX2", "AVX2_VNNI", "AVX512_CORE", "AVX512_CORE_VNNI"):
-        settings["INFERENCE_PRECISION_HINT"] = "f32"  # OpenVINO picks bfloat16 by the CPU all the same, and fails
+        settings["INFERENCE_PRECISION_HINT"] = "f32"  # OpenVINO would select bfloat16 all the same, and fail
     compiled = openvino.Core().compile_model(str(path), "CPU", settings)
-    floats = compiled.get_property("INFERENCE_PRECISION_HINT").to_string()
-    precision = "int8" if path.parent.name.startswith("int8") else floats
+    float_precision = compiled.get_property("INFERENCE_PRECISION_HINT").to_string()
+    precision = "int8" if path.parent.name.startswith("int8") else float_precision
     return lambda image: compiled(image)[0].copy(), f"openvino {openvino.__version__}", precision

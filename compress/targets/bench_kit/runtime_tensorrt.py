@@ -1,6 +1,6 @@
-"""Opens the engine in TensorRT (model.plan, made by build.sh) or else in TensorRT-RTX (model.engine, shipped).
+"""Opens the engine in TensorRT if build.sh has built model.plan, else the shipped model.engine in TensorRT-RTX.
 
-Device memory is handled through the CUDA runtime library alone, so that numpy is all Python needs besides TensorRT.
+Device memory is managed through the CUDA runtime library, so that Python needs only TensorRT and numpy.
 """
 
 import ctypes
@@ -33,29 +33,30 @@ def load(path: pathlib.Path, threads: "int | None") -> tuple:
         buffers[engine.get_tensor_mode(name) == trt.TensorIOMode.INPUT] = (host, pointer)
     stream = ctypes.c_void_p()
     check(cuda.cudaStreamCreate(ctypes.byref(stream)))
-    (given, given_at), (result, result_at) = buffers[True], buffers[False]
+    (source, source_pointer), (output, output_pointer) = buffers[True], buffers[False]
     to_device, to_host = 1, 2  # cudaMemcpyKind
 
     def predict(image: np.ndarray) -> np.ndarray:
-        given[...] = image
-        copy(cuda, given_at, given.ctypes.data_as(ctypes.c_void_p), given.nbytes, to_device)
+        source[...] = image
+        copy(cuda, source_pointer, source.ctypes.data_as(ctypes.c_void_p), source.nbytes, to_device)
         if not context.execute_async_v3(stream.value):
-            raise SystemExit("TensorRT could not run the engine")
+            raise SystemExit("TensorRT cannot run the engine")
         check(cuda.cudaStreamSynchronize(stream))
-        copy(cuda, result.ctypes.data_as(ctypes.c_void_p), result_at, result.nbytes, to_host)
-        return result.copy()
+        copy(cuda, output.ctypes.data_as(ctypes.c_void_p), output_pointer, output.nbytes, to_host)
+        return output.copy()
 
     precision = "int8" if path.parent.name == "int8" else "f16"
     return predict, f"{trt.__name__} {trt.__version__}", precision
 
 
 def cuda_runtime() -> ctypes.CDLL:
+    """Loads the CUDA runtime library. Exits if there is none."""
     for name in ("libcudart.so", "libcudart.so.13", "libcudart.so.12", "libcudart.so.11.0", "cudart64_13.dll"):
         try:
             return ctypes.CDLL(name)
         except OSError:
             continue
-    raise SystemExit("the CUDA runtime library (libcudart) was not found")
+    raise SystemExit("the CUDA runtime library (libcudart) was not found: install CUDA, or add it to the library path")
 
 
 def copy(cuda: ctypes.CDLL, to: ctypes.c_void_p, source: ctypes.c_void_p, size: int, kind: int) -> None:

@@ -1,0 +1,11 @@
+"""The budget: limits, the verdict on a run, and remarks. Reads ledger rows only; imports no torch."""
+
+from compress.budget.limits import Check
+from compress.budget.remarks import NO_DETECTION, Remark, knows_nothing
+from compress.budget.selection import baseline, recommend
+from compress.budget.verdict import MET, NOT_MET, Verdict, judge, stopped
+
+__all__ = [
+    "MET", "NOT_MET", "NO_DETECTION", "Check", "Remark", "Verdict", "baseline", "judge", "knows_nothing", "recommend",
+    "stopped",
+]  # fmt: skip

@@ -1,0 +1,203 @@
+"""Remarks: what a user should know about a run beyond its limits."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+from compress.budget.selection import baseline, fastest_of, median
+from compress.ledger import Row
+from compress.timing_noise import TIMING_NOISE, differ, in_turns, speed
+
+NO_DETECTION = 0.01  # mAP50-95 below which a detector is considered untrained: random weights reach 0.0001
+
+
+@dataclass(frozen=True)
+class Remark:
+    """One remark with its numbers, e.g. that INT8 saves no time on a runtime."""
+
+    kind: str
+    text: str
+    numbers: Mapping[str, float] = field(default_factory=dict)
+    lasting: bool = False  # not derived from ledger rows: kept when a run is judged again with more rows
+
+
+def knows_nothing(row: Row) -> Remark | None:
+    """A remark if a baseline is no better than guessing: a top-1 whose 95 % interval includes that of always answering
+    the most frequent class, or an mAP50-95 below `NO_DETECTION`. None otherwise."""
+    accuracy = row.accuracy
+    if accuracy is None:
+        return None
+    value, chance = accuracy.value, accuracy.chance
+    low, high = accuracy.ci95 or (value, value)
+    if chance is not None and 0 < chance < 1 and low <= chance:
+        held = (
+            f"no better than always naming the most frequent class, {chance:.4f} [95 % interval {low:.4f}, {high:.4f}]"
+        )
+    elif accuracy.metric == "mAP50-95" and value < NO_DETECTION:
+        chance, held = NO_DETECTION, f"below {NO_DETECTION:g}"
+    else:
+        return None
+    text = (
+        f"The baseline knows nothing of this data: {accuracy.metric} is {value:.4f} on {accuracy.images} images, "
+        f"{held}. "
+        "Are these the right weights, and the classes in the model's order?"
+    )
+    return Remark("baseline_knows_nothing", text, {"baseline": value, "chance": chance})
+
+
+def runtime_remarks(rows: Sequence[Row], finals: Sequence[Row], recommended: Mapping[str | None, Row]) -> list[Remark]:
+    remarks: list[Remark] = _other_splits(baseline(rows), finals)
+    for target, best in recommended.items():
+        int8 = next((row for row in finals if row.target == target and row.precision == "int8"), None)
+        if int8 is not None:
+            others = [row for row in finals if row.target == target and row is not int8]
+            remarks += _int8_does_not_pay(int8, best) + _int8_saves_no_time(int8, best, others)
+        if any(row.target == target and row.stage in ("load", "train") for row in rows):
+            remarks += _flops_are_not_time(baseline(rows, target), best)
+    return remarks
+
+
+def sram_counts_tensors() -> Remark:
+    text = (
+        "budget.sram_kb is held against the tensors as LiteRT for Microcontrollers lays them out; its own structures "
+        "and its kernels' scratch buffers come on top, from a few kilobytes to tens: leave room for them."
+    )
+    return Remark("sram_is_of_tensors", text)
+
+
+def for_the_device(device: str, recommended: Mapping[str | None, Row], there: Sequence[Row]) -> Remark:
+    timed = {f"{row.target}/{row.precision}": median(row) or 0.0 for row in recommended.values() if row in there}
+    guessed = [f"{row.target}/{row.precision}" for row in recommended.values() if row not in there]
+    parts = [f"{name} is the fastest that was measured there, {ms:.2f} ms" for name, ms in timed.items()]
+    if guessed:
+        parts.append(
+            f"{', '.join(guessed)} by what its chip is known to compute best. Times measured on this machine say "
+            "nothing about it; the README in each artifact says how to time the files there"
+        )
+    return Remark("recommended_for_device", f"For {device}: {'; '.join(parts)}.", timed)
+
+
+def baseline_too_weak(first: Row, drop: float) -> Remark:
+    value = first.accuracy.value if first.accuracy else 0.0
+    text = (
+        f"The baseline's own accuracy is {value:.4f}, no more than the allowed drop of {drop:g}: keeping within "
+        "that proves nothing and is not judged. Are these the right weights, and the classes in the model's order?"
+    )
+    return Remark("baseline_is_too_weak", text, {"baseline": value, "limit": drop})
+
+
+def _other_splits(first: Row, finals: Sequence[Row]) -> list[Remark]:
+    """Accuracy before and after on splits that are reported and not judged."""
+    remarks = []
+    for split, before in (first.accuracy.others if first.accuracy else {}).items():
+        numbers = {"baseline": before.value}
+        for row in finals:
+            after = row.accuracy.others.get(split) if row.accuracy else None
+            if after is not None:
+                numbers[f"{row.target}/{row.precision}"] = after.value
+        low, high = before.ci95 or (before.value, before.value)
+        text = (
+            f"On the split {split} ({before.images} images, not judged) {before.metric} was "
+            f"{before.value:.3f} [{low:.3f}, {high:.3f}] in the baseline and is now "
+            + ", ".join(f"{value:.3f} ({name})" for name, value in numbers.items() if name != "baseline")
+            + "."
+        )
+        remarks.append(Remark("other_split", text, numbers))
+    return remarks
+
+
+def control_remarks(tuned: Row, controls: Sequence[Row]) -> list[Remark]:
+    """Compares the fine-tuned model with the controls, simpler ways to the same FLOPs."""
+    remarks: list[Remark] = []
+    for row in controls:
+        if tuned.accuracy is None or row.accuracy is None:
+            continue
+        ours, theirs, name = tuned.accuracy.value, row.accuracy.value, row.stage.replace("_", " ")
+        won = ours > theirs
+        text = (
+            f"{'Pruning wins' if won else 'Pruning does NOT win'} against the control `{name}`: {ours:.4f} at "
+            f"{tuned.flops / 1e9:.3f} G FLOPs against {theirs:.4f} at {row.flops / 1e9:.3f} G ({row.imgsz} px), tuned "
+            "with as many images."
+        )
+        remarks.append(
+            Remark(
+                "control" if won else "pruning_does_not_win",
+                text,
+                {"pruned": ours, row.stage: theirs, "flops": row.flops, "imgsz": row.imgsz},
+            )
+        )
+    return remarks
+
+
+def _int8_does_not_pay(int8: Row, best: Row) -> list[Remark]:
+    ours, theirs, ratio = median(int8), median(best), speed(best.latency_ms, int8.latency_ms)
+    if best is int8 or ours is None or theirs is None or best.latency_ms is None or ratio is None:
+        return []
+    precision = best.latency_ms.inference_precision or best.precision
+    text = (
+        f"INT8 is not the fastest on {best.target} here: {ours:.2f} ms against {theirs:.2f} ms for the "
+        f"{best.precision} file{_said_in_turns(best, int8)}, which this runtime computes in {precision} on this "
+        f"machine. Recommended here: {best.target}/{best.precision}. Elsewhere INT8 may pay: time both with the bench "
+        "kit."
+    )
+    return [Remark("int8_does_not_pay", text, {"int8_ms": ours, "recommended_ms": theirs, "ratio": ratio})]
+
+
+def _said_in_turns(first: Row, second: Row) -> str:
+    """The ratio of two latencies that were measured in turns, as part of a sentence; else empty."""
+    ratio = speed(first.latency_ms, second.latency_ms)
+    return f" (in turns ×{ratio:.2f})" if ratio and in_turns(first.latency_ms, second.latency_ms) else ""
+
+
+def _int8_saves_no_time(int8: Row, best: Row, others: Sequence[Row]) -> list[Remark]:
+    """INT8 is recommended, but another file is as fast within noise."""
+    ours = median(int8)
+    timed = [row for row in others if median(row) is not None]
+    if best is not int8 or ours is None or not timed:
+        return []
+    other = fastest_of(timed)
+    theirs = median(other) or 0.0
+    computed = (other.latency_ms and other.latency_ms.inference_precision) or other.precision
+    ratio = speed(int8.latency_ms, other.latency_ms)
+    if ratio is None or ratio > 1 + TIMING_NOISE or differ(int8.latency_ms, other.latency_ms) is None:
+        return []
+    small, large = ((row.size_bytes or 0) / 1e6 for row in (int8, other))
+    text = (
+        f"{computed.upper()} is already as fast as INT8 on {best.target} "
+        f"here: {theirs:.2f} ms for the {other.precision} file, {ours:.2f} ms for INT8{_said_in_turns(other, int8)}, "
+        f"which saves space rather than time: {small:.2f} MB instead of {large:.2f} MB."
+    )
+    numbers = {"int8_ms": ours, "other_ms": theirs, "int8_mb": small, "other_mb": large}
+    return [Remark("int8_saves_no_time", text, numbers)]
+
+
+def contended_timings(rows: Sequence[Row]) -> list[Remark]:
+    """Lists the rows that were timed while other programs used the CPU."""
+    waited = {
+        f"{row.stage} {row.target or 'torch'} {row.precision}": row.latency_ms.cpu_wait or 0.0
+        for row in rows
+        if row.latency_ms is not None and row.latency_ms.contended
+    }
+    if not waited:
+        return []
+    text = (
+        f"Other programs took the CPU while {len(waited)} of {len(rows)} rows were timed, marked (contended): threads "
+        f"waited up to {max(waited.values()):.0%} of their time. Those times may be too long and are compared with "
+        "nothing; the same command on a quiet machine measures again and takes the rest from the cache."
+    )
+    return [Remark("timing_contended", text, waited)]
+
+
+def _flops_are_not_time(before: Row, best: Row) -> list[Remark]:
+    old, new = median(before), median(best)
+    ratio, differs = speed(before.latency_ms, best.latency_ms), differ(before.latency_ms, best.latency_ms)
+    if old is None or new is None or ratio is None or differs is None:
+        return []
+    if ratio < 1 - TIMING_NOISE or best.flops >= 0.95 * before.flops:
+        return []
+    text = (
+        f"{1 - best.flops / before.flops:.0%} fewer FLOPs did not make {best.target} faster here: "
+        f"{old:.2f} ms before, {new:.2f} ms after{_said_in_turns(before, best)}."
+    )
+    return [Remark("flops_are_not_time", text, {"before_ms": old, "after_ms": new})]

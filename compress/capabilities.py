@@ -1,0 +1,244 @@
+"""Protocols of models, one per capability. Every model implements `Model`; other protocols depend on its family.
+
+A function requires the protocol that it uses. `require` raises before any work if a model does not implement it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol, Self, TypeVar, runtime_checkable
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from compress.errors import UserError
+from compress.tasks import Batch, Predictions, Task
+
+if TYPE_CHECKING:
+    from onnx import ModelProto
+
+Capability = TypeVar("Capability")
+
+
+@dataclass(frozen=True)
+class Teacher:
+    """A network of the same family whose outputs the trained network imitates (distillation)."""
+
+    net: nn.Module  # eval mode
+    weight: float  # distillation loss weight relative to the task loss
+
+
+@dataclass(frozen=True)
+class TopK:
+    """Selects an end-to-end detector's detections from one row per anchor, in NumPy, for runtimes without top-k.
+
+    The steps are those of YOLO26's head: the anchors with the highest class score, then the (anchor, class) pairs with
+    the highest score among them.
+    """
+
+    classes: int
+    most: int  # detections per image
+
+    def __call__(self, rows: np.ndarray) -> np.ndarray:
+        """(b, anchors, 4 + classes + extra) to (b, k, 6 + extra): box, score, class, extra; by descending score."""
+        return np.stack([self._of(image) for image in rows])
+
+    def _of(self, rows: np.ndarray) -> np.ndarray:
+        end = 4 + self.classes
+        best = np.argsort(-rows[:, 4:end].max(axis=1), kind="stable")[: self.most]
+        scores = rows[best, 4:end].reshape(-1)
+        order = np.argsort(-scores, kind="stable")[: len(best)]
+        anchor, cls = np.divmod(order, self.classes)
+        chosen = rows[best[anchor]]
+        return np.concatenate([chosen[:, :4], scores[order, None], cls[:, None], chosen[:, end:]], axis=1)
+
+
+@runtime_checkable
+class Model(Protocol):
+    """A network that can be deployed: counted, exported, quantized and timed. Immutable."""
+
+    @property
+    def task(self) -> Task: ...
+
+    @property
+    def imgsz(self) -> int:
+        """Side of the square input, in pixels."""
+        ...
+
+    @property
+    def stride(self) -> int:
+        """Input sides are multiples of this, in pixels."""
+        ...
+
+    @property
+    def channels(self) -> int:
+        """Input channels."""
+        ...
+
+    @property
+    def classes(self) -> tuple[str, ...]: ...
+
+    @property
+    def postprocess(self) -> TopK | None:
+        """The last step of the deployed network if it selects detections by value, otherwise None."""
+        ...
+
+    def identity(self) -> str:
+        """Hash of names and values of all tensors, hexadecimal."""
+        ...
+
+    def deployed(self, *, postprocess: bool = True) -> nn.Module:
+        """A copy as it is deployed: fused, in eval mode, from an image batch to one raw output tensor (two for
+        instance segmentation). FLOPs are counted on it and graphs are exported from it.
+
+        Args:
+            postprocess: include the step `self.postprocess`.
+        """
+        ...
+
+    def metadata(self) -> dict[str, str]:
+        """Key/value pairs to embed in exported graphs (what plain Ultralytics reads, for its models)."""
+        ...
+
+    def quantization_exclusions(self) -> dict[str, str]:
+        """Modules of `deployed()` that quantization leaves in float: {module name prefix: reason}."""
+        ...
+
+    def example_input(self, batch: int = 1) -> Tensor:
+        """float32 (batch, channels, imgsz, imgsz) in [0, 1], equal at every call."""
+        ...
+
+
+@runtime_checkable
+class Evaluable(Model, Protocol):
+    """A model whose outputs can be decoded to predictions of its task."""
+
+    def decode(self, outputs: np.ndarray) -> Predictions:
+        """Predictions for raw outputs (b, …) of the deployed network, one per image."""
+        ...
+
+
+@runtime_checkable
+class TorchModel(Model, Protocol):
+    """A model with a torch network."""
+
+    @property
+    def net(self) -> nn.Module:
+        """Trainable, not fused, float32."""
+        ...
+
+    def with_net(self, net: nn.Module) -> Self: ...
+
+    def with_imgsz(self, imgsz: int) -> Self:
+        """The same network for another square input, in pixels."""
+        ...
+
+
+@runtime_checkable
+class Trainable(TorchModel, Protocol):
+    """A model with a training loss."""
+
+    def loss(self, net: nn.Module, batch: Batch, teacher: Teacher | None = None) -> Tensor:
+        """Scalar loss of `net` (same structure as `self.net`, for example an EMA copy) on a batch; with a teacher the
+        distillation loss is added."""
+        ...
+
+    def output_signature(self) -> tuple[object, ...]:
+        """Properties of the output, besides its shape, in which a teacher must equal the trained network."""
+        ...
+
+
+@runtime_checkable
+class LossScheduled(Protocol):
+    """A trainable model whose loss terms change during training."""
+
+    def schedule_loss(self, net: nn.Module, progress: float) -> None:
+        """Sets the loss terms of `net` for the fraction `progress` of the training, in [0, 1]."""
+        ...
+
+
+@runtime_checkable
+class Prunable(TorchModel, Protocol):
+    """A model whose channels can be pruned."""
+
+    def prunable(self) -> tuple[nn.Module, dict[str, str]]:
+        """A copy of `net` that computes the same function and that a dependency graph can prune, and the modules in
+        it that keep their output channels: {module name: reason}."""
+        ...
+
+
+@runtime_checkable
+class Checkpointable(TorchModel, Protocol):
+    """A model that can be saved without pickle and rebuilt."""
+
+    def constructor(self) -> dict[str, Any]:
+        """A JSON object from which `compress.models.from_constructor` builds the unpruned network."""
+        ...
+
+
+@runtime_checkable
+class GivenAsGraph(Protocol):
+    """A model that is an ONNX file and has no torch network."""
+
+    @property
+    def graph(self) -> ModelProto:
+        """The graph that targets convert: standard ONNX in float32, static shapes with batch 1, constants folded,
+        unique node names, input `images`, output `output0`."""
+        ...
+
+    @property
+    def path(self) -> Path: ...
+
+    @property
+    def size_bytes(self) -> int:
+        """Size of the original file, with its external weights."""
+        ...
+
+    @property
+    def runtime(self) -> str:
+        """Name and version of the runtime that computes the original file."""
+        ...
+
+
+@runtime_checkable
+class Preprocessed(Protocol):
+    """A model with image preprocessing beyond scaling to [0, 1]."""
+
+    def preprocessing(self) -> dict[str, Any]:
+        """Entries for the manifest: `normalised_in_graph` {mean, std}, which the graph applies, and the preprocessing
+        of the network's own library where it differs from ours."""
+        ...
+
+
+VERBS: dict[object, str] = {
+    Trainable: "trained",
+    Prunable: "pruned",
+    Checkpointable: "saved as a checkpoint",
+    Evaluable: "evaluated",
+}
+
+
+def require(model: Model, capability: type[Capability], key: str, value: object) -> Capability:
+    """`model`, typed as `capability`. Raises UserError for `key` and `value` if it does not implement the protocol."""
+    if not isinstance(model, capability):
+        verb = VERBS.get(capability, "used")
+        raise UserError(key, value, f"a {type(model).__name__} for the task {model.task.name} cannot be {verb} here")
+    return model
+
+
+def example_image(batch: int, channels: int, imgsz: int) -> Tensor:
+    """float32 (batch, channels, imgsz, imgsz): random values in [0, 1), equal at every call."""
+    generator = torch.Generator().manual_seed(0)
+    return torch.rand(batch, channels, imgsz, imgsz, generator=generator)
+
+
+def tensor_digest(net: nn.Module) -> str:
+    """SHA-256 over names, shapes, types and values of a network's tensors, hexadecimal."""
+    hashed = hashlib.sha256()
+    for name, tensor in sorted(net.state_dict().items()):
+        hashed.update(f"{name}{tuple(tensor.shape)}{tensor.dtype}".encode())
+        hashed.update(tensor.detach().contiguous().numpy().tobytes())
+    return hashed.hexdigest()

@@ -1,0 +1,252 @@
+"""The command `run`: reads the command line with Hydra, runs the recipe or the sweep, returns the exit status."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import os
+import shutil
+import signal
+import sys
+import textwrap
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType
+
+import hydra
+from hydra._internal.hydra import Hydra
+from hydra._internal.utils import create_automatic_config_search_path, get_args_parser
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.hydra_config import HydraConfig
+from hydra.errors import HydraException
+from hydra.types import RunMode
+from omegaconf import DictConfig, open_dict
+from omegaconf.errors import OmegaConfBaseException
+
+from compress import config as configuration
+from compress import disk, run_folder
+from compress.budget import MET
+from compress.config import aliases
+from compress.errors import InUse, UserError, refuse_words
+
+FAILED, USER_MISTAKE, INTERRUPTED = 1, 2, 130  # MET and NOT_MET are the verdict's
+
+
+HELP = """\
+compress: prune a vision model to a FLOP budget, fine-tune it, quantize it to INT8, export and measure it.
+
+  compress run recipe=RECIPE [key=value ...]      run a recipe; -m sweeps over comma-separated values
+  compress profile model=MODEL [key=value ...]    measure a model and change nothing
+  compress report RUN | compare A B ... | add RUN BENCH
+  compress cache list | verify | prune
+  compress new NAME                               a folder with a recipe, a data set and a metric to fill in
+
+`python -m compress` is the same program; without a command it is `run`.
+
+Recipes
+{recipes}
+
+Configuration groups and their choices
+{groups}
+
+Examples
+  compress run recipe=drone_nano budget.flops=30%
+  compress run recipe=custom model=ultralytics model.path=best.pt data=yolo data.path=data.yaml
+  compress run recipe=drone_nano budget.flops=null prune.ratio=0.1,0.3,0.5 -m
+  compress run recipe=digits --cfg job            every key and its value; nothing is run
+
+Exit status: 0 budget met; 1 internal error; 2 mistake in the command, data or model; 3 budget not met or not
+measurable; 130 interrupted. Documentation: docs/index.md."""
+
+
+class Stop(BaseException):
+    """Ends a sweep. Not an Exception, because Hydra collects those of its jobs and continues."""
+
+
+class CommandLine:
+    """Keeps the outcome of a job: Hydra discards return values and prints its own text about exceptions."""
+
+    def __init__(self) -> None:
+        self.status = MET
+        self.error: Exception | None = None
+
+    def job(self, composed: DictConfig) -> tuple[float, float] | None:
+        """Runs the recipe, or one point of a sweep. A point returns its objectives.
+
+        Raises:
+            Stop: no further point of the sweep can be run, as on a full disk.
+        """
+        from compress import pipeline, sweep  # after Hydra has checked the command: importing torch takes seconds
+
+        folder = Path(HydraConfig.get().runtime.output_dir)
+        if HydraConfig.get().mode == RunMode.MULTIRUN:
+            try:
+                return sweep.point(composed, folder)
+            except Exception as error:
+                raise Stop(disk.problem(error, folder) or str(error)) from error
+        try:
+            result = pipeline.run(configuration.to_config(composed), folder)
+        except Exception as error:
+            self.error = error
+            # Rejected before any work: the folder holds nothing but Hydra's log of this run.
+            rejected = isinstance(error, UserError) and not isinstance(error, InUse)
+            if rejected and {file.name for file in folder.glob("*")} <= {"log.txt"}:
+                shutil.rmtree(folder, ignore_errors=True)
+            return None
+        self.status = result.verdict.exit_status
+        return None
+
+
+def main() -> int:
+    if int(os.environ.get("WORLD_SIZE", 1)) == 1:
+        return command()
+    from compress.training import distributed  # imports torch, which takes seconds
+
+    return distributed.run(command)
+
+
+def command() -> int:
+    """Runs the command in `sys.argv` and returns the exit status (see HELP)."""
+    os.environ["HYDRA_FULL_ERROR"] = "1"  # otherwise Hydra prints its own message and exits 1 for a user's typo
+    logging.raiseExceptions = False  # otherwise every log line on a full disk prints a traceback
+    words: list[str] = []
+    line, choice = CommandLine(), None
+    try:
+        with _signals():
+            sys.argv[1:] = aliases.overrides(sys.argv[1:])
+            arguments = _arguments()
+            if arguments.help:
+                print(help_text())
+                return MET
+            words = arguments.overrides
+            configuration.register(words)
+            if choice := _folder(arguments):
+                sys.argv.insert(1, "hydra.{}.dir='{}'".format(*choice))
+            hydra.main(version_base="1.3", config_path=str(configuration.CONF), config_name="config")(line.job)()
+            if line.error is not None:
+                raise line.error
+    except (UserError, HydraException, OmegaConfBaseException) as error:
+        if choice and {file.name for file in choice[1].glob("*")} <= {"multirun.yaml"}:  # written by Hydra for a sweep
+            shutil.rmtree(choice[1], ignore_errors=True)
+        mistake = error if isinstance(error, UserError) else configuration.explain(error, words)
+        return _fail(str(mistake), USER_MISTAKE)
+    except KeyboardInterrupt:
+        print("compress: interrupted; the same command continues where it stopped", file=sys.stderr)
+        return INTERRUPTED
+    except BrokenPipeError:  # the reader of our output has ended, as in `| head`
+        return line.status
+    except Stop as error:
+        return _fail(str(error), FAILED)
+    except Exception as error:
+        if problem := disk.problem(error, Path("outputs")):
+            return _fail(problem, FAILED)
+        raise
+    return line.status
+
+
+def _arguments() -> argparse.Namespace:
+    """Parses `sys.argv` with Hydra's parser, and moves the overrides in `sys.argv` before the options.
+
+    argparse requires contiguous positional arguments and would reject `recipe=x -m prune.ratio=0.1,0.3`.
+    """
+    parser = get_args_parser()
+    parser.error = refuse_words  # type: ignore[method-assign]
+    arguments = parser.parse_intermixed_args()
+    if arguments.experimental_rerun:
+        remedy = "it unpickles a file, which can run code: use the command again"
+        raise UserError("--experimental-rerun", arguments.experimental_rerun, remedy)
+    if arguments.hydra_help and not any(word.startswith("recipe=") for word in arguments.overrides):
+        arguments.overrides.append(
+            "recipe=drone_nano"
+        )  # Hydra composes before it prints its help, which requires a recipe
+    options = list(sys.argv[1:])
+    for word in arguments.overrides:
+        if word in options:
+            options.remove(word)
+    sys.argv[1:] = [*arguments.overrides, *options]
+    return arguments
+
+
+def _folder(arguments: argparse.Namespace) -> tuple[str, Path] | None:
+    """Chooses the output folder before Hydra opens its log there.
+
+    Returns:
+        ("run" or "sweep", folder). A run gets the folder of an interrupted run of the same configuration, otherwise a
+        new one. None if the user names the folder, or if nothing is run.
+    """
+    if any((arguments.help, arguments.hydra_help, arguments.cfg, arguments.info, arguments.shell_completion)):
+        return None
+    composed = _composed(arguments, RunMode.MULTIRUN if arguments.multirun else RunMode.RUN)
+    kind = "sweep" if arguments.multirun or composed.hydra.mode == RunMode.MULTIRUN else "run"
+    place = Path(composed.hydra[kind].dir)
+    if os.path.lexists(place) and not place.is_dir():
+        raise UserError(f"hydra.{kind}.dir", place, "it is not a folder: name another")
+    named = any(word.split("=")[0].lstrip("+") == f"hydra.{kind}.dir" for word in arguments.overrides)
+    if kind == "sweep":
+        configuration.check_name(composed.recipe_name)
+        return None if named else (kind, run_folder.new(Path(composed.hydra.sweep.dir)))
+    with open_dict(composed):
+        del composed["hydra"]
+    config = configuration.to_config(composed)
+    return (
+        None if named else (kind, run_folder.choose(Path("outputs") / config.recipe_name, configuration.dump(config)))
+    )
+
+
+def _composed(arguments: argparse.Namespace, mode: RunMode) -> DictConfig:
+    """The configuration that `hydra.main` will compose, with its node `hydra`, without the swept values."""
+    path = create_automatic_config_search_path(__file__, None, arguments.config_path or str(configuration.CONF))
+    if arguments.config_dir is not None:
+        folder = Path(arguments.config_dir).absolute()
+        if not folder.is_dir():
+            raise UserError("--config-dir", arguments.config_dir, "there is no such folder")
+        path.prepend("command-line", f"file://{folder}", "schema")
+    try:
+        composer = Hydra.create_main_hydra2("compress", path)
+        name = arguments.config_name or "config"
+        return composer.compose_config(name, list(arguments.overrides), mode, with_log_configuration=False)
+    except configuration.COMPOSING as error:
+        raise configuration.explain(error, arguments.overrides) from error
+    finally:
+        GlobalHydra.instance().clear()
+
+
+@contextmanager
+def _signals() -> Iterator[None]:
+    """Handles SIGTERM as SIGINT. During a training step the handler of SIGINT waits for the end of the step."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        handler = signal.getsignal(signal.SIGINT)
+        if callable(handler):
+            handler(signal.SIGINT, frame)
+        else:  # shells make background processes ignore SIGINT
+            raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGTERM, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def _fail(message: str, status: int) -> int:
+    print(f"compress: error: {message}", file=sys.stderr)
+    return status
+
+
+def help_text() -> str:
+    """The text of `--help`: commands, recipes, one line per configuration group, examples."""
+    groups = {"recipe": configuration.RECIPES}
+    groups |= {folder.name: folder for folder in sorted(configuration.CONF.iterdir()) if folder.is_dir()}
+    choices = []
+    for group, folder in groups.items():
+        names = " | ".join(sorted(file.stem for file in folder.glob("*.yaml")))
+        choices.append(textwrap.fill(names, 112, initial_indent=f"  {f'{group}=':<11}", subsequent_indent=" " * 13))
+    first = {file.stem: file.read_text().splitlines()[0] for file in sorted(groups["recipe"].glob("*.yaml"))}
+    recipes = [f"  {name:<18}{line[2:].split(': python -m')[0]}" for name, line in first.items()]
+    return HELP.format(groups="\n".join(choices), recipes="\n".join(recipes))

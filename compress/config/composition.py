@@ -1,0 +1,87 @@
+"""Composes `conf/`, `recipes/` and the command line with Hydra into a `Config`. Only this package depends on Hydra."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from hydra import compose as hydra_compose
+from hydra import initialize_config_dir
+from hydra.core.config_store import ConfigStore
+from hydra.errors import HydraException
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
+
+from compress.config import aliases, messages, sources
+from compress.config.schema import Config, check_required
+from compress.errors import UserError
+
+_PACKAGE = Path(__file__).resolve().parents[1]
+# A wheel carries conf/ and recipes/ inside the package (pyproject force-includes them); a checkout beside it.
+_ROOT = _PACKAGE if (_PACKAGE / "conf").is_dir() else _PACKAGE.parent
+CONF, RECIPES = _ROOT / "conf", _ROOT / "recipes"
+COMPOSING = (HydraException, OmegaConfBaseException, ValueError)  # raised by Hydra for a mistake in a config
+
+
+def to_config(composed: DictConfig) -> Config:
+    """Plain dataclasses from what Hydra composed. Raises UserError for a value of the wrong type or out of range."""
+    # Hydra lets `+key=value` add what the schema does not know; merging onto a fresh schema does not.
+    typed = OmegaConf.merge(OmegaConf.structured(Config), OmegaConf.to_container(composed))
+    try:
+        config = OmegaConf.to_object(typed)
+    except MissingMandatoryValue as error:
+        raise UserError(error.full_key or "recipe", "???", "set this value on the command line") from None
+    assert isinstance(config, Config)
+    check_required(config)
+    return config
+
+
+def dump(config: Config) -> str:
+    """The composed configuration as YAML, as written into a run folder."""
+    return OmegaConf.to_yaml(OmegaConf.structured(config))
+
+
+def read(run: Path) -> Config:
+    """The configuration that `dump` wrote into a run folder. Raises UserError where there is none, or one that this
+    version does not understand."""
+    path = run / "config.yaml"
+    if not path.is_file():
+        raise UserError("run", run, "no run folder: it holds no config.yaml")
+    try:
+        known = aliases.tree(OmegaConf.to_container(OmegaConf.load(path)))
+        return to_config(OmegaConf.merge(OmegaConf.structured(Config), known))  # type: ignore[arg-type]
+    except OmegaConfBaseException as error:
+        raise UserError(str(path), "unreadable", f"of another version of this program? {explain(error)}") from error
+
+
+def register(words: Sequence[str] = ()) -> None:
+    """Registers the schema and every file in `recipes/` with Hydra, and checks files from elsewhere (`sources`).
+
+    Recipes are beside `conf/`, not inside it, since users read them first. Hydra's search path cannot name a folder
+    relative to the package, so each file is stored under the group `recipe`.
+
+    Args:
+        words: the command-line overrides; import paths among them are allowed.
+    """
+    sources.guard((CONF, RECIPES), words)
+    store = ConfigStore.instance()
+    store.store(name="schema", node=Config)
+    for file in sorted(RECIPES.glob("*.yaml")):
+        node = OmegaConf.merge({"recipe_name": file.stem}, OmegaConf.load(file))
+        store.store(group="recipe", name=file.stem, package="_global_", node=node)
+
+
+def compose(overrides: list[str]) -> Config:
+    """The config that `python -m compress <overrides>` runs with; for library users and tests."""
+    overrides = aliases.overrides(overrides)
+    register(overrides)
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        try:
+            return to_config(hydra_compose("config", overrides))
+        except COMPOSING as error:
+            raise explain(error, overrides) from error
+
+
+def explain(error: Exception, words: Sequence[str] = ()) -> UserError:
+    """Converts Hydra's or OmegaConf's error into one with key, value and remedy; `words` are the overrides."""
+    return messages.refusal(error, Config, words)

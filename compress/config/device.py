@@ -1,0 +1,61 @@
+"""The configuration of a device: targets, precisions and published latencies."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from compress.config.checks import MAX_OPSET, check, check_names, check_opset, check_plain
+
+HOST = "host"  # name of the device that is this machine
+PRECISIONS = ("fp32", "fp16", "int8")
+
+
+@dataclass
+class LatencyFit:
+    """`ms = a_ms + b_ms_per_gflop * GFLOPs` on one device in one runtime and precision."""
+
+    runtime: str = "onnxruntime"  # a target's name
+    precision: str = "fp32"
+    a_ms: float = 1.0
+    b_ms_per_gflop: float = 1.0
+    error: float = 0.0  # largest relative error in leave-one-out cross-validation
+    gflops: list[float] = field(
+        default_factory=lambda: [0.0, 0.0]
+    )  # of the smallest and the largest network that it was fitted on
+    error_fitted: float = 0.0  # largest relative error for the networks that it was fitted on
+
+    def __post_init__(self) -> None:
+        check_plain(self, "device.fits")
+        check(self.a_ms > 0, "device.fits.a_ms", self.a_ms, "set a positive number, the milliseconds at 0 GFLOPs")
+        slope = self.b_ms_per_gflop
+        check(slope > 0, "device.fits.b_ms_per_gflop", slope, "set a positive number, the milliseconds per GFLOP")
+        check(
+            len(self.gflops) == 2,
+            "device.fits.gflops",
+            self.gflops,
+            "set two numbers, of the smallest and the largest fitted network",
+        )
+
+
+@dataclass
+class DeviceConfig:
+    name: str = HOST
+    source: str = ""  # where the latencies were published
+    fits: list[LatencyFit] = field(default_factory=list)  # made by scripts/fit_devices.py
+    # Used by runs that name no targets.
+    targets: list[str] = field(default_factory=lambda: ["onnxruntime", "openvino", "tensorrt"])
+    precisions: list[str] = field(
+        default_factory=list
+    )  # that its chip supports, preferred first; empty: the fastest measured
+    int8_saturates: bool | None = (
+        None  # U8 x S8 products are added in 16 bits, which can saturate; null: measured on this machine
+    )
+    opset: int = MAX_OPSET  # newest ONNX opset that its runtimes read
+
+    def __post_init__(self) -> None:
+        check_plain(self, "device")
+        check_opset("device.opset", self.opset)
+        check_names("device.targets", self.targets)
+        check_names("device.precisions", self.precisions)
+        for precision in self.precisions:
+            check(precision in PRECISIONS, "device.precisions", precision, f"choose from {', '.join(PRECISIONS)}")

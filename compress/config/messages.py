@@ -1,0 +1,190 @@
+"""Converts errors of Hydra and OmegaConf into one line with key, value and remedy."""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import re
+import types
+import typing
+from collections.abc import Iterable, Sequence
+from enum import Enum
+from typing import Any
+
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.errors import HydraException, MissingConfigException, OverrideParseException
+from omegaconf.errors import OmegaConfBaseException
+
+from compress.errors import UserError
+
+_KINDS = {
+    int: "a whole number",
+    float: "a number",
+    bool: "true or false",
+    str: "text; in quotes if it holds spaces, commas or brackets",
+}
+_NOISE = ("In '", "full_key:", "object_type=", "reference_type=", "See https://hydra.cc", "Config search path")
+
+
+def refusal(error: Exception, schema: type, words: Sequence[str]) -> UserError:
+    """The error to show to the user.
+
+    Args:
+        error: raised by Hydra or OmegaConf while it composed.
+        schema: the dataclass of the whole config.
+        words: the overrides of the command line, where the value is looked up.
+    """
+    chain = list(_chain(error))
+    for each in chain:
+        if isinstance(each, OverrideParseException):
+            return _unreadable(each.override)
+        if isinstance(each, UserError):
+            return each
+        if isinstance(each, MissingConfigException) and each.options is not None:
+            group, _, choice = (each.missing_cfg_file or "").rpartition("/")
+            return UserError(group, choice, f"there is no such choice{nearest(choice, each.options)}")
+    text = "\n".join(str(each) for each in chain)
+    if match := re.search(r"You must specify '([^']+)'.*?Available options:\n(.*)", text, re.DOTALL):
+        options = match[2].split()
+        return UserError(match[1], "???", f"it is missing; set {match[1]}=NAME, one of: {', '.join(options)}")
+    if match := re.search(r"Cannot find primary config '([^']+)'", text):
+        return UserError("--config-name", match[1], "there is no such file in the folders of config files")
+    if match := re.search(r"Check that the config directory '([^']+)'", text):
+        return UserError("--config-path", match[1], "there is no such folder")
+    if match := re.search(r"Ambiguous value for argument '(.+)'\n", text):
+        key, _, value = match[1].partition("=")
+        return UserError(key, value, "add -m to sweep over these values; or set a list, [a,b], or text in quotes")
+    if match := re.search(r"Could not load '([^']+)'", text):
+        group, _, choice = match[1].rpartition("/")
+        return UserError(group, choice, "there is no such choice")
+    key, file = _key(chain, text), re.search(r"[Ii]n '([^']+)'", text)
+    where = f"{file[1]}.yaml" if file else "config"
+    if key is None:
+        for word in words:
+            try:
+                OverridesParser.create().parse_override(word)
+            except HydraException:
+                return _unreadable(word)
+        return UserError(where, "unreadable" if file else " ".join(words), _plain(text))
+    value = _given(key, words)
+    named = key if value is not None or not file else f"{where}: {key}"
+    if value is None:
+        match = re.search(r"[Vv]alue:? '?([^'\n]+?)'?(?: of type| is not|,? could not|, expected|\n|$)", text)
+        value = match[1] if match else "…"
+    kind, siblings = _look_up(schema, key)
+    if kind is None and siblings and not re.search("not be converted|Invalid|Merge error|annot", text):
+        parent, _, name = key.rpartition(".")
+        keys = f"keys of {parent}: " if parent else "there are: "
+        meant = _meant(name, siblings, f"{parent}." if parent else "")
+        return UserError(named, value, f"there is no such key{meant} ({keys}{', '.join(siblings)})")
+    if kind is not None and (match := re.search(r"To append to your config use (\S+)", text)):
+        return UserError(named, value, f"there is no such key yet; a plus sign adds it: {match[1]}")
+    if kind is not None and "nterpolation" not in text:
+        return UserError(named, value, f"set {_expected(kind, value)}")
+    if match := re.search(r"expected one of \[([^\]]+)\]", text):
+        return UserError(named, value, f"set one of: {match[1]}")
+    return UserError(named, value, _plain(text))
+
+
+def nearest(word: str, choices: Iterable[str]) -> str:
+    """The end of a message: the choice that was probably meant, and all of them."""
+    choices = list(choices)
+    return (_meant(word, choices) or ";") + f" choose from: {', '.join(choices)}"
+
+
+def _chain(error: BaseException | None) -> Iterable[BaseException]:
+    while error is not None:
+        yield error
+        error = error.__cause__ or error.__context__
+
+
+def _unreadable(word: str) -> UserError:
+    if "=" not in word and not word.startswith("~"):
+        return UserError(word, "", "set a value: key=value")
+    key, _, value = word.partition("=")
+    remedy = "this cannot be read; put values with spaces, commas, equal signs or brackets in quotes twice: "
+    return UserError(key, value, f"{remedy}'{key}=\"…\"'")
+
+
+def _key(chain: Sequence[BaseException], text: str) -> str | None:
+    """The full name of the key in question."""
+    for pattern in (
+        r"Could not override '([^']+)'",
+        r"Error merging override \+*([\w./@]+)=",
+        r"Could not delete[^']*'([^']+)'",
+    ):
+        if match := re.search(pattern, text):
+            return match[1]
+    for each in chain:
+        if isinstance(each, OmegaConfBaseException) and each.full_key:
+            return str(each.full_key)
+    return None
+
+
+def _given(key: str, words: Sequence[str]) -> str | None:
+    for word in reversed(words):  # of a key that is given twice the last counts
+        name, _, value = word.partition("=")
+        if name.lstrip("+~") == key:
+            return value
+    return None
+
+
+def _look_up(schema: type, key: str) -> tuple[Any, list[str]]:
+    """The type of the key, None where there is none, and the keys beside it."""
+    kind: Any = schema
+    names: list[str] = []
+    for step in re.split(r"[.\[]", key):
+        kind = _without_none(kind)
+        if typing.get_origin(kind) in (list, dict):
+            kind = typing.get_args(kind)[-1]
+            continue
+        if not dataclasses.is_dataclass(kind):
+            return None, []
+        if step == "hydra":
+            return None, []
+        hints = typing.get_type_hints(kind)
+        names = list(hints)
+        if step not in hints:
+            return None, names
+        kind = hints[step]
+    return kind, names
+
+
+def _without_none(kind: Any) -> Any:
+    if isinstance(kind, types.UnionType) or typing.get_origin(kind) is typing.Union:
+        kinds = [each for each in typing.get_args(kind) if each is not type(None)]
+        return kinds[0] if len(kinds) == 1 else kind
+    return kind
+
+
+def _expected(kind: Any, value: str) -> str:
+    """The values that a key accepts, as text."""
+    bare = _without_none(kind)
+    null = ", or null" if bare is not kind else ""
+    if isinstance(bare, type) and issubclass(bare, Enum):
+        bad = value.strip("[]")
+        return f"one of: {', '.join(each.name for each in bare)}{null}{_meant(bad, [each.name for each in bare])}"
+    if typing.get_origin(bare) is list:
+        item = typing.get_args(bare)[0]
+        if isinstance(item, type) and issubclass(item, Enum):
+            names = [each.name for each in item]
+            bad = next((word.strip() for word in value.strip("[]").split(",") if word.strip() not in names), "")
+            return f"a list in brackets, of: {', '.join(names)}{null}{_meant(bad, names)}"
+        return f"a list in brackets, [a,b]{null}"
+    if typing.get_origin(bare) is dict:
+        return f"keys and values in braces, {{a: 1}}{null}"
+    if dataclasses.is_dataclass(bare):
+        return f"one of its keys: {', '.join(field.name for field in dataclasses.fields(bare))}"
+    return f"{_KINDS.get(bare, 'another value')}{null}"
+
+
+def _meant(bad: str, names: Sequence[str], before: str = "") -> str:
+    """The name that `bad` begins or resembles, as the end of a message; "" where there is none."""
+    begun = [name for name in names if bad and name.startswith(bad)]
+    close = begun[:1] or difflib.get_close_matches(bad, names, n=1)
+    return f"; did you mean {before}{close[0]}?" if close and close[0] != bad else ""
+
+
+def _plain(text: str) -> str:
+    lines = [line.strip().rstrip(".") for line in text.splitlines()]
+    return "; ".join(dict.fromkeys(line for line in lines if line and not line.startswith(_NOISE)))

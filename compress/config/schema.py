@@ -1,0 +1,312 @@
+"""The configuration as dataclasses, which check their values when they are constructed, before anything runs."""
+
+from __future__ import annotations
+
+import math
+import re
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import Any
+
+from compress.config.checks import check, check_drop, check_names, check_opset, check_plain
+from compress.config.device import DeviceConfig
+from compress.host import usable_threads
+from compress.units import FlopsLimit
+
+MAX_THREADS = 1024  # a larger number must be a typo, and runtimes would start that many threads
+
+
+class Family(Enum):
+    ultralytics = "ultralytics"
+    timm = "timm"
+    module = "module"
+    checkpoint = "checkpoint"
+    onnx = "onnx"
+
+
+class Objective(Enum):
+    flops = "flops"
+    latency = "latency"
+
+
+class Activation(Enum):
+    relu = "relu"
+    relu6 = "relu6"
+
+
+class NumberFormat(Enum):
+    """Number format of training on this machine. `precision=32` selects fp32."""
+
+    auto = "auto"
+    fp32 = 32
+    bf16 = "bf16"
+
+
+class Optimizer(Enum):
+    sgd = "sgd"
+    adamw = "adamw"
+
+
+@dataclass
+class ModelConfig:
+    family: Family = Family.ultralytics
+    name: str | None = None  # ultralytics: architecture YAML; timm: model name
+    weights: str | None = None  # name of a shipped baseline, or a .safetensors / .pt file
+    init: str | None = None  # initial weights for training; tensors whose shape differs from the model's stay random
+    path: str | None = None  # ultralytics: best.pt; checkpoint: a folder; onnx: model.onnx
+    target: str | None = None  # module: import path of a class or function, pkg.module.Net
+    args: dict[str, Any] = field(default_factory=dict)  # module, timm: keyword arguments of the constructor
+    trust: bool = False  # import and unpickle code that files name; settable only on the command line or in Python
+    protected: list[str] = field(
+        default_factory=list
+    )  # modules that keep their channels, besides those that the model itself excludes
+    # null (or 0): the model's own if known; otherwise 3 channels, and 640 px for Ultralytics' architectures, 224 px for
+    # others.
+    channels: int | None = None  # of the input
+    imgsz: int | None = None  # side of the square input, in pixels
+    # Normalisation of pixels in [0, 1], one number per channel or one for all. null: the model's own, else none.
+    mean: list[float] | None = None
+    std: list[float] | None = None
+
+    def __post_init__(self) -> None:
+        check_plain(self, "model")
+        self.imgsz, self.channels = self.imgsz or None, self.channels or None
+        side, channels = self.imgsz, self.channels
+        check(side is None or side > 0, "model.imgsz", side, "set the input side in pixels, e.g. 256, or null")
+        check(channels is None or channels > 0, "model.channels", channels, "set 1 (grey), 3 (RGB) or null")
+        check(
+            (self.mean is None) == (self.std is None),
+            "model.std",
+            self.std,
+            "set both model.mean and model.std, or neither",
+        )
+        for key, values in (("mean", self.mean), ("std", self.std)):
+            good = values is None or (len(values) > 0 and all(math.isfinite(value) for value in values))
+            check(good, f"model.{key}", values, "set a number for each channel, e.g. [0.5,0.5,0.5]")
+        check(self.std is None or min(self.std) > 0, "model.std", self.std, "set positive numbers")
+
+    @property
+    def input(self) -> tuple[int, int]:
+        """Input side in pixels and number of channels, after `models.resolve` has replaced null."""
+        assert self.imgsz is not None and self.channels is not None
+        return self.imgsz, self.channels
+
+
+@dataclass
+class DataConfig:
+    name: str = "field_scenes"
+    path: str | None = None  # data.yaml, or a folder with one folder per class
+    target: str | None = None  # module: import path of a class or function, pkg.module.MyData
+    args: dict[str, Any] = field(default_factory=dict)  # module: keyword arguments for `target`
+    root: str = "outputs/.data"  # folder of generated or fetched data sets
+    calibration_images: int = 300
+    validation_images: int | None = None  # size of a stratified random sample, drawn with `seed`; null: all images
+    test: bool = False  # also report accuracy on the test split; it decides nothing
+    large_validation: bool = False  # field_scenes: evaluate on the 3,000-image split
+
+    def __post_init__(self) -> None:
+        check_plain(self, "data")
+        check(self.calibration_images > 0, "data.calibration_images", self.calibration_images, "set at least 1")
+        images = self.validation_images
+        check(images is None or images > 0, "data.validation_images", images, "set at least 1, or null for all")
+
+
+@dataclass
+class TaskConfig:
+    target: str | None = None  # import path of a user-defined task; null: the task of the data set
+
+    def __post_init__(self) -> None:
+        check_plain(self, "task")
+
+
+@dataclass
+class MetricConfig:
+    target: str | None = None  # import path of a user-defined metric; null: the metric of the task
+    args: dict[str, Any] = field(default_factory=dict)  # keyword arguments for `target`, if it is a class
+
+    def __post_init__(self) -> None:
+        check_plain(self, "metric")
+
+
+@dataclass
+class BudgetConfig:
+    flops: str | None = None  # at model.imgsz: "50%" of the loaded model, or "1.2G"
+    max_accuracy_drop: float | None = None  # absolute, 0.01 is one percentage point; against the torch FP32 baseline
+    latency_ms: float | None = None  # median of one image, measured or predicted for the device
+    size_mb: float | None = None  # of an artifact's model files, 10^6 bytes
+    energy_mj: float | None = None  # of one image
+    sram_kb: float | None = None  # tensor arena, 1024 bytes
+    flash_kb: float | None = None  # model file, 1024 bytes
+    fps: float | None = None  # on the device: sets flops and latency_ms, see compress/devices/frame_rate.py
+
+    @property
+    def flops_limit(self) -> FlopsLimit | None:
+        """`flops`, parsed. Raises UserError if it is neither a percentage nor a number."""
+        return None if self.flops is None else FlopsLimit.parse(self.flops)
+
+    def __post_init__(self) -> None:
+        if self.max_accuracy_drop is not None:
+            check_drop("budget.max_accuracy_drop", self.max_accuracy_drop)
+        for name in ("latency_ms", "size_mb", "energy_mj", "sram_kb", "flash_kb"):
+            value = getattr(self, name)
+            check(value is None or 0 < value < math.inf, f"budget.{name}", value, "set a positive number, or null")
+        if self.fps is not None:
+            check(0 < self.fps < math.inf, "budget.fps", self.fps, "set a positive number of frames a second, e.g. 30")
+
+
+@dataclass
+class PruneConfig:
+    ratio: float | None = None  # fraction of the channels to remove from every prunable layer
+    importance: str = "group_l2"  # ranks channels; conf/prune/ selects it, see compress/pruning/importance.py
+    images: int = 384  # training images for importances that use gradients, such as taylor
+    allocation: str = "global"  # method that distributes the budget over layers; see compress/pruning/allocation.py
+    objective: Objective = Objective.flops  # what the allocation `knapsack` reduces: FLOPs, or latency on this machine
+    rounds: int = 1  # pruning rounds with fine-tuning between them; each keeps the same fraction of the FLOPs
+    round_images: int = 2000  # training images, counting repetitions, between two rounds; added to finetune.images
+    round_to: int = 16  # channel counts stay multiples of this; 8 would half fill the vector registers of runtimes
+    max_ratio: float = 0.9  # no layer loses a larger fraction of its channels
+    equal_split_widths: bool = (
+        False  # both halves of split blocks (C2f) stay equally wide: plain Ultralytics reads the .pt
+    )
+
+    def __post_init__(self) -> None:
+        check_plain(self, "prune")
+        if self.ratio is not None:
+            check(0 <= self.ratio < 1, "prune.ratio", self.ratio, "set a fraction of channels in [0, 1), e.g. 0.3")
+        check(self.images >= 1, "prune.images", self.images, "set at least 1")
+        check(self.rounds >= 1, "prune.rounds", self.rounds, "set at least 1")
+        check(self.round_images >= 1, "prune.round_images", self.round_images, "set at least 1")
+        check(self.round_to >= 1, "prune.round_to", self.round_to, "set at least 1, e.g. 8 or 16")
+        check(0 <= self.max_ratio < 1, "prune.max_ratio", self.max_ratio, "set a fraction of channels in [0, 1)")
+        supported = self.objective is Objective.flops or self.allocation == "knapsack"
+        check(supported, "prune.objective", self.objective.value, "latency needs prune.allocation=knapsack")
+
+
+@dataclass
+class FinetuneConfig:
+    images: int = 8000  # training images, counting repetitions
+    batch: int = 16
+    learning_rate: float | None = None  # null: 0.0015 x (FLOPs before pruning / FLOPs after pruning)
+    optimizer: Optimizer = Optimizer.adamw
+    momentum: float = 0.9
+    weight_decay: float = 0.01
+    warmup: float = 0.1  # fraction of the steps
+    ema: float = 0.999  # decay per step of the moving average of the weights; 0: none
+    # Distillation loss weight relative to the task loss. null: 1 if a teacher is set, or if a pruned checkpoint is
+    # fine-tuned and its unpruned model can be loaded; otherwise 0. The stage `train` has no teacher.
+    distillation: float | None = None
+    teacher: str | None = None  # a checkpoint's folder, a shipped baseline or a .pt; null: the model before pruning
+    bfloat16: bool | None = None  # deprecated: use `precision`
+    augment: bool = True
+    activation: Activation | None = (
+        None  # replaces SiLU and the like before training; null: none. Runtimes fuse ReLU at no cost
+    )
+
+    def check(self, stage: str) -> None:
+        """Raises UserError for an invalid value. `stage`, `train` or `finetune`, is the prefix of the key."""
+        check_plain(self, stage)
+        for name in ("images", "batch", "learning_rate"):
+            value = getattr(self, name)
+            good = value is None or (value > 0 and math.isfinite(value))
+            check(good, f"{stage}.{name}", value, "set a positive number")
+        for name in ("momentum", "warmup", "ema"):
+            value = getattr(self, name)
+            check(0 <= value < 1, f"{stage}.{name}", value, "set a fraction in [0, 1)")
+        for name in ("weight_decay", "distillation"):
+            value = getattr(self, name)
+            check(value is None or 0 <= value < math.inf, f"{stage}.{name}", value, "set 0 or a positive number")
+
+
+@dataclass
+class QuantizeConfig:
+    max_accuracy_drop: float = 0.01  # absolute, against the FP32 graph in the same runtime
+    search: bool = (
+        True  # try the schemes of a target, then mixed precision if all lose too much accuracy; false: use the first
+    )
+    minutes: float = 5  # search time per target; at least one candidate is made
+    portable: bool = False  # use only schemes that cannot saturate on any CPU (7-bit weights)
+    few_images: bool = False  # allow calibration on fewer than 32 images
+
+    def __post_init__(self) -> None:
+        check_plain(self, "quantize")
+        check_drop("quantize.max_accuracy_drop", self.max_accuracy_drop)
+        check(self.minutes >= 0, "quantize.minutes", self.minutes, "set 0 or more minutes of search for each target")
+
+
+@dataclass
+class ExportConfig:
+    opset: int = 17
+
+    def __post_init__(self) -> None:
+        check_opset("export.opset", self.opset)
+
+
+@dataclass
+class Config:
+    recipe_name: str = "custom"  # default: the recipe's file name; also names the folder below outputs/
+    stages: list[str] = field(default_factory=list)  # see compress/stages/__init__.py
+    targets: list[str] | None = None  # null: the device's; []: none
+    model: ModelConfig = field(default_factory=ModelConfig)
+    data: DataConfig = field(default_factory=DataConfig)
+    task: TaskConfig = field(default_factory=TaskConfig)
+    metric: MetricConfig = field(default_factory=MetricConfig)
+    budget: BudgetConfig = field(default_factory=BudgetConfig)
+    device: DeviceConfig = field(default_factory=DeviceConfig)
+    prune: PruneConfig = field(default_factory=PruneConfig)
+    train: FinetuneConfig = field(default_factory=FinetuneConfig)
+    finetune: FinetuneConfig = field(default_factory=FinetuneConfig)
+    quantize: QuantizeConfig = field(default_factory=QuantizeConfig)
+    export: ExportConfig = field(default_factory=ExportConfig)
+    controls: bool = (
+        False  # also fine-tune a randomly pruned model, and the unpruned one at a smaller input, of equal FLOPs
+    )
+    force: bool = False  # continue even if the baseline is no better than guessing
+    seed: int = 0
+    threads: int = field(default_factory=usable_threads)  # default: what this process may use
+    precision: NumberFormat = NumberFormat.auto  # of training; auto: the faster one on this machine
+    cache: bool = True
+    trackers: list[str] = field(default_factory=lambda: ["log"])  # see compress/trackers/__init__.py
+
+    def __post_init__(self) -> None:
+        check_name(self.recipe_name)
+        check(0 <= self.seed < 2**32, "seed", self.seed, "set a whole number from 0 to 4294967295")
+        hint = f"set 1 to {MAX_THREADS}; this process may use {usable_threads()}"
+        check(1 <= self.threads <= MAX_THREADS, "threads", self.threads, hint)
+        check_names("targets", self.targets or [])
+        check_names("trackers", self.trackers)
+        self.targets = self.device.targets if self.targets is None else self.targets
+        self.export.opset = min(self.export.opset, self.device.opset)
+        self.train.check("train")
+        self.finetune.check("finetune")
+
+
+def check_name(recipe_name: str) -> None:
+    """Raises UserError if `recipe_name` cannot be the name of a folder."""
+    plain = re.fullmatch(r"\w[\w.+-]*", recipe_name) is not None
+    check(
+        plain,
+        "recipe_name",
+        recipe_name,
+        "use only letters, digits and . _ + -, with a letter or digit first: the output folder gets this name",
+    )
+
+
+def check_required(config: Config) -> None:
+    """Raises UserError if a value that conf/ marks with ??? is missing.
+
+    OmegaConf replaces the mark by the default of the schema, null, and reports nothing.
+    """
+    model, data = config.model, config.data
+    by_family = {
+        Family.ultralytics: ("path", model.path or model.name),
+        Family.timm: ("name", model.name),
+        Family.module: ("target", model.target),
+        Family.checkpoint: ("path", model.path),
+        Family.onnx: ("path", model.path),
+    }
+    key, value = by_family[model.family]
+    check(value is not None, f"model.{key}", "???", "set this value on the command line")
+    if data.name in ("yolo", "image_folder"):
+        check(data.path is not None, "data.path", "???", "set this value on the command line")
+    if data.name == "module":
+        check(data.target is not None, "data.target", "???", "set this value on the command line")

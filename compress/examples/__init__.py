@@ -1,0 +1,1 @@
+"""Example data sets and a small network, used by the recipes of this package."""

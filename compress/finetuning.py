@@ -1,0 +1,248 @@
+"""Training and fine-tuning of a model with its own loss, optionally distilling from a teacher."""
+
+from __future__ import annotations
+
+import copy
+import functools
+import logging
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from compress.capabilities import LossScheduled, Model, Teacher, TorchModel, Trainable, require
+from compress.config import Config, FinetuneConfig, NumberFormat
+from compress.data import DataSet, Split, batches, supervised
+from compress.errors import UserError
+from compress.measurement.rows import flops_at
+from compress.models import activation
+from compress.pruning.importance import NEED_GRADIENTS
+from compress.tasks import Batch
+from compress.training import distributed
+from compress.training.engine import fit
+from compress.training.schedule import Schedule
+from compress.training.settings import LONG, TrainingSettings, by_capability, choose, native_bfloat16
+
+RATE = 0.0015  # peak learning rate of an unpruned network
+VERSION = 4  # of the computation of the stages train and finetune; part of their cache keys
+
+log = logging.getLogger(__name__)
+
+
+def check_training(model: Model, config: FinetuneConfig, data: DataSet, stage: str) -> None:
+    """Raises UserError if the model cannot be trained, the training split is smaller than a batch, the batch cannot be
+    divided among the processes, or no activation function can be replaced."""
+    activated(require(model, Trainable, "stages", stage), config, stage)
+    batch = config.batch
+    if batch % distributed.processes():
+        remedy = f"set a multiple of {distributed.processes()}, the number of processes"
+        raise UserError(f"{stage}.batch", batch, remedy)
+    if batch > len(data.train):
+        raise UserError(f"{stage}.batch", batch, f"set at most {len(data.train)}, the number of training images")
+
+
+def tune(
+    model: Model,
+    teacher: Model | None,
+    train: Split,
+    config: FinetuneConfig,
+    *,
+    seed: int,
+    stage: str,
+    folder: Path,
+    trained: bool = True,
+    settings: TrainingSettings | None = None,
+    flops_before: int | None = None,
+) -> Trainable:
+    """Trains `model` as `config` describes and returns it. Its network is trained in place, or in a copy if its
+    activation functions are replaced.
+
+    Args:
+        teacher: the model to distil from, with weight `config.distillation`; usually the reference of `model`.
+        stage: prefix of config keys in errors, and label of the progress bar.
+        folder: holds the state of an interrupted training, from which the next call resumes.
+        trained: the model has been trained before, so it starts with the loss weights of the end of a training.
+        settings: how this machine computes; None: by the CPU's features.
+        flops_before: FLOPs of the reference; None: those of the teacher.
+
+    Raises:
+        UserError: training diverges, or the model cannot be trained.
+    """
+    model = activated(require(model, Trainable, "stages", stage), config, stage)
+    rate = config.learning_rate
+    if rate is None:
+        rate = learning_rate(model, teacher, flops_before)
+    frozen = teach(teacher, config.distillation) if teacher is not None and config.distillation else None
+    state = folder / "training.safetensors"
+    threads = torch.get_num_threads()
+    settings = settings or by_capability(threads)
+    torch.set_num_threads(settings.threads)
+    try:
+        plan = schedule(config, rate, settings)
+        tuned = distributed.run_on_all_ranks(
+            _fit, model, frozen, train, plan, config.augment, seed, stage, state, trained
+        )
+    except FloatingPointError as error:
+        state.unlink(missing_ok=True)
+        raise UserError(f"{stage}.learning_rate", rate, f"{error}: set a lower one") from error
+    finally:
+        torch.set_num_threads(threads)
+    state.unlink(missing_ok=True)
+    return model.with_net(tuned)
+
+
+def activated(model: Trainable, config: FinetuneConfig, stage: str) -> Trainable:
+    """The model with the activation functions of `config.activation`; a copy if any are replaced.
+
+    Raises:
+        UserError: the network has no activation modules to replace.
+    """
+    name = config.activation and config.activation.value
+    if name in (None, activation.of(model.net)):
+        return model
+    net = copy.deepcopy(model.net)
+    if activation.swap(net, name) == 0:
+        remedy = "the network has no activation modules (such as torch.nn.SiLU) to replace: set null"
+        raise UserError(f"{stage}.activation", name, remedy)
+    return model.with_net(net)
+
+
+def _fit(
+    model: Trainable,
+    teacher: Teacher | None,
+    train: Split,
+    plan: Schedule,
+    augment: bool,
+    seed: int,
+    stage: str,
+    state: Path,
+    trained: bool,
+) -> nn.Module:
+    task = supervised(train)
+    load = functools.partial(batches, train, batch=plan.batch, seed=seed, augment=augment)
+    return fit(
+        model.net,
+        functools.partial(model.loss, teacher=teacher),
+        lambda epoch: load(epoch=epoch),
+        plan,
+        seed=seed,
+        checkpoint=state,
+        label=stage,
+        on_step=functools.partial(_schedule, model, trained),
+        shard=task.shard,
+    )
+
+
+def _schedule(model: Trainable, trained: bool, progress: float) -> None:
+    if isinstance(model, LossScheduled):
+        model.schedule_loss(model.net, 1.0 if trained else progress)
+
+
+def learning_rate(model: Model, reference: Model | None, flops_before: int | None = None) -> float:
+    """Peak learning rate of a pruned model: RATE times FLOPs before over FLOPs after, because a model that was pruned
+    more has more to relearn.
+
+    mAP50-95 of drone_nano after 4,000 images with a teacher, by peak rate: at 30 % of the FLOPs 0.397 (0.001), 0.469
+    (0.003), 0.480 (0.006), 0.462 (0.01); at 50 % 0.625 (0.001 and 0.003); at 15 % 0.173 (0.003), 0.181 (0.007).
+    """
+    if reference is None and flops_before is None:
+        return RATE
+    if flops_before is None:
+        assert reference is not None
+        flops_before = flops_at(reference, reference.imgsz)
+    return RATE * flops_before / flops_at(model, model.imgsz)
+
+
+def teach(model: Model, weight: float) -> Teacher:
+    """A frozen copy of `model` as teacher; `weight`: distillation loss weight relative to the task loss."""
+    net = copy.deepcopy(require(model, TorchModel, "finetune.teacher", "…").net).eval().requires_grad_(False)
+    return Teacher(net.to(memory_format=torch.channels_last), weight)
+
+
+def schedule(config: FinetuneConfig, rate: float, settings: TrainingSettings) -> Schedule:
+    """The schedule of a training; `rate`: peak learning rate."""
+    return Schedule(
+        images=config.images,
+        batch=config.batch,
+        learning_rate=rate,
+        optimizer=config.optimizer.value,
+        momentum=config.momentum,
+        weight_decay=config.weight_decay,
+        warmup=config.warmup,
+        ema=config.ema,
+        bfloat16=settings.bfloat16 if config.bfloat16 is None else config.bfloat16,
+        channels_last=settings.channels_last,
+    )
+
+
+def prepare(model: Model, config: Config, distillation: float, data: DataSet) -> TrainingSettings | None:
+    """Chooses how this machine trains `model`, before the stages start, and logs the longest time it will take.
+
+    Returns None if no stage trains or computes gradients. Steps are timed on a copy of the network before pruning, with
+    a teacher if `distillation` > 0.
+    """
+    stages: list[str] = [stage for stage in ("train", "finetune") if stage in config.stages]
+    images = {stage: getattr(config, stage).images for stage in stages}
+    if "prune" in config.stages and config.prune.importance in NEED_GRADIENTS:
+        images["prune"] = config.prune.rounds * min(config.prune.images, len(data.train))
+        images["prune"] += (config.prune.rounds - 1) * config.prune.round_images
+    if not images:
+        return None
+    plan = config.finetune if "finetune" in stages else config.train
+    weight = distillation if "finetune" in stages else 0.0
+    model = require(model, Trainable, "stages", next(iter(images)))
+    size = min(plan.batch, len(data.train))
+    stream = batches(data.train, batch=size, seed=config.seed, epoch=0, augment=False)
+    step = _trial(model, next(stream), teach(model, weight) if weight else None)
+    stream.close()
+    settings = choose(config.precision, config.threads, size, step, sum(images.values()))
+    for stage in stages:
+        if (bfloat16 := getattr(config, stage).bfloat16) is not None:
+            log.warning("%s.bfloat16 is deprecated: set precision=%s", stage, "bf16" if bfloat16 else "fp32")
+    log.info("training uses %s", settings)
+    trained = settings  # the deprecated key applies to training only, not to the gradients of pruning
+    if plan.bfloat16 is not None and plan.bfloat16 != settings.bfloat16:
+        precision = NumberFormat.bf16 if plan.bfloat16 else NumberFormat.fp32
+        trained = choose(precision, config.threads, size, step, sum(images.values()))
+    if trained.images_per_second:
+        _announce(images, trained.images_per_second, slow_format=trained.bfloat16 and native_bfloat16()[0] is False)
+    return settings
+
+
+def _trial(model: Trainable, batch: Batch, teacher: Teacher | None) -> Callable[[TrainingSettings], None]:
+    """A forward and backward pass on a copy of the network, which changes neither weights nor random state."""
+    net = copy.deepcopy(model.net)
+
+    def step(settings: TrainingSettings) -> None:
+        layout = torch.channels_last if settings.channels_last else torch.contiguous_format
+        net.to(memory_format=layout).train()
+        placed = {**batch, "img": batch["img"].contiguous(memory_format=layout)}
+        with torch.random.fork_rng(devices=[]):
+            with torch.autocast("cpu", torch.bfloat16, enabled=settings.bfloat16):
+                value = model.loss(net, placed, teacher).sum()
+            value.backward()
+        net.zero_grad(set_to_none=True)
+
+    return step
+
+
+def _announce(images: Mapping[str, int], speed: float, *, slow_format: bool) -> None:
+    """Logs the longest time that training takes, and how to shorten it if that is long.
+
+    Args:
+        images: {stage: image presentations}.
+        speed: images per second.
+        slow_format: training computes in bfloat16 on a CPU that emulates it.
+    """
+    minutes = {stage: count / speed / 60 for stage, count in images.items()}
+    parts = ", ".join(f"{stage} {minutes[stage]:.1f} min ({images[stage]:,} images)" for stage in images)
+    log.info("longest times: %s, at %.1f images/s measured on the network before pruning", parts, speed)
+    if sum(minutes.values()) <= LONG:
+        return
+    remedies = [f"fewer {stage}.images" for stage in images] + ["a smaller model.imgsz"]
+    remedies += ["precision=fp32 (this CPU emulates bfloat16)"] if slow_format else []
+    log.warning(
+        "this run trains for up to %.0f minutes (cached stages take none); to shorten it, set %s",
+        sum(minutes.values()), ", ".join(remedies),
+    )  # fmt: skip

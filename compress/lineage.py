@@ -1,0 +1,189 @@
+"""Reference and teacher of a pruned model.
+
+The reference is the model before pruning. Its FLOPs determine the learning rate of fine-tuning. If distillation is on,
+the reference is the teacher, unless `finetune.teacher` names another model. A checkpoint records identity, FLOPs, input
+size and path of its reference.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from compress import checkpoint, models
+from compress.capabilities import Model, TorchModel, Trainable, require
+from compress.config import Config, Family, FinetuneConfig, ModelConfig
+from compress.errors import UserError
+from compress.measurement.rows import flops_at
+from compress.models import weights
+from compress.product import Product, Reference
+
+FOLDER = "reference"  # in the run folder: the reference, if the run itself has trained it
+KEY = "finetune.teacher"
+
+log = logging.getLogger(__name__)
+
+
+def reference_for_pruning(product: Product, config: Config, folder: Path) -> Reference:
+    """Returns the reference of the product that pruning `product` will give.
+
+    A model that was pruned before keeps its reference, so that all pruning counts. Otherwise, also if the model of that
+    reference could not be loaded, the reference is the model of `product`; it is saved in the run folder `folder` if
+    this run trained it.
+    """
+    inherited = product.reference
+    if inherited is not None and inherited.model is not None:
+        return inherited
+    model = require(product.model, TorchModel, "stages", "prune")
+    path = config.model.path or config.model.weights
+    if "train" in config.stages:  # otherwise `path` names the file that it was loaded from
+        checkpoint.save(require(model, checkpoint.Checkpointable, "stages", "prune"), folder / FOLDER)
+        path = str((folder / FOLDER).resolve())
+    return Reference(model.identity(), flops_at(model, model.imgsz), model.imgsz, path, model)
+
+
+def recorded_reference(config: ModelConfig, model: Model) -> Reference | None:
+    """Returns the reference recorded in the checkpoint `config.path`, with its model if the model can be loaded.
+
+    None if `config` is not a checkpoint, or if the checkpoint has no valid record, as that of an unpruned model.
+    """
+    if config.family is not Family.checkpoint or config.path is None:
+        return None
+    entry = checkpoint.describe(Path(config.path)).get("reference")
+    if not isinstance(entry, dict):
+        return None
+    flops, imgsz, path = entry.get("flops"), entry.get("imgsz"), entry.get("path")
+    if type(flops) is not int or type(imgsz) is not int or min(flops, imgsz) < 1:
+        return None
+    reference = Reference(str(entry.get("identity")), flops, imgsz, path if isinstance(path, str) else None)
+    in_run_folder = Path(config.path).resolve().parent / FOLDER  # valid even if the run folder was moved
+    for candidate in (str(in_run_folder), reference.path):
+        if candidate is None or not _exists(candidate):
+            continue
+        if (teacher := _load_if_identical(candidate, reference.identity, model, config)) is not None:
+            return replace(reference, model=teacher)
+    return reference
+
+
+def as_dict(reference: Reference | None) -> dict[str, Any] | None:
+    """The record of a reference in a checkpoint, a JSON object."""
+    if reference is None:
+        return None
+    return {
+        "identity": reference.identity, "flops": reference.flops, "imgsz": reference.imgsz, "path": reference.path
+    }  # fmt: skip
+
+
+def check_teacher(product: Product, config: Config) -> None:
+    """Raises UserError if distillation is on and there is no teacher, or if the outputs of the named teacher do not
+    match those of the model."""
+    if config.finetune.teacher is not None:
+        load_teacher(config.finetune.teacher, product.model, config.model)
+    elif config.finetune.distillation and "prune" not in config.stages:
+        if product.reference is not None and product.reference.model is not None:
+            return
+        lost = product.reference.path if product.reference else None
+        reason = f"the unpruned model {lost} could not be loaded" if lost else "this run does not prune"
+        remedy = f"set {KEY} to the folder or .pt of the unpruned model, or finetune.distillation=0"
+        raise UserError(
+            "finetune.distillation", config.finetune.distillation, f"{reason}, so there is no teacher: {remedy}"
+        )
+
+
+def with_distillation_weight(config: Config, reference: Reference | None) -> FinetuneConfig:
+    """Returns `config.finetune` with a weight instead of a null `distillation`.
+
+    The weight is 1 if `finetune.teacher` is set, or if this run fine-tunes a pruned checkpoint whose reference could be
+    loaded; otherwise 0. Runs that prune distil only if the recipe says so, as it costs a second forward pass.
+    """
+    finetune = config.finetune
+    if finetune.distillation is not None:
+        return finetune
+    inherited = "prune" not in config.stages and reference is not None and reference.model is not None
+    return replace(finetune, distillation=float(finetune.teacher is not None or inherited))
+
+
+def teacher(product: Product, config: Config) -> Model | None:
+    """Returns the model to distil from: the one that `finetune.teacher` names, otherwise the reference."""
+    named = config.finetune.teacher
+    if named is not None:
+        return load_teacher(named, product.model, config.model)
+    return product.reference.model if product.reference else None
+
+
+def reference_flops(product: Product) -> int | None:
+    """Returns the FLOPs of the reference at the input size of the model; None without a reference."""
+    reference, model = product.reference, product.model
+    if reference is None:
+        return None
+    if reference.imgsz == model.imgsz:
+        return reference.flops
+    # Recorded at one input size only. The ratio of the FLOPs of both models hardly depends on the size.
+    return round(reference.flops * flops_at(model, model.imgsz) / flops_at(model, reference.imgsz))
+
+
+def cache_parts(teacher: Model | None, flops_before: int | None) -> Mapping[str, Any]:
+    """Parts of the cache key of fine-tuning besides model, data and configuration."""
+    return {"flops_before": flops_before, "teacher": None if teacher is None else teacher.identity()}
+
+
+def load_teacher(path: str, model: Model, config: ModelConfig) -> Model:
+    """Loads the teacher at `path`: a checkpoint folder, the name of a shipped baseline or an Ultralytics .pt file.
+
+    Args:
+        model: the student.
+        config: of the student; only `trust` is used.
+
+    Raises:
+        UserError: the file cannot be read, or the teacher differs from the student in task, classes, input channels,
+            input size or kind of network.
+    """
+    try:
+        teacher = _read(path, model, config.trust)
+    except UserError as error:
+        raise UserError(KEY, path, error.remedy if error.key == KEY else f"cannot be read ({error})") from error
+    own, taught = (require(network, Trainable, KEY, path).output_signature() for network in (teacher, model))
+    for quantity, expected, actual in (
+        ("task", model.task.name, teacher.task.name), ("number of classes", len(model.classes), len(teacher.classes)),
+        ("input channels", model.channels, teacher.channels), ("input size", model.imgsz, teacher.imgsz),
+        ("kind of network", taught, own),
+    ):  # fmt: skip
+        if expected != actual:
+            raise UserError(KEY, path, f"teacher and model must have the same {quantity}, not {actual} and {expected}")
+    return teacher
+
+
+def _exists(path: str) -> bool:
+    return path in weights.baselines() or Path(path).exists()
+
+
+def _load_if_identical(path: str, identity: str, model: Model, config: ModelConfig) -> Model | None:
+    """The model at `path`, set to the input size of `model`; None if it cannot be loaded or has another identity."""
+    try:
+        teacher = _read(path, model, config.trust)
+    except UserError as error:
+        log.warning("the model before pruning cannot be loaded and is not used as teacher: %s", error)
+        return None
+    if teacher.identity() != identity:
+        log.warning("%s is not the model that %s was pruned from: it is not used as teacher", path, config.path)
+        return None
+    if teacher.imgsz != model.imgsz and isinstance(teacher, TorchModel):
+        return teacher.with_imgsz(model.imgsz)
+    return teacher
+
+
+def _read(path: str, model: Model, trust: bool) -> Model:
+    """Loads a checkpoint folder, a shipped baseline or an Ultralytics .pt file. Without `trust`, a checkpoint may use
+    code of this package, of optional packages, and the code that the student `model` already uses."""
+    folder = weights.folder(path)
+    if folder is not None:
+        rebuild = models.rebuilder(require(model, checkpoint.Checkpointable, KEY, path))
+        return checkpoint.load(
+            folder, lambda entry: models.from_constructor(entry, trust=True) if trust else rebuild(entry)
+        )
+    if not Path(path).is_file():
+        raise UserError(KEY, path, "no such file or folder: set a checkpoint folder, a shipped baseline or a .pt file")
+    return models.build(ModelConfig(Family.ultralytics, path=path, trust=trust))

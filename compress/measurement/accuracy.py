@@ -1,0 +1,98 @@
+"""One evaluation for torch models and artifacts, so that their accuracies are comparable."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from torch import nn
+from tqdm import tqdm
+
+from compress.errors import TargetFailed, UserError
+from compress.tasks import Predictions, SupervisedTask
+from compress.tasks.metric import Accuracy, interval
+
+Predict = Callable[[np.ndarray], np.ndarray]
+
+
+class Split(Protocol):
+    """Evaluation data. `image(i)`: uint8 (s, s, c), RGB. `target(i)`: float32 (n, 5) with class, x1, y1, x2, y2 in
+    pixels, or an int class."""
+
+    def __len__(self) -> int: ...
+
+    def image(self, index: int, /) -> np.ndarray: ...
+
+    def target(self, index: int, /) -> Any: ...
+
+
+def predictor(net: nn.Module) -> Predict:
+    """Wraps a torch network for `evaluate`."""
+
+    def predict(images: np.ndarray) -> np.ndarray:
+        with torch.inference_mode():
+            return net(torch.from_numpy(images)).numpy()
+
+    return predict
+
+
+def evaluate(
+    predict: Predict,
+    decode: Callable[[np.ndarray], Predictions],
+    split: Split,
+    task: SupervisedTask,
+    classes: Sequence[str],
+    *,
+    batch: int = 1,
+    progress: str = "",
+) -> Accuracy:
+    """Accuracy of `decode(predict(images))` on the whole split.
+
+    Args:
+        predict: float32 (b, c, s, s) in [0, 1] to raw outputs.
+        decode: raw outputs to one Detections per image, or scores (b, classes).
+        batch: images per call; the last call may have fewer.
+        progress: label of the progress bar, which is drawn on terminals only; empty: no bar.
+
+    Raises:
+        UserError: the split is empty, or none of its images has ground truth.
+        TargetFailed: a prediction is NaN, or their number is not that of the images.
+    """
+    if len(split) == 0:
+        raise UserError("data", "0 validation images", "use a data set with validation images")
+    outputs: list[Any] = []
+    with tqdm(total=len(split), desc=progress, unit="img", disable=None if progress else True) as bar:
+        for start in range(0, len(split), batch):
+            indices = range(start, min(start + batch, len(split)))
+            images = np.stack([split.image(index) for index in indices])
+            outputs.extend(_checked(decode(predict(_network_input(images))), task, len(indices)))
+            bar.update(len(indices))
+    targets = [split.target(index) for index in range(len(split))]
+    return task.metric.evaluate(outputs, targets, classes)
+
+
+def paired_difference(a: Accuracy, b: Accuracy) -> tuple[float, tuple[float, float]]:
+    """a - b and its 95 % confidence interval, paired over images; a drop if `a` is the baseline.
+
+    Raises:
+        ValueError: the two are not the same metric on the same images.
+    """
+    if a.resampled is None or b.resampled is None or (a.metric, a.fingerprint) != (b.metric, b.fingerprint):
+        raise ValueError("a paired difference needs two results of `evaluate` on the same images")
+    return a.value - b.value, interval(a.resampled - b.resampled)
+
+
+def _network_input(images: np.ndarray) -> np.ndarray:
+    """uint8 (b, s, s, c) to contiguous float32 (b, c, s, s) in [0, 1]."""
+    planes = np.ascontiguousarray(images.transpose(0, 3, 1, 2))
+    return np.divide(planes, 255, dtype=np.float32)
+
+
+def _checked(predictions: Predictions, task: SupervisedTask, images: int) -> Predictions:
+    if len(predictions) != images:
+        raise TargetFailed(f"{len(predictions)} predictions for {images} images")
+    if any(np.isnan(array).any() for array in task.values(predictions)):
+        raise TargetFailed("predictions contain NaN: the graph is numerically broken in this runtime")
+    return predictions

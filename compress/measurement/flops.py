@@ -1,0 +1,309 @@
+"""Operator-level cost of a deployed torch network: MACs, other arithmetic, memory traffic, peak activations.
+
+One forward pass on an example runs under a dispatch mode that sees every ATen operator, so functional products
+(`q @ k`, scaled_dot_product_attention) are counted as well as modules. Product formulas are those of
+torch.utils.flop_counter; `compress/measurement/operators.py` adds the missing ones.
+
+Conventions
+-----------
+macs            convolutions, linear layers and matrix products, including attention, without bias.
+                A complex multiply-add is 4 MACs. An operator without a formula that may contain products is refused;
+                the error names it and its module.
+constants       operators whose inputs do not depend on the example are not counted, because exporters fold them. The
+                initial state of torch's recurrent layers and cells is an input, not a constant.
+other_flops     one FLOP per add, multiply, divide, compare, exp, sqrt. Per output element unless said otherwise:
+                bias 1; elementwise 1; sigmoid, tanh 4; silu 5; hardsigmoid 4; hardswish 5; gelu 8; elu, softplus,
+                mish 3, 3, 8; batch norm 2 (scale and shift); layer, group and instance norm 7; softmax 5
+                (log-softmax 6); pooling: the window's size; bilinear and bicubic resizing 7 and 35; reductions,
+                top-k: 1 per *input* element; attention's scale and softmax 6 per score; copies, concatenation,
+                gathering, padding, nearest resizing and integer arithmetic 0.
+bytes_moved     each operator reads its inputs and writes its outputs once, including weights, except views and the
+                indices of max-pooling. Nothing is fused, so a runtime that fuses activations moves less.
+activation_bytes  the largest size, over the execution order, of all tensors already computed and still needed,
+                including the example and the outputs but not the weights.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+
+from compress.errors import UserError
+from compress.measurement.operators import FORMULAS, SHAPE_ONLY, formula_of, may_hide_products, other_flops
+from compress.measurement.quantized_operators import packed_macs, packed_parameters
+
+aten = torch.ops.aten
+REFUSED = "products in this operator cannot be counted: write it with torch's convolutions and matrix products"
+WITH_INDICES = {"max_pool2d_with_indices", "max_pool3d_with_indices", "adaptive_max_pool2d", "adaptive_max_pool3d"}
+
+
+@dataclass(frozen=True)
+class LayerCost:
+    """Cost of the operators that a module calls itself, summed over its calls."""
+
+    macs: int
+    params: int
+    bytes: int
+    output: tuple[int, ...]  # output shape of its last operator
+
+
+@dataclass(frozen=True)
+class Cost:
+    """Cost of one forward pass on the whole example batch, by the conventions above."""
+
+    macs: int
+    other_flops: int
+    params: int
+    param_bytes: int
+    bytes_moved: int
+    activation_bytes: int
+    layers: dict[str, LayerCost] = field(repr=False)  # by module name; "" is the network itself
+
+    @property
+    def flops(self) -> int:
+        return 2 * self.macs
+
+    def macs_within(self, module: str) -> int:
+        """MACs of a module and its submodules; 0 if it did not run."""
+        return sum(
+            layer.macs for name, layer in self.layers.items() if not module or f"{name}.".startswith(f"{module}.")
+        )
+
+
+def count(net: nn.Module, example: Tensor) -> Cost:
+    """Counts one forward pass of `net` in evaluation mode on `example` (b, c, h, w); train/eval modes are restored.
+
+    Args:
+        net: the deployed form of the network, with batch norms fused.
+
+    Raises:
+        UserError: no product was counted although the network has weight matrices (its forward computes outside torch,
+            e.g. in numpy), or an operator's products cannot be counted; the message names it.
+    """
+    counter = _Counter()
+    # Inference tensors skip the decomposition to countable operators, so inference mode is disabled.
+    with (
+        torch.inference_mode(False),
+        torch.no_grad(),
+        _eval_mode(net),
+        _plain_execution(),
+        counter.watch(net),
+    ):
+        example = example.detach().clone()
+        counter.begin(example)
+        with counter:
+            outputs = net(example)
+    counter.finish(outputs)
+
+    parameters = [*net.parameters(), *packed_parameters(net)]
+    if counter.macs == 0 and any(p.dim() >= 2 for p in parameters):
+        raise UserError("model", type(net).__name__, "no products were counted: use torch operators in its forward")
+    return Cost(
+        macs=counter.macs,
+        other_flops=counter.other_flops,
+        params=sum(p.numel() for p in parameters),
+        param_bytes=sum(p.numel() * p.element_size() for p in parameters),
+        bytes_moved=counter.bytes_moved,
+        activation_bytes=counter.peak(),
+        layers=counter.layer_costs(net),
+    )
+
+
+@contextmanager
+def _eval_mode(net: nn.Module) -> Iterator[None]:
+    training = {module: module.training for module in net.modules()}
+    net.eval()
+    try:
+        yield
+    finally:
+        for module, mode in training.items():
+            module.training = mode
+
+
+@contextmanager
+def _plain_execution() -> Iterator[None]:
+    """Sets one thread and disables fast paths. On a busy machine several threads wait for each other, and a pass takes
+    many times as long. The fast paths of nn.TransformerEncoderLayer and nn.MultiheadAttention have no formula."""
+    threads, enabled = torch.get_num_threads(), torch.backends.mha.get_fastpath_enabled()
+    torch.set_num_threads(1)
+    torch.backends.mha.set_fastpath_enabled(False)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
+        torch.backends.mha.set_fastpath_enabled(enabled)
+
+
+def peak_bytes(lives: Iterable[tuple[int, int, int]]) -> int:
+    """Largest number of bytes alive at one time; `lives`: (bytes, index of writing operator, index of last reader)."""
+    changes: Counter[int] = Counter()
+    for size, born, last_use in lives:
+        changes[born] += size
+        changes[last_use + 1] -= size
+    return max(itertools.accumulate(changes[time] for time in sorted(changes)), default=0)
+
+
+# --- the pass -----------------------------------------------------------------------------------------------------
+
+
+@dataclass
+class _Storage:
+    """Lifetime of the memory of an activation, in operator indices."""
+
+    size: int
+    born: int
+    last_use: int
+
+
+class _Counter(TorchDispatchMode):
+    """Counts every operator that runs while it is active, for the innermost running module."""
+
+    supports_higher_order_operators = True  # so that __torch_dispatch__ sees and refuses them
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.macs = self.other_flops = self.bytes_moved = 0
+        self._time = 0  # operators so far
+        self._lives: list[_Storage] = []
+        self._by_key: dict[int, _Storage] = {}  # storages that depend on the example
+        self._running: list[str] = [""]
+        self._recurrent: set[str] = set()  # names of torch's recurrent layers and cells
+        self._layers: dict[str, list[int]] = {}  # name: [macs, bytes]
+        self._shapes: dict[str, tuple[int, ...]] = {}
+
+    @contextmanager
+    def watch(self, net: nn.Module) -> Iterator[None]:
+        """Tracks the running module by temporary hooks."""
+
+        def enter(name: str) -> Callable[..., None]:
+            return lambda *_: self._running.append(name)
+
+        def leave(*_: Any) -> None:
+            self._running.pop()
+
+        hooks = []
+        for name, module in net.named_modules():
+            if isinstance(module, (nn.RNNBase, nn.RNNCellBase)):
+                self._recurrent.add(name)
+            hooks.append(module.register_forward_pre_hook(enter(name), prepend=True))
+            hooks.append(module.register_forward_hook(leave, always_call=True))
+        try:
+            yield
+        finally:
+            for hook in hooks:
+                hook.remove()
+
+    def begin(self, example: Tensor) -> None:
+        self._open(example)
+
+    def finish(self, outputs: Any) -> None:
+        """Extends the lifetime of the outputs to the end of the pass."""
+        for tensor in _tensors(outputs):
+            if (life := self._by_key.get(_key(tensor))) is not None:
+                life.last_use = self._time
+
+    def peak(self) -> int:
+        return peak_bytes((life.size, life.born, life.last_use) for life in self._lives)
+
+    def layer_costs(self, net: nn.Module) -> dict[str, LayerCost]:
+        modules = dict(net.named_modules())
+        return {
+            name: LayerCost(
+                macs,
+                sum(p.numel() for p in modules[name].parameters(recurse=False)),
+                moved,
+                self._shapes[name],
+            )
+            for name, (macs, moved) in self._layers.items()
+        }
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        kwargs = kwargs or {}
+        if not isinstance(func, torch._ops.OpOverload):
+            raise UserError("model", f"{self._running[-1] or 'forward'}: {func}", REFUSED)
+        if func._overloadpacket not in FORMULAS:
+            with self:  # composite operators (linear, matmul, einsum) are counted by their parts
+                result = func.decompose(*args, **kwargs)
+            if result is not NotImplemented:
+                return result
+        result = func(*args, **kwargs)
+        self._record(func, args, kwargs, result)
+        return result
+
+    def _record(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], result: Any) -> None:
+        inputs, outputs = _tensors((args, kwargs)), _tensors(result)
+        if not outputs:
+            return
+        shape_only = func._overloadpacket.__name__ in SHAPE_ONLY
+        if not inputs and self._running[-1] in self._recurrent:
+            for tensor in outputs:  # the initial state
+                self._open(tensor)
+            return
+        if shape_only or not any(_key(tensor) in self._by_key for tensor in inputs):
+            for tensor in outputs:  # a constant; may reuse the memory of a dead activation
+                self._by_key.pop(_key(tensor), None)
+            return
+        keys = {_key(tensor) for tensor in inputs}
+        is_view = not func._schema.is_mutable and all(_key(tensor) in keys for tensor in outputs)
+        if not is_view:
+            self._time += 1
+            self._add_cost(func, args, kwargs, result, inputs, outputs)
+        self._extend_lives(keys, outputs)
+
+    def _add_cost(self, func: Any, args: Any, kwargs: Any, result: Any, inputs: Any, outputs: list[Tensor]) -> None:
+        name, layer = func._overloadpacket.__name__, self._running[-1]
+        formula = formula_of(func)
+        if formula:
+            macs = formula(*args, **kwargs, out_val=result) // 2 * (4 if outputs[0].is_complex() else 1)
+        else:
+            packed = packed_macs(func, args, outputs[0])
+            if packed is None and may_hide_products(func, [*inputs, *outputs]):
+                raise UserError("model", f"{layer or 'forward'}: {func._schema.name}", REFUSED)
+            macs = packed or 0
+        written = outputs[:1] if name in WITH_INDICES else outputs
+        moved = sum(map(_bytes, inputs)) + sum(map(_bytes, written))
+        self.macs += macs
+        self.bytes_moved += moved
+        self.other_flops += other_flops(name, args, inputs, outputs[0])
+        cost = self._layers.setdefault(layer, [0, 0])
+        cost[0] += macs
+        cost[1] += moved
+        self._shapes[layer] = tuple(outputs[0].shape)
+
+    def _extend_lives(self, input_keys: set[int], outputs: list[Tensor]) -> None:
+        for key in input_keys:
+            if (life := self._by_key.get(key)) is not None:
+                life.last_use = self._time
+        for tensor in outputs:
+            key = _key(tensor)
+            if key not in input_keys or key not in self._by_key:
+                self._open(tensor)
+
+    def _open(self, tensor: Tensor) -> None:
+        life = _Storage(tensor.untyped_storage().nbytes(), self._time, self._time)
+        self._lives.append(life)
+        self._by_key[_key(tensor)] = life
+
+
+def _tensors(tree: Any) -> list[Tensor]:
+    return [leaf for leaf in tree_leaves(tree) if isinstance(leaf, Tensor)]
+
+
+def _key(tensor: Tensor) -> int:
+    """Identifies a tensor's memory during its lifetime. Addresses are reused: an output that is not an input is new."""
+    return tensor.untyped_storage()._cdata
+
+
+def _bytes(tensor: Tensor) -> int:
+    return min(tensor.numel() * tensor.element_size(), tensor.untyped_storage().nbytes())  # expanded: read once

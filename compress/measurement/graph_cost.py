@@ -1,0 +1,191 @@
+"""Cost of an ONNX graph without its torch network, by the conventions of `flops.py`.
+
+MACs and parameters equal those of the torch network that a graph was exported from. Other FLOPs and traffic differ a
+little where one operator of ONNX is several of ATen, or the reverse; the two nodes of SiLU count as one. Nothing is
+computed in place, so more activations are alive at a time than in torch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from math import prod
+
+import onnx
+from onnx import ModelProto, NodeProto, TensorProto, shape_inference
+
+from compress.errors import UserError
+from compress.measurement.flops import Cost, LayerCost, peak_bytes
+from compress.targets import onnx_graph, onnx_macs
+
+VIEWS = {"Reshape", "Flatten", "Squeeze", "Unsqueeze", "Identity", "Transpose", "Split", "Slice", "Expand", "Dropout"}
+MOVES = set(
+    """
+    Concat Gather GatherElements GatherND ScatterElements ScatterND Pad Tile Cast CastLike Where DepthToSpace
+    SpaceToDepth OneHot Trilu Shape Size ConstantOfShape Range EyeLike NonZero
+""".split()
+)
+PER_OUTPUT = {
+    **dict.fromkeys(VIEWS | MOVES, 0),
+    **dict.fromkeys(("Sigmoid", "Tanh", "HardSigmoid"), 4),
+    **{"HardSwish": 5, "Gelu": 8, "Mish": 8, "Elu": 3, "Selu": 3, "Celu": 3, "Softplus": 3},
+    "BatchNormalization": 2,
+    **dict.fromkeys(("LayerNormalization", "InstanceNormalization", "GroupNormalization", "RMSNormalization"), 7),
+    "Softmax": 5,
+    "LogSoftmax": 6,
+}
+PER_INPUT = {"GlobalAveragePool", "GlobalMaxPool", "TopK", "ArgMax", "ArgMin", "CumSum"}
+BIAS_INPUT = {"Conv": 2, "ConvTranspose": 2, "Gemm": 2, "FusedConv": 2, "DeformConv": 3}
+RESIZES = {"nearest": 0, "linear": 7, "cubic": 35}
+# Per hidden state: two biases and a sum per gate, sigmoids, hyperbolic tangents, and the arithmetic of the new state.
+RECURRENT = {"LSTM": 36, "GRU": 25, "RNN": 7}
+# Positions of inputs that are parameters if constant; None: all. Constants of elementwise arithmetic such as anchors,
+# scales, zero points and initial states are no parameters.
+LEARNED: dict[str, set[int] | None] = {
+    **dict.fromkeys(("Conv", "ConvTranspose", "Gemm", "MatMul", "PRelu", "BatchNormalization", "LayerNormalization")),
+    **dict.fromkeys(("InstanceNormalization", "GroupNormalization", "RMSNormalization", "FusedConv")),
+    "DeformConv": {1, 3},
+    **{kind: {1, 2, 3, 7} for kind in ("LSTM", "GRU", "RNN")},
+    "Einsum": None,
+    "QLinearConv": {3, 8},
+    "QLinearMatMul": {0, 3},
+    "ConvInteger": {1},
+    "MatMulInteger": {0, 1},
+    "MatMulIntegerToFloat": {0, 1, 6},
+    "QGemm": {3, 6},
+}
+FLOATS = (TensorProto.FLOAT, TensorProto.DOUBLE, TensorProto.FLOAT16, TensorProto.BFLOAT16)
+INTEGERS = (TensorProto.INT8, TensorProto.UINT8, TensorProto.INT32)  # of quantized weights and biases
+WITH_INTEGERS = {"QLinearConv", "QLinearMatMul", "ConvInteger", "MatMulInteger", "MatMulIntegerToFloat", "QGemm"}
+
+
+def count(graph: ModelProto) -> Cost:
+    """Counts one pass of a graph with static shapes and folded constants; `layers` of the result is by node name.
+
+    Raises:
+        UserError: an operator's products or shapes are unknown (the message names its node), or there are no products.
+    """
+    for node in graph.graph.node:
+        if not onnx_macs.is_known(node):
+            remedy = "the products of this operator cannot be counted: use other operators instead"
+            raise UserError("model", _where(node), remedy)
+    inferred = shape_inference.infer_shapes(graph, data_prop=True).graph
+    shapes, constants = onnx_graph.static_shapes(graph), {tensor.name: tensor for tensor in graph.graph.initializer}
+    values = [*inferred.input, *inferred.output, *inferred.value_info]
+    shapes |= onnx_graph.static_shapes(onnx.helper.make_model(inferred))
+    kinds = {value.name: value.type.tensor_type.elem_type for value in values}
+    kinds |= {name: tensor.data_type for name, tensor in constants.items()}
+
+    def size(name: str) -> int:
+        return prod(shapes[name]) * _width(kinds[name])
+
+    learned, halves = _learned(graph, constants), _silu_halves(graph)
+    layers: dict[str, LayerCost] = {}
+    other = 0
+    # A view has the storage of its input.
+    storage = {value.name: value.name for value in graph.graph.input}
+    alive = {name: [0, 0] for name in storage}  # {storage: [index of the writing node, index of the last reader]}
+    for time, node in enumerate(graph.graph.node, start=1):
+        read, written = [name for name in node.input if name], [name for name in node.output if name]
+        if unknown := [name for name in (*read, *written) if name not in shapes]:
+            remedy = f"the shape of its tensor {unknown[0]} is unknown: export the model with fixed shapes"
+            raise UserError("model", _where(node), remedy)
+        for name in read:
+            if name in storage:
+                alive[storage[name]][1] = time
+        view = node.op_type in VIEWS or node.name in halves
+        for name in written:
+            storage[name] = storage.get(node.input[0], name) if view else name
+            alive.setdefault(storage[name], [time, time])
+        macs = onnx_macs.node_macs(node, shapes)
+        # An input that is passed twice is read once, and an expanded tensor has the size of its storage.
+        sources = {(storage.get(name, name), size(name)) for name in read}
+        moved = sum(min(nbytes, size(name)) for name, nbytes in sources) + sum(map(size, written))
+        moved = 0 if view else moved
+        params = sum(prod(shapes[name]) for name in dict.fromkeys(read) if name in learned)
+        layers[node.name] = LayerCost(macs, params, moved, shapes[written[0]])
+        other += _other_flops(node, shapes, kinds)
+    for value in graph.graph.output:
+        alive[storage[value.name]][1] = len(graph.graph.node)
+    macs, params = sum(layer.macs for layer in layers.values()), sum(prod(shapes[name]) for name in learned)
+    if macs == 0:
+        raise UserError("model", graph.graph.name, "contains no convolution or matrix product: nothing to count")
+    return Cost(
+        macs=macs,
+        other_flops=other,
+        params=params,
+        param_bytes=sum(size(name) for name in learned),
+        bytes_moved=sum(layer.bytes for layer in layers.values()),
+        activation_bytes=peak_bytes((size(name), born, last) for name, (born, last) in alive.items()),
+        layers=layers,
+    )
+
+
+def _where(node: NodeProto) -> str:
+    """Name and operator of a node, for messages."""
+    return f"{node.name}: {f'{node.domain}.{node.op_type}'.strip('.')}"
+
+
+def _silu_halves(graph: ModelProto) -> set[str]:
+    """Names of the sigmoid nodes that only occur in x * sigmoid(x)."""
+    readers: dict[str, list[NodeProto]] = {}
+    for node in graph.graph.node:
+        for name in node.input:
+            readers.setdefault(name, []).append(node)
+    return {
+        node.name
+        for node in graph.graph.node
+        if node.op_type == "Sigmoid"
+        and all(
+            reader.op_type == "Mul" and set(reader.input) == {node.input[0], node.output[0]}
+            for reader in readers.get(node.output[0], [node])
+        )
+    }
+
+
+def _width(kind: int) -> int:
+    """Bytes per element; 0 for an unknown type."""
+    return onnx.helper.tensor_dtype_to_np_dtype(kind).itemsize if kind else 0
+
+
+def _learned(graph: ModelProto, constants: Mapping[str, TensorProto]) -> set[str]:
+    """Names of the constants that are parameters, including biases added to matrix products and the integers of
+    dequantized parameters."""
+    products = {name for node in graph.graph.node if node.op_type == "MatMul" for name in node.output}
+    stored = {node.output[0]: node.input[0] for node in graph.graph.node if node.op_type == "DequantizeLinear"}
+    learned: set[str] = set()
+    for node in graph.graph.node:
+        is_bias = node.op_type == "Add" and any(name in products for name in node.input)
+        if node.op_type not in LEARNED and not is_bias:
+            continue
+        positions = LEARNED.get(node.op_type)
+        for position, name in enumerate(node.input):
+            integers = name in stored or node.op_type in WITH_INTEGERS
+            name = stored.get(name, name)
+            kinds = FLOATS + INTEGERS if integers else FLOATS
+            if (positions is None or position in positions) and name in constants:
+                learned |= {name} if constants[name].data_type in kinds else set()
+    return learned
+
+
+def _other_flops(node: NodeProto, shapes: Mapping[str, tuple[int, ...]], kinds: Mapping[str, int]) -> int:
+    kind, output = node.op_type, prod(shapes[next(name for name in node.output if name)])
+    if not any(kinds.get(name) in FLOATS for name in node.input):
+        return 0  # integers
+    if kind in BIAS_INPUT:
+        return output if len(node.input) > BIAS_INPUT[kind] and node.input[BIAS_INPUT[kind]] else 0
+    if kind == "MatMul":
+        return 0
+    if kind in RECURRENT:
+        return RECURRENT[kind] * onnx_macs.states(node, shapes)
+    if kind == "Attention":
+        return 6 * onnx_macs.attention_scores(node, shapes)
+    if kind == "Einsum":
+        return 0 if onnx_macs.node_macs(node, shapes) else output
+    attributes = {attribute.name: onnx.helper.get_attribute_value(attribute) for attribute in node.attribute}
+    if kind in ("MaxPool", "AveragePool"):
+        return output * prod(attributes["kernel_shape"])
+    if kind in PER_INPUT or kind.startswith("Reduce"):
+        return prod(shapes[node.input[0]])
+    if kind == "Resize":
+        return output * RESIZES.get(attributes.get("mode", b"nearest").decode(), 0)
+    return output * PER_OUTPUT.get(kind, 1)

@@ -1,0 +1,261 @@
+"""Latency of calls on this machine: medians of many runs, under a machine-wide lock and with contention detection."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import gc
+import logging
+import math
+import os
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import numpy as np
+
+from compress.errors import UserError
+from compress.measurement.contention import CONTENDED, Waiting
+
+Call = Callable[[], object]
+LOCK = Path(tempfile.gettempdir()) / "compress-timing.lock"
+LOCK_SECONDS = 60.0  # longest wait for another process
+PARTS = 8  # of a measurement, whose medians give its range
+ATTEMPTS = 3  # at most, if other programs used the CPU
+
+log = logging.getLogger(__name__)
+_depth = 0
+_threads = threading.RLock()
+
+
+@dataclass(frozen=True)
+class Latency:
+    """Milliseconds per call.
+
+    `ratio` is the median, over the rounds of `interleaved`, of this call's time divided by that of the first call.
+    """
+
+    median: float
+    p95: float
+    runs: int
+    low: float  # smallest median of the measurement's `PARTS` consecutive parts
+    high: float  # largest one
+    cpu_wait: float | None = None  # see `contention.Waiting.fraction`
+    ratio: float | None = None
+    ratio_ci95: tuple[float, float] | None = None  # 95 % confidence interval of `ratio`
+    times: np.ndarray = field(default_factory=lambda: np.empty(0), repr=False, compare=False)  # of the calls, in order
+
+    @property
+    def contended(self) -> bool:
+        """Whether other programs used the CPU so much that the measurement is unreliable."""
+        return self.cpu_wait is not None and self.cpu_wait > CONTENDED
+
+    def after(self, earlier: Latency | None) -> Latency:
+        """Merges this with an earlier measurement of the same call: `low` and `high` then include the machine's drift
+        between the two. If one of them is contended, returns the other."""
+        if earlier is None or earlier.contended:
+            return self
+        if self.contended:
+            return earlier
+        waits = [latency.cpu_wait for latency in (earlier, self) if latency.cpu_wait is not None]
+        return _latency(np.concatenate([earlier.times, self.times]), max(waits, default=None))
+
+
+def time_call(
+    call: Call, *, seconds: float = 3, warmup: int = 10, min_runs: int = 30, compared: bool = True
+) -> Latency:
+    """Times `call` for about `seconds` and at least `min_runs` times, after `warmup` untimed runs.
+
+    If other programs use the CPU, repeats this up to `ATTEMPTS` times and returns the measurement with least waiting.
+    `compared`: wait while another process is timing, because the result is compared with others.
+
+    Raises:
+        UserError: the lock file cannot be opened.
+    """
+    with timing_lock(wait=compared), _no_garbage_collection():
+        for _ in range(warmup):
+            call()
+        best = _timed(call, seconds, min_runs)
+        for _ in range(ATTEMPTS - 1):
+            if not best.contended:
+                break
+            best = min(best, _timed(call, seconds, min_runs), key=lambda latency: latency.cpu_wait or 0.0)
+    if best.contended:
+        log.warning("other programs used the CPU during timing: threads waited for it %.0f %% of their time, so "
+                    "measured times may be too long", 100 * (best.cpu_wait or 0.0))  # fmt: skip
+    return best
+
+
+def _timed(call: Call, seconds: float, min_runs: int) -> Latency:
+    times: list[float] = []
+    waiting, end = Waiting(), time.perf_counter() + seconds
+    while len(times) < min_runs or time.perf_counter() < end:
+        times.append(_milliseconds(call))
+    return _latency(np.array(times), waiting.fraction())
+
+
+def _latency(times: np.ndarray, cpu_wait: float | None) -> Latency:
+    parts = [float(np.median(part)) for part in np.array_split(times, PARTS) if len(part)]
+    median, p95 = float(np.median(times)), float(np.percentile(times, 95))
+    return Latency(median, p95, len(times), min(parts), max(parts), cpu_wait, times=times)
+
+
+def interleaved(
+    calls: Mapping[str, Call], *, rounds: int = 20, block: int = 5, seconds: float = math.inf
+) -> dict[str, Latency]:
+    """Times calls under the same conditions: each round runs every call `block` times, in rotating order. Stops after
+    `seconds`, but not before 10 rounds. The latencies have a `ratio` to the first call.
+
+    Slow drifts of the machine (clock frequency, other programs) then affect all calls alike. One untimed run precedes
+    each block, because no other model evicts the weights of a deployed model from the cache.
+    """
+    names = list(calls)
+    times: dict[str, list[list[float]]] = {name: [] for name in names}
+    with timing_lock(), _no_garbage_collection():
+        waiting, end = Waiting(), time.perf_counter() + seconds
+        for index in range(rounds):
+            if index >= 10 and time.perf_counter() > end:
+                break
+            shift = index % len(names)
+            for name in names[shift:] + names[:shift]:
+                calls[name]()
+                times[name].append([_milliseconds(calls[name]) for _ in range(block)])
+        cpu_wait = waiting.fraction()
+    medians = {name: np.median(times[name], axis=1) for name in names}
+    latencies = {name: _latency(np.ravel(times[name]), cpu_wait) for name in names}
+    return {name: _compared(latencies[name], medians[name] / medians[names[0]]) for name in names}
+
+
+def _compared(latency: Latency, ratios: np.ndarray) -> Latency:
+    # Order statistics bound a median without assuming a distribution: ranks n/2 -+ 1.96 sqrt(n)/2.
+    ordered, half = np.sort(ratios), 0.98 * math.sqrt(len(ratios))
+    low = max(math.floor(len(ratios) / 2 - half), 0)
+    high = min(math.ceil(len(ratios) / 2 + half), len(ratios) - 1)
+    bounds = float(ordered[low]), float(ordered[high])
+    return replace(latency, ratio=float(np.median(ratios)), ratio_ci95=bounds)
+
+
+def _milliseconds(call: Call) -> float:
+    start = time.perf_counter_ns()
+    call()
+    return (time.perf_counter_ns() - start) / 1e6
+
+
+@contextmanager
+def _no_garbage_collection() -> Iterator[None]:
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
+
+
+@contextmanager
+def timing_lock(*, wait: bool = True) -> Iterator[None]:
+    """Holds the machine-wide timing lock; may be nested within a thread.
+
+    If another process holds it, logs that process's pid, command and start, waits up to `LOCK_SECONDS`, and then
+    continues without the lock, with a warning. Without `wait` it continues at once, silently.
+
+    Raises:
+        UserError: the lock file cannot be opened.
+    """
+    global _depth
+    with _threads:
+        handle = _acquire(wait) if _depth == 0 else None
+        _depth += 1
+        try:
+            yield
+        finally:
+            _depth -= 1
+            if handle is not None:
+                with contextlib.suppress(OSError):
+                    _signature(os.getpid()).unlink(missing_ok=True)
+                os.close(handle)
+
+
+def _acquire(wait: bool) -> int:
+    """A handle of the lock file, locked unless another process holds it for `LOCK_SECONDS` (without `wait`: holds it
+    now). The system releases the lock when its process ends."""
+    handle = _open_shared(LOCK)
+    if _locked(handle):
+        _sign()
+        return handle
+    if not wait:
+        return handle
+    holder = _holder()
+    log.info("waiting up to %g s for another process to finish timing: %s (%s)", LOCK_SECONDS, holder, LOCK)
+    end = time.monotonic() + LOCK_SECONDS
+    while time.monotonic() < end:
+        time.sleep(0.1)
+        if _locked(handle):
+            _sign()
+            return handle
+    log.warning("timing beside another process, which has held the timing lock for more than %g s: %s; measured times "
+                "may be too long", LOCK_SECONDS, _holder())  # fmt: skip
+    return handle
+
+
+def _locked(handle: int) -> bool:
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
+def _signature(pid: int | str) -> Path:
+    """File in which the holder describes itself. One per process, because another user's file cannot be overwritten."""
+    return LOCK.with_name(f"{LOCK.name}.{pid}")
+
+
+def _sign() -> None:
+    """Records who holds the lock and since when. Errors are ignored, because the file only serves messages."""
+    command = " ".join(sys.argv)[:200].replace("\n", " ")
+    text = f"process {os.getpid()} ({command}) since {time.strftime('%Y-%m-%d %H:%M:%S')}"
+    with contextlib.suppress(OSError):
+        handle = os.open(_signature(os.getpid()), os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, 0o644)
+        with os.fdopen(handle, "w", encoding="utf-8") as file:
+            file.write(text)
+
+
+def _holder() -> str:
+    """The newest signature of a living process."""
+    signatures: list[tuple[float, str]] = []
+    for path in LOCK.parent.glob(f"{LOCK.name}.*"):
+        pid = path.name.rpartition(".")[2]
+        if pid.isdecimal() and _alive(int(pid)):
+            with contextlib.suppress(OSError, UnicodeDecodeError):
+                signatures.append((path.stat().st_mtime, path.read_text(encoding="utf-8")[:400]))
+    return max(signatures)[1] if signatures else "an unknown process"
+
+
+def _alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)  # only checks: signal 0 is not delivered
+    except PermissionError:
+        return True  # of another user
+    except OSError:
+        return False
+    return True
+
+
+def _open_shared(path: Path) -> int:
+    """Opens the lock file for reading, which suffices for flock. In a sticky folder Linux refuses O_CREAT on another
+    user's file (fs.protected_regular), and the umask may have made it unwritable."""
+    try:
+        try:
+            return os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        except FileNotFoundError:
+            handle = os.open(path, os.O_RDONLY | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o666)
+            os.fchmod(handle, 0o666)  # the umask may have removed the rights of other users
+            return handle
+    except OSError as error:
+        raise UserError("TMPDIR", path, f"the timing lock cannot be opened ({error.strerror}): fix it") from error

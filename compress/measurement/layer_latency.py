@@ -1,0 +1,104 @@
+"""Latency of a network by layer, in ONNX Runtime on this machine.
+
+A layer takes another time alone than in the network: runtimes choose layouts for chains of layers, and early
+layers are bound by memory traffic as much as by arithmetic. So the whole graph runs under the runtime's profiler. The
+time of other nodes (activations, sums, concatenations) is divided among the layers that feed them.
+"""
+
+from __future__ import annotations
+
+import json
+import statistics
+from collections import defaultdict
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import onnx
+import onnxruntime
+from onnx import GraphProto, NodeProto
+from torch import nn
+from torch.nn.modules.conv import _ConvNd
+
+from compress import targets
+from compress.capabilities import Model
+from compress.config import ExportConfig
+from compress.errors import TargetFailed
+from compress.targets import onnx_graph
+
+RUNS = 40
+WARM_UP = 5
+LAYERS = ("Conv", "ConvTranspose", "Gemm", "MatMul")
+
+
+def layer_seconds(model: Model, threads: int) -> dict[str, float]:
+    """{convolution or linear layer of the deployed form: seconds per image}, medians of `RUNS` runs at batch 1.
+
+    Raises:
+        TargetFailed: the graph's nodes cannot be matched to layers.
+    """
+    with TemporaryDirectory(prefix="compress-") as scratch:
+        graph = targets.get("onnxruntime").convert(model, Path(scratch), ExportConfig())
+        nodes = onnx.load(graph.path).graph
+        times = _profile(graph.path, model.example_input().numpy(), threads, Path(scratch))
+    layers = _layers(nodes, model.deployed())
+    charged = _charged(nodes, layers)
+    names = sorted(charged, key=len, reverse=True)
+    seconds: dict[str, float] = defaultdict(float)
+    for event, duration in times.items():
+        # Optimised nodes have the name of the node that they replace and a suffix: /conv/Conv_output_0_nchwc
+        node = next((name for name in names if event.startswith(name)), None)
+        for layer in charged[node] if node else ():
+            seconds[layer] += duration / len(charged[node])  # type: ignore[index]
+    return dict(seconds)
+
+
+def _profile(path: Path, image: object, threads: int, folder: Path) -> dict[str, float]:
+    """{node of the optimised graph: median seconds per run}."""
+    options = onnx_graph.session_options(threads)
+    options.enable_profiling = True
+    options.profile_file_prefix = str(folder / "profile")
+    session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+    feed = {session.get_inputs()[0].name: image}
+    for _ in range(WARM_UP + RUNS):
+        session.run(None, feed)
+    events = json.loads(Path(session.end_profiling()).read_text())
+    runs: dict[str, list[float]] = defaultdict(list)
+    for event in events:
+        if event.get("cat") == "Node" and event["name"].endswith("_kernel_time"):
+            runs[event["name"].removesuffix("_kernel_time")].append(event["dur"] / 1e6)
+    return {name: statistics.median(durations[WARM_UP:]) for name, durations in runs.items()}
+
+
+def _layers(graph: GraphProto, net: nn.Module) -> dict[str, str]:
+    """{node: layer}. Exported nodes are named after their enclosing modules; modules in a Sequential repeat its name:
+    /model.22/m.0/m.0.1/conv/Conv is model.22.m.0.1.conv."""
+    known = {name for name, layer in net.named_modules() if isinstance(layer, (_ConvNd, nn.Linear))}
+    weights = {tensor.name for tensor in graph.initializer}
+    layers = {}
+    for node in graph.node:
+        if node.op_type in LAYERS and node.input[1] in weights:
+            path: list[str] = []
+            for part in node.name.strip("/").split("/")[:-1]:
+                if path and part.startswith(f"{path[-1]}."):
+                    path.pop()
+                path.append(part)
+            layers[node.name] = ".".join(path)
+    if not layers or not known.issuperset(layers.values()):
+        raise TargetFailed("the nodes of the ONNX graph cannot be matched to layers, so layers cannot be timed")
+    return layers
+
+
+def _charged(graph: GraphProto, layers: dict[str, str]) -> dict[str, tuple[str, ...]]:
+    """{node: the layers that its time is divided among}: itself if it is a layer, else the nearest ones upstream."""
+    source: dict[str, tuple[str, ...]] = {}  # {value: layers}
+
+    def of(node: NodeProto) -> tuple[str, ...]:
+        if node.name in layers:
+            return (layers[node.name],)
+        return tuple(dict.fromkeys(layer for value in node.input for layer in source.get(value, ())))
+
+    charged = {}
+    for node in graph.node:  # in the order of execution
+        charged[node.name] = of(node)
+        source.update(dict.fromkeys(node.output, charged[node.name]))
+    return charged

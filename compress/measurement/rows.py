@@ -1,0 +1,247 @@
+"""Measures a model or a graph and returns its ledger row: costs, accuracy, latency."""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from compress import checkpoint, ledger, targets
+from compress.capabilities import Evaluable, GivenAsGraph, Model, TorchModel, require
+from compress.config import HOST
+from compress.data import DataSet, Split, supervised
+from compress.digest import digest
+from compress.errors import UserError
+from compress.ledger import Provenance, Row
+from compress.measurement import accuracy, flops, graph_cost, latency
+from compress.measurement.flops import Cost
+from compress.product import Graph
+
+TORCH_BATCH = 16  # batch size for evaluating torch models; graphs are evaluated at batch 1, as deployed
+TIMING_SECONDS = 2.0  # duration of one timing
+SESSIONS = 2  # how many times baseline and graph are loaded and timed alternately
+
+Ratio = tuple[float, float, float] | None  # time / time of the baseline: lower 95 % bound, ratio, upper 95 % bound
+SAME_AS_BASELINE: Ratio = (1.0, 1.0, 1.0)
+
+
+def flops_at(model: Model, imgsz: int) -> int:
+    """FLOPs of the deployed form for one square image of `imgsz` pixels.
+
+    Raises:
+        UserError: the model is an ONNX file for another size.
+    """
+    if isinstance(model, GivenAsGraph):
+        if imgsz != model.imgsz:
+            raise UserError("imgsz", imgsz, f"the graph {model.path} has a fixed input size: set {model.imgsz}")
+        return graph_cost.count(model.graph).flops
+    sized = model.with_imgsz(imgsz) if isinstance(model, TorchModel) else model
+    return flops.count(sized.deployed(), sized.example_input()).flops
+
+
+@dataclass(frozen=True)
+class Costs:
+    """Counted costs, the same for a torch model and every graph exported from it."""
+
+    at_imgsz: Cost  # at the model's input size
+    flops_at_640: int | None  # at `task.published_imgsz`, 640 for detectors; None for other tasks or ONNX files
+
+    @classmethod
+    def of(cls, model: Model) -> Costs:
+        published_imgsz = model.task.published_imgsz
+        if isinstance(model, GivenAsGraph):
+            cost = graph_cost.count(model.graph)
+            return cls(cost, cost.flops if model.imgsz == published_imgsz else None)
+        cost = flops.count(model.deployed(), model.example_input())
+        if published_imgsz is None:
+            return cls(cost, None)
+        return cls(cost, cost.flops if model.imgsz == published_imgsz else flops_at(model, published_imgsz))
+
+
+@dataclass
+class FileMeasurements:
+    """Measurements of one file in this run. `accuracy` is None without validation images."""
+
+    accuracy: ledger.Accuracy | None
+    latency: latency.Latency | None = None
+    ratio: Ratio = None
+
+
+def measure_model(
+    stage: str,
+    model: Model,
+    costs: Costs,
+    data: DataSet,
+    *,
+    threads: int,
+    cached: bool,
+    baseline: Model | None = None,
+    compared: bool = True,
+) -> Row:
+    """Measures a torch model in its deployed form on the CPU in float32, or an ONNX file as it is.
+
+    Without validation images, neither accuracy nor latency is measured. `size_bytes` of the row is the size of the ONNX
+    file, or of `model.safetensors` in a checkpoint of the model before it is fused.
+
+    Args:
+        threads: that torch uses; recorded in the row.
+        cached: the stage's product came from the cache; recorded in the row.
+        baseline: timed alternately with `model`. If it is `model` itself, the ratio is 1; if None, none is recorded.
+        compared: the latency will be compared with others, so timing waits while another process is timing.
+
+    Raises:
+        UserError: the model has no capability that the measurement needs.
+    """
+    if isinstance(model, GivenAsGraph):
+        runtime, size = model.runtime, model.size_bytes
+    else:
+        runtime, size = "torch", checkpoint.tensor_file_bytes(require(model, TorchModel, "model", stage).net)
+    net, example, cost = model.deployed(), model.example_input(), costs.at_imgsz
+
+    predict = accuracy.predictor(net)
+    image, timed, ratio = example.numpy(), None, None
+    if len(data.validation):  # otherwise only counts are needed, and timing would take most of the time
+        timed = latency.time_call(lambda: predict(image), seconds=TIMING_SECONDS, compared=compared)
+        if baseline is not None:
+            ratio = SAME_AS_BASELINE
+            if baseline is not model:
+                ratio = _alternating_ratio([(accuracy.predictor(baseline.deployed()), predict)], image)
+    return Row(
+        stage=stage,
+        target=None,
+        precision="fp32",
+        imgsz=model.imgsz,
+        macs=cost.macs,
+        flops_at_640=costs.flops_at_640,
+        other_flops=cost.other_flops,
+        int8_mac_share=0.0,
+        params=cost.params,
+        size_bytes=size,
+        bytes_moved=cost.bytes_moved,
+        activation_bytes=cost.activation_bytes,
+        accuracy=_accuracy(predict, model, data, TORCH_BATCH, f"{stage} {runtime}", "measured"),
+        latency_ms=_latency(timed, ratio, runtime, threads, "f32"),
+        cached=cached,
+    )
+
+
+def measure_graph(
+    stage: str,
+    graph: Graph,
+    model: Model,
+    costs: Costs,
+    data: DataSet,
+    *,
+    threads: int,
+    cached: bool,
+    measured: dict[str, FileMeasurements],
+    baseline: Graph | None = None,
+    compared: bool = True,
+) -> Row:
+    """Measures a target's graph, loaded from disk, in its own runtime (TensorRT without a GPU is emulated).
+
+    Latency is measured even without validation images, but not if the runtime is emulated.
+
+    Args:
+        model: the model that `graph` was exported from, with its `costs`.
+        threads, cached, compared: as in `measure_model`.
+        measured: measurements of this run by digest of the file's bytes and the runtime; this call adds to it. A file
+            that was measured before is not evaluated again, even for another target. It is timed again, and the row
+            merges both timings.
+        baseline: timed alternately with `graph` in the same runtime. If it is `graph` itself, the ratio is 1.
+
+    Raises:
+        TargetFailed: the graph cannot be loaded.
+    """
+    predictor, cost = targets.load(graph, threads), costs.at_imgsz
+    label = f"{stage} {graph.target} {graph.precision.value}"
+    key = digest([predictor.evaluator, *(hashlib.sha256(file.read_bytes()).hexdigest() for file in graph.files)])
+    if key not in measured:
+        measured[key] = FileMeasurements(_accuracy(predictor, model, data, 1, label, predictor.obtained))
+    entry = measured[key]
+    image = model.example_input().numpy()
+    timed = ratio = None
+    if predictor.obtained == "measured":
+        latest = latency.time_call(lambda: predictor(image), seconds=TIMING_SECONDS, compared=compared)
+        timed = entry.latency = latest.after(entry.latency)
+        if baseline is not None:
+            pairs = ((targets.load(baseline, threads), targets.load(graph, threads)) for _ in range(SESSIONS))
+            ratio = SAME_AS_BASELINE if baseline is graph else _merged(entry.ratio, _alternating_ratio(pairs, image))
+            entry.ratio = ratio
+    int8 = predictor.int8_mac_share()
+    return Row(
+        stage=stage,
+        target=graph.target,
+        precision=graph.precision.value,
+        imgsz=model.imgsz,
+        macs=cost.macs,
+        flops_at_640=costs.flops_at_640,
+        other_flops=cost.other_flops,
+        int8_mac_share=int8.overall,
+        int8_mac_share_obtained=int8.obtained,
+        params=cost.params,
+        size_bytes=targets.size_bytes(graph),
+        onnx_size_bytes=targets.source_bytes(graph) if graph.engine else None,
+        # Counted for float32 tensors; other precisions move fewer bytes.
+        bytes_moved=cost.bytes_moved if graph.precision.value == "fp32" else None,
+        activation_bytes=cost.activation_bytes if graph.precision.value == "fp32" else None,
+        arena_bytes=None if predictor.arena_bytes is None else predictor.arena_bytes(),
+        accuracy=entry.accuracy and replace(entry.accuracy, obtained=Provenance(predictor.obtained)),
+        latency_ms=_latency(timed, ratio, predictor.runtime, threads, predictor.inference_precision),
+        cached=cached,
+    )
+
+
+def _accuracy(
+    predict: accuracy.Predict, model: Model, data: DataSet, batch: int, label: str, obtained: str
+) -> ledger.Accuracy | None:
+    """Accuracy on the validation split, with that on the extra splits in `others`; None without validation images."""
+    if not len(data.validation):
+        return None
+    decode = require(model, Evaluable, "data", "validation").decode
+
+    def evaluate(split: Split, label: str) -> ledger.Accuracy:
+        task = supervised(split)
+        result = accuracy.evaluate(predict, decode, split, task, data.classes, batch=batch, progress=label)
+        return ledger.Accuracy(result.metric, result.value, result.images, result.ci95, result.map50, result.chance)
+
+    others = {name: evaluate(split, f"{label} {name}") for name, split in data.extra.items()}
+    return replace(evaluate(data.validation, label), obtained=Provenance(obtained), others=others)
+
+
+def _alternating_ratio(pairs: Iterable[tuple[accuracy.Predict, accuracy.Predict]], image: np.ndarray) -> Ratio:
+    """Ratio of the time of the second of each pair to that of the first, for an image (1, c, s, s), over all pairs.
+
+    The pairs are sessions of the same two networks, which run alternately. Sessions of one file differ in speed because
+    tensors and threads are placed differently; the interval of one session does not include this.
+    """
+    ratio: Ratio = None
+    for baseline, network in pairs:
+        calls = {"baseline": functools.partial(baseline, image), "network": functools.partial(network, image)}
+        timing = latency.interleaved(calls, rounds=100, seconds=TIMING_SECONDS / 2)["network"]
+        assert timing.ratio is not None and timing.ratio_ci95 is not None  # interleaved always compares
+        ratio = _merged(ratio, (timing.ratio_ci95[0], timing.ratio, timing.ratio_ci95[1]))
+    return ratio
+
+
+def _merged(first: Ratio, second: Ratio) -> Ratio:
+    """The interval that includes both, which is conservative, and the geometric mean of both ratios."""
+    if first is None or second is None:
+        return first or second
+    return min(first[0], second[0]), math.sqrt(first[1] * second[1]), max(first[2], second[2])
+
+
+def _latency(timed: latency.Latency | None, ratio: Ratio, runtime: str, threads: int, precision: str) -> ledger.Latency:
+    conditions: dict[str, Any] = {"runtime": runtime, "threads": threads, "batch": 1, "inference_precision": precision}
+    if timed is None:
+        return ledger.Latency(**conditions, obtained=Provenance.not_run)
+    return ledger.Latency(
+        timed.median, timed.p95, timed.runs, timed.low, timed.high, timed.cpu_wait, timed.contended,
+        ratio=ratio[1] if ratio else None, ratio_ci95=(ratio[0], ratio[2]) if ratio else None,
+        **conditions, device=HOST, obtained=Provenance.measured,
+    )  # fmt: skip

@@ -1,0 +1,185 @@
+"""Adds a latency measured on a device to the ledger of the run that produced the files, and judges the run again.
+
+A measurement is accepted only if the checksums of its files are those in the manifests of the run.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path, PurePosixPath
+
+from compress import atomic, ledger, typed_json
+from compress import config as configuration
+from compress.budget import Verdict, judge
+from compress.errors import UserError
+from compress.ledger import SCHEMA_VERSION, Latency, Provenance, Row
+from compress.report.run_reader import Run, read_run
+
+MIN_VALUE, MAX_VALUE = 1e-6, 1e9  # of latencies (ms) and numbers of runs: 1 ns to 11 days
+MAX_NAME_LENGTH = 200
+MAX_ACCURACY_LOSS = 0.1  # on the few shipped images: a larger one means that the device computes something else
+REMEDY = "run the bench kit again"
+
+
+@dataclass(frozen=True)
+class Timing:
+    """Latency of one image in milliseconds."""
+
+    median: float
+    p95: float
+    runs: int
+
+
+@dataclass(frozen=True)
+class Labelled:
+    """Accuracy on the shipped images, in [0, 1]: on the device, and on the machine that exported the file."""
+
+    value: float
+    expected: float
+
+
+@dataclass(frozen=True)
+class Bench:
+    """What the bench kit of an artifact writes."""
+
+    schema_version: int
+    target: str
+    precision: str
+    device: str
+    runtime: str
+    threads: int | None  # None for GPU runtimes
+    batch: int
+    latency_ms: Timing
+    peak_memory_bytes: int | None
+    files: Mapping[str, str]  # SHA-256 by path
+    outputs_match: bool
+    inference_precision: str | None = None
+    labelled_images: Labelled | None = None  # absent in results of older bench kits
+
+
+def add(folder: Path, bench: Path) -> tuple[Row, Verdict | None]:
+    """Append a row (stage `export`, latency measured on the named device) to the ledger of the run in `folder`, and
+    judge the run by all its rows. Acceptance checks of artifacts and lasting remarks are kept from the old verdict.
+
+    Args:
+        folder: run folder.
+        bench: JSON file written by the bench kit of an artifact.
+
+    Returns:
+        The new row, and the new verdict, which is also written; None if the run has not been judged before.
+
+    Raises:
+        UserError: no such run, missing or wrong fields in `bench`, files of another run, outputs that did not match
+            on the device, a measurement that is in the ledger already, or a damaged file in the run. Ledger and
+            verdict are then unchanged.
+    """
+    run = read_run(folder)
+    result = typed_json.read(Bench, bench, REMEDY)
+    _check_values(result, bench)
+    _check_files(run, result, bench)
+    row = _row(run, result)
+    if any(_same(row, other) for other in run.rows):
+        raise UserError(str(bench), result.device, "this measurement is in the ledger already")
+    verdict = _judge(run, [*run.rows, row])
+    path = folder / "ledger.jsonl"
+    # The whole file is replaced, without a last line that was interrupted; other lines keep what only they contain.
+    lines = [line.rstrip("\n") for line in ledger.lines(path).values()][: len(run.rows)]
+    run_id = json.loads(lines[-1]).get("run_id", folder.name)
+    atomic.write(path, "\n".join([*lines, json.dumps(row.as_dict(run_id))]) + "\n")
+    if verdict is not None:
+        atomic.write(folder / "verdict.json", json.dumps(verdict.as_dict(), indent=1))
+    return row, verdict
+
+
+def _judge(run: Run, rows: list[Row]) -> Verdict | None:
+    if run.verdict is None:
+        return None
+    config, controls = configuration.read(run.folder), run.folder / "controls.jsonl"
+    control_rows = ledger.read(controls) if controls.is_file() else []
+    checks = [each for each in run.verdict.checks if each.name.startswith("contract.")]
+    remarks = [each for each in run.verdict.remarks if each.lasting]
+    limit = config.quantize.max_accuracy_drop
+    try:
+        verdict = judge(config.budget, limit, rows, run.verdict.failures, config.device, control_rows, checks)
+    except IndexError as error:
+        remedy = "it has no torch row of the baseline: run the recipe again"
+        raise UserError("run", run.folder / "ledger.jsonl", remedy) from error
+    return replace(verdict, remarks=(*verdict.remarks, *remarks))
+
+
+def _check_values(result: Bench, path: Path) -> None:
+    """Raises UserError for values that no device can have measured, and for a device that computes something else."""
+    timing, labelled = result.latency_ms, result.labelled_images or Labelled(1.0, 1.0)
+    one_line = f"name it in one line of at most {MAX_NAME_LENGTH} printable characters"
+    positive = f"expected a positive number up to {MAX_VALUE:.0e}"
+    portable = (
+        f"accuracy on the shipped images is {labelled.value:.3f} on the device, {labelled.expected:.3f} on the "
+        "exporting machine: INT8 sums may saturate on the device; export with quantize.portable=true"
+    )
+    other = "the outputs on the device differ from the recorded ones: this latency is of another computation"
+    version, expected_version = result.schema_version, f"this program reads {SCHEMA_VERSION}"
+    rules: list[tuple[bool, str, object, str]] = []
+    rules.append((version == SCHEMA_VERSION, "schema_version", version, expected_version))
+    for name in ("target", "precision", "device", "runtime"):
+        text = getattr(result, name)
+        good = bool(text.strip()) and len(text) <= MAX_NAME_LENGTH and text.isprintable()
+        rules.append((good, name, repr(text[:40]), one_line))
+    local = result.device.split()[:1] == ["host"]
+    rules.append((not local, "device", result.device, "name the device; `host` is the machine of the run"))
+    for name in ("median", "p95", "runs"):
+        value = getattr(timing, name)
+        rules.append((MIN_VALUE <= value <= MAX_VALUE, f"latency_ms.{name}", value, positive))
+    for name in ("batch", "threads", "peak_memory_bytes"):
+        value = getattr(result, name)
+        rules.append((value is None or value > 0, name, value, "expected a positive number"))
+    rules += [
+        (timing.p95 >= timing.median, "latency_ms.p95", timing.p95, f"is below the median, {timing.median}"),
+        (0 <= labelled.value <= 1, "labelled_images.value", labelled.value, "expected a number in [0, 1]"),
+        (0 <= labelled.expected <= 1, "labelled_images.expected", labelled.expected, "expected a number in [0, 1]"),
+        (labelled.value >= labelled.expected - MAX_ACCURACY_LOSS, "labelled_images", labelled.value, portable),
+        (result.outputs_match, "outputs_match", "false", other),
+    ]
+    for good, name, value, remedy in rules:
+        if not good:
+            raise UserError(f"{path}: {name}", value, remedy)
+
+
+def _check_files(run: Run, result: Bench, path: Path) -> None:
+    manifest = run.manifests.get(result.target)
+    if manifest is None:
+        targets = ", ".join(run.manifests) or "none"
+        raise UserError(f"{path}: target", result.target, f"this run has no such artifact (it has: {targets})")
+    if not result.files:
+        raise UserError(f"{path}: files", "empty", "the checksums of the timed files are required")
+    for name, digest in result.files.items():
+        if manifest.files.get(name) != digest:
+            difference = "has another checksum than in" if name in manifest.files else "is not in"
+            remedy = f"{name} {difference} artifacts/{result.target}/manifest.json: time the files of this run"
+            raise UserError(f"{path}: files", digest, remedy)
+        folder = PurePosixPath(name).parts[0].split("_")[0]  # int8/model.onnx, int8_openvino_model/model.xml
+        if folder in ("fp32", "fp16", "int8") and folder != result.precision:
+            raise UserError(f"{path}: precision", result.precision, f"{name} is the {folder} file")
+
+
+def _row(run: Run, result: Bench) -> Row:
+    """The ledger row of the same file with the latency of the device; what the device did not measure is None."""
+    rows = [row for row in run.rows if (row.target, row.precision) == (result.target, result.precision)]
+    if not rows:
+        raise UserError("bench", f"{result.target} {result.precision}", "the ledger has no row of this artifact")
+    exported = next((row for row in reversed(rows) if row.stage in ("export", "quantize")), rows[-1])
+    timing = result.latency_ms
+    latency = Latency(
+        timing.median, timing.p95, timing.runs, runtime=result.runtime, threads=result.threads, batch=result.batch,
+        inference_precision=result.inference_precision, device=result.device, obtained=Provenance.measured,
+        peak_memory_bytes=result.peak_memory_bytes,
+    )  # fmt: skip
+    return replace(
+        exported, stage="export", cached=False, latency_ms=latency,
+        accuracy=None, energy_mj=None, bytes_moved=None, activation_bytes=None,
+    )  # fmt: skip
+
+
+def _same(row: Row, other: Row) -> bool:
+    return (row.target, row.precision, row.latency_ms) == (other.target, other.precision, other.latency_ms)

@@ -1,0 +1,197 @@
+"""Formats ledger values as text, for the terminal and the HTML pages alike. A missing number is a dash, never zero."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+from compress.budget import Check, Verdict
+from compress.ledger import Provenance, Row
+from compress.report.changes import Change
+
+MISSING = "–"
+SAME_ACCURACY = 5e-4  # smaller changes are printed, but not coloured as better or worse
+CONVENTIONS = (
+    "FLOPs = 2 × MACs. ×0.50 means half of the earlier value. Latencies are compared only within one runtime on one "
+    "device; 'host' is the machine of the run, never the target device. Latency changes are measured in turns with "
+    "the baseline; (noise) marks changes within measurement noise."
+)
+HEADLINES: dict[object, str] = {True: "Budget met", False: "Budget not met", None: "Undetermined"}
+MARKS: dict[object, str] = {True: "met", False: "MISSED", None: "unknown"}
+
+
+def decimal(value: float | None, digits: int, unit: float = 1) -> str:
+    return MISSING if value is None else f"{value / unit:.{digits}f}"
+
+
+def giga(value: float | None, digits: int = 3) -> str:
+    return decimal(value, digits, 1e9)
+
+
+def mega(value: float | None, digits: int = 2) -> str:
+    return decimal(value, digits, 1e6)
+
+
+def int8_percent(row: Row) -> tuple[str, str]:
+    """Percentage of MACs computed in INT8, and its source, "" if the runtime reported it."""
+    if row.int8_mac_share is None:
+        return MISSING, ""
+    source = row.int8_mac_share_obtained
+    text = f"{100 * row.int8_mac_share:.1f}\N{NO-BREAK SPACE}%"
+    return text, "" if source in (None, "runtime") else f"by {source}"
+
+
+def accuracy(row: Row) -> tuple[str, str, str]:
+    """`0.2901`, `[0.2781, 0.3021]`, and the provenance, "" if it was measured; "" for what is unknown."""
+    score = row.accuracy
+    if score is None:
+        return MISSING, "", ""
+    interval = f"[{score.ci95[0]:.4f}, {score.ci95[1]:.4f}]" if score.ci95 else ""
+    return f"{score.value:.4f}", interval, provenance(score.obtained)
+
+
+def latency(row: Row) -> str:
+    """Median in ms, with its provenance unless it was measured, and whether other programs occupied the CPU."""
+    timing = row.latency_ms
+    if timing is None or timing.median is None:
+        return "not run" if timing and timing.obtained is Provenance.not_run else MISSING
+    notes = (provenance(timing.obtained), "contended" if timing.contended else "")
+    return annotated(f"{timing.median:.2f}", *notes)
+
+
+def latency_range(row: Row) -> str:
+    """`5.61 to 5.94`: the range of the median over the measurement, in ms; "" if unknown."""
+    timing = row.latency_ms
+    return f"{timing.low:.2f} to {timing.high:.2f}" if timing and timing.low and timing.high else ""
+
+
+def p95(row: Row) -> str:
+    return decimal(row.latency_ms.p95 if row.latency_ms else None, 2)
+
+
+def timing_setup(row: Row) -> str:
+    """Runtime, precision, threads, batch and device of a latency: `openvino bf16 2 thr b1 host`."""
+    timing = row.latency_ms
+    if timing is None or timing.median is None:
+        return MISSING
+    words = [
+        timing.runtime or "runtime?",
+        inference_precision(row),
+        "threads n/a" if timing.threads is None else f"{timing.threads} thr",
+        "batch?" if timing.batch is None else f"b{timing.batch}",
+        timing.device or "device?",
+    ]
+    return " ".join(words)
+
+
+def device(row: Row) -> str:
+    return str(row.latency_ms and row.latency_ms.device)
+
+
+def inference_precision(row: Row) -> str:
+    """The precision that the runtime computed in; if it reported none, that of the file, labelled as such."""
+    return (row.latency_ms and row.latency_ms.inference_precision) or f"{row.precision} file"
+
+
+def energy(row: Row) -> str:
+    return annotated(f"{row.energy_mj.value:.2f}", provenance(row.energy_mj.obtained)) if row.energy_mj else MISSING
+
+
+def provenance(obtained: Provenance | None) -> str:
+    """ "" for a measured number; any other provenance is stated, an unknown one too."""
+    return "" if obtained is Provenance.measured else (obtained or "origin not stated").replace("_", " ")
+
+
+def annotated(text: str, *notes: str) -> str:
+    """The text, then each note in parentheses."""
+    return " ".join([text, *(f"({note})" for note in notes if note)])
+
+
+def accuracy_text(row: Row) -> str:
+    value, interval, source = accuracy(row)
+    return annotated(f"{value} {interval}".rstrip(), source)
+
+
+def change_parts(change: Change) -> list[tuple[str, str, bool | None]]:
+    """(quantity, amount, better) of each number that changed; `better` is None if it is neither better nor worse."""
+    parts: list[tuple[str, str, bool | None]] = []
+    if change.flops is not None and change.flops != 1:
+        parts.append(("FLOPs", f"×{change.flops:.2f}", change.flops < 1))
+    if change.accuracy is not None:
+        better = None if abs(change.accuracy) < SAME_ACCURACY else change.accuracy > 0
+        parts.append(("acc", signed(change.accuracy), better))
+    if change.latency is not None:
+        precisions = f" ({change.precisions[0]}→{change.precisions[1]})" if change.precisions else ""
+        better = change.latency < 1 if change.latency_differs else None
+        parts.append(("lat", latency_ratio(change) + precisions, better))
+    return parts
+
+
+def latency_ratio(change: Change) -> str:
+    """`×0.72`, or with its reservation: `×1.01 (noise)`, `×1.90 (contended)`."""
+    if change.latency is None:
+        return ""
+    reservation = {True: "", False: " (noise)", None: " (contended)"}
+    return f"×{change.latency:.2f}{reservation[change.latency_differs]}"
+
+
+def change(difference: Change) -> str:
+    return "  ".join(f"{quantity} {amount}" for quantity, amount, _ in change_parts(difference)) or MISSING
+
+
+def signed(value: float, digits: int = 4) -> str:
+    text = f"{value:+.{digits}f}".replace("-", "−")
+    return text if float(f"{value:.{digits}f}") else f"{0:.{digits}f}"
+
+
+def value_and_limit(check: Check) -> tuple[str, str]:
+    """A checked value and its limit, with enough digits that rounding does not make different numbers look equal."""
+    value, limit = check.value, check.limit
+    if value is None or not math.isfinite(value):
+        return MISSING if value is None else str(value), _significant(limit, 4)
+    for digits in range(4, 17):
+        first, second = _significant(value, digits), _significant(limit, digits)
+        if value == limit or first != second:
+            return first, second
+    return repr(value), repr(limit)
+
+
+def _significant(value: float, digits: int) -> str:
+    for factor, unit in ((1e9, " G"), (1e6, " M")):
+        if abs(value) >= factor:
+            return f"{value / factor:.{digits}g}{unit}"
+    return f"{value:.{max(digits, len(str(int(abs(value)))))}g}".replace("-", "−")
+
+
+def acceptance_checks(verdict: Verdict | None) -> tuple[list[Check], list[Check]]:
+    """The acceptance checks of artifacts that passed, and all other checks."""
+    checks = verdict.checks if verdict else ()
+    passed = [check for check in checks if check.name.startswith("contract.") and check.met]
+    return passed, [check for check in checks if check not in passed]
+
+
+def passed_acceptance_checks(checks: Sequence[Check]) -> str:
+    """One line that stands for all acceptance checks that passed."""
+    targets = ", ".join(dict.fromkeys(str(check.target) for check in checks))
+    return f"{len(checks)} acceptance checks of exported artifacts ({targets}), run in a fresh process"
+
+
+def check(judged: Check) -> str:
+    """`budget.flops: 0.4383 G, limit 0.4391 G FLOPs`."""
+    value, limit = value_and_limit(judged)
+    artifact = checked_artifact(judged)
+    name = judged.name + (f" [{artifact}]" if artifact else "")
+    return f"{name}: {value}, limit {limit} {judged.unit}".rstrip()
+
+
+def checked_artifact(judged: Check) -> str:
+    """`openvino/int8`; "" for a check of the whole run."""
+    return "/".join(filter(None, (judged.target, judged.precision)))
+
+
+def headline(verdict: Verdict | None) -> str:
+    if verdict is None:
+        return "Not judged"
+    if not verdict.checks and verdict.met:
+        return "Nothing to judge"
+    return HEADLINES[verdict.met]

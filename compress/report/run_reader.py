@@ -1,0 +1,149 @@
+"""Reads a run folder: `config.yaml`, `ledger.jsonl`, `verdict.json`, `pruning.json`, `quantization.json`, manifests."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TypeVar
+
+import yaml
+
+from compress import ledger, typed_json
+from compress.budget import Verdict
+from compress.errors import UserError, one_line
+from compress.ledger import Row
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Pruning:
+    """`pruning.json`. Keys are module names.
+
+    Attributes:
+        channels: before and after, of narrowed layers.
+        protected: why a module kept all channels.
+        out_of_reach: FLOPs of protected modules that pruning cannot reduce.
+        reachable: least and most MACs of the network.
+    """
+
+    channels: Mapping[str, tuple[int, int]] = field(default_factory=dict)
+    protected: Mapping[str, str] = field(default_factory=dict)
+    out_of_reach: Mapping[str, float] = field(default_factory=dict)
+    reachable: tuple[float, float] | None = None
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A graph that the search for an INT8 graph tried. Accuracies in [0, 1] on the calibration images."""
+
+    target: str
+    scheme: str
+    accuracy: float
+    drop: float
+    seconds: float
+    layers_kept: tuple[str, ...] = ()
+    size_bytes: int | None = None
+    latency_ms: float | None = None
+    chosen: bool = False
+
+
+@dataclass(frozen=True)
+class Quantization:
+    """`quantization.json`."""
+
+    candidates: tuple[Candidate, ...] = ()
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """`manifest.json` of an artifact: SHA-256 of its files, by path, and versions of the software, by package."""
+
+    files: Mapping[str, str] = field(default_factory=dict)
+    versions: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class State:
+    """`state.json`: how far an unfinished run came."""
+
+    status: str
+    since: str
+    stage: str | None = None
+
+
+@dataclass(frozen=True)
+class Run:
+    """Contents of a run folder. `verdict` is None until the run has been judged, `manifests` are keyed by target, and
+    `notes` name missing or incomplete files."""
+
+    folder: Path
+    rows: list[Row]
+    config: dict[str, Any]
+    config_text: str
+    verdict: Verdict | None
+    manifests: dict[str, Manifest]
+    notes: list[str]
+    pruning: Pruning
+    candidates: tuple[Candidate, ...]
+
+    @property
+    def name(self) -> str:
+        """`<recipe>/<date_time>`, the last two parts of the path."""
+        return "/".join(self.folder.resolve().parts[-2:])
+
+    @property
+    def recipe(self) -> str:
+        return str(self.config.get("recipe_name") or self.folder.resolve().parent.name)
+
+
+def read_run(folder: Path) -> Run:
+    """Read everything that the report needs.
+
+    Raises:
+        UserError: `folder` is not a run folder, or one of its files is damaged (named, with the line of a ledger).
+    """
+    path = folder / "ledger.jsonl"
+    if not path.is_file():
+        raise UserError("run", folder, "no ledger.jsonl in it: name a run folder, outputs/<recipe>/<date_time>")
+    rows, lines = ledger.read(path), ledger.lines(path)
+    notes = [] if lines else ["ledger.jsonl has no rows yet."]
+    if len(rows) < len(lines):
+        notes = ["ledger.jsonl: the last line is cut short and was ignored."]
+    config, text = read_config(folder / "config.yaml")
+    if not text:
+        notes.append("config.yaml is missing: the configuration of this run is unknown.")
+    verdict = read_file(Verdict, folder / "verdict.json")
+    if verdict is None:
+        notes.append("verdict.json is missing: the run has not finished, or it stopped before it was judged.")
+        state = read_file(State, folder / "state.json")
+        if state and state.stage:
+            status = f"state.json: {state.status} in stage {state.stage}, since {state.since}."
+            notes.append(f"{status} If its process has ended, the same command resumes the run in this folder.")
+    paths = sorted((folder / "artifacts").glob("*/manifest.json"))
+    manifests = {path.parent.name: typed_json.read(Manifest, path) for path in paths}
+    pruning = read_file(Pruning, folder / "pruning.json") or Pruning()
+    quantization = read_file(Quantization, folder / "quantization.json") or Quantization()
+    return Run(folder, rows, config, text, verdict, manifests, notes, pruning, quantization.candidates)
+
+
+def read_file(kind: type[T], path: Path) -> T | None:
+    """`typed_json.read`; None if the file is missing."""
+    return typed_json.read(kind, path) if path.is_file() else None
+
+
+def read_config(path: Path) -> tuple[dict[str, Any], str]:
+    """Read a composed configuration as plain objects and as text; ({}, "") if the file is missing.
+
+    Raises:
+        UserError: the file is not YAML.
+    """
+    if not path.is_file():
+        return {}, ""
+    text = path.read_text(encoding="utf-8", errors="replace")
+    try:
+        loaded = yaml.safe_load(text)
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        raise UserError(str(path), "unreadable", f"not YAML: {one_line(error)}") from error
+    return ({str(k): v for k, v in loaded.items()} if isinstance(loaded, dict) else {}), text

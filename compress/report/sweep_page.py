@@ -1,0 +1,102 @@
+"""`report.html` of a sweep: a trade-off chart and a table of its points."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
+
+from markupsafe import Markup
+
+from compress.ledger import Row
+from compress.report import formatting, page, plots, svg, tables
+from compress.report.changes import baseline_row, change_from_baseline
+from compress.report.sweep_reader import SweepPoint, read_sweep, varying_keys
+from compress.report.tables import Cell, Column, Detail
+from compress.report.terminal_table import plain_text, text_table
+
+
+def render_sweep(folder: Path) -> Path:
+    """Write `report.html` into the folder of a sweep and return its path.
+
+    Raises:
+        UserError: `folder` has no points.
+    """
+    points = read_sweep(folder)
+    keys = varying_keys(points)
+    return page.write(
+        folder / "report.html",
+        "sweep.html.j2",
+        name="/".join(folder.resolve().parts[-2:]),
+        points=points,
+        counts=Counter(point.status for point in points),
+        chart=_chart(points, keys),
+        table_data=tables.build(_columns(keys), points),
+        conventions=formatting.CONVENTIONS,
+    )
+
+
+def sweep_table(folder: Path) -> str:
+    """The points as plain text.
+
+    Raises:
+        UserError: `folder` has no points.
+    """
+    points = read_sweep(folder)
+    columns = _columns(varying_keys(points))[:-1]
+    columns.append(Column("verdict", lambda point: point.state))
+    return plain_text(text_table(columns, [[[str(column.cell(point)) for column in columns] for point in points]]))
+
+
+def _columns(keys: Sequence[str]) -> list[Column]:
+    return [
+        Column("point", lambda point: point.name),
+        *(Column(key, partial(_setting, key), True) for key in keys),
+        Column("GFLOPs", _last(lambda row: formatting.giga(row.flops)), True),
+        Column("params M", _last(lambda row: formatting.mega(row.params, 3)), True),
+        Column("accuracy", _last(formatting.accuracy_text), True),
+        Column("vs. baseline", _change),
+        Column("verdict", _state),
+    ]
+
+
+def _last(show: Callable[[Row], str]) -> Callable[[SweepPoint], str]:
+    return lambda point: show(point.last_row) if point.last_row else formatting.MISSING
+
+
+def _setting(key: str, point: SweepPoint) -> str:
+    return str(point.config.get(key, formatting.MISSING))
+
+
+def _change(point: SweepPoint) -> str:
+    if point.run is None or point.last_row is None:
+        return formatting.MISSING
+    change = formatting.change(change_from_baseline(point.run.rows, point.last_row))
+    return change if point.run.verdict else f"{change} (after {point.last_row.stage})"
+
+
+def _state(point: SweepPoint) -> Cell:
+    tone = tables.TONES[False if point.status == "failed" else point.met]
+    return Cell(point.status, [Detail(point.reason)] if point.status == "failed" else [], tone)
+
+
+def _chart(points: Sequence[SweepPoint], keys: Sequence[str]) -> Markup:
+    """Accuracy against FLOPs of the finished points and of the baseline."""
+    marks = [mark for point in points if (mark := _mark(point, keys)) is not None]
+    if not marks:
+        return Markup()
+    baseline = baseline_row(next(point.run.rows for point in points if point.run and point.run.rows))
+    if baseline and baseline.accuracy:
+        marks.append(plots.point(baseline, "0", "baseline", "baseline"))
+    path = sorted((mark.x, mark.y) for mark in marks)
+    title = "Accuracy against FLOPs of each point"
+    return svg.scatter(marks, path, "GFLOPs (2 × MACs)", plots.metric([baseline] if baseline else []), title)
+
+
+def _mark(point: SweepPoint, keys: Sequence[str]) -> svg.Point | None:
+    row = point.last_row if point.run and point.run.verdict else None
+    if row is None or row.accuracy is None:
+        return None
+    label = ", ".join(str(point.config.get(key)) for key in keys) or point.name
+    return plots.point(row, "1" if point.met else "3", label, point.name)

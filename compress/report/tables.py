@@ -1,0 +1,183 @@
+"""Tables of the HTML pages as data; `templates/macros.html.j2` draws them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import groupby
+from operator import itemgetter
+from typing import Any, NamedTuple
+
+from compress.budget import Check
+from compress.ledger import Row
+from compress.report import formatting, plots
+from compress.report.changes import Change, change_from_baseline, change_from_previous
+from compress.report.formatting import MISSING
+from compress.report.run_reader import Candidate, Manifest, Pruning
+
+TONES: dict[bool | None, str] = {True: "good", False: "bad", None: "open"}  # CSS classes
+
+
+class Detail(NamedTuple):
+    """A line in small print; `tone` is a CSS class."""
+
+    text: str
+    tone: str = ""
+
+
+@dataclass(frozen=True)
+class Cell:
+    """A text, shown as a coloured tag if `tag` is a CSS class, and lines in small print below it."""
+
+    text: str
+    details: Sequence[Detail] = ()
+    tag: str = ""
+
+
+class Column(NamedTuple):
+    name: str
+    cell: Callable[[Any], str | Cell]
+    right: bool = False  # aligned right: a number
+    drop: int = 0  # 0: always shown; else columns with a higher number are omitted first in a narrow terminal
+
+
+@dataclass(frozen=True)
+class Table:
+    """Rows in groups; a `dense` table has a rule above each group."""
+
+    columns: Sequence[Column]
+    groups: Sequence[Sequence[Sequence[str | Cell]]]
+    dense: bool = False
+
+
+def build(columns: Sequence[Column], items: Iterable[Any]) -> Table | None:
+    """One row per item; None if there are no items."""
+    rows = [[column.cell(item) for column in columns] for item in items]
+    return Table(columns, [rows]) if rows else None
+
+
+def by_stage(columns: Sequence[Column], rows: Sequence[Row]) -> list[list[list[Any]]]:
+    """The cells of each row, one group per stage."""
+    stages = groupby(rows, key=lambda row: row.stage)
+    return [[[column.cell(row) for column in columns] for row in stage] for _, stage in stages]
+
+
+def checks(judged: Sequence[Check]) -> Table | None:
+    """Checks of a verdict."""
+    columns = (
+        Column("", lambda c: Cell(formatting.MARKS[c.met].lower(), tag=TONES[c.met])),
+        Column("check", lambda c: c.name),
+        Column("artifact", lambda c: formatting.checked_artifact(c) or MISSING),
+        Column("value", lambda c: formatting.value_and_limit(c)[0], True),
+        Column("limit", lambda c: formatting.value_and_limit(c)[1], True),
+        Column("unit", lambda c: c.unit),
+    )
+    return build(columns, judged)
+
+
+def measurements(rows: Sequence[Row]) -> Table | None:
+    """The ledger: one row per measurement, one group per stage."""
+    columns = (
+        Column("stage", lambda row: _cell(row.stage, "cached" if row.cached else "")),
+        Column("target", lambda row: _cell(row.target_name, row.precision)),
+        Column("GFLOPs", _flops, True),
+        Column("params M", lambda row: formatting.mega(row.params, 3), True),
+        Column("size MB", lambda row: formatting.mega(row.size_bytes), True),
+        Column(f"{plots.metric(rows)} ± 95 % CI", lambda row: _cell(*formatting.accuracy(row)), True),
+        Column("latency, ms", _latency, True),
+        Column("INT8 MACs", lambda row: _cell(*formatting.int8_percent(row)), True),
+        Column("vs. previous", lambda row: _change(change_from_previous(rows, row))),
+        Column("vs. baseline", lambda row: _change(change_from_baseline(rows, row))),
+    )
+    return Table(columns, by_stage(columns, rows), dense=True) if rows else None
+
+
+def _cell(text: str, *details: str) -> Cell:
+    return Cell(text, [Detail(line) for line in details if line])
+
+
+def _flops(row: Row) -> Cell:
+    at_640 = "" if row.flops_at_640 is None else f"{formatting.giga(row.flops_at_640)} at 640 px"
+    return _cell(formatting.giga(row.flops), f"{formatting.giga(row.macs)} GMACs", at_640)
+
+
+def _latency(row: Row) -> Cell:
+    setup = formatting.timing_setup(row)
+    if setup == MISSING:
+        return Cell(formatting.latency(row))
+    low_high = formatting.latency_range(row)
+    p95 = f"p95 {formatting.p95(row)}"
+    return _cell(formatting.latency(row), f"{low_high}, {p95}" if low_high else p95, setup)
+
+
+def _change(change: Change) -> Cell:
+    parts = formatting.change_parts(change)
+    details = [Detail(f"{name} {amount}", "" if better is None else TONES[better]) for name, amount, better in parts]
+    return Cell("", details) if details else Cell(MISSING)
+
+
+def further_measurements(rows: Sequence[Row]) -> Table | None:
+    columns = (
+        Column("stage", lambda row: row.stage),
+        Column("target", lambda row: row.target_name),
+        Column("precision", lambda row: row.precision),
+        Column("input px", lambda row: str(row.imgsz), True),
+        Column("other MFLOPs", lambda row: formatting.mega(row.other_flops), True),
+        Column("bit operations G", lambda row: formatting.giga(row.bit_operations, 1), True),
+        Column("bytes moved M", lambda row: formatting.mega(row.bytes_moved), True),
+        Column("peak activations MB", lambda row: formatting.mega(row.activation_bytes), True),
+        Column("energy mJ", formatting.energy, True),
+        Column("images evaluated", lambda row: str((row.accuracy and row.accuracy.images) or MISSING), True),
+        Column("mAP50", lambda row: formatting.decimal(row.accuracy and row.accuracy.map50, 4), True),
+        Column("timing runs", lambda row: str((row.latency_ms and row.latency_ms.runs) or MISSING), True),
+    )
+    return build(columns, rows)
+
+
+def protected_modules(pruning: Pruning) -> Table | None:
+    """Modules that kept all channels, those with most FLOPs first."""
+    flops = pruning.out_of_reach
+    columns = (
+        Column("module", lambda item: item[0]),
+        Column("reason", lambda item: item[1]),
+        Column("unprunable MFLOPs", lambda item: formatting.mega(flops.get(item[0], 0), 1), True),
+    )
+    return build(columns, sorted(pruning.protected.items(), key=lambda item: -flops.get(item[0], 0)))
+
+
+def pruned_layers(pruning: Pruning) -> Table | None:
+    columns = (
+        Column("layer", lambda item: item[0]),
+        Column("channels before", lambda item: str(item[1][0]), True),
+        Column("after", lambda item: str(item[1][1]), True),
+        Column("kept", lambda item: f"{item[1][1] / max(item[1][0], 1):.0%}", True),
+    )
+    return build(columns, pruning.channels.items())
+
+
+def quantization_candidates(candidates: Sequence[Candidate]) -> Table | None:
+    """Every candidate of the search, the selected one of each target marked."""
+    columns = (
+        Column("", lambda c: Cell("selected", tag=TONES[True]) if c.chosen else ""),
+        Column("target", lambda c: c.target),
+        Column("scheme", lambda c: c.scheme),
+        Column("further layers in float", lambda c: str(len(c.layers_kept) or MISSING), True),
+        Column("accuracy", lambda c: formatting.decimal(c.accuracy, 4), True),
+        Column("drop from float", lambda c: formatting.decimal(c.drop, 4), True),
+        Column("size MB", lambda c: formatting.mega(c.size_bytes), True),
+        Column("latency ms", lambda c: formatting.decimal(c.latency_ms, 2), True),
+        Column("search s", lambda c: formatting.decimal(c.seconds, 0), True),
+    )
+    return build(columns, candidates)
+
+
+def artifacts(manifests: Mapping[str, Manifest]) -> Table | None:
+    """Files of the artifacts with their checksums; the versions stand in the first row of each target."""
+    items: list[tuple[str, str, str, str]] = []
+    for target, manifest in manifests.items():
+        versions = ", ".join(f"{name} {version}" for name, version in manifest.versions.items())
+        for path, digest in manifest.files.items():
+            items.append((target, path, f"{digest[:16]}…", versions))
+            versions = ""
+    names = ("target", "file", "SHA-256", "produced with")
+    return build([Column(name, itemgetter(i)) for i, name in enumerate(names)], items)

@@ -1,0 +1,141 @@
+"""Object detection: boxes with classes, evaluated by COCO mean average precision."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+
+from compress.errors import UserError
+from compress.tasks.augmentation import Augmentation, augment_image, mosaic, placement
+from compress.tasks.mean_ap import Detections, average_precision, collect, iou
+from compress.tasks.metric import Accuracy, Metric, fingerprint, interval, resamples
+from compress.tasks.task import Batch, Predictions, SupervisedTask, images_to_tensor
+
+MIN_SCORE = 0.25  # minimum score of the detections compared in `confidence_shift`
+MIN_IOU = 0.5  # minimum IoU of two boxes of a class that are regarded as the same detection
+
+
+class MeanAveragePrecision:
+    """COCO mAP50-95, see `compress.tasks.mean_ap`."""
+
+    name = "mAP50-95"
+
+    def evaluate(self, predictions: Sequence[Any], targets: Sequence[Any], classes: Sequence[str]) -> Accuracy:
+        """Evaluates `Detections` against targets float32 (n, 5): class, x1, y1, x2, y2 in input pixels.
+
+        Raises:
+            UserError: no image has a labelled object.
+        """
+        truths = [np.asarray(target, dtype=np.float32).reshape(-1, 5) for target in targets]
+        matches = collect(predictions, truths, len(classes))
+        if not matches.truths.any():
+            raise UserError("data", f"{len(truths)} validation images", "none has a labelled object: add labels")
+        ap = average_precision(matches, np.ones((len(truths), 1)))[0]  # (classes, 10)
+        present = np.asarray(matches.truths.any(axis=0))
+        # (resamples, present classes); NaN where a resample has no object of the class
+        per_class = average_precision(matches, resamples(len(truths)))[:, present].mean(axis=2)
+        occurs = ~np.isnan(per_class)
+        resampled = np.where(occurs, per_class, 0).sum(axis=1) / np.maximum(occurs.sum(axis=1), 1)
+        return Accuracy(
+            metric=self.name,
+            value=float(ap[present].mean()),
+            images=len(truths),
+            ci95=interval(resampled),
+            map50=float(ap[present, 0].mean()),
+            per_class={name: float(ap[i].mean()) for i, name in enumerate(classes) if present[i]},
+            records=matches,
+            resampled=resampled,
+            fingerprint=fingerprint(truths),
+        )
+
+
+MEAN_AVERAGE_PRECISION = MeanAveragePrecision()
+
+
+@dataclass(frozen=True)
+class Detect(SupervisedTask):
+    """Boxes with classes.
+
+    Labels are float32 (n, 5): class, then centre x, y, width, height as fractions of the image. Targets are float32
+    (n, 5): class, x1, y1, x2, y2 in input pixels. A batch of b images with m boxes
+    has `img` float32 (b, c, s, s), `cls` (m, 1), `bboxes` (m, 4) with centre x, y, width, height as fractions of the
+    input, and `batch_idx` (m,), the index of the image of each box.
+    """
+
+    metric: Metric = MEAN_AVERAGE_PRECISION
+
+    def output_kind(self, *, end_to_end: bool, postprocessed: bool) -> str:
+        if not end_to_end:
+            return "anchors"
+        return "detections" if postprocessed else "rows"
+
+    def target(self, label: Any, size: tuple[int, int], imgsz: int) -> np.ndarray:
+        width, height, left, top = placement(size, imgsz)
+        centre = label[:, 1:3] * (width, height) + (left, top)
+        half = label[:, 3:5] * (width / 2, height / 2)
+        return np.concatenate([label[:, :1], centre - half, centre + half], axis=1).astype(np.float32)
+
+    def classes_in(self, label: Any) -> set[int]:
+        return set(label[:, 0].astype(int).tolist())
+
+    def label_problem(self, label: Any, classes: int) -> str | None:
+        if not isinstance(label, np.ndarray) or label.ndim != 2 or label.shape[1] != 5:
+            kind = f"of shape {label.shape}" if isinstance(label, np.ndarray) else type(label).__name__
+            return f"the label is {kind}; expected float32 (n, 5): class, centre x, y, width, height"
+        if not np.isfinite(label).all() or (label[:, 1:] < 0).any() or (label[:, 1:] > 1).any():
+            return "the label's coordinates must be fractions of the image, in [0, 1]"
+        if (label[:, 3:] == 0).any():
+            return "the label has a box of zero width or height"
+        if (label[:, 0] != label[:, 0].astype(int)).any() or (label[:, 0] < 0).any() or (label[:, 0] >= classes).any():
+            return f"the label's classes must be whole numbers from 0 to {classes - 1}"
+        return None
+
+    def collate(
+        self, images: list[np.ndarray], targets: list[Any], augmentation: Augmentation, rng: np.random.Generator | None
+    ) -> Batch:
+        if rng is not None:
+            pairs = [augment_image(image, boxes, augmentation, rng) for image, boxes in zip(images, targets)]
+            images, targets = [image for image, _ in pairs], [boxes for _, boxes in pairs]
+            chance = augmentation.mosaic
+            pairs = [mosaic(images, targets, i, rng) if rng.random() < chance else pairs[i] for i in range(len(images))]
+            images, targets = [image for image, _ in pairs], [boxes for _, boxes in pairs]
+        table = torch.from_numpy(np.concatenate(targets))
+        corners = table[:, 1:] / images[0].shape[0]
+        image_index = np.repeat(np.arange(len(targets), dtype=np.float32), [len(boxes) for boxes in targets])
+        return {
+            "img": images_to_tensor(images),
+            "cls": table[:, :1].clone(),
+            "bboxes": torch.cat([(corners[:, :2] + corners[:, 2:]) / 2, corners[:, 2:] - corners[:, :2]], dim=1),
+            "batch_idx": torch.from_numpy(image_index),
+        }
+
+    def shard(self, batch: Batch, rank: int, world: int) -> Batch:
+        count = len(batch["img"]) // world
+        first, end = rank * count, (rank + 1) * count
+        image_index = batch["batch_idx"]
+        selected = (image_index >= first) & (image_index < end)
+        part = {key: value[selected] for key, value in batch.items() if key != "img"}
+        return {**part, "img": batch["img"][first:end], "batch_idx": part["batch_idx"] - first}
+
+    def values(self, predictions: Predictions) -> list[np.ndarray]:
+        return [array for image in predictions for array in (image.boxes, image.scores)]
+
+    def confidence_shift(self, expected: Predictions, obtained: Predictions) -> float | None:
+        """Median absolute change of the score, over the expected detections that score at least MIN_SCORE. A detection
+        without a match counts as a change of 1."""
+        changes = []
+        for before, after in zip(expected, obtained, strict=True):
+            assert isinstance(before, Detections) and isinstance(after, Detections)
+            for box, score, cls in zip(before.boxes, before.scores, before.classes, strict=True):
+                if score < MIN_SCORE:
+                    break  # scores are in descending order
+                same = (after.classes == cls) & (iou(box[None], after.boxes)[0] >= MIN_IOU)
+                changes.append(abs(float(score) - float(after.scores[same].max())) if same.any() else 1.0)
+        return float(np.median(changes)) if changes else None
+
+
+DETECT = Detect("detect", published_imgsz=640)

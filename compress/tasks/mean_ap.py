@@ -1,0 +1,142 @@
+"""COCO mean average precision (AP), with exact values for bootstrap resamples of the images.
+
+Protocol (Lin et al., ECCV 2014, arXiv:1405.0312; pycocotools): IoU thresholds 0.50:0.05:0.95; detections of a class are
+matched in order of descending score, each to the unmatched ground truth of highest IoU; the precision envelope is
+averaged over 101 recall levels; the mean is taken over classes with ground truth.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+THRESHOLDS = np.linspace(0.5, 0.95, 10)
+MAX_DETECTIONS = 300
+_RECALLS = 101
+
+
+@dataclass(frozen=True)
+class Detections:
+    """Detections in one image, sorted by descending score.
+
+    Attributes:
+        boxes: (n, 4) x1, y1, x2, y2 in input pixels.
+        scores: (n,) in [0, 1].
+        classes: (n,) int64.
+    """
+
+    boxes: np.ndarray
+    scores: np.ndarray
+    classes: np.ndarray
+
+
+@dataclass(frozen=True)
+class Matches:
+    """The n detections of a validation set and their matches with the ground truth."""
+
+    images: int
+    image: np.ndarray  # (n,) int64, image index
+    score: np.ndarray  # (n,) float64
+    label: np.ndarray  # (n,) int64, class index
+    matched: np.ndarray  # (n, 10) bool, true positive at each IoU threshold
+    truths: np.ndarray  # (images, classes) int64, number of ground truths
+
+
+def match(detections: Detections, truth: np.ndarray) -> np.ndarray:
+    """Matches the detections of one image with its ground truth at each IoU threshold.
+
+    Args:
+        truth: float32 (m, 5) class, x1, y1, x2, y2 in the same pixels as `detections.boxes`.
+
+    Returns:
+        (n, 10) bool: whether each detection is a true positive at each threshold.
+    """
+    overlap = iou(detections.boxes, truth[:, 1:])
+    levels = np.searchsorted(THRESHOLDS, overlap, side="right")  # number of thresholds that each pair passes
+    levels[detections.classes[:, None] != truth[:, 0].astype(np.int64)[None, :]] = 0
+    rows, columns = np.nonzero(levels)
+    order = np.lexsort((-overlap[rows, columns], rows))
+    rows, columns = rows[order], columns[order]
+    passed = (1 << levels[rows, columns]) - 1
+    # Bit t of an integer is threshold t, so that one loop over the few overlapping pairs handles all ten thresholds.
+    taken, matched = [0] * len(truth), [0] * len(detections.scores)
+    for row, column, bits in zip(rows.tolist(), columns.tolist(), passed.tolist(), strict=True):
+        free = bits & ~taken[column] & ~matched[row]
+        taken[column] |= free
+        matched[row] |= free
+    return (np.array(matched, dtype=np.int64)[:, None] >> np.arange(len(THRESHOLDS)) & 1).astype(bool)
+
+
+def iou(left: np.ndarray, right: np.ndarray) -> np.ndarray:
+    """Intersection over union (n, m) of boxes (n, 4) and (m, 4), x1, y1, x2, y2; 0 for boxes without area."""
+    a, b = left.astype(np.float64)[:, None], right.astype(np.float64)[None]
+    size = np.minimum(a[..., 2:], b[..., 2:]) - np.maximum(a[..., :2], b[..., :2])
+    intersection = np.prod(np.maximum(size, 0), axis=-1)
+    union = np.prod(a[..., 2:] - a[..., :2], axis=-1) + np.prod(b[..., 2:] - b[..., :2], axis=-1) - intersection
+    return np.divide(intersection, union, out=np.zeros_like(intersection), where=union > 0)
+
+
+def collect(detections: Sequence[Detections], truths: Sequence[np.ndarray], classes: int) -> Matches:
+    """Matches the detections of all images, see `match`. Per image, only the 300 highest scores are used."""
+    detections = [_best(image) for image in detections]
+    counts = [np.bincount(truth[:, 0].astype(np.int64), minlength=classes)[:classes] for truth in truths]
+    return Matches(
+        images=len(detections),
+        image=np.repeat(np.arange(len(detections)), [len(image.scores) for image in detections]),
+        score=np.concatenate([image.scores for image in detections]).astype(np.float64),
+        label=np.concatenate([image.classes for image in detections]).astype(np.int64),
+        matched=np.concatenate([match(*pair) for pair in zip(detections, truths, strict=True)]),
+        truths=np.stack(counts),
+    )
+
+
+def _best(detections: Detections) -> Detections:
+    order = np.argsort(-detections.scores, kind="stable")[:MAX_DETECTIONS]
+    return Detections(detections.boxes[order], detections.scores[order], detections.classes[order])
+
+
+def average_precision(matches: Matches, weights: np.ndarray) -> np.ndarray:
+    """Computes AP (b, classes, 10) for b resamples; NaN for a class without ground truth in a resample.
+
+    Args:
+        weights: (images, b), number of occurrences of each image in each resample; ones for the original set.
+    """
+    classes = matches.truths.shape[1]
+    result = np.full((weights.shape[1], classes, len(THRESHOLDS)), np.nan)
+    weights = weights.astype(np.float32)
+    for index in range(classes):
+        positives = matches.truths[:, index].astype(np.float32) @ weights
+        for start in range(0, weights.shape[1], 64):  # bounds memory: detections x 64
+            part = slice(start, start + 64)
+            result[part, index] = _class_ap(matches, index, weights[:, part], positives[part])
+    return result
+
+
+def _class_ap(matches: Matches, index: int, weights: np.ndarray, positives: np.ndarray) -> np.ndarray:
+    """AP (b, 10) of one class. Precision peaks at true positives, so it is computed only there."""
+    precision = np.zeros((weights.shape[1], len(THRESHOLDS)))
+    order = np.flatnonzero(matches.label == index)
+    order = order[np.argsort(-matches.score[order], kind="stable")]
+    matched, image = matches.matched[order], matches.image[order]
+    hits = np.flatnonzero(matched.any(axis=1))
+    if len(hits):
+        image = image[: hits[-1] + 1]
+        starts = np.concatenate([[0], hits[:-1] + 1])
+        detected = np.cumsum(np.add.reduceat(weights[image], starts, axis=0), axis=0)  # up to each hit
+        for level in range(len(THRESHOLDS)):
+            rows = np.flatnonzero(matched[hits, level])
+            if len(rows):
+                true = np.cumsum(weights[image[hits[rows]]], axis=0)
+                precision[:, level] = _interpolate(true, detected[rows], positives)
+    precision[positives == 0] = np.nan
+    return precision
+
+
+def _interpolate(true: np.ndarray, detected: np.ndarray, positives: np.ndarray) -> np.ndarray:
+    """Mean of the precision envelope over 101 recalls; true, detected: cumulative counts (hits, b), positives (b,)."""
+    envelope = np.maximum.accumulate((true / np.maximum(detected, 1))[::-1], axis=0)[::-1]
+    reached = np.floor((_RECALLS - 1) * true / np.maximum(positives, 1) + 1e-6) + 1  # recall levels reached by each hit
+    gained = np.diff(reached, axis=0, prepend=0)
+    return (envelope * gained).sum(axis=0) / _RECALLS

@@ -1,0 +1,130 @@
+"""Metrics: accuracy in [0, 1] on a set of images, with a bootstrap confidence interval.
+
+Intervals are percentile bootstraps over images (Efron and Tibshirani, An Introduction to the Bootstrap, 1993, ch. 13).
+All evaluations use the same resamples, so that two models can be compared on the same images by a paired bootstrap.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import numpy as np
+
+from compress import user_code
+from compress.config import MetricConfig
+from compress.errors import UserError, named
+
+RESAMPLES = 500
+RESAMPLES_OF_USER_METRIC = 100  # fewer, since each calls the metric again
+_SEED = 0
+KEY = "metric.target"
+EXPECTED = "a function (predictions, targets, classes) -> float in [0, 1], or a class with such a __call__"
+
+
+@dataclass(frozen=True)
+class Accuracy:
+    """Accuracy on a set of images, in [0, 1]."""
+
+    metric: str  # "mAP50-95", "top1" or the name of a user-defined metric
+    value: float
+    images: int
+    ci95: tuple[float, float]
+    map50: float | None = None
+    chance: float | None = None  # top-1 accuracy of always predicting the most frequent class
+    per_class: dict[str, float] = field(default_factory=dict)  # AP50-95 or top-1 of classes with ground truth
+    records: Any = field(default=None, repr=False, compare=False)  # `mean_ap.Matches`, or (images,) bool correct
+    resampled: np.ndarray | None = field(default=None, repr=False, compare=False)  # (500,), value of each resample
+    fingerprint: str = field(default="", repr=False)  # of the targets: equal for evaluations on the same images
+
+    def row(self) -> dict[str, Any]:
+        """Returns the entries of a ledger row: metric, value, images, ci95, and map50 and chance if they are set."""
+        row = {"metric": self.metric, "value": self.value, "images": self.images, "ci95": list(self.ci95)}
+        optional = {"map50": self.map50, "chance": self.chance}
+        return {**row, **{key: value for key, value in optional.items() if value is not None}}
+
+
+class Metric(Protocol):
+    """Computes an accuracy from predictions and targets."""
+
+    @property
+    def name(self) -> str: ...
+
+    def evaluate(self, predictions: Sequence[Any], targets: Sequence[Any], classes: Sequence[str]) -> Accuracy:
+        """Returns the accuracy of predictions, one per image.
+
+        Raises:
+            UserError: the targets do not allow a measurement, for example because no object is labelled.
+        """
+        ...
+
+
+@dataclass(frozen=True)
+class UserMetric:
+    """A user-defined `function(predictions, targets, classes) -> float` in [0, 1]; higher is better."""
+
+    name: str
+    function: Any
+    path: str  # import path, for error messages
+
+    def evaluate(self, predictions: Sequence[Any], targets: Sequence[Any], classes: Sequence[str]) -> Accuracy:
+        """Raises UserError if the function raises, or does not return a number in [0, 1]."""
+        value = self._value(predictions, targets, classes)
+        counts = resamples(len(targets), RESAMPLES_OF_USER_METRIC)
+        samples = [np.repeat(np.arange(len(targets)), column).tolist() for column in counts.T]
+        resampled = np.array(
+            [self._value([predictions[i] for i in rows], [targets[i] for i in rows], classes) for rows in samples]
+        )
+        digest = fingerprint([np.asarray(target) for target in targets])
+        return Accuracy(self.name, value, len(targets), interval(resampled), resampled=resampled, fingerprint=digest)
+
+    def _value(self, predictions: Sequence[Any], targets: Sequence[Any], classes: Sequence[str]) -> float:
+        try:
+            value = float(self.function(predictions, targets, classes))
+        except UserError:
+            raise
+        except (Exception, SystemExit) as error:  # the user's own code
+            raise UserError(KEY, self.path, f"raised {named(error)}: return a number in [0, 1]") from error
+        if not (math.isfinite(value) and 0 <= value <= 1):
+            raise UserError(KEY, self.path, f"returned {value}: return a number in [0, 1], higher is better")
+        return value
+
+
+def load(config: MetricConfig) -> Metric | None:
+    """Loads the metric at `config.target`; None if it is not set.
+
+    Raises:
+        UserError: it cannot be imported or instantiated, or is not callable.
+    """
+    if config.target is None:
+        return None
+    function = user_code.find(KEY, config.target, EXPECTED)
+    if isinstance(function, type):
+        function = user_code.load(KEY, config.target, config.args, EXPECTED)
+    if not callable(function):
+        raise UserError(KEY, config.target, f"is a {type(function).__name__}; expected {EXPECTED}")
+    name = getattr(function, "name", None) or config.target.rpartition(".")[2]
+    return UserMetric(str(name), function, config.target)
+
+
+def resamples(images: int, count: int = RESAMPLES) -> np.ndarray:
+    """Returns (images, count), the number of occurrences of each image in each resample; fixed for given arguments."""
+    drawn = np.random.default_rng(_SEED).integers(images, size=(count, images))
+    return np.stack([np.bincount(row, minlength=images) for row in drawn], axis=1)
+
+
+def interval(samples: np.ndarray) -> tuple[float, float]:
+    """Returns the 95 % percentile interval of resampled values."""
+    low, high = np.percentile(samples, [2.5, 97.5])
+    return float(low), float(high)
+
+
+def fingerprint(arrays: Sequence[np.ndarray]) -> str:
+    """Returns a hash of shapes and values: 16 hexadecimal digits of SHA-256."""
+    digest = hashlib.sha256()
+    for array in arrays:
+        digest.update(str(array.shape).encode() + array.tobytes())
+    return digest.hexdigest()[:16]

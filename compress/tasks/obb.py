@@ -1,0 +1,5 @@
+"""Oriented bounding boxes. Models can be pruned, saved and exported; data, loss and metric are not implemented."""
+
+from compress.tasks.task import Task
+
+OBB = Task("obb")

@@ -1,0 +1,5 @@
+"""Keypoint detection. Models can be pruned, saved and exported; data, loss and metric are not implemented."""
+
+from compress.tasks.task import Task
+
+POSE = Task("pose")

@@ -1,0 +1,1 @@
+"""Training loop (`engine`), its `schedule`, host-dependent `settings` and several processes (`distributed`)."""

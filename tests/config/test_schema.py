@@ -1,0 +1,39 @@
+from __future__ import annotations
+
+import pytest
+
+from tests.config.refusals import refusal
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("prune.ratio", 1.0), ("prune.ratio", -0.1), ("prune.ratio", 30.0), ("prune.round_to", 0),
+        ("prune.max_ratio", 7.0), ("finetune.images", 0), ("finetune.batch", -1), ("train.images", -1),
+        ("finetune.learning_rate", 0.0), ("finetune.learning_rate", float("inf")), ("finetune.warmup", 2.0),
+        ("train.ema", 1.0), ("data.calibration_images", 0), ("model.imgsz", -256),
+        ("model.channels", -1), ("threads", 0),
+        ("export.opset", 22), ("budget.max_accuracy_drop", 1.0), ("quantize.max_accuracy_drop", 2.0),
+        ("finetune.distillation", -1.0),
+    ],
+)  # fmt: skip
+def test_out_of_range(key: str, value: float) -> None:
+    error = refusal("recipe=digits", f"{key}={value}")
+    assert (error.key, error.value) == (key, value)
+    assert str(error).startswith(f"{key}={value}: ")
+
+
+@pytest.mark.parametrize("key", ["prune.ratio", "finetune.learning_rate"])
+def test_not_a_number(key: str) -> None:
+    assert refusal("recipe=digits", f"{key}=nan").key == key
+
+
+@pytest.mark.parametrize(
+    ("choice", "key"),
+    [
+        ("model=timm", "model.name"), ("model=module", "model.target"), ("model=checkpoint", "model.path"),
+        ("model=ultralytics", "model.path"), ("data=yolo", "data.path"), ("data=image_folder", "data.path"),
+    ],
+)  # fmt: skip
+def test_a_missing_value_is_named(choice: str, key: str) -> None:
+    assert refusal("recipe=profile", choice).key == key

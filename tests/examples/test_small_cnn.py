@@ -1,0 +1,27 @@
+from __future__ import annotations
+
+import pytest
+import torch
+
+from compress.examples.small_cnn import SmallCNN
+
+
+@pytest.mark.parametrize(("channels", "side"), [(1, 16), (3, 33)])
+def test_logits_for_every_image_and_class(channels: int, side: int) -> None:
+    net = SmallCNN(classes=7, width=8, channels=channels).eval()
+    images = torch.rand(2, channels, side, side, generator=torch.Generator().manual_seed(0))
+    logits = net(images)
+    assert logits.shape == (2, 7)
+    assert torch.allclose(net(images[1:]), logits[1:], atol=1e-6)  # images do not affect each other
+
+
+def test_the_second_half_of_the_features_is_the_first_plus_a_residual() -> None:
+    """Without the residual branch both halves that the head sees are equal."""
+    net = SmallCNN(width=8).eval()
+    seen: list[torch.Tensor] = []
+    net.head.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
+    for layer in net.second[1][1:2]:  # the last normalisation of the branch
+        torch.nn.init.zeros_(layer.weight)
+        torch.nn.init.zeros_(layer.bias)
+    net(torch.rand(1, 3, 16, 16))
+    assert torch.equal(*seen[0].chunk(2, dim=1)) and seen[0].abs().max() > 0

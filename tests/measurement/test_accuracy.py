@@ -1,0 +1,84 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from compress.errors import TargetFailed, UserError
+from compress.measurement.accuracy import evaluate, paired_difference
+from compress.tasks import CLASSIFY, DETECT
+from compress.tasks.mean_ap import Detections
+from tests.fakes import detections, random_case, truth
+
+CLASSES = ("cow", "pig")
+
+
+class Split:
+    def __init__(self, targets):
+        self.targets = targets
+
+    def __len__(self):
+        return len(self.targets)
+
+    def image(self, index):
+        return np.full((4, 4, 3), index % 256, np.uint8)
+
+    def target(self, index):
+        return self.targets[index]
+
+
+def run(found, truths, classes=CLASSES, **options):
+    calls = iter(range(len(found)))
+    decode = lambda out: [found[next(calls)] for _ in out]  # noqa: E731
+    return evaluate(lambda images: images, decode, Split(truths), DETECT, classes, **options)
+
+
+BOX = (0, 0, 10, 10)
+
+
+def test_perfect_is_one_and_wrong_is_zero():
+    truths = [truth((0, *BOX), (1, 20, 20, 30, 40)), truth((1, *BOX))]
+    found = [detections((0, 0.9, *BOX), (1, 0.8, 20, 20, 30, 40)), detections((1, 0.3, *BOX))]
+    perfect = run(found, truths)
+    assert perfect.value == pytest.approx(1) and perfect.map50 == pytest.approx(1)
+    assert perfect.per_class == pytest.approx({"cow": 1, "pig": 1})
+    assert perfect.ci95 == pytest.approx((1, 1)) and perfect.images == 2
+    assert run([detections((1, 0.9, *BOX)), detections()], [truth((0, *BOX))] * 2).value == 0
+
+
+def test_bad_input_is_refused():
+    with pytest.raises(UserError, match="validation"):
+        run([], [])
+    with pytest.raises(UserError, match="labelled"):
+        run([detections()], [truth()])
+    with pytest.raises(TargetFailed, match="NaN"):
+        run([detections((0, np.nan, *BOX))], [truth((0, *BOX))])
+    with pytest.raises(TargetFailed, match="predictions"):
+        evaluate(lambda x: x, lambda x: [], Split([truth((0, *BOX))]), DETECT, CLASSES)
+
+
+def test_intervals_cover_and_pairs_are_tighter():
+    found, truths = random_case(60, 2, 5, 10)
+    better = run(found, truths)
+    assert better.ci95[0] < better.value < better.ci95[1]
+    worse = run([Detections(d.boxes + 0.5, d.scores, d.classes) for d in found], truths)
+    difference, (low, high) = paired_difference(better, worse)
+    assert difference == pytest.approx(better.value - worse.value) and low < difference < high
+    assert high - low < (better.ci95[1] - better.ci95[0]) / 2
+    assert run(found, truths, batch=7) == better  # seeded, and batches do not matter
+    with pytest.raises(ValueError, match="same images"):
+        paired_difference(better, run(found[:50], truths[:50]))
+
+
+def test_top1():
+    scores = np.eye(3)[[0, 1, 2, 0]]
+    split, rows = Split([0, 1, 2, 2]), iter(scores)
+    result = evaluate(lambda x: x, lambda out: np.stack([next(rows)]), split, CLASSIFY, ("a", "b", "c"))
+    assert result.metric == "top1" and result.value == 0.75
+    assert result.per_class == {"a": 1, "b": 1, "c": 0.5}
+    assert result.row() == {
+        "metric": "top1",
+        "value": 0.75,
+        "images": 4,
+        "ci95": list(result.ci95),
+        "chance": result.chance,
+    }

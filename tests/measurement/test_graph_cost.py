@@ -1,0 +1,195 @@
+"""Operators of ONNX graphs that are neither convolutions nor matrix products: counted, or refused by name."""
+
+from __future__ import annotations
+
+import copy
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from onnx import ModelProto, TensorProto, helper, numpy_helper
+from torch import Tensor, nn
+
+from compress import models
+from compress.config import Family, ModelConfig
+from compress.errors import UserError
+from compress.measurement import flops, graph_cost
+from compress.models.onnx_model import OnnxModel
+from tests.models.toy import Net, randomise
+from tests.onnx_operators import First, exported, single
+
+
+@pytest.mark.filterwarnings("ignore")  # the exporter warns of recurrent layers with a batch size
+@pytest.mark.parametrize("kind", ["LSTM", "GRU", "RNN"])
+@pytest.mark.parametrize("options", [{}, {"num_layers": 2, "bidirectional": True}])
+def test_recurrent_layers_cost_what_they_do_in_torch(kind: str, options: dict[str, Any], tmp_path: Path) -> None:
+    net, example = First(getattr(nn, kind)(8, 4, **options)), torch.rand(5, 1, 8)
+    found, wanted = graph_cost.count(exported(net, example, tmp_path)), flops.count(net, example)
+    assert (found.macs, found.params, found.param_bytes) == (wanted.macs, wanted.params, wanted.param_bytes)
+    assert found.other_flops == pytest.approx(wanted.other_flops, rel=0.02)
+
+
+@pytest.mark.parametrize(
+    ("equation", "shapes", "output", "macs"),
+    [
+        ("bqd,bkd->bqk", [(2, 4, 5), (2, 3, 5)], (2, 4, 3), 2 * 4 * 3 * 5),
+        ("...qd,...kd->...qk", [(2, 7, 4, 5), (7, 3, 5)], (2, 7, 4, 3), 2 * 7 * 4 * 3 * 5),
+        ("ij,jk", [(2, 3), (3, 4)], (2, 4), 2 * 3 * 4),
+        ("ij,jk,kl->il", [(2, 3), (3, 4), (4, 5)], (2, 5), 2 * 3 * 4 + 2 * 4 * 5),
+        ("ijx,jk->ik", [(2, 3, 9), (3, 4)], (2, 4), 2 * 3 * 4),  # x is summed before the product
+    ],
+)
+def test_einsum(equation: str, shapes: list[tuple[int, ...]], output: tuple[int, ...], macs: int) -> None:
+    inputs = {f"x{index}": shape for index, shape in enumerate(shapes)}
+    assert graph_cost.count(single("Einsum", inputs, output, equation=equation)).macs == macs
+
+    class Net(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            return torch.einsum(equation, x, *(torch.rand(shape) for shape in shapes[1:]))
+
+    if "x" not in equation:
+        with torch.backends.opt_einsum.flags(enabled=False):  # from left to right
+            assert flops.count(Net(), torch.rand(shapes[0])).macs == macs
+
+
+def test_einsum_without_a_sum_is_elementwise() -> None:
+    with pytest.raises(UserError, match="nothing to count"):
+        graph_cost.count(single("Einsum", {"a": (2, 3), "b": (2, 3)}, (2, 3), equation="ij,ij->ij"))
+
+
+def test_attention_is_counted_at_its_scores() -> None:
+    four = {"q": (2, 4, 5, 8), "k": (2, 2, 7, 8), "v": (2, 2, 7, 6)}  # grouped: 4 heads of queries, 2 of keys
+    cost = graph_cost.count(single("Attention", four, (2, 4, 5, 6)))
+    assert (cost.macs, cost.other_flops) == (2 * 4 * 5 * 7 * (8 + 6), 6 * 2 * 4 * 5 * 7)
+    three = {"q": (2, 5, 32), "k": (2, 7, 16), "v": (2, 7, 12)}
+    assert graph_cost.count(single("Attention", three, (2, 5, 24), q_num_heads=4, kv_num_heads=2)).macs == cost.macs
+    past = four | {"mask": None, "past_k": (2, 2, 3, 8), "past_v": (2, 2, 3, 6)}
+    assert graph_cost.count(single("Attention", past, (2, 4, 5, 6))).macs == 2 * 4 * 5 * 10 * (8 + 6)
+
+
+def test_deformable_convolution_and_affine_grids() -> None:
+    weights = {"w": np.ones((6, 4, 3, 3), np.float32), "offset": (1, 18, 6, 6), "b": np.ones(6, np.float32)}
+    cost = graph_cost.count(single("DeformConv", {"x": (1, 4, 8, 8), **weights}, (1, 6, 6, 6)))
+    assert (cost.macs, cost.params, cost.other_flops) == (6 * 36 * 4 * 9, 6 * 36 + 6, 6 * 36)
+    size = np.array([1, 1, 5, 7], np.int64)
+    assert graph_cost.count(single("AffineGrid", {"theta": (1, 2, 3), "size": size}, (1, 5, 7, 2))).macs == 35 * 2 * 3
+
+
+SCALE, ZERO = np.float32(0.1), np.uint8(3)
+INT8 = (TensorProto.UINT8, TensorProto.UINT8)
+FILTERS, MATRIX = np.ones((6, 2, 3, 3), np.uint8), np.ones((8, 5), np.uint8)
+
+
+def scaled(name: str, value: Any) -> dict[str, Any]:
+    return {name: value, f"{name}_scale": np.array(SCALE), f"{name}_zero": np.array(ZERO)}
+
+
+@pytest.mark.parametrize(
+    ("graph", "macs", "params", "param_bytes"),
+    [
+        (
+            single(
+                "QLinearConv",
+                {**scaled("x", (1, 4, 8, 8)), **scaled("w", FILTERS), "y_scale": np.array(SCALE)}
+                | {"y_zero": np.array(ZERO), "b": np.ones(6, np.int32)},
+                (1, 6, 6, 6), types=INT8, group=2,
+            ),
+            6 * 36 * 2 * 9, 6 * 18 + 6, 6 * 18 + 6 * 4,
+        ),
+        (
+            single(
+                "QLinearMatMul",
+                {**scaled("x", (3, 8)), **scaled("w", MATRIX), "y_scale": np.array(SCALE), "y_zero": np.array(ZERO)},
+                (3, 5), types=INT8,
+            ),
+            3 * 8 * 5, 40, 40,
+        ),
+        (
+            single("ConvInteger", {"x": (1, 4, 8, 8), "w": FILTERS}, (1, 6, 6, 6), types=(2, 6), group=2),
+            6 * 36 * 2 * 9, 6 * 18, 6 * 18,
+        ),
+        (single("MatMulInteger", {"x": (3, 8), "w": MATRIX}, (3, 5), types=(2, 6)), 3 * 8 * 5, 40, 40),
+        (
+            single(
+                "QGemm",
+                {**scaled("x", (3, 8)), **scaled("w", MATRIX), "b": np.ones(5, np.int32)},
+                (3, 5), types=(2, 1), domain="com.microsoft",
+            ),
+            3 * 8 * 5, 45, 40 + 5 * 4,
+        ),
+    ],
+    ids=lambda value: value.graph.node[0].op_type if isinstance(value, ModelProto) else "",
+)  # fmt: skip
+def test_quantized_operators(graph: ModelProto, macs: int, params: int, param_bytes: int) -> None:
+    cost = graph_cost.count(graph)
+    assert (cost.macs, cost.params, cost.param_bytes) == (macs, params, param_bytes)
+    layer = cost.layers["/layer/node"]
+    node, width = graph.graph.node[0], 1 if graph.graph.output[0].type.tensor_type.elem_type == TensorProto.UINT8 else 4
+    scales = sum(4 for name in node.input if name.endswith("scale")) + sum(name.endswith("zero") for name in node.input)
+    read = np.prod([d.dim_value for d in graph.graph.input[0].type.tensor_type.shape.dim])
+    assert layer.bytes == read + param_bytes + scales + width * np.prod(layer.output)
+
+
+def test_weights_behind_a_dequantization_are_parameters_of_a_byte() -> None:
+    nodes = [
+        helper.make_node("DequantizeLinear", ["w", "scale"], ["float"], name="dequantize"),
+        helper.make_node("MatMul", ["x", "float"], ["y"], name="product"),
+    ]
+    shapes = [helper.make_tensor_value_info(name, TensorProto.FLOAT, (3, n)) for name, n in (("x", 8), ("y", 5))]
+    constants = [numpy_helper.from_array(MATRIX.view(np.int8), "w"), numpy_helper.from_array(np.array(SCALE), "scale")]
+    graph = helper.make_graph(nodes, "graph", shapes[:1], shapes[1:], constants)
+    cost = graph_cost.count(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)]))
+    assert (cost.macs, cost.params, cost.param_bytes) == (120, 40, 40)
+
+
+@pytest.mark.parametrize(
+    ("kind", "domain", "message"),
+    [
+        ("Det", "", "/layer/node: Det"),
+        ("DFT", "", "/layer/node: DFT"),
+        ("STFT", "", "/layer/node: STFT"),
+        ("LinearAttention", "", "/layer/node: LinearAttention"),
+        ("Relu", "com.example", r"/layer/node: com\.example\.Relu"),
+        ("MultiHeadAttention", "com.microsoft", r"/layer/node: com\.microsoft\.MultiHeadAttention"),
+        ("TreeEnsemble", "ai.onnx.ml", r"/layer/node: ai\.onnx\.ml\.TreeEnsemble"),
+    ],
+)
+def test_what_has_no_formula_is_refused_by_node_and_operator(kind: str, domain: str, message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        graph_cost.count(single(kind, {"x": (1, 4, 4)}, (1, 4, 4), domain=domain))
+
+
+def test_a_shape_that_is_not_known_is_refused_by_node_and_operator() -> None:
+    graph = single("NonZero", {"x": (3, 4)}, (2, 1), types=(TensorProto.FLOAT, TensorProto.INT64))
+    graph.graph.output[0].type.tensor_type.shape.dim[1].dim_param = "n"
+    with pytest.raises(UserError, match="/layer/node: NonZero.*tensor y"):
+        graph_cost.count(graph)
+
+
+def test_costs_are_those_of_the_torch_network(tmp_path: Path) -> None:
+    net = randomise(Net()).eval()
+    image = torch.rand(1, 3, 32, 32)
+    torch.onnx.export(net, (image,), str(tmp_path / "net.onnx"), dynamo=False, opset_version=17)
+    model = models.build(ModelConfig(Family.onnx, path=str(tmp_path / "net.onnx"), imgsz=0, channels=0))
+    assert isinstance(model, OnnxModel)
+    found, wanted = graph_cost.count(model.graph), flops.count(fused(net), image)
+    assert (found.macs, found.params, found.param_bytes) == (wanted.macs, wanted.params, wanted.param_bytes)
+    assert found.other_flops == pytest.approx(wanted.other_flops, rel=0.01)
+    assert found.bytes_moved == pytest.approx(wanted.bytes_moved, rel=0.05)
+    assert found.activation_bytes == pytest.approx(wanted.activation_bytes, rel=0.05)
+    assert sum(layer.macs for layer in found.layers.values()) == found.macs
+
+
+def fused(net: nn.Module) -> nn.Module:
+    """Batch norms gone into the convolutions before them, as ONNX Runtime has it."""
+    copied = copy.deepcopy(net)
+    for module in list(copied.modules()):
+        if not isinstance(module, nn.Sequential):
+            continue
+        for index in range(len(module) - 1):
+            if isinstance(module[index], nn.Conv2d) and isinstance(module[index + 1], nn.BatchNorm2d):
+                module[index] = nn.utils.fuse_conv_bn_eval(module[index], module[index + 1])
+                module[index + 1] = nn.Identity()
+    return copied

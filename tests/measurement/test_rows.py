@@ -1,0 +1,115 @@
+"""Rows of models and files: what is timed and evaluated, and how often."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from torch import Tensor, nn
+
+import compress
+from compress import checkpoint, ledger, targets
+from compress.config import ExportConfig
+from compress.errors import UserError
+from compress.measurement import latency, rows
+from compress.product import Graph
+from tests.fakes import Clock, FakeModel, small_classifier, small_model
+from tests.models import onnx_files as files
+from tests.stages.test_quantize import data
+
+
+def test_the_same_bytes_are_not_judged_twice(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    model: Any = small_model()
+    graph = targets.get("onnxruntime").convert(model, tmp_path / "a", ExportConfig())
+    evaluated = []
+    accuracy = rows._accuracy
+    monkeypatch.setattr(rows, "_accuracy", lambda *given: evaluated.append(given) or accuracy(*given))
+    monkeypatch.setattr(rows, "TIMING_SECONDS", 0.01)
+    found: dict[str, Any] = {}
+    costs = rows.Costs.of(model)
+
+    def row(graph: Any) -> Any:
+        return rows.measure_graph("export", graph, model, costs, data(4), threads=1, cached=False, measured=found)
+
+    first = row(graph)
+    again = row(targets.get("onnxruntime").convert(model, tmp_path / "b", ExportConfig()))
+    assert len(evaluated) == 1 and again.accuracy == first.accuracy
+    before, after = first.latency_ms, again.latency_ms  # timed on two occasions, told as one
+    if not (before.contended or after.contended):
+        assert after.runs > before.runs and after.low <= after.median <= after.high
+    emulated = row(targets.get("tensorrt").convert(model, tmp_path / "d", ExportConfig()))
+    assert len(evaluated) == 1  # ONNX Runtime stands in for TensorRT, and a float graph is the same to both
+    assert emulated.accuracy == replace(first.accuracy, obtained="emulated")
+    assert emulated.latency_ms.median is None
+    other: Any = small_model()
+    other.net[0].weight.data *= 2
+    row(targets.get("onnxruntime").convert(other, tmp_path / "c", ExportConfig()))
+    assert len(evaluated) == 2
+
+
+CLOCK = Clock()
+
+
+class Takes(nn.Module):
+    """The identity, which takes a given time."""
+
+    def __init__(self, seconds: float) -> None:
+        super().__init__()
+        self.seconds = seconds
+
+    def forward(self, images: Tensor) -> Tensor:
+        CLOCK.sleep(self.seconds)
+        return images
+
+
+def test_a_model_is_timed_in_turns_with_the_baseline(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(latency, "time", CLOCK)
+    monkeypatch.setattr(rows, "TIMING_SECONDS", 0.2)
+    fast, slow = (FakeModel(nn.Sequential(Takes(seconds), small_classifier()), imgsz=32) for seconds in (0.001, 0.004))
+
+    def timing(model: FakeModel, baseline: FakeModel | None) -> ledger.Latency:
+        costs = rows.Costs.of(model)
+        return rows.measure_model("load", model, costs, data(4), threads=1, cached=False, baseline=baseline).latency_ms
+
+    assert (timing(fast, fast).ratio, timing(fast, fast).ratio_ci95) == (1.0, (1.0, 1.0))
+    found = timing(fast, slow)
+    assert found.median == pytest.approx(1) and found.ratio == pytest.approx(0.25)
+    assert found.ratio_ci95 == pytest.approx((0.25, 0.25))
+    assert timing(fast, None).ratio is None
+
+
+def test_a_file_is_timed_in_turns_with_the_baseline(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(rows, "TIMING_SECONDS", 0.01)
+    model = small_model()
+    base, other = (targets.get("onnxruntime").convert(model, tmp_path / name, ExportConfig()) for name in "ab")
+
+    def timing(graph: Graph) -> ledger.Latency:
+        costs = rows.Costs.of(model)
+        return rows.measure_graph(
+            "export", graph, model, costs, data(4), threads=1, cached=False, measured={}, baseline=base
+        ).latency_ms
+
+    assert (timing(base).ratio, timing(base).ratio_ci95) == (1.0, (1.0, 1.0))
+    found = timing(other)
+    assert found.ratio_ci95 is not None and found.ratio is not None
+    assert 0 < found.ratio_ci95[0] <= found.ratio <= found.ratio_ci95[1] and found.ratio != 1.0
+
+
+def test_the_size_of_a_torch_row_is_that_of_the_saved_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(rows, "TIMING_SECONDS", 0.01)
+    model = small_model()
+    assert isinstance(model.net, nn.Sequential)
+    model.net.append(nn.BatchNorm1d(3))  # its running statistics and its counter, int64, are in the file too
+    checkpoint.save(model, tmp_path / "pruned")
+    row = rows.measure_model("prune", model, rows.Costs.of(model), data(4), threads=1, cached=False)
+    assert row.size_bytes == (tmp_path / "pruned" / "model.safetensors").stat().st_size
+
+
+def test_flops_of_a_file_are_those_at_its_own_size(tmp_path: Path) -> None:
+    model = files.build(files.classifier(), tmp_path)
+    macs = 8 * 8 * 8 * 27 + 8 * 8 * 8 * 72 + 80
+    assert compress.get_flops(model, imgsz=16) == 2 * macs
+    with pytest.raises(UserError, match="set 16"):
+        compress.get_flops(model, imgsz=640)

@@ -1,0 +1,90 @@
+from __future__ import annotations
+
+import copy
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from compress.capabilities import Teacher
+from compress.config import Family, ModelConfig
+from compress.errors import UserError
+from compress.models import build
+from compress.tasks import CLASSIFY, DETECT
+
+TOY = "tests.models.toy"
+
+
+def config(**given: object) -> ModelConfig:
+    return ModelConfig(**({"family": Family.module, "target": f"{TOY}.Net", "imgsz": 32} | given))  # type: ignore[arg-type]
+
+
+def test_a_users_module_becomes_a_model() -> None:
+    model = build(config(args={"classes": 4}), ("a", "b", "c", "d"), CLASSIFY)
+    assert model.classes == ("a", "b", "c", "d") and model.task is CLASSIFY
+    assert model.prunable()[1].keys() == {"head"}
+    sample = {"img": model.example_input(2), "cls": torch.tensor([0, 3])}
+    loss = model.loss(model.net, sample)
+    loss.backward()
+    guided = model.loss(model.net, sample, Teacher(copy.deepcopy(model.net).eval(), weight=0.5))
+    assert guided > loss  # the entropy of the teacher's answers remains
+    assert loss.ndim == 0 and all(p.grad is not None for p in model.net.parameters())
+    out = model.deployed()(model.example_input(2)).numpy()
+    assert out.shape == (2, 4) and np.array_equal(model.decode(out), out)
+
+
+@pytest.mark.parametrize(
+    ("given", "key"),
+    [
+        ({"target": None}, "model.target"),
+        ({"target": "Net"}, "model.target"),
+        ({"target": "no.such.module.Net"}, "model.target"),
+        ({"target": f"{TOY}.Nothing"}, "model.target"),
+        ({"target": f"{TOY}.not_a_module"}, "model.target"),
+        ({"target": f"{TOY}.broken"}, "model.args"),
+        ({"args": {"wdth": 3}}, "model.args"),
+        ({"args": {"width": object}}, "model.args"),
+        ({"channels": 1}, "model.imgsz"),
+        ({"target": f"{TOY}.Segmenter"}, "model"),
+        ({"weights": "nowhere.safetensors"}, "model.weights"),
+    ],
+)
+def test_a_users_mistake_names_its_key(given: dict[str, object], key: str) -> None:
+    with pytest.raises(UserError) as caught:
+        build(config(**given))
+    assert caught.value.key == key
+
+
+def test_number_of_classes_must_agree_with_the_data() -> None:
+    with pytest.raises(UserError, match="10 classes"):
+        build(config(), ("a", "b"))
+
+
+def test_task_must_agree_with_the_data() -> None:
+    with pytest.raises(UserError, match="detect"):
+        build(config(), task=DETECT)
+
+
+def test_odd_weights_name_the_first_tensor_and_both_shapes(tmp_path) -> None:
+    state = {k: v.clone() for k, v in build(config()).net.state_dict().items()}
+    save_file(state, tmp_path / "good.safetensors")
+    model = build(config(weights=str(tmp_path / "good.safetensors")))
+    assert torch.equal(model.net.state_dict()["head.weight"], state["head.weight"])
+    save_file(state | {"head.weight": torch.zeros(7, 32)}, tmp_path / "odd.safetensors")
+    with pytest.raises(UserError, match=r"head\.weight has shape \[7, 32\], the network expects \[10, 32\]"):
+        build(config(weights=str(tmp_path / "odd.safetensors")))
+    state.pop("head.bias")
+    save_file(state, tmp_path / "short.safetensors")
+    with pytest.raises(UserError, match="head.bias"):
+        build(config(weights=str(tmp_path / "short.safetensors")))
+
+
+def test_timm() -> None:
+    pytest.importorskip("timm")
+    given = {"family": Family.timm, "target": None, "name": "mobilenetv3_small_050"}
+    model = build(config(**given), ("a", "b", "c"))
+    assert model.prunable()[1].keys() == {"net.classifier"}  # behind its normalisation
+    assert model.deployed()(model.example_input()).shape == (1, 3)
+    with pytest.raises(UserError, match="mobilenetv3_small_050"):
+        build(config(**given | {"name": "mobilenetv3_tiny"}))

@@ -1,0 +1,122 @@
+from __future__ import annotations
+
+import json
+import re
+import xml.dom.minidom
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from compress.report import render
+from compress.report.__main__ import main
+from tests.report.ledgers import row, verdict, write_run
+from tests.report.pages import HOSTILE, Balance, check_hostile_text_is_escaped
+
+
+def test_report_is_one_well_formed_file(run: Path) -> None:
+    path = render(run)
+    text = path.read_text()
+    page = Balance()
+    page.feed(text)
+    assert path == run / "report.html" and page.open == [] and page.fetched == []
+    assert "<script" not in text and "url(" not in text and "@import" not in text
+    charts = re.findall(r"<svg.*?</svg>", text, re.DOTALL)
+    assert len(charts) == 6
+    for chart in charts:
+        xml.dom.minidom.parseString(chart)
+    assert [p.name for p in run.iterdir() if p.name.startswith(".")] == []
+
+
+def test_report_is_a_pure_function_of_the_folder(run: Path) -> None:
+    assert render(run).read_bytes() == render(run).read_bytes()
+
+
+def test_report_escapes_all_text(tmp_path: Path) -> None:
+    evil = HOSTILE
+    ledger = [row("load", accuracy=0.5), row(evil, evil, evil, accuracy=0.4, latency=(1.0, evil, evil))]
+    ledger[1]["accuracy"] |= {"metric": evil, "per_class": {evil: 0.4}}
+    run = write_run(tmp_path / "run", ledger)
+    check = {"name": evil, "target": evil, "precision": evil, "limit": 1, "value": None, "unit": evil}
+    changed = {"failures": {evil: evil}, "checks": [check], "remarks": [{"kind": evil, "text": evil}]}
+    (run / "verdict.json").write_text(json.dumps(verdict() | changed))
+    (run / "config.yaml").write_text(yaml.safe_dump({"recipe_name": evil, "model": {"name": evil}}))
+    (run / "pruning.json").write_text(json.dumps({"channels": {evil: [4, 2]}, "protected": {evil: evil}}))
+    candidate = {"target": evil, "scheme": evil, "accuracy": 0.5, "drop": 0.1, "seconds": 1, "chosen": True}
+    (run / "quantization.json").write_text(json.dumps({"candidates": [candidate]}))
+    manifest = {"versions": {evil: evil}, "files": {evil: evil}}
+    (run / "artifacts" / "openvino" / "manifest.json").write_text(json.dumps(manifest))
+    check_hostile_text_is_escaped(render(run).read_text())
+
+
+def test_report_lists_pruned_layers_and_protected_modules(run: Path) -> None:
+    assert ">Pruning<" not in render(run).read_text()
+    record = {
+        "reachable": [100_000_000, 500_000_000],
+        "channels": {"model.1": [64, 48]},
+        "protected": {"head": "<last>"},
+    }
+    (run / "pruning.json").write_text(json.dumps(record))
+    page = render(run).read_text()
+    for text in ("1 layers were narrowed; reachable: 0.200 to 1.000 GFLOPs", "model.1", "75%", "&lt;last&gt;"):
+        assert text in page
+
+
+def test_report_shows_verdict_remarks_changes_and_configuration(run: Path) -> None:
+    text = render(run).read_text()
+    assert "Budget not met" in text and "3 met, 1 missed, 1 could not be measured" in text
+    assert "INT8 is not the fastest on openvino here" in text
+    assert "0.876 → 0.437" in text and "Not drawn: prune 0.0312" in text
+    assert "recipe_name: drone_nano" in text and "torch 2.14.1" in text
+
+
+@pytest.mark.parametrize("ledger", [[], [row("load")], [row("load") | {"params": None, "imgsz": 8}]])
+def test_an_unfinished_run_still_has_a_report(tmp_path: Path, ledger: list[dict[str, Any]]) -> None:
+    run = write_run(tmp_path / "run", ledger)
+    (run / "verdict.json").unlink()
+    (run / "config.yaml").unlink()
+    assert "Not judged" in render(run).read_text()
+
+
+def test_nothing_to_judge_is_not_a_pass(run: Path) -> None:
+    (run / "verdict.json").write_text(json.dumps({"checks": [], "remarks": [], "failures": {}}))
+    text = render(run).read_text()
+    assert "Nothing to judge" in text and "Budget met" not in text
+
+
+def test_a_failed_target_is_in_the_banner(run: Path) -> None:
+    (run / "verdict.json").write_text(json.dumps(verdict() | {"failures": {"tensorrt": "no such operator"}}))
+    assert "tensorrt failed: no such operator" in render(run).read_text()
+
+
+def test_command_renders_and_prints(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([str(run)]) == 0
+    out = capsys.readouterr().out
+    assert "budget.flops: 436.8 M, limit 438.2 M FLOPs" in out and (run / "report.html").is_file()
+
+
+def test_tiles_compare_the_last_model_with_the_baseline(run: Path) -> None:
+    text = render(run).read_text()
+    for tile in (
+        "<span>GFLOPs</span><strong>0.876 → 0.437</strong><span>−50.2 %</span>",
+        "<span>mAP50-95, torch</span><strong>0.4873 → 0.4791</strong><span>−0.0082 on 500 images</span>",
+        "<span>openvino on host, ms</span><strong>3.29</strong><span>×0.79 of the baseline, fp32 file</span>",
+    ):
+        assert tile in text
+
+
+def test_a_baseline_that_knows_nothing_is_in_the_banner(run: Path) -> None:
+    remark = {"kind": "baseline_knows_nothing", "text": "It guesses."}
+    check = {"name": "x", "target": None, "precision": None, "limit": 1, "value": None, "unit": ""}
+    (run / "verdict.json").write_text(json.dumps({"checks": [check], "remarks": [remark], "failures": {}}))
+    banner = '<div class="banner open"><b>Undetermined</b><p>1 could not be measured, It guesses.</p></div>'
+    assert banner in render(run).read_text()
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_an_artifact_that_computes_no_number_has_missed_its_check(run: Path, value: float) -> None:
+    check = {"name": "contract.same_as_torch", "target": "ncnn", "precision": "fp16", "limit": 0.01, "value": value}
+    (run / "verdict.json").write_text(json.dumps({"checks": [check | {"unit": "relative"}], "met": False}))
+    text = render(run).read_text()
+    assert "Budget not met" in text and f">{value}</td>" in text and ">0.01</td>" in text

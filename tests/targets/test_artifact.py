@@ -1,0 +1,175 @@
+"""What an artifact folder holds besides the models."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from compress.capabilities import TopK
+from compress.errors import TargetFailed
+from compress.product import Graph, Precision
+from compress.targets import artifact
+from compress.targets.bench_kit.labelled_images import FILE
+from compress.targets.predictor import Predictor
+from compress.tasks import DETECT
+from tests.fakes import FakeModel, small_model
+
+PIXELS = [np.full((8, 8, 3), index, np.uint8) for index in range(3)]
+
+
+def test_large_images_are_few(tmp_path: Path) -> None:
+    images = [np.zeros((640, 640, 3), np.uint8)] * 8
+    artifact.add_labelled_images(tmp_path, images, list(range(8)))
+    with np.load(tmp_path / FILE) as file:
+        assert len(file["images"]) == artifact.MIN_LABELLED_IMAGES
+
+
+def test_without_images_there_is_no_file(tmp_path: Path) -> None:
+    artifact.add_labelled_images(tmp_path, [], [])
+    assert not (tmp_path / FILE).exists()
+
+
+def test_boxes_are_stored_with_the_number_of_their_image(tmp_path: Path) -> None:
+    boxes = [np.array([[1, 0, 0, 4, 4], [0, 2, 2, 6, 6]]), np.zeros((0, 5)), np.array([[2, 1, 1, 3, 3]])]
+    artifact.add_labelled_images(tmp_path, PIXELS, boxes)
+    with np.load(tmp_path / FILE) as file:
+        assert file["owner"].tolist() == [0, 0, 2]
+        assert file["labels"].tolist() == np.concatenate(boxes).tolist() and file["labels"].dtype == np.float32
+        assert file["images"].tolist() == np.stack(PIXELS).tolist()
+
+
+def constant(value: float) -> Callable[[Graph, int], Predictor]:
+    """A `load` whose predictors return `value` for all three classes, plus 1 in INT8."""
+
+    def load(graph: Graph, threads: int) -> Predictor:
+        output = np.full((1, 3), value + (graph.precision is Precision.int8), np.float32)
+        return Predictor(lambda image: output, "known 1.0", "f32", "measured", lambda: [])
+
+    return load
+
+
+def graphs(folder: Path, target: str = "onnxruntime") -> list[Graph]:
+    """An FP32 and an INT8 file, whose contents are their precisions."""
+    made = []
+    for precision in (Precision.fp32, Precision.int8):
+        path = folder / precision.value / "model.onnx"
+        path.parent.mkdir(parents=True)
+        path.write_text(precision.value)
+        made.append(Graph(path, target, precision))
+    exclusions, calibration = {"head": "needs fine steps"}, {"images": 8}
+    return [made[0], replace(made[1], scheme="static", exclusions=exclusions, calibration=calibration)]
+
+
+def finished(folder: Path, model: FakeModel, value: float = 0.5, target: str = "onnxruntime") -> dict[str, object]:
+    """The manifest of a finished folder."""
+    artifact.finish(graphs(folder, target), folder, model, constant(value), {"recipe": "mine"}, {"onnx": "1"})
+    return json.loads((folder / "manifest.json").read_text())
+
+
+def test_a_copy_has_all_files_of_its_graph(tmp_path: Path) -> None:
+    for name in ("yolo.xml", "yolo.bin"):
+        (tmp_path / name).write_text(name)
+    graph = Graph(tmp_path / "yolo.xml", "openvino", Precision.int8, "static")
+    copied = artifact.copy(graph, tmp_path / "new")
+    assert copied == replace(graph, path=tmp_path / "new" / "model.xml")
+    assert [path.read_text() for path in copied.files] == ["yolo.xml", "yolo.bin"]
+
+
+def test_the_manifest_lists_files_models_and_what_stays_in_float(tmp_path: Path) -> None:
+    model = small_model()
+    manifest = finished(tmp_path, model)
+    assert manifest["precision"] == ["fp32", "int8"] and manifest["recipe"] == "mine"
+    assert manifest["models"] == {
+        name: {
+            "model": f"{name}/model.onnx",
+            "scheme": scheme,
+            "expected_output": f"expected_output_{name}.npy",
+            "tolerance": tolerance,
+            "output_shape": [1, 3],
+        }
+        for name, scheme, tolerance in (("fp32", "", 0.02), ("int8", "static", 0.1))
+    }
+    assert manifest["kept_float"] == [["head", "needs fine steps"]] and manifest["calibration"] == {"images": 8}
+    assert manifest["inputs"] == [{"name": "images", "shape": [1, 3, 32, 32], "dtype": "float32"}]
+    assert manifest["outputs"] == [{"name": "output0", "shape": [1, 3], "dtype": "float32"}]
+    assert np.load(tmp_path / "expected_output_int8.npy").tolist() == [[1.5, 1.5, 1.5]]
+    assert np.array_equal(np.load(tmp_path / "sample_input.npy"), model.example_input().numpy())
+
+
+def test_the_checksums_are_those_of_all_files_but_the_manifest(tmp_path: Path) -> None:
+    (tmp_path / "__pycache__").mkdir()
+    (tmp_path / "__pycache__" / "bench.pyc").write_text("left over")
+    (tmp_path / "bench.json").write_text("{}")  # a result, which changes
+    files = finished(tmp_path, small_model())["files"]
+    assert set(files) == {
+        "README.md", "bench.py", "labelled_images.py", "runtime.py", "sample_input.npy", "fp32/model.onnx",
+        "int8/model.onnx", "expected_output_fp32.npy", "expected_output_int8.npy",
+    }  # fmt: skip
+    assert files["int8/model.onnx"] == hashlib.sha256(b"int8").hexdigest()
+
+
+def test_a_target_without_a_kit_is_packaged_without(tmp_path: Path) -> None:
+    assert "bench.py" not in finished(tmp_path, small_model(), target="abacus")["files"]
+
+
+def test_an_output_that_is_not_finite_is_refused_and_the_folder_stays_incomplete(tmp_path: Path) -> None:
+    with pytest.raises(TargetFailed, match="onnxruntime fp32: the reloaded graph returns NaN"):
+        finished(tmp_path, small_model(), np.nan)
+    assert not (tmp_path / "manifest.json").exists()
+
+
+def test_labelled_images_are_judged_at_export(tmp_path: Path) -> None:
+    artifact.add_labelled_images(tmp_path, PIXELS, [0, 1, 0])
+    manifest = finished(tmp_path, small_model())  # the first of equal scores wins
+    judged = {"metric": "top1", "value": pytest.approx(2 / 3), "images": 3}
+    assert [entry["labelled_images"] for entry in manifest["models"].values()] == [judged] * 2
+    assert FILE in manifest["files"]
+
+
+def test_graphs_are_read_back_with_their_shapes(tmp_path: Path) -> None:
+    model = replace(small_model(), postprocess=TopK(3, 5))
+    made = [replace(graph, postprocess=model.postprocess) for graph in graphs(tmp_path)]
+    artifact.finish(made, tmp_path, model, constant(0), {}, {})
+    read = artifact.read(tmp_path)
+    assert [shape for _, shape in read] == [(1, 3), (1, 3)]
+    assert [graph for graph, _ in read] == [replace(graph, exclusions={}, calibration={}) for graph in made]
+
+
+@pytest.mark.parametrize("damage", ["changed", "missing"])
+def test_a_file_that_is_not_the_exported_one_is_named(damage: str, tmp_path: Path) -> None:
+    finished(tmp_path, small_model())
+    path = tmp_path / "int8" / "model.onnx"
+    path.write_text("other") if damage == "changed" else path.unlink()
+    with pytest.raises(TargetFailed, match=r"int8/model\.onnx is missing or was changed after the export"):
+        artifact.read(tmp_path)
+
+
+@pytest.mark.parametrize("text", [None, "{"])
+def test_a_folder_without_a_readable_manifest_must_be_exported_again(text: str | None, tmp_path: Path) -> None:
+    if text is not None:
+        (tmp_path / "manifest.json").write_text(text)
+    with pytest.raises(TargetFailed, match=r"manifest\.json cannot be read .*: export the model again"):
+        artifact.read(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("selects", "left_to_do", "kind"),
+    [(False, False, "anchors"), (True, False, "detections"), (True, True, "rows")],
+)
+def test_the_kind_of_a_detectors_output(selects: bool, left_to_do: bool, kind: str, tmp_path: Path) -> None:
+    select = TopK(3, 5)
+    model = replace(small_model(), task=DETECT, postprocess=select if selects else None)
+    graph = Graph(tmp_path, "ncnn", Precision.fp32, postprocess=select if left_to_do else None)
+    assert artifact.output_kind(graph, model) == kind
+
+
+@pytest.mark.parametrize(("channels", "colour"), [(1, "grey"), (3, "RGB"), (4, "4 channels")])
+def test_the_manifest_tells_the_colours_of_an_image(channels: int, colour: str) -> None:
+    said = artifact.preprocessing(replace(small_model(), channels=channels))
+    assert said["colour"] == colour and said["mean"] == [0.0] * channels and said["std"] == [1.0] * channels

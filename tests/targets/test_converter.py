@@ -1,0 +1,61 @@
+"""Conversion once per model and target."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from compress.capabilities import Model
+from compress.config import ExportConfig
+from compress.errors import TargetFailed
+from compress.product import Graph
+from compress.targets import onnxruntime
+from compress.targets.converter import Converter
+from tests.fakes import FakeModel, small_model
+
+Convert = Callable[[Model, Path, ExportConfig], Graph]
+
+
+def counted(monkeypatch: pytest.MonkeyPatch, convert: Convert = onnxruntime.convert) -> list[str]:
+    """Identities of the models that the target onnxruntime converts."""
+    converted: list[str] = []
+
+    def count(model: Model, folder: Path, config: ExportConfig) -> Graph:
+        converted.append(model.identity())
+        return convert(model, folder, config)
+
+    monkeypatch.setattr(onnxruntime, "convert", count)
+    return converted
+
+
+def test_a_model_is_converted_at_its_first_request_only(
+    model: FakeModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    converted = counted(monkeypatch)
+    converter = Converter(tmp_path, ExportConfig())
+    graph = converter.fp32(model, "onnxruntime")
+    assert converter.fp32(small_model(), "onnxruntime") is graph  # equal weights
+    assert converted == [model.identity()]
+    assert graph.path.is_relative_to(tmp_path)
+
+
+def test_other_weights_get_a_file_of_their_own(model: FakeModel, tmp_path: Path) -> None:
+    converter = Converter(tmp_path, ExportConfig())
+    changed = model.with_net(small_model().net)
+    changed.net[0].weight.data.mul_(2)
+    one, two = (converter.fp32(each, "onnxruntime").path for each in (model, changed))
+    assert one != two and one.read_bytes() != two.read_bytes()
+
+
+def test_a_failed_conversion_is_tried_again(model: FakeModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(model: Model, folder: Path, config: ExportConfig) -> Graph:
+        raise TargetFailed("no operator")
+
+    converted = counted(monkeypatch, fail)
+    converter = Converter(tmp_path, ExportConfig())
+    for _ in range(2):
+        with pytest.raises(TargetFailed, match="no operator"):
+            converter.fp32(model, "onnxruntime")
+    assert len(converted) == 2

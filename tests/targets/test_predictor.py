@@ -1,0 +1,45 @@
+"""Predictors: batches, evaluators, and the share of INT8 MACs."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from compress.targets.predictor import Int8Share, LayerMacs, Predictor, int8_share
+
+LAYERS = [
+    LayerMacs("first", 100, int8=False, kept=True),
+    LayerMacs("second", 300, int8=True, kept=False),
+    LayerMacs("third", 100, int8=False, kept=False),
+]
+
+
+def predictor(seen: list[np.ndarray], computed_by: str = "") -> Predictor:
+    def run(image: np.ndarray) -> np.ndarray:
+        seen.append(image)
+        return image.sum(axis=(1, 2, 3), keepdims=False)[:, None].astype(np.float64)
+
+    return Predictor(run, "runtime 1.0", "f32", "measured", lambda: LAYERS, "graph", computed_by=computed_by)
+
+
+def test_images_run_one_by_one_in_float32() -> None:
+    seen: list[np.ndarray] = []
+    images = np.arange(3 * 2 * 4 * 4, dtype=np.float64).reshape(3, 4, 4, 2).transpose(0, 3, 1, 2)
+    found = predictor(seen)(images)
+    assert [(image.shape, image.dtype, image.flags.c_contiguous) for image in seen] == [((1, 2, 4, 4), "f4", True)] * 3
+    assert found.dtype == np.float32
+    assert found.tolist() == images.sum(axis=(1, 2, 3))[:, None].tolist()
+
+
+def test_shares_are_weighted_by_macs_and_leave_out_what_is_kept() -> None:
+    assert predictor([]).int8_mac_share() == Int8Share(overall=300 / 500, outside_kept=300 / 400, obtained="graph")
+
+
+@pytest.mark.parametrize("layers", [[], [LayerMacs("empty", 0, int8=True, kept=False)]])
+def test_without_macs_the_share_is_zero(layers: list[LayerMacs]) -> None:
+    assert int8_share(layers, "runtime") == Int8Share(0.0, 0.0, "runtime")
+
+
+def test_an_evaluator_is_the_runtime_and_its_precision_unless_said_otherwise() -> None:
+    assert predictor([]).evaluator == "runtime 1.0 f32"
+    assert predictor([], "another").evaluator == "another"

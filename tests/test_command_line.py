@@ -1,0 +1,58 @@
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from compress.config import CONF, RECIPES
+
+ROOT = Path(__file__).parents[1]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["recipe=nobody"], ["recipe=nobody", "digits", "drone_nano"]),
+        (["recipe=digits", "-m", "seed=1,b"], ["seed=1,b: set a whole number"]),
+        (["--config-name", "none", "recipe=digits"], ["--config-name=none: there is no such file"]),
+        (["--config-dir", "none", "recipe=digits"], ["--config-dir=none: there is no such folder"]),
+        (["recipe=digits", "--none"], ["unrecognized arguments: --none"]),
+        (["recipe=digits", "prune.ratio=0.3"], ["prune.ratio=0.3", "budget.flops=50%", "either"]),
+        (["recipe=digits", "budget.flops=null"], ["prune.ratio=None", "budget.flops=None", "either"]),
+    ],
+    ids=["unknown recipe", "sweep", "config", "folder", "option", "ratio and budget", "neither ratio nor budget"],
+)
+def test_a_users_mistake_exits_2_and_leaves_nothing_behind(
+    arguments: list[str], words: list[str], tmp_path: Path
+) -> None:
+    ended = subprocess.run(
+        [sys.executable, "-m", "compress", *arguments],
+        cwd=tmp_path, env={**os.environ, "PYTHONPATH": str(ROOT)}, capture_output=True, text=True,
+    )  # fmt: skip
+    assert ended.returncode == 2, ended.stderr
+    [line] = ended.stderr.splitlines()
+    assert line.startswith("compress: error: ")
+    assert all(word in line for word in words)
+    assert "Traceback" not in ended.stdout + ended.stderr
+    assert [path for path in tmp_path.rglob("*") if not path.is_dir()] == []
+    assert list((tmp_path / "outputs").glob("*/20*")) + list((tmp_path / "outputs").glob("sweeps/*/*")) == []
+
+
+def test_help_needs_no_recipe(tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "compress", "--help"], cwd=tmp_path, capture_output=True, text=True, timeout=60
+    )
+    assert done.returncode == 0, done.stderr
+    assert all(path.stem in done.stdout for path in (*RECIPES.glob("*.yaml"), *CONF.glob("*/*.yaml")))
+
+
+def test_a_reader_of_the_output_may_leave(tmp_path: Path) -> None:
+    words = [sys.executable, "-m", "compress", "--help"]
+    process = subprocess.Popen(words, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    assert process.stdout is not None and process.stderr is not None
+    process.stdout.close()
+    assert process.stderr.read() == ""
+    assert process.wait() == 0
