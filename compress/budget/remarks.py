@@ -113,38 +113,38 @@ def control_remarks(tuned: Row, controls: Sequence[Row]) -> list[Remark]:
     for row in controls:
         if tuned.accuracy is None or row.accuracy is None:
             continue
-        ours, theirs, name = tuned.accuracy.value, row.accuracy.value, row.stage.replace("_", " ")
-        won = ours > theirs
+        pruned, control, name = tuned.accuracy.value, row.accuracy.value, row.stage.replace("_", " ")
+        won = pruned > control
         text = (
-            f"{'Pruning wins' if won else 'Pruning does NOT win'} against the control `{name}`: {ours:.4f} at "
-            f"{tuned.flops / 1e9:.3f} G FLOPs against {theirs:.4f} at {row.flops / 1e9:.3f} G ({row.imgsz} px), tuned "
+            f"{'Pruning wins' if won else 'Pruning does NOT win'} against the control `{name}`: {pruned:.4f} at "
+            f"{tuned.flops / 1e9:.3f} G FLOPs against {control:.4f} at {row.flops / 1e9:.3f} G ({row.imgsz} px), tuned "
             "with as many images."
         )
         remarks.append(
             Remark(
                 "control" if won else "pruning_does_not_win",
                 text,
-                {"pruned": ours, row.stage: theirs, "flops": row.flops, "imgsz": row.imgsz},
+                {"pruned": pruned, row.stage: control, "flops": row.flops, "imgsz": row.imgsz},
             )
         )
     return remarks
 
 
 def _int8_does_not_pay(int8: Row, best: Row) -> list[Remark]:
-    ours, theirs, ratio = median(int8), median(best), speed(best.latency_ms, int8.latency_ms)
-    if best is int8 or ours is None or theirs is None or best.latency_ms is None or ratio is None:
+    int8_ms, best_ms, ratio = median(int8), median(best), speed(best.latency_ms, int8.latency_ms)
+    if best is int8 or int8_ms is None or best_ms is None or best.latency_ms is None or ratio is None:
         return []
     precision = best.latency_ms.inference_precision or best.precision
     text = (
-        f"INT8 is not the fastest on {best.target} here: {ours:.2f} ms against {theirs:.2f} ms for the "
-        f"{best.precision} file{_said_in_turns(best, int8)}, which this runtime computes in {precision} on this "
+        f"INT8 is not the fastest on {best.target} here: {int8_ms:.2f} ms against {best_ms:.2f} ms for the "
+        f"{best.precision} file{_in_turns_clause(best, int8)}, which this runtime computes in {precision} on this "
         f"machine. Recommended here: {best.target}/{best.precision}. Elsewhere INT8 may pay: time both with the bench "
         "kit."
     )
-    return [Remark("int8_does_not_pay", text, {"int8_ms": ours, "recommended_ms": theirs, "ratio": ratio})]
+    return [Remark("int8_does_not_pay", text, {"int8_ms": int8_ms, "recommended_ms": best_ms, "ratio": ratio})]
 
 
-def _said_in_turns(first: Row, second: Row) -> str:
+def _in_turns_clause(first: Row, second: Row) -> str:
     """The ratio of two latencies that were measured in turns, as part of a sentence; else empty."""
     ratio = speed(first.latency_ms, second.latency_ms)
     return f" (in turns ×{ratio:.2f})" if ratio and in_turns(first.latency_ms, second.latency_ms) else ""
@@ -152,23 +152,23 @@ def _said_in_turns(first: Row, second: Row) -> str:
 
 def _int8_saves_no_time(int8: Row, best: Row, others: Sequence[Row]) -> list[Remark]:
     """INT8 is recommended, but another file is as fast within noise."""
-    ours = median(int8)
+    int8_ms = median(int8)
     timed = [row for row in others if median(row) is not None]
-    if best is not int8 or ours is None or not timed:
+    if best is not int8 or int8_ms is None or not timed:
         return []
     other = fastest_of(timed)
-    theirs = median(other) or 0.0
+    other_ms = median(other) or 0.0
     computed = (other.latency_ms and other.latency_ms.inference_precision) or other.precision
     ratio = speed(int8.latency_ms, other.latency_ms)
     if ratio is None or ratio > 1 + TIMING_NOISE or differ(int8.latency_ms, other.latency_ms) is None:
         return []
     small, large = ((row.size_bytes or 0) / 1e6 for row in (int8, other))
     text = (
-        f"{computed.upper()} is already as fast as INT8 on {best.target} "
-        f"here: {theirs:.2f} ms for the {other.precision} file, {ours:.2f} ms for INT8{_said_in_turns(other, int8)}, "
+        f"{computed.upper()} is already as fast as INT8 on {best.target} here: "
+        f"{other_ms:.2f} ms for the {other.precision} file, {int8_ms:.2f} ms for INT8{_in_turns_clause(other, int8)}, "
         f"which saves space rather than time: {small:.2f} MB instead of {large:.2f} MB."
     )
-    numbers = {"int8_ms": ours, "other_ms": theirs, "int8_mb": small, "other_mb": large}
+    numbers = {"int8_ms": int8_ms, "other_ms": other_ms, "int8_mb": small, "other_mb": large}
     return [Remark("int8_saves_no_time", text, numbers)]
 
 
@@ -198,6 +198,6 @@ def _flops_are_not_time(before: Row, best: Row) -> list[Remark]:
         return []
     text = (
         f"{1 - best.flops / before.flops:.0%} fewer FLOPs did not make {best.target} faster here: "
-        f"{old:.2f} ms before, {new:.2f} ms after{_said_in_turns(before, best)}."
+        f"{old:.2f} ms before, {new:.2f} ms after{_in_turns_clause(before, best)}."
     )
     return [Remark("flops_are_not_time", text, {"before_ms": old, "after_ms": new})]

@@ -71,8 +71,8 @@ def prune_to_ratio(
     plan = _plan(net, example, protected, config, widths)
     steps = order(plan.steps, config.allocation, Estimate(net, example, seconds))
     total = sum(group.channels for group in plan.groups)
-    if config.allocation == "uniform":  # `share` is the ratio from which on a step is taken
-        taken = [step for step in steps if step.share <= ratio]
+    if config.allocation == "uniform":  # `fraction` is the ratio from which on a step is taken
+        taken = [step for step in steps if step.fraction <= ratio]
     else:
         taken, to_remove = [], ratio * total
         for step in steps:
