@@ -20,7 +20,7 @@ from compress.config import (
 )
 from compress.data import load
 from compress.errors import UserError
-from compress.finetuning import RATE, learning_rate, prepare, tune
+from compress.finetuning import RATE, choose_settings, learning_rate, tune
 from compress.models import build
 from compress.pruning.solver import prune_to_ratio
 
@@ -96,7 +96,7 @@ def test_preparing_changes_neither_network_nor_random_numbers_and_announces_long
     plan = FinetuneConfig(images=100_000_000, batch=32, bfloat16=False)
     config = Config(stages=["finetune"], finetune=plan, precision=NumberFormat.bf16, threads=1)
     before, random = {k: v.clone() for k, v in model.net.state_dict().items()}, torch.get_rng_state()
-    settings = prepare(model, config, 0.0, data)
+    settings = choose_settings(model, config, 0.0, data)
     assert settings is not None and settings.bfloat16
     assert all(torch.equal(value, before[name]) for name, value in model.net.state_dict().items())
     assert torch.equal(torch.get_rng_state(), random)
@@ -106,5 +106,5 @@ def test_preparing_changes_neither_network_nor_random_numbers_and_announces_long
 
 def test_nothing_is_prepared_or_said_where_nothing_is_trained(model: Model, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level("INFO")
-    assert prepare(model, Config(stages=["export"]), 0.0, load(DataConfig(name="digits"), 16, 1, 0)) is None
+    assert choose_settings(model, Config(stages=["export"]), 0.0, load(DataConfig(name="digits"), 16, 1, 0)) is None
     assert caplog.text == ""

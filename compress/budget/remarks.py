@@ -22,7 +22,7 @@ class Remark:
     lasting: bool = False  # not derived from ledger rows: kept when a run is judged again with more rows
 
 
-def knows_nothing(row: Row) -> Remark | None:
+def guessing_remark(row: Row) -> Remark | None:
     """A remark if a baseline is no better than guessing: a top-1 whose 95 % interval includes that of always answering
     the most frequent class, or an mAP50-95 below `NO_DETECTION`. None otherwise."""
     accuracy = row.accuracy

@@ -14,7 +14,7 @@ from compress.budget.remarks import (
     contended_timings,
     control_remarks,
     for_the_device,
-    knows_nothing,
+    guessing_remark,
     runtime_remarks,
     sram_counts_tensors,
 )
@@ -71,15 +71,15 @@ def judge(
     failures: Mapping[str, str],
     device: DeviceConfig,
     controls: Sequence[Row] = (),
-    contracts: Sequence[Check] = (),
+    acceptance_checks: Sequence[Check] = (),
 ) -> Verdict:
     """Compares a budget with the ledger of a finished run. The baseline is the model as loaded, or as trained by the
     recipe's `train` stage.
 
     FLOPs and accuracy are judged on the last torch row and on every exported artifact, INT8 also against the FP32
     graph in the same runtime; latency and size on the artifact recommended for each target. `controls` are rows of
-    other ways to the same FLOPs with the same fine-tuning: they are remarked on, never judged. `contracts` are the
-    acceptance checks of the artifacts, and are added to the checks.
+    other ways to the same FLOPs with the same fine-tuning: they are remarked on, never judged. `acceptance_checks`, those
+    of the artifacts, are added to the checks.
     """
     first = baseline(rows)
     last = [row for row in rows if row.target is None][-1]
@@ -89,7 +89,7 @@ def judge(
     if (flops := budget.flops_limit) is not None:
         worst = max([last, *finals], key=lambda row: row.flops)
         checks.append(Check("budget.flops", None, None, flops.of(first.flops), worst.flops, "FLOPs"))
-    ignorant = knows_nothing(first)
+    ignorant = guessing_remark(first)
     weak = budget.max_accuracy_drop is not None and (ignorant or _proves_nothing(first, budget.max_accuracy_drop))
     if budget.max_accuracy_drop is not None:
         for row in finals or [last]:
@@ -113,7 +113,7 @@ def judge(
     # fps is not judged by itself: before the run it became flops and latency_ms.
     if budget.energy_mj is not None:  # nothing measures it yet: undetermined, never passed
         checks.append(Check("budget.energy_mj", None, None, budget.energy_mj, None, "mJ"))
-    checks += contracts
+    checks += acceptance_checks
     remarks = runtime_remarks(rows, finals, recommended) + control_remarks(last, controls) + contended_timings(rows)
     if budget.sram_kb is not None:
         remarks.append(sram_counts_tensors())
@@ -126,8 +126,8 @@ def judge(
     return Verdict(tuple(checks), tuple(remarks), failures)
 
 
-def stopped(remark: Remark, row: Row, failures: Mapping[str, str]) -> Verdict:
-    """The verdict on a run that ended at its baseline (see `knows_nothing`): undetermined."""
+def undetermined(remark: Remark, row: Row, failures: Mapping[str, str]) -> Verdict:
+    """The verdict on a run that ended at its baseline (see `guessing_remark`): undetermined."""
     assert row.accuracy is not None  # the remark is about it
     limit = NO_DETECTION if row.accuracy.chance is None else row.accuracy.chance
     check = Check("baseline.knows_something", None, None, limit, None, row.accuracy.metric)

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from compress.budget import NO_DETECTION, judge, knows_nothing, recommend
+from compress.budget import NO_DETECTION, guessing_remark, judge, recommend
 from compress.config import BudgetConfig, DeviceConfig
 from compress.ledger import Accuracy, Row
 from tests.budget.conftest import FULL, check, fp32, int8, ledger, row, timed, verdict
@@ -115,27 +115,27 @@ def rated(metric: str, value: float, ci95: tuple[float, float], chance: float | 
     ],
 )
 def test_what_knows_nothing(found: Row, nothing: bool) -> None:
-    assert (knows_nothing(found) is not None) is nothing
+    assert (guessing_remark(found) is not None) is nothing
 
 
 def test_what_knows_nothing_says_what_it_was_held_against() -> None:
-    guessing = knows_nothing(rated("top1", 0.3, (0.21, 0.39), 0.25))
+    guessing = guessing_remark(rated("top1", 0.3, (0.21, 0.39), 0.25))
     assert guessing is not None
     assert guessing.kind == "baseline_knows_nothing" and guessing.numbers == {"baseline": 0.3, "chance": 0.25}
     assert "top1 is 0.3000 on 100 images" in guessing.text and "0.2500 [95 % interval 0.2100, 0.3900]" in guessing.text
-    blind = knows_nothing(rated("mAP50-95", 0.001, (0.0, 0.002)))
+    blind = guessing_remark(rated("mAP50-95", 0.001, (0.0, 0.002)))
     assert blind is not None and blind.numbers == {"baseline": 0.001, "chance": NO_DETECTION}
     assert f"below {NO_DETECTION:g}" in blind.text
 
 
 @pytest.mark.parametrize("chance", [0.0, 1.0])
 def test_where_one_class_is_all_there_is_a_share_of_right_answers_shows_nothing(chance: float) -> None:
-    assert knows_nothing(rated("top1", chance, (chance, chance), chance)) is None
+    assert guessing_remark(rated("top1", chance, (chance, chance), chance)) is None
 
 
 def test_without_an_interval_the_value_itself_is_compared_with_chance() -> None:
-    assert knows_nothing(replace(row(), accuracy=Accuracy("top1", 0.25, chance=0.25))) is not None
-    assert knows_nothing(replace(row(), accuracy=Accuracy("top1", 0.26, chance=0.25))) is None
+    assert guessing_remark(replace(row(), accuracy=Accuracy("top1", 0.25, chance=0.25))) is not None
+    assert guessing_remark(replace(row(), accuracy=Accuracy("top1", 0.26, chance=0.25))) is None
 
 
 def test_timed_in_turns_the_ratio_decides_and_is_named() -> None:

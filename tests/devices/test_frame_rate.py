@@ -93,11 +93,11 @@ def test_what_pruning_refuses_is_said_of_the_frame_rate() -> None:
     asked = devices.resolve(config(100))
     mistake = UserError("budget.flops", "6e+09", "the model already costs less")
     renamed = "budget.fps=100: is 6G FLOPs on board: the model already costs less"
-    with pytest.raises(UserError, match=renamed), devices.named_by_frame_rate(asked):
+    with pytest.raises(UserError, match=renamed), devices.errors_name_fps(asked):
         raise mistake
-    with pytest.raises(UserError, match="^budget.flops=6e"), devices.named_by_frame_rate(Config()):
+    with pytest.raises(UserError, match="^budget.flops=6e"), devices.errors_name_fps(Config()):
         raise mistake
-    with pytest.raises(UserError, match="^model=net"), devices.named_by_frame_rate(asked):
+    with pytest.raises(UserError, match="^model=net"), devices.errors_name_fps(asked):
         raise UserError("model", "net", "cannot be traced")
 
 
