@@ -35,9 +35,9 @@ def network() -> nn.Module:
     return nn.Sequential(first, Halves(32), nn.Conv2d(32, 4, 1))
 
 
-def widths(net: nn.Module, pair: str) -> tuple[int, int]:
-    halves = layer(net, pair, Halves)
-    return halves.one.out_channels, halves.two.out_channels
+def widths(net: nn.Module, name: str) -> tuple[int, int]:
+    pair = layer(net, name, Halves)
+    return pair.one.out_channels, pair.two.out_channels
 
 
 def config(**given: Any) -> PruneConfig:
