@@ -94,12 +94,12 @@ def save(made: ModelProto, path: Path) -> Path:
     return path
 
 
-def external(folder: Path, name: str, **said: object) -> ModelProto:
+def external(folder: Path, name: str, *, offset: int | None = None, length: int | None = None) -> ModelProto:
     """A classifier whose first weights stand in the file `name`."""
     made = classifier()
     tensor = made.graph.initializer[0]
     (folder / "good.bin").write_bytes(tensor.raw_data)
-    external_data_helper.set_external_data(tensor, name, **said)  # type: ignore[arg-type]
+    external_data_helper.set_external_data(tensor, name, offset=offset, length=length)
     tensor.ClearField("raw_data")
     tensor.data_location = TensorProto.EXTERNAL
     return made
@@ -112,9 +112,9 @@ def build(made: ModelProto, folder: Path, *, imgsz: int = 0, classes: tuple[str,
     return found
 
 
-def refused(made: ModelProto, folder: Path, **options: object) -> str:
+def refused(made: ModelProto, folder: Path, *, classes: tuple[str, ...] | None = None) -> str:
     with pytest.raises(UserError) as caught:
-        build(made, folder, **options)  # type: ignore[arg-type]
+        build(made, folder, classes=classes)
     assert "\n" not in str(caught.value)
     return str(caught.value)
 

@@ -15,6 +15,7 @@ from compress import checkpoint
 from compress.config import Family, ModelConfig
 from compress.errors import UserError
 from compress.models import build, check_files, rebuilder
+from compress.models.plain_network import PlainNetwork
 from tests.models import odd_modules
 from tests.models.toy import Net
 
@@ -31,9 +32,15 @@ def small(**given: Any) -> ModelConfig:
     return ModelConfig(family=Family.module, target="compress.examples.small_cnn.SmallCNN", imgsz=32, **given)
 
 
+def built(config: ModelConfig) -> PlainNetwork:
+    model = build(config)
+    assert isinstance(model, PlainNetwork)
+    return model
+
+
 @pytest.fixture
 def saved(tmp_path: Path) -> Path:
-    checkpoint.save(build(small()), tmp_path / "saved")
+    checkpoint.save(built(small()), tmp_path / "saved")
     return tmp_path / "saved"
 
 
@@ -59,7 +66,7 @@ def test_python_s_own_functions_are_not_called_even_when_trusted(saved: Path, se
 
 
 def test_ones_own_network_comes_back_where_it_is_trusted(tmp_path: Path) -> None:
-    model = build(ModelConfig(family=Family.module, target=f"{Net.__module__}.Net", imgsz=32, args={"width": 24}))
+    model = built(ModelConfig(family=Family.module, target=f"{Net.__module__}.Net", imgsz=32, args={"width": 24}))
     checkpoint.save(model, tmp_path)
     with pytest.raises(UserError, match=r"tests\.models\.toy\.Net.*model\.trust=true"):
         compress.load(tmp_path)
@@ -68,7 +75,7 @@ def test_ones_own_network_comes_back_where_it_is_trusted(tmp_path: Path) -> None
     x = model.example_input()
     for again in (
         compress.load(tmp_path, trust=True),
-        build(ModelConfig(family=Family.checkpoint, path=str(tmp_path), trust=True)),
+        built(ModelConfig(family=Family.checkpoint, path=str(tmp_path), trust=True)),
         checkpoint.load(tmp_path, rebuilder(model)),  # a product of the run that named the target itself
     ):
         assert torch.equal(again.net.eval()(x), model.net.eval()(x))
@@ -168,7 +175,7 @@ def test_a_module_that_prints_is_none(tmp_path: Path, monkeypatch: pytest.Monkey
 
 @pytest.mark.parametrize("key", ["weights", "init"])
 def test_integers_are_no_weights(key: str, tmp_path: Path) -> None:
-    tensors = build(small()).net.state_dict() | {"head.bias": torch.zeros(10, dtype=torch.int64)}
+    tensors = built(small()).net.state_dict() | {"head.bias": torch.zeros(10, dtype=torch.int64)}
     save_file(tensors, tmp_path / "odd.safetensors")
     with pytest.raises(UserError, match=r"head\.bias holds int64"):
         build(small(**{key: str(tmp_path / "odd.safetensors")}))

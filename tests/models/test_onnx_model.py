@@ -70,14 +70,14 @@ def test_raw_yolo_and_end_to_end_detections_are_decoded(tmp_path: Path) -> None:
     columns = np.zeros((1, 6, 64), np.float32)
     columns[0, :, 3] = (8, 8, 4, 2, 0.1, 0.9)
     (found,) = raw.decode(columns)
-    assert found.boxes.tolist() == [[6, 7, 10, 9]] * 2 and found.classes.tolist() == [1, 0]  # type: ignore[union-attr]
+    assert found.boxes.tolist() == [[6, 7, 10, 9]] * 2 and found.classes.tolist() == [1, 0]
 
     ends = build(files.detector(rows=True), tmp_path, classes=("a", "b", "c"))
     assert ends.task is DETECT and ends.classes == ("a", "b", "c")
     rows = np.zeros((1, 64, 6), np.float32)
     rows[0, 0] = (1, 2, 3, 4, 0.8, 2)
     (found,) = ends.decode(rows)
-    assert found.boxes.tolist() == [[1, 2, 3, 4]] and found.classes.tolist() == [2]  # type: ignore[union-attr]
+    assert found.boxes.tolist() == [[1, 2, 3, 4]] and found.classes.tolist() == [2]
 
 
 def test_ultralytics_metadata_is_used_and_given_back_with_the_shape_fixed(tmp_path: Path) -> None:
@@ -132,9 +132,9 @@ def test_the_files_size_wins_over_the_default_and_not_over_the_users(tmp_path: P
     path = str(files.save(files.classifier(channels=1), tmp_path / "model.onnx"))
     config = models.resolve(Config(model=ModelConfig(Family.onnx, path=path, imgsz=0, channels=0)))
     assert (config.model.imgsz, config.model.channels) == (16, 1)
-    for key, given in (("imgsz", {"imgsz": 32, "channels": 0}), ("channels", {"imgsz": 0, "channels": 3})):
+    for key, imgsz, channels in (("imgsz", 32, 0), ("channels", 0, 3)):
         with pytest.raises(UserError, match=f"model.{key}=3"):
-            models.resolve(Config(model=ModelConfig(Family.onnx, path=path, **given)))  # type: ignore[arg-type]
+            models.resolve(Config(model=ModelConfig(Family.onnx, path=path, imgsz=imgsz, channels=channels)))
 
 
 @pytest.mark.parametrize("stage", ["train", "prune", "finetune"])

@@ -19,6 +19,7 @@ pytest.importorskip("ultralytics")
 from compress.config import Family, ModelConfig
 from compress.errors import UserError
 from compress.models import build, pt_file, weights
+from compress.models.ultralytics_model import UltralyticsModel
 from tests.models import hostile
 
 SIZE = 64
@@ -88,6 +89,7 @@ def test_networks_come_out_bit_equal(name: str, tmp_path: Path) -> None:
     if getattr(plain.model[-1], "one2one_cv2", None) is not None:
         plain.end2end = True  # as it is deployed
     model = build(ModelConfig(path=str(tmp_path / "best.pt"), imgsz=SIZE))
+    assert isinstance(model, UltralyticsModel)
     found, wanted = model.net.state_dict(), plain.state_dict()
     assert list(found) == list(wanted) and all(torch.equal(found[key], wanted[key]) for key in wanted)
     with torch.no_grad():

@@ -19,6 +19,7 @@ from compress.capabilities import Evaluable, Prunable, TopK, Trainable, require
 from compress.config import ExportConfig, ModelConfig
 from compress.errors import UserError
 from compress.models import build, from_constructor, ultralytics_head
+from compress.models.ultralytics_model import UltralyticsModel
 from compress.stages.prune import counter
 from compress.targets import onnx_graph
 from compress.tasks import DETECT, TASKS
@@ -28,13 +29,18 @@ from tests.models.toy import enliven
 SIZE = 64
 
 
+def lively(name: str) -> UltralyticsModel:
+    torch.manual_seed(0)
+    model = build(ModelConfig(name=name, imgsz=SIZE), ("a", "b"))
+    assert isinstance(model, UltralyticsModel)
+    return model.with_net(enliven(model.net, model.example_input()))
+
+
 @pytest.mark.parametrize(
     ("name", "task"), [("yolo26n-seg", "segment"), ("yolov8n-seg", "segment"), ("yolo26n-pose", "pose")]
 )
 def test_pruned_saved_loaded_and_exported(name: str, task: str, tmp_path: Path) -> None:
-    torch.manual_seed(0)
-    model = build(ModelConfig(name=name, imgsz=SIZE), ("a", "b"))
-    model = model.with_net(enliven(model.net, model.example_input()))
+    model = lively(name)
     net, protected = model.prunable()
     x, count = model.example_input(), counter(model)
     with torch.no_grad():  # the raw numbers of the branch that is deployed, before and after the rewriting
@@ -44,6 +50,7 @@ def test_pruned_saved_loaded_and_exported(name: str, task: str, tmp_path: Path) 
     assert protected.keys() <= dict(net.named_modules()).keys()
 
     small = compress.prune(model, "30%")
+    assert isinstance(small, UltralyticsModel)
     assert 0.29 < count(small.net) / count(net) <= 0.3
     assert small.quantization_exclusions().keys() <= dict(small.deployed().named_modules()).keys()
     with torch.no_grad():
@@ -73,9 +80,7 @@ def test_what_is_not_offered_is_said() -> None:
 
 @pytest.mark.parametrize("name", ["yolo26n", "yolo26n-pose", "yolo11n"])
 def test_the_tail_can_be_done_in_numpy(name: str) -> None:
-    torch.manual_seed(0)
-    model = build(ModelConfig(name=name, imgsz=SIZE), ("a", "b"))
-    model = model.with_net(enliven(model.net, model.example_input()))
+    model = lively(name)
     x = model.example_input(2)
     with torch.no_grad():
         whole, rows = (model.deployed(postprocess=tail)(x).numpy() for tail in (True, False))

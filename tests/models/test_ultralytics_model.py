@@ -7,6 +7,7 @@ import copy
 import gc
 import json
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
@@ -30,7 +31,7 @@ def macs(model: UltralyticsModel) -> int:
     return counter.get_total_flops() // 2
 
 
-def test_pruned_detector_trains_deploys_and_comes_back_from_disk(tmp_path) -> None:
+def test_pruned_detector_trains_deploys_and_comes_back_from_disk(tmp_path: Path) -> None:
     model = make()
     net, protected = model.prunable()
     budget = 0.6 * macs(model)

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from compress.capabilities import Checkpointable, require
 from compress.config import ModelConfig
 from compress.errors import UserError
 from compress.models import build, from_constructor, ultralytics_yaml
@@ -56,7 +57,7 @@ def test_an_architecture_in_a_file_reaches_nothing_but_layers(change: dict[str, 
 
 def test_shipped_architectures_pass() -> None:
     for name in ("yolo26n", "yolo11n", "yolov8n", "yolo26n-cls", "yolov8n-seg"):
-        facts = build(ModelConfig(name=name, imgsz=64), None).constructor()
+        facts = require(build(ModelConfig(name=name, imgsz=64)), Checkpointable, "model", name).constructor()
         assert partial(from_constructor, trust=False)(facts).constructor() == facts
 
 

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from typing import TypeVar
+
 import torch
 from torch import Tensor, nn
+
+Network = TypeVar("Network", bound=nn.Module)
 
 
 class Residual(nn.Module):
@@ -48,7 +52,14 @@ class Segmenter(nn.Conv2d):
         super().__init__(3, 2, 1)
 
 
-def randomise(net: nn.Module, seed: int = 0) -> nn.Module:
+def layer(net: nn.Module, name: str, kind: type[Network]) -> Network:
+    """The submodule `name`, of the class `kind`."""
+    found = net.get_submodule(name)
+    assert isinstance(found, kind)
+    return found
+
+
+def randomise(net: Network, seed: int = 0) -> Network:
     """Random BatchNorm statistics and scales, so that ignoring them would show."""
     generator = torch.Generator().manual_seed(seed)
     for module in net.modules():
@@ -57,11 +68,12 @@ def randomise(net: nn.Module, seed: int = 0) -> nn.Module:
                 (module.weight, 0.5, 1.5), (module.bias, -0.2, 0.2),
                 (module.running_mean, -0.2, 0.2), (module.running_var, 0.5, 1.5),
             ):  # fmt: skip
+                assert tensor is not None
                 tensor.data.copy_(low + (high - low) * torch.rand(tensor.shape, generator=generator))
     return net
 
 
-def enliven(net: nn.Module, example: Tensor) -> nn.Module:
+def enliven(net: Network, example: Tensor) -> Network:
     """`randomise`, but with the statistics of noise images: signals neither fade nor grow on their way through a deep
     network, so that all its outputs differ and the best of them come in a certain order."""
     norms = [module for module in randomise(net).modules() if isinstance(module, nn.BatchNorm2d)]

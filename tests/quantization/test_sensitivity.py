@@ -13,6 +13,7 @@ from compress.config import Family, ModelConfig
 from compress.quantization.sensitivity import ranked
 from tests.fakes import FakeModel
 from tests.models import onnx_files as files
+from tests.models.toy import layer
 
 
 def images() -> list[np.ndarray]:
@@ -23,6 +24,14 @@ def images() -> list[np.ndarray]:
 def net() -> nn.Sequential:
     torch.manual_seed(0)
     return nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Conv2d(4, 4, 3), nn.ReLU(), nn.Conv2d(4, 5, 1))
+
+
+def spread(net: nn.Sequential) -> None:
+    """One channel a thousand times larger than the others takes all the steps of the tensor's only scale."""
+    first, second = (layer(net, name, nn.Conv2d).weight for name in ("0", "2"))
+    with torch.no_grad():
+        first[0] *= 1000
+        second[:, 0] /= 1000  # the function stays nearly the same
 
 
 def errors(given: nn.Module) -> dict[str, float]:
@@ -38,12 +47,9 @@ def test_every_layer_has_an_error_and_the_worst_comes_first() -> None:
 
 
 def test_a_layer_whose_inputs_spread_widely_is_hurt_most() -> None:
-    """One channel a thousand times larger than the others takes all the steps of the tensor's only scale."""
     wide = net()
     before = errors(wide)
-    with torch.no_grad():
-        wide[0].weight[0] *= 1000
-        wide[2].weight[:, 0] /= 1000  # the function stays nearly the same
+    spread(wide)
     after = errors(wide)
     assert max(after, key=lambda name: after[name]) == "2" and after["2"] > 100 * before["2"]
 
@@ -67,9 +73,7 @@ def of_file(path: Path) -> dict[str, float]:
 
 def test_the_layers_of_a_file_are_ranked_as_those_of_the_network_it_came_from(tmp_path: Path) -> None:
     wide = net()
-    with torch.no_grad():
-        wide[0].weight[0] *= 1000
-        wide[2].weight[:, 0] /= 1000
+    spread(wide)
     whole = nn.Sequential(*wide, nn.AdaptiveAvgPool2d(1), nn.Flatten())
     torch.onnx.export(whole, (torch.rand(1, 3, 8, 8),), str(tmp_path / "net.onnx"), dynamo=False)
     found = of_file(tmp_path / "net.onnx")
