@@ -104,6 +104,11 @@ def test_preparing_changes_neither_network_nor_random_numbers_and_announces_long
     assert "to shorten it, set fewer finetune.images" in caplog.text
 
 
+def test_fine_tuning_between_rounds_of_pruning_has_settings(model: Model) -> None:
+    config = Config(stages=["prune"], prune=PruneConfig(importance="group_l2", rounds=2, round_images=64), threads=1)
+    assert choose_settings(model, config, 0.0, load(DataConfig(name="digits"), 16, 1, 0)) is not None
+
+
 def test_nothing_is_prepared_or_said_where_nothing_is_trained(model: Model, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level("INFO")
     assert choose_settings(model, Config(stages=["export"]), 0.0, load(DataConfig(name="digits"), 16, 1, 0)) is None

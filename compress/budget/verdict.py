@@ -78,8 +78,8 @@ def judge(
 
     FLOPs and accuracy are judged on the last torch row and on every exported artifact, INT8 also against the FP32
     graph in the same runtime; latency and size on the artifact recommended for each target. `controls` are rows of
-    other ways to the same FLOPs with the same fine-tuning: they are remarked on, never judged. `acceptance_checks`, those
-    of the artifacts, are added to the checks.
+    other ways to the same FLOPs with the same fine-tuning: they are remarked on, never judged. `acceptance_checks`,
+    those of the artifacts, are added to the checks.
     """
     first = baseline(rows)
     last = [row for row in rows if row.target is None][-1]

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 import compress
+from compress.stages import prune
 
 SHORT = ["recipe=digits", "stages=[train,prune]", "targets=[]", "data.validation_images=100", "train.images=1600"]
 SHORT += ["budget.max_accuracy_drop=null", "prune.round_to=8"]
@@ -35,14 +36,21 @@ def test_rounds_meet_the_budget_and_keep_to_the_widths_of_the_start(place: Path)
     assert again["channels"] == found["channels"]
 
 
+def test_a_round_whose_part_is_already_removed_is_skipped(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A step of 32 channels removes 22 % of the MACs, more than four rounds to 90 % together."""
+    monkeypatch.setattr(prune, "tune", lambda *_, **__: pytest.fail("no round follows"))
+    found = record(
+        place / "a", "stages=[prune]", "force=true", "prune.rounds=4", "prune.round_to=32", "budget.flops=90%"
+    )
+    assert found["macs_after"] == 2084096 <= 0.9 * found["macs_before"]
+
+
 def test_rounds_share_out_a_ratio(place: Path) -> None:
     ratio = ["budget.flops=null", "prune.ratio=0.5", "prune.rounds=2", "prune.round_images=160"]
     assert record(place / "a", *ratio)["ratio"] == pytest.approx(0.5, abs=0.06)
 
 
 def test_an_interrupted_stage_takes_up_the_rounds_that_are_done(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from compress.stages import prune
-
     rounds = ["prune.rounds=3", "prune.round_images=160", "budget.flops=30%"]
     tuned = []
     whole = prune.tune
