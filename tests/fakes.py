@@ -174,7 +174,7 @@ class Cuda:
         return 0
 
     def array(self, address: int, shape: tuple[int, ...]) -> np.ndarray:
-        return np.frombuffer(self.memory[address], np.float32).reshape(shape)
+        return np.frombuffer(memoryview(self.memory[address]), np.float32).reshape(shape)
 
 
 ENGINE_SHAPES = {"output0": (1, 3), "images": (1, 2, 4, 4)}  # the order must not matter

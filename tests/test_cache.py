@@ -172,18 +172,20 @@ def _link_file(file: Path) -> None:
     file.symlink_to(outside)
 
 
+def _of(name: str, change: Callable[[Path], object]) -> Callable[[Path], object]:
+    """`change` of the file `name` in the folder of an entry."""
+    return lambda folder: change(folder / name)
+
+
 FILES = ("product/model.json", "product/model.safetensors", "pruning.json", ENTRY)
 DAMAGE: dict[str, Callable[[Path], object]] = {
-    **{f"first byte of {name}": lambda folder, name=name: _flip(folder / name) for name in FILES},
-    **{f"last byte of {name}": lambda folder, name=name: _flip(folder / name, -1) for name in FILES},
-    **{f"{name} cut": lambda folder, name=name: os.truncate(folder / name, 1) for name in FILES},
-    **{f"{name} empty": lambda folder, name=name: os.truncate(folder / name, 0) for name in FILES},
-    **{f"{name} longer": lambda folder, name=name: (folder / name).open("a").write("x") for name in FILES},
-    **{f"{name} deleted": lambda folder, name=name: (folder / name).unlink() for name in FILES[:3]},
-    **{
-        f"{name} a folder": lambda folder, name=name: ((folder / name).unlink(), (folder / name).mkdir())
-        for name in FILES
-    },
+    **{f"first byte of {name}": _of(name, _flip) for name in FILES},
+    **{f"last byte of {name}": _of(name, lambda file: _flip(file, -1)) for name in FILES},
+    **{f"{name} cut": _of(name, lambda file: os.truncate(file, 1)) for name in FILES},
+    **{f"{name} empty": _of(name, lambda file: os.truncate(file, 0)) for name in FILES},
+    **{f"{name} longer": _of(name, lambda file: file.open("a").write("x")) for name in FILES},
+    **{f"{name} deleted": _of(name, Path.unlink) for name in FILES[:3]},
+    **{f"{name} a folder": _of(name, _replace_by_folder) for name in FILES},
     "a file more": lambda folder: (folder / "product" / "more").touch(),
     "product deleted": lambda folder: shutil.rmtree(folder / "product"),
     "product of another stage": lambda folder: (folder / "product" / "model.json").write_text('{"valid": "too"}'),
@@ -277,9 +279,13 @@ print(cached, (folder / "product").read_text())
 
 def _filled(store: Cache) -> list[Path]:
     """Three entries of 1 MB each; the first, used last, first."""
+
+    def make(folder: Path) -> None:
+        (folder / "product").write_bytes(bytes(1_000_000))
+
     folders = []
     for age, stage in enumerate(("export", "prune", "train")):
-        folder, _ = store.fetch(stage, {}, lambda folder: (folder / "product").write_bytes(bytes(1_000_000)) and None)
+        folder, _ = store.fetch(stage, {}, make)
         os.utime(folder / ENTRY, (time.time() - 3600 * age,) * 2)
         folders.append(folder)
     return folders

@@ -145,7 +145,7 @@ def _round(
 
 def _tune(product: Product, context: Context, folder: Path) -> Checkpointable:
     """Fine-tunes between two rounds, or loads the result that an interrupted stage has saved in `folder`."""
-    if not (folder / checkpoint.FACTS).exists():
+    if not (folder / checkpoint.DESCRIPTION).exists():
         finetuning = lineage.with_distillation_weight(context.config, product.reference)
         tuned = tune(
             product.model, lineage.teacher(product, context.config), context.data.train,

@@ -15,32 +15,25 @@ from compress import checkpoint
 from compress.config import Family, ModelConfig
 from compress.errors import UserError
 from compress.models import build, check_files, rebuilder
-from compress.models.plain_network import PlainNetwork
 from tests.models import odd_modules
-from tests.models.toy import Net
+from tests.models.toy import Net, plain
 
 
 def signed(folder: Path, change: dict[str, Any]) -> None:
     """Alters the constructor in `folder`, with valid hashes, as whoever alters a file can."""
-    facts = json.loads((folder / checkpoint.FACTS).read_text())
+    facts = json.loads((folder / checkpoint.DESCRIPTION).read_text())
     facts["constructor"] |= change
     del facts["sha256"]
-    (folder / checkpoint.FACTS).write_text(json.dumps(facts | {"sha256": checkpoint.digest(facts)}))
+    (folder / checkpoint.DESCRIPTION).write_text(json.dumps(facts | {"sha256": checkpoint.digest(facts)}))
 
 
 def small(**given: Any) -> ModelConfig:
     return ModelConfig(family=Family.module, target="compress.examples.small_cnn.SmallCNN", imgsz=32, **given)
 
 
-def built(config: ModelConfig) -> PlainNetwork:
-    model = build(config)
-    assert isinstance(model, PlainNetwork)
-    return model
-
-
 @pytest.fixture
 def saved(tmp_path: Path) -> Path:
-    checkpoint.save(built(small()), tmp_path / "saved")
+    checkpoint.save(plain(small()), tmp_path / "saved")
     return tmp_path / "saved"
 
 
@@ -66,7 +59,7 @@ def test_python_s_own_functions_are_not_called_even_when_trusted(saved: Path, se
 
 
 def test_ones_own_network_comes_back_where_it_is_trusted(tmp_path: Path) -> None:
-    model = built(ModelConfig(family=Family.module, target=f"{Net.__module__}.Net", imgsz=32, args={"width": 24}))
+    model = plain(ModelConfig(family=Family.module, target=f"{Net.__module__}.Net", imgsz=32, args={"width": 24}))
     checkpoint.save(model, tmp_path)
     with pytest.raises(UserError, match=r"tests\.models\.toy\.Net.*model\.trust=true"):
         compress.load(tmp_path)
@@ -75,7 +68,7 @@ def test_ones_own_network_comes_back_where_it_is_trusted(tmp_path: Path) -> None
     x = model.example_input()
     for again in (
         compress.load(tmp_path, trust=True),
-        built(ModelConfig(family=Family.checkpoint, path=str(tmp_path), trust=True)),
+        plain(ModelConfig(family=Family.checkpoint, path=str(tmp_path), trust=True)),
         checkpoint.load(tmp_path, rebuilder(model)),  # a product of the run that named the target itself
     ):
         assert torch.equal(again.net.eval()(x), model.net.eval()(x))
@@ -109,7 +102,7 @@ def test_altered_facts_are_one_error(saved: Path, change: dict[str, Any]) -> Non
     "text", ["{" * 100_000, '{"a":' * 100_000, '{"schema_version": 1, "schema_version": 1}', "NaN", "1" * 5000, "\0"]
 )
 def test_odd_json_is_one_error(saved: Path, text: str) -> None:
-    (saved / checkpoint.FACTS).write_text(text)
+    (saved / checkpoint.DESCRIPTION).write_text(text)
     with pytest.raises(UserError):
         compress.load(saved)
 
@@ -122,7 +115,7 @@ def retensored(saved: Path, change: dict[str, torch.Tensor]) -> None:
     data = checkpoint.serialise(tensors | change)
     (saved / checkpoint.TENSORS).write_bytes(data)
     facts["tensors"]["sha256"] = hashlib.sha256(data).hexdigest()
-    (saved / checkpoint.FACTS).write_text(json.dumps(facts | {"sha256": checkpoint.digest(facts)}))
+    (saved / checkpoint.DESCRIPTION).write_text(json.dumps(facts | {"sha256": checkpoint.digest(facts)}))
 
 
 @pytest.mark.parametrize(
@@ -175,7 +168,7 @@ def test_a_module_that_prints_is_none(tmp_path: Path, monkeypatch: pytest.Monkey
 
 @pytest.mark.parametrize("key", ["weights", "init"])
 def test_integers_are_no_weights(key: str, tmp_path: Path) -> None:
-    tensors = built(small()).net.state_dict() | {"head.bias": torch.zeros(10, dtype=torch.int64)}
+    tensors = plain(small()).net.state_dict() | {"head.bias": torch.zeros(10, dtype=torch.int64)}
     save_file(tensors, tmp_path / "odd.safetensors")
     with pytest.raises(UserError, match=r"head\.bias holds int64"):
         build(small(**{key: str(tmp_path / "odd.safetensors")}))

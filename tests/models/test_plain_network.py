@@ -14,8 +14,8 @@ from compress.capabilities import Teacher
 from compress.config import Family, ModelConfig
 from compress.errors import UserError
 from compress.models import build
-from compress.models.plain_network import PlainNetwork
-from compress.tasks import CLASSIFY, DETECT, Task
+from compress.tasks import CLASSIFY, DETECT
+from tests.models.toy import plain
 
 TOY = "tests.models.toy"
 
@@ -24,14 +24,8 @@ def config(**given: Any) -> ModelConfig:
     return replace(ModelConfig(Family.module, target=f"{TOY}.Net", imgsz=32), **given)
 
 
-def built(given: ModelConfig, classes: tuple[str, ...] | None = None, task: Task | None = None) -> PlainNetwork:
-    model = build(given, classes, task)
-    assert isinstance(model, PlainNetwork)
-    return model
-
-
 def test_a_users_module_becomes_a_model() -> None:
-    model = built(config(args={"classes": 4}), ("a", "b", "c", "d"), CLASSIFY)
+    model = plain(config(args={"classes": 4}), ("a", "b", "c", "d"), CLASSIFY)
     assert model.classes == ("a", "b", "c", "d") and model.task is CLASSIFY
     assert model.prunable()[1].keys() == {"head"}
     sample = {"img": model.example_input(2), "cls": torch.tensor([0, 3])}
@@ -77,9 +71,9 @@ def test_task_must_agree_with_the_data() -> None:
 
 
 def test_odd_weights_name_the_first_tensor_and_both_shapes(tmp_path: Path) -> None:
-    state = {k: v.clone() for k, v in built(config()).net.state_dict().items()}
+    state = {k: v.clone() for k, v in plain(config()).net.state_dict().items()}
     save_file(state, tmp_path / "good.safetensors")
-    model = built(config(weights=str(tmp_path / "good.safetensors")))
+    model = plain(config(weights=str(tmp_path / "good.safetensors")))
     assert torch.equal(model.net.state_dict()["head.weight"], state["head.weight"])
     save_file(state | {"head.weight": torch.zeros(7, 32)}, tmp_path / "odd.safetensors")
     with pytest.raises(UserError, match=r"head\.weight has shape \[7, 32\], the network expects \[10, 32\]"):
@@ -93,7 +87,7 @@ def test_odd_weights_name_the_first_tensor_and_both_shapes(tmp_path: Path) -> No
 def test_timm() -> None:
     pytest.importorskip("timm")
     given = {"family": Family.timm, "target": None, "name": "mobilenetv3_small_050"}
-    model = built(config(**given), ("a", "b", "c"))
+    model = plain(config(**given), ("a", "b", "c"))
     assert model.prunable()[1].keys() == {"net.classifier"}  # behind its normalisation
     assert model.deployed()(model.example_input()).shape == (1, 3)
     with pytest.raises(UserError, match="mobilenetv3_small_050"):

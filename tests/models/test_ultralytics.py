@@ -101,12 +101,12 @@ def test_a_pt_that_this_cannot_go_on_from(tmp_path: Path) -> None:
 
 def test_a_checkpoint_of_another_model_or_version(tmp_path: Path) -> None:
     checkpoint.save(make("yolov8n"), tmp_path)
-    good = json.loads((tmp_path / checkpoint.FACTS).read_text())
+    good = json.loads((tmp_path / checkpoint.DESCRIPTION).read_text())
     del good["sha256"]  # as an older version wrote it: what is tried here is what comes after that check
 
     def load(**facts: object) -> None:
         changed = good | {"constructor": good["constructor"] | facts}
-        (tmp_path / checkpoint.FACTS).write_text(json.dumps(changed))
+        (tmp_path / checkpoint.DESCRIPTION).write_text(json.dumps(changed))
         checkpoint.load(tmp_path, from_constructor)
 
     load()

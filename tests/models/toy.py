@@ -7,6 +7,11 @@ from typing import TypeVar
 import torch
 from torch import Tensor, nn
 
+from compress.config import ModelConfig
+from compress.models import build
+from compress.models.plain_network import PlainNetwork
+from compress.tasks import Task
+
 Network = TypeVar("Network", bound=nn.Module)
 
 
@@ -57,6 +62,13 @@ def layer(net: nn.Module, name: str, kind: type[Network]) -> Network:
     found = net.get_submodule(name)
     assert isinstance(found, kind)
     return found
+
+
+def plain(config: ModelConfig, classes: tuple[str, ...] | None = None, task: Task | None = None) -> PlainNetwork:
+    """`build`, for a network of the families module and timm."""
+    model = build(config, classes, task)
+    assert isinstance(model, PlainNetwork)
+    return model
 
 
 def randomise(net: Network, seed: int = 0) -> Network:

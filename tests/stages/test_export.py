@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -34,5 +35,6 @@ def test_a_model_that_cannot_be_judged_is_not_exported(tmp_path: Path) -> None:
             self.task = small_model().task
             self.net = Net()
 
+    bare: Any = Bare()
     with pytest.raises(UserError, match="cannot be evaluated here"):
-        export.run(Product(Bare()), context(config(), data(), tmp_path))  # type: ignore[arg-type]
+        export.run(Product(bare), context(config(), data(), tmp_path))

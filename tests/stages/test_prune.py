@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 import compress
+from compress.capabilities import Trainable
 from compress.stages import prune
 
 SHORT = ["recipe=digits", "stages=[train,prune]", "targets=[]", "data.validation_images=100", "train.images=1600"]
@@ -52,15 +53,15 @@ def test_rounds_share_out_a_ratio(place: Path) -> None:
 
 def test_an_interrupted_stage_takes_up_the_rounds_that_are_done(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     rounds = ["prune.rounds=3", "prune.round_images=160", "budget.flops=30%"]
-    tuned = []
+    tuned: list[str] = []
     whole = prune.tune
 
-    def interrupted(*given: object, **named: object) -> object:
+    def interrupted(*given: Any, **named: Any) -> Trainable:
         if len(tuned) == 1:
             tuned.append("stopped")
             raise KeyboardInterrupt
         tuned.append("done")
-        return whole(*given, **named)  # type: ignore[arg-type]
+        return whole(*given, **named)
 
     monkeypatch.setattr(prune, "tune", interrupted)
     with pytest.raises(KeyboardInterrupt):
