@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
-from compress.budget import Verdict, judge
+from compress.budget import Check, Verdict, judge
 from compress.config import BudgetConfig, DeviceConfig
 from compress.ledger import Accuracy, Latency, Provenance, Row
 
@@ -52,7 +52,7 @@ def verdict(rows: list[Row], *, device: str = "host", failures: dict[str, str] |
     return judge(BudgetConfig(**budget), 0.01, rows, failures or {}, DeviceConfig(device))
 
 
-def check(found: Verdict, name: str) -> Any:
+def check(found: Verdict, name: str) -> Check:
     [only] = [check for check in found.checks if check.name == name]
     return only
 

@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any
 
 import pytest
 
@@ -66,7 +65,7 @@ def test_no_remark_on_time_where_no_flops_were_saved() -> None:
 
 
 def test_splits_that_are_not_judged_are_told_of() -> None:
-    def seen(value: float) -> dict[str, Any]:
+    def seen(value: float) -> Accuracy:
         other = Accuracy("top1", value, 7, (value - 0.1, value + 0.1))
         return Accuracy("top1", 0.9, others={"shifted": other})
 

@@ -141,7 +141,7 @@ def test_latency_counts_on_the_named_device_only() -> None:
 
 
 def test_a_frame_rate_is_judged_by_what_it_came_to() -> None:
-    derived = {"fps": 100.0, "flops": "50%", "latency_ms": 10.0}
+    derived: dict[str, Any] = {"fps": 100.0, "flops": "50%", "latency_ms": 10.0}
     assert [c.name for c in verdict(ledger(fp32()), **derived).checks if c.unit in ("FLOPs", "ms", "fps")] == [
         "budget.flops",
         "budget.latency_ms",
@@ -200,11 +200,13 @@ def test_rows_brought_from_the_device_decide_there() -> None:
 def test_a_microcontrollers_memory_is_judged(limit: float, met: bool) -> None:
     fits = replace(int8(size=400_000), arena_bytes=400_000)  # 390.6 KB
     for name in ("sram_kb", "flash_kb"):
-        found = check(verdict(ledger(fits), **{name: limit}), f"budget.{name}")
+        budget: dict[str, Any] = {name: limit}
+        found = check(verdict(ledger(fits), **budget), f"budget.{name}")
         assert (found.target, found.precision, found.met) == ("openvino", "int8", met)
 
 
 @pytest.mark.parametrize("name", ["latency_ms", "size_mb", "sram_kb", "flash_kb"])
 def test_without_an_artifact_its_costs_are_undetermined(name: str) -> None:
-    found = verdict(ledger(), **{name: 10**6})
+    budget: dict[str, Any] = {name: 10**6}
+    found = verdict(ledger(), **budget)
     assert check(found, f"budget.{name}").met is None and found.met is None

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import onnx
@@ -32,7 +31,7 @@ def split() -> Split:
 
 
 @pytest.fixture
-def artifact(split: Split, tmp_path: Path) -> tuple[Any, Path]:
+def artifact(split: Split, tmp_path: Path) -> tuple[FakeModel, Path]:
     model = small_model()
     target = targets.get("onnxruntime")
     fp32 = target.convert(model, tmp_path / "fp32", ExportConfig())
@@ -46,7 +45,7 @@ def by_name(checks: list[Check]) -> dict[tuple[str, str | None], Check]:
     return {(check.name, check.precision): check for check in checks}
 
 
-def test_a_good_artifact_keeps_them_all(artifact: tuple[Any, Path], split: Split) -> None:
+def test_a_good_artifact_keeps_them_all(artifact: tuple[FakeModel, Path], split: Split) -> None:
     model, folder = artifact
     found = by_name(verify(folder, model, split))
     assert set(found) == {
@@ -83,7 +82,7 @@ def test_scores_do_not_drown_in_pixels() -> None:
     assert contracts._off(halved, wanted) == pytest.approx(0.45 / 1.9)
 
 
-def test_an_altered_file_is_named(artifact: tuple[Any, Path], split: Split) -> None:
+def test_an_altered_file_is_named(artifact: tuple[FakeModel, Path], split: Split) -> None:
     model, folder = artifact
     path = folder / "int8" / "model.onnx"
     path.write_bytes(path.read_bytes() + b"\0")
@@ -91,7 +90,7 @@ def test_an_altered_file_is_named(artifact: tuple[Any, Path], split: Split) -> N
         verify(folder, model, split)
 
 
-def test_another_network_in_the_folder_shows(artifact: tuple[Any, Path], split: Split) -> None:
+def test_another_network_in_the_folder_shows(artifact: tuple[FakeModel, Path], split: Split) -> None:
     """Rightly listed in the manifest, but not the network that it is said to be."""
     model, folder = artifact
     for precision in ("fp32", "int8"):
@@ -109,7 +108,7 @@ def test_another_network_in_the_folder_shows(artifact: tuple[Any, Path], split: 
     assert found["contract.same_as_torch", "fp32"].met is False
 
 
-def test_a_manifest_that_promises_another_shape_is_refused(artifact: tuple[Any, Path], split: Split) -> None:
+def test_a_manifest_that_promises_another_shape_is_refused(artifact: tuple[FakeModel, Path], split: Split) -> None:
     model, folder = artifact
     manifest = json.loads((folder / "manifest.json").read_text())
     manifest["models"]["int8"]["output_shape"] = [1, 7]

@@ -189,7 +189,8 @@ def fused(net: nn.Module) -> nn.Module:
         if not isinstance(module, nn.Sequential):
             continue
         for index in range(len(module) - 1):
-            if isinstance(module[index], nn.Conv2d) and isinstance(module[index + 1], nn.BatchNorm2d):
-                module[index] = nn.utils.fuse_conv_bn_eval(module[index], module[index + 1])
+            convolution, norm = module[index], module[index + 1]
+            if isinstance(convolution, nn.Conv2d) and isinstance(norm, nn.BatchNorm2d):
+                module[index] = nn.utils.fuse_conv_bn_eval(convolution, norm)
                 module[index + 1] = nn.Identity()
     return copied

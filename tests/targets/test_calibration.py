@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -27,15 +28,14 @@ def test_images_are_looked_at_once(model: FakeModel, tmp_path: Path, monkeypatch
     graph = onnx_graph.read(targets.get("onnxruntime").convert(model, tmp_path, ExportConfig()).path)
     generator = np.random.default_rng(7)
     images = [generator.random((1, 3, SIDE, SIDE), dtype=np.float32) for _ in range(2)]
-    looks = []
-    open_session = onnx_graph.open_session
-    monkeypatch.setattr(calibration, "open_session", lambda *given: looks.append(given) or open_session(*given))
+    open_session = Mock(wraps=onnx_graph.open_session)
+    monkeypatch.setattr(calibration, "open_session", open_session)
     mean = calibration.tensor_ranges(graph, images)
     wide = calibration.tensor_ranges(graph, images, calibration.EXTREMES)
-    assert len(looks) == 1 and all(wide[name][1] >= mean[name][1] for name in mean)
+    assert open_session.call_count == 1 and all(wide[name][1] >= mean[name][1] for name in mean)
     assert wide[onnx_graph.INPUT][1] == max(image.max() for image in images)
     calibration.tensor_ranges(graph, images[:1])
-    assert len(looks) == 2
+    assert open_session.call_count == 2
 
 
 def test_what_is_not_finite_is_refused(model: FakeModel, tmp_path: Path) -> None:

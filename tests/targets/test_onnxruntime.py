@@ -59,7 +59,7 @@ def test_the_scheme_of_extremes_spans_the_largest_image(
 ) -> None:
     """The input's scale is its range in 255 steps. With means, that range is narrower."""
     given = [0.1 * images[0], images[1]]
-    scales = {}
+    scales: dict[str, float] = {}
     for scheme in (onnxruntime.SCHEMES[0], *(each for each in onnxruntime.SCHEMES if "ranges" in each.options)):
         made = onnxruntime.quantize(fp32, model, given, tmp_path / str(len(scales)), scheme)
         graph = onnx.load(made.path).graph
