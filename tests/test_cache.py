@@ -196,7 +196,6 @@ DAMAGE: dict[str, Callable[[Path], object]] = {
     "entry.json a list": lambda folder: (folder / ENTRY).write_text("[]"),
     "entry.json deep": lambda folder: (folder / ENTRY).write_text("[" * 100_000),
     "entry.json not UTF-8": lambda folder: (folder / ENTRY).write_bytes(b'{"stage": "\xff"}'),
-    "entry.json of version 1": lambda folder: (folder / ENTRY).write_text('{"stage": "prune", "parts": {"seed": 0}}'),
     "entry.json of another stage": _retell(stage="finetune"),
     "entry.json of another entry": _retell(key="0" * 64),
 }
@@ -213,6 +212,26 @@ def test_a_damaged_entry_is_made_again(
     assert folder.name in warning and "computed again" in warning
     assert not folder.is_symlink() and (folder / "product" / "model.json").read_text() == "{}"
     assert store.fetch("prune", PARTS, _whole) == (folder, True)
+
+
+def test_an_entry_of_an_older_version_is_made_again_and_is_not_called_damaged(
+    store: Cache, caplog: pytest.LogCaptureFixture, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder, _ = store.fetch("prune", PARTS, _whole)
+    (folder / ENTRY).write_text('{"stage": "prune", "parts": {"seed": 0}}')
+    assert cache.main(["--root", str(store.root), "verify"]) == 0
+    assert "of another version of the program" in capsys.readouterr().out
+    assert store.fetch("prune", PARTS, _whole) == (folder, False) and "damaged" not in caplog.text
+    assert store.fetch("prune", PARTS, _whole) == (folder, True)
+
+
+def test_nothing_but_entries_is_deleted(store: Cache) -> None:
+    entry, _ = store.fetch("prune", PARTS, _whole)
+    others = [store.root / "my-photos", store.root / "prune-2025", store.root / f"{entry.name}.old"]
+    for folder in others:
+        folder.mkdir()
+    assert cache.main(["--root", str(store.root), "prune"]) == 0
+    assert not entry.exists() and all(folder.exists() for folder in others)
 
 
 def test_a_valid_entry_under_another_name_is_not_taken(store: Cache) -> None:
@@ -232,7 +251,7 @@ def test_a_cache_that_is_no_folder_is_the_users_error(made: str, tmp_path: Path)
     else:
         root.symlink_to(tmp_path / "file")
         (tmp_path / "file").touch()
-    with pytest.raises(UserError, match="fix or remove it") as caught:
+    with pytest.raises(UserError, match="needs a writable folder here") as caught:
         Cache(root).check()
     assert (caught.value.key, caught.value.value) == ("cache", root)
 

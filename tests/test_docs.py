@@ -61,7 +61,7 @@ def commands(text: str) -> Iterator[list[str]]:
                 continue
             words = shlex.split(COMMAND.split(line, maxsplit=1)[1], comments=True)
             overrides = [word for word in words if not word.startswith("-")]
-            if overrides:
+            if overrides and "=" in overrides[0]:  # not a subcommand such as `cache list`
                 yield from points(overrides) if "-m" in words else [overrides]
 
 

@@ -31,17 +31,14 @@ def guessing_remark(row: Row) -> Remark | None:
     value, chance = accuracy.value, accuracy.chance
     low, high = accuracy.ci95 or (value, value)
     if chance is not None and 0 < chance < 1 and low <= chance:
-        held = (
-            f"no better than always naming the most frequent class, {chance:.4f} [95 % interval {low:.4f}, {high:.4f}]"
-        )
+        held = f"and always answering the most frequent class gives {chance:.4f} [95 % interval {low:.4f}, {high:.4f}]"
     elif accuracy.metric == "mAP50-95" and value < NO_DETECTION:
         chance, held = NO_DETECTION, f"below {NO_DETECTION:g}"
     else:
         return None
     text = (
-        f"The baseline knows nothing of this data: {accuracy.metric} is {value:.4f} on {accuracy.images} images, "
-        f"{held}. "
-        "Are these the right weights, and the classes in the model's order?"
+        f"The baseline is no better than guessing on this data: {accuracy.metric} is {value:.4f} on "
+        f"{accuracy.images} images, {held}. Check the weights and the order of the classes."
     )
     return Remark("baseline_knows_nothing", text, {"baseline": value, "chance": chance})
 
@@ -60,20 +57,20 @@ def runtime_remarks(rows: Sequence[Row], finals: Sequence[Row], recommended: Map
 
 def sram_counts_tensors() -> Remark:
     text = (
-        "budget.sram_kb is held against the tensors as LiteRT for Microcontrollers lays them out; its own structures "
-        "and its kernels' scratch buffers come on top, from a few kilobytes to tens: leave room for them."
+        "budget.sram_kb limits the memory of the tensors as LiteRT for Microcontrollers places them; its own "
+        "structures and the scratch buffers of its kernels need additional memory, from a few kilobytes to tens."
     )
     return Remark("sram_is_of_tensors", text)
 
 
-def for_the_device(device: str, recommended: Mapping[str | None, Row], there: Sequence[Row]) -> Remark:
-    timed = {f"{row.target}/{row.precision}": median(row) or 0.0 for row in recommended.values() if row in there}
-    guessed = [f"{row.target}/{row.precision}" for row in recommended.values() if row not in there]
-    parts = [f"{name} is the fastest that was measured there, {ms:.2f} ms" for name, ms in timed.items()]
+def for_the_device(device: str, recommended: Mapping[str | None, Row], on_device: Sequence[Row]) -> Remark:
+    timed = {f"{row.target}/{row.precision}": median(row) or 0.0 for row in recommended.values() if row in on_device}
+    guessed = [f"{row.target}/{row.precision}" for row in recommended.values() if row not in on_device]
+    parts = [f"{name} is the fastest file measured on the device, {ms:.2f} ms" for name, ms in timed.items()]
     if guessed:
         parts.append(
-            f"{', '.join(guessed)} by what its chip is known to compute best. Times measured on this machine say "
-            "nothing about it; the README in each artifact says how to time the files there"
+            f"{', '.join(guessed)} is recommended by the precisions that its chip supports. Times measured on this "
+            "machine do not apply to it; the README in each artifact describes how to time the files on the device"
         )
     return Remark("recommended_for_device", f"For {device}: {'; '.join(parts)}.", timed)
 
@@ -81,8 +78,8 @@ def for_the_device(device: str, recommended: Mapping[str | None, Row], there: Se
 def baseline_too_weak(first: Row, drop: float) -> Remark:
     value = first.accuracy.value if first.accuracy else 0.0
     text = (
-        f"The baseline's own accuracy is {value:.4f}, no more than the allowed drop of {drop:g}: keeping within "
-        "that proves nothing and is not judged. Are these the right weights, and the classes in the model's order?"
+        f"The accuracy of the baseline is {value:.4f}, no more than the allowed drop of {drop:g}: meeting that limit "
+        "proves nothing, so it is not judged. Check the weights and the order of the classes."
     )
     return Remark("baseline_is_too_weak", text, {"baseline": value, "limit": drop})
 
@@ -117,7 +114,7 @@ def control_remarks(tuned: Row, controls: Sequence[Row]) -> list[Remark]:
         won = pruned > control
         text = (
             f"{'Pruning wins' if won else 'Pruning does NOT win'} against the control `{name}`: {pruned:.4f} at "
-            f"{tuned.flops / 1e9:.3f} G FLOPs against {control:.4f} at {row.flops / 1e9:.3f} G ({row.imgsz} px), tuned "
+            f"{tuned.flops / 1e9:.3f} G FLOPs and {control:.4f} at {row.flops / 1e9:.3f} G ({row.imgsz} px), tuned "
             "with as many images."
         )
         remarks.append(
@@ -136,10 +133,10 @@ def _int8_does_not_pay(int8: Row, best: Row) -> list[Remark]:
         return []
     precision = best.latency_ms.inference_precision or best.precision
     text = (
-        f"INT8 is not the fastest on {best.target} here: {int8_ms:.2f} ms against {best_ms:.2f} ms for the "
+        f"INT8 is not the fastest on {best.target} here: {int8_ms:.2f} ms compared with {best_ms:.2f} ms for the "
         f"{best.precision} file{_in_turns_clause(best, int8)}, which this runtime computes in {precision} on this "
-        f"machine. Recommended here: {best.target}/{best.precision}. Elsewhere INT8 may pay: time both with the bench "
-        "kit."
+        f"machine. Recommended here: {best.target}/{best.precision}. On other devices INT8 may be faster: time both "
+        "with the bench kit."
     )
     return [Remark("int8_does_not_pay", text, {"int8_ms": int8_ms, "recommended_ms": best_ms, "ratio": ratio})]
 
@@ -182,9 +179,9 @@ def contended_timings(rows: Sequence[Row]) -> list[Remark]:
     if not waited:
         return []
     text = (
-        f"Other programs took the CPU while {len(waited)} of {len(rows)} rows were timed, marked (contended): threads "
-        f"waited up to {max(waited.values()):.0%} of their time. Those times may be too long and are compared with "
-        "nothing; the same command on a quiet machine measures again and takes the rest from the cache."
+        f"Other programs used the CPU while {len(waited)} of {len(rows)} rows were timed, marked (contended): threads "
+        f"waited up to {max(waited.values()):.0%} of their time. These times may be too long and are not compared. The "
+        "same command on an idle machine measures again and reads finished stages from the cache."
     )
     return [Remark("timing_contended", text, waited)]
 

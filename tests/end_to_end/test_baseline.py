@@ -23,7 +23,7 @@ def test_a_run_stops_at_a_baseline_that_knows_nothing(tmp_path: Path, caplog: py
     assert [each.stage for each in result.rows] == ["load"] and result.verdict.exit_status == 3
     assert result.verdict.met is None and result.verdict.remarks[0].kind == "baseline_knows_nothing"
     assert "force=true" in caplog.text
-    assert "knows nothing" in (tmp_path / "run/report.html").read_text().split("</section>")[0]
+    assert "no better than guessing" in (tmp_path / "run/report.html").read_text().split("</section>")[0]
 
 
 def test_force_goes_on_and_says_so(tmp_path: Path) -> None:

@@ -95,7 +95,7 @@ def test_the_tail_can_be_done_in_numpy(name: str) -> None:
 def test_the_tail_picks_several_classes_of_one_anchor() -> None:
     rows = np.array([[[0, 0, 2, 2, 0.1, 0.2, 7], [1, 1, 3, 3, 0.9, 0.8, 8], [4, 4, 5, 5, 0.3, 0.0, 9]]], np.float32)
     expected = [[1, 1, 3, 3, 0.9, 0, 8], [1, 1, 3, 3, 0.8, 1, 8]]
-    assert np.allclose(TopK(classes=2, most=2)(rows)[0], expected)
+    assert np.allclose(TopK(classes=2, max_detections=2)(rows)[0], expected)
 
 
 @pytest.mark.parametrize(("name", "shape"), [("yolo26n", (2, 84, 6)), ("yolov8n", (2, 9, 84))])

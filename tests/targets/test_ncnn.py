@@ -67,7 +67,7 @@ def _image(channels: int = 3) -> np.ndarray:
 
 
 def test_a_detectors_tail_is_left_to_numpy(tmp_path: Path) -> None:
-    model, image = Network(Rows(), postprocess=TopK(classes=2, most=5)), _image()
+    model, image = Network(Rows(), postprocess=TopK(classes=2, max_detections=5)), _image()
     with torch.no_grad():
         rows = model.net(torch.from_numpy(image)).numpy()
     graph = model.convert(tmp_path / "fp32")
