@@ -30,9 +30,9 @@ class MeanIoU:
         count = len(classes)
         shared, either = np.zeros((len(targets), count)), np.zeros((len(targets), count))
         for index, (scores, mask) in enumerate(zip(predictions, targets)):
-            found, valid = np.asarray(scores).argmax(0), mask != IGNORED
+            result, valid = np.asarray(scores).argmax(0), mask != IGNORED
             for cls in range(count):
-                ours, theirs = (found == cls) & valid, (mask == cls) & valid
+                ours, theirs = (result == cls) & valid, (mask == cls) & valid
                 shared[index, cls], either[index, cls] = (ours & theirs).sum(), (ours | theirs).sum()
 
         def value(weights: np.ndarray) -> float:

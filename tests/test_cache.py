@@ -40,10 +40,10 @@ def test_miss_then_hit(store: Cache) -> None:
     first, second = Maker("first"), Maker("second")
     made, cached = store.fetch("prune", {"ratio": 0.3, "seed": 0}, first)
     assert (cached, first.calls) == (False, 1)
-    found, cached = store.fetch("prune", {"seed": 0, "ratio": 0.3}, second)  # the order of facts does not matter
-    assert (found, cached, second.calls) == (made, True, 0)
-    assert (found / "product").read_text() == "first"
-    entry = json.loads((found / ENTRY).read_text())
+    result, cached = store.fetch("prune", {"seed": 0, "ratio": 0.3}, second)  # the order of keys does not matter
+    assert (result, cached, second.calls) == (made, True, 0)
+    assert (result / "product").read_text() == "first"
+    entry = json.loads((result / ENTRY).read_text())
     assert (entry["stage"], entry["parts"]) == ("prune", {"ratio": 0.3, "seed": 0})
 
 

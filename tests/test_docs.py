@@ -29,15 +29,15 @@ def name(page: Path) -> str:
 
 def anchors(text: str) -> set[str]:
     """Fragments that GitHub generates for the headings of a page."""
-    found: set[str] = set()
+    result: set[str] = set()
     for heading in HEADING.findall(FENCE.sub("", text)):
         shown = LINK.sub("]", heading).lower()
         slug = re.sub(r"[^\w\- ]", "", shown).replace(" ", "-")
         number = next(
-            count for count in itertools.count() if f"{slug}-{count}" not in found and (count or slug not in found)
+            count for count in itertools.count() if f"{slug}-{count}" not in result and (count or slug not in result)
         )
-        found.add(f"{slug}-{number}" if number else slug)
-    return found
+        result.add(f"{slug}-{number}" if number else slug)
+    return result
 
 
 def broken_links(page: Path) -> list[str]:

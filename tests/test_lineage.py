@@ -59,9 +59,9 @@ def opened(place: Path, *overrides: str) -> tuple[Product, Config, DataSet]:
 
 
 def teacher(product: Product, config: Config) -> Model:
-    found = lineage.teacher(product, config)
-    assert found is not None
-    return found
+    result = lineage.teacher(product, config)
+    assert result is not None
+    return result
 
 
 def weight(product: Product, config: Config) -> float | None:

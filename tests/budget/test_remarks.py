@@ -11,8 +11,8 @@ from tests.budget.conftest import FULL, check, fp32, int8, ledger, row, timed, v
 
 
 def test_int8_does_not_pay() -> None:
-    found = verdict(ledger(fp32(ms=1.0), int8(ms=1.5)))
-    [remark] = [r for r in found.remarks if r.kind == "int8_does_not_pay"]
+    result = verdict(ledger(fp32(ms=1.0), int8(ms=1.5)))
+    [remark] = [r for r in result.remarks if r.kind == "int8_does_not_pay"]
     assert remark.numbers == {"int8_ms": 1.5, "recommended_ms": 1.0, "ratio": 1.5}
     assert "1.50 ms" in remark.text
     assert "bf16" in remark.text
@@ -25,16 +25,16 @@ def test_int8_pays() -> None:
 
 
 def test_what_is_as_fast_as_int8_is_named() -> None:
-    found = verdict(ledger(fp32(ms=1.02), int8(ms=1.0), fp32_ms=2.0))
-    [remark] = found.remarks
+    result = verdict(ledger(fp32(ms=1.02), int8(ms=1.0), fp32_ms=2.0))
+    [remark] = result.remarks
     assert remark.kind == "int8_saves_no_time" and remark.text.startswith("BF16 is already as fast as INT8 on openvino")
     assert remark.numbers["int8_ms"] == 1.0 and remark.numbers["other_ms"] == 1.02
     assert verdict(ledger(fp32(ms=1.1), int8(ms=1.0), fp32_ms=2.0)).remarks == ()
 
 
 def test_flops_are_not_time() -> None:
-    found = verdict(ledger(fp32(ms=2.1), int8(ms=1.95), fp32_ms=2.0))
-    [remark] = found.remarks
+    result = verdict(ledger(fp32(ms=2.1), int8(ms=1.95), fp32_ms=2.0))
+    [remark] = result.remarks
     assert remark.kind == "flops_are_not_time"
     assert remark.numbers == {"before_ms": 2.0, "after_ms": 1.95}
     assert "50% fewer FLOPs" in remark.text
@@ -43,8 +43,8 @@ def test_flops_are_not_time() -> None:
 
 def test_what_others_disturbed_is_told_and_decides_nothing() -> None:
     busy = {"contended": True, "cpu_wait": 0.4}
-    found = verdict(ledger(timed(fp32(ms=0.5), **busy), int8(ms=1.2), fp32_ms=2.0))
-    [remark] = found.remarks  # not that INT8 is slower
+    result = verdict(ledger(timed(fp32(ms=0.5), **busy), int8(ms=1.2), fp32_ms=2.0))
+    [remark] = result.remarks  # not that INT8 is slower
     assert remark.kind == "timing_contended" and remark.numbers == {"export openvino fp32": 0.4}
     assert "1 of 7 rows" in remark.text and "40%" in remark.text
     assert recommend([timed(fp32(ms=0.5), **busy), int8(ms=3.0)], "openvino").precision == "int8"
@@ -71,18 +71,18 @@ def test_splits_that_are_not_judged_are_told_of() -> None:
 
     tuned = row("finetune", "openvino", flops=FULL // 2)
     rows = [replace(row(), accuracy=seen(0.6)), tuned, replace(int8(), accuracy=seen(0.4))]
-    found = verdict(rows, max_accuracy_drop=0.01)
-    [remark] = [remark for remark in found.remarks if remark.kind == "other_split"]
-    assert found.met and remark.numbers == {"baseline": 0.6, "openvino/int8": 0.4}
+    result = verdict(rows, max_accuracy_drop=0.01)
+    [remark] = [remark for remark in result.remarks if remark.kind == "other_split"]
+    assert result.met and remark.numbers == {"baseline": 0.6, "openvino/int8": 0.4}
     assert "shifted (7 images" in remark.text and "0.600 [0.500, 0.700]" in remark.text
 
 
 def test_controls_are_remarked_on_and_never_judged() -> None:
     """Other ways to the same FLOPs, tuned alike: what loses to one of them says so."""
     better, worse = row("smaller_input", flops=FULL // 2, accuracy=0.91), row("random", flops=FULL // 2, accuracy=0.5)
-    found = judge(BudgetConfig(flops="50%"), 0.01, ledger(fp32()), {}, DeviceConfig(), [worse, better])
-    told = {remark.kind: remark for remark in found.remarks}
-    assert found.met
+    result = judge(BudgetConfig(flops="50%"), 0.01, ledger(fp32()), {}, DeviceConfig(), [worse, better])
+    told = {remark.kind: remark for remark in result.remarks}
+    assert result.met
     assert "Pruning wins against the control `random`" in told["control"].text
     assert "does NOT win against the control `smaller input`: 0.9000" in told["pruning_does_not_win"].text
     assert told["pruning_does_not_win"].numbers["smaller_input"] == 0.91
@@ -90,11 +90,11 @@ def test_controls_are_remarked_on_and_never_judged() -> None:
 
 def test_what_is_recommended_for_another_device_is_said() -> None:
     board = DeviceConfig("board", precisions=["int8", "fp32"])
-    found = judge(BudgetConfig(size_mb=0.5), 0.01, ledger(fp32(ms=1.0), int8(ms=3.0)), {}, board)
-    assert check(found, "budget.size_mb").precision == "int8"
-    [remark] = [each for each in found.remarks if each.kind == "recommended_for_device"]
+    result = judge(BudgetConfig(size_mb=0.5), 0.01, ledger(fp32(ms=1.0), int8(ms=3.0)), {}, board)
+    assert check(result, "budget.size_mb").precision == "int8"
+    [remark] = [each for each in result.remarks if each.kind == "recommended_for_device"]
     assert remark.text.startswith("For board: openvino/int8")
-    assert not [each for each in found.remarks if each.kind == "int8_does_not_pay"]
+    assert not [each for each in result.remarks if each.kind == "int8_does_not_pay"]
     assert "recommended_for_device" not in {each.kind for each in verdict(ledger(fp32(), int8())).remarks}
 
 
@@ -113,8 +113,8 @@ def rated(metric: str, value: float, ci95: tuple[float, float], chance: float | 
         (Row("load", None, "fp32", 16, 1), False),
     ],
 )
-def test_what_knows_nothing(found: Row, nothing: bool) -> None:
-    assert (guessing_remark(found) is not None) is nothing
+def test_what_knows_nothing(result: Row, nothing: bool) -> None:
+    assert (guessing_remark(result) is not None) is nothing
 
 
 def test_what_knows_nothing_says_what_it_was_held_against() -> None:

@@ -102,8 +102,8 @@ def test_images_are_listed_by_the_parts_of_their_paths(tmp_path: Path) -> None:
     for name in ("b.jpg", "a-b/0.png", "a/0.png", "a/1.PNG", "a/notes.txt", "a/0.png.bak"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).touch()
-    found = [path.relative_to(tmp_path).as_posix() for path in files.image_files(tmp_path)]
-    assert found == ["a/0.png", "a/1.PNG", "a-b/0.png", "b.jpg"]
+    result = [path.relative_to(tmp_path).as_posix() for path in files.image_files(tmp_path)]
+    assert result == ["a/0.png", "a/1.PNG", "a-b/0.png", "b.jpg"]
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))

@@ -84,11 +84,11 @@ def test_files_are_named_by_text_or_path_and_measured(tmp_path: Path) -> None:
         write_image(tmp_path / f"{seed}.png", 20, 10, seed + 10)
     text: Any = str(tmp_path / "0.png")
     files = [Sample(text, 0), Sample(tmp_path / "1.png", 1)]
-    found = open_module(validation=lambda: files).validation.samples
-    assert [(sample.source, sample.size) for sample in found] == [
+    result = open_module(validation=lambda: files).validation.samples
+    assert [(sample.source, sample.size) for sample in result] == [
         (tmp_path / "0.png", (20, 10)), (tmp_path / "1.png", (20, 10)),
     ]  # fmt: skip
-    assert all(sample.digest for sample in found)
+    assert all(sample.digest for sample in result)
 
 
 def test_data_without_training_images_can_be_evaluated() -> None:

@@ -94,9 +94,9 @@ def test_fp32_artifacts_answer_as_torch_does(result: pipeline.Result) -> None:
     with torch.inference_mode():
         expected = model.deployed()(image).numpy()
     path = result.folder / "artifacts" / "onnxruntime" / "fp32" / "model.onnx"
-    found = onnxruntime.InferenceSession(str(path)).run(None, {"images": image.numpy()})[0]
+    actual = onnxruntime.InferenceSession(str(path)).run(None, {"images": image.numpy()})[0]
     # Rows are ranked by score; near ties may swap, scores may not.
-    np.testing.assert_allclose(found[..., 4], expected[..., 4], atol=1e-4)
+    np.testing.assert_allclose(actual[..., 4], expected[..., 4], atol=1e-4)
 
 
 def test_plain_ultralytics_recognises_the_artifacts(result: pipeline.Result) -> None:

@@ -38,6 +38,6 @@ def test_the_baseline_knows_the_scenes_that_the_generator_draws(tmp_path: Path) 
     config = ModelConfig(name="yolo26n", weights="drone_nano", imgsz=256)
     model = require(build(config, scenes.classes, DETECT), Evaluable, "model", "yolo26n")
     net = predictor(model.deployed())
-    found = evaluate(net, model.decode, scenes.validation, DETECT, scenes.classes, batch=10)
+    result = evaluate(net, model.decode, scenes.validation, DETECT, scenes.classes, batch=10)
     record = json.loads((FOLDER / "training.json").read_text())["validation"]
-    assert abs(found.value - record["value"]) < 0.06  # fifty images: two standard errors are 0.05
+    assert abs(result.value - record["value"]) < 0.06  # fifty images: two standard errors are 0.05

@@ -29,9 +29,9 @@ class Split:
         return self.targets[index]
 
 
-def run(found: list[Detections], truths: list[np.ndarray], batch: int = 1) -> Accuracy:
-    calls = iter(range(len(found)))
-    decode = lambda out: [found[next(calls)] for _ in out]  # noqa: E731
+def run(result: list[Detections], truths: list[np.ndarray], batch: int = 1) -> Accuracy:
+    calls = iter(range(len(result)))
+    decode = lambda out: [result[next(calls)] for _ in out]  # noqa: E731
     return evaluate(lambda images: images, decode, Split(truths), DETECT, CLASSES, batch=batch)
 
 
@@ -40,8 +40,8 @@ BOX = (0, 0, 10, 10)
 
 def test_perfect_is_one_and_wrong_is_zero() -> None:
     truths = [truth((0, *BOX), (1, 20, 20, 30, 40)), truth((1, *BOX))]
-    found = [detections((0, 0.9, *BOX), (1, 0.8, 20, 20, 30, 40)), detections((1, 0.3, *BOX))]
-    perfect = run(found, truths)
+    result = [detections((0, 0.9, *BOX), (1, 0.8, 20, 20, 30, 40)), detections((1, 0.3, *BOX))]
+    perfect = run(result, truths)
     assert perfect.value == pytest.approx(1) and perfect.map50 == pytest.approx(1)
     assert perfect.per_class == pytest.approx({"cow": 1, "pig": 1})
     assert perfect.ci95 == pytest.approx((1, 1)) and perfect.images == 2
@@ -60,16 +60,16 @@ def test_bad_input_is_refused() -> None:
 
 
 def test_intervals_cover_and_pairs_are_tighter() -> None:
-    found, truths = random_case(60, 2, 5, 10)
-    better = run(found, truths)
+    result, truths = random_case(60, 2, 5, 10)
+    better = run(result, truths)
     assert better.ci95[0] < better.value < better.ci95[1]
-    worse = run([Detections(d.boxes + 0.5, d.scores, d.classes) for d in found], truths)
+    worse = run([Detections(d.boxes + 0.5, d.scores, d.classes) for d in result], truths)
     difference, (low, high) = paired_difference(better, worse)
     assert difference == pytest.approx(better.value - worse.value) and low < difference < high
     assert high - low < (better.ci95[1] - better.ci95[0]) / 2
-    assert run(found, truths, batch=7) == better  # seeded, and batches do not matter
+    assert run(result, truths, batch=7) == better  # seeded, and batches do not matter
     with pytest.raises(ValueError, match="same images"):
-        paired_difference(better, run(found[:50], truths[:50]))
+        paired_difference(better, run(result[:50], truths[:50]))
 
 
 def test_top1() -> None:

@@ -47,12 +47,12 @@ def by_name(checks: list[Check]) -> dict[tuple[str, str | None], Check]:
 
 def test_a_good_artifact_keeps_them_all(artifact: tuple[FakeModel, Path], split: Split) -> None:
     model, folder = artifact
-    found = by_name(verify(folder, model, split))
-    assert set(found) == {
+    result = by_name(verify(folder, model, split))
+    assert set(result) == {
         ("contract.deterministic", "fp32"), ("contract.same_as_torch", "fp32"),
         ("contract.deterministic", "int8"), ("contract.confidence_shift", "int8"),
     }  # fmt: skip
-    assert all(check.met and check.target == "onnxruntime" for check in found.values())
+    assert all(check.met and check.target == "onnxruntime" for check in result.values())
 
 
 def test_what_a_runtime_makes_of_float32_by_itself_is_held_to_its_confidences(split: Split, tmp_path: Path) -> None:
@@ -62,9 +62,9 @@ def test_what_a_runtime_makes_of_float32_by_itself_is_held_to_its_confidences(sp
     target = targets.get("openvino")
     [packed] = target.package([target.convert(model, tmp_path / "fp32", ExportConfig())], tmp_path / "o", model, {})
     narrow = targets.load(packed, 1).inference_precision != "f32"
-    found = by_name(verify(tmp_path / "o", model, split))
-    assert (("contract.confidence_shift", "fp32") in found) == narrow
-    assert found["contract.same_as_torch", "fp32"].met
+    result = by_name(verify(tmp_path / "o", model, split))
+    assert (("contract.confidence_shift", "fp32") in result) == narrow
+    assert result["contract.same_as_torch", "fp32"].met
 
 
 def test_scores_do_not_drown_in_pixels() -> None:
@@ -104,8 +104,8 @@ def test_another_network_in_the_folder_shows(artifact: tuple[FakeModel, Path], s
         manifest = json.loads((folder / "manifest.json").read_text())
         manifest["files"] = {name: digest for name, digest in manifest["files"].items() if not name.endswith(".onnx")}
         (folder / "manifest.json").write_text(json.dumps(manifest))
-    found = by_name(verify(folder, model, split))
-    assert found["contract.same_as_torch", "fp32"].met is False
+    result = by_name(verify(folder, model, split))
+    assert result["contract.same_as_torch", "fp32"].met is False
 
 
 def test_a_manifest_that_promises_another_shape_is_refused(artifact: tuple[FakeModel, Path], split: Split) -> None:

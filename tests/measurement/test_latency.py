@@ -58,10 +58,10 @@ def test_statistics_of_known_times(clock: Clock) -> None:
         calls += 1
         clock.sleep(calls / 1000)
 
-    found = latency.time_call(call, seconds=0, warmup=3, min_runs=16)
-    assert calls == 19 and found.runs == 16 and found.times.tolist() == list(range(4, 20))
-    assert (found.median, found.low, found.high) == (11.5, 4.5, 18.5)
-    assert found.p95 == np.percentile(range(4, 20), 95)
+    result = latency.time_call(call, seconds=0, warmup=3, min_runs=16)
+    assert calls == 19 and result.runs == 16 and result.times.tolist() == list(range(4, 20))
+    assert (result.median, result.low, result.high) == (11.5, 4.5, 18.5)
+    assert result.p95 == np.percentile(range(4, 20), 95)
 
 
 def test_a_call_is_timed_for_the_given_seconds(clock: Clock) -> None:
@@ -136,9 +136,9 @@ def test_contended_timings_are_repeated_and_the_quietest_is_kept(
 ) -> None:
     left = list(waits)
     monkeypatch.setattr(latency.Waiting, "fraction", lambda self: left.pop(0))
-    found = latency.time_call(lambda: None, seconds=0, min_runs=1)
-    assert found.cpu_wait == kept and len(waits) - len(left) == measured
-    assert found.contended == (kept == 0.3) == ("other programs used the CPU" in caplog.text)
+    result = latency.time_call(lambda: None, seconds=0, min_runs=1)
+    assert result.cpu_wait == kept and len(waits) - len(left) == measured
+    assert result.contended == (kept == 0.3) == ("other programs used the CPU" in caplog.text)
 
 
 def test_lock_nests_and_is_shared_by_users(own_lock: Path) -> None:

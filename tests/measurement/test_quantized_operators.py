@@ -78,9 +78,9 @@ def packed_linear(bias: bool = True) -> torch.ScriptObject:
 
 
 def test_weights_are_found_in_nested_lists() -> None:
-    found = list(unpacked([1.0, (packed_linear(), "text"), [packed_linear(bias=False)], None]))
-    assert [tuple(weight.shape) for weight, _ in found] == [(4, 8), (4, 8)]
-    assert found[0][1] is not None and found[1][1] is None
+    result = list(unpacked([1.0, (packed_linear(), "text"), [packed_linear(bias=False)], None]))
+    assert [tuple(weight.shape) for weight, _ in result] == [(4, 8), (4, 8)]
+    assert result[0][1] is not None and result[1][1] is None
 
 
 class Packed(nn.Module):

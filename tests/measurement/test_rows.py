@@ -31,11 +31,11 @@ def test_the_same_bytes_are_not_judged_twice(tmp_path: Path, monkeypatch: pytest
     accuracy = Mock(wraps=rows._accuracy)
     monkeypatch.setattr(rows, "_accuracy", accuracy)
     monkeypatch.setattr(rows, "TIMING_SECONDS", 0.01)
-    found: dict[str, rows.FileMeasurements] = {}
+    result: dict[str, rows.FileMeasurements] = {}
     costs = rows.Costs.of(model)
 
     def row(graph: Graph) -> ledger.Row:
-        return rows.measure_graph("export", graph, model, costs, data(4), threads=1, cached=False, measured=found)
+        return rows.measure_graph("export", graph, model, costs, data(4), threads=1, cached=False, measured=result)
 
     first = row(graph)
     again = row(targets.get("onnxruntime").convert(model, tmp_path / "b", ExportConfig()))
@@ -81,9 +81,9 @@ def test_a_model_is_timed_in_turns_with_the_baseline(monkeypatch: pytest.MonkeyP
         return latency_of(rows.measure_model("load", model, costs, data(4), threads=1, cached=False, baseline=baseline))
 
     assert (timing(fast, fast).ratio, timing(fast, fast).ratio_ci95) == (1.0, (1.0, 1.0))
-    found = timing(fast, slow)
-    assert found.median == pytest.approx(1) and found.ratio == pytest.approx(0.25)
-    assert found.ratio_ci95 == pytest.approx((0.25, 0.25))
+    result = timing(fast, slow)
+    assert result.median == pytest.approx(1) and result.ratio == pytest.approx(0.25)
+    assert result.ratio_ci95 == pytest.approx((0.25, 0.25))
     assert timing(fast, None).ratio is None
 
 
@@ -101,9 +101,9 @@ def test_a_file_is_timed_in_turns_with_the_baseline(tmp_path: Path, monkeypatch:
         )
 
     assert (timing(base).ratio, timing(base).ratio_ci95) == (1.0, (1.0, 1.0))
-    found = timing(other)
-    assert found.ratio_ci95 is not None and found.ratio is not None
-    assert 0 < found.ratio_ci95[0] <= found.ratio <= found.ratio_ci95[1] and found.ratio != 1.0
+    result = timing(other)
+    assert result.ratio_ci95 is not None and result.ratio is not None
+    assert 0 < result.ratio_ci95[0] <= result.ratio <= result.ratio_ci95[1] and result.ratio != 1.0
 
 
 def test_the_size_of_a_torch_row_is_that_of_the_saved_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

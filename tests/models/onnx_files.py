@@ -53,9 +53,9 @@ def model(
 ) -> ModelProto:
     """A model from `pixels` to outputs whose shapes it does not say."""
     given = [helper.make_tensor_value_info("pixels", kind, list(image))]
-    found = [helper.make_tensor_value_info(name, TensorProto.FLOAT, None) for name in outputs]
+    result = [helper.make_tensor_value_info(name, TensorProto.FLOAT, None) for name in outputs]
     opsets = [helper.make_opsetid("", opset)]
-    graph = helper.make_graph(nodes, "foreign", given, found, constants)
+    graph = helper.make_graph(nodes, "foreign", given, result, constants)
     made = helper.make_model(graph, opset_imports=opsets, ir_version=8)
     helper.set_model_props(made, metadata or {})
     return made
@@ -107,9 +107,9 @@ def external(folder: Path, name: str, *, offset: int | None = None, length: int 
 
 def build(made: ModelProto, folder: Path, *, imgsz: int = 0, classes: tuple[str, ...] | None = None) -> OnnxModel:
     config = ModelConfig(Family.onnx, path=str(save(made, folder / "foreign.onnx")), imgsz=imgsz, channels=0)
-    found = models.build(config, classes)
-    assert isinstance(found, OnnxModel) and isinstance(found, GivenAsGraph)
-    return found
+    result = models.build(config, classes)
+    assert isinstance(result, OnnxModel) and isinstance(result, GivenAsGraph)
+    return result
 
 
 def refused(made: ModelProto, folder: Path, *, classes: tuple[str, ...] | None = None) -> str:

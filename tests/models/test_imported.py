@@ -21,10 +21,10 @@ from tests.models.toy import Net, plain
 
 def signed(folder: Path, change: dict[str, Any]) -> None:
     """Alters the constructor in `folder`, with valid hashes, as whoever alters a file can."""
-    facts = json.loads((folder / checkpoint.DESCRIPTION).read_text())
-    facts["constructor"] |= change
-    del facts["sha256"]
-    (folder / checkpoint.DESCRIPTION).write_text(json.dumps(facts | {"sha256": checkpoint.digest(facts)}))
+    content = json.loads((folder / checkpoint.DESCRIPTION).read_text())
+    content["constructor"] |= change
+    del content["sha256"]
+    (folder / checkpoint.DESCRIPTION).write_text(json.dumps(content | {"sha256": checkpoint.digest(content)}))
 
 
 def small(**given: Any) -> ModelConfig:
@@ -111,11 +111,11 @@ def retensored(saved: Path, change: dict[str, torch.Tensor]) -> None:
     """Other tensors in `saved`, with valid hashes."""
     import hashlib
 
-    facts, tensors = checkpoint.read(saved)
+    content, tensors = checkpoint.read(saved)
     data = checkpoint.serialise(tensors | change)
     (saved / checkpoint.TENSORS).write_bytes(data)
-    facts["tensors"]["sha256"] = hashlib.sha256(data).hexdigest()
-    (saved / checkpoint.DESCRIPTION).write_text(json.dumps(facts | {"sha256": checkpoint.digest(facts)}))
+    content["tensors"]["sha256"] = hashlib.sha256(data).hexdigest()
+    (saved / checkpoint.DESCRIPTION).write_text(json.dumps(content | {"sha256": checkpoint.digest(content)}))
 
 
 @pytest.mark.parametrize(

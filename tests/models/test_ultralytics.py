@@ -104,8 +104,8 @@ def test_a_checkpoint_of_another_model_or_version(tmp_path: Path) -> None:
     good = json.loads((tmp_path / checkpoint.DESCRIPTION).read_text())
     del good["sha256"]  # as an older version wrote it: what is tried here is what comes after that check
 
-    def load(**facts: object) -> None:
-        changed = good | {"constructor": good["constructor"] | facts}
+    def load(**changes: object) -> None:
+        changed = good | {"constructor": good["constructor"] | changes}
         (tmp_path / checkpoint.DESCRIPTION).write_text(json.dumps(changed))
         checkpoint.load(tmp_path, from_constructor)
 

@@ -105,8 +105,8 @@ def test_attention_and_blocks_that_are_not_rewritten_are_protected() -> None:
 
     net = nn.Sequential(block.C2f(8, 8, 1), block.C2(8, 8, 1), block.C2PSA(128, 128, 1))
     assert ultralytics_blocks.protected(net).keys() == {"0.cv1.conv", "1.cv1.conv", "2.cv1.conv", "2.m.0.attn"}
-    found = ultralytics_blocks.protected(ultralytics_blocks.split_blocks(net))
-    assert found == {
+    result = ultralytics_blocks.protected(ultralytics_blocks.split_blocks(net))
+    assert result == {
         "1.cv1.conv": f"C2 {ultralytics_blocks.UNSPLIT}", "2.m.0.attn": ultralytics_blocks.ATTENTION,
     }  # fmt: skip
 

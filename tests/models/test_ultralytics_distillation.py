@@ -60,11 +60,11 @@ def raw(seed: int) -> dict[str, Any]:
 
 def parts(student: dict[str, Any], teacher: dict[str, Any]) -> tuple[float, float]:
     """The distance with the gain of scores alone, and with that of boxes alone."""
-    found = []
+    result = []
     for gains in ({"cls": GAINS.cls, "box": 0}, {"cls": 0, "box": GAINS.box}):
         criterion = SimpleNamespace(stride=torch.tensor([STRIDE]), bbox_decode=corners, hyp=SimpleNamespace(**gains))
-        found.append(float(ultralytics_distillation.distance(criterion, student, teacher)))
-    return found[0], found[1]
+        result.append(float(ultralytics_distillation.distance(criterion, student, teacher)))
+    return result[0], result[1]
 
 
 def test_scores_are_a_cross_entropy_for_each_unit_of_the_teachers_confidence() -> None:

@@ -63,9 +63,9 @@ def test_pruned_saved_loaded_and_exported(name: str, task: str, tmp_path: Path) 
 
     graph = targets.get("onnxruntime").convert(again, tmp_path, ExportConfig())
     session = onnx_graph.open_session(graph.path, onnx_graph.session_options(1))
-    found = session.run(None, {onnx_graph.INPUT: x.numpy()})
+    result = session.run(None, {onnx_graph.INPUT: x.numpy()})
     assert [each.name for each in session.get_outputs()] == [f"output{i}" for i in range(len(expected))]
-    for ours, theirs in zip(expected, found, strict=True):
+    for ours, theirs in zip(expected, result, strict=True):
         assert ours.shape == theirs.shape and np.abs(ours.numpy() - theirs).max() <= 1e-3 * np.abs(theirs).max()
 
 
@@ -108,9 +108,11 @@ def test_deployed_gives_one_tensor_that_decodes(name: str, shape: tuple[int, ...
     with torch.no_grad():
         assert torch.allclose(out, model.net.eval()(x)[0], atol=1e-2)
     assert model.quantization_exclusions().keys() <= dict(net.named_modules()).keys()
-    for found in model.decode(out.numpy()):
-        assert found.boxes.shape == (len(found.scores), 4) and found.classes.dtype == np.int64
-        assert np.all(np.diff(found.scores) <= 0) and np.all(found.scores > 0.001) and found.classes.max(initial=0) < 5
+    for result in model.decode(out.numpy()):
+        assert result.boxes.shape == (len(result.scores), 4) and result.classes.dtype == np.int64
+        assert (
+            np.all(np.diff(result.scores) <= 0) and np.all(result.scores > 0.001) and result.classes.max(initial=0) < 5
+        )
 
 
 def test_suppression_agrees_with_ultralytics() -> None:

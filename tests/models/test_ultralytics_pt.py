@@ -41,8 +41,8 @@ def test_plain_ultralytics_opens_it_and_answers_alike(name: str, tmp_path: Path)
     assert plain.names == {0: "a", 1: "b"} and plain.task == model.task.name
     assert isinstance(plain.model, BaseModel)
     with torch.no_grad():
-        found, ours = plain.model.eval()(x)[0], model.net.eval()(x)[0]
-    assert torch.allclose(found, ours, atol=1e-4)
+        result, ours = plain.model.eval()(x)[0], model.net.eval()(x)[0]
+    assert torch.allclose(result, ours, atol=1e-4)
     fused = plain.model.fuse(verbose=False)
     with torch.no_grad():
         assert torch.allclose(fused(x)[0], model.deployed()(x), atol=1e-4)

@@ -59,9 +59,9 @@ class Segmenter(nn.Conv2d):
 
 def layer(net: nn.Module, name: str, kind: type[Network]) -> Network:
     """The submodule `name`, of the class `kind`."""
-    found = net.get_submodule(name)
-    assert isinstance(found, kind)
-    return found
+    result = net.get_submodule(name)
+    assert isinstance(result, kind)
+    return result
 
 
 def plain(config: ModelConfig, classes: tuple[str, ...] | None = None, task: Task | None = None) -> PlainNetwork:

@@ -83,8 +83,8 @@ def test_statistics_and_the_mode_stay_as_they_were(net: Net, training: bool) -> 
 def test_the_gradient_is_that_of_the_deployed_network(net: Net) -> None:
     """With running statistics, the loss of a batch is the sum of those of its images."""
     images = torch.rand(2, 3, 32, 32, generator=torch.Generator().manual_seed(1))
-    found: list[Tensor] = []
+    result: list[Tensor] = []
     for split in ([images], [images[:1], images[1:]]):
         accumulate_gradients(net, lambda net, batch: net(batch["img"]).square(), [{"img": each} for each in split])
-        found.append(gradient(layer(net, "stem.0", nn.Conv2d).weight).clone())
-    assert torch.allclose(found[0], found[1], rtol=1e-3, atol=1e-4)
+        result.append(gradient(layer(net, "stem.0", nn.Conv2d).weight).clone())
+    assert torch.allclose(result[0], result[1], rtol=1e-3, atol=1e-4)

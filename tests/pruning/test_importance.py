@@ -109,8 +109,8 @@ def test_a_filter_like_many_others_counts_less_than_one_of_its_own(chain: nn.Seq
         first[:5] = 1.0
         first[5] = 2.0
         last[:] = 0.5
-    found = scores(chain, "fpgm")
-    assert np.allclose(found[:5], found[0]) and found[5] == pytest.approx(5 * found[0])  # four and five far away
+    result = scores(chain, "fpgm")
+    assert np.allclose(result[:5], result[0]) and result[5] == pytest.approx(5 * result[0])  # four and five far away
 
 
 def test_random_scores_are_the_same_for_every_network_of_this_size(chain: nn.Sequential) -> None:

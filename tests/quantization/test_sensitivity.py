@@ -40,9 +40,9 @@ def errors(given: nn.Module) -> dict[str, float]:
 
 def test_every_layer_has_an_error_and_the_worst_comes_first() -> None:
     model = FakeModel(net())
-    found = ranked(model, images())
-    assert {name for name, _ in found} == {"0", "2", "4"}
-    values = [error for _, error in found]
+    result = ranked(model, images())
+    assert {name for name, _ in result} == {"0", "2", "4"}
+    values = [error for _, error in result]
     assert values == sorted(values, reverse=True) and 0 < values[-1] < values[0] < 0.01
 
 
@@ -76,11 +76,11 @@ def test_the_layers_of_a_file_are_ranked_as_those_of_the_network_it_came_from(tm
     spread(wide)
     whole = nn.Sequential(*wide, nn.AdaptiveAvgPool2d(1), nn.Flatten())
     torch.onnx.export(whole, (torch.rand(1, 3, 8, 8),), str(tmp_path / "net.onnx"), dynamo=False)
-    found = of_file(tmp_path / "net.onnx")
-    assert found.keys() == {"0", "2", "4"}
-    assert max(found, key=lambda name: found[name]) == "2" and found["2"] > 10 * found["4"]
+    result = of_file(tmp_path / "net.onnx")
+    assert result.keys() == {"0", "2", "4"}
+    assert max(result, key=lambda name: result[name]) == "2" and result["2"] > 10 * result["4"]
 
 
 def test_a_files_detector_is_compared_before_it_decodes(tmp_path: Path) -> None:
-    found = of_file(files.save(files.detector(), tmp_path / "detector.onnx"))
-    assert len(found) == 2 and all(0 < error < 0.01 for error in found.values())
+    result = of_file(files.save(files.detector(), tmp_path / "detector.onnx"))
+    assert len(result) == 2 and all(0 < error < 0.01 for error in result.values())

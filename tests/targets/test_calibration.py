@@ -19,9 +19,9 @@ def test_ranges_are_means_over_images_of_an_images_extremes(model: FakeModel, tm
     graph = onnx_graph.read(targets.get("onnxruntime").convert(model, tmp_path, ExportConfig()).path)
     low, high = np.full((1, 3, SIDE, SIDE), -1, np.float32), np.full((1, 3, SIDE, SIDE), 3, np.float32)
     low[0, 0, 0, 0] = 0.5
-    found = calibration.tensor_ranges(graph, [low, high])
-    assert found[onnx_graph.INPUT] == (1.0, 1.75)
-    assert np.allclose(found[onnx_graph.OUTPUT], np.mean([_extremes(model.answer(each)) for each in (low, high)], 0))
+    result = calibration.tensor_ranges(graph, [low, high])
+    assert result[onnx_graph.INPUT] == (1.0, 1.75)
+    assert np.allclose(result[onnx_graph.OUTPUT], np.mean([_extremes(model.answer(each)) for each in (low, high)], 0))
 
 
 def test_images_are_looked_at_once(model: FakeModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

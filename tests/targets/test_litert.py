@@ -82,8 +82,8 @@ def test_operations_tell_their_place(graphs: tuple[Graph, Graph]) -> None:
         places = [quantization_exclusions.module_path(layer.name) for layer in litert_graph.layers(graph)]
         products = {"stem.0", "deep.0", "deep.2", "", "branches.0.0", "branches.0.2", "branches.1.0", "branches.1.2"}
         assert len(places) == len(products) and set(places) == products
-    found = {quantization_exclusions.module_path(node.name) for node in litert_graph.nodes_of(graphs[0].path)}
-    assert found >= {"stem.1", "deep.1", "deep.3", "branches.0.1", "branches.1.1"}  # shared, once per path
+    result = {quantization_exclusions.module_path(node.name) for node in litert_graph.nodes_of(graphs[0].path)}
+    assert result >= {"stem.1", "deep.1", "deep.3", "branches.0.1", "branches.1.1"}  # shared, once per path
 
 
 def test_what_is_kept_stays_in_float_and_nothing_else(graphs: tuple[Graph, Graph]) -> None:

@@ -72,9 +72,9 @@ def test_a_detectors_tail_is_left_to_numpy(tmp_path: Path) -> None:
         rows = model.net(torch.from_numpy(image)).numpy()
     graph = model.convert(tmp_path / "fp32")
     (packed,) = ncnn.package([graph], tmp_path / "artifact", model, {})
-    found = targets.load(packed, 1)(image)
-    assert found.shape == (1, 5, 6)
-    assert np.allclose(found, TopK(2, 5)(rows), atol=1e-5)
+    result = targets.load(packed, 1)(image)
+    assert result.shape == (1, 5, 6)
+    assert np.allclose(result, TopK(2, 5)(rows), atol=1e-5)
 
     manifest = json.loads((tmp_path / "artifact/manifest.json").read_text())
     assert manifest["tail"]["kind"] == "top_k" and manifest["tail"]["most"] == 5
@@ -95,11 +95,11 @@ def test_fp32_is_computed_in_float32_and_the_same_every_time(tmp_path: Path) -> 
         wanted = model.net(torch.from_numpy(image)).numpy()
     graph = model.convert(tmp_path)
     predictor = targets.load(graph, 2)
-    found = predictor(image)
+    result = predictor(image)
     assert predictor.inference_precision == "f32"
-    assert np.abs(found - wanted).max() < 1e-5 * np.abs(wanted).max()
-    assert all(np.array_equal(predictor(image.copy()), found) for _ in range(20))
-    assert np.array_equal(targets.load(graph, 2)(image), found)
+    assert np.abs(result - wanted).max() < 1e-5 * np.abs(wanted).max()
+    assert all(np.array_equal(predictor(image.copy()), result) for _ in range(20))
+    assert np.array_equal(targets.load(graph, 2)(image), result)
 
 
 class Scaled(Rows):
@@ -111,9 +111,9 @@ def test_a_network_may_begin_with_a_layer_that_computes_in_place(tmp_path: Path)
     """On memory that ncnn does not own, such a layer would end the process. The given image must not change."""
     model, image = Network(Scaled()), _image()
     given = image.copy()
-    found = targets.load(model.convert(tmp_path), 1)(given)
+    result = targets.load(model.convert(tmp_path), 1)(given)
     assert np.array_equal(given, image)
-    assert np.allclose(found, model.answer(image), atol=1e-5)
+    assert np.allclose(result, model.answer(image), atol=1e-5)
 
 
 def test_operators_that_ncnn_lacks_are_named(tmp_path: Path) -> None:

@@ -39,9 +39,9 @@ def test_a_scheme_may_leave_the_first_layers_in_float(
 
 
 def test_layers_of_a_float_file_run_in_float(fp32: Graph) -> None:
-    found = onnxruntime.layers(fp32)
-    assert {layer.name: layer.macs for layer in found} == MACS
-    assert not any(layer.int8 or layer.kept for layer in found)
+    result = onnxruntime.layers(fp32)
+    assert {layer.name: layer.macs for layer in result} == MACS
+    assert not any(layer.int8 or layer.kept for layer in result)
 
 
 def test_modules_to_keep_join_those_of_the_model(

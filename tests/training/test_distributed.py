@@ -159,9 +159,9 @@ def test_all_processes_end_with_the_same_network(name: str, folder: Path) -> Non
 def test_running_statistics_are_those_of_the_whole_batch(folder: Path) -> None:
     alone = net(True)
     fit(alone, loss, epoch, STILL, seed=0)
-    found, expected = states(folder, "still")[0][0], alone.state_dict()
-    assert torch.allclose(found["1.running_mean"], expected["1.running_mean"], rtol=0, atol=1e-6)
-    assert torch.allclose(found["1.running_var"], expected["1.running_var"], rtol=0.01)
+    result, expected = states(folder, "still")[0][0], alone.state_dict()
+    assert torch.allclose(result["1.running_mean"], expected["1.running_mean"], rtol=0, atol=1e-6)
+    assert torch.allclose(result["1.running_var"], expected["1.running_var"], rtol=0.01)
 
 
 def test_interrupted_and_resumed_is_bit_identical(folder: Path) -> None:
@@ -190,7 +190,7 @@ def test_a_batch_that_cannot_be_shared_out_is_refused(monkeypatch: pytest.Monkey
 
 
 def test_the_pipeline_under_torchrun(tmp_path: Path) -> None:
-    """Rank 0 alone weighs and writes."""
+    """Only rank 0 measures and writes."""
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "compress"]
     command += ["recipe=digits", "stages=[train]", "targets=[]", "train.images=2048", "budget.max_accuracy_drop=null"]
     command += ["budget.flops=null", "data.validation_images=100", "threads=1"]
