@@ -222,7 +222,7 @@ def _command(arguments: list[str] | None) -> int:
         return _print_states(entries)
     for folder in entries:
         total += size(folder)
-        if options.command == "prune" and total > options.keep_gb * 1e9:
+        if options.command == "prune" and (total > options.keep_gb * 1e9 or options.keep_gb == 0):
             with _locked(folder):  # a run may be making it
                 _remove(folder)
             print(f"deleted {folder.name}")

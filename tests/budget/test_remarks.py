@@ -103,7 +103,7 @@ def rated(metric: str, value: float, ci95: tuple[float, float], chance: float | 
 
 
 @pytest.mark.parametrize(
-    ("found", "nothing"),
+    ("result", "guesses"),
     [
         (rated("top1", 0.30, (0.21, 0.39), 0.25), True),
         (rated("top1", 0.40, (0.31, 0.49), 0.25), False),
@@ -113,11 +113,11 @@ def rated(metric: str, value: float, ci95: tuple[float, float], chance: float | 
         (Row("load", None, "fp32", 16, 1), False),
     ],
 )
-def test_what_knows_nothing(result: Row, nothing: bool) -> None:
-    assert (guessing_remark(result) is not None) is nothing
+def test_a_baseline_that_may_be_guessing_is_remarked_on(result: Row, guesses: bool) -> None:
+    assert (guessing_remark(result) is not None) is guesses
 
 
-def test_what_knows_nothing_says_what_it_was_held_against() -> None:
+def test_the_remark_states_what_the_baseline_is_compared_with() -> None:
     guessing = guessing_remark(rated("top1", 0.3, (0.21, 0.39), 0.25))
     assert guessing is not None
     assert guessing.kind == "baseline_knows_nothing" and guessing.numbers == {"baseline": 0.3, "chance": 0.25}
@@ -128,7 +128,7 @@ def test_what_knows_nothing_says_what_it_was_held_against() -> None:
 
 
 @pytest.mark.parametrize("chance", [0.0, 1.0])
-def test_where_one_class_is_all_there_is_a_share_of_right_answers_shows_nothing(chance: float) -> None:
+def test_with_a_single_class_top_1_shows_nothing(chance: float) -> None:
     assert guessing_remark(rated("top1", chance, (chance, chance), chance)) is None
 
 

@@ -46,9 +46,10 @@ TORCHVISION = "torchvision.ops.Conv2dNormActivation"
     ],
 )  # fmt: skip
 def test_an_architecture_in_a_file_reaches_nothing_but_layers(change: dict[str, Any], sentinel: Path) -> None:
-    constructor = {"family": "ultralytics", "name": "x", "split": False, "classes": ["a", "b"], "channels": 3,
-                   "imgsz": 64,
-             "protected": [], "activation": None}  # fmt: skip
+    constructor = {
+        "family": "ultralytics", "name": "x", "split": False, "classes": ["a", "b"], "channels": 3, "imgsz": 64,
+        "protected": [], "activation": None,
+    }  # fmt: skip
     assert from_constructor(constructor | {"yaml": YAML})
     change = json.loads(json.dumps(change).replace("{sentinel}", str(sentinel)))
     with pytest.raises(UserError) as caught:
