@@ -14,7 +14,7 @@ from __future__ import annotations
 import functools
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 # Set before torch is imported, so that its CPU allocator requests huge pages. Most virtual machines grant them on
 # request only; training is up to twice as fast with them.
@@ -27,9 +27,11 @@ from compress.config import Config, PruneConfig, compose
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-    from compress.capabilities import Checkpointable, Model, TorchModel
+    from compress.capabilities import Checkpointable, Model
     from compress.measurement.flops import Cost
     from compress.pipeline import Result
+
+M = TypeVar("M", bound="Model")
 
 __version__ = "0.1.0"
 __all__ = ["Config", "PruneConfig", "compose", "get_flops", "load", "measure", "prune", "run"]
@@ -77,7 +79,7 @@ def load(path: str | Path, trust: bool = False) -> Checkpointable:
     return checkpoint.load(Path(path), functools.partial(models.from_constructor, trust=trust))
 
 
-def prune(model: Model, flops: str, config: PruneConfig | None = None) -> TorchModel:
+def prune(model: M, flops: str, config: PruneConfig | None = None) -> M:
     """`model` pruned to `flops` ("50%" or "1.2G") without data, not fine-tuned.
 
     Channels are ranked by `config.importance`, one that needs no data (default: group_l2).
@@ -97,7 +99,9 @@ def prune(model: Model, flops: str, config: PruneConfig | None = None) -> TorchM
     pruned = solver.prune_to_flops(
         net, model.example_input(), protected, config or PruneConfig(), budget_macs=budget, count=count
     )
-    return prunable.with_net(pruned.net)
+    result = prunable.with_net(pruned.net)
+    assert isinstance(result, type(model))
+    return result
 
 
 def measure(model: nn.Module, example_input: Tensor) -> Cost:

@@ -1,9 +1,9 @@
-"""Content-addressed results of stages, shared by runs and sweeps: `compress cache list | prune | verify`.
+"""A cache of the results of stages, shared by runs and sweeps: `compress cache list | prune | verify`.
 
-An entry is a folder named by the hash of everything its content depends on: the input product, the stage's config, the
-data, the seed and the version of the method. It is complete once it contains `entry.json`, which is renamed into place
-last and lists the size and SHA-256 of every file. Damage is detected on reading, and the result is computed again. An
-unfinished entry is kept, so that a stage can resume its training.
+An entry is a folder named by the hash of everything its content depends on: the model that enters the stage, the
+stage's config, the data, the seed and the version of the stage's code. It is complete once it contains `entry.json`,
+which is renamed into place last and lists the size and SHA-256 of every other file. Damage is detected on reading, and
+the result is computed again. An unfinished entry is kept, so that a stage can resume its training.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import json
 import logging
 import math
 import os
+import re
 import shutil
 import sys
 import time
@@ -31,12 +32,17 @@ DEFAULT_ROOT = Path("outputs/.cache")
 ENTRY = "entry.json"
 DAMAGED = 3  # exit status of `verify`
 SCHEMA_VERSION = 2  # 1 listed no files
+NAME = re.compile(r".+-[0-9a-f]{20}")  # of an entry; `prune` deletes nothing else
 
 log = logging.getLogger(__name__)
 
 
 class Damaged(Exception):
     """An entry differs from what was written; the message names the first difference."""
+
+
+class Outdated(Exception):
+    """An entry was written by another version of the program."""
 
 
 @dataclass(frozen=True)
@@ -51,7 +57,7 @@ class Cache:
         places = (self.root, *self.root.absolute().parents)
         place = next(place for place in places if os.path.lexists(place))
         if not place.is_dir() or not os.access(place, os.W_OK):
-            remedy = "results of stages are cached there, and it is not a writable folder: fix or remove it"
+            remedy = f"the cache {self.root} needs a writable folder here: make it one, or run in another folder"
             raise UserError("cache", place, remedy)
 
     def fetch(self, stage: str, parts: Mapping[str, Any], make: Callable[[Path], None]) -> tuple[Path, bool]:
@@ -85,17 +91,20 @@ class Cache:
             return True
         except Damaged as error:
             log.warning("cache: %s is damaged and is computed again: %s", folder.name, error)
-            _remove(folder)
-            return False
+        except Outdated:
+            log.info("cache: %s was written by another version of the program and is computed again", folder.name)
+        _remove(folder)
+        return False
 
     def entries(self) -> list[Path]:
         """Folders of the entries, most recently used first."""
-        entries = [path for path in self.root.glob("*-*") if path.is_dir()]
+        entries = [path for path in self.root.glob("*-*") if NAME.fullmatch(path.name) and path.is_dir()]
         return sorted(entries, key=_last_used, reverse=True)
 
 
 def write_entry(folder: Path, record: Mapping[str, Any]) -> None:
     """Completes an entry: writes `record`, and size and SHA-256 of every file in `folder`, to `entry.json`."""
+    assert not any(path.is_symlink() for path in _files(folder))  # `verify` rejects links
     files = {path.relative_to(folder).as_posix(): _identity(path) for path in _files(folder)}
     entry = json.loads(json.dumps({"schema_version": SCHEMA_VERSION, **record, "files": files}, default=str))
     atomic.write(folder / ENTRY, json.dumps({**entry, "sha256": digest(entry)}, indent=1))
@@ -106,6 +115,7 @@ def verify(folder: Path) -> dict[str, Any]:
 
     Raises:
         Damaged: names the first difference.
+        Outdated: the entry was written by another version of the program.
     """
     if folder.is_symlink() or not folder.is_dir():
         raise Damaged("not a folder")
@@ -113,8 +123,10 @@ def verify(folder: Path) -> dict[str, Any]:
         entry = json.loads((folder / ENTRY).read_bytes())
     except (OSError, ValueError, RecursionError) as error:
         raise Damaged(f"{ENTRY} cannot be read ({error})") from error
-    if not isinstance(entry, dict) or entry.get("schema_version") != SCHEMA_VERSION:
-        raise Damaged(f"{ENTRY} is not of this version of the program")
+    if not isinstance(entry, dict):
+        raise Damaged(f"{ENTRY} is not a JSON object")
+    if entry.get("schema_version") != SCHEMA_VERSION:
+        raise Outdated
     if entry.pop("sha256", None) != digest(entry):
         raise Damaged(f"{ENTRY} does not match its own hash")
     try:
@@ -158,12 +170,12 @@ def _last_used(folder: Path) -> float:
 
 
 def _locked(folder: Path) -> FileLock:
-    """The lock of an entry, held while it is made or deleted."""
+    """The lock of an entry, held while it is checked, made or deleted."""
     folder.parent.mkdir(parents=True, exist_ok=True)
     return FileLock(folder.with_name(folder.name + ".lock"))
 
 
-def _verify(entries: list[Path]) -> int:
+def _print_states(entries: list[Path]) -> int:
     """Prints the state of every entry; returns the exit status."""
     status = 0
     for folder in entries:
@@ -174,6 +186,8 @@ def _verify(entries: list[Path]) -> int:
                 state = "undamaged"
             except Damaged as error:
                 state, status = f"damaged: {error}", DAMAGED
+            except Outdated:
+                state = "of another version of the program"
         print(f"{folder.name}  {state}")
     return status
 
@@ -193,8 +207,10 @@ def _command(arguments: list[str] | None) -> int:
     commands = parser.add_subparsers(dest="command", required=True)
     commands.add_parser("list", help="entries, most recently used first")
     commands.add_parser("verify", help="reads every complete entry; exit status 3 if one is damaged")
-    prune = commands.add_parser("prune", help="delete the entries used longest ago")
-    prune.add_argument("--keep-gb", type=float, default=0.0, help="keep at most this much (default: nothing)")
+    prune = commands.add_parser("prune", help="delete all entries, or with --keep-gb those used longest ago")
+    prune.add_argument(
+        "--keep-gb", type=float, default=0.0, help="gigabytes to keep, of the entries used last (default: 0)"
+    )
     options = parser.parse_args(arguments)
     root = options.root or DEFAULT_ROOT
     if not root.is_dir() and (options.root or os.path.lexists(root)):
@@ -203,12 +219,12 @@ def _command(arguments: list[str] | None) -> int:
         raise UserError("--keep-gb", options.keep_gb, "set 0 or a positive number of gigabytes")
     entries, total = Cache(root).entries(), 0
     if options.command == "verify":
-        return _verify(entries)
+        return _print_states(entries)
     for folder in entries:
         total += size(folder)
-        if options.command == "prune" and total > options.keep_gb * 1e9:
+        if options.command == "prune" and (total > options.keep_gb * 1e9 or options.keep_gb == 0):
             with _locked(folder):  # a run may be making it
-                shutil.rmtree(folder)
+                _remove(folder)
             print(f"deleted {folder.name}")
         elif options.command == "list":
             state = "complete" if (folder / ENTRY).exists() else "unfinished"

@@ -1,4 +1,5 @@
-"""Protocols of models, one per capability. Every model implements `Model`; other protocols depend on its family.
+"""Protocols of models, one per capability. Every model implements `Model`. Which others it implements depends
+on its origin: Ultralytics, timm, an ONNX file, ….
 
 A function requires the protocol that it uses. `require` raises before any work if a model does not implement it.
 """
@@ -25,7 +26,7 @@ Capability = TypeVar("Capability")
 
 @dataclass(frozen=True)
 class Teacher:
-    """A network of the same family whose outputs the trained network imitates (distillation)."""
+    """A network with outputs of the same kind, which the network in training imitates (distillation)."""
 
     net: nn.Module  # eval mode
     weight: float  # distillation loss weight relative to the task loss
@@ -40,7 +41,7 @@ class TopK:
     """
 
     classes: int
-    most: int  # detections per image
+    max_detections: int  # per image
 
     def __call__(self, rows: np.ndarray) -> np.ndarray:
         """(b, anchors, 4 + classes + extra) to (b, k, 6 + extra): box, score, class, extra; by descending score."""
@@ -48,17 +49,19 @@ class TopK:
 
     def _of(self, rows: np.ndarray) -> np.ndarray:
         end = 4 + self.classes
-        best = np.argsort(-rows[:, 4:end].max(axis=1), kind="stable")[: self.most]
+        best = np.argsort(-rows[:, 4:end].max(axis=1), kind="stable")[: self.max_detections]
         scores = rows[best, 4:end].reshape(-1)
         order = np.argsort(-scores, kind="stable")[: len(best)]
         anchor, cls = np.divmod(order, self.classes)
         chosen = rows[best[anchor]]
-        return np.concatenate([chosen[:, :4], scores[order, None], cls[:, None], chosen[:, end:]], axis=1)
+        return np.concatenate(
+            [chosen[:, :4], scores[order, None], cls[:, None].astype(rows.dtype), chosen[:, end:]], axis=1
+        )
 
 
 @runtime_checkable
 class Model(Protocol):
-    """A network that can be deployed: counted, exported, quantized and timed. Immutable."""
+    """A network that can be deployed: its FLOPs are counted, and it is exported, quantized and timed. Immutable."""
 
     @property
     def task(self) -> Task: ...
@@ -83,11 +86,11 @@ class Model(Protocol):
 
     @property
     def postprocess(self) -> TopK | None:
-        """The last step of the deployed network if it selects detections by value, otherwise None."""
+        """The last step of the deployed network if it keeps the detections with the highest scores, otherwise None."""
         ...
 
     def identity(self) -> str:
-        """Hash of names and values of all tensors, hexadecimal."""
+        """Hash of names, shapes, types and values of all tensors, hexadecimal: `tensor_digest`."""
         ...
 
     def deployed(self, *, postprocess: bool = True) -> nn.Module:
@@ -100,7 +103,7 @@ class Model(Protocol):
         ...
 
     def metadata(self) -> dict[str, str]:
-        """Key/value pairs to embed in exported graphs (what plain Ultralytics reads, for its models)."""
+        """Key/value pairs to embed in exported graphs. For Ultralytics models: the keys that its own loader reads."""
         ...
 
     def quantization_exclusions(self) -> dict[str, str]:
@@ -127,7 +130,7 @@ class TorchModel(Model, Protocol):
 
     @property
     def net(self) -> nn.Module:
-        """Trainable, not fused, float32."""
+        """The network with its weights as trained: not fused, float32."""
         ...
 
     def with_net(self, net: nn.Module) -> Self: ...
@@ -147,12 +150,12 @@ class Trainable(TorchModel, Protocol):
         ...
 
     def output_signature(self) -> tuple[object, ...]:
-        """Properties of the output, besides its shape, in which a teacher must equal the trained network."""
+        """Properties of the output, besides its shape, in which a teacher must equal the network in training."""
         ...
 
 
 @runtime_checkable
-class LossScheduled(Protocol):
+class LossScheduled(Trainable, Protocol):
     """A trainable model whose loss terms change during training."""
 
     def schedule_loss(self, net: nn.Module, progress: float) -> None:
@@ -180,8 +183,8 @@ class Checkpointable(TorchModel, Protocol):
 
 
 @runtime_checkable
-class GivenAsGraph(Protocol):
-    """A model that is an ONNX file and has no torch network."""
+class GivenAsGraph(Model, Protocol):
+    """A model given as an ONNX file. It has no weights in torch."""
 
     @property
     def graph(self) -> ModelProto:
@@ -204,12 +207,12 @@ class GivenAsGraph(Protocol):
 
 
 @runtime_checkable
-class Preprocessed(Protocol):
+class Preprocessed(Model, Protocol):
     """A model with image preprocessing beyond scaling to [0, 1]."""
 
     def preprocessing(self) -> dict[str, Any]:
-        """Entries for the manifest: `normalised_in_graph` {mean, std}, which the graph applies, and the preprocessing
-        of the network's own library where it differs from ours."""
+        """Entries for `manifest.json` of an artifact: `normalised_in_graph` {mean, std}, which the graph applies, and
+        the preprocessing of the library that the network is from, where it differs."""
         ...
 
 
@@ -225,7 +228,7 @@ def require(model: Model, capability: type[Capability], key: str, value: object)
     """`model`, typed as `capability`. Raises UserError for `key` and `value` if it does not implement the protocol."""
     if not isinstance(model, capability):
         verb = VERBS.get(capability, "used")
-        raise UserError(key, value, f"a {type(model).__name__} for the task {model.task.name} cannot be {verb} here")
+        raise UserError(key, value, f"the {type(model).__name__} for the task {model.task.name} cannot be {verb} here")
     return model
 
 

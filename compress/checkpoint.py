@@ -29,9 +29,9 @@ from compress.digest import digest
 from compress.errors import UserError, named
 
 SCHEMA_VERSION = 1
-TENSORS, FACTS = "model.safetensors", "model.json"
+TENSORS, DESCRIPTION = "model.safetensors", "model.json"
 # Above what any supported model needs: a file that exceeds a limit is damaged, or crafted to exhaust the memory.
-MAX_FACTS_BYTES = 2**26
+MAX_DESCRIPTION_BYTES = 2**26
 MAX_CLASSES, MAX_CHANNELS, MAX_SIDE = 100_000, 1024, 16_384
 
 
@@ -55,7 +55,7 @@ def save(model: Checkpointable, folder: Path, reference: Mapping[str, Any] | Non
     }
     content = json.loads(json.dumps(content))  # hashed as it is read: keys are strings, tuples are lists
     atomic.write(folder / TENSORS, data)
-    atomic.write(folder / FACTS, json.dumps({**content, "sha256": digest(content)}, indent=1))
+    atomic.write(folder / DESCRIPTION, json.dumps({**content, "sha256": digest(content)}, indent=1))
 
 
 def tensor_file_bytes(net: nn.Module) -> int:
@@ -121,7 +121,9 @@ def read(folder: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
     except OSError as error:
         raise UserError("checkpoint", folder, f"not a readable checkpoint folder ({error})") from error
     if hashlib.sha256(data).hexdigest() != content["tensors"].get("sha256"):
-        raise UserError("checkpoint", folder / TENSORS, f"does not match the hash in {FACTS}: damaged or replaced")
+        raise UserError(
+            "checkpoint", folder / TENSORS, f"does not match the hash in {DESCRIPTION}: damaged or replaced"
+        )
     try:
         return content, parse(data)
     except (SafetensorError, ValueError, TypeError, KeyError, RuntimeError) as error:
@@ -135,23 +137,23 @@ def describe(folder: Path) -> dict[str, Any]:
         UserError: a file is missing, or `model.json` is unreadable, of another schema, or changed.
     """
     try:
-        for name in (FACTS, TENSORS):
+        for name in (DESCRIPTION, TENSORS):
             if not (folder / name).is_file():  # reading a pipe would block forever
                 raise FileNotFoundError(f"no file {name}")
-        if (folder / FACTS).stat().st_size > MAX_FACTS_BYTES:
-            raise ValueError(f"{FACTS} is larger than {MAX_FACTS_BYTES} bytes")
-        content = json.loads((folder / FACTS).read_text(), object_pairs_hook=_unique_keys, parse_constant=_reject)
+        if (folder / DESCRIPTION).stat().st_size > MAX_DESCRIPTION_BYTES:
+            raise ValueError(f"{DESCRIPTION} is larger than {MAX_DESCRIPTION_BYTES} bytes")
+        content = json.loads((folder / DESCRIPTION).read_text(), object_pairs_hook=_unique_keys, parse_constant=_reject)
     except (OSError, ValueError, RecursionError) as error:
         raise UserError("checkpoint", folder, f"not a readable checkpoint folder ({error})") from error
     required = {"schema_version": int, "constructor": dict, "tensors": dict}
     if not isinstance(content, dict) or any(not isinstance(content.get(key), kind) for key, kind in required.items()):
-        raise UserError("checkpoint", folder / FACTS, "does not describe a checkpoint")
+        raise UserError("checkpoint", folder / DESCRIPTION, "does not describe a checkpoint")
     own = content.pop("sha256", None)  # the shipped baselines are older than this field
     if own is not None and own != digest(content):
-        raise UserError("checkpoint", folder / FACTS, "does not match its own hash: damaged or altered")
+        raise UserError("checkpoint", folder / DESCRIPTION, "does not match its own hash: damaged or altered")
     if (schema := content["schema_version"]) != SCHEMA_VERSION:
         raise UserError("checkpoint", folder, f"has schema {schema}, this version reads {SCHEMA_VERSION}")
-    _check_constructor(content["constructor"], folder / FACTS)
+    _check_constructor(content["constructor"], folder / DESCRIPTION)
     return content
 
 

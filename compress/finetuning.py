@@ -176,7 +176,7 @@ def schedule(config: FinetuneConfig, rate: float, settings: TrainingSettings) ->
     )
 
 
-def prepare(model: Model, config: Config, distillation: float, data: DataSet) -> TrainingSettings | None:
+def choose_settings(model: Model, config: Config, distillation: float, data: DataSet) -> TrainingSettings | None:
     """Chooses how this machine trains `model`, before the stages start, and logs the longest time it will take.
 
     Returns None if no stage trains or computes gradients. Steps are timed on a copy of the network before pruning, with
@@ -184,13 +184,15 @@ def prepare(model: Model, config: Config, distillation: float, data: DataSet) ->
     """
     stages: list[str] = [stage for stage in ("train", "finetune") if stage in config.stages]
     images = {stage: getattr(config, stage).images for stage in stages}
-    if "prune" in config.stages and config.prune.importance in NEED_GRADIENTS:
-        images["prune"] = config.prune.rounds * min(config.prune.images, len(data.train))
-        images["prune"] += (config.prune.rounds - 1) * config.prune.round_images
+    rounds, gradients = config.prune.rounds, config.prune.importance in NEED_GRADIENTS
+    if "prune" in config.stages and (gradients or rounds > 1):
+        images["prune"] = (rounds - 1) * config.prune.round_images
+        images["prune"] += rounds * min(config.prune.images, len(data.train)) if gradients else 0
     if not images:
         return None
-    plan = config.finetune if "finetune" in stages else config.train
-    weight = distillation if "finetune" in stages else 0.0
+    finetunes = "finetune" in stages or rounds > 1
+    plan = config.train if "train" in stages and not finetunes else config.finetune
+    weight = distillation if finetunes else 0.0
     model = require(model, Trainable, "stages", next(iter(images)))
     size = min(plan.batch, len(data.train))
     stream = batches(data.train, batch=size, seed=config.seed, epoch=0, augment=False)

@@ -1,6 +1,7 @@
 """Runs a recipe: loads and measures the model, runs and measures each stage, writes the verdict and the report.
 
-Only this module writes ledgers: `ledger.jsonl` has one row per measurement, `controls.jsonl` those of controls.
+During a run only this module writes ledgers: `ledger.jsonl` has one row per measurement, and `controls.jsonl` has the
+rows of the controls, simpler models that the result is compared with (`compress.controls`).
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from pathlib import Path
 import torch
 
 from compress import atomic, checkpoint, data, devices, disk, lineage, models, report, run_folder, tasks, trackers
-from compress.budget import Remark, Verdict, baseline, judge, knows_nothing, stopped
+from compress.budget import Remark, Verdict, baseline, guessing_remark, judge, undetermined
 from compress.cache import DEFAULT_ROOT as CACHE_ROOT
 from compress.cache import Cache
 from compress.capabilities import Checkpointable, Model
@@ -25,7 +26,7 @@ from compress.config.messages import nearest
 from compress.controls import CONTROLS
 from compress.data import DataSet
 from compress.errors import UserError
-from compress.finetuning import prepare
+from compress.finetuning import choose_settings
 from compress.host import host, usable_threads
 from compress.ledger import Ledger, Row
 from compress.measurement import channels
@@ -42,7 +43,7 @@ from compress.training.settings import TrainingSettings
 log = logging.getLogger(__name__)
 
 MACHINE = "machine.json"  # in the run folder: the CPU, and the number format and threads of training
-UNTRAINED_MODEL_IMAGES = 200  # validation images that evaluate the loaded model if the stage train follows
+UNTRAINED_MODEL_IMAGES = 200  # of the validation split, for evaluating the loaded model if the stage train follows
 CHECKPOINT = (
     "pruned"  # in the run folder: the last torch model, pruned or not, for `compress.load` and model=checkpoint
 )
@@ -66,7 +67,7 @@ class Plan:
 
     Attributes:
         costs: of the model.
-        settings: how this machine trains; None if nothing is trained.
+        settings: how this machine trains; None if no stage trains or computes gradients.
     """
 
     config: Config
@@ -78,12 +79,13 @@ class Plan:
 
 
 def run(config: Config, folder: Path) -> Result:
-    """Runs a recipe in `folder`, or continues an interrupted run of the same configuration: finished stages are read
-    from the cache, and all products are measured again.
+    """Runs a recipe in `folder`, or continues an interrupted run of the same configuration: finished stages that made a
+    torch model are read from the cache, and all products are measured again.
 
     Raises:
         UserError: before the first stage, if the configuration is invalid, or the folder holds a finished run or one of
-            another configuration; later, if training diverges because the learning rate is too high.
+            another configuration; later, if losses or gradients are not finite, usually because the learning rate is
+            too high.
         disk.Unwritable: the disk is full or read-only.
     """
     with run_folder.hold(folder, dump(config)) as state:
@@ -103,7 +105,7 @@ def default_folder(config: Config) -> Path:
 
 
 def _checked(config: Config) -> Plan:
-    """Loads model and data, and checks everything that can be wrong with a configuration before any work. Sets torch's
+    """Loads model and data, and checks the configuration with them as far as is possible before any work. Sets torch's
     number of threads and its seed for the process.
 
     Raises:
@@ -136,11 +138,11 @@ def _checked(config: Config) -> Plan:
     _check_images(config, dataset)
     costs = Costs.of(model)
     product = Product(model, lineage.recorded_reference(config.model, model))
-    with devices.named_by_frame_rate(config):
+    with devices.errors_name_fps(config):
         for stage in config.stages:
             STAGES[stage].check(product, config, dataset)
-    weight = lineage.with_distillation_weight(config, product.reference).distillation or 0.0
-    settings = prepare(model, config, weight, dataset)
+    distillation = lineage.with_distillation_weight(config, product.reference).distillation or 0.0
+    settings = choose_settings(model, config, distillation, dataset)
     return Plan(config, product, costs, dataset, settings, loaded_trackers)
 
 
@@ -191,13 +193,13 @@ def _run(plan: Plan, folder: Path, state: State) -> Result:
     recorder = Recorder(context, ledger, plan.trackers)
     product, costs = _run_stages(plan, context, recorder, state)
     state.begin("report")
-    if recorder.stopped:
-        verdict = stopped(recorder.stopped, baseline(ledger.rows), product.failures)
+    if recorder.stop_reason:
+        verdict = undetermined(recorder.stop_reason, baseline(ledger.rows), product.failures)
     else:
         controls = _measure_controls(product.reference, context, ledger.rows) if config.controls else []
         int8_drop = config.quantize.max_accuracy_drop
         verdict = judge(
-            config.budget, int8_drop, ledger.rows, product.failures, config.device, controls, product.contracts
+            config.budget, int8_drop, ledger.rows, product.failures, config.device, controls, product.acceptance_checks
         )
     round_to = config.prune.round_to if "prune" in config.stages else None
     further = devices.remarks(config.device, ledger.rows) + channels.remarks(product.model, costs.at_imgsz, round_to)
@@ -208,8 +210,8 @@ def _run(plan: Plan, folder: Path, state: State) -> Result:
     with suppress(BrokenPipeError, SystemExit):  # raised by rich if stdout is a closed pipe, as in `| head`
         report.print_table(folder)
     log.info("report: %s", page)
-    if recorder.stopped:
-        log.error("stopped after the baseline: %s (force=true continues)", recorder.stopped.text)
+    if recorder.stop_reason:
+        log.error("stopped after the baseline: %s (force=true continues)", recorder.stop_reason.text)
     return Result(folder, tuple(ledger.rows), verdict)
 
 
@@ -218,7 +220,7 @@ def _run_stages(plan: Plan, context: Context, recorder: Recorder, state: State) 
     stages, costs = plan.config.stages, plan.costs
     product = recorder.record(LOAD, plan.product, costs)
     for index, name in enumerate(stages):
-        if recorder.stopped:
+        if recorder.stop_reason:
             break
         log.info("stage %d of %d: %s", index + 1, len(stages), name)
         state.begin(name)
@@ -239,15 +241,15 @@ class Recorder:
     """Measures the product of each stage and writes the rows of the ledger.
 
     Attributes:
-        stopped: why the run ends after its baseline; None if it continues.
+        stop_reason: why the run ends after its baseline; None if it continues.
     """
 
     def __init__(self, context: Context, ledger: Ledger, trackers: Trackers) -> None:
-        self.stopped: Remark | None = None
+        self.stop_reason: Remark | None = None
         self._context, self._ledger, self._trackers = context, ledger, trackers
         self._stages = context.config.stages
         self._baseline_stage = next((name for name in self._stages if STAGES[name].makes_baseline), LOAD)
-        self._baseline: Model | None = None  # rows from its own on are compared with it
+        self._baseline: Model | None = None  # the baseline's; its row and all later rows are compared with it
         self._files: dict[str, FileMeasurements] = {}  # by file content, see `measure_graph`
         self._measured: set[Path] = set()  # paths of graphs that have a row
 
@@ -269,26 +271,26 @@ class Recorder:
         if stage == LOAD and self._baseline_stage != LOAD:  # the stage train follows: a sample of the images is enough
             sample = context.data.validation.subset(UNTRAINED_MODEL_IMAGES, context.config.seed)
             sampled = replace(context.data, validation=sample, extra={})
-            row = measure_model(stage, model, costs, sampled, threads=threads, cached=product.cached, compared=False)
+            row = measure_model(stage, model, costs, sampled, threads=threads, cached=product.cached, wait=False)
             self._append(row)
             return product
         row = measure_model(
             stage, model, costs, context.data, threads=threads, cached=product.cached, baseline=self._baseline,
-            compared=bool(self._stages),
+            wait=bool(self._stages),
         )  # fmt: skip
         self._append(row)
         if stage == self._baseline_stage:
             self._check_baseline(row)
-        if self.stopped or stage not in self._measured_in_runtimes():
+        if self.stop_reason or stage not in self._measured_in_runtimes():
             return product
         return self._measure_in_runtimes(stage, product, costs, lambda target: [context.converter.fp32(model, target)])
 
     def _measured_in_runtimes(self) -> set[str]:
-        """Stages whose torch model is also measured in every runtime: that of the baseline, which would be deployed
-        without compression, and the last one before graphs are exported, so that INT8 is compared with FP32 in the same
-        runtime."""
-        files = [index for index, name in enumerate(self._stages) if STAGES[name].makes_files]
-        return {self._baseline_stage, *(self._stages[index - 1] for index in files[:1] if index)}
+        """Stages whose torch model is also measured in every runtime: that of the baseline, because its model would be
+        deployed without compression, and the last one before the first stage that makes files, so that INT8 is compared
+        with FP32 in the same runtime."""
+        makes_files = [index for index, name in enumerate(self._stages) if STAGES[name].makes_files]
+        return {self._baseline_stage, *(self._stages[index - 1] for index in makes_files[:1] if index)}
 
     def _measure_in_runtimes(self, stage: str, product: Product, costs: Costs, graphs: GraphsOf) -> Product:
         """Writes one row per graph of every target. Returns the product with failed targets added to `failures`."""
@@ -299,7 +301,7 @@ class Recorder:
                 row = measure_graph(
                     stage, graph, product.model, costs, self._context.data,
                     threads=self._context.config.threads, cached=product.cached, measured=self._files,
-                    baseline=self._context.converter.fp32(self._baseline, target), compared=bool(self._stages),
+                    baseline=self._context.converter.fp32(self._baseline, target), wait=bool(self._stages),
                 )  # fmt: skip
                 self._append(row)
                 self._measured.add(graph.path)
@@ -312,17 +314,17 @@ class Recorder:
         self._trackers.row(row)
 
     def _check_baseline(self, row: Row) -> None:
-        """Warns of a baseline no better than guessing; sets `stopped` if further stages follow and `force` is off."""
-        remark = knows_nothing(row)
+        """Warns of a baseline no better than guessing; sets `stop_reason` if stages follow and `force` is off."""
+        remark = guessing_remark(row)
         if remark is None:
             return
         log.warning("%s", remark.text)
         if self._stages and self._stages[-1] != row.stage and not self._context.config.force:
-            self.stopped = remark
+            self.stop_reason = remark
 
 
 def _measure_controls(reference: Reference | None, context: Context, rows: Sequence[Row]) -> list[Row]:
-    """Makes and measures the controls: simpler models of the FLOPs of the last torch row (see `compress.controls`)."""
+    """Makes and measures the controls (see `compress.controls`), with at most the FLOPs of the last torch row."""
     assert reference is not None  # controls require the stage prune, which sets it
     flops = [row for row in rows if row.target is None][-1].flops
     ledger = Ledger(context.folder / "controls.jsonl", context.folder.name)
@@ -335,6 +337,6 @@ def _measure_controls(reference: Reference | None, context: Context, rows: Seque
             continue
         costs = Costs.of(control.model)
         threads = context.config.threads
-        row = measure_model(name, control.model, costs, control.data, threads=threads, cached=False, compared=False)
+        row = measure_model(name, control.model, costs, control.data, threads=threads, cached=False, wait=False)
         ledger.append(row)
     return list(ledger.rows)

@@ -18,7 +18,7 @@ class Precision(StrEnum):
     int8 = "int8"
 
 
-ENGINE = "model.engine"  # in the folder of the ONNX file that it was built from
+ENGINE = "model.engine"  # built by TensorRT from the ONNX file in the same folder
 
 
 @dataclass(frozen=True)
@@ -30,12 +30,14 @@ class Graph:
     precision: Precision
     scheme: str = ""  # how it was quantized, for people
     exclusions: Mapping[str, str] = field(default_factory=dict)  # {layer or node that stays in float: reason}
-    calibration: Mapping[str, Any] = field(default_factory=dict)  # images, fingerprint, method
+    calibration: Mapping[str, Any] = field(
+        default_factory=dict
+    )  # number of images, method, split, fingerprint of the data
     postprocess: TopK | None = None  # to apply to the file's output, if the runtime cannot do it
 
     @property
     def files(self) -> tuple[Path, ...]:
-        """Every file the runtime needs: OpenVINO and ncnn keep the weights in a .bin beside the graph."""
+        """The model file and, for OpenVINO and ncnn, the .bin with its weights; not the engine."""
         return (self.path, self.path.with_suffix(".bin")) if self.path.suffix in (".xml", ".param") else (self.path,)
 
     @property
@@ -47,13 +49,13 @@ class Graph:
 
 @dataclass(frozen=True)
 class Reference:
-    """The model before pruning, which teaches the pruned one in distillation.
+    """The model before the first pruning, the default teacher in distillation.
 
-    `model` is None if a checkpoint names its reference but the files of the reference are missing.
+    `model` is None if a checkpoint names its reference, but the reference cannot be loaded.
     """
 
     identity: str
-    flops: int  # of the deployed form, at `imgsz`
+    flops: int  # of the network as deployed (`Model.deployed`), at `imgsz`
     imgsz: int  # pixels
     path: str | None = None  # where to load it from
     model: Model | None = None
@@ -65,11 +67,11 @@ class Product:
 
     Attributes:
         model: the model after the stages so far; `graphs` are exported from it.
-        reference: the model before pruning; None if nothing was pruned.
-        graphs: model files, after quantize and export.
+        reference: the model before the first pruning; None if nothing was pruned, or if it is unknown.
+        graphs: model files; empty before the stages quantize and export.
         cached: the stage's result was read from the cache.
         failures: targets that failed so far, {target: reason}; later stages skip them.
-        contracts: acceptance checks of the exported files.
+        acceptance_checks: their results, for the exported files.
     """
 
     model: Model
@@ -77,4 +79,4 @@ class Product:
     graphs: tuple[Graph, ...] = ()
     cached: bool = False
     failures: Mapping[str, str] = field(default_factory=dict)
-    contracts: tuple[Check, ...] = ()
+    acceptance_checks: tuple[Check, ...] = ()

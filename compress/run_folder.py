@@ -272,7 +272,7 @@ def _scratch_in(folder: Path) -> Iterator[None]:
 def link_latest(folder: Path) -> None:
     """Links `outputs/latest` to a finished run, except for points of sweeps and runs outside `outputs`."""
     outputs = Path("outputs").resolve()
-    if folder.resolve().parents[1] != outputs:
+    if folder.resolve().parent.parent != outputs:
         return
     link = outputs / f".latest.{os.getpid()}"
     link.unlink(missing_ok=True)

@@ -103,7 +103,7 @@ def random_case(
     """Detections and ground truths of some images: up to `2 * objects` objects in each, detected up to three times and
     not exactly, and `extra` detections of nothing."""
     rng = np.random.default_rng(seed)
-    found, truths = [], []
+    result, truths = [], []
     for _ in range(images):
         n = rng.integers(0, 2 * objects)
         corner, size = rng.uniform(0, 200, (n, 2)), rng.uniform(8, 50, (n, 2))
@@ -116,8 +116,8 @@ def random_case(
         all_labels = np.concatenate([labels[copies], rng.integers(classes, size=extra)])
         scores = np.concatenate([rng.beta(3, 2, len(copies)), rng.beta(1, 4, extra)])
         order = np.argsort(-scores, kind="stable")[:300]
-        found.append(Detections(everything[order], scores[order], all_labels[order]))
-    return found, truths
+        result.append(Detections(everything[order], scores[order], all_labels[order]))
+    return result, truths
 
 
 def small_classifier() -> nn.Sequential:
@@ -174,7 +174,7 @@ class Cuda:
         return 0
 
     def array(self, address: int, shape: tuple[int, ...]) -> np.ndarray:
-        return np.frombuffer(self.memory[address], np.float32).reshape(shape)
+        return np.frombuffer(memoryview(self.memory[address]), np.float32).reshape(shape)
 
 
 ENGINE_SHAPES = {"output0": (1, 3), "images": (1, 2, 4, 4)}  # the order must not matter

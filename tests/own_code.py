@@ -30,9 +30,9 @@ class MeanIoU:
         count = len(classes)
         shared, either = np.zeros((len(targets), count)), np.zeros((len(targets), count))
         for index, (scores, mask) in enumerate(zip(predictions, targets)):
-            found, valid = np.asarray(scores).argmax(0), mask != IGNORED
+            result, valid = np.asarray(scores).argmax(0), mask != IGNORED
             for cls in range(count):
-                ours, theirs = (found == cls) & valid, (mask == cls) & valid
+                ours, theirs = (result == cls) & valid, (mask == cls) & valid
                 shared[index, cls], either[index, cls] = (ours & theirs).sum(), (ours | theirs).sum()
 
         def value(weights: np.ndarray) -> float:
@@ -145,7 +145,7 @@ class Numbers:
     """A classification set: bright or dark."""
 
     task = "classify"
-    classes = ("dark", "bright")
+    classes: tuple[str, ...] = ("dark", "bright")
 
     def train(self) -> list[Sample]:
         return [self.sample(index) for index in range(64)]
@@ -190,7 +190,7 @@ def text(predictions: Sequence[Any], targets: Sequence[Any], classes: Sequence[s
 
 
 class NoClasses(Numbers):
-    classes = ()
+    classes: tuple[str, ...] = ()
 
 
 class NoValidation(Numbers):
@@ -205,7 +205,7 @@ class WrongLabel(Numbers):
 
 class WrongPixels(Numbers):
     def sample(self, index: int) -> Sample:
-        return Sample(np.zeros((8, 8), np.float64), 0)  # type: ignore[arg-type]
+        return Sample(np.zeros((8, 8), np.float64), 0)
 
 
 class NotSamples(Numbers):

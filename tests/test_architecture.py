@@ -61,18 +61,18 @@ def package(module: str) -> str:
 @cache
 def imports(file: Path) -> frozenset[str]:
     """Absolute names of modules that `file` imports anywhere, in functions and for type checking too."""
-    here, found = module_name(file), set()
+    here, result = module_name(file), set()
     for node in ast.walk(ast.parse(file.read_text())):
         if isinstance(node, ast.Import):
-            found |= {alias.name for alias in node.names}
+            result |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
             parent = here if file.name == "__init__.py" else here.rpartition(".")[0]
             base = parent.split(".")[: len(parent.split(".")) - node.level + 1] if node.level else []
             source = ".".join([*base, *([node.module] if node.module else [])])
-            found |= {
+            result |= {
                 f"{source}.{alias.name}" if f"{source}.{alias.name}" in MODULES else source for alias in node.names
             }
-    return frozenset(found)
+    return frozenset(result)
 
 
 def ours(file: Path) -> list[str]:

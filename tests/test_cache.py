@@ -40,10 +40,10 @@ def test_miss_then_hit(store: Cache) -> None:
     first, second = Maker("first"), Maker("second")
     made, cached = store.fetch("prune", {"ratio": 0.3, "seed": 0}, first)
     assert (cached, first.calls) == (False, 1)
-    found, cached = store.fetch("prune", {"seed": 0, "ratio": 0.3}, second)  # the order of facts does not matter
-    assert (found, cached, second.calls) == (made, True, 0)
-    assert (found / "product").read_text() == "first"
-    entry = json.loads((found / ENTRY).read_text())
+    result, cached = store.fetch("prune", {"seed": 0, "ratio": 0.3}, second)  # the order of keys does not matter
+    assert (result, cached, second.calls) == (made, True, 0)
+    assert (result / "product").read_text() == "first"
+    entry = json.loads((result / ENTRY).read_text())
     assert (entry["stage"], entry["parts"]) == ("prune", {"ratio": 0.3, "seed": 0})
 
 
@@ -172,18 +172,20 @@ def _link_file(file: Path) -> None:
     file.symlink_to(outside)
 
 
+def _of(name: str, change: Callable[[Path], object]) -> Callable[[Path], object]:
+    """`change` of the file `name` in the folder of an entry."""
+    return lambda folder: change(folder / name)
+
+
 FILES = ("product/model.json", "product/model.safetensors", "pruning.json", ENTRY)
 DAMAGE: dict[str, Callable[[Path], object]] = {
-    **{f"first byte of {name}": lambda folder, name=name: _flip(folder / name) for name in FILES},
-    **{f"last byte of {name}": lambda folder, name=name: _flip(folder / name, -1) for name in FILES},
-    **{f"{name} cut": lambda folder, name=name: os.truncate(folder / name, 1) for name in FILES},
-    **{f"{name} empty": lambda folder, name=name: os.truncate(folder / name, 0) for name in FILES},
-    **{f"{name} longer": lambda folder, name=name: (folder / name).open("a").write("x") for name in FILES},
-    **{f"{name} deleted": lambda folder, name=name: (folder / name).unlink() for name in FILES[:3]},
-    **{
-        f"{name} a folder": lambda folder, name=name: ((folder / name).unlink(), (folder / name).mkdir())
-        for name in FILES
-    },
+    **{f"first byte of {name}": _of(name, _flip) for name in FILES},
+    **{f"last byte of {name}": _of(name, lambda file: _flip(file, -1)) for name in FILES},
+    **{f"{name} cut": _of(name, lambda file: os.truncate(file, 1)) for name in FILES},
+    **{f"{name} empty": _of(name, lambda file: os.truncate(file, 0)) for name in FILES},
+    **{f"{name} longer": _of(name, lambda file: file.open("a").write("x")) for name in FILES},
+    **{f"{name} deleted": _of(name, Path.unlink) for name in FILES[:3]},
+    **{f"{name} a folder": _of(name, _replace_by_folder) for name in FILES},
     "a file more": lambda folder: (folder / "product" / "more").touch(),
     "product deleted": lambda folder: shutil.rmtree(folder / "product"),
     "product of another stage": lambda folder: (folder / "product" / "model.json").write_text('{"valid": "too"}'),
@@ -194,7 +196,6 @@ DAMAGE: dict[str, Callable[[Path], object]] = {
     "entry.json a list": lambda folder: (folder / ENTRY).write_text("[]"),
     "entry.json deep": lambda folder: (folder / ENTRY).write_text("[" * 100_000),
     "entry.json not UTF-8": lambda folder: (folder / ENTRY).write_bytes(b'{"stage": "\xff"}'),
-    "entry.json of version 1": lambda folder: (folder / ENTRY).write_text('{"stage": "prune", "parts": {"seed": 0}}'),
     "entry.json of another stage": _retell(stage="finetune"),
     "entry.json of another entry": _retell(key="0" * 64),
 }
@@ -211,6 +212,26 @@ def test_a_damaged_entry_is_made_again(
     assert folder.name in warning and "computed again" in warning
     assert not folder.is_symlink() and (folder / "product" / "model.json").read_text() == "{}"
     assert store.fetch("prune", PARTS, _whole) == (folder, True)
+
+
+def test_an_entry_of_an_older_version_is_made_again_and_is_not_called_damaged(
+    store: Cache, caplog: pytest.LogCaptureFixture, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder, _ = store.fetch("prune", PARTS, _whole)
+    (folder / ENTRY).write_text('{"stage": "prune", "parts": {"seed": 0}}')
+    assert cache.main(["--root", str(store.root), "verify"]) == 0
+    assert "of another version of the program" in capsys.readouterr().out
+    assert store.fetch("prune", PARTS, _whole) == (folder, False) and "damaged" not in caplog.text
+    assert store.fetch("prune", PARTS, _whole) == (folder, True)
+
+
+def test_nothing_but_entries_is_deleted(store: Cache) -> None:
+    entry, _ = store.fetch("prune", PARTS, _whole)
+    others = [store.root / "my-photos", store.root / "prune-2025", store.root / f"{entry.name}.old"]
+    for folder in others:
+        folder.mkdir()
+    assert cache.main(["--root", str(store.root), "prune"]) == 0
+    assert not entry.exists() and all(folder.exists() for folder in others)
 
 
 def test_a_valid_entry_under_another_name_is_not_taken(store: Cache) -> None:
@@ -230,7 +251,7 @@ def test_a_cache_that_is_no_folder_is_the_users_error(made: str, tmp_path: Path)
     else:
         root.symlink_to(tmp_path / "file")
         (tmp_path / "file").touch()
-    with pytest.raises(UserError, match="fix or remove it") as caught:
+    with pytest.raises(UserError, match="needs a writable folder here") as caught:
         Cache(root).check()
     assert (caught.value.key, caught.value.value) == ("cache", root)
 
@@ -277,9 +298,13 @@ print(cached, (folder / "product").read_text())
 
 def _filled(store: Cache) -> list[Path]:
     """Three entries of 1 MB each; the first, used last, first."""
+
+    def make(folder: Path) -> None:
+        (folder / "product").write_bytes(bytes(1_000_000))
+
     folders = []
     for age, stage in enumerate(("export", "prune", "train")):
-        folder, _ = store.fetch(stage, {}, lambda folder: (folder / "product").write_bytes(bytes(1_000_000)) and None)
+        folder, _ = store.fetch(stage, {}, make)
         os.utime(folder / ENTRY, (time.time() - 3600 * age,) * 2)
         folders.append(folder)
     return folders

@@ -27,7 +27,7 @@ def test_a_model_is_used_as_what_it_implements() -> None:
 
 @pytest.mark.parametrize(("capability", "verb"), [(Prunable, "pruned"), (Trainable, "trained")])
 def test_what_a_model_does_not_implement_is_known_before_work(capability: type, verb: str) -> None:
-    with pytest.raises(UserError, match=f"a FakeModel for the task classify cannot be {verb} here") as caught:
+    with pytest.raises(UserError, match=f"the FakeModel for the task classify cannot be {verb} here") as caught:
         require(FakeModel(small_classifier()), capability, "stages", "step")
     assert (caught.value.key, caught.value.value) == ("stages", "step")
 
@@ -45,18 +45,18 @@ def test_top_k_selects_anchors_by_their_best_class_and_then_pairs() -> None:
         ],
         np.float32,
     )
-    [found] = TopK(classes=2, most=3)(rows)
+    [result] = TopK(classes=2, max_detections=3)(rows)
     # Anchors 0, 3 and 2 are selected. Of their pairs anchor 0 has the two best, since it is confident of both classes.
     np.testing.assert_allclose(
-        found, [[0, 0, 1, 1, 0.9, 0, 10], [0, 0, 1, 1, 0.8, 1, 10], [0, 0, 4, 4, 0.75, 1, 40]], rtol=1e-6
+        result, [[0, 0, 1, 1, 0.9, 0, 10], [0, 0, 1, 1, 0.8, 1, 10], [0, 0, 4, 4, 0.75, 1, 40]], rtol=1e-6
     )
 
 
 def test_top_k_of_fewer_anchors_than_detections_returns_as_many_as_there_are() -> None:
     rows = np.random.default_rng(0).random((2, 3, 4 + 5)).astype(np.float32)
-    found = TopK(classes=5, most=300)(rows)
-    assert found.shape == (2, 3, 6) and (np.diff(found[..., 4], axis=1) <= 0).all()
-    np.testing.assert_allclose(found[:, 0, 4], rows[..., 4:].max(axis=(1, 2)))
+    result = TopK(classes=5, max_detections=300)(rows)
+    assert result.shape == (2, 3, 6) and (np.diff(result[..., 4], axis=1) <= 0).all()
+    np.testing.assert_allclose(result[:, 0, 4], rows[..., 4:].max(axis=(1, 2)))
 
 
 def test_the_example_image_is_equal_at_every_call() -> None:

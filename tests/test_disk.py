@@ -1,4 +1,4 @@
-"""Which errors come of the disk, and what is said of them."""
+"""Errors that mean a full or unwritable disk, and their messages."""
 
 from __future__ import annotations
 

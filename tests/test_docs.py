@@ -29,15 +29,15 @@ def name(page: Path) -> str:
 
 def anchors(text: str) -> set[str]:
     """Fragments that GitHub generates for the headings of a page."""
-    found: set[str] = set()
+    result: set[str] = set()
     for heading in HEADING.findall(FENCE.sub("", text)):
         shown = LINK.sub("]", heading).lower()
         slug = re.sub(r"[^\w\- ]", "", shown).replace(" ", "-")
         number = next(
-            count for count in itertools.count() if f"{slug}-{count}" not in found and (count or slug not in found)
+            count for count in itertools.count() if f"{slug}-{count}" not in result and (count or slug not in result)
         )
-        found.add(f"{slug}-{number}" if number else slug)
-    return found
+        result.add(f"{slug}-{number}" if number else slug)
+    return result
 
 
 def broken_links(page: Path) -> list[str]:
@@ -61,7 +61,7 @@ def commands(text: str) -> Iterator[list[str]]:
                 continue
             words = shlex.split(COMMAND.split(line, maxsplit=1)[1], comments=True)
             overrides = [word for word in words if not word.startswith("-")]
-            if overrides:
+            if overrides and "=" in overrides[0]:  # not a subcommand such as `cache list`
                 yield from points(overrides) if "-m" in words else [overrides]
 
 

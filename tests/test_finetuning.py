@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from compress.capabilities import Model
+from compress.capabilities import Model, TorchModel
 from compress.config import (
     Activation,
     Config,
@@ -20,28 +20,29 @@ from compress.config import (
 )
 from compress.data import load
 from compress.errors import UserError
-from compress.finetuning import RATE, learning_rate, prepare, tune
-from compress.models import build
+from compress.finetuning import RATE, choose_settings, learning_rate, tune
+from compress.models.plain_network import PlainNetwork
 from compress.pruning.solver import prune_to_ratio
+from tests.models.toy import layer, plain
 
 
 @pytest.fixture
-def model() -> Model:
+def model() -> PlainNetwork:
     torch.manual_seed(0)
     args = {"channels": 1}
     config = ModelConfig(
         family=Family.module, target="compress.examples.small_cnn.SmallCNN", args=args, channels=1, imgsz=16
     )
-    return build(config, tuple("0123456789"))
+    return plain(config, tuple("0123456789"))
 
 
-def pruned(model: Model) -> Model:
+def pruned(model: PlainNetwork) -> PlainNetwork:
     net, protected = model.prunable()
     config = PruneConfig(round_to=8, allocation="uniform")
     return model.with_net(prune_to_ratio(net, model.example_input(), protected, config, 0.5).net)
 
 
-def test_the_rate_follows_the_flops_taken(model: Model) -> None:
+def test_the_rate_follows_the_flops_taken(model: PlainNetwork) -> None:
     def flops(model: Model) -> int:
         import compress
 
@@ -53,12 +54,12 @@ def test_the_rate_follows_the_flops_taken(model: Model) -> None:
     assert learning_rate(small, model) > 2 * RATE
 
 
-def test_training_wins_accuracy_and_leaves_no_state(model: Model, tmp_path: Path) -> None:
+def test_training_wins_accuracy_and_leaves_no_state(model: PlainNetwork, tmp_path: Path) -> None:
     data = load(DataConfig(name="digits"), 16, 1, 0)
     sample = torch.stack([torch.from_numpy(data.validation.image(i)) for i in range(100)]).permute(0, 3, 1, 2) / 255
     labels = torch.tensor([data.validation.target(i) for i in range(100)])
 
-    def right(model: Model) -> float:
+    def right(model: TorchModel) -> float:
         with torch.no_grad():
             return float((model.net.eval()(sample).argmax(1) == labels).float().mean())
 
@@ -70,7 +71,7 @@ def test_training_wins_accuracy_and_leaves_no_state(model: Model, tmp_path: Path
 
 
 @pytest.mark.parametrize("bfloat16", [False, True])
-def test_a_rate_that_diverges_is_the_users_error(model: Model, tmp_path: Path, bfloat16: bool) -> None:
+def test_a_rate_that_diverges_is_the_users_error(model: PlainNetwork, tmp_path: Path, bfloat16: bool) -> None:
     data = load(DataConfig(name="digits"), 16, 1, 0)
     config = FinetuneConfig(images=3200, batch=32, learning_rate=1e30, warmup=0.0, bfloat16=bfloat16)
     with pytest.raises(UserError, match="lower") as caught:
@@ -79,24 +80,25 @@ def test_a_rate_that_diverges_is_the_users_error(model: Model, tmp_path: Path, b
     assert list(tmp_path.iterdir()) == []
 
 
-def test_other_activations_are_tuned_and_model_and_teacher_keep_theirs(model: Model, tmp_path: Path) -> None:
+def test_other_activations_are_tuned_and_model_and_teacher_keep_theirs(model: PlainNetwork, tmp_path: Path) -> None:
     data = load(DataConfig(name="digits"), 16, 1, 0)
     for net in (model.net, teacher := copy.deepcopy(model.net)):
-        net.stem[2] = nn.SiLU()
+        layer(net, "stem", nn.Sequential)[2] = nn.SiLU()
     config = FinetuneConfig(images=64, batch=32, augment=False, activation=Activation.relu6, distillation=1.0)
     tuned = tune(model, model.with_net(teacher), data.train, config, seed=0, stage="finetune", folder=tmp_path)
-    assert isinstance(tuned.net.stem[2], nn.ReLU6) and tuned.constructor()["activation"] == "relu6"
-    assert isinstance(model.net.stem[2], nn.SiLU) and isinstance(teacher.stem[2], nn.SiLU)
+    assert layer(tuned.net, "stem.2", nn.ReLU6)
+    assert isinstance(tuned, PlainNetwork) and tuned.constructor()["activation"] == "relu6"
+    assert layer(model.net, "stem.2", nn.SiLU) and layer(teacher, "stem.2", nn.SiLU)
 
 
 def test_preparing_changes_neither_network_nor_random_numbers_and_announces_long_trainings(
-    model: Model, caplog: pytest.LogCaptureFixture
+    model: PlainNetwork, caplog: pytest.LogCaptureFixture
 ) -> None:
     data = load(DataConfig(name="digits"), 16, 1, 0)
     plan = FinetuneConfig(images=100_000_000, batch=32, bfloat16=False)
     config = Config(stages=["finetune"], finetune=plan, precision=NumberFormat.bf16, threads=1)
     before, random = {k: v.clone() for k, v in model.net.state_dict().items()}, torch.get_rng_state()
-    settings = prepare(model, config, 0.0, data)
+    settings = choose_settings(model, config, 0.0, data)
     assert settings is not None and settings.bfloat16
     assert all(torch.equal(value, before[name]) for name, value in model.net.state_dict().items())
     assert torch.equal(torch.get_rng_state(), random)
@@ -104,7 +106,14 @@ def test_preparing_changes_neither_network_nor_random_numbers_and_announces_long
     assert "to shorten it, set fewer finetune.images" in caplog.text
 
 
-def test_nothing_is_prepared_or_said_where_nothing_is_trained(model: Model, caplog: pytest.LogCaptureFixture) -> None:
+def test_fine_tuning_between_rounds_of_pruning_has_settings(model: PlainNetwork) -> None:
+    config = Config(stages=["prune"], prune=PruneConfig(importance="group_l2", rounds=2, round_images=64), threads=1)
+    assert choose_settings(model, config, 0.0, load(DataConfig(name="digits"), 16, 1, 0)) is not None
+
+
+def test_nothing_is_prepared_or_said_where_nothing_is_trained(
+    model: PlainNetwork, caplog: pytest.LogCaptureFixture
+) -> None:
     caplog.set_level("INFO")
-    assert prepare(model, Config(stages=["export"]), 0.0, load(DataConfig(name="digits"), 16, 1, 0)) is None
+    assert choose_settings(model, Config(stages=["export"]), 0.0, load(DataConfig(name="digits"), 16, 1, 0)) is None
     assert caplog.text == ""

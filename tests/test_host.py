@@ -12,9 +12,9 @@ from compress.host import host, usable_threads
 
 
 def test_it_names_this_machine() -> None:
-    found = host()
-    assert found.cpu and found.cores >= 1 and found.threads >= 1
-    assert found.as_dict()["features"] == list(found.features)
+    result = host()
+    assert result.cpu and result.cores >= 1 and result.threads >= 1
+    assert result.as_dict()["features"] == list(result.features)
 
 
 @pytest.mark.parametrize(("text", "threads"), [("max 100000", 8), ("150000 100000", 2), ("50000 100000", 1), ("", 8)])

@@ -4,7 +4,9 @@ import json
 import signal
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -21,8 +23,8 @@ CONTRACT = """
 ADDED = ["flops_at_640", "int8_mac_share_obtained", "onnx_size_bytes"]
 
 
-def row(**facts: object) -> Row:
-    return Row(**{"stage": "load", "target": None, "precision": "fp32", "imgsz": 256, "macs": 1000, **facts})
+def row(**changes: Any) -> Row:
+    return replace(Row(stage="load", target=None, precision="fp32", imgsz=256, macs=1000), **changes)
 
 
 def test_fields_are_those_of_the_contract() -> None:
@@ -69,9 +71,9 @@ def test_rows_of_older_and_newer_versions_are_read(tmp_path: Path) -> None:
     old |= {"accuracy": {"metric": "top1", "value": 1}, "latency_ms": {"median": None, "obtained": "not_run"}}
     path = tmp_path / "ledger.jsonl"
     path.write_text(json.dumps({**old, "of_tomorrow": 3}) + "\n\n")
-    [found] = read(path)
-    assert found.accuracy == Accuracy("top1", 1.0)
-    assert found.latency_ms == Latency(None, obtained=Provenance.not_run)
+    [result] = read(path)
+    assert result.accuracy == Accuracy("top1", 1.0)
+    assert result.latency_ms == Latency(None, obtained=Provenance.not_run)
     for damage in ("[]", '{"stage": "load"}', "{", json.dumps({**old, "schema_version": 2})):
         path.write_text(f"{json.dumps(old)}\n{damage}\n")
         with pytest.raises(UserError, match="ledger.jsonl: line 2"):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +15,10 @@ from compress.config import Config, Family, ModelConfig, compose
 from compress.data import DataSet
 from compress.errors import UserError
 from compress.models import build
+from compress.models.plain_network import PlainNetwork
 from compress.product import Product
 from compress.stages import finetune, train
+from tests.models.toy import plain
 
 SMALL = "compress.examples.small_cnn.SmallCNN"
 SHORT = ["recipe=digits", "model=checkpoint", "stages=[finetune]", "targets=[]", "data.validation_images=50"]
@@ -23,20 +26,18 @@ SHORT += ["finetune.images=64", "finetune.learning_rate=null", "budget.flops=nul
 SHORT += ["force=true"]  # so little training teaches nothing
 
 
-def small(**given: Any) -> Model:
+def small(**given: Any) -> PlainNetwork:
     args = {"channels": 1, **given.pop("args", {})}
-    return build(
-        ModelConfig(**{"family": Family.module, "target": SMALL, "args": args, "channels": 1, "imgsz": 16} | given)
-    )
+    return plain(replace(ModelConfig(Family.module, target=SMALL, args=args, channels=1, imgsz=16), **given))
 
 
 @pytest.fixture(scope="module")
-def unpruned() -> Model:
+def unpruned() -> PlainNetwork:
     return small()
 
 
 @pytest.fixture
-def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, unpruned: Model) -> Path:
+def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, unpruned: PlainNetwork) -> Path:
     """Holds `pruned`, which remembers what it was pruned from, and that: `elsewhere`."""
     monkeypatch.chdir(tmp_path)
     checkpoint.save(unpruned, tmp_path / "elsewhere")
@@ -58,9 +59,9 @@ def opened(place: Path, *overrides: str) -> tuple[Product, Config, DataSet]:
 
 
 def teacher(product: Product, config: Config) -> Model:
-    found = lineage.teacher(product, config)
-    assert found is not None
-    return found
+    result = lineage.teacher(product, config)
+    assert result is not None
+    return result
 
 
 def weight(product: Product, config: Config) -> float | None:
@@ -72,7 +73,7 @@ def rate(product: Product, config: Config) -> float:
     return finetuning.learning_rate(product.model, lineage.teacher(product, config), before)
 
 
-def test_a_checkpoints_own_reference_teaches_and_sets_the_learning_rate(place: Path, unpruned: Model) -> None:
+def test_a_checkpoints_own_reference_teaches_and_sets_the_learning_rate(place: Path, unpruned: PlainNetwork) -> None:
     product, config, _ = opened(place)
     assert teacher(product, config).identity() == unpruned.identity() and weight(product, config) == 1.0
     before = lineage.reference_flops(product)
@@ -82,18 +83,19 @@ def test_a_checkpoints_own_reference_teaches_and_sets_the_learning_rate(place: P
     assert lineage.cache_parts(teacher(product, config), before) != lineage.cache_parts(None, before)
 
 
-def test_a_named_teacher_takes_its_place(place: Path, unpruned: Model) -> None:
+def test_a_named_teacher_takes_its_place(place: Path, unpruned: PlainNetwork) -> None:
     checkpoint.save(small(), place / "other")
     product, config, _ = opened(place, f"finetune.teacher={place / 'other'}")
     assert teacher(product, config).identity() != unpruned.identity() and weight(product, config) == 1.0
     # A checkpoint that remembers nothing: its teacher sets the rate.
+    assert isinstance(product.model, PlainNetwork)
     checkpoint.save(product.model, place / "pruned")
     product, config, _ = opened(place, f"finetune.teacher={place / 'other'}")
     assert product.reference is None and lineage.reference_flops(product) is None
     assert rate(product, config) > 2 * finetuning.RATE
 
 
-def test_a_run_folder_that_was_moved_keeps_its_reference(place: Path, unpruned: Model) -> None:
+def test_a_run_folder_that_was_moved_keeps_its_reference(place: Path, unpruned: PlainNetwork) -> None:
     (place / "elsewhere").rename(place / lineage.FOLDER)
     product, config, _ = opened(place)
     assert teacher(product, config).identity() == unpruned.identity()
@@ -127,7 +129,7 @@ def test_distillation_can_be_switched_off_and_train_has_none(place: Path) -> Non
         train.check(product, compose(["recipe=digits", "train.teacher=x"]), dataset)
 
 
-def test_a_run_that_prunes_distils_only_where_it_is_told(unpruned: Model) -> None:
+def test_a_run_that_prunes_distils_only_where_it_is_told(unpruned: PlainNetwork) -> None:
     reference = lineage.reference_for_pruning(
         Product(unpruned), compose(["recipe=digits", "stages=[prune]"]), Path("unused")
     )

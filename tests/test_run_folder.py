@@ -157,3 +157,13 @@ def test_older_states_tell_nothing(tmp_path: Path) -> None:
     assert status(tmp_path) == ""
     (tmp_path / "state.json").write_text(json.dumps(["no object"]))
     assert status(tmp_path) == ""
+
+
+def test_the_link_to_the_newest_run_is_for_folders_in_outputs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    folder = tmp_path / "outputs" / "digits" / "first"
+    folder.mkdir(parents=True)
+    run_folder.link_latest(folder)
+    for elsewhere in (Path("/run"), tmp_path / "run", tmp_path / "outputs" / "sweep" / "digits" / "0"):
+        run_folder.link_latest(elsewhere)
+    assert (tmp_path / "outputs" / "latest").resolve() == folder

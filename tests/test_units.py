@@ -18,9 +18,9 @@ FULL = 1_000_000  # FLOPs of the loaded model
     ],
 )  # fmt: skip
 def test_units(text: str | float, flops: int) -> None:
-    found = FlopsLimit.parse(text).of(FULL)
-    assert found == flops
-    assert isinstance(found, int)
+    result = FlopsLimit.parse(text).of(FULL)
+    assert result == flops
+    assert isinstance(result, int)
 
 
 @pytest.mark.parametrize(

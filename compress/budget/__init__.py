@@ -1,11 +1,20 @@
 """The budget: limits, the verdict on a run, and remarks. Reads ledger rows only; imports no torch."""
 
 from compress.budget.limits import Check
-from compress.budget.remarks import NO_DETECTION, Remark, knows_nothing
+from compress.budget.remarks import NO_DETECTION, Remark, guessing_remark
 from compress.budget.selection import baseline, recommend
-from compress.budget.verdict import MET, NOT_MET, Verdict, judge, stopped
+from compress.budget.verdict import MET, NOT_MET, Verdict, judge, undetermined
 
 __all__ = [
-    "MET", "NOT_MET", "NO_DETECTION", "Check", "Remark", "Verdict", "baseline", "judge", "knows_nothing", "recommend",
-    "stopped",
+    "MET",
+    "NOT_MET",
+    "NO_DETECTION",
+    "Check",
+    "Remark",
+    "Verdict",
+    "baseline",
+    "guessing_remark",
+    "judge",
+    "recommend",
+    "undetermined",
 ]  # fmt: skip

@@ -22,7 +22,7 @@ class Remark:
     lasting: bool = False  # not derived from ledger rows: kept when a run is judged again with more rows
 
 
-def knows_nothing(row: Row) -> Remark | None:
+def guessing_remark(row: Row) -> Remark | None:
     """A remark if a baseline is no better than guessing: a top-1 whose 95 % interval includes that of always answering
     the most frequent class, or an mAP50-95 below `NO_DETECTION`. None otherwise."""
     accuracy = row.accuracy
@@ -31,17 +31,14 @@ def knows_nothing(row: Row) -> Remark | None:
     value, chance = accuracy.value, accuracy.chance
     low, high = accuracy.ci95 or (value, value)
     if chance is not None and 0 < chance < 1 and low <= chance:
-        held = (
-            f"no better than always naming the most frequent class, {chance:.4f} [95 % interval {low:.4f}, {high:.4f}]"
-        )
+        held = f"and always answering the most frequent class gives {chance:.4f} [95 % interval {low:.4f}, {high:.4f}]"
     elif accuracy.metric == "mAP50-95" and value < NO_DETECTION:
         chance, held = NO_DETECTION, f"below {NO_DETECTION:g}"
     else:
         return None
     text = (
-        f"The baseline knows nothing of this data: {accuracy.metric} is {value:.4f} on {accuracy.images} images, "
-        f"{held}. "
-        "Are these the right weights, and the classes in the model's order?"
+        f"The baseline is no better than guessing on this data: {accuracy.metric} is {value:.4f} on "
+        f"{accuracy.images} images, {held}. Check the weights and the order of the classes."
     )
     return Remark("baseline_knows_nothing", text, {"baseline": value, "chance": chance})
 
@@ -60,20 +57,20 @@ def runtime_remarks(rows: Sequence[Row], finals: Sequence[Row], recommended: Map
 
 def sram_counts_tensors() -> Remark:
     text = (
-        "budget.sram_kb is held against the tensors as LiteRT for Microcontrollers lays them out; its own structures "
-        "and its kernels' scratch buffers come on top, from a few kilobytes to tens: leave room for them."
+        "budget.sram_kb limits the memory of the tensors as LiteRT for Microcontrollers places them; its own "
+        "structures and the scratch buffers of its kernels need additional memory, from a few kilobytes to tens."
     )
     return Remark("sram_is_of_tensors", text)
 
 
-def for_the_device(device: str, recommended: Mapping[str | None, Row], there: Sequence[Row]) -> Remark:
-    timed = {f"{row.target}/{row.precision}": median(row) or 0.0 for row in recommended.values() if row in there}
-    guessed = [f"{row.target}/{row.precision}" for row in recommended.values() if row not in there]
-    parts = [f"{name} is the fastest that was measured there, {ms:.2f} ms" for name, ms in timed.items()]
+def for_the_device(device: str, recommended: Mapping[str | None, Row], on_device: Sequence[Row]) -> Remark:
+    timed = {f"{row.target}/{row.precision}": median(row) or 0.0 for row in recommended.values() if row in on_device}
+    guessed = [f"{row.target}/{row.precision}" for row in recommended.values() if row not in on_device]
+    parts = [f"{name} is the fastest file measured on the device, {ms:.2f} ms" for name, ms in timed.items()]
     if guessed:
         parts.append(
-            f"{', '.join(guessed)} by what its chip is known to compute best. Times measured on this machine say "
-            "nothing about it; the README in each artifact says how to time the files there"
+            f"{', '.join(guessed)} is recommended by the precisions that its chip supports. Times measured on this "
+            "machine do not apply to it; the README in each artifact describes how to time the files on the device"
         )
     return Remark("recommended_for_device", f"For {device}: {'; '.join(parts)}.", timed)
 
@@ -81,8 +78,8 @@ def for_the_device(device: str, recommended: Mapping[str | None, Row], there: Se
 def baseline_too_weak(first: Row, drop: float) -> Remark:
     value = first.accuracy.value if first.accuracy else 0.0
     text = (
-        f"The baseline's own accuracy is {value:.4f}, no more than the allowed drop of {drop:g}: keeping within "
-        "that proves nothing and is not judged. Are these the right weights, and the classes in the model's order?"
+        f"The accuracy of the baseline is {value:.4f}, no more than the allowed drop of {drop:g}: meeting that limit "
+        "proves nothing, so it is not judged. Check the weights and the order of the classes."
     )
     return Remark("baseline_is_too_weak", text, {"baseline": value, "limit": drop})
 
@@ -113,38 +110,38 @@ def control_remarks(tuned: Row, controls: Sequence[Row]) -> list[Remark]:
     for row in controls:
         if tuned.accuracy is None or row.accuracy is None:
             continue
-        ours, theirs, name = tuned.accuracy.value, row.accuracy.value, row.stage.replace("_", " ")
-        won = ours > theirs
+        pruned, control, name = tuned.accuracy.value, row.accuracy.value, row.stage.replace("_", " ")
+        won = pruned > control
         text = (
-            f"{'Pruning wins' if won else 'Pruning does NOT win'} against the control `{name}`: {ours:.4f} at "
-            f"{tuned.flops / 1e9:.3f} G FLOPs against {theirs:.4f} at {row.flops / 1e9:.3f} G ({row.imgsz} px), tuned "
+            f"{'Pruning wins' if won else 'Pruning does NOT win'} against the control `{name}`: {pruned:.4f} at "
+            f"{tuned.flops / 1e9:.3f} G FLOPs and {control:.4f} at {row.flops / 1e9:.3f} G ({row.imgsz} px), tuned "
             "with as many images."
         )
         remarks.append(
             Remark(
                 "control" if won else "pruning_does_not_win",
                 text,
-                {"pruned": ours, row.stage: theirs, "flops": row.flops, "imgsz": row.imgsz},
+                {"pruned": pruned, row.stage: control, "flops": row.flops, "imgsz": row.imgsz},
             )
         )
     return remarks
 
 
 def _int8_does_not_pay(int8: Row, best: Row) -> list[Remark]:
-    ours, theirs, ratio = median(int8), median(best), speed(best.latency_ms, int8.latency_ms)
-    if best is int8 or ours is None or theirs is None or best.latency_ms is None or ratio is None:
+    int8_ms, best_ms, ratio = median(int8), median(best), speed(best.latency_ms, int8.latency_ms)
+    if best is int8 or int8_ms is None or best_ms is None or best.latency_ms is None or ratio is None:
         return []
     precision = best.latency_ms.inference_precision or best.precision
     text = (
-        f"INT8 is not the fastest on {best.target} here: {ours:.2f} ms against {theirs:.2f} ms for the "
-        f"{best.precision} file{_said_in_turns(best, int8)}, which this runtime computes in {precision} on this "
-        f"machine. Recommended here: {best.target}/{best.precision}. Elsewhere INT8 may pay: time both with the bench "
-        "kit."
+        f"INT8 is not the fastest on {best.target} here: {int8_ms:.2f} ms compared with {best_ms:.2f} ms for the "
+        f"{best.precision} file{_in_turns_clause(best, int8)}, which this runtime computes in {precision} on this "
+        f"machine. Recommended here: {best.target}/{best.precision}. On other devices INT8 may be faster: time both "
+        "with the bench kit."
     )
-    return [Remark("int8_does_not_pay", text, {"int8_ms": ours, "recommended_ms": theirs, "ratio": ratio})]
+    return [Remark("int8_does_not_pay", text, {"int8_ms": int8_ms, "recommended_ms": best_ms, "ratio": ratio})]
 
 
-def _said_in_turns(first: Row, second: Row) -> str:
+def _in_turns_clause(first: Row, second: Row) -> str:
     """The ratio of two latencies that were measured in turns, as part of a sentence; else empty."""
     ratio = speed(first.latency_ms, second.latency_ms)
     return f" (in turns ×{ratio:.2f})" if ratio and in_turns(first.latency_ms, second.latency_ms) else ""
@@ -152,23 +149,23 @@ def _said_in_turns(first: Row, second: Row) -> str:
 
 def _int8_saves_no_time(int8: Row, best: Row, others: Sequence[Row]) -> list[Remark]:
     """INT8 is recommended, but another file is as fast within noise."""
-    ours = median(int8)
+    int8_ms = median(int8)
     timed = [row for row in others if median(row) is not None]
-    if best is not int8 or ours is None or not timed:
+    if best is not int8 or int8_ms is None or not timed:
         return []
     other = fastest_of(timed)
-    theirs = median(other) or 0.0
+    other_ms = median(other) or 0.0
     computed = (other.latency_ms and other.latency_ms.inference_precision) or other.precision
     ratio = speed(int8.latency_ms, other.latency_ms)
     if ratio is None or ratio > 1 + TIMING_NOISE or differ(int8.latency_ms, other.latency_ms) is None:
         return []
     small, large = ((row.size_bytes or 0) / 1e6 for row in (int8, other))
     text = (
-        f"{computed.upper()} is already as fast as INT8 on {best.target} "
-        f"here: {theirs:.2f} ms for the {other.precision} file, {ours:.2f} ms for INT8{_said_in_turns(other, int8)}, "
+        f"{computed.upper()} is already as fast as INT8 on {best.target} here: "
+        f"{other_ms:.2f} ms for the {other.precision} file, {int8_ms:.2f} ms for INT8{_in_turns_clause(other, int8)}, "
         f"which saves space rather than time: {small:.2f} MB instead of {large:.2f} MB."
     )
-    numbers = {"int8_ms": ours, "other_ms": theirs, "int8_mb": small, "other_mb": large}
+    numbers = {"int8_ms": int8_ms, "other_ms": other_ms, "int8_mb": small, "other_mb": large}
     return [Remark("int8_saves_no_time", text, numbers)]
 
 
@@ -182,9 +179,9 @@ def contended_timings(rows: Sequence[Row]) -> list[Remark]:
     if not waited:
         return []
     text = (
-        f"Other programs took the CPU while {len(waited)} of {len(rows)} rows were timed, marked (contended): threads "
-        f"waited up to {max(waited.values()):.0%} of their time. Those times may be too long and are compared with "
-        "nothing; the same command on a quiet machine measures again and takes the rest from the cache."
+        f"Other programs used the CPU while {len(waited)} of {len(rows)} rows were timed, marked (contended): threads "
+        f"waited up to {max(waited.values()):.0%} of their time. These times may be too long and are not compared. The "
+        "same command on an idle machine measures again and reads finished stages from the cache."
     )
     return [Remark("timing_contended", text, waited)]
 
@@ -198,6 +195,6 @@ def _flops_are_not_time(before: Row, best: Row) -> list[Remark]:
         return []
     text = (
         f"{1 - best.flops / before.flops:.0%} fewer FLOPs did not make {best.target} faster here: "
-        f"{old:.2f} ms before, {new:.2f} ms after{_said_in_turns(before, best)}."
+        f"{old:.2f} ms before, {new:.2f} ms after{_in_turns_clause(before, best)}."
     )
     return [Remark("flops_are_not_time", text, {"before_ms": old, "after_ms": new})]

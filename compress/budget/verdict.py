@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
@@ -14,7 +15,7 @@ from compress.budget.remarks import (
     contended_timings,
     control_remarks,
     for_the_device,
-    knows_nothing,
+    guessing_remark,
     runtime_remarks,
     sram_counts_tensors,
 )
@@ -66,46 +67,53 @@ class Verdict:
 
 def judge(
     budget: BudgetConfig,
-    quantize_drop: float,
+    max_quantize_drop: float,
     rows: Sequence[Row],
     failures: Mapping[str, str],
     device: DeviceConfig,
     controls: Sequence[Row] = (),
-    contracts: Sequence[Check] = (),
+    acceptance_checks: Sequence[Check] = (),
 ) -> Verdict:
     """Compares a budget with the ledger of a finished run. The baseline is the model as loaded, or as trained by the
     recipe's `train` stage.
 
-    FLOPs and accuracy are judged on the last torch row and on every exported artifact, INT8 also against the FP32
-    graph in the same runtime; latency and size on the artifact recommended for each target. `controls` are rows of
-    other ways to the same FLOPs with the same fine-tuning: they are remarked on, never judged. `contracts` are the
-    acceptance checks of the artifacts, and are added to the checks.
+    FLOPs are judged on the largest of the last torch row and the artifacts, accuracy on every artifact (on the last
+    torch row if there is none), that of INT8 also against the FP32 graph in the same runtime. Latency and size are
+    judged on the artifact recommended for each target, according to times from the device if there are any.
+
+    Args:
+        max_quantize_drop: largest absolute drop of accuracy from FP32 to INT8 in the same runtime.
+        controls: rows of networks that were brought to the same FLOPs in a simpler way and fine-tuned equally. They
+            lead to remarks only.
+        acceptance_checks: those of the artifacts; added to the checks.
     """
     first = baseline(rows)
     last = [row for row in rows if row.target is None][-1]
     finals = [row for row in final_rows(rows) if not from_another_device(row)]
-    there = [row for row in final_rows(rows) if device.name != HOST and timed_on(row, device.name)]
+    on_device = [row for row in final_rows(rows) if device.name != HOST and timed_on(row, device.name)]
     checks: list[Check] = []
     if (flops := budget.flops_limit) is not None:
         worst = max([last, *finals], key=lambda row: row.flops)
         checks.append(Check("budget.flops", None, None, flops.of(first.flops), worst.flops, "FLOPs"))
-    ignorant = knows_nothing(first)
-    weak = budget.max_accuracy_drop is not None and (ignorant or _proves_nothing(first, budget.max_accuracy_drop))
+    untrained = guessing_remark(first)
+    weak = budget.max_accuracy_drop is not None and (untrained or _proves_nothing(first, budget.max_accuracy_drop))
     if budget.max_accuracy_drop is not None:
         for row in finals or [last]:
             drop = None if weak else accuracy_drop(first, row)
             checks.append(
-                Check("budget.max_accuracy_drop", row.target, row.precision, budget.max_accuracy_drop, drop, "points")
+                Check("budget.max_accuracy_drop", row.target, row.precision, budget.max_accuracy_drop, drop, "absolute")
             )
     for row in finals:
         if row.precision == "int8":
             drop = accuracy_drop(same_runtime_fp32(rows, row), row)
-            checks.append(Check("quantize.max_accuracy_drop", row.target, "int8", quantize_drop, drop, "points"))
+            checks.append(Check("quantize.max_accuracy_drop", row.target, "int8", max_quantize_drop, drop, "absolute"))
     names = dict.fromkeys(row.target for row in finals)
-    recommended = {target: recommend(finals, target, device.precisions) for target in names}
-    deployed = {target: _there(there, best, budget.latency_ms) for target, best in recommended.items()}
-    # Without an artifact nothing is known of its costs.
-    for best in deployed.values() or [None]:
+    recommended_here = {target: recommend(finals, target, device.precisions) for target in names}
+    recommended = {
+        target: _recommended_on_device(on_device, best, budget.latency_ms) for target, best in recommended_here.items()
+    }
+    # Without any artifact the limits on costs are undetermined.
+    for best in recommended.values() or [None]:
         for name, limit, value, unit in _costs(budget, best, device):
             if limit is not None:
                 target, precision = (best.target, best.precision) if best else (None, None)
@@ -113,21 +121,23 @@ def judge(
     # fps is not judged by itself: before the run it became flops and latency_ms.
     if budget.energy_mj is not None:  # nothing measures it yet: undetermined, never passed
         checks.append(Check("budget.energy_mj", None, None, budget.energy_mj, None, "mJ"))
-    checks += contracts
-    remarks = runtime_remarks(rows, finals, recommended) + control_remarks(last, controls) + contended_timings(rows)
+    checks += acceptance_checks
+    remarks = (
+        runtime_remarks(rows, finals, recommended_here) + control_remarks(last, controls) + contended_timings(rows)
+    )
     if budget.sram_kb is not None:
         remarks.append(sram_counts_tensors())
-    if device.name != HOST and recommended:
-        remarks.append(for_the_device(device.name, deployed, there))
-    if ignorant:
-        remarks.insert(0, ignorant)
+    if device.name != HOST and recommended_here:
+        remarks.append(for_the_device(device.name, recommended, on_device))
+    if untrained:
+        remarks.insert(0, untrained)
     elif budget.max_accuracy_drop is not None and weak:
         remarks.insert(0, baseline_too_weak(first, budget.max_accuracy_drop))
     return Verdict(tuple(checks), tuple(remarks), failures)
 
 
-def stopped(remark: Remark, row: Row, failures: Mapping[str, str]) -> Verdict:
-    """The verdict on a run that ended at its baseline (see `knows_nothing`): undetermined."""
+def undetermined(remark: Remark, row: Row, failures: Mapping[str, str]) -> Verdict:
+    """The verdict on a run that ended at its baseline (see `guessing_remark`): undetermined."""
     assert row.accuracy is not None  # the remark is about it
     limit = NO_DETECTION if row.accuracy.chance is None else row.accuracy.chance
     check = Check("baseline.knows_something", None, None, limit, None, row.accuracy.metric)
@@ -139,27 +149,27 @@ def _costs(
 ) -> list[tuple[str, float | None, float | None, str]]:
     """(name, limit, value of the artifact, unit)."""
 
-    def taken(count: int | None, unit: int) -> float | None:
+    def in_units(count: int | None, unit: int) -> float | None:
         return None if count is None else count / unit
 
     size, arena = (row.size_bytes, row.arena_bytes) if row else (None, None)
     return [
         ("latency_ms", budget.latency_ms, latency_on(row, device.name) if row else None, "ms"),
-        ("size_mb", budget.size_mb, taken(size, 10**6), "MB"),
-        ("sram_kb", budget.sram_kb, taken(arena, 1024), "KB of 1,024 bytes"),
-        ("flash_kb", budget.flash_kb, taken(size, 1024), "KB of 1,024 bytes"),
+        ("size_mb", budget.size_mb, in_units(size, 10**6), "MB"),
+        ("sram_kb", budget.sram_kb, in_units(arena, 1024), "KB of 1,024 bytes"),
+        ("flash_kb", budget.flash_kb, in_units(size, 1024), "KB of 1,024 bytes"),
     ]
 
 
-def _there(rows: Sequence[Row], guess: Row, limit_ms: float | None) -> Row:
-    """The artifact to use according to latencies from the device: the fastest. If `guess` was not timed there, only one
-    that keeps the limit replaces it."""
+def _recommended_on_device(rows: Sequence[Row], guess: Row, limit_ms: float | None) -> Row:
+    """The artifact to use, given the rows timed on the device: the fastest of them. If `guess` is not among them, the
+    fastest replaces it only if it meets the limit."""
     timed = [row for row in rows if row.target == guess.target]
     if not timed:
         return guess
     fastest = recommend(timed, guess.target)
     known = guess.precision in {row.precision for row in timed}
-    return fastest if known or (limit_ms is not None and (median(fastest) or 0.0) <= limit_ms) else guess
+    return fastest if known or (limit_ms is not None and (median(fastest) or math.inf) <= limit_ms) else guess
 
 
 def _proves_nothing(first: Row, drop: float) -> bool:

@@ -55,7 +55,7 @@ def resolve(config: Config) -> Config:
 
 
 @contextmanager
-def named_by_frame_rate(config: Config) -> Iterator[None]:
+def errors_name_fps(config: Config) -> Iterator[None]:
     """In this context, a UserError on the `budget.flops` that `resolve` derived names `budget.fps` instead."""
     try:
         yield

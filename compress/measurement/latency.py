@@ -25,12 +25,12 @@ from compress.measurement.contention import CONTENDED, Waiting
 Call = Callable[[], object]
 LOCK = Path(tempfile.gettempdir()) / "compress-timing.lock"
 LOCK_SECONDS = 60.0  # longest wait for another process
-PARTS = 8  # of a measurement, whose medians give its range
+PARTS = 8  # consecutive parts of a measurement; the extremes of their medians are `low` and `high`
 ATTEMPTS = 3  # at most, if other programs used the CPU
 
 log = logging.getLogger(__name__)
 _depth = 0
-_threads = threading.RLock()
+_thread_lock = threading.RLock()
 
 
 @dataclass(frozen=True)
@@ -55,9 +55,9 @@ class Latency:
         """Whether other programs used the CPU so much that the measurement is unreliable."""
         return self.cpu_wait is not None and self.cpu_wait > CONTENDED
 
-    def after(self, earlier: Latency | None) -> Latency:
+    def merged_with(self, earlier: Latency | None) -> Latency:
         """Merges this with an earlier measurement of the same call: `low` and `high` then include the machine's drift
-        between the two. If one of them is contended, returns the other."""
+        between the two. If this one is contended, returns the other, and vice versa. The result has no `ratio`."""
         if earlier is None or earlier.contended:
             return self
         if self.contended:
@@ -66,18 +66,17 @@ class Latency:
         return _latency(np.concatenate([earlier.times, self.times]), max(waits, default=None))
 
 
-def time_call(
-    call: Call, *, seconds: float = 3, warmup: int = 10, min_runs: int = 30, compared: bool = True
-) -> Latency:
+def time_call(call: Call, *, seconds: float = 3, warmup: int = 10, min_runs: int = 30, wait: bool = True) -> Latency:
     """Times `call` for about `seconds` and at least `min_runs` times, after `warmup` untimed runs.
 
-    If other programs use the CPU, repeats this up to `ATTEMPTS` times and returns the measurement with least waiting.
-    `compared`: wait while another process is timing, because the result is compared with others.
+    If other programs use the CPU, measures up to `ATTEMPTS` times in all and returns the measurement with the least
+    waiting. `wait`: wait while another process is timing (see `timing_lock`), for a latency that is compared with other
+    latencies.
 
     Raises:
         UserError: the lock file cannot be opened.
     """
-    with timing_lock(wait=compared), _no_garbage_collection():
+    with timing_lock(wait=wait), _no_garbage_collection():
         for _ in range(warmup):
             call()
         best = _timed(call, seconds, min_runs)
@@ -112,7 +111,7 @@ def interleaved(
     `seconds`, but not before 10 rounds. The latencies have a `ratio` to the first call.
 
     Slow drifts of the machine (clock frequency, other programs) then affect all calls alike. One untimed run precedes
-    each block, because no other model evicts the weights of a deployed model from the cache.
+    each block, because the preceding call has evicted the weights from the CPU's cache. A deployed model runs alone.
     """
     names = list(calls)
     times: dict[str, list[list[float]]] = {name: [] for name in names}
@@ -134,7 +133,7 @@ def interleaved(
 def _compared(latency: Latency, ratios: np.ndarray) -> Latency:
     # Order statistics bound a median without assuming a distribution: ranks n/2 -+ 1.96 sqrt(n)/2.
     ordered, half = np.sort(ratios), 0.98 * math.sqrt(len(ratios))
-    low = max(math.floor(len(ratios) / 2 - half), 0)
+    low = max(math.floor(len(ratios) / 2 - half) - 1, 0)  # ranks count from 1
     high = min(math.ceil(len(ratios) / 2 + half), len(ratios) - 1)
     bounds = float(ordered[low]), float(ordered[high])
     return replace(latency, ratio=float(np.median(ratios)), ratio_ci95=bounds)
@@ -159,7 +158,7 @@ def _no_garbage_collection() -> Iterator[None]:
 
 @contextmanager
 def timing_lock(*, wait: bool = True) -> Iterator[None]:
-    """Holds the machine-wide timing lock; may be nested within a thread.
+    """Holds the timing lock of all processes with the same folder for temporary files; may be nested within a thread.
 
     If another process holds it, logs that process's pid, command and start, waits up to `LOCK_SECONDS`, and then
     continues without the lock, with a warning. Without `wait` it continues at once, silently.
@@ -168,7 +167,7 @@ def timing_lock(*, wait: bool = True) -> Iterator[None]:
         UserError: the lock file cannot be opened.
     """
     global _depth
-    with _threads:
+    with _thread_lock:
         handle = _acquire(wait) if _depth == 0 else None
         _depth += 1
         try:
@@ -182,10 +181,10 @@ def timing_lock(*, wait: bool = True) -> Iterator[None]:
 
 
 def _acquire(wait: bool) -> int:
-    """A handle of the lock file, locked unless another process holds it for `LOCK_SECONDS` (without `wait`: holds it
-    now). The system releases the lock when its process ends."""
+    """A handle of the lock file. It is locked, unless another process still holds the lock after `LOCK_SECONDS`
+    (with `wait`) or holds it now (without). The system releases the lock when its process ends."""
     handle = _open_shared(LOCK)
-    if _locked(handle):
+    if _try_to_lock(handle):
         _sign()
         return handle
     if not wait:
@@ -195,15 +194,15 @@ def _acquire(wait: bool) -> int:
     end = time.monotonic() + LOCK_SECONDS
     while time.monotonic() < end:
         time.sleep(0.1)
-        if _locked(handle):
+        if _try_to_lock(handle):
             _sign()
             return handle
-    log.warning("timing beside another process, which has held the timing lock for more than %g s: %s; measured times "
-                "may be too long", LOCK_SECONDS, _holder())  # fmt: skip
+    log.warning("timing at the same time as another process, which has held the timing lock for more than %g s: %s; "
+                "measured times may be too long", LOCK_SECONDS, _holder())  # fmt: skip
     return handle
 
 
-def _locked(handle: int) -> bool:
+def _try_to_lock(handle: int) -> bool:
     try:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:

@@ -81,7 +81,7 @@ def measure_model(
     threads: int,
     cached: bool,
     baseline: Model | None = None,
-    compared: bool = True,
+    wait: bool = True,
 ) -> Row:
     """Measures a torch model in its deployed form on the CPU in float32, or an ONNX file as it is.
 
@@ -92,7 +92,7 @@ def measure_model(
         threads: that torch uses; recorded in the row.
         cached: the stage's product came from the cache; recorded in the row.
         baseline: timed alternately with `model`. If it is `model` itself, the ratio is 1; if None, none is recorded.
-        compared: the latency will be compared with others, so timing waits while another process is timing.
+        wait: wait while another process is timing, for a latency that is compared with other latencies.
 
     Raises:
         UserError: the model has no capability that the measurement needs.
@@ -106,7 +106,7 @@ def measure_model(
     predict = accuracy.predictor(net)
     image, timed, ratio = example.numpy(), None, None
     if len(data.validation):  # otherwise only counts are needed, and timing would take most of the time
-        timed = latency.time_call(lambda: predict(image), seconds=TIMING_SECONDS, compared=compared)
+        timed = latency.time_call(lambda: predict(image), seconds=TIMING_SECONDS, wait=wait)
         if baseline is not None:
             ratio = SAME_AS_BASELINE
             if baseline is not model:
@@ -141,7 +141,7 @@ def measure_graph(
     cached: bool,
     measured: dict[str, FileMeasurements],
     baseline: Graph | None = None,
-    compared: bool = True,
+    wait: bool = True,
 ) -> Row:
     """Measures a target's graph, loaded from disk, in its own runtime (TensorRT without a GPU is emulated).
 
@@ -149,7 +149,7 @@ def measure_graph(
 
     Args:
         model: the model that `graph` was exported from, with its `costs`.
-        threads, cached, compared: as in `measure_model`.
+        threads, cached, wait: as in `measure_model`.
         measured: measurements of this run by digest of the file's bytes and the runtime; this call adds to it. A file
             that was measured before is not evaluated again, even for another target. It is timed again, and the row
             merges both timings.
@@ -167,8 +167,8 @@ def measure_graph(
     image = model.example_input().numpy()
     timed = ratio = None
     if predictor.obtained == "measured":
-        latest = latency.time_call(lambda: predictor(image), seconds=TIMING_SECONDS, compared=compared)
-        timed = entry.latency = latest.after(entry.latency)
+        latest = latency.time_call(lambda: predictor(image), seconds=TIMING_SECONDS, wait=wait)
+        timed = entry.latency = latest.merged_with(entry.latency)
         if baseline is not None:
             pairs = ((targets.load(baseline, threads), targets.load(graph, threads)) for _ in range(SESSIONS))
             ratio = SAME_AS_BASELINE if baseline is graph else _merged(entry.ratio, _alternating_ratio(pairs, image))

@@ -35,7 +35,7 @@ class Weights:
 
 def baselines() -> tuple[str, ...]:
     """Names of the trained models that this package ships."""
-    return tuple(sorted(path.parent.name for path in BASELINES.glob(f"*/{checkpoint.FACTS}")))
+    return tuple(sorted(path.parent.name for path in BASELINES.glob(f"*/{checkpoint.DESCRIPTION}")))
 
 
 def folder(source: str) -> Path | None:

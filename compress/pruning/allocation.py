@@ -22,7 +22,9 @@ class Step:
 
     group: Group
     channels: tuple[int, ...]
-    share: float  # fraction of the group removed halfway through the step, so that a ratio is met by the nearest step
+    fraction: (
+        float  # fraction of the group removed halfway through the step, so that a ratio is met by the nearest step
+    )
 
     @property
     def importance(self) -> float:
@@ -53,7 +55,7 @@ def steps_of(groups: Sequence[Group], config: PruneConfig, widths: Mapping[str, 
 
 def _uniform(steps: Sequence[Step], cost: Estimate) -> list[Step]:
     """The same fraction of channels from every group."""
-    return sorted(steps, key=lambda step: step.share)  # stable: ties stay in network order
+    return sorted(steps, key=lambda step: step.fraction)  # stable: ties stay in network order
 
 
 def _global(steps: Sequence[Step], cost: Estimate) -> list[Step]:

@@ -96,7 +96,7 @@ IMPORTANCES: dict[str, Callable[[], Importance]] = {
     "taylor": _taylor,
     "hessian": _hessian,
 }
-# {importance: whether it needs squared gradients}, see `gradients.accumulate_gradients`
+# {importance that needs gradients: whether it needs them squared}, see `gradients.accumulate_gradients`
 NEED_GRADIENTS = {"taylor": False, "hessian": True}
 
 

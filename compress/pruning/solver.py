@@ -1,9 +1,10 @@
 """Solver: prunes a network to a FLOPs budget or to a ratio of its channels.
 
-Every group of coupled channels is divided into steps of `round_to` channels, least important first, and an allocation
-sorts the steps of all groups into one order. Taking the first n steps gives a pruned network, so a budget is met by a
-search for n: a cheap estimate proposes n, and an exact count decides whether the network meets the budget. Some of the
-steps are then undone if the budget allows. MACs are those of the deployed form (`Model.deployed`); 1 MAC = 2 FLOPs.
+Every group of coupled channels is divided into steps of at most `round_to` channels, least important first, and an
+allocation sorts the steps of all groups into one order. Taking the first n steps gives a pruned network, so a budget is
+met by a search for n: a cheap estimate proposes n, and an exact count decides whether the network meets it. Some of the
+steps are then undone if the budget allows. MACs are those of the deployed form (`Model.deployed`); 1 MAC = 2
+FLOPs.
 """
 
 from __future__ import annotations
@@ -55,7 +56,7 @@ def prune_to_ratio(
     seconds: Mapping[str, float] | None = None,
     widths: Mapping[str, int] | None = None,
 ) -> Pruned:
-    """Removes the fraction `ratio` of the prunable channels, as closely as rounding and `max_ratio` allow.
+    """Removes the fraction `ratio` of the prunable channels, as closely as whole steps and `max_ratio` allow.
 
     Args:
         net: a network whose dependency graph can be traced (`Prunable.prunable`); not changed.
@@ -71,8 +72,8 @@ def prune_to_ratio(
     plan = _plan(net, example, protected, config, widths)
     steps = order(plan.steps, config.allocation, Estimate(net, example, seconds))
     total = sum(group.channels for group in plan.groups)
-    if config.allocation == "uniform":  # `share` is the ratio from which on a step is taken
-        taken = [step for step in steps if step.share <= ratio]
+    if config.allocation == "uniform":  # `fraction` is the lowest ratio at which the step is taken
+        taken = [step for step in steps if step.fraction <= ratio]
     else:
         taken, to_remove = [], ratio * total
         for step in steps:
@@ -82,7 +83,9 @@ def prune_to_ratio(
             to_remove -= len(step.channels)
     removed = _fraction(taken, total)
     if abs(removed - ratio) > RATIO_TOLERANCE:
-        message = "prune.ratio=%g: removed the fraction %.3g; prune.round_to and prune.max_ratio allow no closer one"
+        message = (
+            "prune.ratio=%g: removed the fraction %.3g; for a closer one, lower prune.round_to or raise prune.max_ratio"
+        )
         log.warning(message, ratio, removed)
     pruned = _cut(net, taken)
     return Pruned(pruned, removed, changes(widths_of(net), pruned), plan.protected, _cut(net, steps))
@@ -105,8 +108,9 @@ def check_reachable(budget_macs: float, least: int, full: int) -> None:
     """Raises UserError, which names the range, if `budget_macs` is not between `least` and `full` MACs."""
     if least <= budget_macs <= full:
         return
-    raise_it = "lower prune.round_to, raise prune.max_ratio, or raise the budget"
-    remedy = raise_it if budget_macs < least else "the model already costs less"
+    too_low = "lower prune.round_to, raise prune.max_ratio, or raise the budget"
+    too_high = "the model already costs less: lower the budget, or remove prune from stages"
+    remedy = too_low if budget_macs < least else too_high
     limits = f"{2 * least / 1e9:.4g} G to {2 * full / 1e9:.4g} G FLOPs ({least / full:.1%} to 100%)"
     raise UserError("budget.flops", f"{2 * budget_macs:.4g}", f"pruning can reach {limits}: {remedy}")
 
@@ -122,8 +126,8 @@ def prune_to_flops(
     seconds: Mapping[str, float] | None = None,
     widths: Mapping[str, int] | None = None,
 ) -> Pruned:
-    """Prunes to at most `budget_macs`: takes the first steps of the order that meet the budget, then undoes steps that
-    still fit.
+    """Prunes to at most `budget_macs`: takes the fewest first steps of the order that meet the budget, then undoes
+    single steps if the budget is still met.
 
     Args:
         budget_macs: maximum MACs.
@@ -142,7 +146,7 @@ def prune_to_flops(
     narrowest = _cut(net, steps)
     full, least = macs_of([]), count(narrowest)
     check_reachable(budget_macs, least, full)
-    # A search changes its estimate. The budget is in MACs, even if the order was made from seconds.
+    # Each search modifies its estimate, so it gets a new one: in MACs, as the budget, even if the order used seconds.
     taken, macs = _search(steps, macs_of, budget_macs, full, least, lambda: Estimate(net, example))
     pruned = _cut(net, taken)
     removed = _fraction(taken, sum(group.channels for group in plan.groups))
@@ -165,7 +169,7 @@ def _plan(
     config: PruneConfig,
     widths: Mapping[str, int] | None = None,
 ) -> PruningSteps:
-    """Finds the groups and their steps, without groups that the code of the network cannot lose channels of.
+    """Finds the groups and their steps, except groups whose channels the network's own code needs.
 
     Raises:
         UserError: as in `prune_to_ratio`, or no group can be pruned.
@@ -186,7 +190,7 @@ def _plan(
         if failure is None:
             prunable.update(candidates)
         elif len(candidates) == 1:
-            failing[candidates[0].name] = f"the network's own code fails if channels are removed here ({failure})"
+            failing[candidates[0].name] = f"the network's own code fails without some of its channels ({failure})"
         else:
             middle = len(candidates) // 2
             bisect(candidates[:middle])
@@ -195,7 +199,8 @@ def _plan(
     bisect(groups)
     log.warning("%d of %d groups keep their channels: the network fails without them", len(failing), len(groups))
     if not prunable:
-        raise UserError("prune", type(net).__name__, f"no channels can be pruned: {next(iter(failing.values()))}")
+        name, reason = next(iter(failing.items()))
+        raise UserError("prune", type(net).__name__, f"no channels can be pruned; {name}: {reason}")
     chosen = tuple(group for group in groups if group in prunable)
     return PruningSteps(chosen, [step for step in steps if step.group in prunable], {**protected, **failing})
 
@@ -254,7 +259,8 @@ def _search(
 def _shortest_prefix(
     steps: Sequence[Step], macs_of: MacsAfter, budget: float, full: int, least: int, estimate: Estimate
 ) -> tuple[list[Step], int]:
-    """Returns the fewest steps that meet the budget and the MACs after them; `estimate` then is of that network."""
+    """Returns the fewest steps that meet the budget and the MACs after them. On return, `estimate` describes the
+    network after these steps."""
     if full <= budget:
         return [], full
     estimates = [estimate.cost]  # after the first 0, 1, … steps
@@ -283,13 +289,15 @@ def _fill_gap(
     taken: list[Step], macs_of: MacsAfter, budget: float, macs: int, estimate: Estimate
 ) -> tuple[list[Step], int]:
     """Repeatedly undoes the last step of one group: the one that uses most of the remaining budget."""
-    rejected: set[int] = set()  # indices of steps whose exact count exceeds the budget or gains nothing
+    rejected: set[int] = (
+        set()
+    )  # indices of steps that cannot be undone: the exact count exceeds the budget or stays the same
     for _ in range(MAX_TRIALS):
         if budget - macs <= GAP_LEFT_UNFILLED * budget:
             break
         last = {step.group: index for index, step in enumerate(taken)}  # steps of a group are undone in reverse order
-        gains = {index: _gain(taken[index], estimate) for index in last.values() if index not in rejected}
-        fitting = {index: gain for index, gain in gains.items() if 0 < gain <= budget - macs}
+        restored = {index: _macs_restored(taken[index], estimate) for index in last.values() if index not in rejected}
+        fitting = {index: added for index, added in restored.items() if 0 < added <= budget - macs}
         if not fitting:
             break
         index = max(fitting, key=lambda i: (fitting[i], i))
@@ -303,12 +311,12 @@ def _fill_gap(
     return taken, macs
 
 
-def _gain(step: Step, estimate: Estimate) -> float:
-    """Estimated cost of undoing the step."""
+def _macs_restored(step: Step, estimate: Estimate) -> float:
+    """Estimated MACs that undoing the step adds."""
     estimate.change(step.group.cuts, step.channels, +1)
-    gain = estimate.saved(step.group.cuts, step.channels)
+    macs = estimate.saved(step.group.cuts, step.channels)
     estimate.change(step.group.cuts, step.channels, -1)
-    return gain
+    return macs
 
 
 def _cut(net: nn.Module, taken: Sequence[Step]) -> nn.Module:

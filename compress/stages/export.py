@@ -38,7 +38,9 @@ def run(product: Product, context: Context) -> Product:
     made, failures = context.for_each_target(product, package)
     graphs = tuple(graph for packed, _ in made for graph in packed)
     checks = tuple(check for _, target_checks in made for check in target_checks)
-    return replace(product, graphs=graphs, failures=failures, contracts=(*product.contracts, *checks), cached=False)
+    return replace(
+        product, graphs=graphs, failures=failures, acceptance_checks=(*product.acceptance_checks, *checks), cached=False
+    )
 
 
 STAGE = Stage(NAME, run, images=lambda _: ("validation",), makes_files=True)

@@ -1,4 +1,4 @@
-"""Prune: removes whole channels until `budget.flops` or `prune.ratio` is met. torch -> torch."""
+"""Prune: removes whole channels until `budget.flops` or `prune.ratio` is met. Takes and returns a torch model."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from compress.units import format_flops
 
 NAME = "prune"
 VERSION = 5
-RECORD = "pruning.json"  # changed widths, protected modules with reasons, and the FLOPs that pruning can reach
+RECORD = "pruning.json"  # in the run folder: MACs and widths before and after, reachable MACs, protected modules
 
 log = logging.getLogger(__name__)
 
@@ -46,7 +46,8 @@ def check_config(config: Config) -> None:
 def check(product: Product, config: Config, data: DataSet) -> None:
     """Raises UserError if the network cannot be pruned, or not to the budget, before any stage runs.
 
-    Takes a few seconds for a nano model. Widths do not depend on weights, so the result also holds after a train stage.
+    Takes a few seconds for a nano model. Which widths are reachable does not depend on the weights, so the result also
+    holds after a train stage.
     """
     model = require(product.model, Prunable, "stages", NAME)
     net, protected = model.prunable()
@@ -57,7 +58,7 @@ def check(product: Product, config: Config, data: DataSet) -> None:
     pruning = replace(config.prune, importance="random") if config.prune.importance in NEED_GRADIENTS else config.prune
     least, full = solver.reachable(net, model.example_input(), protected, pruning, counter(model))
     if config.prune.rounds > 1 and config.finetune.teacher is not None:
-        lineage.load_teacher(config.finetune.teacher, model, config.model)
+        lineage.load_teacher(config.finetune.teacher, model, config.model)  # raises if it cannot teach `model`
     log.info("pruning can reach %s to %s FLOPs", format_flops(2 * least), format_flops(2 * full))
     if (limit := config.budget.flops_limit) is not None:
         solver.check_reachable(limit.of(2 * full) / 2, least, full)
@@ -70,12 +71,12 @@ def counter(model: TorchModel) -> Callable[[nn.Module], int]:
 
 
 def run(product: Product, context: Context) -> Product:
-    """Returns the pruned model, with the model before pruning as its reference."""
-    config = context.config.prune
+    """Prunes the model. The product has its reference, the model before the first pruning."""
+    pruning = context.config.prune
     product = replace(product, reference=lineage.reference_for_pruning(product, context.config, context.folder))
-    parts: dict[str, Any] = {"version": VERSION, "prune": asdict(config), "budget": context.config.budget.flops}
+    parts: dict[str, Any] = {"version": VERSION, "prune": asdict(pruning), "budget": context.config.budget.flops}
     parts["batch"] = context.config.finetune.batch  # also the batch size of the gradients
-    if config.rounds > 1:
+    if pruning.rounds > 1:
         parts["finetune"] = asdict(lineage.with_distillation_weight(context.config, product.reference))
         teacher = lineage.teacher(product, context.config)
         parts |= lineage.cache_parts(teacher, lineage.reference_flops(product))
@@ -93,18 +94,21 @@ def _prune(product: Product, context: Context, folder: Path) -> TorchModel:
     count, rounds = counter(model), context.config.prune.rounds
     net, _ = model.prunable()
     full, widths, remaining = count(net), solver.widths_of(net), 1.0
+    after = full
     limit = context.config.budget.flops_limit
     goal = None if limit is None else limit.of(2 * full) / 2
     for number in range(1, rounds + 1):
         # Every round keeps the same fraction of its MACs, or of its channels.
         macs = None if goal is None else full * (goal / full) ** (number / rounds)
+        if macs is not None and number > 1 and after <= macs:
+            continue  # the rounds before removed more than their part, because steps are coarse
+        if number > 1:
+            tuned = _tune(replace(product, model=model), context, folder / f"round-{number - 1}")
+            model = require(tuned, Prunable, "stages", NAME)
         result, record = _round(model, context, macs, widths)
         model, remaining = model.with_net(result.net), remaining * (1 - result.ratio)
         after = count(result.net) if result.macs is None else result.macs
         log.info("prune: %s -> %s FLOPs (%.1f %%)", format_flops(2 * full), format_flops(2 * after), 100 * after / full)
-        if number < rounds:
-            tuned = _tune(replace(product, model=model), context, folder / f"round-{number}")
-            model = require(tuned, Prunable, "stages", NAME)
     record |= {"macs_before": full, "macs_after": after, "ratio": 1 - remaining}
     record["reachable"] = None if result.reachable is None else (result.reachable[0], full)
     record |= {"channels": solver.changes(widths, result.net), "protected": result.protected}
@@ -116,7 +120,8 @@ def _prune(product: Product, context: Context, folder: Path) -> TorchModel:
 def _round(
     model: Prunable, context: Context, macs: float | None, widths: Mapping[str, int]
 ) -> tuple[solver.Pruned, dict[str, Any]]:
-    """Prunes one round, to `macs` or by its part of `prune.ratio`; returns the result and entries for `RECORD`."""
+    """Prunes one round, to `macs` or, if that is None, by the ratio that results in `prune.ratio` after all rounds.
+    Returns the result and entries for `RECORD`."""
     config, example = context.config, model.example_input()
     net, protected = model.prunable()
     if config.prune.importance in NEED_GRADIENTS:
@@ -140,11 +145,11 @@ def _round(
 
 def _tune(product: Product, context: Context, folder: Path) -> Checkpointable:
     """Fine-tunes between two rounds, or loads the result that an interrupted stage has saved in `folder`."""
-    if not (folder / checkpoint.FACTS).exists():
-        config = lineage.with_distillation_weight(context.config, product.reference)
+    if not (folder / checkpoint.DESCRIPTION).exists():
+        finetuning = lineage.with_distillation_weight(context.config, product.reference)
         tuned = tune(
             product.model, lineage.teacher(product, context.config), context.data.train,
-            replace(config, images=context.config.prune.round_images),
+            replace(finetuning, images=context.config.prune.round_images),
             seed=context.config.seed, stage="finetune", folder=folder, settings=context.settings,
             flops_before=lineage.reference_flops(product),
         )  # fmt: skip
@@ -160,7 +165,8 @@ def _unprunable_flops(narrowest: TorchModel, protected: Iterable[str]) -> dict[s
 
 
 def _accumulate(net: nn.Module, model: TorchModel, context: Context) -> None:
-    """Accumulates the gradients of the loss on `prune.images` training images, for importances that need them."""
+    """Accumulates the gradients of the loss on `prune.images` training images, rounded to whole batches,
+    for importances that need them."""
     config, data = context.config, context.data
     size = min(config.finetune.batch, len(data.train))
     stream = batches(data.train, batch=size, seed=config.seed, epoch=0, augment=False)
@@ -168,7 +174,7 @@ def _accumulate(net: nn.Module, model: TorchModel, context: Context) -> None:
     if isinstance(model, LossScheduled):
         model.schedule_loss(net, 1.0)
     selected = itertools.islice(stream, max(1, config.prune.images // size))
-    squared = NEED_GRADIENTS[config.prune.importance]
+    squared = NEED_GRADIENTS[config.prune.importance]  # the value tells whether their squares are summed
     bfloat16 = context.settings is not None and context.settings.bfloat16
     try:
         accumulate_gradients(net, trainable.loss, selected, squared=squared, bfloat16=bfloat16)

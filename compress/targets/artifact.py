@@ -222,7 +222,12 @@ def _postprocess(graph: Graph) -> dict[str, Any] | None:
         "highest class score, then the `most` (anchor, class) pairs with the highest score among them; non-maximum "
         "suppression is not needed"
     )
-    return {"kind": "top_k", "what": description, **dataclasses.asdict(graph.postprocess)}
+    return {
+        "kind": "top_k",
+        "what": description,
+        "classes": graph.postprocess.classes,
+        "most": graph.postprocess.max_detections,
+    }
 
 
 def _write_kit(folder: Path, target: str) -> None:

@@ -452,8 +452,8 @@ def of_library() -> Iterator[Case]:
         "load: missing": lambda: compress.load("nowhere"),
         "load: number": lambda: compress.load(3),  # type: ignore[arg-type]
         "load: None": lambda: compress.load(None),  # type: ignore[arg-type]
-        "prune: text": lambda: compress.prune("abc", "50%"),  # type: ignore[arg-type]
-        "prune: bare module": lambda: compress.prune(nn.Linear(2, 2), "50%"),  # type: ignore[arg-type]
+        "prune: text": lambda: compress.prune("abc", "50%"),  # type: ignore[type-var]
+        "prune: bare module": lambda: compress.prune(nn.Linear(2, 2), "50%"),  # type: ignore[type-var]
         "get_flops: text": lambda: compress.get_flops("abc"),  # type: ignore[arg-type]
         "get_flops: imgsz text": lambda: compress.get_flops(nn.Conv2d(3, 3, 1), "abc"),  # type: ignore[arg-type]
         "get_flops: imgsz negative": lambda: compress.get_flops(nn.Conv2d(3, 3, 1), -1),

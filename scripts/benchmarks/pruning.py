@@ -1,6 +1,6 @@
 """Compares ways to reach the same FLOPs: ours, torch-pruning as in its examples, random channels, a smaller input.
 
-    python scripts/benchmarks/pruning.py [--shares 0.5 0.3 0.15] [--seeds 3] [--images 8000] [--jobs 2] [--time]
+    python scripts/benchmarks/pruning.py [--fractions 0.5 0.3 0.15] [--seeds 3] [--images 8000] [--jobs 2] [--time]
 
 All start from the recipe's trained model, are fine-tuned with the same number of images and the same rule for the
 learning rate, and are evaluated on the large validation split. Each cell of the table (way, fraction of the FLOPs,
@@ -40,7 +40,7 @@ from compress.stages import finetune, prune
 from compress.stages.context import Context
 
 RECIPE = "drone_nano"
-SHARES = [0.5, 0.3, 0.15]
+FRACTIONS = [0.5, 0.3, 0.15]
 WORTH = 0.01  # smallest mAP loss of torch-pruning for which the recovered fraction is stated
 # Below this fraction of the FLOPs, channels are removed in steps of 8, because steps of 16 reach no less than 20 %, and
 # ours uses the knapsack allocation in three rounds.
@@ -62,22 +62,22 @@ Row = dict[str, Any]
 
 @dataclass(frozen=True)
 class Cell:
-    """One entry of the table. `share`: fraction of the FLOPs; of `smaller_input` that of its actual input size."""
+    """One entry of the table. `fraction`: fraction of the FLOPs; of `smaller_input` that of its actual input size."""
 
     way: str
-    share: float
+    fraction: float
     seed: int
     imgsz: int | None = None
     overrides: tuple[str, ...] = ()
 
     @property
     def name(self) -> str:
-        return f"{self.way}-{round(100 * self.share)}-{self.seed}"
+        return f"{self.way}-{round(100 * self.fraction)}-{self.seed}"
 
 
 def main() -> int:
     parser = common.parser(__doc__, seeds=3, images=8000, jobs=2)
-    parser.add_argument("--shares", type=float, nargs="+", default=SHARES, help="fractions of the FLOPs to keep")
+    parser.add_argument("--fractions", type=float, nargs="+", default=FRACTIONS, help="fractions of the FLOPs to keep")
     parser.add_argument("--ways", nargs="+", default=list(WAYS), help=f"{', '.join(WAYS)}, or names from --also")
     parser.add_argument(
         "--also", action="append", default=[], metavar="NAME:KEY=VALUE,...", help="add a way: ours with overrides"
@@ -92,34 +92,36 @@ def main() -> int:
     also = {name: tuple(keys.split(",")) for name, _, keys in (text.partition(":") for text in options.also)}
     if unknown := [way for way in options.ways if way not in WAYS and way not in also]:
         raise UserError("--ways", unknown[0], f"choose from {', '.join([*WAYS, *also])}")
-    table = list(cells(options.ways, options.shares, options.seeds, also))
+    table = list(cells(options.ways, options.fractions, options.seeds, also))
     with ThreadPoolExecutor(options.jobs) as pool:
         failed = [name for name in pool.map(functools.partial(in_own_process, options), table) if name]
     rows = [json.loads(_file(options.out, cell).read_text()) for cell in table if _file(options.out, cell).exists()]
-    report(rows, options.shares)
+    report(rows, options.fractions)
     if options.time:
         timed([Cell(**{key: row[key] for key in Cell.__dataclass_fields__}) for row in rows], options)
     return 1 if failed else 0
 
 
-def cells(ways: Sequence[str], shares: Sequence[float], seeds: int, also: dict[str, tuple[str, ...]]) -> Iterator[Cell]:
+def cells(
+    ways: Sequence[str], fractions: Sequence[float], seeds: int, also: dict[str, tuple[str, ...]]
+) -> Iterator[Cell]:
     """Yields the cells seed by seed, so that the table is complete for the first seeds early."""
-    sizes = _inputs(shares) if "smaller_input" in ways else {}
+    sizes = _inputs(fractions) if "smaller_input" in ways else {}
     for seed in range(seeds):
         for way in ways:
             if way == "unpruned":
                 yield Cell(way, 1.0, seed)
             elif way == "smaller_input":
-                yield from (Cell(way, share, seed, imgsz) for imgsz, share in sizes.items())
+                yield from (Cell(way, fraction, seed, imgsz) for imgsz, fraction in sizes.items())
             else:
-                yield from (Cell(way, share, seed, None, also.get(way, ())) for share in shares)
+                yield from (Cell(way, fraction, seed, None, also.get(way, ())) for fraction in fractions)
 
 
-def _inputs(shares: Sequence[float]) -> dict[int, float]:
+def _inputs(fractions: Sequence[float]) -> dict[int, float]:
     """{input side in pixels: fraction of the FLOPs}: for each budget the largest size within it and the next above."""
     model = require(models.build(compose([f"recipe={RECIPE}"]).model), TorchModel, "recipe", RECIPE)
     full = flops_at(model, model.imgsz)
-    below = [controls.input_within(model, round(share * full)) for share in shares]
+    below = [controls.input_within(model, round(fraction * full)) for fraction in fractions]
     sizes = sorted({size for low in below for size in (low, low + model.stride)} - {model.imgsz})
     return {size: flops_at(model, size) / full for size in sizes}
 
@@ -177,8 +179,8 @@ def _opened(cell: Cell, images: int, out: Path) -> Iterator[tuple[Product, Conte
     ours = cell.way == "ours" or cell.way not in WAYS  # the ways of --also are based on ours
     fixed = [f"recipe={RECIPE}", "data.large_validation=true", "threads=1", f"finetune.images={images}"]
     fixed.append("finetune.learning_rate=null")  # the recipe's value is for half the FLOPs
-    fixed += [f"seed={cell.seed}", f"budget.flops={100 * cell.share:g}%"]
-    if cell.share < DEEP:
+    fixed += [f"seed={cell.seed}", f"budget.flops={100 * cell.fraction:g}%"]
+    if cell.fraction < DEEP:
         fixed.append("prune.round_to=8")
         if ours:
             between = images // 5  # the total number of images is the same
@@ -199,7 +201,7 @@ def pruned_by(cell: Cell, product: Product, context: Context) -> tuple[Product, 
         return product, context
     if cell.way == "torch_pruning":
         reference = lineage.reference_for_pruning(product, context.config, context.folder)
-        pruned = model.with_net(by_torch_pruning(model, cell.share * reference.flops / 2))
+        pruned = model.with_net(by_torch_pruning(model, cell.fraction * reference.flops / 2))
         return Product(pruned, reference), context
     return prune.run(product, context), context
 
@@ -236,43 +238,45 @@ def _file(out: Path, cell: Cell) -> Path:
     return out / f"{cell.name}.json"
 
 
-def report(rows: list[Row], shares: Sequence[float]) -> None:
+def report(rows: list[Row], fractions: Sequence[float]) -> None:
     """Prints the table and the comparisons."""
     by_way: dict[str, list[Row]] = {}
     for row in rows:
         by_way.setdefault(row["way"], []).append(row)
-    print(f"{'way':16} {'FLOPs':>6} {'share':>7} {'mAP50-95':>9} {'spread over seeds':>20} {'seeds':>5} {'minutes':>8}")
+    print(
+        f"{'way':16} {'FLOPs':>6} {'fraction':>7} {'mAP50-95':>9} {'spread over seeds':>20} {'seeds':>5} {'minutes':>8}"
+    )
     for way, cells_of in by_way.items():
-        for share in sorted({row["share"] for row in cells_of}, reverse=True):
-            same = [row for row in cells_of if row["share"] == share]
+        for fraction in sorted({row["fraction"] for row in cells_of}, reverse=True):
+            same = [row for row in cells_of if row["fraction"] == fraction]
             values = [row["map"] for row in same]
             print(
-                f"{way:16} {same[0]['flops'] / 1e9:6.3f} {share:7.1%} {statistics.mean(values):9.4f} "
+                f"{way:16} {same[0]['flops'] / 1e9:6.3f} {fraction:7.1%} {statistics.mean(values):9.4f} "
                 f"{min(values):.4f} to {max(values):.4f} {len(values):5} "
                 f"{statistics.mean(row['seconds'] for row in same) / 60:8.1f}"
             )
-    goals(by_way, shares)
+    goals(by_way, fractions)
 
 
-def goals(by_way: dict[str, list[Row]], shares: Sequence[float]) -> None:
+def goals(by_way: dict[str, list[Row]], fractions: Sequence[float]) -> None:
     """Prints differences of mAP averaged over seeds, with 95 % bootstrap intervals paired over images."""
     unpruned = _resampled(by_way.get("unpruned", []), 1.0)
-    for share in shares:
-        ours = _resampled(by_way.get("ours", []), share)
+    for fraction in fractions:
+        ours = _resampled(by_way.get("ours", []), fraction)
         if ours is None:
             continue
-        peer = _resampled(by_way.get("torch_pruning", []), share)
+        peer = _resampled(by_way.get("torch_pruning", []), fraction)
         if unpruned is not None and peer is not None:
             loss = unpruned[0] - peer[0]
-            print(f"{share:.0%}: torch-pruning loses {loss:.4f}; ours is {_difference(ours, peer)}", end="")
+            print(f"{fraction:.0%}: torch-pruning loses {loss:.4f}; ours is {_difference(ours, peer)}", end="")
             print(f", {(ours[0] - peer[0]) / loss:.0%} of the loss" if loss > WORTH else "")
         for other in ("random", "unpruned"):
-            base = unpruned if other == "unpruned" else _resampled(by_way.get(other, []), share)
+            base = unpruned if other == "unpruned" else _resampled(by_way.get(other, []), fraction)
             if base is not None:
-                print(f"{share:.0%}: ours is {_difference(ours, base)} against {other}")
-        smaller = _interpolated(by_way.get("smaller_input", []), share)
+                print(f"{fraction:.0%}: ours is {_difference(ours, base)} against {other}")
+        smaller = _interpolated(by_way.get("smaller_input", []), fraction)
         if smaller is not None:
-            print(f"{share:.0%}: ours is {_difference(ours, smaller)} against a smaller input of the same FLOPs")
+            print(f"{fraction:.0%}: ours is {_difference(ours, smaller)} against a smaller input of the same FLOPs")
 
 
 def _difference(ours: np.ndarray, other: np.ndarray) -> str:
@@ -280,20 +284,23 @@ def _difference(ours: np.ndarray, other: np.ndarray) -> str:
     return f"{ours[0] - other[0]:+.4f} ({low:+.4f} to {high:+.4f})"
 
 
-def _resampled(rows: list[Row], share: float) -> np.ndarray | None:
+def _resampled(rows: list[Row], fraction: float) -> np.ndarray | None:
     """Mean mAP over seeds, then the same for every bootstrap resample: shape (1 + resamples,)."""
-    same = [[row["map"], *row["resampled"]] for row in rows if row["share"] == share]
+    same = [[row["map"], *row["resampled"]] for row in rows if row["fraction"] == fraction]
     return np.mean(same, axis=0) if same else None
 
 
-def _interpolated(rows: list[Row], share: float) -> np.ndarray | None:
-    """As `_resampled`, interpolated linearly between the input sizes just below and above `share`."""
-    shares = sorted({row["share"] for row in rows})
-    below, above = [value for value in shares if value <= share], [value for value in shares if value >= share]
+def _interpolated(rows: list[Row], fraction: float) -> np.ndarray | None:
+    """As `_resampled`, interpolated linearly between the input sizes just below and above `fraction`."""
+    fractions = sorted({row["fraction"] for row in rows})
+    below, above = (
+        [value for value in fractions if value <= fraction],
+        [value for value in fractions if value >= fraction],
+    )
     if not below or not above:
         return None
     low, high = _resampled(rows, below[-1]), _resampled(rows, above[0])
-    weight = 0.0 if below[-1] == above[0] else (share - below[-1]) / (above[0] - below[-1])
+    weight = 0.0 if below[-1] == above[0] else (fraction - below[-1]) / (above[0] - below[-1])
     return None if low is None or high is None else low + weight * (high - low)
 
 

@@ -1,6 +1,6 @@
 """Prunes architectures of many families to half their FLOPs and reports which of them the pipeline supports.
 
-    python scripts/benchmarks/zoo.py [NAME ...] [--share 0.5] [--out outputs/benchmarks/zoo.jsonl]
+    python scripts/benchmarks/zoo.py [NAME ...] [--fraction 0.5] [--out outputs/benchmarks/zoo.jsonl]
 
 Each timm model, with random weights, is pruned to a fraction of its FLOPs, run forward and backward and exported to
 ONNX; then ONNX Runtime's output is compared with torch's. Each model has its own process, so a crash or a hang affects
@@ -88,19 +88,19 @@ ZOO = {
 def main() -> int:
     parser = common.parser(__doc__, jobs=2)
     parser.add_argument("names", nargs="*", help="timm models; default: the whole zoo")
-    parser.add_argument("--share", type=float, default=0.5, help="fraction of the FLOPs to keep; default: 0.5")
+    parser.add_argument("--fraction", type=float, default=0.5, help="fraction of the FLOPs to keep; default: 0.5")
     parser.add_argument("--out", type=Path, default=Path("outputs/benchmarks/zoo.jsonl"), help="file of the rows")
     parser.add_argument("--one", action="store_true", help="prune the single NAME in this process and print its row")
     options = parser.parse_args()
     if options.one:
-        print(json.dumps(prune(options.names[0], options.share)))
+        print(json.dumps(prune(options.names[0], options.fraction)))
         return 0
     zoo = {name: family for family, names in ZOO.items() for name in names}
     names = options.names or list(zoo)
     rows = {row["name"]: row for row in _read(options.out)}
     waiting = [name for name in names if name not in rows]
     with ThreadPoolExecutor(options.jobs) as pool:
-        for row in pool.map(lambda name: in_own_process(name, options.share), waiting):
+        for row in pool.map(lambda name: in_own_process(name, options.fraction), waiting):
             row["family"] = zoo.get(row["name"], "")
             rows[row["name"]] = row
             atomic.write(options.out, "".join(json.dumps(entry) + "\n" for entry in rows.values()))
@@ -109,23 +109,23 @@ def main() -> int:
     succeeded = [row for row in requested if row["error"] is None]
     families = len({row["family"] for row in succeeded})
     counts = f"{len(succeeded)} of {len(requested)} architectures, from {families} families"
-    print(f"{counts}, at {options.share:.0%} of their FLOPs")
+    print(f"{counts}, at {options.fraction:.0%} of their FLOPs")
     for row in requested:
         if row["error"] is not None:
             print(f"  {row['name']}: {row['error']}")
     return 0 if len(succeeded) >= GOAL * len(requested) else 1
 
 
-def in_own_process(name: str, share: float) -> dict[str, Any]:
+def in_own_process(name: str, fraction: float) -> dict[str, Any]:
     """Calls `prune` in a fresh interpreter; a crash or a timeout becomes the row's error."""
     try:
-        output = common.in_own_process(__file__, [name, "--one", "--share", str(share)], seconds=SECONDS)
+        output = common.in_own_process(__file__, [name, "--one", "--fraction", str(fraction)], seconds=SECONDS)
     except RuntimeError as error:
         return {"name": name, "error": f"crash or timeout: {error}"}
     return json.loads(output.splitlines()[-1])
 
 
-def prune(name: str, share: float) -> dict[str, Any]:
+def prune(name: str, fraction: float) -> dict[str, Any]:
     """Prunes one model. Returns its FLOPs, difference from ONNX Runtime and seconds of the solver, or the error."""
     torch.set_num_threads(1)
     torch.manual_seed(0)
@@ -142,16 +142,22 @@ def prune(name: str, share: float) -> dict[str, Any]:
         start = time.time()
         # Magnitudes need no data. They are meaningless for random weights, but accuracy is not measured here.
         config = PruneConfig(importance="group_l2", allocation="uniform", round_to=8)
-        pruned = prune_to_flops(net, example, protected, config, budget_macs=share * full, count=count)
-        row |= {"seconds": round(time.time() - start, 1), "gflops": 2 * full / 1e9, "share": count(pruned.net) / full}
+        pruned = prune_to_flops(net, example, protected, config, budget_macs=fraction * full, count=count)
+        row |= {
+            "seconds": round(time.time() - start, 1),
+            "gflops": 2 * full / 1e9,
+            "fraction": count(pruned.net) / full,
+        }
         small = model.with_net(pruned.net)
         sample = {"img": model.example_input(2), "cls": torch.tensor([0, 1])}
         require(small, Trainable, "NAME", name).loss(small.net.train(), sample).backward()
         row["onnx_difference"] = difference(small)
     except (UserError, TargetFailed) as error:
         return row | {"error": str(error)}
-    if not share - TOLERANCE <= row["share"] <= share:
-        return row | {"error": f"{row['share']:.1%} of the FLOPs: the pruning steps are too coarse for {share:.0%}"}
+    if not fraction - TOLERANCE <= row["fraction"] <= fraction:
+        return row | {
+            "error": f"{row['fraction']:.1%} of the FLOPs: the pruning steps are too coarse for {fraction:.0%}"
+        }
     if not row["onnx_difference"] <= AGREEMENT:  # NaN too
         return row | {"error": f"ONNX Runtime differs from torch by {row['onnx_difference']:.2g} of the largest output"}
     return row
@@ -172,7 +178,7 @@ def line(row: dict[str, Any]) -> str:
     if row["error"] is not None:
         return f"{row['name']:32} FAILED  {row['error']}"
     return (
-        f"{row['name']:32} {row['gflops']:7.2f} G  {row['share']:6.1%}  {row['seconds']:6.1f} s"
+        f"{row['name']:32} {row['gflops']:7.2f} G  {row['fraction']:6.1%}  {row['seconds']:6.1f} s"
         f"  ONNX {row['onnx_difference']:.1e}"
     )
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
-from compress.budget import Verdict, judge
+from compress.budget import Check, Verdict, judge
 from compress.config import BudgetConfig, DeviceConfig
 from compress.ledger import Accuracy, Latency, Provenance, Row
 
@@ -21,10 +21,10 @@ def row(
     latency = None
     if target is not None:
         latency = Latency(ms, device=device, obtained=Provenance(obtained), inference_precision="bf16")
-    found = None if accuracy is None else Accuracy("top1", accuracy)
+    result = None if accuracy is None else Accuracy("top1", accuracy)
     return Row(
         stage, target, precision, imgsz=16, macs=flops // 2, int8_mac_share=share,
-        size_bytes=size, accuracy=found, latency_ms=latency,
+        size_bytes=size, accuracy=result, latency_ms=latency,
     )  # fmt: skip
 
 
@@ -40,23 +40,23 @@ def ledger(*exported: Row, accuracy: float = 0.9, fp32_ms: float = 2.0) -> list[
     ]
 
 
-def fp32(**facts: Any) -> Row:
-    return row("export", "openvino", "fp32", flops=FULL // 2, **{"ms": 1.0, **facts})
+def fp32(**changes: Any) -> Row:
+    return row("export", "openvino", "fp32", flops=FULL // 2, **{"ms": 1.0, **changes})
 
 
-def int8(**facts: Any) -> Row:
-    return row("export", "openvino", "int8", flops=FULL // 2, **{"ms": 0.8, "size": 400_000, **facts})
+def int8(**changes: Any) -> Row:
+    return row("export", "openvino", "int8", flops=FULL // 2, **{"ms": 0.8, "size": 400_000, **changes})
 
 
 def verdict(rows: list[Row], *, device: str = "host", failures: dict[str, str] | None = None, **budget: Any) -> Verdict:
     return judge(BudgetConfig(**budget), 0.01, rows, failures or {}, DeviceConfig(device))
 
 
-def check(found: Verdict, name: str) -> Any:
-    [only] = [check for check in found.checks if check.name == name]
+def check(result: Verdict, name: str) -> Check:
+    [only] = [check for check in result.checks if check.name == name]
     return only
 
 
-def timed(found: Row, **facts: Any) -> Row:
-    assert found.latency_ms is not None
-    return replace(found, latency_ms=replace(found.latency_ms, **facts))
+def timed(result: Row, **changes: Any) -> Row:
+    assert result.latency_ms is not None
+    return replace(result, latency_ms=replace(result.latency_ms, **changes))

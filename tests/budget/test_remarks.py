@@ -1,19 +1,18 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any
 
 import pytest
 
-from compress.budget import NO_DETECTION, judge, knows_nothing, recommend
+from compress.budget import NO_DETECTION, guessing_remark, judge, recommend
 from compress.config import BudgetConfig, DeviceConfig
 from compress.ledger import Accuracy, Row
 from tests.budget.conftest import FULL, check, fp32, int8, ledger, row, timed, verdict
 
 
 def test_int8_does_not_pay() -> None:
-    found = verdict(ledger(fp32(ms=1.0), int8(ms=1.5)))
-    [remark] = [r for r in found.remarks if r.kind == "int8_does_not_pay"]
+    result = verdict(ledger(fp32(ms=1.0), int8(ms=1.5)))
+    [remark] = [r for r in result.remarks if r.kind == "int8_does_not_pay"]
     assert remark.numbers == {"int8_ms": 1.5, "recommended_ms": 1.0, "ratio": 1.5}
     assert "1.50 ms" in remark.text
     assert "bf16" in remark.text
@@ -26,16 +25,16 @@ def test_int8_pays() -> None:
 
 
 def test_what_is_as_fast_as_int8_is_named() -> None:
-    found = verdict(ledger(fp32(ms=1.02), int8(ms=1.0), fp32_ms=2.0))
-    [remark] = found.remarks
+    result = verdict(ledger(fp32(ms=1.02), int8(ms=1.0), fp32_ms=2.0))
+    [remark] = result.remarks
     assert remark.kind == "int8_saves_no_time" and remark.text.startswith("BF16 is already as fast as INT8 on openvino")
     assert remark.numbers["int8_ms"] == 1.0 and remark.numbers["other_ms"] == 1.02
     assert verdict(ledger(fp32(ms=1.1), int8(ms=1.0), fp32_ms=2.0)).remarks == ()
 
 
 def test_flops_are_not_time() -> None:
-    found = verdict(ledger(fp32(ms=2.1), int8(ms=1.95), fp32_ms=2.0))
-    [remark] = found.remarks
+    result = verdict(ledger(fp32(ms=2.1), int8(ms=1.95), fp32_ms=2.0))
+    [remark] = result.remarks
     assert remark.kind == "flops_are_not_time"
     assert remark.numbers == {"before_ms": 2.0, "after_ms": 1.95}
     assert "50% fewer FLOPs" in remark.text
@@ -44,8 +43,8 @@ def test_flops_are_not_time() -> None:
 
 def test_what_others_disturbed_is_told_and_decides_nothing() -> None:
     busy = {"contended": True, "cpu_wait": 0.4}
-    found = verdict(ledger(timed(fp32(ms=0.5), **busy), int8(ms=1.2), fp32_ms=2.0))
-    [remark] = found.remarks  # not that INT8 is slower
+    result = verdict(ledger(timed(fp32(ms=0.5), **busy), int8(ms=1.2), fp32_ms=2.0))
+    [remark] = result.remarks  # not that INT8 is slower
     assert remark.kind == "timing_contended" and remark.numbers == {"export openvino fp32": 0.4}
     assert "1 of 7 rows" in remark.text and "40%" in remark.text
     assert recommend([timed(fp32(ms=0.5), **busy), int8(ms=3.0)], "openvino").precision == "int8"
@@ -66,24 +65,24 @@ def test_no_remark_on_time_where_no_flops_were_saved() -> None:
 
 
 def test_splits_that_are_not_judged_are_told_of() -> None:
-    def seen(value: float) -> dict[str, Any]:
+    def seen(value: float) -> Accuracy:
         other = Accuracy("top1", value, 7, (value - 0.1, value + 0.1))
         return Accuracy("top1", 0.9, others={"shifted": other})
 
     tuned = row("finetune", "openvino", flops=FULL // 2)
     rows = [replace(row(), accuracy=seen(0.6)), tuned, replace(int8(), accuracy=seen(0.4))]
-    found = verdict(rows, max_accuracy_drop=0.01)
-    [remark] = [remark for remark in found.remarks if remark.kind == "other_split"]
-    assert found.met and remark.numbers == {"baseline": 0.6, "openvino/int8": 0.4}
+    result = verdict(rows, max_accuracy_drop=0.01)
+    [remark] = [remark for remark in result.remarks if remark.kind == "other_split"]
+    assert result.met and remark.numbers == {"baseline": 0.6, "openvino/int8": 0.4}
     assert "shifted (7 images" in remark.text and "0.600 [0.500, 0.700]" in remark.text
 
 
 def test_controls_are_remarked_on_and_never_judged() -> None:
     """Other ways to the same FLOPs, tuned alike: what loses to one of them says so."""
     better, worse = row("smaller_input", flops=FULL // 2, accuracy=0.91), row("random", flops=FULL // 2, accuracy=0.5)
-    found = judge(BudgetConfig(flops="50%"), 0.01, ledger(fp32()), {}, DeviceConfig(), [worse, better])
-    told = {remark.kind: remark for remark in found.remarks}
-    assert found.met
+    result = judge(BudgetConfig(flops="50%"), 0.01, ledger(fp32()), {}, DeviceConfig(), [worse, better])
+    told = {remark.kind: remark for remark in result.remarks}
+    assert result.met
     assert "Pruning wins against the control `random`" in told["control"].text
     assert "does NOT win against the control `smaller input`: 0.9000" in told["pruning_does_not_win"].text
     assert told["pruning_does_not_win"].numbers["smaller_input"] == 0.91
@@ -91,11 +90,11 @@ def test_controls_are_remarked_on_and_never_judged() -> None:
 
 def test_what_is_recommended_for_another_device_is_said() -> None:
     board = DeviceConfig("board", precisions=["int8", "fp32"])
-    found = judge(BudgetConfig(size_mb=0.5), 0.01, ledger(fp32(ms=1.0), int8(ms=3.0)), {}, board)
-    assert check(found, "budget.size_mb").precision == "int8"
-    [remark] = [each for each in found.remarks if each.kind == "recommended_for_device"]
+    result = judge(BudgetConfig(size_mb=0.5), 0.01, ledger(fp32(ms=1.0), int8(ms=3.0)), {}, board)
+    assert check(result, "budget.size_mb").precision == "int8"
+    [remark] = [each for each in result.remarks if each.kind == "recommended_for_device"]
     assert remark.text.startswith("For board: openvino/int8")
-    assert not [each for each in found.remarks if each.kind == "int8_does_not_pay"]
+    assert not [each for each in result.remarks if each.kind == "int8_does_not_pay"]
     assert "recommended_for_device" not in {each.kind for each in verdict(ledger(fp32(), int8())).remarks}
 
 
@@ -104,7 +103,7 @@ def rated(metric: str, value: float, ci95: tuple[float, float], chance: float | 
 
 
 @pytest.mark.parametrize(
-    ("found", "nothing"),
+    ("result", "guesses"),
     [
         (rated("top1", 0.30, (0.21, 0.39), 0.25), True),
         (rated("top1", 0.40, (0.31, 0.49), 0.25), False),
@@ -114,28 +113,28 @@ def rated(metric: str, value: float, ci95: tuple[float, float], chance: float | 
         (Row("load", None, "fp32", 16, 1), False),
     ],
 )
-def test_what_knows_nothing(found: Row, nothing: bool) -> None:
-    assert (knows_nothing(found) is not None) is nothing
+def test_a_baseline_that_may_be_guessing_is_remarked_on(result: Row, guesses: bool) -> None:
+    assert (guessing_remark(result) is not None) is guesses
 
 
-def test_what_knows_nothing_says_what_it_was_held_against() -> None:
-    guessing = knows_nothing(rated("top1", 0.3, (0.21, 0.39), 0.25))
+def test_the_remark_states_what_the_baseline_is_compared_with() -> None:
+    guessing = guessing_remark(rated("top1", 0.3, (0.21, 0.39), 0.25))
     assert guessing is not None
     assert guessing.kind == "baseline_knows_nothing" and guessing.numbers == {"baseline": 0.3, "chance": 0.25}
     assert "top1 is 0.3000 on 100 images" in guessing.text and "0.2500 [95 % interval 0.2100, 0.3900]" in guessing.text
-    blind = knows_nothing(rated("mAP50-95", 0.001, (0.0, 0.002)))
+    blind = guessing_remark(rated("mAP50-95", 0.001, (0.0, 0.002)))
     assert blind is not None and blind.numbers == {"baseline": 0.001, "chance": NO_DETECTION}
     assert f"below {NO_DETECTION:g}" in blind.text
 
 
 @pytest.mark.parametrize("chance", [0.0, 1.0])
-def test_where_one_class_is_all_there_is_a_share_of_right_answers_shows_nothing(chance: float) -> None:
-    assert knows_nothing(rated("top1", chance, (chance, chance), chance)) is None
+def test_with_a_single_class_top_1_shows_nothing(chance: float) -> None:
+    assert guessing_remark(rated("top1", chance, (chance, chance), chance)) is None
 
 
 def test_without_an_interval_the_value_itself_is_compared_with_chance() -> None:
-    assert knows_nothing(replace(row(), accuracy=Accuracy("top1", 0.25, chance=0.25))) is not None
-    assert knows_nothing(replace(row(), accuracy=Accuracy("top1", 0.26, chance=0.25))) is None
+    assert guessing_remark(replace(row(), accuracy=Accuracy("top1", 0.25, chance=0.25))) is not None
+    assert guessing_remark(replace(row(), accuracy=Accuracy("top1", 0.26, chance=0.25))) is None
 
 
 def test_timed_in_turns_the_ratio_decides_and_is_named() -> None:

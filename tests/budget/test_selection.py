@@ -101,10 +101,10 @@ def test_a_drop_needs_both_accuracies() -> None:
     ],
 )
 def test_a_time_counts_on_the_device_where_it_was_measured(device: str | None, obtained: str, there: bool) -> None:
-    found = int8(ms=30.0, device=device, obtained=obtained)
-    assert timed_on(found, "raspberry_pi_5") is there
-    assert latency_on(found, "raspberry_pi_5") == (30.0 if there else None)
-    assert from_another_device(found) is (device not in (None, "host"))
+    result = int8(ms=30.0, device=device, obtained=obtained)
+    assert timed_on(result, "raspberry_pi_5") is there
+    assert latency_on(result, "raspberry_pi_5") == (30.0 if there else None)
+    assert from_another_device(result) is (device not in (None, "host"))
 
 
 def test_a_row_without_a_time_is_from_no_device() -> None:
@@ -118,5 +118,5 @@ def test_the_fastest_is_found_by_ratio_where_all_were_timed_in_turns() -> None:
 
 
 def test_rows_of_other_targets_are_not_recommended() -> None:
-    found = recommend([*ledger(fp32(ms=5.0)), row("export", "onnxruntime", "int8", ms=0.1)][-2:], "openvino")
-    assert (found.target, found.precision) == ("openvino", "fp32")
+    result = recommend([*ledger(fp32(ms=5.0)), row("export", "onnxruntime", "int8", ms=0.1)][-2:], "openvino")
+    assert (result.target, result.precision) == ("openvino", "fp32")

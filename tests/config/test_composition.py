@@ -132,7 +132,12 @@ def test_devices_choose() -> None:
         compose(["recipe=drone_nano", f"device={name}"]) for name in ("host", "raspberry_pi_5", "jetson_nano")
     )
     assert host.targets == ["onnxruntime", "openvino", "tensorrt"] and host.export.opset == 17
-    assert "ncnn" in board.targets and "tensorrt" not in board.targets and board.device.precisions[0] == "int8"
+    assert (
+        board.targets is not None
+        and "ncnn" in board.targets
+        and "tensorrt" not in board.targets
+        and board.device.precisions[0] == "int8"
+    )
     assert (old.targets, old.device.precisions, old.export.opset) == (["tensorrt"], ["fp16"], 13)
     told = compose(["recipe=drone_nano", "device=jetson_nano", "targets=[onnxruntime]"])
     assert told.targets == ["onnxruntime"]  # what is named goes first

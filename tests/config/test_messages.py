@@ -55,7 +55,7 @@ def test_a_choice_that_is_not_there_lists_those_that_are(group: str) -> None:
     ],
 )
 def test_a_mistake_names_key_value_and_remedy(override: str, message: str) -> None:
-    found = str(refusal("recipe=digits", override))
-    assert found.startswith(message)
+    result = str(refusal("recipe=digits", override))
+    assert result.startswith(message)
     jargon = ("full_key", "\n", "hydra.cc", "Could not", "EOF", "struct", "Error merging", "provider=")
-    assert [word for word in jargon if word in found] == []
+    assert [word for word in jargon if word in result] == []

@@ -28,7 +28,7 @@ def load(folder: Path, name: str, text: str, *overrides: str, own: bool = False)
     source = SourcesRegistry.instance().types["file"]("theirs", f"file://{folder}")
     content = OmegaConf.to_container(source.load_config(name).config, resolve=False)
     assert isinstance(content, dict)
-    return content
+    return {str(key): value for key, value in content.items()}
 
 
 HARMLESS = "prune: {ratio: 0.3}\ndata: {path: '${oc.env:HOME}/data', root: mine}\nmodel: {target: null}\n"

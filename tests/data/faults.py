@@ -44,6 +44,14 @@ def assert_refused(change: Change, place: str, folder: Path, open_data: Callable
     assert place in str(caught.value) and "\n" not in str(caught.value) and len(str(caught.value)) < 1000
 
 
+def in_turn(*changes: Change) -> Change:
+    def change(folder: Path) -> None:
+        for each in changes:
+            each(folder)
+
+    return change
+
+
 def put(place: str, content: bytes | str) -> Change:
     def change(folder: Path) -> None:
         path = folder / place

@@ -16,7 +16,7 @@ from compress.data import files
 from compress.data.sample import Sample
 from compress.errors import UserError
 from tests.data.conftest import write_image
-from tests.data.faults import Change, assert_refused, linked, open_yolo, picture, put
+from tests.data.faults import Change, assert_refused, in_turn, linked, open_yolo, picture, put
 
 
 def bomb(folder: Path) -> None:
@@ -84,9 +84,8 @@ READ: dict[str, Change] = {
     "spaces and unicode": lambda f: write_image(f / "images/train/Ähre 麦 no 1.png"),
     "deep folders": deep,
     "upper case suffix": lambda f: write_image(f / "images/train/X.PNG"),
-    "link to a copy elsewhere": lambda f: (
-        write_image(f / "else/x.png"),
-        (f / "images/train/l.png").symlink_to(f / "else/x.png"),
+    "link to a copy elsewhere": in_turn(
+        lambda f: write_image(f / "else/x.png"), lambda f: (f / "images/train/l.png").symlink_to(f / "else/x.png")
     ),
     "loop of folders": lambda f: (f / "images/train/loop").symlink_to(f / "images/train"),
 }
@@ -103,8 +102,8 @@ def test_images_are_listed_by_the_parts_of_their_paths(tmp_path: Path) -> None:
     for name in ("b.jpg", "a-b/0.png", "a/0.png", "a/1.PNG", "a/notes.txt", "a/0.png.bak"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).touch()
-    found = [path.relative_to(tmp_path).as_posix() for path in files.image_files(tmp_path)]
-    assert found == ["a/0.png", "a/1.PNG", "a-b/0.png", "b.jpg"]
+    result = [path.relative_to(tmp_path).as_posix() for path in files.image_files(tmp_path)]
+    assert result == ["a/0.png", "a/1.PNG", "a-b/0.png", "b.jpg"]
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))

@@ -11,7 +11,7 @@ from compress.config import DataConfig
 from compress.data import DataSet, load
 from compress.errors import UserError
 from compress.tasks import CLASSIFY
-from tests.data.faults import Change, assert_refused, put
+from tests.data.faults import Change, assert_refused, in_turn, put
 from tests.data.faults import open_folder as open_whole
 
 
@@ -68,14 +68,20 @@ def class_folder(tmp_path: Path) -> Path:
 
 
 FOLDERS: dict[str, tuple[Change, str]] = {
-    "train is a file": (lambda f: (shutil.rmtree(f / "train"), put("train", "x")(f)), "train"),
-    "val is a file": (lambda f: (shutil.rmtree(f / "val"), put("val", "x")(f)), "val"),
+    "train is a file": (in_turn(lambda f: shutil.rmtree(f / "train"), put("train", "x")), "train"),
+    "val is a file": (in_turn(lambda f: shutil.rmtree(f / "val"), put("val", "x")), "val"),
     "no val": (lambda f: shutil.rmtree(f / "val"), "val"),
     "a class without images": (lambda f: (f / "train/c").mkdir(), "train/c"),
     "an unknown class": (lambda f: write_image(f / "val/z/0.png"), "val/z"),
-    "no class folders": (lambda f: (shutil.rmtree(f / "train"), write_image(f / "train/0.png")), "train"),
+    "no class folders": (
+        in_turn(lambda f: shutil.rmtree(f / "train"), lambda f: write_image(f / "train/0.png")),
+        "train",
+    ),
     "a file as class": (lambda f: put("val/a/0.png", "x")(f), "0.png"),
-    "train linked as val": (lambda f: (shutil.rmtree(f / "val"), (f / "val").symlink_to(f / "train")), "overlap"),
+    "train linked as val": (
+        in_turn(lambda f: shutil.rmtree(f / "val"), lambda f: (f / "val").symlink_to(f / "train")),
+        "overlap",
+    ),
 }
 
 

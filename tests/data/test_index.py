@@ -29,8 +29,13 @@ def read(monkeypatch: pytest.MonkeyPatch, images: list[Path]) -> tuple[list[inde
     """Information on the images, and the names of the files that were read."""
     opened: list[str] = []
     size = files._size
+
+    def noted(path: Path, head: bytes) -> tuple[int, int]:
+        opened.append(path.name)
+        return size(path, head)
+
     with monkeypatch.context() as patch:
-        patch.setattr(files, "_size", lambda path, head: opened.append(path.name) or size(path, head))
+        patch.setattr(files, "_size", noted)
         infos = files.probe_all(images)
     return infos, sorted(opened)
 

@@ -7,7 +7,7 @@ import pytest
 
 from compress.data.labels import read_labels
 from compress.errors import UserError
-from tests.data.faults import Change, assert_refused, label, open_yolo
+from tests.data.faults import Change, assert_refused, in_turn, label, open_yolo
 
 
 def test_rows_polygons_and_repetitions(tmp_path: Path) -> None:
@@ -65,7 +65,7 @@ REFUSED: dict[str, tuple[Change, str]] = {
     "label binary": (label(bytes(range(256))), "3.txt"),
     "label long line": (label("0 " + "0.5 " * 2_500_000), "3.txt"),
     "label is a folder": (
-        lambda f: ((f / "labels/train/3.txt").unlink(), (f / "labels/train/3.txt").mkdir()),
+        in_turn(lambda f: (f / "labels/train/3.txt").unlink(), lambda f: (f / "labels/train/3.txt").mkdir()),
         "3.txt",
     ),
     "label utf-16": (label("0 0.5 0.5 0.1 0.1\n".encode("utf-16")), "3.txt"),

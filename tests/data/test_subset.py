@@ -40,10 +40,10 @@ def labels(samples: list[Sample], drawn: list[int]) -> Counter[object]:
 @pytest.mark.parametrize("count", [10, 25, 40, 100])
 def test_every_class_has_its_share_to_one_sample(count: int) -> None:
     samples = classified(100, 50, 30, 20)
-    found = labels(samples, stratified(strata(samples), count, seed=0))
-    assert sum(found.values()) == count
+    result = labels(samples, stratified(strata(samples), count, seed=0))
+    assert sum(result.values()) == count
     for label, size in enumerate((100, 50, 30, 20)):
-        assert abs(found[label] - count * size / 200) <= 1
+        assert abs(result[label] - count * size / 200) <= 1
 
 
 def test_a_subset_depends_on_the_seed_and_is_part_of_a_larger_one() -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -16,19 +18,20 @@ from tests.data.conftest import write_image
 from tests.data.own_data import samples
 
 PIXELS = np.zeros((4, 6, 3), np.uint8)
+LIST: Any = [[1]]  # no array
 
 
 def open_module(
-    seed: int = 0, asked: SupervisedTask | None = None, options: dict[str, object] | None = None, **replaced: object
+    seed: int = 0, asked: SupervisedTask | None = None, options: dict[str, Any] | None = None, **replaced: Any
 ) -> DataSet:
     """`Own` with some of its attributes replaced."""
-    given = {"calibration_images": 3, "target": "tests.data.own_data.Own", **(options or {})}
-    return user_module.load(DataConfig(name="module", args=replaced, **given), 8, 3, seed, asked)  # type: ignore[arg-type]
+    config = DataConfig(name="module", args=replaced, calibration_images=3, target="tests.data.own_data.Own")
+    return user_module.load(replace(config, **(options or {})), 8, 3, seed, asked)
 
 
-def refusal(**replaced: object) -> str:
+def refusal(**replaced: Any) -> str:
     with pytest.raises(UserError) as caught:
-        open_module(**replaced)  # type: ignore[arg-type]
+        open_module(**replaced)
     assert caught.value.key == "data.target" and "\n" not in str(caught.value)
     return str(caught.value)
 
@@ -57,7 +60,9 @@ def test_calibration_of_ones_own_leaves_training_whole() -> None:
     own = samples(5, seed=2)
     data = open_module(calibration=lambda: own)
     assert len(data.train) == 12
-    assert [sample.source.tolist() for sample in data.calibration.samples] == [each.source.tolist() for each in own[:3]]
+    assert [np.asarray(sample.source).tolist() for sample in data.calibration.samples] == [
+        np.asarray(each.source).tolist() for each in own[:3]
+    ]
 
 
 def test_a_test_split_is_read_only_when_asked_for() -> None:
@@ -77,12 +82,13 @@ def test_validation_may_be_a_subset_and_the_fingerprint_stays() -> None:
 def test_files_are_named_by_text_or_path_and_measured(tmp_path: Path) -> None:
     for seed in range(2):
         write_image(tmp_path / f"{seed}.png", 20, 10, seed + 10)
-    files = [Sample(str(tmp_path / "0.png"), 0), Sample(tmp_path / "1.png", 1)]  # type: ignore[arg-type]
-    found = open_module(validation=lambda: files).validation.samples
-    assert [(sample.source, sample.size) for sample in found] == [
+    text: Any = str(tmp_path / "0.png")
+    files = [Sample(text, 0), Sample(tmp_path / "1.png", 1)]
+    result = open_module(validation=lambda: files).validation.samples
+    assert [(sample.source, sample.size) for sample in result] == [
         (tmp_path / "0.png", (20, 10)), (tmp_path / "1.png", (20, 10)),
     ]  # fmt: skip
-    assert all(sample.digest for sample in found)
+    assert all(sample.digest for sample in result)
 
 
 def test_data_without_training_images_can_be_evaluated() -> None:
@@ -92,7 +98,7 @@ def test_data_without_training_images_can_be_evaluated() -> None:
 
 def test_the_task_is_detection_unless_the_class_or_the_user_says_another() -> None:
     boxes = [Sample(each.source, np.array([[1, 0.5, 0.5, 0.2, 0.2]], np.float32)) for each in samples(4, seed=1)]
-    given = {"train": list, "validation": lambda: boxes}
+    given: dict[str, Any] = {"train": list, "validation": lambda: boxes}
     assert open_module(asked=DETECT, **given).task is DETECT  # `task.target`, against the class
     assert open_module(options={"target": "tests.data.own_data.OwnBoxes"}, **given).task is DETECT
     assert "the label is" in refusal(**given)  # a box is no class number
@@ -146,7 +152,7 @@ def test_a_user_error_of_the_users_code_stays_as_it_is() -> None:
         ((PIXELS, 0), "validation()[1] is a tuple; expected compress.data.Sample(source, label)"),
         (Sample(PIXELS / 255, 0), "validation()[1]: its image is float64 (4, 6, 3); expected a path, or uint8"),
         (Sample(PIXELS[None], 0), "validation()[1]: its image is uint8 (1, 4, 6, 3); expected"),
-        (Sample([[1]], 0), "validation()[1]: its image is list; expected"),  # type: ignore[arg-type]
+        (Sample(LIST, 0), "validation()[1]: its image is list; expected"),
         (Sample(PIXELS, 2), "validation()[1]: the label is 2; expected a class index from 0 to 1"),
         (Sample(PIXELS, None), "validation()[1]: the label is None"),
     ],

@@ -2,26 +2,28 @@ from __future__ import annotations
 
 import logging
 import shutil
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 from compress.config import DataConfig
-from compress.data import DataSet, load
+from compress.data import DataSet, Split, load
 from compress.errors import UserError
 from compress.tasks import DETECT
-from tests.data.faults import YAML, Change, assert_refused, only, put, read, text
+from tests.data.faults import YAML, Change, assert_refused, in_turn, only, put, read, text
 from tests.data.faults import open_yolo as open_whole
 
 
-def open_yolo(folder: Path, seed: int = 0, **options: object) -> DataSet:
-    config = DataConfig(name="yolo", path=str(folder / "data.yaml"), **{"calibration_images": 3, **options})  # type: ignore[arg-type]
-    return load(config, 64, 3, seed)
+def open_yolo(folder: Path, seed: int = 0, **options: Any) -> DataSet:
+    config = DataConfig(name="yolo", path=str(folder / "data.yaml"), calibration_images=3)
+    return load(replace(config, **options), 64, 3, seed)
 
 
-def names(split: object) -> list[str]:
-    return [str(sample.source) for sample in split.samples]  # type: ignore[attr-defined]
+def names(split: Split) -> list[str]:
+    return [str(sample.source) for sample in split.samples]
 
 
 def test_an_ordinary_data_set(yolo_folder: Path) -> None:
@@ -88,7 +90,7 @@ def test_calibration_is_drawn_from_the_whole_list(yolo_folder: Path) -> None:
         (yolo_folder / f"labels/train/{i}.txt").write_text(f"{i // 6} 0.5 0.5 0.25 0.5\n")
     (yolo_folder / "calibration.txt").write_text("".join(f"images/train/{i}.png\n" for i in [*range(4), *range(8, 12)]))
     data = open_yolo(yolo_folder, calibration_images=4)
-    classes = [int(sample.label[0, 0]) for sample in data.calibration.samples]  # type: ignore[index]
+    classes = [int(sample.label[0, 0]) for sample in data.calibration.samples]
     assert sorted(classes) == [0, 0, 1, 1]
 
 
@@ -202,20 +204,23 @@ REFUSED: dict[str, tuple[Change, str]] = {
     "train and val alike": (text("train: images/val\nval: images/val\nnames: [cat, dog]\n"), "overlap"),
     "train twice": (text("train: images\nval: images/val\nnames: [cat, dog]\n"), "overlap"),
     "list of nothing": (
-        lambda f: (text("train: t.txt\nval: images/val\nnames: [a, b]\n")(f), put("t.txt", "")(f)),
+        in_turn(text("train: t.txt\nval: images/val\nnames: [a, b]\n"), put("t.txt", "")),
         "t",
     ),
     "list binary": (
-        lambda f: (text("train: t.txt\nval: images/val\nnames: [a, b]\n")(f), put("t.txt", bytes(range(256)))(f)),
+        in_turn(text("train: t.txt\nval: images/val\nnames: [a, b]\n"), put("t.txt", bytes(range(256)))),
         "t.txt",
     ),
     "list of folders": (
-        lambda f: (text("train: t.txt\nval: images/val\nnames: [a, b]\n")(f), put("t.txt", "images/train\n")(f)),
+        in_turn(text("train: t.txt\nval: images/val\nnames: [a, b]\n"), put("t.txt", "images/train\n")),
         "t.txt:1",
     ),
     "calibration binary": (put("calibration.txt", b"\xff\xfe\x00"), "calibration.txt"),
     "calibration of val": (put("calibration.txt", "images/val/0.png\n"), "overlap"),
-    "yaml is a folder": (lambda f: ((f / "data.yaml").unlink(), (f / "data.yaml").mkdir()), "data.yaml"),
+    "yaml is a folder": (
+        in_turn(lambda f: (f / "data.yaml").unlink(), lambda f: (f / "data.yaml").mkdir()),
+        "data.yaml",
+    ),
     "val empty": (lambda f: only(f, 0, "val"), "val"),
 }
 

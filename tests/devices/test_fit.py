@@ -92,8 +92,8 @@ def test_each_runtime_and_precision_has_its_own_line() -> None:
         for runtime, precision, start in (("a", "fp16", 1), ("a", "int8", 2), ("b", "int8", 3))
         for gflops in (1, 2, 5)
     ]
-    found = fit.fits(rows)
-    assert [(line.runtime, line.precision, line.a_ms) for line in found] == [
+    result = fit.fits(rows)
+    assert [(line.runtime, line.precision, line.a_ms) for line in result] == [
         ("a", "fp16", 1.0), ("a", "int8", 2.0), ("b", "int8", 3.0),
     ]  # fmt: skip
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
@@ -17,11 +18,11 @@ PROFILES = sorted(fit.published())
 FREE = ["recipe=drone_nano", "budget.flops=null"]
 
 
-def config(fps: float = 100.0, *, stages: tuple[str, ...] = ("prune", "quantize"), **budget: object) -> Config:
+def config(fps: float = 100.0, *, stages: tuple[str, ...] = ("prune", "quantize"), **budget: Any) -> Config:
     """A device of two lines: int8 takes 4 ms + 1 ms a GFLOP, fp16 3 ms + 4 ms a GFLOP."""
     lines = [LatencyFit("tensorrt", "int8", 4, 1, 0.05, [2, 20]), LatencyFit("tensorrt", "fp16", 3, 4, 0.02, [2, 20])]
     device = DeviceConfig("board", "a test", lines)
-    return Config(stages=list(stages), device=device, budget=BudgetConfig(fps=fps, **budget))  # type: ignore[arg-type]
+    return Config(stages=list(stages), device=device, budget=BudgetConfig(fps=fps, **budget))
 
 
 def refusal(config: Config) -> str:
@@ -93,11 +94,11 @@ def test_what_pruning_refuses_is_said_of_the_frame_rate() -> None:
     asked = devices.resolve(config(100))
     mistake = UserError("budget.flops", "6e+09", "the model already costs less")
     renamed = "budget.fps=100: is 6G FLOPs on board: the model already costs less"
-    with pytest.raises(UserError, match=renamed), devices.named_by_frame_rate(asked):
+    with pytest.raises(UserError, match=renamed), devices.errors_name_fps(asked):
         raise mistake
-    with pytest.raises(UserError, match="^budget.flops=6e"), devices.named_by_frame_rate(Config()):
+    with pytest.raises(UserError, match="^budget.flops=6e"), devices.errors_name_fps(Config()):
         raise mistake
-    with pytest.raises(UserError, match="^model=net"), devices.named_by_frame_rate(asked):
+    with pytest.raises(UserError, match="^model=net"), devices.errors_name_fps(asked):
         raise UserError("model", "net", "cannot be traced")
 
 

@@ -6,6 +6,7 @@ import fcntl
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import cv2
@@ -15,11 +16,12 @@ import pytest
 from compress import command_line
 from compress.config import CONF, RECIPES
 
+Run = Callable[..., str]
 DIGITS = ["recipe=digits", "stages=[prune]", "targets=[onnxruntime]"]
 
 
 @pytest.fixture
-def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):
+def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
     """Runs the command line in an empty folder; returns its one line of error, having checked the rest."""
 
     def call(*arguments: str) -> str:
@@ -57,18 +59,18 @@ def detector(scenes: Path, *more: str) -> list[str]:
     return ["recipe=drone_nano", "data=yolo", *options, *more]
 
 
-def test_unknown_recipe_lists_those_there_are(run) -> None:
+def test_unknown_recipe_lists_those_there_are(run: Run) -> None:
     error = run("recipe=drone_giant")
     assert "drone_giant" in error
     assert all(path.stem in error for path in RECIPES.glob("*.yaml"))
 
 
-def test_unknown_choice_lists_those_there_are(run) -> None:
+def test_unknown_choice_lists_those_there_are(run: Run) -> None:
     error = run("recipe=digits", "prune=magic")
     assert all(path.stem in error for path in (CONF / "prune").glob("*.yaml"))
 
 
-def test_two_runs_do_not_share_a_folder(run, tmp_path: Path) -> None:
+def test_two_runs_do_not_share_a_folder(run: Run, tmp_path: Path) -> None:
     folder = tmp_path / "elsewhere"
     folder.mkdir()
     (folder / "config.yaml").write_text("of the other run")
@@ -80,62 +82,62 @@ def test_two_runs_do_not_share_a_folder(run, tmp_path: Path) -> None:
     assert (folder / "config.yaml").read_text() == "of the other run"
 
 
-def test_mistyped_key(run) -> None:
+def test_mistyped_key(run: Run) -> None:
     assert "rato" in run("recipe=digits", "prune.rato=0.3")
 
 
-def test_value_of_the_wrong_type(run) -> None:
+def test_value_of_the_wrong_type(run: Run) -> None:
     error = run("recipe=digits", "seed=lots")
     assert "seed" in error and "lots" in error
 
 
-def test_unknown_target(run) -> None:
+def test_unknown_target(run: Run) -> None:
     error = run("recipe=digits", "targets=[abacus]")
     assert "abacus" in error and "openvino" in error
 
 
-def test_stages_out_of_order(run) -> None:
+def test_stages_out_of_order(run: Run) -> None:
     error = run("recipe=digits", "stages=[quantize,prune]")
     assert "stages" in error and "order" in error
 
 
-def test_both_ratio_and_budget(run) -> None:
+def test_both_ratio_and_budget(run: Run) -> None:
     error = run(*DIGITS, "prune.ratio=0.3")
     assert "prune.ratio" in error and "budget.flops" in error
 
 
-def test_neither_ratio_nor_budget(run) -> None:
+def test_neither_ratio_nor_budget(run: Run) -> None:
     error = run(*DIGITS, "budget.flops=null")
     assert "prune.ratio" in error and "budget.flops" in error
 
 
-def test_a_budget_that_is_no_number(run) -> None:
+def test_a_budget_that_is_no_number(run: Run) -> None:
     error = run(*DIGITS, "budget.flops=plenty")
     assert "budget.flops=plenty" in error
 
 
-def test_an_unreachable_budget_gives_the_range(run) -> None:
+def test_an_unreachable_budget_gives_the_range(run: Run) -> None:
     error = run(*DIGITS, "budget.flops=0.5%", "cache=false")
     assert "budget.flops" in error and "can reach" in error and "100%" in error
 
 
-def test_a_data_yaml_that_points_nowhere(run, tmp_path: Path) -> None:
+def test_a_data_yaml_that_points_nowhere(run: Run, tmp_path: Path) -> None:
     pytest.importorskip("ultralytics")
     assert "nowhere.yaml" in run("recipe=drone_nano", "data=yolo", f"data.path={tmp_path}/nowhere.yaml")
 
 
-def test_an_image_that_does_not_decode(run, scenes: Path) -> None:
+def test_an_image_that_does_not_decode(run: Run, scenes: Path) -> None:
     (scenes.parent / "images" / "val" / "2.jpg").write_bytes(b"not a picture")
     assert "2.jpg" in run(*detector(scenes))
 
 
-def test_a_label_out_of_range(run, scenes: Path) -> None:
+def test_a_label_out_of_range(run: Run, scenes: Path) -> None:
     (scenes.parent / "labels" / "train" / "3.txt").write_text("7 0.5 0.5 0.2 0.2\n")
     error = run(*detector(scenes))
     assert "3.txt" in error and "7" in error
 
 
-def test_weights_that_do_not_fit(run, scenes: Path, tmp_path: Path) -> None:
+def test_weights_that_do_not_fit(run: Run, scenes: Path, tmp_path: Path) -> None:
     import torch
     from safetensors.torch import save_file
 
@@ -144,11 +146,11 @@ def test_weights_that_do_not_fit(run, scenes: Path, tmp_path: Path) -> None:
     assert "model.weights" in error and "model.0.conv.weight" in error
 
 
-def test_missing_weights(run, scenes: Path) -> None:
+def test_missing_weights(run: Run, scenes: Path) -> None:
     assert "gone.safetensors" in run(*detector(scenes, "model.weights=gone.safetensors"))
 
 
-def test_an_absent_extra_is_named(run, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_absent_extra_is_named(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     import importlib.util
 
     find = importlib.util.find_spec

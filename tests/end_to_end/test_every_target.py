@@ -53,10 +53,10 @@ def test_a_model_becomes_an_artifact(name: str, model: FakeModel, images: list[n
     wanted = model.answer(batch)
     for graph in packed:
         predictor = targets.load(graph, 1)
-        found = predictor(batch)
-        assert found.shape == wanted.shape and found.dtype == np.float32
+        result = predictor(batch)
+        assert result.shape == wanted.shape and result.dtype == np.float32
         limit = 0.1 if graph.precision is Precision.int8 else 0.02
-        assert np.abs(found - wanted).max() < limit * np.abs(wanted).max()
+        assert np.abs(result - wanted).max() < limit * np.abs(wanted).max()
         share = predictor.int8_mac_share()
         assert share.outside_kept == (1.0 if graph.precision is Precision.int8 else 0.0)
         assert share.overall <= share.outside_kept

@@ -146,18 +146,18 @@ def in_onnxruntime(model: Model, folder: Path) -> float:
         expected = tree_leaves(model.deployed()(image))
     graph = targets.get("onnxruntime").convert(model, folder, ExportConfig())
     session = onnx_graph.open_session(graph.path, onnx_graph.session_options(1))
-    found = session.run(None, {onnx_graph.INPUT: image.numpy()})
-    return difference(expected, [torch.from_numpy(each) for each in found], relative=True)
+    result = session.run(None, {onnx_graph.INPUT: image.numpy()})
+    return difference(expected, [torch.from_numpy(each) for each in result], relative=True)
 
 
-def difference(expected: list[Tensor], found: list[Tensor], relative: bool = False) -> float:
+def difference(expected: list[Tensor], result: list[Tensor], relative: bool = False) -> float:
     """Largest difference of two lists of tensors; infinite where they are not alike or not finite.
 
     Detections of equal scores may change places: those of end-to-end heads, (1, n, 6 and more) in descending score, are
     compared with the nearest ones, without those whose score is that of the last, which may fall off the end.
     """
     worst = 0.0
-    for one, two in zip(expected, found, strict=True):
+    for one, two in zip(expected, result, strict=True):
         if one.shape != two.shape or not torch.isfinite(two).all():
             return math.inf
         largest = float(one.abs().max()) if relative else 1.0
@@ -174,16 +174,16 @@ def pickled_modules(path: Path) -> set[str]:
     """Packages whose classes or functions a .pt names, Python's own left out."""
     with zipfile.ZipFile(path) as archive:
         data = archive.read(next(name for name in archive.namelist() if name.endswith("data.pkl")))
-    found: set[str] = set()
+    result: set[str] = set()
     texts: list[str] = []
     for code, argument, _ in pickletools.genops(data):
         if code.name == "GLOBAL":
-            found.add(str(argument).split(" ")[0].split(".")[0])
+            result.add(str(argument).split(" ")[0].split(".")[0])
         elif code.name == "STACK_GLOBAL":
-            found.add(texts[-2].split(".")[0])
+            result.add(texts[-2].split(".")[0])
         elif isinstance(argument, str):
             texts.append(argument)
-    return found - set(sys.stdlib_module_names) - {"__builtin__"}
+    return result - set(sys.stdlib_module_names) - {"__builtin__"}
 
 
 def job(model: Model, path: Path, folder: Path) -> dict[str, Any]:

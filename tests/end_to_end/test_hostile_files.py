@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -25,7 +25,7 @@ class Anything:
 
 
 @pytest.fixture
-def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """The working directory of a user who keeps a stranger's files in `theirs/`; the module `evil` can be imported."""
     (tmp_path / "evil").mkdir()
     (tmp_path / "evil" / "__init__.py").write_text(EVIL)
@@ -189,11 +189,11 @@ def checkpoint_of_other_code(home: Path) -> list[str]:
     """Its hashes are right."""
     from compress import checkpoint
     from compress.config import Family, ModelConfig
-    from compress.models import build
     from tests.models.test_imported import signed
+    from tests.models.toy import plain
 
     small = "compress.examples.small_cnn.SmallCNN"
-    checkpoint.save(build(ModelConfig(family=Family.module, target=small, imgsz=32)), home / "theirs")
+    checkpoint.save(plain(ModelConfig(family=Family.module, target=small, imgsz=32)), home / "theirs")
     signed(home / "theirs", {"target": "evil.Anything"})
     return ["model=checkpoint", "model.path=theirs"]
 

@@ -9,7 +9,9 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -29,7 +31,7 @@ def start(place: Path, *words: str, **environment: str) -> subprocess.Popen[str]
     )
 
 
-def states(place: Path) -> list[dict]:
+def states(place: Path) -> list[dict[str, Any]]:
     return [json.loads(file.read_text()) for file in sorted(place.glob("outputs/**/state.json"))]
 
 
@@ -42,7 +44,7 @@ def stopped(process: subprocess.Popen[str], number: signal.Signals) -> str:
     return err.splitlines()[-1]
 
 
-def wait_for(process: subprocess.Popen[str], met) -> None:
+def wait_for(process: subprocess.Popen[str], met: Callable[[], bool]) -> None:
     until = time.monotonic() + 90
     while not met():
         assert process.poll() is None, process.communicate()
@@ -104,7 +106,7 @@ def test_two_identical_commands_at_once_make_each_product_once(tmp_path: Path) -
 
 
 @pytest.fixture
-def small(tmp_path: Path):
+def small(tmp_path: Path) -> Iterator[Path]:
     """A folder `outputs` on a file system of 300 KB."""
     (tmp_path / "outputs").mkdir()
     mount = ["mount", "-t", "tmpfs", "-o", "size=300k", "tmpfs", str(tmp_path / "outputs")]

@@ -11,11 +11,10 @@ from torch import Tensor, nn
 
 import compress
 from compress import checkpoint
-from compress.capabilities import Model
 from compress.config import Family, ModelConfig
 from compress.errors import UserError
-from compress.models import build
-from tests.models.toy import randomise
+from compress.models.plain_network import PlainNetwork
+from tests.models.toy import plain, randomise
 
 ROOT = Path(__file__).parents[2]
 
@@ -40,10 +39,10 @@ def by_hand(side: int, channels: int = 3) -> int:
 
 
 @pytest.fixture
-def small_cnn() -> Model:
+def small_cnn() -> PlainNetwork:
     args = {"width": 8, "channels": 1}
     target = "compress.examples.small_cnn.SmallCNN"
-    model = build(ModelConfig(family=Family.module, target=target, args=args, channels=1, imgsz=16))
+    model = plain(ModelConfig(family=Family.module, target=target, args=args, channels=1, imgsz=16))
     return model.with_net(randomise(model.net))
 
 
@@ -65,7 +64,7 @@ def test_get_flops_leaves_the_network_as_it_was() -> None:
     assert all(torch.equal(value, before[name]) for name, value in net.state_dict().items())
 
 
-def test_get_flops_of_a_model_at_another_size(small_cnn: Model) -> None:
+def test_get_flops_of_a_model_at_another_size(small_cnn: PlainNetwork) -> None:
     w = 8  # stem, two, down, two; then the head
     macs = 8**2 * w * 9 + 2 * 8**2 * w * w * 9 + 4**2 * 2 * w * w * 9 + 2 * 4**2 * (2 * w) ** 2 * 9 + 4 * w * 10
     assert compress.get_flops(small_cnn, imgsz=16) == 2 * macs
@@ -74,14 +73,14 @@ def test_get_flops_of_a_model_at_another_size(small_cnn: Model) -> None:
 
 
 def test_measure_works_again_and_again() -> None:
-    """A function and a room bear the name `measure`: importing the room must not hide the function."""
+    """Modules are imported where they are used; none of them may take the place of the function `measure`."""
     for _ in range(2):
         cost = compress.measure(Small(), torch.zeros(1, 3, 16, 16))
         assert (cost.macs, cost.flops) == (by_hand(16), 2 * by_hand(16))
         assert cost.params == 3 * 8 * 9 + 8 + 2 * 8 + 8 * 16 * 9 + 16 + 16 * 9 + 16 + 16 * 10 + 10
 
 
-def test_load_gives_the_saved_model(small_cnn: Model, tmp_path: Path) -> None:
+def test_load_gives_the_saved_model(small_cnn: PlainNetwork, tmp_path: Path) -> None:
     checkpoint.save(small_cnn, tmp_path / "pruned")
     loaded = compress.load(str(tmp_path / "pruned"))
     x = torch.rand(4, 1, 16, 16, generator=torch.Generator().manual_seed(1))
@@ -90,7 +89,7 @@ def test_load_gives_the_saved_model(small_cnn: Model, tmp_path: Path) -> None:
     assert compress.get_flops(loaded, 16) == compress.get_flops(small_cnn, 16)
 
 
-def test_prune_meets_a_share_of_the_flops(small_cnn: Model) -> None:
+def test_prune_meets_a_share_of_the_flops(small_cnn: PlainNetwork) -> None:
     full = compress.get_flops(small_cnn, imgsz=16)
     pruned = compress.prune(small_cnn, "70%", compress.PruneConfig(round_to=1))
     assert 0.65 * full < compress.get_flops(pruned, imgsz=16) <= 0.7 * full

@@ -9,6 +9,7 @@ import pytest
 
 import compress
 from compress.errors import UserError
+from compress.pipeline import Result
 
 CNN = ["recipe=custom", "model=module", "model.target=compress.examples.small_cnn.SmallCNN", "model.imgsz=16"]
 CNN += [
@@ -22,7 +23,7 @@ CNN += [
 MEASURED = [*CNN, "stages=[]", "targets=[]"]
 
 
-def run(*overrides: str) -> compress.pipeline.Result:  # type: ignore[name-defined]
+def run(*overrides: str) -> Result:
     return compress.run(compress.compose(list(overrides)), Path("run"))
 
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from torch import nn
 
 import compress
 from compress import pipeline
@@ -78,10 +79,10 @@ def test_tensorrt_runs_on_a_gpu_or_is_emulated_and_its_engines_are_built(result:
 
 def test_artifacts_say_what_stayed_in_float_and_why(result: pipeline.Result) -> None:
     for target in ("onnxruntime", "openvino", "tensorrt"):
-        facts = manifest(result, target)
-        assert facts["classes"] == list(field_scenes.CLASSES)
-        assert facts["calibration"]["images"] == 32
-        assert facts["kept_float"] and all(layer and why for layer, why in facts["kept_float"])
+        content = manifest(result, target)
+        assert content["classes"] == list(field_scenes.CLASSES)
+        assert content["calibration"]["images"] == 32
+        assert content["kept_float"] and all(layer and why for layer, why in content["kept_float"])
 
 
 def test_fp32_artifacts_answer_as_torch_does(result: pipeline.Result) -> None:
@@ -93,17 +94,17 @@ def test_fp32_artifacts_answer_as_torch_does(result: pipeline.Result) -> None:
     with torch.inference_mode():
         expected = model.deployed()(image).numpy()
     path = result.folder / "artifacts" / "onnxruntime" / "fp32" / "model.onnx"
-    found = onnxruntime.InferenceSession(str(path)).run(None, {"images": image.numpy()})[0]
+    actual = onnxruntime.InferenceSession(str(path)).run(None, {"images": image.numpy()})[0]
     # Rows are ranked by score; near ties may swap, scores may not.
-    np.testing.assert_allclose(found[..., 4], expected[..., 4], atol=1e-4)
+    np.testing.assert_allclose(actual[..., 4], expected[..., 4], atol=1e-4)
 
 
 def test_plain_ultralytics_recognises_the_artifacts(result: pipeline.Result) -> None:
     import onnx
 
     path = result.folder / "artifacts" / "onnxruntime" / "int8" / "model.onnx"
-    facts = {entry.key: entry.value for entry in onnx.load(path).metadata_props}
-    assert facts["task"] == "detect" and "person" in facts["names"] and facts["imgsz"] == f"[{SIZE}, {SIZE}]"
+    metadata = {entry.key: entry.value for entry in onnx.load(path).metadata_props}
+    assert metadata["task"] == "detect" and "person" in metadata["names"] and metadata["imgsz"] == f"[{SIZE}, {SIZE}]"
     assert (result.folder / "artifacts" / "openvino" / "int8_openvino_model" / "metadata.yaml").exists()
 
 
@@ -112,6 +113,8 @@ def test_plain_ultralytics_opens_the_pruned_model(result: pipeline.Result) -> No
     from ultralytics import YOLO
 
     model = compress.load(result.folder / "pruned")
-    plain = YOLO(str(result.folder / "pruned" / "model.pt")).model.fuse(verbose=False).eval()
+    plain = YOLO(str(result.folder / "pruned" / "model.pt")).model
+    assert isinstance(plain, nn.Module)
+    plain.fuse(verbose=False).eval()
     with torch.no_grad():
         assert torch.allclose(plain(model.example_input())[0], model.deployed()(model.example_input()), atol=1e-4)

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from compress import data
+from compress.capabilities import Evaluable, require
 from compress.config import DataConfig, ModelConfig
 from compress.examples import field_scenes
 from compress.measurement.accuracy import evaluate, predictor
@@ -34,8 +35,9 @@ def test_nothing_moved() -> None:
 def test_the_baseline_knows_the_scenes_that_the_generator_draws(tmp_path: Path) -> None:
     path = field_scenes.prepare(tmp_path, 256, counts={"train": 16, "validation": 50}, workers=1) / "data.yaml"
     scenes = data.load(DataConfig(name="yolo", path=str(path), calibration_images=8), 256, 3, 0)
-    model = build(ModelConfig(name="yolo26n", weights="drone_nano", imgsz=256), scenes.classes, DETECT)
+    config = ModelConfig(name="yolo26n", weights="drone_nano", imgsz=256)
+    model = require(build(config, scenes.classes, DETECT), Evaluable, "model", "yolo26n")
     net = predictor(model.deployed())
-    found = evaluate(net, model.decode, scenes.validation, model.task, scenes.classes, batch=10)
+    result = evaluate(net, model.decode, scenes.validation, DETECT, scenes.classes, batch=10)
     record = json.loads((FOLDER / "training.json").read_text())["validation"]
-    assert abs(found.value - record["value"]) < 0.06  # fifty images: two standard errors are 0.05
+    assert abs(result.value - record["value"]) < 0.06  # fifty images: two standard errors are 0.05

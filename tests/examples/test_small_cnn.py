@@ -2,8 +2,10 @@ from __future__ import annotations
 
 import pytest
 import torch
+from torch import nn
 
 from compress.examples.small_cnn import SmallCNN
+from tests.models.toy import layer
 
 
 @pytest.mark.parametrize(("channels", "side"), [(1, 16), (3, 33)])
@@ -20,8 +22,8 @@ def test_the_second_half_of_the_features_is_the_first_plus_a_residual() -> None:
     net = SmallCNN(width=8).eval()
     seen: list[torch.Tensor] = []
     net.head.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
-    for layer in net.second[1][1:2]:  # the last normalisation of the branch
-        torch.nn.init.zeros_(layer.weight)
-        torch.nn.init.zeros_(layer.bias)
+    last = layer(net, "second.1.1", nn.BatchNorm2d)  # of the branch
+    nn.init.zeros_(last.weight)
+    nn.init.zeros_(last.bias)
     net(torch.rand(1, 3, 16, 16))
     assert torch.equal(*seen[0].chunk(2, dim=1)) and seen[0].abs().max() > 0

@@ -18,7 +18,7 @@ SIZES = {"528000": (900, 1100), "541000": (1200, 820), "OSBS": (400, 400), "SOAP
 
 def scene_files(wheel: Wheel, members: Mapping[str, str]) -> dict[str, bytes]:
     """Noise scenes with a white square of 40 pixels every 100, boxed as VOC does, in place of the photographs."""
-    files = {}
+    files: dict[str, bytes] = {}
     for name, size in SIZES.items():
         stem = next(member[:-4] for member in members if name in member)
         width, height = size

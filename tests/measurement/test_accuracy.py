@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import pytest
 
@@ -7,45 +9,46 @@ from compress.errors import TargetFailed, UserError
 from compress.measurement.accuracy import evaluate, paired_difference
 from compress.tasks import CLASSIFY, DETECT
 from compress.tasks.mean_ap import Detections
+from compress.tasks.metric import Accuracy
 from tests.fakes import detections, random_case, truth
 
 CLASSES = ("cow", "pig")
 
 
 class Split:
-    def __init__(self, targets):
+    def __init__(self, targets: Sequence[np.ndarray | int]) -> None:
         self.targets = targets
 
-    def __len__(self):
+    def __len__(self) -> int:
         return len(self.targets)
 
-    def image(self, index):
+    def image(self, index: int) -> np.ndarray:
         return np.full((4, 4, 3), index % 256, np.uint8)
 
-    def target(self, index):
+    def target(self, index: int) -> np.ndarray | int:
         return self.targets[index]
 
 
-def run(found, truths, classes=CLASSES, **options):
-    calls = iter(range(len(found)))
-    decode = lambda out: [found[next(calls)] for _ in out]  # noqa: E731
-    return evaluate(lambda images: images, decode, Split(truths), DETECT, classes, **options)
+def run(result: list[Detections], truths: list[np.ndarray], batch: int = 1) -> Accuracy:
+    calls = iter(range(len(result)))
+    decode = lambda out: [result[next(calls)] for _ in out]  # noqa: E731
+    return evaluate(lambda images: images, decode, Split(truths), DETECT, CLASSES, batch=batch)
 
 
 BOX = (0, 0, 10, 10)
 
 
-def test_perfect_is_one_and_wrong_is_zero():
+def test_perfect_is_one_and_wrong_is_zero() -> None:
     truths = [truth((0, *BOX), (1, 20, 20, 30, 40)), truth((1, *BOX))]
-    found = [detections((0, 0.9, *BOX), (1, 0.8, 20, 20, 30, 40)), detections((1, 0.3, *BOX))]
-    perfect = run(found, truths)
+    result = [detections((0, 0.9, *BOX), (1, 0.8, 20, 20, 30, 40)), detections((1, 0.3, *BOX))]
+    perfect = run(result, truths)
     assert perfect.value == pytest.approx(1) and perfect.map50 == pytest.approx(1)
     assert perfect.per_class == pytest.approx({"cow": 1, "pig": 1})
     assert perfect.ci95 == pytest.approx((1, 1)) and perfect.images == 2
     assert run([detections((1, 0.9, *BOX)), detections()], [truth((0, *BOX))] * 2).value == 0
 
 
-def test_bad_input_is_refused():
+def test_bad_input_is_refused() -> None:
     with pytest.raises(UserError, match="validation"):
         run([], [])
     with pytest.raises(UserError, match="labelled"):
@@ -56,20 +59,20 @@ def test_bad_input_is_refused():
         evaluate(lambda x: x, lambda x: [], Split([truth((0, *BOX))]), DETECT, CLASSES)
 
 
-def test_intervals_cover_and_pairs_are_tighter():
-    found, truths = random_case(60, 2, 5, 10)
-    better = run(found, truths)
+def test_intervals_cover_and_pairs_are_tighter() -> None:
+    result, truths = random_case(60, 2, 5, 10)
+    better = run(result, truths)
     assert better.ci95[0] < better.value < better.ci95[1]
-    worse = run([Detections(d.boxes + 0.5, d.scores, d.classes) for d in found], truths)
+    worse = run([Detections(d.boxes + 0.5, d.scores, d.classes) for d in result], truths)
     difference, (low, high) = paired_difference(better, worse)
     assert difference == pytest.approx(better.value - worse.value) and low < difference < high
     assert high - low < (better.ci95[1] - better.ci95[0]) / 2
-    assert run(found, truths, batch=7) == better  # seeded, and batches do not matter
+    assert run(result, truths, batch=7) == better  # seeded, and batches do not matter
     with pytest.raises(ValueError, match="same images"):
-        paired_difference(better, run(found[:50], truths[:50]))
+        paired_difference(better, run(result[:50], truths[:50]))
 
 
-def test_top1():
+def test_top1() -> None:
     scores = np.eye(3)[[0, 1, 2, 0]]
     split, rows = Split([0, 1, 2, 2]), iter(scores)
     result = evaluate(lambda x: x, lambda out: np.stack([next(rows)]), split, CLASSIFY, ("a", "b", "c"))

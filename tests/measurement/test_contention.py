@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 
@@ -47,7 +48,10 @@ def test_a_program_on_the_same_cpu_is_noticed() -> None:
         ({"1": "0 0"}, {"1": "what is this"}, (0, 0), None),
     ],
 )
-def test_fraction(tmp_path, monkeypatch, before, after, stolen, fraction) -> None:
+def test_fraction(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, before: dict[str, str], after: dict[str, str],
+    stolen: tuple[int, int], fraction: float | None,
+) -> None:  # fmt: skip
     monkeypatch.setattr(contention, "TASKS", tmp_path / "task")
     monkeypatch.setattr(contention, "STAT", tmp_path / "stat")
     monkeypatch.setattr(os, "sysconf", lambda name: 100)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import onnx
@@ -32,7 +31,7 @@ def split() -> Split:
 
 
 @pytest.fixture
-def artifact(split: Split, tmp_path: Path) -> tuple[Any, Path]:
+def artifact(split: Split, tmp_path: Path) -> tuple[FakeModel, Path]:
     model = small_model()
     target = targets.get("onnxruntime")
     fp32 = target.convert(model, tmp_path / "fp32", ExportConfig())
@@ -46,14 +45,14 @@ def by_name(checks: list[Check]) -> dict[tuple[str, str | None], Check]:
     return {(check.name, check.precision): check for check in checks}
 
 
-def test_a_good_artifact_keeps_them_all(artifact: tuple[Any, Path], split: Split) -> None:
+def test_a_good_artifact_keeps_them_all(artifact: tuple[FakeModel, Path], split: Split) -> None:
     model, folder = artifact
-    found = by_name(verify(folder, model, split))
-    assert set(found) == {
+    result = by_name(verify(folder, model, split))
+    assert set(result) == {
         ("contract.deterministic", "fp32"), ("contract.same_as_torch", "fp32"),
         ("contract.deterministic", "int8"), ("contract.confidence_shift", "int8"),
     }  # fmt: skip
-    assert all(check.met and check.target == "onnxruntime" for check in found.values())
+    assert all(check.met and check.target == "onnxruntime" for check in result.values())
 
 
 def test_what_a_runtime_makes_of_float32_by_itself_is_held_to_its_confidences(split: Split, tmp_path: Path) -> None:
@@ -63,9 +62,9 @@ def test_what_a_runtime_makes_of_float32_by_itself_is_held_to_its_confidences(sp
     target = targets.get("openvino")
     [packed] = target.package([target.convert(model, tmp_path / "fp32", ExportConfig())], tmp_path / "o", model, {})
     narrow = targets.load(packed, 1).inference_precision != "f32"
-    found = by_name(verify(tmp_path / "o", model, split))
-    assert (("contract.confidence_shift", "fp32") in found) == narrow
-    assert found["contract.same_as_torch", "fp32"].met
+    result = by_name(verify(tmp_path / "o", model, split))
+    assert (("contract.confidence_shift", "fp32") in result) == narrow
+    assert result["contract.same_as_torch", "fp32"].met
 
 
 def test_scores_do_not_drown_in_pixels() -> None:
@@ -83,7 +82,7 @@ def test_scores_do_not_drown_in_pixels() -> None:
     assert contracts._off(halved, wanted) == pytest.approx(0.45 / 1.9)
 
 
-def test_an_altered_file_is_named(artifact: tuple[Any, Path], split: Split) -> None:
+def test_an_altered_file_is_named(artifact: tuple[FakeModel, Path], split: Split) -> None:
     model, folder = artifact
     path = folder / "int8" / "model.onnx"
     path.write_bytes(path.read_bytes() + b"\0")
@@ -91,7 +90,7 @@ def test_an_altered_file_is_named(artifact: tuple[Any, Path], split: Split) -> N
         verify(folder, model, split)
 
 
-def test_another_network_in_the_folder_shows(artifact: tuple[Any, Path], split: Split) -> None:
+def test_another_network_in_the_folder_shows(artifact: tuple[FakeModel, Path], split: Split) -> None:
     """Rightly listed in the manifest, but not the network that it is said to be."""
     model, folder = artifact
     for precision in ("fp32", "int8"):
@@ -105,11 +104,11 @@ def test_another_network_in_the_folder_shows(artifact: tuple[Any, Path], split: 
         manifest = json.loads((folder / "manifest.json").read_text())
         manifest["files"] = {name: digest for name, digest in manifest["files"].items() if not name.endswith(".onnx")}
         (folder / "manifest.json").write_text(json.dumps(manifest))
-    found = by_name(verify(folder, model, split))
-    assert found["contract.same_as_torch", "fp32"].met is False
+    result = by_name(verify(folder, model, split))
+    assert result["contract.same_as_torch", "fp32"].met is False
 
 
-def test_a_manifest_that_promises_another_shape_is_refused(artifact: tuple[Any, Path], split: Split) -> None:
+def test_a_manifest_that_promises_another_shape_is_refused(artifact: tuple[FakeModel, Path], split: Split) -> None:
     model, folder = artifact
     manifest = json.loads((folder / "manifest.json").read_text())
     manifest["models"]["int8"]["output_shape"] = [1, 7]

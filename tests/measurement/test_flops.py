@@ -7,15 +7,7 @@ from torch import Tensor, nn
 
 from compress.errors import UserError
 from compress.measurement.flops import count
-
-
-class Fn(nn.Module):
-    def __init__(self, function):
-        super().__init__()
-        self.function = function
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.function(x)
+from tests.measurement.networks import Fn
 
 
 @pytest.mark.parametrize(
@@ -38,7 +30,9 @@ class Fn(nn.Module):
     ],
 )
 @pytest.mark.parametrize("inference", [False, True])
-def test_products_equal_hand_computed_macs(layer, shape, macs, inference):
+def test_products_equal_hand_computed_macs(
+    layer: nn.Module, shape: tuple[int, ...], macs: int, inference: bool
+) -> None:
     if isinstance(layer, nn.MultiheadAttention):
         attention, layer = layer, Fn(lambda x: attention(x, x, x)[0])
         layer.attention = attention
@@ -48,13 +42,13 @@ def test_products_equal_hand_computed_macs(layer, shape, macs, inference):
     assert cost.flops == 2 * macs
 
 
-def test_encoder_layer_fast_path_is_counted():
+def test_encoder_layer_fast_path_is_counted() -> None:
     layer = nn.TransformerEncoderLayer(16, 2, 32, batch_first=True).eval()
     assert count(layer, torch.rand(1, 4, 16)).macs == 4 * (4 * 16 * 16 + 2 * 16 * 32) + 2 * 2 * 4 * 4 * 8
     assert torch.backends.mha.get_fastpath_enabled()
 
 
-def test_traffic_peak_params_and_layers():
+def test_traffic_peak_params_and_layers() -> None:
     net = nn.Sequential(nn.Conv2d(1, 2, 1, bias=False), nn.ReLU(), nn.Flatten(), nn.Linear(2 * 16, 3))
     cost = count(net, torch.rand(1, 1, 4, 4))
     conv, relu, linear = (16 + 2 + 32) * 4, (32 + 32) * 4, (32 + 96 + 3 + 3) * 4
@@ -67,7 +61,7 @@ def test_traffic_peak_params_and_layers():
     assert "2" not in cost.layers  # a view
 
 
-def test_other_arithmetic_follows_the_conventions():
+def test_other_arithmetic_follows_the_conventions() -> None:
     x = (1, 2, 4, 4)
     expected = [
         (nn.SiLU(), 5 * 32), (nn.Sigmoid(), 4 * 32), (nn.Softmax(-1), 5 * 32), (nn.BatchNorm2d(2), 2 * 32),
@@ -78,17 +72,17 @@ def test_other_arithmetic_follows_the_conventions():
         assert count(layer, torch.rand(x)).other_flops == flops, layer
 
 
-def test_a_kept_branch_stays_alive_until_used():
+def test_a_kept_branch_stays_alive_until_used() -> None:
     net = Fn(lambda x: torch.relu(torch.relu(x)) + x)
     assert count(net, torch.rand(1, 10)).activation_bytes == 3 * 40
 
 
-def test_constants_are_folded():
+def test_constants_are_folded() -> None:
     table = torch.rand(8, 8)
     assert count(Fn(lambda x: x @ (table @ table)), torch.rand(1, 8)).macs == 64
 
 
-def test_modes_hooks_and_threads_are_restored():
+def test_modes_hooks_and_threads_are_restored() -> None:
     net = nn.Sequential(nn.Conv2d(1, 1, 1), nn.BatchNorm2d(1).eval(), nn.Dropout()).train()
     net[1].eval()
     threads = torch.get_num_threads()
@@ -98,7 +92,7 @@ def test_modes_hooks_and_threads_are_restored():
     assert torch.get_num_threads() == threads
 
 
-def test_hidden_work_is_refused():
+def test_hidden_work_is_refused() -> None:
     class Numpy(nn.Linear):
         def forward(self, x: Tensor) -> Tensor:
             return torch.from_numpy(x.numpy() @ self.weight.numpy().T)
@@ -111,7 +105,7 @@ def test_hidden_work_is_refused():
     ("name", "gflops", "params"),
     [("yolo26n", 5.4803, 2_408_932), ("yolo11n", 6.5425, 2_616_248), ("yolov8n", 8.7440, 3_151_904)],
 )
-def test_yolo_nano_at_640(name, gflops, params):
+def test_yolo_nano_at_640(name: str, gflops: float, params: int) -> None:
     tasks = pytest.importorskip("ultralytics.nn.tasks")
     cost = count(tasks.DetectionModel(f"{name}.yaml", verbose=False).eval().fuse(), torch.rand(1, 3, 640, 640))
     assert cost.flops / 1e9 == pytest.approx(gflops, rel=1e-3)

@@ -26,9 +26,9 @@ from tests.onnx_operators import First, exported, single
 @pytest.mark.parametrize("options", [{}, {"num_layers": 2, "bidirectional": True}])
 def test_recurrent_layers_cost_what_they_do_in_torch(kind: str, options: dict[str, Any], tmp_path: Path) -> None:
     net, example = First(getattr(nn, kind)(8, 4, **options)), torch.rand(5, 1, 8)
-    found, wanted = graph_cost.count(exported(net, example, tmp_path)), flops.count(net, example)
-    assert (found.macs, found.params, found.param_bytes) == (wanted.macs, wanted.params, wanted.param_bytes)
-    assert found.other_flops == pytest.approx(wanted.other_flops, rel=0.02)
+    result, wanted = graph_cost.count(exported(net, example, tmp_path)), flops.count(net, example)
+    assert (result.macs, result.params, result.param_bytes) == (wanted.macs, wanted.params, wanted.param_bytes)
+    assert result.other_flops == pytest.approx(wanted.other_flops, rel=0.02)
 
 
 @pytest.mark.parametrize(
@@ -174,12 +174,12 @@ def test_costs_are_those_of_the_torch_network(tmp_path: Path) -> None:
     torch.onnx.export(net, (image,), str(tmp_path / "net.onnx"), dynamo=False, opset_version=17)
     model = models.build(ModelConfig(Family.onnx, path=str(tmp_path / "net.onnx"), imgsz=0, channels=0))
     assert isinstance(model, OnnxModel)
-    found, wanted = graph_cost.count(model.graph), flops.count(fused(net), image)
-    assert (found.macs, found.params, found.param_bytes) == (wanted.macs, wanted.params, wanted.param_bytes)
-    assert found.other_flops == pytest.approx(wanted.other_flops, rel=0.01)
-    assert found.bytes_moved == pytest.approx(wanted.bytes_moved, rel=0.05)
-    assert found.activation_bytes == pytest.approx(wanted.activation_bytes, rel=0.05)
-    assert sum(layer.macs for layer in found.layers.values()) == found.macs
+    result, wanted = graph_cost.count(model.graph), flops.count(fused(net), image)
+    assert (result.macs, result.params, result.param_bytes) == (wanted.macs, wanted.params, wanted.param_bytes)
+    assert result.other_flops == pytest.approx(wanted.other_flops, rel=0.01)
+    assert result.bytes_moved == pytest.approx(wanted.bytes_moved, rel=0.05)
+    assert result.activation_bytes == pytest.approx(wanted.activation_bytes, rel=0.05)
+    assert sum(layer.macs for layer in result.layers.values()) == result.macs
 
 
 def fused(net: nn.Module) -> nn.Module:
@@ -189,7 +189,8 @@ def fused(net: nn.Module) -> nn.Module:
         if not isinstance(module, nn.Sequential):
             continue
         for index in range(len(module) - 1):
-            if isinstance(module[index], nn.Conv2d) and isinstance(module[index + 1], nn.BatchNorm2d):
-                module[index] = nn.utils.fuse_conv_bn_eval(module[index], module[index + 1])
+            convolution, norm = module[index], module[index + 1]
+            if isinstance(convolution, nn.Conv2d) and isinstance(norm, nn.BatchNorm2d):
+                module[index] = nn.utils.fuse_conv_bn_eval(convolution, norm)
                 module[index + 1] = nn.Identity()
     return copied

@@ -58,10 +58,10 @@ def test_statistics_of_known_times(clock: Clock) -> None:
         calls += 1
         clock.sleep(calls / 1000)
 
-    found = latency.time_call(call, seconds=0, warmup=3, min_runs=16)
-    assert calls == 19 and found.runs == 16 and found.times.tolist() == list(range(4, 20))
-    assert (found.median, found.low, found.high) == (11.5, 4.5, 18.5)
-    assert found.p95 == np.percentile(range(4, 20), 95)
+    result = latency.time_call(call, seconds=0, warmup=3, min_runs=16)
+    assert calls == 19 and result.runs == 16 and result.times.tolist() == list(range(4, 20))
+    assert (result.median, result.low, result.high) == (11.5, 4.5, 18.5)
+    assert result.p95 == np.percentile(range(4, 20), 95)
 
 
 def test_a_call_is_timed_for_the_given_seconds(clock: Clock) -> None:
@@ -72,11 +72,11 @@ def test_two_measurements_are_merged() -> None:
     def took(median: float, cpu_wait: float = 0.0) -> Latency:
         return latency._latency(np.full(80, median), cpu_wait)
 
-    both = took(2.0).after(took(1.0))
+    both = took(2.0).merged_with(took(1.0))
     assert (both.low, both.median, both.high, both.runs) == (1.0, 1.5, 2.0, 160)
-    assert took(2.0).after(None).median == 2.0
-    assert took(2.0).after(took(9.0, 0.5)).median == 2.0  # other programs had the CPU then
-    assert took(9.0, 0.5).after(took(2.0)).median == 2.0
+    assert took(2.0).merged_with(None).median == 2.0
+    assert took(2.0).merged_with(took(9.0, 0.5)).median == 2.0  # other programs had the CPU then
+    assert took(9.0, 0.5).merged_with(took(2.0)).median == 2.0
 
 
 def test_interleaved_compares_with_the_first_call_of_the_same_round(clock: Clock) -> None:
@@ -108,7 +108,7 @@ def test_a_wait_for_the_lock_names_the_holder_and_ends(
     with held_by_another(own_lock) as other:
         with caplog.at_level("INFO"), latency.timing_lock():
             pass
-        assert f"process {other.pid} (" in caplog.text and "timing beside another process" in caplog.text
+        assert f"process {other.pid} (" in caplog.text and "timing at the same time as another process" in caplog.text
     caplog.clear()
     with latency.timing_lock():  # the lock of a killed process delays no other, and its signature is not read
         assert not caplog.text
@@ -119,7 +119,7 @@ def test_a_timing_that_is_compared_with_no_other_does_not_wait(
     own_lock: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     with held_by_another(own_lock):
-        latency.time_call(lambda: None, seconds=0, min_runs=1, compared=False)
+        latency.time_call(lambda: None, seconds=0, min_runs=1, wait=False)
         assert "waiting" not in caplog.text
 
 
@@ -136,9 +136,9 @@ def test_contended_timings_are_repeated_and_the_quietest_is_kept(
 ) -> None:
     left = list(waits)
     monkeypatch.setattr(latency.Waiting, "fraction", lambda self: left.pop(0))
-    found = latency.time_call(lambda: None, seconds=0, min_runs=1)
-    assert found.cpu_wait == kept and len(waits) - len(left) == measured
-    assert found.contended == (kept == 0.3) == ("other programs used the CPU" in caplog.text)
+    result = latency.time_call(lambda: None, seconds=0, min_runs=1)
+    assert result.cpu_wait == kept and len(waits) - len(left) == measured
+    assert result.contended == (kept == 0.3) == ("other programs used the CPU" in caplog.text)
 
 
 def test_lock_nests_and_is_shared_by_users(own_lock: Path) -> None:

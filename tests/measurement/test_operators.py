@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
+from collections.abc import Callable
 from types import SimpleNamespace
 
 import pytest
@@ -13,22 +14,14 @@ from torch import Tensor, nn
 from compress.errors import UserError
 from compress.measurement import operators
 from compress.measurement.flops import count
+from tests.measurement.networks import Fn
+from tests.onnx_operators import First
 
 aten = torch.ops.aten
 
 
-class First(nn.Module):
-    def __init__(self, layer):
-        super().__init__()
-        self.layer = layer
-
-    def forward(self, x: Tensor) -> Tensor:
-        found = self.layer(x)
-        return found[0] if isinstance(found, tuple) else found
-
-
 @pytest.mark.parametrize(("kind", "gates"), [("LSTM", 4), ("GRU", 3), ("RNN", 1)])
-def test_recurrent_layers(kind, gates):
+def test_recurrent_layers(kind: str, gates: int) -> None:
     per_step = gates * 4 * (8 + 4)
     assert count(First(getattr(nn, kind)(8, 4)), torch.rand(5, 2, 8)).macs == 10 * per_step
     two = getattr(nn, kind)(8, 4, num_layers=2, bidirectional=True, batch_first=True)
@@ -36,40 +29,40 @@ def test_recurrent_layers(kind, gates):
     assert count(First(getattr(nn, f"{kind}Cell")(8, 4)), torch.rand(2, 8)).macs == 2 * per_step
 
 
-def test_integer_and_complex_products():
+def test_integer_and_complex_products() -> None:
     class Integer(nn.Module):
-        def forward(self, x):
+        def forward(self, x: Tensor) -> Tensor:
             return torch._int_mm((10 * x).to(torch.int8), torch.ones(16, 8, dtype=torch.int8))
 
     class Complex(nn.Module):
-        def forward(self, x):
+        def forward(self, x: Tensor) -> Tensor:
             return torch.view_as_real(torch.complex(x, x) @ torch.complex(x, x).mT)
 
     assert count(Integer(), torch.rand(32, 16)).macs == 32 * 16 * 8
     assert count(Complex(), torch.rand(3, 5)).macs == 4 * 3 * 3 * 5
 
 
-def test_deformable_convolution_bilinear_and_distances():
+def test_deformable_convolution_bilinear_and_distances() -> None:
     ops = pytest.importorskip("torchvision.ops")
 
     class Deformable(nn.Module):
-        def __init__(self):
+        def __init__(self) -> None:
             super().__init__()
             self.offsets, self.conv = nn.Conv2d(4, 18, 3, padding=1), ops.DeformConv2d(4, 6, 3, padding=1)
 
-        def forward(self, x):
+        def forward(self, x: Tensor) -> Tensor:
             return self.conv(x, self.offsets(x))
 
     class Pairs(nn.Module):
-        def __init__(self):
+        def __init__(self) -> None:
             super().__init__()
             self.layer = nn.Bilinear(3, 3, 5)
 
-        def forward(self, x):
+        def forward(self, x: Tensor) -> Tensor:
             return self.layer(x, x)
 
     class Distances(nn.Module):
-        def forward(self, x):
+        def forward(self, x: Tensor) -> Tensor:
             return torch.cdist(x, x)
 
     assert count(Deformable(), torch.rand(1, 4, 8, 8)).macs == 64 * 4 * 9 * (18 + 6)
@@ -91,13 +84,9 @@ def product(x: Tensor) -> Tensor:
         (lambda x: torch.ops.aten._compute_linear_combination(x, torch.rand(4, 4)), "_compute_linear_combination"),
     ],
 )
-def test_operators_without_a_formula_are_refused_by_name(function, name):
-    class Net(nn.Module):
-        def forward(self, x):
-            return function(x)
-
+def test_operators_without_a_formula_are_refused_by_name(function: Callable[[Tensor], Tensor], name: str) -> None:
     with pytest.raises(UserError, match=rf"inner: \S*{name}") as caught:
-        count(nn.Sequential(OrderedDict(inner=Net())), torch.rand(4, 4))
+        count(nn.Sequential(OrderedDict(inner=Fn(function))), torch.rand(4, 4))
     assert "write it with" in str(caught.value)
 
 
@@ -115,12 +104,8 @@ def test_operators_without_a_formula_are_refused_by_name(function, name):
         (lambda x: torch.conv_tbc(x[None], torch.rand(1, 4, 3), torch.zeros(3)), 4 * 4 * 3),
     ],
 )
-def test_less_common_products(function, macs):
-    class Net(nn.Module):
-        def forward(self, x):
-            return function(x)
-
-    assert count(Net(), torch.rand(4, 4)).macs == macs
+def test_less_common_products(function: Callable[[Tensor], Tensor], macs: int) -> None:
+    assert count(Fn(function), torch.rand(4, 4)).macs == macs
 
 
 ONES = torch.zeros(4, 4, dtype=torch.int64)
@@ -140,12 +125,9 @@ ONES = torch.zeros(4, 4, dtype=torch.int64)
         lambda x: F.embedding_bag(ONES, x),
     ],
 )
-def test_operators_without_products_are_not_refused(function):
-    class Net(nn.Linear):
-        def forward(self, x):
-            return function(super().forward(x).relu_())
-
-    assert count(Net(4, 4), torch.rand(4, 4)).macs == 64
+def test_operators_without_products_are_not_refused(function: Callable[[Tensor], object]) -> None:
+    net = nn.Sequential(nn.Linear(4, 4), nn.ReLU(inplace=True), Fn(function))
+    assert count(net, torch.rand(4, 4)).macs == 64
 
 
 def test_operators_in_place_share_the_formula_of_the_others() -> None:

@@ -10,43 +10,34 @@ from torch import Tensor, nn
 import compress
 from compress.measurement.flops import count
 from compress.measurement.quantized_operators import packed_macs, packed_parameters, unpacked
+from tests.onnx_operators import First
 
 quantized = torch.ops.quantized
 
 
-class First(nn.Module):
-    def __init__(self, layer):
-        super().__init__()
-        self.layer = layer
-
-    def forward(self, x: Tensor) -> Tensor:
-        found = self.layer(x)
-        return found[0] if isinstance(found, tuple) else found
-
-
 @pytest.mark.parametrize(("kind", "gates"), [("LSTM", 4), ("GRU", 3)])
-def test_dynamically_quantized_recurrent_layers(kind, gates):
+def test_dynamically_quantized_recurrent_layers(kind: str, gates: int) -> None:
     net = ao.quantize_dynamic(First(getattr(nn, kind)(8, 4)), {getattr(nn, kind)})
     cost = count(net, torch.rand(5, 2, 8))
     assert cost.macs == 10 * gates * 4 * (8 + 4)
     assert cost.params == gates * 4 * (8 + 4 + 2)
 
 
-def test_dynamically_quantized_linear():
+def test_dynamically_quantized_linear() -> None:
     net = ao.quantize_dynamic(nn.Sequential(nn.Linear(8, 4), nn.ReLU(), nn.Linear(4, 3)), {nn.Linear})
     cost = count(net, torch.rand(2, 8))
     assert cost.macs == 2 * (8 * 4 + 4 * 3)
     assert (cost.params, cost.param_bytes) == (32 + 4 + 12 + 3, 32 + 12 + 4 * 7)
 
 
-def test_statically_quantized_modules():
+def test_statically_quantized_modules() -> None:
     class Net(nn.Module):
-        def __init__(self):
+        def __init__(self) -> None:
             super().__init__()
             self.enter, self.leave = ao.QuantStub(), ao.DeQuantStub()
             self.conv, self.up, self.linear = nn.Conv2d(3, 4, 3, groups=1), nn.ConvTranspose2d(4, 2, 2), nn.Linear(2, 5)
 
-        def forward(self, x):
+        def forward(self, x: Tensor) -> Tensor:
             x = self.up(self.conv(self.enter(x)))
             return self.leave(self.linear(x.mean((2, 3))))
 
@@ -59,15 +50,15 @@ def test_statically_quantized_modules():
     assert cost.params == 4 * 27 + 4 + 4 * 2 * 4 + 2 + 2 * 5 + 5
 
 
-def test_recurrent_and_quantized_networks_in_the_library():
+def test_recurrent_and_quantized_networks_in_the_library() -> None:
     class Images(nn.Module):
         """Rows of an image as a sequence."""
 
-        def __init__(self):
+        def __init__(self) -> None:
             super().__init__()
             self.rnn, self.head = nn.LSTM(3 * 8, 4, batch_first=True), nn.Linear(4, 2)
 
-        def forward(self, x):
+        def forward(self, x: Tensor) -> Tensor:
             return self.head(self.rnn(x.transpose(1, 2).flatten(2))[0][:, -1])
 
     macs = 8 * 4 * 4 * (24 + 4) + 8
@@ -87,15 +78,20 @@ def packed_linear(bias: bool = True) -> torch.ScriptObject:
 
 
 def test_weights_are_found_in_nested_lists() -> None:
-    found = list(unpacked([1.0, (packed_linear(), "text"), [packed_linear(bias=False)], None]))
-    assert [tuple(weight.shape) for weight, _ in found] == [(4, 8), (4, 8)]
-    assert found[0][1] is not None and found[1][1] is None
+    result = list(unpacked([1.0, (packed_linear(), "text"), [packed_linear(bias=False)], None]))
+    assert [tuple(weight.shape) for weight, _ in result] == [(4, 8), (4, 8)]
+    assert result[0][1] is not None and result[1][1] is None
+
+
+class Packed(nn.Module):
+    def __init__(self, packed: torch.ScriptObject) -> None:
+        super().__init__()
+        self.packed = packed
 
 
 def test_parameters_that_two_modules_share_count_once() -> None:
-    net = nn.Sequential(nn.Identity(), nn.Identity(), nn.Identity())
-    net[0].packed = net[1].packed = packed_linear()
-    net[2].packed = packed_linear(bias=False)
+    shared = packed_linear()
+    net = nn.Sequential(Packed(shared), Packed(shared), Packed(packed_linear(bias=False)))
     assert sorted(tensor.numel() for tensor in packed_parameters(net)) == [4, 32, 32]
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from unittest.mock import Mock
 
 import pytest
 from torch import Tensor, nn
@@ -20,33 +20,40 @@ from tests.models import onnx_files as files
 from tests.stages.test_quantize import data
 
 
+def latency_of(row: ledger.Row) -> ledger.Latency:
+    assert row.latency_ms is not None
+    return row.latency_ms
+
+
 def test_the_same_bytes_are_not_judged_twice(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    model: Any = small_model()
+    model = small_model()
     graph = targets.get("onnxruntime").convert(model, tmp_path / "a", ExportConfig())
-    evaluated = []
-    accuracy = rows._accuracy
-    monkeypatch.setattr(rows, "_accuracy", lambda *given: evaluated.append(given) or accuracy(*given))
+    accuracy = Mock(wraps=rows._accuracy)
+    monkeypatch.setattr(rows, "_accuracy", accuracy)
     monkeypatch.setattr(rows, "TIMING_SECONDS", 0.01)
-    found: dict[str, Any] = {}
+    result: dict[str, rows.FileMeasurements] = {}
     costs = rows.Costs.of(model)
 
-    def row(graph: Any) -> Any:
-        return rows.measure_graph("export", graph, model, costs, data(4), threads=1, cached=False, measured=found)
+    def row(graph: Graph) -> ledger.Row:
+        return rows.measure_graph("export", graph, model, costs, data(4), threads=1, cached=False, measured=result)
 
     first = row(graph)
     again = row(targets.get("onnxruntime").convert(model, tmp_path / "b", ExportConfig()))
-    assert len(evaluated) == 1 and again.accuracy == first.accuracy
-    before, after = first.latency_ms, again.latency_ms  # timed on two occasions, told as one
+    assert accuracy.call_count == 1 and again.accuracy == first.accuracy
+    before, after = latency_of(first), latency_of(again)  # timed on two occasions, told as one
     if not (before.contended or after.contended):
-        assert after.runs > before.runs and after.low <= after.median <= after.high
+        assert after.runs is not None and before.runs is not None and after.runs > before.runs
+        assert after.low is not None and after.median is not None and after.high is not None
+        assert after.low <= after.median <= after.high
     emulated = row(targets.get("tensorrt").convert(model, tmp_path / "d", ExportConfig()))
-    assert len(evaluated) == 1  # ONNX Runtime stands in for TensorRT, and a float graph is the same to both
-    assert emulated.accuracy == replace(first.accuracy, obtained="emulated")
-    assert emulated.latency_ms.median is None
-    other: Any = small_model()
-    other.net[0].weight.data *= 2
+    assert accuracy.call_count == 1  # ONNX Runtime stands in for TensorRT, and a float graph is the same to both
+    assert first.accuracy is not None
+    assert emulated.accuracy == replace(first.accuracy, obtained=ledger.Provenance.emulated)
+    assert latency_of(emulated).median is None
+    other = small_model()
+    next(other.net.parameters()).data *= 2
     row(targets.get("onnxruntime").convert(other, tmp_path / "c", ExportConfig()))
-    assert len(evaluated) == 2
+    assert accuracy.call_count == 2
 
 
 CLOCK = Clock()
@@ -71,12 +78,12 @@ def test_a_model_is_timed_in_turns_with_the_baseline(monkeypatch: pytest.MonkeyP
 
     def timing(model: FakeModel, baseline: FakeModel | None) -> ledger.Latency:
         costs = rows.Costs.of(model)
-        return rows.measure_model("load", model, costs, data(4), threads=1, cached=False, baseline=baseline).latency_ms
+        return latency_of(rows.measure_model("load", model, costs, data(4), threads=1, cached=False, baseline=baseline))
 
     assert (timing(fast, fast).ratio, timing(fast, fast).ratio_ci95) == (1.0, (1.0, 1.0))
-    found = timing(fast, slow)
-    assert found.median == pytest.approx(1) and found.ratio == pytest.approx(0.25)
-    assert found.ratio_ci95 == pytest.approx((0.25, 0.25))
+    result = timing(fast, slow)
+    assert result.median == pytest.approx(1) and result.ratio == pytest.approx(0.25)
+    assert result.ratio_ci95 == pytest.approx((0.25, 0.25))
     assert timing(fast, None).ratio is None
 
 
@@ -87,14 +94,16 @@ def test_a_file_is_timed_in_turns_with_the_baseline(tmp_path: Path, monkeypatch:
 
     def timing(graph: Graph) -> ledger.Latency:
         costs = rows.Costs.of(model)
-        return rows.measure_graph(
-            "export", graph, model, costs, data(4), threads=1, cached=False, measured={}, baseline=base
-        ).latency_ms
+        return latency_of(
+            rows.measure_graph(
+                "export", graph, model, costs, data(4), threads=1, cached=False, measured={}, baseline=base
+            )
+        )
 
     assert (timing(base).ratio, timing(base).ratio_ci95) == (1.0, (1.0, 1.0))
-    found = timing(other)
-    assert found.ratio_ci95 is not None and found.ratio is not None
-    assert 0 < found.ratio_ci95[0] <= found.ratio <= found.ratio_ci95[1] and found.ratio != 1.0
+    result = timing(other)
+    assert result.ratio_ci95 is not None and result.ratio is not None
+    assert 0 < result.ratio_ci95[0] <= result.ratio <= result.ratio_ci95[1] and result.ratio != 1.0
 
 
 def test_the_size_of_a_torch_row_is_that_of_the_saved_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

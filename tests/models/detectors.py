@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 
 from compress.config import ModelConfig
@@ -14,9 +16,9 @@ CLASSES = ("a", "b", "c", "d", "e")
 SIZE = 64
 
 
-def make(name: str = "yolo26n", **given: object) -> UltralyticsDetector:
+def make(name: str = "yolo26n", **given: Any) -> UltralyticsDetector:
     torch.manual_seed(0)
-    model = build(ModelConfig(name=name, imgsz=SIZE, **given), CLASSES, DETECT)  # type: ignore[arg-type]
+    model = build(ModelConfig(name=name, imgsz=SIZE, **given), CLASSES, DETECT)
     assert isinstance(model, UltralyticsDetector)
     return model.with_net(randomise(model.net))
 

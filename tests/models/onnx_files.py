@@ -53,9 +53,9 @@ def model(
 ) -> ModelProto:
     """A model from `pixels` to outputs whose shapes it does not say."""
     given = [helper.make_tensor_value_info("pixels", kind, list(image))]
-    found = [helper.make_tensor_value_info(name, TensorProto.FLOAT, None) for name in outputs]
+    result = [helper.make_tensor_value_info(name, TensorProto.FLOAT, None) for name in outputs]
     opsets = [helper.make_opsetid("", opset)]
-    graph = helper.make_graph(nodes, "foreign", given, found, constants)
+    graph = helper.make_graph(nodes, "foreign", given, result, constants)
     made = helper.make_model(graph, opset_imports=opsets, ir_version=8)
     helper.set_model_props(made, metadata or {})
     return made
@@ -94,12 +94,12 @@ def save(made: ModelProto, path: Path) -> Path:
     return path
 
 
-def external(folder: Path, name: str, **said: object) -> ModelProto:
+def external(folder: Path, name: str, *, offset: int | None = None, length: int | None = None) -> ModelProto:
     """A classifier whose first weights stand in the file `name`."""
     made = classifier()
     tensor = made.graph.initializer[0]
     (folder / "good.bin").write_bytes(tensor.raw_data)
-    external_data_helper.set_external_data(tensor, name, **said)  # type: ignore[arg-type]
+    external_data_helper.set_external_data(tensor, name, offset=offset, length=length)
     tensor.ClearField("raw_data")
     tensor.data_location = TensorProto.EXTERNAL
     return made
@@ -107,14 +107,14 @@ def external(folder: Path, name: str, **said: object) -> ModelProto:
 
 def build(made: ModelProto, folder: Path, *, imgsz: int = 0, classes: tuple[str, ...] | None = None) -> OnnxModel:
     config = ModelConfig(Family.onnx, path=str(save(made, folder / "foreign.onnx")), imgsz=imgsz, channels=0)
-    found = models.build(config, classes)
-    assert isinstance(found, OnnxModel) and isinstance(found, GivenAsGraph)
-    return found
+    result = models.build(config, classes)
+    assert isinstance(result, OnnxModel) and isinstance(result, GivenAsGraph)
+    return result
 
 
-def refused(made: ModelProto, folder: Path, **options: object) -> str:
+def refused(made: ModelProto, folder: Path, *, classes: tuple[str, ...] | None = None) -> str:
     with pytest.raises(UserError) as caught:
-        build(made, folder, **options)  # type: ignore[arg-type]
+        build(made, folder, classes=classes)
     assert "\n" not in str(caught.value)
     return str(caught.value)
 

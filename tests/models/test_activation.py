@@ -1,17 +1,19 @@
 from __future__ import annotations
 
 import copy
+from pathlib import Path
 
 import pytest
 import torch
 from torch import nn
 
 from compress import checkpoint, models
-from compress.capabilities import Trainable
+from compress.capabilities import Checkpointable, Trainable, require
 from compress.config import ModelConfig, compose
 from compress.errors import UserError
 from compress.finetuning import activated
 from compress.models import activation
+from tests.models.toy import layer
 
 
 def net() -> nn.Module:
@@ -39,14 +41,14 @@ def test_shared_modules_gates_and_residuals_compute_what_they_should() -> None:
     assert quick[0].inplace
 
 
-def test_weights_of_a_network_with_other_activations_bring_them_along(tmp_path) -> None:
+def test_weights_of_a_network_with_other_activations_bring_them_along(tmp_path: Path) -> None:
     config = compose(["recipe=digits"]).model
-    model = models.build(config)
-    model.net.stem[2] = nn.SiLU()
+    model = require(models.build(config), Checkpointable, "model", "digits")
+    layer(model.net, "stem", nn.Sequential)[2] = nn.SiLU()
     activation.swap(model.net, "relu6")
     checkpoint.save(model, tmp_path)
     config.weights = str(tmp_path)
-    assert activation.of(models.build(config).net) == "relu6"
+    assert activation.of(require(models.build(config), Checkpointable, "model", "digits").net) == "relu6"
 
 
 def test_null_changes_nothing() -> None:
@@ -56,13 +58,15 @@ def test_null_changes_nothing() -> None:
 
 
 @pytest.mark.parametrize("family", ["ultralytics", "module"])
-def test_a_checkpoint_keeps_what_was_replaced(family: str, tmp_path) -> None:
+def test_a_checkpoint_keeps_what_was_replaced(family: str, tmp_path: Path) -> None:
     if family == "ultralytics":
         pytest.importorskip("ultralytics")
-        model = models.build(ModelConfig(name="yolov8n", imgsz=64), ("a", "b"))
+        config, classes = ModelConfig(name="yolov8n", imgsz=64), ("a", "b")
     else:
-        model = models.build(compose(["recipe=digits"]).model)
-        model.net.stem[2] = nn.SiLU()
+        config, classes = compose(["recipe=digits"]).model, None
+    model = require(models.build(config, classes), Checkpointable, "model", family)
+    if family == "module":
+        layer(model.net, "stem", nn.Sequential)[2] = nn.SiLU()
     swapped = model.with_net(copy.deepcopy(model.net))
     assert activation.swap(swapped.net, "relu6") > 0
     checkpoint.save(swapped, tmp_path)

@@ -16,15 +16,15 @@ from compress.config import Family, ModelConfig
 from compress.errors import UserError
 from compress.models import build, check_files, rebuilder
 from tests.models import odd_modules
-from tests.models.toy import Net
+from tests.models.toy import Net, plain
 
 
 def signed(folder: Path, change: dict[str, Any]) -> None:
     """Alters the constructor in `folder`, with valid hashes, as whoever alters a file can."""
-    facts = json.loads((folder / checkpoint.FACTS).read_text())
-    facts["constructor"] |= change
-    del facts["sha256"]
-    (folder / checkpoint.FACTS).write_text(json.dumps(facts | {"sha256": checkpoint.digest(facts)}))
+    content = json.loads((folder / checkpoint.DESCRIPTION).read_text())
+    content["constructor"] |= change
+    del content["sha256"]
+    (folder / checkpoint.DESCRIPTION).write_text(json.dumps(content | {"sha256": checkpoint.digest(content)}))
 
 
 def small(**given: Any) -> ModelConfig:
@@ -33,7 +33,7 @@ def small(**given: Any) -> ModelConfig:
 
 @pytest.fixture
 def saved(tmp_path: Path) -> Path:
-    checkpoint.save(build(small()), tmp_path / "saved")
+    checkpoint.save(plain(small()), tmp_path / "saved")
     return tmp_path / "saved"
 
 
@@ -59,7 +59,7 @@ def test_python_s_own_functions_are_not_called_even_when_trusted(saved: Path, se
 
 
 def test_ones_own_network_comes_back_where_it_is_trusted(tmp_path: Path) -> None:
-    model = build(ModelConfig(family=Family.module, target=f"{Net.__module__}.Net", imgsz=32, args={"width": 24}))
+    model = plain(ModelConfig(family=Family.module, target=f"{Net.__module__}.Net", imgsz=32, args={"width": 24}))
     checkpoint.save(model, tmp_path)
     with pytest.raises(UserError, match=r"tests\.models\.toy\.Net.*model\.trust=true"):
         compress.load(tmp_path)
@@ -68,7 +68,7 @@ def test_ones_own_network_comes_back_where_it_is_trusted(tmp_path: Path) -> None
     x = model.example_input()
     for again in (
         compress.load(tmp_path, trust=True),
-        build(ModelConfig(family=Family.checkpoint, path=str(tmp_path), trust=True)),
+        plain(ModelConfig(family=Family.checkpoint, path=str(tmp_path), trust=True)),
         checkpoint.load(tmp_path, rebuilder(model)),  # a product of the run that named the target itself
     ):
         assert torch.equal(again.net.eval()(x), model.net.eval()(x))
@@ -102,7 +102,7 @@ def test_altered_facts_are_one_error(saved: Path, change: dict[str, Any]) -> Non
     "text", ["{" * 100_000, '{"a":' * 100_000, '{"schema_version": 1, "schema_version": 1}', "NaN", "1" * 5000, "\0"]
 )
 def test_odd_json_is_one_error(saved: Path, text: str) -> None:
-    (saved / checkpoint.FACTS).write_text(text)
+    (saved / checkpoint.DESCRIPTION).write_text(text)
     with pytest.raises(UserError):
         compress.load(saved)
 
@@ -111,11 +111,11 @@ def retensored(saved: Path, change: dict[str, torch.Tensor]) -> None:
     """Other tensors in `saved`, with valid hashes."""
     import hashlib
 
-    facts, tensors = checkpoint.read(saved)
+    content, tensors = checkpoint.read(saved)
     data = checkpoint.serialise(tensors | change)
     (saved / checkpoint.TENSORS).write_bytes(data)
-    facts["tensors"]["sha256"] = hashlib.sha256(data).hexdigest()
-    (saved / checkpoint.FACTS).write_text(json.dumps(facts | {"sha256": checkpoint.digest(facts)}))
+    content["tensors"]["sha256"] = hashlib.sha256(data).hexdigest()
+    (saved / checkpoint.DESCRIPTION).write_text(json.dumps(content | {"sha256": checkpoint.digest(content)}))
 
 
 @pytest.mark.parametrize(
@@ -168,7 +168,7 @@ def test_a_module_that_prints_is_none(tmp_path: Path, monkeypatch: pytest.Monkey
 
 @pytest.mark.parametrize("key", ["weights", "init"])
 def test_integers_are_no_weights(key: str, tmp_path: Path) -> None:
-    tensors = build(small()).net.state_dict() | {"head.bias": torch.zeros(10, dtype=torch.int64)}
+    tensors = plain(small()).net.state_dict() | {"head.bias": torch.zeros(10, dtype=torch.int64)}
     save_file(tensors, tmp_path / "odd.safetensors")
     with pytest.raises(UserError, match=r"head\.bias holds int64"):
         build(small(**{key: str(tmp_path / "odd.safetensors")}))

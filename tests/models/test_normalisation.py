@@ -20,13 +20,25 @@ from compress.targets import artifact
 from tests.models.toy import Net
 
 
-def timm_model(name: str, imgsz: int = 64, **given: Any) -> Any:
+def built(config: ModelConfig) -> PlainNetwork:
+    model = build(config)
+    assert isinstance(model, PlainNetwork)
+    return model
+
+
+def timm_model(name: str, **given: Any) -> PlainNetwork:
     pytest.importorskip("timm")
-    return build(ModelConfig(family=Family.timm, name=name, imgsz=imgsz, **given))
+    return built(ModelConfig(Family.timm, name=name, imgsz=64, **given))
 
 
-def toy(**given: Any) -> Any:
-    return build(ModelConfig(**{"family": Family.module, "target": f"{Net.__module__}.Net", "imgsz": 32} | given))
+def toy(**given: Any) -> PlainNetwork:
+    return built(ModelConfig(Family.module, target=f"{Net.__module__}.Net", imgsz=32, **given))
+
+
+def loaded(folder: Path, *, trust: bool = False) -> PlainNetwork:
+    model = compress.load(folder, trust=trust)
+    assert isinstance(model, PlainNetwork)
+    return model
 
 
 @pytest.mark.parametrize("name", ["tf_efficientnet_lite0", "mobilenetv3_small_050"])
@@ -63,11 +75,12 @@ def test_it_costs_no_macs_and_pruning_sees_through_it() -> None:
 
 def test_a_checkpoint_keeps_it_and_old_ones_have_none(tmp_path: Path) -> None:
     model = toy(mean=[0.1, 0.2, 0.3], std=[1.0, 2.0, 3.0], protected=["head"])
-    checkpoint.save(compress.prune(model, "60%"), tmp_path / "new")
-    loaded: Any = compress.load(tmp_path / "new", trust=True)
-    assert loaded.statistics == ((0.1, 0.2, 0.3), (1.0, 2.0, 3.0))
+    pruned = compress.prune(model, "60%")
+    assert isinstance(pruned, PlainNetwork)
+    checkpoint.save(pruned, tmp_path / "new")
+    assert loaded(tmp_path / "new", trust=True).statistics == ((0.1, 0.2, 0.3), (1.0, 2.0, 3.0))
     checkpoint.save(toy(), tmp_path / "old")
-    old: Any = compress.load(tmp_path / "old", trust=True)
+    old = loaded(tmp_path / "old", trust=True)
     assert old.statistics is None and "mean" not in old.constructor()
     with pytest.raises(UserError, match=r"^model\.mean"):
         build(ModelConfig(Family.checkpoint, path=str(tmp_path / "old"), trust=True, mean=[0.5], std=[0.5]))
@@ -103,9 +116,9 @@ def test_the_manifest_says_what_the_reader_must_apply() -> None:
 
 def test_none_where_it_changes_nothing_or_is_switched_off() -> None:
     assert isinstance(toy(mean=[0.0], std=[1.0]).net, Net)
-    off: PlainNetwork = timm_model("mobilenetv3_small_050", mean=[0.0], std=[1.0])
+    off = timm_model("mobilenetv3_small_050", mean=[0.0], std=[1.0])
     assert off.statistics is None
-    grey: PlainNetwork = timm_model("tf_efficientnet_lite0", channels=1)
+    grey = timm_model("tf_efficientnet_lite0", channels=1)
     assert grey.statistics == ((0.5,), (0.5,))
 
 
@@ -123,9 +136,10 @@ def test_a_checkpoint_keeps_other_activations_behind_it(tmp_path: Path) -> None:
     from compress.finetuning import activated
 
     model = activated(timm_model("mobilenetv3_small_050"), FinetuneConfig(activation=Activation.relu), "finetune")
+    assert isinstance(model, PlainNetwork)
     checkpoint.save(model, tmp_path)
-    loaded: Any = compress.load(tmp_path)
-    assert "Hardswish" not in str(loaded.net) and loaded.statistics is not None
+    again = loaded(tmp_path)
+    assert "Hardswish" not in str(again.net) and again.statistics is not None
     with torch.no_grad():
         example = model.example_input()
-        assert torch.equal(loaded.deployed()(example), model.deployed()(example))
+        assert torch.equal(again.deployed()(example), model.deployed()(example))

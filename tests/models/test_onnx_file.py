@@ -6,6 +6,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -138,7 +139,7 @@ def two_inputs() -> ModelProto:
     return made
 
 
-def cast(**options: object) -> ModelProto:
+def cast(**options: Any) -> ModelProto:
     """An input of another kind than float32."""
     made = files.classifier(**options)
     made.graph.node[0].input[0] = "floats"
@@ -156,8 +157,8 @@ def with_node(node: onnx.NodeProto, *opsets: onnx.OperatorSetIdProto) -> ModelPr
 def quantized() -> ModelProto:
     made = files.classifier()
     made.graph.node[2].input[0] = "back"
-    made.graph.initializer.append(onnx.numpy_helper.from_array(np.float32(0.1), "scale"))
-    made.graph.initializer.append(onnx.numpy_helper.from_array(np.uint8(0), "zero"))
+    made.graph.initializer.append(onnx.numpy_helper.from_array(np.array(0.1, np.float32), "scale"))
+    made.graph.initializer.append(onnx.numpy_helper.from_array(np.array(0, np.uint8), "zero"))
     made.graph.node.insert(2, helper.make_node("QuantizeLinear", ["r0", "scale", "zero"], ["q"], name="squeeze"))
     made.graph.node.insert(3, helper.make_node("DequantizeLinear", ["q", "scale", "zero"], ["back"]))
     return made

@@ -27,9 +27,9 @@ def test_a_classifier_is_what_its_file_says(tmp_path: Path) -> None:
     assert (model.task, model.imgsz, model.channels, len(model.classes)) == (CLASSIFY, files.SIDE, 3, 10)
     assert model.stride == 1 and model.postprocess is None and model.quantization_exclusions() == {}
     image = model.example_input(3)
-    found = model.deployed()(image).numpy()
-    assert np.array_equal(found[1:2], answer(tmp_path / "foreign.onnx", image[1:2].numpy()))
-    assert model.decode(found) is found
+    result = model.deployed()(image).numpy()
+    assert np.array_equal(result[1:2], answer(tmp_path / "foreign.onnx", image[1:2].numpy()))
+    assert model.decode(result) is result
 
 
 @pytest.mark.parametrize("target", ["onnxruntime", "openvino"])
@@ -39,8 +39,8 @@ def test_graphs_made_of_a_file_answer_as_it_does(target: str, opset: int, tmp_pa
     model = build(files.detector(opset=opset, metadata={"author": "somebody"}), tmp_path)
     graph = targets.get(target).convert(model, tmp_path / target, ExportConfig())
     image = model.example_input().numpy()
-    found = targets.get(target).load(graph, 1, exact=True)(image)
-    assert np.allclose(found, answer(tmp_path / "foreign.onnx", image), atol=1e-5)
+    result = targets.get(target).load(graph, 1, exact=True)(image)
+    assert np.allclose(result, answer(tmp_path / "foreign.onnx", image), atol=1e-5)
     if target == "onnxruntime":
         written = onnx_graph.read(graph.path)
         assert onnx_graph.own_opset(written) == 17
@@ -69,15 +69,15 @@ def test_raw_yolo_and_end_to_end_detections_are_decoded(tmp_path: Path) -> None:
     assert (raw.task, raw.classes, raw.stride) == (DETECT, ("0", "1"), 32)
     columns = np.zeros((1, 6, 64), np.float32)
     columns[0, :, 3] = (8, 8, 4, 2, 0.1, 0.9)
-    (found,) = raw.decode(columns)
-    assert found.boxes.tolist() == [[6, 7, 10, 9]] * 2 and found.classes.tolist() == [1, 0]  # type: ignore[union-attr]
+    (result,) = raw.decode(columns)
+    assert result.boxes.tolist() == [[6, 7, 10, 9]] * 2 and result.classes.tolist() == [1, 0]
 
     ends = build(files.detector(rows=True), tmp_path, classes=("a", "b", "c"))
     assert ends.task is DETECT and ends.classes == ("a", "b", "c")
     rows = np.zeros((1, 64, 6), np.float32)
     rows[0, 0] = (1, 2, 3, 4, 0.8, 2)
-    (found,) = ends.decode(rows)
-    assert found.boxes.tolist() == [[1, 2, 3, 4]] and found.classes.tolist() == [2]  # type: ignore[union-attr]
+    (result,) = ends.decode(rows)
+    assert result.boxes.tolist() == [[1, 2, 3, 4]] and result.classes.tolist() == [2]
 
 
 def test_ultralytics_metadata_is_used_and_given_back_with_the_shape_fixed(tmp_path: Path) -> None:
@@ -132,9 +132,9 @@ def test_the_files_size_wins_over_the_default_and_not_over_the_users(tmp_path: P
     path = str(files.save(files.classifier(channels=1), tmp_path / "model.onnx"))
     config = models.resolve(Config(model=ModelConfig(Family.onnx, path=path, imgsz=0, channels=0)))
     assert (config.model.imgsz, config.model.channels) == (16, 1)
-    for key, given in (("imgsz", {"imgsz": 32, "channels": 0}), ("channels", {"imgsz": 0, "channels": 3})):
+    for key, imgsz, channels in (("imgsz", 32, 0), ("channels", 0, 3)):
         with pytest.raises(UserError, match=f"model.{key}=3"):
-            models.resolve(Config(model=ModelConfig(Family.onnx, path=path, **given)))  # type: ignore[arg-type]
+            models.resolve(Config(model=ModelConfig(Family.onnx, path=path, imgsz=imgsz, channels=channels)))
 
 
 @pytest.mark.parametrize("stage", ["train", "prune", "finetune"])
@@ -182,5 +182,5 @@ def test_what_cannot_be_worked_on_is_refused_in_one_line(name: str, tmp_path: Pa
 )  # fmt: skip
 def test_odd_metadata_is_passed_over(metadata: dict[str, str], tmp_path: Path) -> None:
     save(classifier(metadata=metadata), tmp_path / "model.onnx")
-    found = models.build(ModelConfig(family=Family.onnx, path=str(tmp_path / "model.onnx"), imgsz=0, channels=0))
-    assert found.stride >= 1 and found.metadata() and len(found.classes) == 10
+    result = models.build(ModelConfig(family=Family.onnx, path=str(tmp_path / "model.onnx"), imgsz=0, channels=0))
+    assert result.stride >= 1 and result.metadata() and len(result.classes) == 10

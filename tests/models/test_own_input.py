@@ -10,11 +10,13 @@ import torch
 
 import compress
 from compress import checkpoint, models
-from compress.capabilities import Model
+from compress.capabilities import Checkpointable, require
 from compress.config import Config, Family, ModelConfig, compose
 from compress.errors import UserError
 from compress.measurement import flops
 from compress.models import build
+from compress.models.plain_network import PlainNetwork
+from compress.models.ultralytics_model import UltralyticsModel
 from tests.models.toy import Net
 
 
@@ -22,16 +24,18 @@ def own(**given: Any) -> tuple[int, int]:
     return models.resolve(Config(model=ModelConfig(**given))).model.input
 
 
-def toy(**given: Any) -> Model:
-    target = f"{Net.__module__}.Net"
-    return build(ModelConfig(**{"family": Family.module, "target": target, "imgsz": 48} | given))
+def toy(imgsz: int = 48) -> PlainNetwork:
+    model = build(ModelConfig(Family.module, target=f"{Net.__module__}.Net", imgsz=imgsz))
+    assert isinstance(model, PlainNetwork)
+    return model
 
 
 @pytest.fixture
 def pt(tmp_path: Path) -> Path:
     from compress.models import ultralytics_pt
 
-    model: Any = build(ModelConfig(name="yolov8n", imgsz=96), ("a", "b"))
+    model = build(ModelConfig(name="yolov8n", imgsz=96), ("a", "b"))
+    assert isinstance(model, UltralyticsModel)
     assert ultralytics_pt.save(model, tmp_path / "best.pt")
     return tmp_path / "best.pt"
 
@@ -53,7 +57,7 @@ def test_a_checkpoint_comes_at_its_own_size(tmp_path: Path) -> None:
 
 def test_a_digits_checkpoint_is_read_for_grey_images_of_16_pixels(tmp_path: Path) -> None:
     digits = models.resolve(compose(["recipe=digits"])).model
-    checkpoint.save(build(digits), tmp_path)
+    checkpoint.save(require(build(digits), Checkpointable, "model", "digits"), tmp_path)
     config = models.resolve(compose(["recipe=digits", "model=checkpoint", f"model.path={tmp_path}"]))
     assert config.model.input == digits.input == (16, 1)
     with pytest.raises(UserError, match=r"has 10 classes, the data has 2"):

@@ -1,6 +1,9 @@
 from __future__ import annotations
 
 import copy
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,16 +15,17 @@ from compress.config import Family, ModelConfig
 from compress.errors import UserError
 from compress.models import build
 from compress.tasks import CLASSIFY, DETECT
+from tests.models.toy import plain
 
 TOY = "tests.models.toy"
 
 
-def config(**given: object) -> ModelConfig:
-    return ModelConfig(**({"family": Family.module, "target": f"{TOY}.Net", "imgsz": 32} | given))  # type: ignore[arg-type]
+def config(**given: Any) -> ModelConfig:
+    return replace(ModelConfig(Family.module, target=f"{TOY}.Net", imgsz=32), **given)
 
 
 def test_a_users_module_becomes_a_model() -> None:
-    model = build(config(args={"classes": 4}), ("a", "b", "c", "d"), CLASSIFY)
+    model = plain(config(args={"classes": 4}), ("a", "b", "c", "d"), CLASSIFY)
     assert model.classes == ("a", "b", "c", "d") and model.task is CLASSIFY
     assert model.prunable()[1].keys() == {"head"}
     sample = {"img": model.example_input(2), "cls": torch.tensor([0, 3])}
@@ -50,7 +54,7 @@ def test_a_users_module_becomes_a_model() -> None:
         ({"weights": "nowhere.safetensors"}, "model.weights"),
     ],
 )
-def test_a_users_mistake_names_its_key(given: dict[str, object], key: str) -> None:
+def test_a_users_mistake_names_its_key(given: dict[str, Any], key: str) -> None:
     with pytest.raises(UserError) as caught:
         build(config(**given))
     assert caught.value.key == key
@@ -66,10 +70,10 @@ def test_task_must_agree_with_the_data() -> None:
         build(config(), task=DETECT)
 
 
-def test_odd_weights_name_the_first_tensor_and_both_shapes(tmp_path) -> None:
-    state = {k: v.clone() for k, v in build(config()).net.state_dict().items()}
+def test_odd_weights_name_the_first_tensor_and_both_shapes(tmp_path: Path) -> None:
+    state = {k: v.clone() for k, v in plain(config()).net.state_dict().items()}
     save_file(state, tmp_path / "good.safetensors")
-    model = build(config(weights=str(tmp_path / "good.safetensors")))
+    model = plain(config(weights=str(tmp_path / "good.safetensors")))
     assert torch.equal(model.net.state_dict()["head.weight"], state["head.weight"])
     save_file(state | {"head.weight": torch.zeros(7, 32)}, tmp_path / "odd.safetensors")
     with pytest.raises(UserError, match=r"head\.weight has shape \[7, 32\], the network expects \[10, 32\]"):
@@ -83,7 +87,7 @@ def test_odd_weights_name_the_first_tensor_and_both_shapes(tmp_path) -> None:
 def test_timm() -> None:
     pytest.importorskip("timm")
     given = {"family": Family.timm, "target": None, "name": "mobilenetv3_small_050"}
-    model = build(config(**given), ("a", "b", "c"))
+    model = plain(config(**given), ("a", "b", "c"))
     assert model.prunable()[1].keys() == {"net.classifier"}  # behind its normalisation
     assert model.deployed()(model.example_input()).shape == (1, 3)
     with pytest.raises(UserError, match="mobilenetv3_small_050"):

@@ -19,6 +19,7 @@ pytest.importorskip("ultralytics")
 from compress.config import Family, ModelConfig
 from compress.errors import UserError
 from compress.models import build, pt_file, weights
+from compress.models.ultralytics_model import UltralyticsModel
 from tests.models import hostile
 
 SIZE = 64
@@ -88,8 +89,9 @@ def test_networks_come_out_bit_equal(name: str, tmp_path: Path) -> None:
     if getattr(plain.model[-1], "one2one_cv2", None) is not None:
         plain.end2end = True  # as it is deployed
     model = build(ModelConfig(path=str(tmp_path / "best.pt"), imgsz=SIZE))
-    found, wanted = model.net.state_dict(), plain.state_dict()
-    assert list(found) == list(wanted) and all(torch.equal(found[key], wanted[key]) for key in wanted)
+    assert isinstance(model, UltralyticsModel)
+    result, wanted = model.net.state_dict(), plain.state_dict()
+    assert list(result) == list(wanted) and all(torch.equal(result[key], wanted[key]) for key in wanted)
     with torch.no_grad():
         ours, theirs = model.net.eval()(model.example_input()), plain(model.example_input())
     assert _same(ours, theirs)
@@ -114,8 +116,8 @@ def test_state_dicts_and_shared_layers(tmp_path: Path) -> None:
     torch.save({"state_dict": net.state_dict(), "epoch": 3}, tmp_path / "nested.pt")
     torch.save(net, tmp_path / "net.pt")
     for name in ("state", "nested", "net"):
-        found = weights.read(str(tmp_path / f"{name}.pt")).tensors
-        assert all(torch.equal(found[key], value) for key, value in net.state_dict().items())
+        result = weights.read(str(tmp_path / f"{name}.pt")).tensors
+        assert all(torch.equal(result[key], value) for key, value in net.state_dict().items())
     again = pt_file.read(tmp_path / "net.pt", "model.path")
     assert again[0] is again[2] and again[0].weight.requires_grad
 

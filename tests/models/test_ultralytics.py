@@ -3,6 +3,9 @@ from __future__ import annotations
 import copy
 import json
 import logging
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -15,15 +18,17 @@ from compress import checkpoint
 from compress.config import Family, ModelConfig
 from compress.errors import UserError
 from compress.models import build, from_constructor, save_native
+from compress.models.ultralytics_model import UltralyticsDetector
 from tests.models.detectors import CLASSES, SIZE, batch, make
 
 
-def test_a_trained_pt_brings_its_classes(tmp_path, caplog) -> None:
+def test_a_trained_pt_brings_its_classes(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     model = make("yolov8n")
     torch.save({"model": copy.deepcopy(model.net).half(), "ema": None}, tmp_path / "best.pt")
     config = ModelConfig(path=str(tmp_path / "best.pt"), imgsz=SIZE)
     with caplog.at_level(logging.WARNING):
         loaded = build(config, ("1", "2", "3", "4", "5"))
+    assert isinstance(loaded, UltralyticsDetector)
     assert "unpickled" not in caplog.text and loaded.classes == CLASSES
     assert torch.isfinite(loaded.loss(loaded.net.train(), batch()))
     with pytest.raises(UserError, match="has 5 classes, the data has 2"):
@@ -42,13 +47,13 @@ def test_a_trained_pt_brings_its_classes(tmp_path, caplog) -> None:
         ({"path": "nowhere.pt"}, "model.path"),
     ],
 )
-def test_a_users_mistake_names_its_key(given: dict[str, object], key: str) -> None:
+def test_a_users_mistake_names_its_key(given: dict[str, Any], key: str) -> None:
     with pytest.raises(UserError) as caught:
-        build(ModelConfig(**{"family": Family.ultralytics, "imgsz": SIZE} | given), CLASSES)  # type: ignore[arg-type]
+        build(replace(ModelConfig(Family.ultralytics, imgsz=SIZE), **given), CLASSES)
     assert caught.value.key == key
 
 
-def test_weights_of_another_architecture_name_the_tensor(tmp_path) -> None:
+def test_weights_of_another_architecture_name_the_tensor(tmp_path: Path) -> None:
     save_file({k: v.clone() for k, v in make("yolov8n").net.state_dict().items()}, tmp_path / "v8.safetensors")
     assert make("yolov8n", weights=str(tmp_path / "v8.safetensors"))
     with pytest.raises(UserError, match=r"tensor model\.\d+\..* (has shape|is missing)"):
@@ -65,7 +70,7 @@ def test_weights_of_another_architecture_name_the_tensor(tmp_path) -> None:
         (b"no pickle at all", "not in the format that torch.save writes"),
     ],
 )
-def test_a_pt_that_is_no_model(content: object, says: str, tmp_path) -> None:
+def test_a_pt_that_is_no_model(content: object, says: str, tmp_path: Path) -> None:
     path = tmp_path / "odd.pt"
     if isinstance(content, bytes):
         path.write_bytes(content)
@@ -75,12 +80,12 @@ def test_a_pt_that_is_no_model(content: object, says: str, tmp_path) -> None:
         build(ModelConfig(path=str(path), imgsz=SIZE), CLASSES)
 
 
-def test_a_pt_that_this_cannot_go_on_from(tmp_path) -> None:
+def test_a_pt_that_this_cannot_go_on_from(tmp_path: Path) -> None:
     from ultralytics.nn.tasks import DetectionModel
 
-    def load(net: nn.Module, **given: object) -> None:
+    def load(net: nn.Module, **given: Any) -> None:
         torch.save({"model": net}, tmp_path / "best.pt")
-        build(ModelConfig(path=str(tmp_path / "best.pt"), imgsz=SIZE, **given), CLASSES)  # type: ignore[arg-type]
+        build(ModelConfig(path=str(tmp_path / "best.pt"), imgsz=SIZE, **given), CLASSES)
 
     with pytest.raises(UserError, match="v10Detect head; supported heads are"):
         load(DetectionModel("yolov10n.yaml", verbose=False))
@@ -94,14 +99,14 @@ def test_a_pt_that_this_cannot_go_on_from(tmp_path) -> None:
         build(ModelConfig(path=str(tmp_path / "model.pt"), imgsz=SIZE), CLASSES)
 
 
-def test_a_checkpoint_of_another_model_or_version(tmp_path) -> None:
+def test_a_checkpoint_of_another_model_or_version(tmp_path: Path) -> None:
     checkpoint.save(make("yolov8n"), tmp_path)
-    good = json.loads((tmp_path / checkpoint.FACTS).read_text())
+    good = json.loads((tmp_path / checkpoint.DESCRIPTION).read_text())
     del good["sha256"]  # as an older version wrote it: what is tried here is what comes after that check
 
-    def load(**facts: object) -> None:
-        changed = good | {"constructor": good["constructor"] | facts}
-        (tmp_path / checkpoint.FACTS).write_text(json.dumps(changed))
+    def load(**changes: object) -> None:
+        changed = good | {"constructor": good["constructor"] | changes}
+        (tmp_path / checkpoint.DESCRIPTION).write_text(json.dumps(changed))
         checkpoint.load(tmp_path, from_constructor)
 
     load()

@@ -11,9 +11,9 @@ from torch import Tensor, nn
 pytest.importorskip("ultralytics")
 
 from compress.models import ultralytics_blocks
-from compress.models.ultralytics_blocks import is_split
+from compress.models.ultralytics_blocks import TwoWayBlock, is_split
 from tests.models.detectors import make
-from tests.models.toy import randomise
+from tests.models.toy import layer, randomise
 
 
 @pytest.mark.parametrize("name", ["yolo26n", "yolo11n", "yolov8n"])
@@ -51,8 +51,10 @@ def test_a_block_computes_the_same_as_two_ways(kind: str, training: bool) -> Non
     assert is_split(two) and not is_split(net)
     with torch.no_grad():
         assert torch.allclose(net(x), two(x), atol=1e-5)
+    merged = ultralytics_blocks.merged(two)
+    assert merged is not None
     for name, value in net.state_dict().items():  # statistics that training has moved
-        assert torch.allclose(value, ultralytics_blocks.merged(two)[name], atol=1e-6), name
+        assert torch.allclose(value, merged[name], atol=1e-6), name
 
 
 @pytest.mark.parametrize("kind", ["C2f", "C2PSA"])
@@ -63,20 +65,22 @@ def test_merging_gives_back_the_tensors_of_the_stock_block(kind: str) -> None:
     assert all(torch.equal(merged[name], value) for name, value in net.state_dict().items())
 
 
-def narrow_first(two: nn.Module) -> None:
+def narrow_first(two: TwoWayBlock) -> None:
     """Takes one channel from the first half alone."""
     two.first = ultralytics_blocks._channels_of(two.first, slice(0, 3))
 
 
 def test_halves_of_different_widths_cannot_be_merged() -> None:
     two = ultralytics_blocks.split_blocks(stock("C2f"))
-    narrow_first(two[1])
+    narrow_first(layer(two, "1", TwoWayBlock))
     assert ultralytics_blocks.merged(two) is None
 
 
 def test_a_slice_of_a_convolution_computes_a_slice_of_its_output() -> None:
+    from ultralytics.nn.modules.conv import Conv
+
     net, x = stock("C2f"), image("C2f")
-    conv = net[1].cv1
+    conv = layer(net, "1.cv1", Conv)
     part = ultralytics_blocks._channels_of(conv, slice(2, 5))
     with torch.no_grad():
         assert torch.allclose(part(x), conv(x)[:, 2:5], atol=1e-6)
@@ -87,11 +91,13 @@ def test_a_slice_of_a_convolution_computes_a_slice_of_its_output() -> None:
 
 
 def test_the_halves_of_a_stock_block_follow_its_weights() -> None:
+    from ultralytics.nn.modules.block import C2f
+
     net = stock("C2f")
     narrow = copy.deepcopy(net)
     narrow[1].cv1 = ultralytics_blocks._channels_of(narrow[1].cv1, slice(0, 6))
-    assert ultralytics_blocks.fit_to_weights(narrow)[1].c == 3
-    assert ultralytics_blocks.fit_to_weights(net)[1].c == 4
+    assert layer(ultralytics_blocks.fit_to_weights(narrow), "1", C2f).c == 3
+    assert layer(ultralytics_blocks.fit_to_weights(net), "1", C2f).c == 4
 
 
 def test_attention_and_blocks_that_are_not_rewritten_are_protected() -> None:
@@ -99,14 +105,14 @@ def test_attention_and_blocks_that_are_not_rewritten_are_protected() -> None:
 
     net = nn.Sequential(block.C2f(8, 8, 1), block.C2(8, 8, 1), block.C2PSA(128, 128, 1))
     assert ultralytics_blocks.protected(net).keys() == {"0.cv1.conv", "1.cv1.conv", "2.cv1.conv", "2.m.0.attn"}
-    found = ultralytics_blocks.protected(ultralytics_blocks.split_blocks(net))
-    assert found == {
+    result = ultralytics_blocks.protected(ultralytics_blocks.split_blocks(net))
+    assert result == {
         "1.cv1.conv": f"C2 {ultralytics_blocks.UNSPLIT}", "2.m.0.attn": ultralytics_blocks.ATTENTION,
     }  # fmt: skip
 
 
 def test_the_position_in_the_network_goes_with_the_block() -> None:
     net = stock("C2f")
-    net[1].f, net[1].i, net[1].type, net[1].np = -1, 7, "C2f", 42
-    two = ultralytics_blocks.split_blocks(net)[1]
+    vars(net[1]).update(f=-1, i=7, type="C2f", np=42)
+    two = layer(ultralytics_blocks.split_blocks(net), "1", TwoWayBlock)
     assert (two.f, two.i, two.type, two.np) == (-1, 7, "C2f", 42)

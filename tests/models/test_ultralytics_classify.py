@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import copy
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -29,7 +30,7 @@ def make(name: str = "yolo11n-cls") -> UltralyticsClassifier:
 
 
 @pytest.mark.parametrize("name", ["yolov8n-cls", "yolo26n-cls"])
-def test_pruned_classifier_learns_deploys_and_comes_back_from_disk(name: str, tmp_path) -> None:
+def test_pruned_classifier_learns_deploys_and_comes_back_from_disk(name: str, tmp_path: Path) -> None:
     model = make(name)
     net, protected = model.prunable()
     x = model.example_input(2)
@@ -42,6 +43,7 @@ def test_pruned_classifier_learns_deploys_and_comes_back_from_disk(name: str, tm
     assert all(p.grad is not None for p in small.net.parameters())
     checkpoint.save(small, tmp_path)
     again = checkpoint.load(tmp_path, from_constructor)
+    assert isinstance(again, UltralyticsClassifier)
     out = again.deployed()(x)
     assert again.task is CLASSIFY and torch.equal(out, small.deployed()(x))
     with torch.no_grad():
@@ -64,7 +66,7 @@ def test_the_loss_is_the_same_in_both_modes_and_a_teacher_adds_to_it() -> None:
     assert model.loss(net, sample, Teacher(copy.deepcopy(net).eval(), weight=0.5)) > evaluating
 
 
-def test_a_trained_pt_brings_its_classes(tmp_path) -> None:
+def test_a_trained_pt_brings_its_classes(tmp_path: Path) -> None:
     torch.save({"model": copy.deepcopy(make().net).half()}, tmp_path / "best-cls.pt")
     loaded = build(ModelConfig(path=str(tmp_path / "best-cls.pt"), imgsz=32), CLASSES, CLASSIFY)
     assert loaded.classes == CLASSES and isinstance(loaded, UltralyticsClassifier)

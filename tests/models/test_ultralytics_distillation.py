@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -47,7 +48,7 @@ def corners(anchors: Tensor, distances: Tensor) -> Tensor:
     return torch.cat([anchors - distances[..., :2], anchors + distances[..., 2:]], -1)
 
 
-def raw(seed: int) -> dict[str, object]:
+def raw(seed: int) -> dict[str, Any]:
     """Outputs of a head for 2 images and 3 classes; distances are positive."""
     generator = torch.Generator().manual_seed(seed)
     return {
@@ -57,13 +58,13 @@ def raw(seed: int) -> dict[str, object]:
     }
 
 
-def parts(student: dict[str, object], teacher: dict[str, object]) -> tuple[float, float]:
+def parts(student: dict[str, Any], teacher: dict[str, Any]) -> tuple[float, float]:
     """The distance with the gain of scores alone, and with that of boxes alone."""
-    found = []
+    result = []
     for gains in ({"cls": GAINS.cls, "box": 0}, {"cls": 0, "box": GAINS.box}):
         criterion = SimpleNamespace(stride=torch.tensor([STRIDE]), bbox_decode=corners, hyp=SimpleNamespace(**gains))
-        found.append(float(ultralytics_distillation.distance(criterion, student, teacher)))
-    return found[0], found[1]
+        result.append(float(ultralytics_distillation.distance(criterion, student, teacher)))
+    return result[0], result[1]
 
 
 def test_scores_are_a_cross_entropy_for_each_unit_of_the_teachers_confidence() -> None:

@@ -19,6 +19,7 @@ from compress.capabilities import Evaluable, Prunable, TopK, Trainable, require
 from compress.config import ExportConfig, ModelConfig
 from compress.errors import UserError
 from compress.models import build, from_constructor, ultralytics_head
+from compress.models.ultralytics_model import UltralyticsModel
 from compress.stages.prune import counter
 from compress.targets import onnx_graph
 from compress.tasks import DETECT, TASKS
@@ -28,13 +29,18 @@ from tests.models.toy import enliven
 SIZE = 64
 
 
+def lively(name: str) -> UltralyticsModel:
+    torch.manual_seed(0)
+    model = build(ModelConfig(name=name, imgsz=SIZE), ("a", "b"))
+    assert isinstance(model, UltralyticsModel)
+    return model.with_net(enliven(model.net, model.example_input()))
+
+
 @pytest.mark.parametrize(
     ("name", "task"), [("yolo26n-seg", "segment"), ("yolov8n-seg", "segment"), ("yolo26n-pose", "pose")]
 )
 def test_pruned_saved_loaded_and_exported(name: str, task: str, tmp_path: Path) -> None:
-    torch.manual_seed(0)
-    model = build(ModelConfig(name=name, imgsz=SIZE), ("a", "b"))
-    model = model.with_net(enliven(model.net, model.example_input()))
+    model = lively(name)
     net, protected = model.prunable()
     x, count = model.example_input(), counter(model)
     with torch.no_grad():  # the raw numbers of the branch that is deployed, before and after the rewriting
@@ -44,6 +50,7 @@ def test_pruned_saved_loaded_and_exported(name: str, task: str, tmp_path: Path) 
     assert protected.keys() <= dict(net.named_modules()).keys()
 
     small = compress.prune(model, "30%")
+    assert isinstance(small, UltralyticsModel)
     assert 0.29 < count(small.net) / count(net) <= 0.3
     assert small.quantization_exclusions().keys() <= dict(small.deployed().named_modules()).keys()
     with torch.no_grad():
@@ -56,9 +63,9 @@ def test_pruned_saved_loaded_and_exported(name: str, task: str, tmp_path: Path) 
 
     graph = targets.get("onnxruntime").convert(again, tmp_path, ExportConfig())
     session = onnx_graph.open_session(graph.path, onnx_graph.session_options(1))
-    found = session.run(None, {onnx_graph.INPUT: x.numpy()})
+    result = session.run(None, {onnx_graph.INPUT: x.numpy()})
     assert [each.name for each in session.get_outputs()] == [f"output{i}" for i in range(len(expected))]
-    for ours, theirs in zip(expected, found, strict=True):
+    for ours, theirs in zip(expected, result, strict=True):
         assert ours.shape == theirs.shape and np.abs(ours.numpy() - theirs).max() <= 1e-3 * np.abs(theirs).max()
 
 
@@ -73,9 +80,7 @@ def test_what_is_not_offered_is_said() -> None:
 
 @pytest.mark.parametrize("name", ["yolo26n", "yolo26n-pose", "yolo11n"])
 def test_the_tail_can_be_done_in_numpy(name: str) -> None:
-    torch.manual_seed(0)
-    model = build(ModelConfig(name=name, imgsz=SIZE), ("a", "b"))
-    model = model.with_net(enliven(model.net, model.example_input()))
+    model = lively(name)
     x = model.example_input(2)
     with torch.no_grad():
         whole, rows = (model.deployed(postprocess=tail)(x).numpy() for tail in (True, False))
@@ -90,7 +95,7 @@ def test_the_tail_can_be_done_in_numpy(name: str) -> None:
 def test_the_tail_picks_several_classes_of_one_anchor() -> None:
     rows = np.array([[[0, 0, 2, 2, 0.1, 0.2, 7], [1, 1, 3, 3, 0.9, 0.8, 8], [4, 4, 5, 5, 0.3, 0.0, 9]]], np.float32)
     expected = [[1, 1, 3, 3, 0.9, 0, 8], [1, 1, 3, 3, 0.8, 1, 8]]
-    assert np.allclose(TopK(classes=2, most=2)(rows)[0], expected)
+    assert np.allclose(TopK(classes=2, max_detections=2)(rows)[0], expected)
 
 
 @pytest.mark.parametrize(("name", "shape"), [("yolo26n", (2, 84, 6)), ("yolov8n", (2, 9, 84))])
@@ -103,9 +108,11 @@ def test_deployed_gives_one_tensor_that_decodes(name: str, shape: tuple[int, ...
     with torch.no_grad():
         assert torch.allclose(out, model.net.eval()(x)[0], atol=1e-2)
     assert model.quantization_exclusions().keys() <= dict(net.named_modules()).keys()
-    for found in model.decode(out.numpy()):
-        assert found.boxes.shape == (len(found.scores), 4) and found.classes.dtype == np.int64
-        assert np.all(np.diff(found.scores) <= 0) and np.all(found.scores > 0.001) and found.classes.max(initial=0) < 5
+    for result in model.decode(out.numpy()):
+        assert result.boxes.shape == (len(result.scores), 4) and result.classes.dtype == np.int64
+        assert (
+            np.all(np.diff(result.scores) <= 0) and np.all(result.scores > 0.001) and result.classes.max(initial=0) < 5
+        )
 
 
 def test_suppression_agrees_with_ultralytics() -> None:

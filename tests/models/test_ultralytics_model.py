@@ -7,6 +7,7 @@ import copy
 import gc
 import json
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
@@ -30,7 +31,7 @@ def macs(model: UltralyticsModel) -> int:
     return counter.get_total_flops() // 2
 
 
-def test_pruned_detector_trains_deploys_and_comes_back_from_disk(tmp_path) -> None:
+def test_pruned_detector_trains_deploys_and_comes_back_from_disk(tmp_path: Path) -> None:
     model = make()
     net, protected = model.prunable()
     budget = 0.6 * macs(model)
@@ -80,9 +81,13 @@ def test_a_teacher_trains_the_backbone_through_the_deployed_head_alone() -> None
 
 
 def test_metadata_can_be_read_back() -> None:
-    facts = make().metadata()
-    assert ast.literal_eval(facts["names"]) == dict(enumerate(CLASSES))
-    assert facts["end2end"] == "True" and facts["stride"] == "32" and ast.literal_eval(facts["imgsz"]) == [SIZE, SIZE]
+    metadata = make().metadata()
+    assert ast.literal_eval(metadata["names"]) == dict(enumerate(CLASSES))
+    assert (
+        metadata["end2end"] == "True"
+        and metadata["stride"] == "32"
+        and ast.literal_eval(metadata["imgsz"]) == [SIZE, SIZE]
+    )
 
 
 def test_a_network_with_one_head_has_nothing_to_schedule() -> None:
@@ -136,5 +141,5 @@ def test_an_end_to_end_network_selects_by_value_and_another_does_not() -> None:
 
 def test_protected_modules_of_the_user_join_those_of_the_network() -> None:
     model = replace(make(), protected=("model.0.conv",))
-    found = model.prunable()[1]
-    assert found["model.0.conv"] == "model.protected" and found.keys() > make().prunable()[1].keys()
+    result = model.prunable()[1]
+    assert result["model.0.conv"] == "model.protected" and result.keys() > make().prunable()[1].keys()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pickletools
 import zipfile
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -20,28 +21,28 @@ from tests.models.toy import Net, enliven
 SIZE = 64
 
 
-def pruned(name: str, **config: object) -> UltralyticsModel:
+def pruned(name: str, **config: Any) -> UltralyticsModel:
     torch.manual_seed(0)
     model = build(ModelConfig(name=name, imgsz=SIZE), ("a", "b"))
     assert isinstance(model, UltralyticsModel)
     net, protected = model.with_net(enliven(model.net, model.example_input())).prunable()
-    return model.with_net(
-        prune_to_ratio(net, model.example_input(), protected, PruneConfig(**config), 0.3).net  # type: ignore[arg-type]
-    )
+    return model.with_net(prune_to_ratio(net, model.example_input(), protected, PruneConfig(**config), 0.3).net)
 
 
 @pytest.mark.parametrize("name", ["yolo26n", "yolov8n", "yolo11n-cls"])
 def test_plain_ultralytics_opens_it_and_answers_alike(name: str, tmp_path: Path) -> None:
     from ultralytics import YOLO
+    from ultralytics.nn.tasks import BaseModel
 
     model = pruned(name, equal_split_widths=True)
     assert save_native(model, tmp_path) == tmp_path / "model.pt"
     x = model.example_input(2)
     plain = YOLO(str(tmp_path / "model.pt"))
     assert plain.names == {0: "a", 1: "b"} and plain.task == model.task.name
+    assert isinstance(plain.model, BaseModel)
     with torch.no_grad():
-        found, ours = plain.model.eval()(x)[0], model.net.eval()(x)[0]
-    assert torch.allclose(found, ours, atol=1e-4)
+        result, ours = plain.model.eval()(x)[0], model.net.eval()(x)[0]
+    assert torch.allclose(result, ours, atol=1e-4)
     fused = plain.model.fuse(verbose=False)
     with torch.no_grad():
         assert torch.allclose(fused(x)[0], model.deployed()(x), atol=1e-4)

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from compress.capabilities import Checkpointable, require
 from compress.config import ModelConfig
 from compress.errors import UserError
 from compress.models import build, from_constructor, ultralytics_yaml
@@ -45,19 +46,21 @@ TORCHVISION = "torchvision.ops.Conv2dNormActivation"
     ],
 )  # fmt: skip
 def test_an_architecture_in_a_file_reaches_nothing_but_layers(change: dict[str, Any], sentinel: Path) -> None:
-    facts = {"family": "ultralytics", "name": "x", "split": False, "classes": ["a", "b"], "channels": 3, "imgsz": 64,
-             "protected": [], "activation": None}  # fmt: skip
-    assert from_constructor(facts | {"yaml": YAML})
+    constructor = {
+        "family": "ultralytics", "name": "x", "split": False, "classes": ["a", "b"], "channels": 3, "imgsz": 64,
+        "protected": [], "activation": None,
+    }  # fmt: skip
+    assert from_constructor(constructor | {"yaml": YAML})
     change = json.loads(json.dumps(change).replace("{sentinel}", str(sentinel)))
     with pytest.raises(UserError) as caught:
-        from_constructor(facts | {"yaml": YAML | change})
+        from_constructor(constructor | {"yaml": YAML | change})
     assert not sentinel.exists() and "\n" not in str(caught.value)
 
 
 def test_shipped_architectures_pass() -> None:
     for name in ("yolo26n", "yolo11n", "yolov8n", "yolo26n-cls", "yolov8n-seg"):
-        facts = build(ModelConfig(name=name, imgsz=64), None).constructor()
-        assert partial(from_constructor, trust=False)(facts).constructor() == facts
+        constructor = require(build(ModelConfig(name=name, imgsz=64)), Checkpointable, "model", name).constructor()
+        assert partial(from_constructor, trust=False)(constructor).constructor() == constructor
 
 
 def layered(count: int) -> dict[str, Any]:

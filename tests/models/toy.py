@@ -2,8 +2,17 @@
 
 from __future__ import annotations
 
+from typing import TypeVar
+
 import torch
 from torch import Tensor, nn
+
+from compress.config import ModelConfig
+from compress.models import build
+from compress.models.plain_network import PlainNetwork
+from compress.tasks import Task
+
+Network = TypeVar("Network", bound=nn.Module)
 
 
 class Residual(nn.Module):
@@ -48,7 +57,21 @@ class Segmenter(nn.Conv2d):
         super().__init__(3, 2, 1)
 
 
-def randomise(net: nn.Module, seed: int = 0) -> nn.Module:
+def layer(net: nn.Module, name: str, kind: type[Network]) -> Network:
+    """The submodule `name`, of the class `kind`."""
+    result = net.get_submodule(name)
+    assert isinstance(result, kind)
+    return result
+
+
+def plain(config: ModelConfig, classes: tuple[str, ...] | None = None, task: Task | None = None) -> PlainNetwork:
+    """`build`, for a network of the families module and timm."""
+    model = build(config, classes, task)
+    assert isinstance(model, PlainNetwork)
+    return model
+
+
+def randomise(net: Network, seed: int = 0) -> Network:
     """Random BatchNorm statistics and scales, so that ignoring them would show."""
     generator = torch.Generator().manual_seed(seed)
     for module in net.modules():
@@ -57,11 +80,12 @@ def randomise(net: nn.Module, seed: int = 0) -> nn.Module:
                 (module.weight, 0.5, 1.5), (module.bias, -0.2, 0.2),
                 (module.running_mean, -0.2, 0.2), (module.running_var, 0.5, 1.5),
             ):  # fmt: skip
+                assert tensor is not None
                 tensor.data.copy_(low + (high - low) * torch.rand(tensor.shape, generator=generator))
     return net
 
 
-def enliven(net: nn.Module, example: Tensor) -> nn.Module:
+def enliven(net: Network, example: Tensor) -> Network:
     """`randomise`, but with the statistics of noise images: signals neither fade nor grow on their way through a deep
     network, so that all its outputs differ and the best of them come in a certain order."""
     norms = [module for module in randomise(net).modules() if isinstance(module, nn.BatchNorm2d)]

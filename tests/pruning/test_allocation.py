@@ -29,9 +29,9 @@ def net() -> nn.Module:
 
 
 def groups_of(net: nn.Module, scores: dict[str, float]) -> tuple[Group, ...]:
-    found, _ = find_groups(net, EXAMPLE, {"3": "the answer"}, importance("group_l2"))
+    result, _ = find_groups(net, EXAMPLE, {"3": "the answer"}, importance("group_l2"))
     rising = torch.linspace(0, 1e-3, 16)  # which channel of a layer goes first
-    return tuple(Group(group.name, scores[group.name] + rising, group.cuts) for group in found)
+    return tuple(Group(group.name, scores[group.name] + rising, group.cuts) for group in result)
 
 
 def names(steps: list[Step]) -> list[str]:
@@ -66,12 +66,12 @@ def test_knapsack_saves_time_where_it_is_told_the_time(net: nn.Module) -> None:
 def test_knapsack_follows_what_others_have_lost(net: nn.Module) -> None:
     """Each channel of a chain saves less once its neighbours are gone, so the order is that of every moment."""
     chain = nn.Sequential(*(nn.Conv2d(width, 64, 3, padding=1) for width in (3, 64, 64)), nn.Conv2d(64, 2, 1)).eval()
-    found, _ = find_groups(chain, EXAMPLE, {"3": "the answer"}, importance("group_l2"))
-    steps, cost = steps_of(found, PruneConfig(round_to=8)), Estimate(chain, EXAMPLE)
+    result, _ = find_groups(chain, EXAMPLE, {"3": "the answer"}, importance("group_l2"))
+    steps, cost = steps_of(result, PruneConfig(round_to=8)), Estimate(chain, EXAMPLE)
     taken = order(steps, "knapsack", cost)
     assert sorted(map(id, taken)) == sorted(map(id, steps))
-    waiting = {group: [step for step in steps if step.group is group] for group in found}
-    for step in taken:  # the slow way: every next step of every group, weighed anew
+    waiting = {group: [step for step in steps if step.group is group] for group in result}
+    for step in taken:  # the slow way: every next step of every group, estimated again
         ratios = {
             group: left[0].importance * len(left[0].channels) / cost.saved(group.cuts, left[0].channels)
             for group, left in waiting.items()

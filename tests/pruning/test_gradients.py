@@ -7,19 +7,19 @@ import torch
 from torch import Tensor, nn
 
 from compress.pruning.gradients import accumulate_gradients
-from tests.models.toy import Net, randomise
+from tests.models.toy import Net, layer, randomise
 
 EXAMPLE = torch.rand(1, 3, 32, 32, generator=torch.Generator().manual_seed(0))
 
 
 @pytest.fixture
-def net() -> nn.Module:
+def net() -> Net:
     torch.manual_seed(0)
     return randomise(Net(width=64))
 
 
 @pytest.mark.parametrize("bfloat16", [False, True])
-def test_gradients_of_a_loss_that_is_not_finite_are_none(net: nn.Module, bfloat16: bool) -> None:
+def test_gradients_of_a_loss_that_is_not_finite_are_none(net: Net, bfloat16: bool) -> None:
     batch = {"img": EXAMPLE}
     with pytest.raises(FloatingPointError, match="nan"):
         accumulate_gradients(net, lambda net, batch: net(batch["img"]).sum() * torch.nan, [batch], bfloat16=bfloat16)
@@ -34,32 +34,38 @@ def weighted(net: nn.Module, batch: dict[str, Tensor]) -> Tensor:
     return net(batch["img"])
 
 
-def linear() -> nn.Sequential:
-    return nn.Sequential(nn.Linear(2, 1, bias=False))
+def linear() -> nn.Linear:
+    return nn.Linear(2, 1, bias=False)
+
+
+def gradient(parameter: Tensor) -> Tensor:
+    assert parameter.grad is not None
+    return parameter.grad
 
 
 def test_gradients_are_summed_over_batches() -> None:
     net = linear()
-    net[0].weight.grad = torch.full((1, 2), 100.0)  # left over from something else
+    net.weight.grad = torch.full((1, 2), 100.0)  # left over from something else
     accumulate_gradients(net, weighted, batches())
-    assert net[0].weight.grad.tolist() == [[4.0, -2.0]]
+    assert gradient(net.weight).tolist() == [[4.0, -2.0]]
 
 
 def test_squares_are_those_of_each_batch() -> None:
     net = linear()
     accumulate_gradients(net, weighted, batches(), squared=True)
-    assert net[0].weight.grad.tolist() == [[1.0 + 9.0, 4.0 + 16.0]]
+    assert gradient(net.weight).tolist() == [[1.0 + 9.0, 4.0 + 16.0]]
 
 
 def test_what_the_loss_does_not_depend_on_has_a_gradient_of_zero() -> None:
-    net = nn.ModuleDict({"used": nn.Linear(2, 1, bias=False), "left": nn.Linear(2, 1)})
+    used, left = linear(), nn.Linear(2, 1)
+    net = nn.ModuleList([used, left])
     for squared in (False, True):
-        accumulate_gradients(net, lambda net, batch: net["used"](batch["img"]), batches(), squared=squared)
-        assert net["left"].weight.grad.tolist() == [[0.0, 0.0]] and net["left"].bias.grad.tolist() == [0.0]
+        accumulate_gradients(net, lambda _, batch: used(batch["img"]), batches(), squared=squared)
+        assert gradient(left.weight).tolist() == [[0.0, 0.0]] and gradient(left.bias).tolist() == [0.0]
 
 
 @pytest.mark.parametrize("training", [False, True])
-def test_statistics_and_the_mode_stay_as_they_were(net: nn.Module, training: bool) -> None:
+def test_statistics_and_the_mode_stay_as_they_were(net: Net, training: bool) -> None:
     net.train(training)
     before = {name: value.clone() for name, value in net.named_buffers()}
     seen: list[bool] = []
@@ -74,11 +80,11 @@ def test_statistics_and_the_mode_stay_as_they_were(net: nn.Module, training: boo
     assert all(module.training is training for module in net.modules())
 
 
-def test_the_gradient_is_that_of_the_deployed_network(net: nn.Module) -> None:
+def test_the_gradient_is_that_of_the_deployed_network(net: Net) -> None:
     """With running statistics, the loss of a batch is the sum of those of its images."""
     images = torch.rand(2, 3, 32, 32, generator=torch.Generator().manual_seed(1))
-    found = []
+    result: list[Tensor] = []
     for split in ([images], [images[:1], images[1:]]):
         accumulate_gradients(net, lambda net, batch: net(batch["img"]).square(), [{"img": each} for each in split])
-        found.append(net.stem[0].weight.grad.clone())
-    assert torch.allclose(*found, rtol=1e-3, atol=1e-4)
+        result.append(gradient(layer(net, "stem.0", nn.Conv2d).weight).clone())
+    assert torch.allclose(result[0], result[1], rtol=1e-3, atol=1e-4)

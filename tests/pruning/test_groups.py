@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import nn
 
@@ -7,6 +9,7 @@ from compress.config import PruneConfig
 from compress.pruning.groups import find_groups, halves, tie
 from compress.pruning.importance import importance
 from compress.pruning.solver import prune_to_ratio
+from tests.models.toy import layer
 
 EXAMPLE = torch.rand(1, 3, 8, 8, generator=torch.Generator().manual_seed(0))
 
@@ -27,28 +30,34 @@ class Halves(nn.Module):
 
 def network() -> nn.Module:
     torch.manual_seed(0)
-    net = nn.Sequential(Halves(3), Halves(32), nn.Conv2d(32, 4, 1))
-    net[0].one.weight.data[:24].mul_(0.01)  # now a global ranking takes more of this half
-    return net
+    first = Halves(3)
+    first.one.weight.data[:24].mul_(0.01)  # now a global ranking takes more of this half
+    return nn.Sequential(first, Halves(32), nn.Conv2d(32, 4, 1))
 
 
-def config(**given: object) -> PruneConfig:
-    return PruneConfig(round_to=4, **given)  # type: ignore[arg-type]
+def widths(net: nn.Module, name: str) -> tuple[int, int]:
+    pair = layer(net, name, Halves)
+    return pair.one.out_channels, pair.two.out_channels
+
+
+def config(**given: Any) -> PruneConfig:
+    return PruneConfig(round_to=4, **given)
 
 
 def test_pairs_lose_equally_many_channels_when_asked_to() -> None:
     free = prune_to_ratio(network(), EXAMPLE, {"2": "last"}, config(), 0.4).net
-    assert free[0].one.out_channels < free[0].two.out_channels
+    one, two = widths(free, "0")
+    assert one < two
     even = prune_to_ratio(network(), EXAMPLE, {"2": "last"}, config(equal_split_widths=True), 0.4).net
-    assert 0 < even[0].one.out_channels == even[0].two.out_channels < 32
-    assert even[1].one.out_channels == even[1].two.out_channels
+    (one, two), others = widths(even, "0"), widths(even, "1")
+    assert 0 < one == two < 32 and others[0] == others[1]
     assert even(EXAMPLE).shape == (1, 4, 8, 8)
 
 
 def test_a_pair_of_a_protected_layer_stays_and_it_is_said() -> None:
     pruned = prune_to_ratio(network(), EXAMPLE, {"2": "last", "1.two": "asked"}, config(equal_split_widths=True), 0.4)
-    assert pruned.net[1].one.out_channels == pruned.net[1].two.out_channels == 32
-    assert "as wide as" in pruned.protected["1.one"] and pruned.net[0].one.out_channels < 32
+    assert widths(pruned.net, "1") == (32, 32)
+    assert "as wide as" in pruned.protected["1.one"] and widths(pruned.net, "0")[0] < 32
 
 
 def test_it_is_the_least_important_channels_of_each_that_go_together() -> None:
@@ -61,9 +70,9 @@ def test_it_is_the_least_important_channels_of_each_that_go_together() -> None:
     by_name = {group.name: group for group in groups}
     bundle = next(group for group in tied if group.name == "0.one")
     assert torch.equal(bundle.scores, by_name["0.one"].scores.sort()[0] + by_name["0.two"].scores.sort()[0])
-    for layer in ("0.one", "0.two"):
-        cut = next(cut for cut in bundle.cuts if cut.layer == layer)
-        assert cut.channels[0] == (int(by_name[layer].scores.argmin()),)
+    for name in ("0.one", "0.two"):
+        cut = next(cut for cut in bundle.cuts if cut.layer == name)
+        assert cut.channels[0] == (int(by_name[name].scores.argmin()),)
 
 
 def test_chains_of_pairs_become_one_group() -> None:

@@ -14,7 +14,7 @@ from compress.pruning.gradients import accumulate_gradients
 from compress.pruning.groups import find_groups
 from compress.pruning.importance import IMPORTANCES, NEED_GRADIENTS, importance
 from compress.pruning.solver import prune_to_ratio
-from tests.models.toy import Net, randomise
+from tests.models.toy import Net, layer, randomise
 
 EXAMPLE = torch.rand(1, 3, 32, 32, generator=torch.Generator().manual_seed(0))
 PROTECTED = {"head": "gives the classes"}
@@ -46,8 +46,9 @@ def test_every_importance_works_and_repeats(net: nn.Module, name: str) -> None:
 def chain() -> nn.Sequential:
     """Two 1x1 convolutions with a BatchNorm between them, and the gradients of a loss."""
     torch.manual_seed(0)
-    net = nn.Sequential(nn.Conv2d(3, 6, 1), nn.BatchNorm2d(6), nn.ReLU(), nn.Conv2d(6, 2, 1))
-    nn.init.uniform_(net[1].weight, 0.5, 1.5)
+    norm = nn.BatchNorm2d(6)
+    net = nn.Sequential(nn.Conv2d(3, 6, 1), norm, nn.ReLU(), nn.Conv2d(6, 2, 1))
+    nn.init.uniform_(norm.weight, 0.5, 1.5)
     net(torch.rand(2, 3, 4, 4)).square().sum().backward()
     return net
 
@@ -103,17 +104,18 @@ def test_second_order_scores_are_sums_of_squared_weight_times_gradient(chain: nn
 
 
 def test_a_filter_like_many_others_counts_less_than_one_of_its_own(chain: nn.Sequential) -> None:
+    first, last = layer(chain, "0", nn.Conv2d).weight, layer(chain, "3", nn.Conv2d).weight
     with torch.no_grad():
-        chain[0].weight[:5] = 1.0
-        chain[0].weight[5] = 2.0
-        chain[3].weight[:] = 0.5
-    found = scores(chain, "fpgm")
-    assert np.allclose(found[:5], found[0]) and found[5] == pytest.approx(5 * found[0])  # four and five far away
+        first[:5] = 1.0
+        first[5] = 2.0
+        last[:] = 0.5
+    result = scores(chain, "fpgm")
+    assert np.allclose(result[:5], result[0]) and result[5] == pytest.approx(5 * result[0])  # four and five far away
 
 
 def test_random_scores_are_the_same_for_every_network_of_this_size(chain: nn.Sequential) -> None:
     first = scores(chain, "random")
-    chain[0].weight.data.zero_()
+    layer(chain, "0", nn.Conv2d).weight.data.zero_()
     assert np.array_equal(scores(chain, "random"), first) and len(set(first.tolist())) == 6
 
 

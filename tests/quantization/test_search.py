@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -14,10 +13,12 @@ import torch
 from torch import nn
 
 from compress import targets
+from compress.capabilities import Evaluable
 from compress.data import images
 from compress.data.dataset import Split
 from compress.data.sample import Sample
 from compress.errors import TargetFailed
+from compress.ledger import Latency
 from compress.measurement import latency
 from compress.product import Graph, Precision
 from compress.quantization import search
@@ -47,7 +48,7 @@ class Known:
         self.half = 0
 
     def quantize(
-        self, graph: Graph, model: Any, images: Sequence[np.ndarray], folder: Path, scheme: Scheme,
+        self, graph: Graph, model: Evaluable, images: Sequence[np.ndarray], folder: Path, scheme: Scheme,
         kept: Mapping[str, str],
     ) -> Graph:  # fmt: skip
         assert len(images) == IMAGES and all(why for why in kept.values()) and "5" not in kept
@@ -85,16 +86,16 @@ def split() -> Split:
 def searching(
     target: Known, split: Split, folder: Path, patch: pytest.MonkeyPatch, *, timed: bool = True, seconds: float = 60
 ) -> Search:
-    def times(calls: Mapping[str, Any], **_: Any) -> dict[str, Any]:
+    def times(calls: Mapping[str, latency.Call]) -> dict[str, Latency]:
         paths = {name: searched._acceptable()[int(name.split("/")[0])].graph.path for name in calls}
-        return {name: SimpleNamespace(median=float(path.read_text().split()[1])) for name, path in paths.items()}
+        return {name: Latency(float(path.read_text().split()[1])) for name, path in paths.items()}
 
     patch.setattr(targets, "get", lambda name: target)
     patch.setattr(latency, "interleaved", times)
     fp32 = folder / "fp32"
     fp32.write_text("0 1 8")
     graph = Graph(fp32, "known", Precision.fp32)
-    searched = Search(graph, chain(), split, list(images(split)), folder, 0.02, seconds, threads=1, timed=timed)  # type: ignore[arg-type]
+    searched = Search(graph, chain(), split, list(images(split)), folder, 0.02, seconds, threads=1, timed=timed)
     return searched
 
 
@@ -149,7 +150,7 @@ def test_where_times_say_nothing_the_first_within_the_limit_wins(
     ],
 )
 def test_schemes_that_do_not_saturate_go_first_where_sums_saturate(
-    settings: dict[str, bool], made: list[str], split: Split, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    settings: dict[str, Any], made: list[str], split: Split, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     known = Known(scheme("plain", 0), Scheme("safe", {"wrong": 0, "ms": 1.0}, saturation_safe=True))
     searched = replace(searching(known, split, tmp_path, monkeypatch, timed=False), **settings)
@@ -186,7 +187,7 @@ def test_the_fewest_layers_stay_in_float_that_do(split: Split, tmp_path: Path, m
     searched = searching(known, split, tmp_path, monkeypatch)
     chosen = searched.run()
     assert chosen.scheme.description == "less bad" and len(chosen.layers_kept) == 3
-    order = [name for name, _ in search.ranked(chain(), list(images(split)))]  # type: ignore[arg-type]
+    order = [name for name, _ in search.ranked(chain(), list(images(split)))]
     assert list(chosen.layers_kept) == [name for name in order if name != "5"][:3]  # that one is in float anyway
     assert known.made[2:] == [("less bad", kept) for kept in (4, 2, 3)]
 

@@ -13,6 +13,7 @@ from compress.config import Family, ModelConfig
 from compress.quantization.sensitivity import ranked
 from tests.fakes import FakeModel
 from tests.models import onnx_files as files
+from tests.models.toy import layer
 
 
 def images() -> list[np.ndarray]:
@@ -25,25 +26,30 @@ def net() -> nn.Sequential:
     return nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Conv2d(4, 4, 3), nn.ReLU(), nn.Conv2d(4, 5, 1))
 
 
+def spread(net: nn.Sequential) -> None:
+    """One channel a thousand times larger than the others takes all the steps of the tensor's only scale."""
+    first, second = (layer(net, name, nn.Conv2d).weight for name in ("0", "2"))
+    with torch.no_grad():
+        first[0] *= 1000
+        second[:, 0] /= 1000  # the function stays nearly the same
+
+
 def errors(given: nn.Module) -> dict[str, float]:
     return dict(ranked(FakeModel(given), images()))
 
 
 def test_every_layer_has_an_error_and_the_worst_comes_first() -> None:
     model = FakeModel(net())
-    found = ranked(model, images())
-    assert {name for name, _ in found} == {"0", "2", "4"}
-    values = [error for _, error in found]
+    result = ranked(model, images())
+    assert {name for name, _ in result} == {"0", "2", "4"}
+    values = [error for _, error in result]
     assert values == sorted(values, reverse=True) and 0 < values[-1] < values[0] < 0.01
 
 
 def test_a_layer_whose_inputs_spread_widely_is_hurt_most() -> None:
-    """One channel a thousand times larger than the others takes all the steps of the tensor's only scale."""
     wide = net()
     before = errors(wide)
-    with torch.no_grad():
-        wide[0].weight[0] *= 1000
-        wide[2].weight[:, 0] /= 1000  # the function stays nearly the same
+    spread(wide)
     after = errors(wide)
     assert max(after, key=lambda name: after[name]) == "2" and after["2"] > 100 * before["2"]
 
@@ -67,16 +73,14 @@ def of_file(path: Path) -> dict[str, float]:
 
 def test_the_layers_of_a_file_are_ranked_as_those_of_the_network_it_came_from(tmp_path: Path) -> None:
     wide = net()
-    with torch.no_grad():
-        wide[0].weight[0] *= 1000
-        wide[2].weight[:, 0] /= 1000
+    spread(wide)
     whole = nn.Sequential(*wide, nn.AdaptiveAvgPool2d(1), nn.Flatten())
     torch.onnx.export(whole, (torch.rand(1, 3, 8, 8),), str(tmp_path / "net.onnx"), dynamo=False)
-    found = of_file(tmp_path / "net.onnx")
-    assert found.keys() == {"0", "2", "4"}
-    assert max(found, key=lambda name: found[name]) == "2" and found["2"] > 10 * found["4"]
+    result = of_file(tmp_path / "net.onnx")
+    assert result.keys() == {"0", "2", "4"}
+    assert max(result, key=lambda name: result[name]) == "2" and result["2"] > 10 * result["4"]
 
 
 def test_a_files_detector_is_compared_before_it_decodes(tmp_path: Path) -> None:
-    found = of_file(files.save(files.detector(), tmp_path / "detector.onnx"))
-    assert len(found) == 2 and all(0 < error < 0.01 for error in found.values())
+    result = of_file(files.save(files.detector(), tmp_path / "detector.onnx"))
+    assert len(result) == 2 and all(0 < error < 0.01 for error in result.values())

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import xml.dom.minidom
+from dataclasses import replace
+from typing import Any
 
 import pytest
 
@@ -13,8 +15,8 @@ def test_ticks_are_round_and_inside() -> None:
     assert ticks(3.0, 3.0) == [3.0]
 
 
-def point(x: float, y: float, label: str = "", **fields: object) -> Point:
-    return Point(**{"x": x, "y": y, "colour": "1", "shape": "circle", "label": label, "tooltip": label, **fields})
+def point(x: float, y: float, label: str = "", **fields: Any) -> Point:
+    return replace(Point(x, y, colour="1", shape="circle", label=label, tooltip=label), **fields)
 
 
 def test_points_lie_on_the_axes_as_their_values_do() -> None:

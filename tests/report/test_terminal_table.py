@@ -29,7 +29,7 @@ def test_a_narrow_terminal_names_the_omitted_columns(run: Path) -> None:
     assert isinstance(console.file, StringIO)
     text = re.sub(r"\x1b\[[0-9;]*m", "", console.file.getvalue())
     assert "Omitted here, see report.html: p95, GMACs" in text
-    assert "MISSED  quantize.max_accuracy_drop [onnxruntime/int8]: 0.00484, limit 0.0048 points" in text
+    assert "MISSED  quantize.max_accuracy_drop [onnxruntime/int8]: 0.00484, limit 0.0048 absolute" in text
     assert "verdict: Budget not met" in text
 
 

@@ -22,7 +22,7 @@ from tests.stages.conftest import config, context, data
 
 def test_a_context_does_not_change(tmp_path: Path) -> None:
     with pytest.raises(FrozenInstanceError):
-        context(config(), data(), tmp_path).folder = tmp_path  # type: ignore[misc]
+        setattr(context(config(), data(), tmp_path), "folder", tmp_path)  # noqa: B010
 
 
 def test_a_target_that_fails_leaves_the_others_and_is_not_tried_again(tmp_path: Path) -> None:

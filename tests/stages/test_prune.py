@@ -7,6 +7,8 @@ from typing import Any
 import pytest
 
 import compress
+from compress.capabilities import Trainable
+from compress.stages import prune
 
 SHORT = ["recipe=digits", "stages=[train,prune]", "targets=[]", "data.validation_images=100", "train.images=1600"]
 SHORT += ["budget.max_accuracy_drop=null", "prune.round_to=8"]
@@ -25,14 +27,23 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def test_rounds_meet_the_budget_and_keep_to_the_widths_of_the_start(place: Path) -> None:
     rounds = ["prune.rounds=3", "prune.round_images=160", "budget.flops=30%", "prune.max_ratio=0.7"]
-    found = record(place / "a", *rounds)
-    before, after = found["macs_before"], found["macs_after"]
+    result = record(place / "a", *rounds)
+    before, after = result["macs_before"], result["macs_after"]
     assert 0.2 * before < after <= 0.3 * before
-    assert found["reachable"][0] < after and found["reachable"][1] == before
-    for layer, (was, now) in found["channels"].items():
+    assert result["reachable"][0] < after and result["reachable"][1] == before
+    for layer, (was, now) in result["channels"].items():
         assert now >= 0.3 * was, layer
     again = record(place / "b", *rounds, "cache=false")
-    assert again["channels"] == found["channels"]
+    assert again["channels"] == result["channels"]
+
+
+def test_a_round_whose_part_is_already_removed_is_skipped(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A step of 32 channels removes 22 % of the MACs, more than four rounds to 90 % together."""
+    monkeypatch.setattr(prune, "tune", lambda *_, **__: pytest.fail("no round follows"))
+    result = record(
+        place / "a", "stages=[prune]", "force=true", "prune.rounds=4", "prune.round_to=32", "budget.flops=90%"
+    )
+    assert result["macs_after"] == 2084096 <= 0.9 * result["macs_before"]
 
 
 def test_rounds_share_out_a_ratio(place: Path) -> None:
@@ -41,37 +52,35 @@ def test_rounds_share_out_a_ratio(place: Path) -> None:
 
 
 def test_an_interrupted_stage_takes_up_the_rounds_that_are_done(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from compress.stages import prune
-
     rounds = ["prune.rounds=3", "prune.round_images=160", "budget.flops=30%"]
-    tuned = []
+    tuned: list[str] = []
     whole = prune.tune
 
-    def interrupted(*given: object, **named: object) -> object:
+    def interrupted(*given: Any, **named: Any) -> Trainable:
         if len(tuned) == 1:
             tuned.append("stopped")
             raise KeyboardInterrupt
         tuned.append("done")
-        return whole(*given, **named)  # type: ignore[arg-type]
+        return whole(*given, **named)
 
     monkeypatch.setattr(prune, "tune", interrupted)
     with pytest.raises(KeyboardInterrupt):
         record(place / "a", *rounds)
-    found = record(place / "a", *rounds)
+    result = record(place / "a", *rounds)
     assert tuned == ["done", "stopped", "done"]  # the first round's tuning was not done again
     monkeypatch.setattr(prune, "tune", whole)
-    assert record(place / "b", *rounds, "cache=false")["channels"] == found["channels"]
+    assert record(place / "b", *rounds, "cache=false")["channels"] == result["channels"]
 
 
 def test_what_is_protected_says_what_it_keeps_out_of_reach(place: Path) -> None:
-    found = record(place / "a")
+    result = record(place / "a")
     # The last layer alone: 10 classes x the 32 channels that are left of 64, twice since a MAC is two FLOPs.
-    assert found["protected"].keys() == found["out_of_reach"].keys() == {"head"}
-    assert 0 < found["out_of_reach"]["head"] <= 2 * found["reachable"][0]
-    assert "layer_milliseconds" not in found
+    assert result["protected"].keys() == result["out_of_reach"].keys() == {"head"}
+    assert 0 < result["out_of_reach"]["head"] <= 2 * result["reachable"][0]
+    assert "layer_milliseconds" not in result
 
 
 def test_the_objective_latency_leaves_the_times_it_went_by(place: Path) -> None:
-    found = record(place / "a", "prune=latency")
-    assert set(found["layer_milliseconds"]) >= set(found["channels"])
-    assert all(took > 0 for took in found["layer_milliseconds"].values())
+    result = record(place / "a", "prune=latency")
+    assert set(result["layer_milliseconds"]) >= set(result["channels"])
+    assert all(took > 0 for took in result["layer_milliseconds"].values())

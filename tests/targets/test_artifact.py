@@ -7,6 +7,7 @@ import json
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -66,7 +67,7 @@ def graphs(folder: Path, target: str = "onnxruntime") -> list[Graph]:
     return [made[0], replace(made[1], scheme="static", exclusions=exclusions, calibration=calibration)]
 
 
-def finished(folder: Path, model: FakeModel, value: float = 0.5, target: str = "onnxruntime") -> dict[str, object]:
+def finished(folder: Path, model: FakeModel, value: float = 0.5, target: str = "onnxruntime") -> dict[str, Any]:
     """The manifest of a finished folder."""
     artifact.finish(graphs(folder, target), folder, model, constant(value), {"recipe": "mine"}, {"onnx": "1"})
     return json.loads((folder / "manifest.json").read_text())

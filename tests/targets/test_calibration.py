@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -18,24 +19,23 @@ def test_ranges_are_means_over_images_of_an_images_extremes(model: FakeModel, tm
     graph = onnx_graph.read(targets.get("onnxruntime").convert(model, tmp_path, ExportConfig()).path)
     low, high = np.full((1, 3, SIDE, SIDE), -1, np.float32), np.full((1, 3, SIDE, SIDE), 3, np.float32)
     low[0, 0, 0, 0] = 0.5
-    found = calibration.tensor_ranges(graph, [low, high])
-    assert found[onnx_graph.INPUT] == (1.0, 1.75)
-    assert np.allclose(found[onnx_graph.OUTPUT], np.mean([_extremes(model.answer(each)) for each in (low, high)], 0))
+    result = calibration.tensor_ranges(graph, [low, high])
+    assert result[onnx_graph.INPUT] == (1.0, 1.75)
+    assert np.allclose(result[onnx_graph.OUTPUT], np.mean([_extremes(model.answer(each)) for each in (low, high)], 0))
 
 
 def test_images_are_looked_at_once(model: FakeModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     graph = onnx_graph.read(targets.get("onnxruntime").convert(model, tmp_path, ExportConfig()).path)
     generator = np.random.default_rng(7)
     images = [generator.random((1, 3, SIDE, SIDE), dtype=np.float32) for _ in range(2)]
-    looks = []
-    open_session = onnx_graph.open_session
-    monkeypatch.setattr(calibration, "open_session", lambda *given: looks.append(given) or open_session(*given))
+    open_session = Mock(wraps=onnx_graph.open_session)
+    monkeypatch.setattr(calibration, "open_session", open_session)
     mean = calibration.tensor_ranges(graph, images)
     wide = calibration.tensor_ranges(graph, images, calibration.EXTREMES)
-    assert len(looks) == 1 and all(wide[name][1] >= mean[name][1] for name in mean)
+    assert open_session.call_count == 1 and all(wide[name][1] >= mean[name][1] for name in mean)
     assert wide[onnx_graph.INPUT][1] == max(image.max() for image in images)
     calibration.tensor_ranges(graph, images[:1])
-    assert len(looks) == 2
+    assert open_session.call_count == 2
 
 
 def test_what_is_not_finite_is_refused(model: FakeModel, tmp_path: Path) -> None:

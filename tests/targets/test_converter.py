@@ -44,7 +44,7 @@ def test_a_model_is_converted_at_its_first_request_only(
 def test_other_weights_get_a_file_of_their_own(model: FakeModel, tmp_path: Path) -> None:
     converter = Converter(tmp_path, ExportConfig())
     changed = model.with_net(small_model().net)
-    changed.net[0].weight.data.mul_(2)
+    next(changed.net.parameters()).data.mul_(2)
     one, two = (converter.fp32(each, "onnxruntime").path for each in (model, changed))
     assert one != two and one.read_bytes() != two.read_bytes()
 

@@ -54,6 +54,7 @@ class Detector(FakeModel):
 
     def deployed(self, *, postprocess: bool = True) -> nn.Module:
         net = copy.deepcopy(self.net).eval().requires_grad_(False)
+        assert isinstance(net, Rows)
         net.picks = postprocess
         return net
 
@@ -71,9 +72,9 @@ def graphs(model: Detector, tmp_path_factory: pytest.TempPathFactory) -> tuple[G
     for package in litert.PACKAGES:
         pytest.importorskip(package)
     folder = tmp_path_factory.mktemp("litert")
-    fp32 = litert.convert(model, folder / "fp32", ExportConfig())  # type: ignore[arg-type]
+    fp32 = litert.convert(model, folder / "fp32", ExportConfig())
     images = [model.example_input().numpy() * scale for scale in (0.5, 1.0)]
-    return fp32, litert.quantize(fp32, model, images, folder / "int8")  # type: ignore[arg-type]
+    return fp32, litert.quantize(fp32, model, images, folder / "int8")
 
 
 def test_operations_tell_their_place(graphs: tuple[Graph, Graph]) -> None:
@@ -81,8 +82,8 @@ def test_operations_tell_their_place(graphs: tuple[Graph, Graph]) -> None:
         places = [quantization_exclusions.module_path(layer.name) for layer in litert_graph.layers(graph)]
         products = {"stem.0", "deep.0", "deep.2", "", "branches.0.0", "branches.0.2", "branches.1.0", "branches.1.2"}
         assert len(places) == len(products) and set(places) == products
-    found = {quantization_exclusions.module_path(node.name) for node in litert_graph.nodes_of(graphs[0].path)}
-    assert found >= {"stem.1", "deep.1", "deep.3", "branches.0.1", "branches.1.1"}  # shared, once per path
+    result = {quantization_exclusions.module_path(node.name) for node in litert_graph.nodes_of(graphs[0].path)}
+    assert result >= {"stem.1", "deep.1", "deep.3", "branches.0.1", "branches.1.1"}  # shared, once per path
 
 
 def test_what_is_kept_stays_in_float_and_nothing_else(graphs: tuple[Graph, Graph]) -> None:
@@ -118,7 +119,7 @@ def test_rows_are_picked_behind_the_file(model: Detector, graphs: tuple[Graph, G
         rows = model.deployed(postprocess=False)(image).numpy()
     fp32, int8 = graphs
     assert np.abs(litert.load(fp32, 1)(image.numpy()) - rows).max() < 1e-5 * np.abs(rows).max()
-    assert fp32.postprocess == int8.postprocess == model.postprocess
+    assert fp32.postprocess == int8.postprocess == model.postprocess is not None
     assert np.allclose(targets.load(fp32, 1)(image.numpy()), model.postprocess(rows), atol=1e-4)
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -17,11 +16,12 @@ from compress.capabilities import TopK
 from compress.config import ExportConfig
 from compress.errors import TargetFailed
 from compress.product import Graph, Precision
+from compress.targets import ncnn
 from compress.tasks import DETECT, Task
 from tests.fakes import FakeModel
 
 pytest.importorskip("pnnx")
-ncnn: Any = pytest.importorskip("compress.targets.ncnn", exc_type=ImportError)
+pytest.importorskip("ncnn", exc_type=ImportError)
 
 SIDE = 32
 
@@ -57,9 +57,8 @@ class Best(Rows):
         return super().forward(x).amax(2).topk(5).values
 
 
-class Two(Rows):
-    def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, ...]:
-        rows = super().forward(x)
+class Halves(nn.Module):
+    def forward(self, rows: torch.Tensor) -> tuple[torch.Tensor, ...]:
         return rows[..., :4], rows[..., 4:]
 
 
@@ -68,14 +67,14 @@ def _image(channels: int = 3) -> np.ndarray:
 
 
 def test_a_detectors_tail_is_left_to_numpy(tmp_path: Path) -> None:
-    model, image = Network(Rows(), postprocess=TopK(classes=2, most=5)), _image()
+    model, image = Network(Rows(), postprocess=TopK(classes=2, max_detections=5)), _image()
     with torch.no_grad():
         rows = model.net(torch.from_numpy(image)).numpy()
     graph = model.convert(tmp_path / "fp32")
     (packed,) = ncnn.package([graph], tmp_path / "artifact", model, {})
-    found = targets.load(packed, 1)(image)
-    assert found.shape == (1, 5, 6)
-    assert np.allclose(found, TopK(2, 5)(rows), atol=1e-5)
+    result = targets.load(packed, 1)(image)
+    assert result.shape == (1, 5, 6)
+    assert np.allclose(result, TopK(2, 5)(rows), atol=1e-5)
 
     manifest = json.loads((tmp_path / "artifact/manifest.json").read_text())
     assert manifest["tail"]["kind"] == "top_k" and manifest["tail"]["most"] == 5
@@ -96,11 +95,11 @@ def test_fp32_is_computed_in_float32_and_the_same_every_time(tmp_path: Path) -> 
         wanted = model.net(torch.from_numpy(image)).numpy()
     graph = model.convert(tmp_path)
     predictor = targets.load(graph, 2)
-    found = predictor(image)
+    result = predictor(image)
     assert predictor.inference_precision == "f32"
-    assert np.abs(found - wanted).max() < 1e-5 * np.abs(wanted).max()
-    assert all(np.array_equal(predictor(image.copy()), found) for _ in range(20))
-    assert np.array_equal(targets.load(graph, 2)(image), found)
+    assert np.abs(result - wanted).max() < 1e-5 * np.abs(wanted).max()
+    assert all(np.array_equal(predictor(image.copy()), result) for _ in range(20))
+    assert np.array_equal(targets.load(graph, 2)(image), result)
 
 
 class Scaled(Rows):
@@ -112,9 +111,9 @@ def test_a_network_may_begin_with_a_layer_that_computes_in_place(tmp_path: Path)
     """On memory that ncnn does not own, such a layer would end the process. The given image must not change."""
     model, image = Network(Scaled()), _image()
     given = image.copy()
-    found = targets.load(model.convert(tmp_path), 1)(given)
+    result = targets.load(model.convert(tmp_path), 1)(given)
     assert np.array_equal(given, image)
-    assert np.allclose(found, model.answer(image), atol=1e-5)
+    assert np.allclose(result, model.answer(image), atol=1e-5)
 
 
 def test_operators_that_ncnn_lacks_are_named(tmp_path: Path) -> None:
@@ -124,7 +123,7 @@ def test_operators_that_ncnn_lacks_are_named(tmp_path: Path) -> None:
 
 def test_a_network_of_two_outputs_is_refused(tmp_path: Path) -> None:
     with pytest.raises(TargetFailed, match="2 outputs"):
-        Network(Two()).convert(tmp_path)
+        Network(nn.Sequential(Rows(), Halves())).convert(tmp_path)
 
 
 def test_a_conversion_that_changes_the_answers_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -162,10 +161,11 @@ def test_a_graph_with_other_outputs_is_refused(tmp_path: Path) -> None:
 
 
 def test_fp16_halves_the_weights(tmp_path: Path) -> None:
-    model = Network(Rows())
+    rows = Rows()
+    model = Network(rows)
     fp32 = model.convert(tmp_path / "fp32")
     fp16 = ncnn.quantize(fp32, model, [], tmp_path / "fp16")
     assert fp16.precision is Precision.fp16 and "INT8" in fp16.scheme
     sizes = [(tmp_path / name / "model.bin").stat().st_size for name in ("fp32", "fp16")]
-    assert sizes[0] - sizes[1] == 2 * model.net.convolution.weight.numel()
+    assert sizes[0] - sizes[1] == 2 * rows.convolution.weight.numel()
     assert targets.size_bytes(fp16) == sizes[1] + fp16.path.stat().st_size

@@ -89,11 +89,11 @@ def test_what_is_saved_holds_nothing_that_no_runtime_needs(tmp_path: Path) -> No
     graph.doc_string = graph.graph.node[0].doc_string = "a secret path"
     graph.graph.value_info.append(helper.make_tensor_value_info("a/long/name/of/a/tensor", TensorProto.FLOAT, [1, 2]))
     onnx_graph.save(graph, tmp_path / "new" / "model.onnx", {"names": "{0: 'a'}"})
-    found = onnx_graph.read(tmp_path / "new" / "model.onnx")
+    result = onnx_graph.read(tmp_path / "new" / "model.onnx")
     assert b"a secret path" not in (tmp_path / "new" / "model.onnx").read_bytes()
-    assert not found.graph.value_info
-    assert [(each.domain, each.version) for each in found.opset_import] == [("", 17)]
-    assert {each.key: each.value for each in found.metadata_props} == {"names": "{0: 'a'}"}
+    assert not result.graph.value_info
+    assert [(each.domain, each.version) for each in result.opset_import] == [("", 17)]
+    assert {each.key: each.value for each in result.metadata_props} == {"names": "{0: 'a'}"}
 
 
 def test_weights_behind_a_q_dq_pair_are_constants() -> None:

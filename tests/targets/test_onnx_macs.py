@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Sequence
 from math import prod
+from typing import Any
 
 import onnx
 import pytest
@@ -13,7 +15,9 @@ from compress.errors import TargetFailed
 from compress.targets import onnx_macs
 
 
-def macs(kind: str, inputs: list[tuple[int, ...]], output: tuple[int, ...], domain: str = "", **attributes: int) -> int:
+def macs(
+    kind: str, inputs: Sequence[tuple[int, ...]], output: tuple[int, ...], domain: str = "", **attributes: Any
+) -> int:
     names = [f"x{index}" for index in range(len(inputs))]
     node = helper.make_node(kind, names, ["y"], name="node", domain=domain, **attributes)
     return onnx_macs.node_macs(node, {**dict(zip(names, inputs)), "y": output})
@@ -43,7 +47,7 @@ def test_a_transposed_convolution_multiplies_each_input_value() -> None:
 @pytest.mark.parametrize(
     ("kind", "left", "attributes"), [("MatMul", (3, 8), {}), ("Gemm", (3, 8), {}), ("Gemm", (8, 3), {"transA": 1})]
 )
-def test_matrix_products_sum_over_the_inner_side(kind: str, left: tuple[int, int], attributes: dict[str, int]) -> None:
+def test_matrix_products_sum_over_the_inner_side(kind: str, left: tuple[int, int], attributes: dict[str, Any]) -> None:
     assert macs(kind, [left, (8, 5)], (3, 5), **attributes) == 3 * 8 * 5
 
 

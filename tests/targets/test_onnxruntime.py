@@ -39,9 +39,9 @@ def test_a_scheme_may_leave_the_first_layers_in_float(
 
 
 def test_layers_of_a_float_file_run_in_float(fp32: Graph) -> None:
-    found = onnxruntime.layers(fp32)
-    assert {layer.name: layer.macs for layer in found} == MACS
-    assert not any(layer.int8 or layer.kept for layer in found)
+    result = onnxruntime.layers(fp32)
+    assert {layer.name: layer.macs for layer in result} == MACS
+    assert not any(layer.int8 or layer.kept for layer in result)
 
 
 def test_modules_to_keep_join_those_of_the_model(
@@ -59,7 +59,7 @@ def test_the_scheme_of_extremes_spans_the_largest_image(
 ) -> None:
     """The input's scale is its range in 255 steps. With means, that range is narrower."""
     given = [0.1 * images[0], images[1]]
-    scales = {}
+    scales: dict[str, float] = {}
     for scheme in (onnxruntime.SCHEMES[0], *(each for each in onnxruntime.SCHEMES if "ranges" in each.options)):
         made = onnxruntime.quantize(fp32, model, given, tmp_path / str(len(scales)), scheme)
         graph = onnx.load(made.path).graph

@@ -46,10 +46,10 @@ print(predict.inference_precision, *predict(image)[0])
         [sys.executable, "-c", code], env={**os.environ, "ONEDNN_MAX_CPU_ISA": "AVX2"}, capture_output=True, text=True
     )
     assert run.returncode == 0, run.stderr
-    precision, *found = run.stdout.split()
+    precision, *result = run.stdout.split()
     assert precision == "f32"
     answer = model.answer(np.zeros((1, 3, SIDE, SIDE), np.float32))[0]
-    np.testing.assert_allclose(np.array(found, np.float32), answer, atol=1e-5)
+    np.testing.assert_allclose(np.array(result, np.float32), answer, atol=1e-5)
 
 
 @pytest.mark.filterwarnings("ignore")

@@ -11,8 +11,8 @@ from compress.targets.openvino_package import require
 
 
 def test_a_package_that_is_not_installed_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    found = importlib.util.find_spec
-    monkeypatch.setattr("importlib.util.find_spec", lambda name: None if name == "nncf" else found(name))
+    result = importlib.util.find_spec
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None if name == "nncf" else result(name))
     with pytest.raises(MissingExtra, match="pip install nncf"):
         require()
 

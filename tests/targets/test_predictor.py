@@ -25,10 +25,10 @@ def predictor(seen: list[np.ndarray], computed_by: str = "") -> Predictor:
 def test_images_run_one_by_one_in_float32() -> None:
     seen: list[np.ndarray] = []
     images = np.arange(3 * 2 * 4 * 4, dtype=np.float64).reshape(3, 4, 4, 2).transpose(0, 3, 1, 2)
-    found = predictor(seen)(images)
+    result = predictor(seen)(images)
     assert [(image.shape, image.dtype, image.flags.c_contiguous) for image in seen] == [((1, 2, 4, 4), "f4", True)] * 3
-    assert found.dtype == np.float32
-    assert found.tolist() == images.sum(axis=(1, 2, 3))[:, None].tolist()
+    assert result.dtype == np.float32
+    assert result.tolist() == images.sum(axis=(1, 2, 3))[:, None].tolist()
 
 
 def test_shares_are_weighted_by_macs_and_leave_out_what_is_kept() -> None:

@@ -37,11 +37,11 @@ def reloaded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, shape: tuple[int, 
 
 
 def test_fp32_is_stored_as_computed_in_float32_and_as_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    found, means = reloaded(tmp_path, monkeypatch), IMAGES.mean(axis=(2, 3))
-    assert set(found) == {"fp32", "fp32/again", "fp32/as_run", "int8", "int8/again"}
-    assert np.allclose(found["fp32"], means) and np.allclose(found["int8"], means)
-    assert np.allclose(found["fp32/as_run"], means + 1)
-    assert np.allclose(found["fp32/again"], means[: reload.REPEATED])
+    result, means = reloaded(tmp_path, monkeypatch), IMAGES.mean(axis=(2, 3))
+    assert set(result) == {"fp32", "fp32/again", "fp32/as_run", "int8", "int8/again"}
+    assert np.allclose(result["fp32"], means) and np.allclose(result["int8"], means)
+    assert np.allclose(result["fp32/as_run"], means + 1)
+    assert np.allclose(result["fp32/again"], means[: reload.REPEATED])
 
 
 def test_an_output_of_another_shape_than_the_manifest_says_is_refused(

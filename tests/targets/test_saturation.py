@@ -50,7 +50,7 @@ def test_seven_bits_are_what_the_safe_scheme_leaves(tmp_path: Path) -> None:
     model = small_model()
     graph = onnxruntime.convert(model, tmp_path, ExportConfig())
     images = [model.example_input().numpy()]
-    largest = {}
+    largest: dict[bool, int] = {}
     for scheme in (onnxruntime.SCHEMES[0], *(each for each in onnxruntime.SCHEMES if each.saturation_safe)):
         made = onnxruntime.quantize(graph, model, images, tmp_path / str(len(largest)), scheme)
         tensors = [onnx.numpy_helper.to_array(each) for each in onnx.load(made.path).graph.initializer]

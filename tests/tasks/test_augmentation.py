@@ -29,7 +29,7 @@ def test_boxes_follow_the_pixels() -> None:
     for seed in range(60):
         image, boxes = augment_image(*scene(), COLOURLESS, np.random.default_rng(seed))
         assert image.shape == (SIDE, SIDE, 3) and image.dtype == np.uint8 and boxes.dtype == np.float32
-        white = (image > 128).all(axis=2)
+        white = np.all(image > 128, axis=2)
         for label, mask in ((0, white), (1, (image[:, :, 0] > 128) & ~white & (image[:, :, 1] < 90))):
             for box in boxes[boxes[:, 0] == label]:
                 assert np.abs(extent(mask) - box[1:]).max() <= 1.5

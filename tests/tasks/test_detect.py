@@ -88,8 +88,8 @@ def test_output_formats_have_names() -> None:
 
 
 def test_boxes_and_scores_must_be_numbers() -> None:
-    found = detections((0, np.nan, *BOX))
-    assert [bool(np.isnan(array).any()) for array in DETECT.values([found])] == [False, True]
+    result = detections((0, np.nan, *BOX))
+    assert [bool(np.isnan(array).any()) for array in DETECT.values([result])] == [False, True]
 
 
 def test_images_without_any_object_are_refused() -> None:
@@ -98,7 +98,7 @@ def test_images_without_any_object_are_refused() -> None:
 
 
 def test_the_average_is_over_classes_with_objects() -> None:
-    found = [detections((0, 0.9, *BOX)), detections((2, 0.9, *BOX))]
-    result = MEAN_AVERAGE_PRECISION.evaluate(found, [truth((0, *BOX)), truth((1, *BOX))], ("a", "b", "c"))
+    actual = [detections((0, 0.9, *BOX)), detections((2, 0.9, *BOX))]
+    result = MEAN_AVERAGE_PRECISION.evaluate(actual, [truth((0, *BOX)), truth((1, *BOX))], ("a", "b", "c"))
     assert result.per_class == pytest.approx({"a": 1, "b": 0})
     assert (result.value, result.map50, result.images) == (pytest.approx(0.5), pytest.approx(0.5), 2)

@@ -14,8 +14,8 @@ CLASSES = ("cow", "pig")
 BOX = (0, 0, 10, 10)
 
 
-def judge(found: Sequence[Detections], truths: Sequence[np.ndarray], classes: Sequence[str] = CLASSES) -> Accuracy:
-    return MEAN_AVERAGE_PRECISION.evaluate(found, truths, classes)
+def judge(result: Sequence[Detections], truths: Sequence[np.ndarray], classes: Sequence[str] = CLASSES) -> Accuracy:
+    return MEAN_AVERAGE_PRECISION.evaluate(result, truths, classes)
 
 
 def test_duplicates_and_order_of_scores() -> None:
@@ -45,7 +45,7 @@ def test_only_300_detections_of_an_image_count() -> None:
 
 def test_agrees_with_pycocotools() -> None:
     coco, cocoeval = pytest.importorskip("pycocotools.coco"), pytest.importorskip("pycocotools.cocoeval")
-    found, truths = random_case(40, 3, 6, 20)
+    actual, truths = random_case(40, 3, 6, 20)
 
     def wide(box: np.ndarray) -> list[float]:
         return [float(box[0]), float(box[1]), float(box[2] - box[0]), float(box[3] - box[1])]
@@ -66,7 +66,7 @@ def test_agrees_with_pycocotools() -> None:
     results = reference.loadRes(
         [
             {"image_id": i, "category_id": int(c), "bbox": wide(b), "score": float(s)}
-            for i, d in enumerate(found)
+            for i, d in enumerate(actual)
             for b, s, c in zip(d.boxes, d.scores, d.classes, strict=True)
         ]
     )
@@ -76,17 +76,17 @@ def test_agrees_with_pycocotools() -> None:
     referee.evaluate()
     referee.accumulate()
     precision = referee.eval["precision"][..., 0, 0]  # (thresholds, recalls, classes)
-    result = judge(found, truths, ("a", "b", "c"))
+    result = judge(actual, truths, ("a", "b", "c"))
     assert result.value == pytest.approx(precision.mean(), abs=1e-8)
     assert result.map50 == pytest.approx(precision[0].mean(), abs=1e-8)
 
 
 def test_a_resample_equals_evaluating_the_resampled_images() -> None:
-    found, truths = random_case(20, 2, 5, 10)
+    result, truths = random_case(20, 2, 5, 10)
     drawn = np.random.default_rng(1).integers(20, size=20)
     weights = np.bincount(drawn, minlength=20)[:, None]
-    weighted = average_precision(collect(found, truths, 2), weights)
-    again = collect([found[i] for i in sorted(drawn)], [truths[i] for i in sorted(drawn)], 2)
+    weighted = average_precision(collect(result, truths, 2), weights)
+    again = collect([result[i] for i in sorted(drawn)], [truths[i] for i in sorted(drawn)], 2)
     assert weighted == pytest.approx(average_precision(again, np.ones((20, 1))), abs=1e-6)
 
 
@@ -94,12 +94,12 @@ def test_overlaps_are_those_of_a_loop_over_pairs() -> None:
     rng = np.random.default_rng(0)
     corners = rng.uniform(0, 30, (2, 20, 2))
     left, right = (np.concatenate([each, each + rng.uniform(1, 20, (20, 2))], axis=1) for each in corners)
-    found = iou(left.astype(np.float32), right.astype(np.float32))
+    result = iou(left.astype(np.float32), right.astype(np.float32))
     for i, a in enumerate(left.tolist()):
         for j, b in enumerate(right.tolist()):
             shared = max(min(a[2], b[2]) - max(a[0], b[0]), 0) * max(min(a[3], b[3]) - max(a[1], b[1]), 0)
             areas = (a[2] - a[0]) * (a[3] - a[1]) + (b[2] - b[0]) * (b[3] - b[1])
-            assert found[i, j] == pytest.approx(shared / (areas - shared), abs=1e-6)
+            assert result[i, j] == pytest.approx(shared / (areas - shared), abs=1e-6)
 
 
 def test_boxes_without_area_overlap_with_nothing() -> None:
@@ -129,12 +129,12 @@ def test_an_overlap_that_equals_a_threshold_passes_it() -> None:
 
 
 def test_detections_count_in_descending_score_whatever_their_order() -> None:
-    found, truths = random_case(8, 2, 4, 5)
+    result, truths = random_case(8, 2, 4, 5)
     shuffled = []
-    for each in found:
+    for each in result:
         order = np.random.default_rng(len(each.scores)).permutation(len(each.scores))
         shuffled.append(Detections(each.boxes[order], each.scores[order], each.classes[order]))
-    assert judge(shuffled, truths).value == judge(found, truths).value
+    assert judge(shuffled, truths).value == judge(result, truths).value
 
 
 def test_a_class_without_truths_in_a_resample_has_no_precision_there() -> None:
@@ -146,8 +146,8 @@ def test_a_class_without_truths_in_a_resample_has_no_precision_there() -> None:
 
 
 def test_more_resamples_than_one_block_are_computed_alike() -> None:
-    found, truths = random_case(10, 2, 4, 5)
-    matches = collect(found, truths, 2)
+    result, truths = random_case(10, 2, 4, 5)
+    matches = collect(result, truths, 2)
     weights = np.random.default_rng(0).integers(0, 3, (10, 150))
     alone = np.concatenate([average_precision(matches, weights[:, i : i + 1]) for i in range(150)])
     np.testing.assert_allclose(average_precision(matches, weights), alone, atol=1e-6)

@@ -39,7 +39,12 @@ def test_the_interval_leaves_out_a_fortieth_on_either_side() -> None:
 def test_fingerprints_tell_shapes_and_values() -> None:
     arrays = [np.arange(4.0), np.zeros(2)]
     assert fingerprint(arrays) == fingerprint([each.copy() for each in arrays]) and len(fingerprint(arrays)) == 16
-    others = [arrays[::-1], arrays[:1], [np.arange(4.0).reshape(2, 2), np.zeros(2)], [np.arange(4.0), np.ones(2)]]
+    others: list[list[np.ndarray]] = [
+        arrays[::-1],
+        arrays[:1],
+        [np.arange(4.0).reshape(2, 2), np.zeros(2)],
+        [np.arange(4.0), np.ones(2)],
+    ]
     assert len({fingerprint(each) for each in (arrays, *others)}) == 5
 
 

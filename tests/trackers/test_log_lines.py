@@ -9,9 +9,9 @@ from compress.trackers.log_lines import LogTracker
 from tests.budget.conftest import row
 
 
-def said(found: Row, caplog: pytest.LogCaptureFixture) -> str:
+def said(result: Row, caplog: pytest.LogCaptureFixture) -> str:
     caplog.set_level("INFO")
-    LogTracker().row(found)
+    LogTracker().row(result)
     return caplog.messages[-1]
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import multiprocessing
 import os
 import signal
@@ -45,6 +46,7 @@ def net(norm: bool) -> nn.Module:
 
 def loss(net: nn.Module, batch: Batch) -> Tensor:
     """The last layer is left out: it gets no gradient anywhere, and may not change."""
+    assert isinstance(net, nn.Sequential)
     return F.cross_entropy(float32(net[:-1](batch["img"])), batch["cls"])
 
 
@@ -53,10 +55,12 @@ def one_sided(net: nn.Module, batch: Batch) -> Tensor:
     return loss(net, batch) * (float("nan") if distributed.rank() else 1.0)
 
 
+CALLS = itertools.count(1)
+
+
 def interrupted(net: nn.Module, batch: Batch) -> Tensor:
     """Ctrl-C in the 8th step: torchrun passes it on to every process."""
-    interrupted.calls = getattr(interrupted, "calls", 0) + 1  # type: ignore[attr-defined]
-    if interrupted.calls == 8:  # type: ignore[attr-defined]
+    if next(CALLS) == 8:
         os.kill(os.getpid(), signal.SIGINT)
     return loss(net, batch)
 
@@ -155,9 +159,9 @@ def test_all_processes_end_with_the_same_network(name: str, folder: Path) -> Non
 def test_running_statistics_are_those_of_the_whole_batch(folder: Path) -> None:
     alone = net(True)
     fit(alone, loss, epoch, STILL, seed=0)
-    found, expected = states(folder, "still")[0][0], alone.state_dict()
-    assert torch.allclose(found["1.running_mean"], expected["1.running_mean"], rtol=0, atol=1e-6)
-    assert torch.allclose(found["1.running_var"], expected["1.running_var"], rtol=0.01)
+    result, expected = states(folder, "still")[0][0], alone.state_dict()
+    assert torch.allclose(result["1.running_mean"], expected["1.running_mean"], rtol=0, atol=1e-6)
+    assert torch.allclose(result["1.running_var"], expected["1.running_var"], rtol=0.01)
 
 
 def test_interrupted_and_resumed_is_bit_identical(folder: Path) -> None:
@@ -186,7 +190,7 @@ def test_a_batch_that_cannot_be_shared_out_is_refused(monkeypatch: pytest.Monkey
 
 
 def test_the_pipeline_under_torchrun(tmp_path: Path) -> None:
-    """Rank 0 alone weighs and writes."""
+    """Only rank 0 measures and writes."""
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "compress"]
     command += ["recipe=digits", "stages=[train]", "targets=[]", "train.images=2048", "budget.max_accuracy_drop=null"]
     command += ["budget.flops=null", "data.validation_images=100", "threads=1"]

@@ -6,6 +6,7 @@ import math
 import os
 import signal
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -69,8 +70,7 @@ def loss(net: nn.Module, batch: Batch) -> Tensor:
 
 
 def schedule(**changes: Any) -> Schedule:
-    facts = {"images": 12 * BATCH, "batch": BATCH, "learning_rate": 0.05, "bfloat16": False, "ema": 0.9}
-    return Schedule(**{**facts, **changes})
+    return replace(Schedule(12 * BATCH, BATCH, 0.05, bfloat16=False, ema=0.9), **changes)
 
 
 def state(net: nn.Module) -> dict[str, Tensor]:
@@ -151,14 +151,14 @@ def test_the_average_by_hand(ema: float) -> None:
     net = nn.Linear(1, 1, bias=False)
     nn.init.ones_(net.weight)
     plan = Schedule(80, 1, 0.1, momentum=0.0, weight_decay=0.0, ema=ema, clip=0.0, bfloat16=False)
-    trained = fit(net, lambda net, _: net.weight.sum(), lambda _: iter([{}] * 7), plan, seed=0)
+    trained = fit(net, lambda net, _: net.get_parameter("weight").sum(), lambda _: iter([{}] * 7), plan, seed=0)
     weight = average = 1.0
     for step in range(80):
         weight -= plan.rate(step)
         kept = plan.decay(step + 1)
         average = kept * average + (1 - kept) * weight
     assert net.weight.item() == pytest.approx(weight, abs=1e-5)
-    assert trained.weight.item() == pytest.approx(average, abs=1e-5)
+    assert trained.get_parameter("weight").item() == pytest.approx(average, abs=1e-5)
     assert (average == weight) == (ema == 0)
 
 
@@ -167,19 +167,20 @@ def test_clipping(clip: float, fall: float) -> None:
     net = nn.Linear(1, 1, bias=False)
     start = net.weight.item()
     plan = Schedule(1, 1, 1.0, momentum=0.0, weight_decay=0.0, ema=0.0, clip=clip, bfloat16=False)
-    fit(net, lambda net, _: 400 * net.weight.sum(), lambda _: iter([{}]), plan, seed=0)
+    fit(net, lambda net, _: 400 * net.get_parameter("weight").sum(), lambda _: iter([{}]), plan, seed=0)
     assert start - net.weight.item() == pytest.approx(fall, rel=1e-4)
 
 
 def test_weight_decay_spares_norms_and_biases() -> None:
     net = tiny()
-    nn.init.ones_(net[0].bias)
+    nn.init.ones_(net.get_parameter("0.bias"))
     plan = schedule(images=8, momentum=0.0, learning_rate=0.1, weight_decay=0.5, ema=0.0)
     before = state(net)
-    fit(net, lambda net, _: 0 * sum(p.sum() for p in net.parameters()), epoch, plan, seed=0)
-    assert torch.allclose(net[0].weight, 0.95 * before["0.weight"])
-    assert torch.equal(net[0].bias, before["0.bias"])
-    assert torch.equal(net[1].weight, before["1.weight"])
+    fit(net, lambda net, _: 0 * torch.stack([p.sum() for p in net.parameters()]).sum(), epoch, plan, seed=0)
+    after = state(net)
+    assert torch.allclose(after["0.weight"], 0.95 * before["0.weight"])
+    assert torch.equal(after["0.bias"], before["0.bias"])
+    assert torch.equal(after["1.weight"], before["1.weight"])
 
 
 # --- going on -------------------------------------------------------------------------------------------------

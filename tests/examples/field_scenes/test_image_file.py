@@ -16,8 +16,9 @@ def test_image_and_labels_are_those_of_the_scene(tmp_path: Path) -> None:
     image, rows = render("train", 1, 128)
     assert len(rows)  # otherwise the comparison is of nothing
     assert write_image(1, str(tmp_path), "train", 128) == len(rows)
-    stored = cv2.imread(str(tmp_path / "images/train/000001.jpg"))[..., ::-1]
-    assert np.abs(stored.astype(int) - image).mean() < 10  # JPEG
+    stored = cv2.imread(str(tmp_path / "images/train/000001.jpg"))
+    assert stored is not None
+    assert np.abs(stored[..., ::-1].astype(int) - image).mean() < 10  # JPEG
     labels = np.loadtxt(tmp_path / "labels/train/000001.txt", ndmin=2)
     corners = rows[:, 1:].reshape(-1, 2, 2)
     np.testing.assert_array_equal(labels[:, 0], rows[:, 0])

@@ -115,8 +115,8 @@ def test_accuracy_here_stands_beside_that_at_export(bench: ModuleType, tmp_path:
     assert bench.labelled_accuracy(manifest, entry, lambda pixels: OUTPUT) is None  # the images were left behind
     images, labels = np.zeros((2, 4, 4, 3), np.uint8), np.array([[2], [0]], np.float32)
     np.savez(tmp_path / labelled_images.FILE, images=images, labels=labels, owner=np.arange(2))
-    found = bench.labelled_accuracy(manifest, entry, lambda pixels: OUTPUT)
-    assert found == {"metric": "top1", "value": 0.5, "images": 2, "expected": 0.75}
+    result = bench.labelled_accuracy(manifest, entry, lambda pixels: OUTPUT)
+    assert result == {"metric": "top1", "value": 0.5, "images": 2, "expected": 0.75}
     assert bench.labelled_accuracy(manifest, {}, lambda pixels: OUTPUT) is None
 
 
@@ -147,7 +147,7 @@ def test_latency_is_measured_after_a_warm_up_for_the_given_time(
         now[0] += 1.0 if calls[0] <= 10 else (1 + calls[0] % 4) / 16
 
     monkeypatch.setattr(bench.time, "perf_counter", lambda: now[0])
-    found = bench.measure(call, 15.0)
-    assert found == {"median": 156.25, "p95": 250.0, "runs": 96}  # 10 s in each 64 calls
+    result = bench.measure(call, 15.0)
+    assert result == {"median": 156.25, "p95": 250.0, "runs": 96}  # 10 s in each 64 calls
     calls[0] = 0
     assert bench.measure(call, 0)["runs"] == 20

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -19,7 +21,7 @@ TARGETS = [
 ]
 
 
-def write(folder: Path, targets: list) -> Path:
+def write(folder: Path, targets: Sequence[np.ndarray | int]) -> Path:
     images = [np.full((SIDE, SIDE, 3), index, np.uint8) for index in range(len(targets))]
     artifact.add_labelled_images(folder, images, targets)
     return folder / FILE
@@ -55,7 +57,7 @@ def anchors_of(number: int, *, centres: bool) -> np.ndarray:
         ("anchors", lambda number: anchors_of(number, centres=True).T, 3),  # duplicates are suppressed
     ],
 )
-def test_detectors(output: str, raw, detected: int, tmp_path: Path) -> None:
+def test_detectors(output: str, raw: Callable[[int], np.ndarray], detected: int, tmp_path: Path) -> None:
     path = write(tmp_path, TARGETS)
     result = judge(path, output, 2, lambda pixels: raw(number_of(pixels))[None])
     assert result["images"] == 2
@@ -76,10 +78,11 @@ def test_classifiers(tmp_path: Path) -> None:
 
 
 def test_images_are_given_as_the_network_takes_them(tmp_path: Path) -> None:
-    seen = []
-    judge(write(tmp_path, [0, 1]), "scores", 2, lambda pixels: seen.append(pixels) or np.ones((1, 2)))
-    assert seen[0].dtype == np.float32 and seen[0].shape == (1, 3, SIDE, SIDE)
-    assert seen[1].max() == np.float32(1 / 255)
+    predict = Mock(return_value=np.ones((1, 2)))
+    judge(write(tmp_path, [0, 1]), "scores", 2, predict)
+    first, second = (call.args[0] for call in predict.call_args_list)
+    assert first.dtype == np.float32 and first.shape == (1, 3, SIDE, SIDE)
+    assert second.max() == np.float32(1 / 255)
 
 
 def test_a_background_image_costs_what_is_found_on_it(tmp_path: Path) -> None:

@@ -18,10 +18,10 @@ def test_a_file_answers_as_torch_does_and_its_folder_says_the_precision(
     folder: str, precision: str, model: FakeModel, tmp_path: Path
 ) -> None:
     path = onnx_graph.export(model, tmp_path / folder / "model.onnx", 17)
-    predict, runtime, found = runtime_onnxruntime.load(path, 1)
+    predict, runtime, result = runtime_onnxruntime.load(path, 1)
     image = model.example_input().numpy()
     np.testing.assert_allclose(predict(image), model.answer(image), atol=1e-5)
-    assert (runtime, found) == (f"onnxruntime {onnxruntime.__version__}", precision)
+    assert (runtime, result) == (f"onnxruntime {onnxruntime.__version__}", precision)
 
 
 @pytest.mark.parametrize(("threads", "asked"), [(3, 3), (None, 0)])  # 0: chosen by ONNX Runtime
