@@ -7,6 +7,8 @@ import os
 import shutil
 from pathlib import Path
 
+from compress.errors import UserError
+
 FULL = (errno.ENOSPC, errno.EDQUOT)
 OTHER = (errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO, errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.EMFILE)
 NEARLY_FULL = 32 * 1024  # bytes: if a library only reports a failed write, the disk was full
@@ -32,7 +34,7 @@ def problem(error: BaseException, folder: Path) -> str | None:
         code = each.errno if isinstance(each, OSError) else None
         if code in FULL or "No space left on device" in text or "os error 28" in text:
             return _full(Path(path), getattr(each, "needed", None), getattr(each, "free", None))
-        if code in OTHER:
+        if code in OTHER and not isinstance(error, UserError):  # its own remedy is better
             return f"{path}: {os.strerror(code or 0)}: fix it; the same command continues where it stopped"
         each = each.__cause__ or each.__context__
     writing = isinstance(error, OSError | RuntimeError) or type(error).__name__ == "SafetensorError"

@@ -1,7 +1,7 @@
 """Runs a recipe: loads and measures the model, runs and measures each stage, writes the verdict and the report.
 
 During a run only this module writes ledgers: `ledger.jsonl` has one row per measurement, and `controls.jsonl` has the
-rows of the controls, simpler models that the result is compared with (`compress.controls`).
+rows of the controls, models made in simpler ways that the result is compared with (`compress.controls`).
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ GraphsOf = Callable[[str], Sequence[Graph]]  # returns the graphs of a target
 
 @dataclass(frozen=True)
 class Result:
-    """Outcome of a run: its folder (see docs/run-folder.md), the rows of `ledger.jsonl` and the verdict."""
+    """Outcome of a run: its folder (see docs/user-guide/run-folder.md), the rows of `ledger.jsonl` and the verdict."""
 
     folder: Path
     rows: tuple[Row, ...]
@@ -86,7 +86,7 @@ def run(config: Config, folder: Path) -> Result:
         UserError: before the first stage, if the configuration is invalid, or the folder holds a finished run or one of
             another configuration; later, if losses or gradients are not finite, usually because the learning rate is
             too high.
-        disk.Unwritable: the disk is full or read-only.
+        disk.Unwritable: the file system caused an error, such as a full disk.
     """
     with run_folder.hold(folder, dump(config)) as state:
         try:
@@ -249,12 +249,14 @@ class Recorder:
         self._context, self._ledger, self._trackers = context, ledger, trackers
         self._stages = context.config.stages
         self._baseline_stage = next((name for name in self._stages if STAGES[name].makes_baseline), LOAD)
-        self._baseline: Model | None = None  # the baseline's; its row and all later rows are compared with it
+        self._baseline: Model | None = (
+            None  # the baseline's model, with which its own row and all later rows are compared
+        )
         self._files: dict[str, FileMeasurements] = {}  # by file content, see `measure_graph`
         self._measured: set[Path] = set()  # paths of graphs that have a row
 
     def record(self, stage: str, product: Product, costs: Costs) -> Product:
-        """Writes one row per new graph of the product. Without graphs, writes one row for its torch model and, for some
+        """Writes one row per new graph of the product. Without graphs, writes one row for its model and, for some
         stages, one per target (see `_measured_in_runtimes`). `costs` are those of the product's model.
 
         Returns the product with the targets whose measurement failed added to its `failures`.
@@ -324,7 +326,7 @@ class Recorder:
 
 
 def _measure_controls(reference: Reference | None, context: Context, rows: Sequence[Row]) -> list[Row]:
-    """Makes and measures the controls (see `compress.controls`), with at most the FLOPs of the last torch row."""
+    """Makes and measures the controls (see `compress.controls`), with about the FLOPs of the last torch row."""
     assert reference is not None  # controls require the stage prune, which sets it
     flops = [row for row in rows if row.target is None][-1].flops
     ledger = Ledger(context.folder / "controls.jsonl", context.folder.name)

@@ -42,7 +42,7 @@ class Graph:
 
     @property
     def engine(self) -> Path | None:
-        """The engine built from the file, which runs in its place (TensorRT); None if there is none."""
+        """The TensorRT engine that was built from the file and runs instead of it; None if there is none."""
         path = self.path.with_name(ENGINE)
         return path if path.exists() else None
 
@@ -71,7 +71,7 @@ class Product:
         graphs: model files; empty before the stages quantize and export.
         cached: the stage's result was read from the cache.
         failures: targets that failed so far, {target: reason}; later stages skip them.
-        acceptance_checks: their results, for the exported files.
+        acceptance_checks: results of the checks that the stage export runs on its files in a new process.
     """
 
     model: Model

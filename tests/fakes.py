@@ -20,8 +20,8 @@ from compress.tasks.mean_ap import Detections
 
 
 @dataclass(frozen=True)
-class FakeModel:
-    """A model (`Evaluable`, `Checkpointable`) around any network; predictions are its raw outputs."""
+class BareModel:
+    """A model (`Checkpointable`) around any network, which cannot be evaluated."""
 
     net: nn.Module
     task: Task = CLASSIFY
@@ -56,13 +56,17 @@ class FakeModel:
     def constructor(self) -> dict[str, Any]:
         return {}
 
-    def decode(self, outputs: np.ndarray) -> Predictions:
-        return outputs
-
     def answer(self, images: np.ndarray) -> np.ndarray:
         """Raw outputs of the deployed network, (b, …)."""
         with torch.no_grad():
             return self.deployed()(torch.from_numpy(images)).numpy()
+
+
+class FakeModel(BareModel):
+    """Can be evaluated (`Evaluable`); predictions are its raw outputs."""
+
+    def decode(self, outputs: np.ndarray) -> Predictions:
+        return outputs
 
 
 class Clock:

@@ -40,7 +40,8 @@ LAYERS = [
     {"ledger"},
     {"config"},
     {"typed_json", "units", "user_code"},
-    {"errors", "atomic", "digest", "host", "disk"},
+    {"disk"},
+    {"errors", "atomic", "digest", "host"},
 ]
 FACADE = "__init__"  # the library's public functions: imports from every package, and none imports it
 

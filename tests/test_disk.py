@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from compress import atomic, disk
+from compress.errors import UserError
 
 
 def full() -> OSError:
@@ -58,3 +59,11 @@ def test_atomic_write_tells_path_and_size(tmp_path: Path) -> None:
 def test_other_errors_are_not_the_disks(tmp_path: Path) -> None:
     assert disk.problem(FileNotFoundError(errno.ENOENT, "No such file", "x"), tmp_path) is None
     assert disk.problem(disk.Unwritable("told already"), tmp_path) == "told already"
+
+
+def test_an_unreadable_file_of_the_user_keeps_its_own_message(tmp_path: Path) -> None:
+    error = UserError("data.path", "labels/3.txt", "cannot be read")
+    error.__cause__ = PermissionError(errno.EACCES, "Permission denied", "labels/3.txt")
+    assert disk.problem(error, tmp_path) is None
+    error.__cause__ = OSError(errno.ENOSPC, "No space left on device", str(tmp_path))
+    assert "the disk is full" in (disk.problem(error, tmp_path) or "")

@@ -1,4 +1,4 @@
-"""Latency of calls on this machine: medians of many runs, under a machine-wide lock and with contention detection."""
+"""Latency of calls on this machine: medians of many runs, under a lock that processes share. Detects contention."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ class Latency:
 
     def merged_with(self, earlier: Latency | None) -> Latency:
         """Merges this with an earlier measurement of the same call: `low` and `high` then include the machine's drift
-        between the two. If this one is contended, returns the other, and vice versa. The result has no `ratio`."""
+        between the two. If this one is contended, returns the other, and vice versa. A merged one has no `ratio`."""
         if earlier is None or earlier.contended:
             return self
         if self.contended:
@@ -69,9 +69,9 @@ class Latency:
 def time_call(call: Call, *, seconds: float = 3, warmup: int = 10, min_runs: int = 30, wait: bool = True) -> Latency:
     """Times `call` for about `seconds` and at least `min_runs` times, after `warmup` untimed runs.
 
-    If other programs use the CPU, measures up to `ATTEMPTS` times in all and returns the measurement with the least
-    waiting. `wait`: wait while another process is timing (see `timing_lock`), for a latency that is compared with other
-    latencies.
+    If other programs use the CPU, measures up to `ATTEMPTS` times in all and returns the one with the lowest
+    `cpu_wait`. With `wait`, waits for the lock while another process is timing (see `timing_lock`): necessary for a
+    latency that is compared with other latencies.
 
     Raises:
         UserError: the lock file cannot be opened.
@@ -111,7 +111,8 @@ def interleaved(
     `seconds`, but not before 10 rounds. The latencies have a `ratio` to the first call.
 
     Slow drifts of the machine (clock frequency, other programs) then affect all calls alike. One untimed run precedes
-    each block, because the preceding call has evicted the weights from the CPU's cache. A deployed model runs alone.
+    each block, because the preceding call has evicted the weights from the CPU's cache, which does not
+    happen to a deployed model, as it runs alone.
     """
     names = list(calls)
     times: dict[str, list[list[float]]] = {name: [] for name in names}
@@ -131,9 +132,10 @@ def interleaved(
 
 
 def _compared(latency: Latency, ratios: np.ndarray) -> Latency:
-    # Order statistics bound a median without assuming a distribution: ranks n/2 -+ 1.96 sqrt(n)/2.
+    # Order statistics bound a median without assuming a distribution: ranks n/2 - 1.96 sqrt(n)/2
+    # and 1 + n/2 + 1.96 sqrt(n)/2, counted from 1.
     ordered, half = np.sort(ratios), 0.98 * math.sqrt(len(ratios))
-    low = max(math.floor(len(ratios) / 2 - half) - 1, 0)  # ranks count from 1
+    low = max(math.floor(len(ratios) / 2 - half) - 1, 0)
     high = min(math.ceil(len(ratios) / 2 + half), len(ratios) - 1)
     bounds = float(ordered[low]), float(ordered[high])
     return replace(latency, ratio=float(np.median(ratios)), ratio_ci95=bounds)
@@ -158,10 +160,11 @@ def _no_garbage_collection() -> Iterator[None]:
 
 @contextmanager
 def timing_lock(*, wait: bool = True) -> Iterator[None]:
-    """Holds the timing lock of all processes with the same folder for temporary files; may be nested within a thread.
+    """Holds the timing lock, which all processes with the same folder for temporary files share; may be nested within
+    a thread.
 
-    If another process holds it, logs that process's pid, command and start, waits up to `LOCK_SECONDS`, and then
-    continues without the lock, with a warning. Without `wait` it continues at once, silently.
+    If another process holds it, logs its pid, command and since when it holds the lock, waits up to `LOCK_SECONDS`, and
+    then continues without the lock, with a warning. Without `wait` it continues at once, silently.
 
     Raises:
         UserError: the lock file cannot be opened.
@@ -257,4 +260,7 @@ def _open_shared(path: Path) -> int:
             os.fchmod(handle, 0o666)  # the umask may have removed the rights of other users
             return handle
     except OSError as error:
-        raise UserError("TMPDIR", path, f"the timing lock cannot be opened ({error.strerror}): fix it") from error
+        remedy = (
+            f"the timing lock {path.name} in it cannot be opened ({error.strerror}): delete it, or set another folder"
+        )
+        raise UserError("TMPDIR", path.parent, remedy) from error

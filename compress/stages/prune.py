@@ -16,7 +16,7 @@ from compress import checkpoint, lineage, models
 from compress.capabilities import Checkpointable, LossScheduled, Prunable, TorchModel, Trainable, require
 from compress.config import Config, Objective
 from compress.data import DataSet, batches
-from compress.errors import UserError
+from compress.errors import TargetFailed, UserError
 from compress.finetuning import tune
 from compress.measurement import flops
 from compress.measurement.layer_latency import layer_seconds
@@ -44,7 +44,7 @@ def check_config(config: Config) -> None:
 
 
 def check(product: Product, config: Config, data: DataSet) -> None:
-    """Raises UserError if the network cannot be pruned, or not to the budget, before any stage runs.
+    """Before any stage runs, raises UserError if the network cannot be pruned, or if pruning cannot reach the budget.
 
     Takes a few seconds for a nano model. Which widths are reachable does not depend on the weights, so the result also
     holds after a train stage.
@@ -71,7 +71,7 @@ def counter(model: TorchModel) -> Callable[[nn.Module], int]:
 
 
 def run(product: Product, context: Context) -> Product:
-    """Prunes the model. The product has its reference, the model before the first pruning."""
+    """Returns the product with the pruned model and with its reference, the model before the first pruning."""
     pruning = context.config.prune
     product = replace(product, reference=lineage.reference_for_pruning(product, context.config, context.folder))
     parts: dict[str, Any] = {"version": VERSION, "prune": asdict(pruning), "budget": context.config.budget.flops}
@@ -101,7 +101,7 @@ def _prune(product: Product, context: Context, folder: Path) -> TorchModel:
         # Every round keeps the same fraction of its MACs, or of its channels.
         macs = None if goal is None else full * (goal / full) ** (number / rounds)
         if macs is not None and number > 1 and after <= macs:
-            continue  # the rounds before removed more than their part, because steps are coarse
+            continue  # earlier rounds removed more than their part: channels are removed `round_to` at a time
         if number > 1:
             tuned = _tune(replace(product, model=model), context, folder / f"round-{number - 1}")
             model = require(tuned, Prunable, "stages", NAME)
@@ -128,7 +128,10 @@ def _round(
         _accumulate(net, model, context)
     seconds, record = None, {}
     if config.prune.objective is Objective.latency:
-        seconds = layer_seconds(model.with_net(net), config.threads)
+        try:
+            seconds = layer_seconds(model.with_net(net), config.threads)
+        except TargetFailed as error:
+            raise UserError("prune.objective", "latency", f"{error}: set flops") from error
         record["layer_milliseconds"] = {layer: round(1000 * time, 5) for layer, time in seconds.items()}
     if macs is not None:
         result = solver.prune_to_flops(
@@ -174,7 +177,7 @@ def _accumulate(net: nn.Module, model: TorchModel, context: Context) -> None:
     if isinstance(model, LossScheduled):
         model.schedule_loss(net, 1.0)
     selected = itertools.islice(stream, max(1, config.prune.images // size))
-    squared = NEED_GRADIENTS[config.prune.importance]  # the value tells whether their squares are summed
+    squared = NEED_GRADIENTS[config.prune.importance]  # {importance that needs gradients: whether squared}
     bfloat16 = context.settings is not None and context.settings.bfloat16
     try:
         accumulate_gradients(net, trainable.loss, selected, squared=squared, bfloat16=bfloat16)

@@ -1,14 +1,13 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from compress.errors import UserError
 from compress.product import Precision, Product
 from compress.stages import export
-from tests.fakes import small_model
+from tests.fakes import BareModel, small_model
 from tests.models.toy import Net
 from tests.stages.conftest import config, context, data
 
@@ -28,13 +27,5 @@ def test_every_target_gets_its_folder_and_all_checks(tmp_path: Path) -> None:
 
 
 def test_a_model_that_cannot_be_judged_is_not_exported(tmp_path: Path) -> None:
-    class Bare:
-        """Everything that `Evaluable` asks for but `decode`."""
-
-        def __init__(self) -> None:
-            self.task = small_model().task
-            self.net = Net()
-
-    bare: Any = Bare()
     with pytest.raises(UserError, match="cannot be evaluated here"):
-        export.run(Product(bare), context(config(), data(), tmp_path))
+        export.run(Product(BareModel(Net())), context(config(), data(), tmp_path))
