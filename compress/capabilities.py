@@ -144,9 +144,10 @@ class TorchModel(Model, Protocol):
 class Trainable(TorchModel, Protocol):
     """A model with a training loss."""
 
-    def loss(self, net: nn.Module, batch: Batch, teacher: Teacher | None = None) -> Tensor:
+    def loss(self, net: nn.Module, batch: Batch, teacher: Teacher | None = None, parts: int = 1) -> Tensor:
         """Scalar loss of `net` (same structure as `self.net`, for example an EMA copy) on a batch; with a teacher the
-        distillation loss is added."""
+        distillation loss is added. If `batch` is one of `parts` equal parts of a batch, the mean over the parts is the
+        loss of the whole."""
         ...
 
     def output_signature(self) -> tuple[object, ...]:

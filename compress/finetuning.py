@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import copy
-import functools
 import logging
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from compress.capabilities import LossScheduled, Model, Teacher, TorchModel, Trainable, require
-from compress.config import Config, FinetuneConfig, NumberFormat
-from compress.data import DataSet, Split, batches, supervised
+from compress.config import Config, FinetuneConfig
+from compress.data import DataSet, Split, TrainingBatches, batches
 from compress.errors import UserError
 from compress.measurement.rows import flops_at
 from compress.models import activation
@@ -21,6 +21,8 @@ from compress.pruning.importance import NEED_GRADIENTS
 from compress.tasks import Batch
 from compress.training import distributed
 from compress.training.engine import fit
+from compress.training.placement import Placement, resolve, synchronise
+from compress.training.precision import autocast
 from compress.training.schedule import Schedule
 from compress.training.settings import LONG, TrainingSettings, by_capability, choose, native_bfloat16
 
@@ -35,9 +37,10 @@ def check_training(model: Model, config: FinetuneConfig, data: DataSet, stage: s
     divided among the processes, or no activation function can be replaced."""
     activated(require(model, Trainable, "stages", stage), config, stage)
     batch = config.batch
-    if batch % distributed.processes():
-        remedy = f"set a multiple of {distributed.processes()}, the number of processes"
-        raise UserError(f"{stage}.batch", batch, remedy)
+    parts = distributed.processes() * (config.accumulate or 1)
+    if batch % parts:
+        what = "processes" if config.accumulate == 1 else f"processes times {stage}.accumulate"
+        raise UserError(f"{stage}.batch", batch, f"set a multiple of {parts}, the number of {what}")
     if batch > len(data.train):
         raise UserError(f"{stage}.batch", batch, f"set at most {len(data.train)}, the number of training images")
 
@@ -79,10 +82,11 @@ def tune(
     settings = settings or by_capability(threads)
     torch.set_num_threads(settings.threads)
     try:
-        plan = schedule(config, rate, settings)
-        tuned = distributed.run_on_all_ranks(
-            _fit, model, frozen, train, plan, config.augment, seed, stage, state, trained
-        )
+        training = _Training(
+            model, frozen, train, schedule(config, rate, settings), settings.placement, config.accumulate,
+            config.augment, seed, stage, state, trained,
+        )  # fmt: skip
+        tuned = distributed.run_on_all_ranks(training)
     except FloatingPointError as error:
         state.unlink(missing_ok=True)
         raise UserError(f"{stage}.learning_rate", rate, f"{error}: set a lower one") from error
@@ -108,35 +112,42 @@ def activated(model: Trainable, config: FinetuneConfig, stage: str) -> Trainable
     return model.with_net(net)
 
 
-def _fit(
-    model: Trainable,
-    teacher: Teacher | None,
-    train: Split,
-    plan: Schedule,
-    augment: bool,
-    seed: int,
-    stage: str,
-    state: Path,
-    trained: bool,
-) -> nn.Module:
-    task = supervised(train)
-    load = functools.partial(batches, train, batch=plan.batch, seed=seed, augment=augment)
-    return fit(
-        model.net,
-        functools.partial(model.loss, teacher=teacher),
-        lambda epoch: load(epoch=epoch),
-        plan,
-        seed=seed,
-        checkpoint=state,
-        label=stage,
-        on_step=functools.partial(_schedule, model, trained),
-        shard=task.shard,
-    )
+@dataclass(frozen=True)
+class _Training:
+    """A training as it is sent to all processes."""
 
+    model: Trainable
+    teacher: Teacher | None
+    train: Split
+    plan: Schedule
+    placement: Placement
+    accumulate: int | None
+    augment: bool
+    seed: int
+    stage: str
+    state: Path
+    trained: bool
 
-def _schedule(model: Trainable, trained: bool, progress: float) -> None:
-    if isinstance(model, LossScheduled):
-        model.schedule_loss(model.net, 1.0 if trained else progress)
+    def __call__(self) -> nn.Module:
+        device = self.placement.device(distributed.local_rank())
+        teacher = self.teacher and replace(self.teacher, net=self.teacher.net.to(device))
+        workers = self.train.workers
+        batches = TrainingBatches(
+            self.train, batch=self.plan.batch, seed=self.seed, augment=self.augment, workers=workers,
+            pin_memory=device.type == "cuda",
+        )  # fmt: skip
+
+        def loss(net: nn.Module, batch: Batch) -> Tensor:
+            return self.model.loss(net, batch, teacher, self.plan.batch // len(batch["img"]))
+
+        return fit(
+            self.model.net, loss, batches, self.plan, seed=self.seed, device=device, accumulate=self.accumulate,
+            checkpoint=self.state, label=self.stage, on_step=self._schedule,
+        )  # fmt: skip
+
+    def _schedule(self, progress: float) -> None:
+        if isinstance(self.model, LossScheduled):
+            self.model.schedule_loss(self.model.net, 1.0 if self.trained else progress)
 
 
 def learning_rate(model: Model, reference: Model | None, flops_before: int | None = None) -> float:
@@ -171,7 +182,8 @@ def schedule(config: FinetuneConfig, rate: float, settings: TrainingSettings) ->
         weight_decay=config.weight_decay,
         warmup=config.warmup,
         ema=config.ema,
-        bfloat16=settings.bfloat16 if config.bfloat16 is None else config.bfloat16,
+        format=settings.format,
+        compile=settings.compile,
         channels_last=settings.channels_last,
     )
 
@@ -195,36 +207,37 @@ def choose_settings(model: Model, config: Config, distillation: float, data: Dat
     weight = distillation if finetunes else 0.0
     model = require(model, Trainable, "stages", next(iter(images)))
     size = min(plan.batch, len(data.train))
+    placement = resolve(config.accelerator, config.devices, distributed.processes_here())
     stream = batches(data.train, batch=size, seed=config.seed, epoch=0, augment=False)
-    step = _trial(model, next(stream), teach(model, weight) if weight else None)
+    step = _trial(model, next(stream), teach(model, weight) if weight else None, placement.device())
     stream.close()
-    settings = choose(config.precision, config.threads, size, step, sum(images.values()))
-    for stage in stages:
-        if (bfloat16 := getattr(config, stage).bfloat16) is not None:
-            log.warning("%s.bfloat16 is deprecated: set precision=%s", stage, "bf16" if bfloat16 else "fp32")
+    settings = choose(config.precision, config.threads, size, step, sum(images.values()), placement)
+    settings = replace(settings, compile=config.compile)
     log.info("training uses %s", settings)
-    trained = settings  # the deprecated key applies to training only, not to the gradients of pruning
-    if plan.bfloat16 is not None and plan.bfloat16 != settings.bfloat16:
-        precision = NumberFormat.bf16 if plan.bfloat16 else NumberFormat.fp32
-        trained = choose(precision, config.threads, size, step, sum(images.values()))
-    if trained.images_per_second:
-        _announce(images, trained.images_per_second, slow_format=trained.bfloat16 and native_bfloat16()[0] is False)
+    if settings.images_per_second:
+        emulated = placement.kind == "cpu" and settings.format == "bf16" and native_bfloat16()[0] is False
+        _announce(images, settings.images_per_second, slow_format=emulated)
     return settings
 
 
-def _trial(model: Trainable, batch: Batch, teacher: Teacher | None) -> Callable[[TrainingSettings], None]:
+def _trial(
+    model: Trainable, batch: Batch, teacher: Teacher | None, device: torch.device
+) -> Callable[[TrainingSettings], None]:
     """A forward and backward pass on a copy of the network, which changes neither weights nor random state."""
-    net = copy.deepcopy(model.net)
+    net = copy.deepcopy(model.net).to(device)
+    teacher = teacher and replace(teacher, net=teacher.net.to(device))
+    batch = {key: value.to(device) for key, value in batch.items()}
 
     def step(settings: TrainingSettings) -> None:
         layout = torch.channels_last if settings.channels_last else torch.contiguous_format
         net.to(memory_format=layout).train()
         placed = {**batch, "img": batch["img"].contiguous(memory_format=layout)}
         with torch.random.fork_rng(devices=[]):
-            with torch.autocast("cpu", torch.bfloat16, enabled=settings.bfloat16):
+            with autocast(device, settings.format):
                 value = model.loss(net, placed, teacher).sum()
             value.backward()
         net.zero_grad(set_to_none=True)
+        synchronise(device)
 
     return step
 

@@ -35,11 +35,24 @@ class Activation(Enum):
 
 
 class NumberFormat(Enum):
-    """Number format of training on this machine. `precision=32` selects fp32."""
+    """Number format of training on this machine. `precision=32` selects fp32, `precision=16` fp16."""
 
     auto = "auto"
     fp32 = 32
     bf16 = "bf16"
+    fp16 = 16
+
+
+class Accelerator(Enum):
+    """Hardware that trains and evaluates networks; auto: a GPU if there is one."""
+
+    auto = "auto"
+    cpu = "cpu"
+    cuda = "cuda"
+    mps = "mps"
+
+
+BATCH = 16  # images per step of training, by default
 
 
 class Optimizer(Enum):
@@ -185,7 +198,8 @@ class PruneConfig:
 @dataclass
 class FinetuneConfig:
     images: int = 8000  # training images, counting repetitions
-    batch: int = 16
+    batch: Any = BATCH  # images per step; auto: 16, computed in as many parts as the memory needs
+    accumulate: int | None = 1  # parts of a batch computed one after another, to save memory; null: as few as fit
     learning_rate: float | None = None  # null: 0.0015 x (FLOPs before pruning / FLOPs after pruning)
     optimizer: Optimizer = Optimizer.adamw
     momentum: float = 0.9
@@ -196,7 +210,6 @@ class FinetuneConfig:
     # fine-tuned and its unpruned model can be loaded; otherwise 0. The stage `train` has no teacher.
     distillation: float | None = None
     teacher: str | None = None  # a checkpoint's folder, a shipped baseline or a .pt; null: the model before pruning
-    bfloat16: bool | None = None  # deprecated: use `precision`
     augment: bool = True
     activation: Activation | None = (
         None  # replaces SiLU and the like before training; null: none. Runtimes fuse ReLU at no cost
@@ -204,8 +217,11 @@ class FinetuneConfig:
 
     def check(self, stage: str) -> None:
         """Raises UserError for an invalid value. `stage`, `train` or `finetune`, is the prefix of the key."""
+        if self.batch == "auto":
+            self.batch, self.accumulate = BATCH, None
+        check(type(self.batch) is int, f"{stage}.batch", self.batch, "set a whole number from 1, or auto")
         check_plain(self, stage)
-        for name in ("images", "batch", "learning_rate"):
+        for name in ("images", "batch", "learning_rate", "accumulate"):
             value = getattr(self, name)
             good = value is None or (value > 0 and math.isfinite(value))
             check(good, f"{stage}.{name}", value, "set a positive number")
@@ -263,7 +279,10 @@ class Config:
     force: bool = False  # continue even if the baseline is no better than guessing
     seed: int = 0
     threads: int = field(default_factory=usable_threads)  # default: what this process may use
+    accelerator: Accelerator = Accelerator.auto  # what trains and evaluates; `device` is the deployment device
+    devices: Any = 1  # how many GPUs, or processes on a CPU; auto: all GPUs; [0, 1]: these GPUs
     precision: NumberFormat = NumberFormat.auto  # of training; auto: the faster one on this machine
+    compile: bool = False  # compile networks for training with torch.compile
     cache: bool = True
     trackers: list[str] = field(default_factory=lambda: ["log"])  # see compress/trackers/__init__.py
 
@@ -272,12 +291,20 @@ class Config:
         check(0 <= self.seed < 2**32, "seed", self.seed, "set a whole number from 0 to 4294967295")
         hint = f"set 1 to {MAX_THREADS}; this process may use {usable_threads()}"
         check(1 <= self.threads <= MAX_THREADS, "threads", self.threads, hint)
+        check_devices(self.devices)
         check_names("targets", self.targets or [])
         check_names("trackers", self.trackers)
         self.targets = self.device.targets if self.targets is None else self.targets
         self.export.opset = min(self.export.opset, self.device.opset)
         self.train.check("train")
         self.finetune.check("finetune")
+
+
+def check_devices(devices: object) -> None:
+    """Raises UserError if `devices` is neither a number, nor "auto", nor a list of different indices."""
+    listed = isinstance(devices, list) and devices and all(type(index) is int and index >= 0 for index in devices)
+    good = devices == "auto" or (type(devices) is int and devices >= 1) or (listed and len(set(devices)) == len(devices))
+    check(bool(good), "devices", devices, "set a number from 1, auto, or different indices of GPUs such as [0,1]")
 
 
 def check_name(recipe_name: str) -> None:

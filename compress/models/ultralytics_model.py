@@ -18,7 +18,6 @@ from compress.models import ultralytics_distillation as distillation
 from compress.models import ultralytics_head as head
 from compress.tasks import DETECT, Batch, Task
 from compress.tasks.mean_ap import Detections
-from compress.training import distributed
 from compress.training.precision import float32
 
 FAMILY = "ultralytics"
@@ -108,9 +107,9 @@ class UltralyticsModel:
 class UltralyticsDetector(UltralyticsModel):
     """A model for detectors; also `Trainable`, `LossScheduled` and `Evaluable`."""
 
-    def loss(self, net: nn.Module, batch: Batch, teacher: Teacher | None = None) -> Tensor:
-        """Ultralytics' own criterion times the batch size, as in its trainer; scalar, in float32. In distributed
-        training the factor is the size of the whole batch, and each process normalises its part by itself.
+    def loss(self, net: nn.Module, batch: Batch, teacher: Teacher | None = None, parts: int = 1) -> Tensor:
+        """Ultralytics' own criterion times the batch size, as in its trainer; scalar, in float32. For a part of a batch
+        the factor is the size of the whole batch, and each part is normalised by itself.
 
         With a teacher its weighted distillation loss is added, and end-to-end networks train only the deployed
         one-to-one head. Labels alone supervise that head too sparsely to train a backbone, which is why YOLO26 has a
@@ -132,7 +131,7 @@ class UltralyticsDetector(UltralyticsModel):
             value = criterion(outputs, batch)[0].sum()
             if teacher is not None:
                 value = value + teacher.weight * distillation.distance(criterion, outputs, target)
-        return value * distributed.world()
+        return value * parts
 
     def output_signature(self) -> tuple[object, ...]:
         """Class, number of distance bins and strides of the detection head."""

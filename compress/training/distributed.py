@@ -1,4 +1,4 @@
-"""Data-parallel training in the processes that `torchrun` starts.
+"""Data-parallel training in several processes: those that `devices` asks for, or those that `torchrun` starts.
 
 Rank 0 runs the pipeline as a single process would: only it decides, measures, caches and writes. The other ranks wait
 and take part in its calls of `run_on_all_ranks`. So results that rank 0 reads from the cache are not computed again.
@@ -6,11 +6,16 @@ and take part in its calls of `run_on_all_ranks`. So results that rank 0 reads f
 
 from __future__ import annotations
 
+import atexit
+import json
 import os
 import pickle
 import signal
+import subprocess
+import sys
+import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import timedelta
 from typing import Any, TypeVar
 
@@ -21,11 +26,17 @@ from torch import Tensor, nn
 from compress.errors import UserError
 
 PATIENCE = timedelta(days=7)  # for which the other ranks wait for rank 0; if it ends they notice at once
+VARIABLES = ("RANK", "LOCAL_RANK", "WORLD_SIZE")  # if they are set, Ultralytics waits for the other ranks forever
+PROBLEM = "problem"  # key in the store: the error that ended another rank
+READY = "ready"  # prefix of keys in the store: a started process has reached `run`
 
 T = TypeVar("T")
 
-_processes = 1  # world size inside `run`
+_processes = 1  # world size inside `run`, or after `start`
+_local_rank, _local_processes = 0, None  # on this machine; None: not started by torchrun
 _joint = False  # True inside `run_on_all_ranks`
+_store: dist.Store | None = None
+_started: list[subprocess.Popen[bytes]] = []  # by `start`
 
 
 class Gone(Exception):
@@ -33,21 +44,69 @@ class Gone(Exception):
 
 
 def run(command: Callable[[], int]) -> int:
-    """Runs `command` on rank 0 and returns its exit status. Other ranks return 0 once rank 0 has ended."""
-    global _processes
-    dist.init_process_group("gloo", timeout=PATIENCE)
-    _processes = dist.get_world_size()
-    for name in ("RANK", "LOCAL_RANK", "WORLD_SIZE"):
-        os.environ.pop(name, None)  # if they are set, Ultralytics waits for the other ranks forever
+    """Runs `command` on rank 0 and returns its exit status. Other ranks return 0 once rank 0 has ended.
+
+    The processes are those that torchrun has started, on one or several machines.
+    """
+    global _local_rank, _local_processes
+    _local_rank, _local_processes = (int(os.environ.get(name, 1)) for name in ("LOCAL_RANK", "LOCAL_WORLD_SIZE"))
+    store, rank, world = next(dist.rendezvous("env://", timeout=PATIENCE))
+    for name in VARIABLES:
+        os.environ.pop(name, None)
+    store.set(f"{READY}{rank}", "")
+    _join(store, rank, world)
     try:
-        if dist.get_rank() == 0:
+        if rank == 0:
             return command()
         signal.signal(signal.SIGINT, signal.SIG_IGN)  # rank 0 decides when to stop
         _serve()
         return 0
     finally:
-        _processes = 1
-        dist.destroy_process_group()
+        _leave()
+
+
+def start(processes: int) -> None:
+    """Starts processes so that there are `processes` with this one, which becomes rank 0. Does nothing if there are.
+
+    They run `python -m compress.training`, and end with this process or at `stop`.
+
+    Raises:
+        UserError: a process ends while it starts.
+    """
+    if _local_processes is not None or processes == _processes:
+        return
+    stop()
+    if processes == 1:
+        return
+    store = dist.TCPStore("127.0.0.1", 0, processes, is_master=True, timeout=PATIENCE, wait_for_workers=False)
+    environment = {
+        **os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path)), "WORLD_SIZE": str(processes),
+        "LOCAL_WORLD_SIZE": str(processes), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(store.port),
+    }  # fmt: skip
+    for rank in range(1, processes):
+        command = [sys.executable, "-m", "compress.training"]
+        numbers = {"RANK": str(rank), "LOCAL_RANK": str(rank)}
+        _started.append(subprocess.Popen(command, env=environment | numbers, stdin=subprocess.DEVNULL))
+    atexit.register(stop)
+    while not store.check([f"{READY}{rank}" for rank in range(1, processes)]):
+        if any(process.poll() is not None for process in _started):
+            raise _lost(processes)
+        time.sleep(0.05)
+    _join(store, 0, processes)
+
+
+def stop() -> None:
+    """Ends the processes that `start` has started."""
+    if not _started:
+        return
+    _leave()
+    for process in _started:
+        process.terminate()
+    for process in _started:
+        with suppress(subprocess.TimeoutExpired):
+            process.wait(10)
+        process.kill()
+    _started.clear()
 
 
 def processes() -> int:
@@ -55,11 +114,21 @@ def processes() -> int:
     return _processes
 
 
+def processes_here() -> int | None:
+    """Number of processes that torchrun has started on this machine; None without torchrun."""
+    return _local_processes
+
+
+def local_rank() -> int:
+    """Number of this process among those of this machine."""
+    return _local_rank
+
+
 def run_on_all_ranks(function: Callable[..., T], *arguments: Any) -> T:
     """Calls `function(*arguments)` on every rank, with rank 0's threads divided among them; returns rank 0's result.
 
     Raises:
-        UserError: the arguments cannot be pickled.
+        UserError: the arguments cannot be pickled, or another rank has ended; its own error if it was a UserError.
     """
     if _processes == 1:
         return function(*arguments)
@@ -70,9 +139,16 @@ def run_on_all_ranks(function: Callable[..., T], *arguments: Any) -> T:
     except (pickle.PicklingError, AttributeError, TypeError) as error:
         remedy = f"this network cannot be sent to another process ({error}): train in one process"
         raise UserError("model", "torchrun", remedy) from error
-    _broadcast(packed)
     try:
+        _broadcast(packed)
         return _run_joint(*call)
+    except Gone as error:
+        raise _lost(_processes) from error
+    except FloatingPointError:
+        raise  # on every rank, so all are ready for the next call
+    except BaseException:
+        stop()
+        raise
     finally:
         torch.set_num_threads(threads)
 
@@ -124,15 +200,50 @@ def agree(value: int) -> bool:
     return len(set(values)) == 1
 
 
+def _join(store: dist.Store, rank: int, world: int) -> None:
+    global _processes, _store
+    gpus = torch.cuda.is_available() and dist.is_nccl_available()
+    backend = "cpu:gloo,cuda:nccl" if gpus else "gloo"
+    dist.init_process_group(backend, store=store, rank=rank, world_size=world, timeout=PATIENCE)
+    _processes, _store = world, store
+
+
+def _leave() -> None:
+    global _processes, _local_rank, _local_processes, _store
+    _processes, _local_rank, _local_processes, _store = 1, 0, None, None
+    if dist.is_initialized():
+        dist.destroy_process_group()
+
+
 def _serve() -> None:
-    """Takes part in the calls of rank 0 until it ends."""
+    """Takes part in the calls of rank 0 until it ends.
+
+    Raises:
+        UserError: of a call. Rank 0 may not have met it, and waits for this rank; it learns of it when this rank ends.
+    """
     while True:
         try:
             _run_joint(*pickle.loads(_broadcast()))
-        except (FloatingPointError, UserError):
+        except FloatingPointError:
             continue  # rank 0 raises it too, and reports it
         except Gone:
             return
+        except UserError as error:
+            assert _store is not None
+            _store.set(PROBLEM, json.dumps([str(error.key), str(error.value), error.remedy]))
+            raise
+
+
+def _lost(processes: int) -> UserError:
+    """The error of a rank that has ended."""
+    if _store is not None and _store.check([PROBLEM]):
+        return UserError(*json.loads(_store.get(PROBLEM)))
+    statuses = [status for process in _started if (status := process.poll()) is not None]
+    killed = [signal.Signals(-status).name for status in statuses if status < 0]
+    reason = f" (killed by {killed[0]}; the system may be out of memory)" if killed else ": see its error above"
+    stop()
+    remedy = f"another training process has ended{reason}. The training's state is kept: repeat the command to resume"
+    return UserError("devices", processes, remedy)
 
 
 def _run_joint(threads: int, function: Callable[..., T], arguments: tuple[Any, ...]) -> T:
@@ -149,7 +260,7 @@ def _broadcast(packed: bytes = b"") -> bytes:
     """Returns rank 0's `packed` on every rank."""
     box = [packed]
     with _collective():
-        dist.broadcast_object_list(box)
+        dist.broadcast_object_list(box, device=torch.device("cpu"))
     return box[0]
 
 

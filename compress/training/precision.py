@@ -2,9 +2,18 @@
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager
 from typing import Any
 
+import torch
 from torch import Tensor
+
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+def autocast(device: torch.device, format: str) -> AbstractContextManager[None]:
+    """A context in which operations that profit from `format`, a key of `DTYPES`, compute in it."""
+    return torch.autocast(device.type, DTYPES[format], enabled=format != "fp32")
 
 
 def float32(tree: Any) -> Any:

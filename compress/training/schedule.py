@@ -19,7 +19,8 @@ class Schedule:
     warmup: float = 0.05  # fraction of the steps over which the rate rises linearly
     ema: float = 0.999  # decay per step of the weight average; 0 disables it
     clip: float = 10.0  # largest gradient norm; 0 disables clipping
-    bfloat16: bool = True  # compute the loss under bfloat16 autocast
+    format: str = "bf16"  # number format of the loss: "fp32", "bf16" or "fp16"
+    compile: bool = False  # torch.compile
     channels_last: bool = True  # NHWC memory layout of weights and images
     final: float = 0.01  # last learning rate as a fraction of the peak
 
@@ -34,6 +35,7 @@ class Schedule:
             "warmup": (0 <= self.warmup < 1, "in [0, 1)"),
             "ema": (0 <= self.ema < 1, "in [0, 1)"),
             "clip": (0 <= self.clip < math.inf, "at least 0 and finite"),
+            "format": (self.format in ("fp32", "bf16", "fp16"), "'fp32', 'bf16' or 'fp16'"),
             "final": (0 <= self.final <= 1, "in [0, 1]"),
         }
         for field, (good, rule) in rules.items():

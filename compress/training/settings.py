@@ -1,5 +1,7 @@
 """Number format, memory layout and thread count of training on this machine.
 
+An accelerator's capabilities decide its format. On CPUs:
+
 bfloat16 halves the time of a step on CPUs with native support (AVX512-BF16, AMX). Where PyTorch emulates it (AVX2-only
 CPUs, pytorch#118499), a step takes six times as long. So the CPU's features decide; if they are inconclusive, a few
 real steps are timed. A candidate must be `MARGIN` times as fast to replace the default, because timing noise must not
@@ -18,7 +20,9 @@ from typing import Any
 import torch
 
 from compress.config import NumberFormat
+from compress.errors import UserError
 from compress.host import Host, bfloat16_forbidden, host
+from compress.training.placement import Placement
 
 MARGIN = 1.2  # speed ratio
 STEPS = 3  # timed per candidate, after one untimed step
@@ -30,31 +34,35 @@ NATIVE = ("avx512_bf16", "amx_bf16")  # CPU features with bfloat16 multiplicatio
 
 @dataclass(frozen=True)
 class TrainingSettings:
-    """How this machine trains. Number format and layout change the last bits of results and are part of cache keys."""
+    """How this machine trains. Hardware, number format and layout change the last bits of results and are part of cache
+    keys."""
 
-    bfloat16: bool = False
+    format: str = "fp32"  # "fp32", "bf16" or "fp16"
     channels_last: bool = True
     threads: int = 1
+    placement: Placement = field(default_factory=Placement)
+    compile: bool = False  # torch.compile
     reason: str = "the default"
     images_per_second: float | None = None  # of a training step with these settings; None if not timed
     timed: Mapping[str, float] = field(default_factory=dict)  # {candidate: images per second}
 
     @property
-    def format(self) -> str:
-        return "bf16" if self.bfloat16 else "fp32"
-
-    @property
     def numerics(self) -> dict[str, Any]:
         """The settings that results depend on."""
-        return {"bfloat16": self.bfloat16, "channels_last": self.channels_last}
+        numerics: dict[str, Any] = {"bfloat16": self.format == "bf16", "channels_last": self.channels_last}
+        if self.placement.kind != "cpu":
+            numerics |= {"hardware": self.placement.name, "format": self.format}
+        return numerics | ({"compile": True} if self.compile else {})
 
     def as_dict(self) -> dict[str, Any]:
         """As a JSON-serialisable dict for the run folder."""
-        return {**asdict(self), "format": self.format, "timed": dict(self.timed)}
+        hardware = self.placement.name
+        return {**asdict(self), "hardware": hardware, "timed": dict(self.timed)}
 
     def __str__(self) -> str:
         layout = "channels last" if self.channels_last else "channels first"
-        return f"{self.format}, {layout}, {self.threads} threads ({self.reason})"
+        where = f"{self.threads} threads" if self.placement.kind == "cpu" else self.placement.name
+        return f"{self.format}, {layout}, {where} ({self.reason})"
 
 
 Step = Callable[[TrainingSettings], object]
@@ -79,15 +87,43 @@ def native_bfloat16(
     return None, "the CPU's features are inconclusive"
 
 
-def by_capability(threads: int, precision: NumberFormat = NumberFormat.auto) -> TrainingSettings:
-    """Settings chosen by the CPU's features alone, without timing; float32 if they are inconclusive."""
-    native, why = native_bfloat16()
-    bfloat16 = {NumberFormat.bf16: True, NumberFormat.fp32: False, NumberFormat.auto: bool(native)}[precision]
+def by_capability(
+    threads: int,
+    precision: NumberFormat = NumberFormat.auto,
+    placement: Placement | None = None,
+) -> TrainingSettings:
+    """Settings chosen by the hardware's features alone, without timing; float32 if they are inconclusive.
+
+    Raises:
+        UserError: the hardware cannot compute in `precision`.
+    """
+    placement = placement or Placement()
+    formats, why = _formats(placement)
+    chosen = formats[0] if precision is NumberFormat.auto else precision.name
+    if chosen not in formats and (placement.kind != "cpu" or chosen == "fp16"):  # a CPU emulates bfloat16
+        raise UserError("precision", chosen, f"{placement.name} cannot compute in it: set one of {', '.join(formats)}")
     reason = why if precision is NumberFormat.auto else f"precision={precision.name}"
-    return TrainingSettings(bfloat16, True, threads, reason)
+    return TrainingSettings(chosen, True, threads, placement, reason=reason)
 
 
-def choose(precision: NumberFormat, threads: int, images: int, step: Step, total: int) -> TrainingSettings:
+def _formats(placement: Placement) -> tuple[list[str], str]:
+    """The formats that the hardware multiplies natively, fastest first, and why."""
+    if placement.kind == "cpu":
+        native, why = native_bfloat16()
+        return (["bf16", "fp32"] if native else ["fp32"]), why
+    if placement.kind == "mps":
+        return ["fp32", "fp16"], "the default on Apple GPUs"
+    device = placement.device()
+    if torch.cuda.is_bf16_supported(including_emulation=False):
+        return ["bf16", "fp16", "fp32"], f"{placement.name} computes in bfloat16"
+    if torch.cuda.get_device_capability(device) >= (7, 0):
+        return ["fp16", "fp32"], f"{placement.name} has float16 but no bfloat16 units"
+    return ["fp32"], f"{placement.name} has no 16-bit units"
+
+
+def choose(
+    precision: NumberFormat, threads: int, images: int, step: Step, total: int, placement: Placement | None = None
+) -> TrainingSettings:
     """Chooses the settings for this machine.
 
     Short trainings keep the default layout and threads: they gain little, and short steps are the hardest to time.
@@ -98,16 +134,21 @@ def choose(precision: NumberFormat, threads: int, images: int, step: Step, total
         images: images per step.
         step: runs one training step, without lasting effects.
         total: image presentations in all trainings of the run.
+
+    Raises:
+        UserError: the hardware cannot compute in `precision`.
     """
-    native, why = native_bfloat16()
-    base = by_capability(threads, precision)
+    base = by_capability(threads, precision, placement)
     race = _Race(step, images)
+    if base.placement.kind != "cpu":
+        return replace(base, images_per_second=race.speed(base), timed=race.rates)
+    native, why = native_bfloat16()
     if native is None and precision is NumberFormat.auto:
-        base = race.better(base, replace(base, bfloat16=True, reason=f"{why}: bfloat16 was timed and is faster"))
-        if not base.bfloat16:
+        base = race.better(base, replace(base, format="bf16", reason=f"{why}: bfloat16 was timed and is faster"))
+        if base.format == "fp32":
             base = replace(base, reason=f"{why}: bfloat16 was timed and is not faster")
     long = total / race.speed(base) / 60 > LONG
-    if long and not base.bfloat16:  # always faster with native bfloat16: 48 against 36 images/s on drone_nano
+    if long and base.format == "fp32":  # always faster with native bfloat16: 48 against 36 images/s on drone_nano
         base = race.better(base, replace(base, channels_last=False))
     while long and base.threads > 2:
         fewer = race.better(base, replace(base, threads=max(2, base.threads // 2)))
