@@ -6,14 +6,17 @@ import copy
 import functools
 import logging
 from collections.abc import Callable, Mapping
+from contextlib import closing
 from pathlib import Path
+from typing import Self
 
 import torch
 from torch import nn
 
 from compress.capabilities import LossScheduled, Model, Teacher, TorchModel, Trainable, require
 from compress.config import Config, FinetuneConfig, NumberFormat
-from compress.data import DataSet, Split, batches, supervised
+from compress.data import DataSet, Split, TrainingBatches, batches
+from compress.data.streams import Stream
 from compress.errors import UserError
 from compress.measurement.rows import flops_at
 from compress.models import activation
@@ -119,19 +122,50 @@ def _fit(
     state: Path,
     trained: bool,
 ) -> nn.Module:
-    task = supervised(train)
-    load = functools.partial(batches, train, batch=plan.batch, seed=seed, augment=augment)
-    return fit(
-        model.net,
-        functools.partial(model.loss, teacher=teacher),
-        lambda epoch: load(epoch=epoch),
-        plan,
-        seed=seed,
-        checkpoint=state,
-        label=stage,
-        on_step=functools.partial(_schedule, model, trained),
-        shard=task.shard,
-    )
+    source = TrainingBatches(train, batch=plan.batch, seed=seed, augment=augment)
+    with closing(_Epochs(source, (distributed.rank(), distributed.world()))) as epochs:
+        return fit(
+            model.net,
+            functools.partial(model.loss, teacher=teacher),
+            epochs,
+            plan,
+            seed=seed,
+            checkpoint=state,
+            label=stage,
+            on_step=functools.partial(_schedule, model, trained),
+            shard=lambda batch, rank, world: batch,  # a part of the batch already
+        )
+
+
+class _Epochs:
+    """The part of one rank of the training batches, epoch by epoch, from the same workers."""
+
+    def __init__(self, source: TrainingBatches, part: tuple[int, int]) -> None:
+        self._source, self._part = source, part
+        self._stream: Stream | None = None
+        self._left = self._start = 0
+
+    def __call__(self, epoch: int) -> Self:
+        self._epoch, self._left, self._start = epoch, len(self._source), 0
+        return self
+
+    def __iter__(self) -> Self:
+        return self
+
+    def skip(self, count: int) -> None:
+        self._left, self._start = self._left - count, count
+
+    def __next__(self) -> Batch:
+        if self._left == 0:
+            raise StopIteration
+        if self._stream is None:
+            self._stream = self._source.start(self._epoch, self._start, self._part)
+        self._left -= 1
+        return next(self._stream)
+
+    def close(self) -> None:
+        if self._stream is not None:
+            self._stream.close()
 
 
 def _schedule(model: Trainable, trained: bool, progress: float) -> None:
