@@ -21,7 +21,7 @@ from compress.pruning.importance import NEED_GRADIENTS
 from compress.tasks import Batch
 from compress.training import distributed
 from compress.training.engine import fit
-from compress.training.placement import Placement, resolve, synchronise
+from compress.training.placement import Placement, synchronise
 from compress.training.precision import autocast
 from compress.training.schedule import Schedule
 from compress.training.settings import LONG, TrainingSettings, by_capability, choose, native_bfloat16
@@ -131,11 +131,9 @@ class _Training:
     def __call__(self) -> nn.Module:
         device = self.placement.device(distributed.local_rank())
         teacher = self.teacher and replace(self.teacher, net=self.teacher.net.to(device))
-        workers = self.train.workers
         batches = TrainingBatches(
-            self.train, batch=self.plan.batch, seed=self.seed, augment=self.augment, workers=workers,
-            pin_memory=device.type == "cuda",
-        )  # fmt: skip
+            self.train, batch=self.plan.batch, seed=self.seed, augment=self.augment, pin_memory=device.type == "cuda"
+        )
 
         def loss(net: nn.Module, batch: Batch) -> Tensor:
             return self.model.loss(net, batch, teacher, self.plan.batch // len(batch["img"]))
@@ -188,7 +186,9 @@ def schedule(config: FinetuneConfig, rate: float, settings: TrainingSettings) ->
     )
 
 
-def choose_settings(model: Model, config: Config, distillation: float, data: DataSet) -> TrainingSettings | None:
+def choose_settings(
+    model: Model, config: Config, distillation: float, data: DataSet, placement: Placement
+) -> TrainingSettings | None:
     """Chooses how this machine trains `model`, before the stages start, and logs the longest time it will take.
 
     Returns None if no stage trains or computes gradients. Steps are timed on a copy of the network before pruning, with
@@ -207,7 +207,6 @@ def choose_settings(model: Model, config: Config, distillation: float, data: Dat
     weight = distillation if finetunes else 0.0
     model = require(model, Trainable, "stages", next(iter(images)))
     size = min(plan.batch, len(data.train))
-    placement = resolve(config.accelerator, config.devices, distributed.processes_here())
     stream = batches(data.train, batch=size, seed=config.seed, epoch=0, augment=False)
     step = _trial(model, next(stream), teach(model, weight) if weight else None, placement.device())
     stream.close()

@@ -38,6 +38,8 @@ from compress.targets import get as get_target
 from compress.targets.converter import Converter
 from compress.tasks import metric
 from compress.trackers import Trackers
+from compress.training import distributed
+from compress.training.placement import Placement, resolve
 from compress.training.settings import TrainingSettings
 
 log = logging.getLogger(__name__)
@@ -68,6 +70,7 @@ class Plan:
     Attributes:
         costs: of the model.
         settings: how this machine trains; None if no stage trains or computes gradients.
+        placement: where networks are trained and evaluated.
     """
 
     config: Config
@@ -75,6 +78,7 @@ class Plan:
     costs: Costs
     data: DataSet
     settings: TrainingSettings | None
+    placement: Placement
     trackers: Trackers
 
 
@@ -125,6 +129,8 @@ def _checked(config: Config) -> Plan:
         log.warning(
             "threads=%d: this process may use only %d CPUs; more threads than CPUs slow it down", config.threads, usable
         )
+    placement = resolve(config.accelerator, config.devices, distributed.processes_here())
+    distributed.use(len(placement.indices))
     torch.set_num_threads(config.threads)
     torch.manual_seed(config.seed)
     if config.data.name == data.NONE:
@@ -142,8 +148,8 @@ def _checked(config: Config) -> Plan:
         for stage in config.stages:
             STAGES[stage].check(product, config, dataset)
     distillation = lineage.with_distillation_weight(config, product.reference).distillation or 0.0
-    settings = choose_settings(model, config, distillation, dataset)
-    return Plan(config, product, costs, dataset, settings, loaded_trackers)
+    settings = choose_settings(model, config, distillation, dataset, placement)
+    return Plan(config, product, costs, dataset, settings, placement, loaded_trackers)
 
 
 def _check_stages(config: Config) -> None:
@@ -187,7 +193,7 @@ def _run(plan: Plan, folder: Path, state: State) -> Result:
     atomic.write(folder / MACHINE, json.dumps(machine, indent=1))
     scratch = Path(tempfile.mkdtemp())
     converter = Converter(scratch, config.export)
-    context = Context(config, plan.data, folder, scratch, Cache(CACHE_ROOT, config.cache), converter, plan.settings)
+    context = Context(config, plan.data, folder, scratch, Cache(CACHE_ROOT, config.cache), converter, plan.settings, plan.placement)
     ledger = Ledger(folder / "ledger.jsonl", folder.name)
     plan.trackers.start(config, folder)
     recorder = Recorder(context, ledger, plan.trackers)
@@ -269,16 +275,16 @@ class Recorder:
             return self._measure_in_runtimes(
                 stage, product, costs, lambda target: [g for g in new if g.target == target]
             )
-        threads = context.config.threads
+        threads, device = context.config.threads, context.placement.device()
         if stage == LOAD and self._baseline_stage != LOAD:  # the stage train follows: a sample of the images is enough
             sample = context.data.validation.subset(UNTRAINED_MODEL_IMAGES, context.config.seed)
             sampled = replace(context.data, validation=sample, extra={})
-            row = measure_model(stage, model, costs, sampled, threads=threads, cached=product.cached, wait=False)
+            row = measure_model(stage, model, costs, sampled, threads=threads, cached=product.cached, wait=False, device=device)
             self._append(row)
             return product
         row = measure_model(
             stage, model, costs, context.data, threads=threads, cached=product.cached, baseline=self._baseline,
-            wait=bool(self._stages),
+            wait=bool(self._stages), device=device,
         )  # fmt: skip
         self._append(row)
         if stage == self._baseline_stage:
@@ -339,6 +345,6 @@ def _measure_controls(reference: Reference | None, context: Context, rows: Seque
             continue
         costs = Costs.of(control.model)
         threads = context.config.threads
-        row = measure_model(name, control.model, costs, control.data, threads=threads, cached=False, wait=False)
+        row = measure_model(name, control.model, costs, control.data, threads=threads, cached=False, wait=False, device=context.placement.device())
         ledger.append(row)
     return list(ledger.rows)

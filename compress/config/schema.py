@@ -14,6 +14,7 @@ from compress.host import usable_threads
 from compress.units import FlopsLimit
 
 MAX_THREADS = 1024  # a larger number must be a typo, and runtimes would start that many threads
+MAX_WORKERS = 128
 
 
 class Family(Enum):
@@ -116,12 +117,15 @@ class DataConfig:
     validation_images: int | None = None  # size of a stratified random sample, drawn with `seed`; null: all images
     test: bool = False  # also report accuracy on the test split; it decides nothing
     large_validation: bool = False  # field_scenes: evaluate on the 3,000-image split
+    workers: int | None = None  # processes that decode and augment training images; null: chosen; 0: a thread
 
     def __post_init__(self) -> None:
         check_plain(self, "data")
         check(self.calibration_images > 0, "data.calibration_images", self.calibration_images, "set at least 1")
         images = self.validation_images
         check(images is None or images > 0, "data.validation_images", images, "set at least 1, or null for all")
+        good = self.workers is None or 0 <= self.workers <= MAX_WORKERS
+        check(good, "data.workers", self.workers, f"set 0 to {MAX_WORKERS} processes, or null")
 
 
 @dataclass

@@ -6,8 +6,8 @@ import importlib
 import logging
 
 from compress.config import DataConfig
-from compress.data.batches import batches, images
-from compress.data.dataset import DataSet, Split, resized, supervised, with_metric, without_images
+from compress.data.batches import TrainingBatches, batches, images
+from compress.data.dataset import DataSet, Split, resized, supervised, with_metric, with_workers, without_images
 from compress.data.sample import Sample
 from compress.errors import UserError
 from compress.tasks import CLASSIFY, DETECT, SupervisedTask, Task
@@ -16,6 +16,7 @@ __all__ = [
     "DataSet",
     "Sample",
     "Split",
+    "TrainingBatches",
     "batches",
     "images",
     "load",
@@ -70,4 +71,4 @@ def load(config: DataConfig, imgsz: int, channels: int, seed: int, task: Supervi
         log.warning("data.validation_images=%d: the split has %d images, all are used", requested, available)
     if config.test and not data.extra:
         raise UserError("data.test", True, f"data={config.name} has no test split: remove data.test=true")
-    return data
+    return with_workers(data, config.workers)

@@ -1,88 +1,189 @@
-"""Training batches, shuffled and prefetched in a background thread, and batches of images in order."""
+"""Training batches, shuffled, augmented and made ahead by `streams`, and batches of images in order."""
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
-from typing import Self
+import itertools
+import logging
+from collections.abc import Generator, Iterator
+from contextlib import closing
+from dataclasses import dataclass, replace
+from pathlib import Path
 
-import cv2
 import numpy as np
+import torch
+from torch import Tensor
 
 from compress.data.dataset import Split, supervised
-from compress.errors import UserError
+from compress.data.sample import Sample
+from compress.data.streams import KEY, ProcessStream, Stream, ThreadStream, problem_of_sending, workers_for
+from compress.errors import UserError, named
 from compress.tasks import Batch
 
-AHEAD = 2  # batches prefetched beyond the next one
+log = logging.getLogger(__name__)
 
 
-class Batches(Iterator[Batch]):
-    """Iterator over the training batches of one epoch.
+@dataclass(frozen=True)
+class Request:
+    """One batch, or one part of it, to be made. `seed` is the seed of the augmentation.
 
-    The order depends only on (seed, epoch), and the augmentation of a batch only on (seed, epoch, index of the batch).
-    A resumed run therefore sees the same batches as an uninterrupted one.
+    It carries its samples, about 300 bytes each, so that worker processes hold no copy of the data set.
     """
 
-    def __init__(self, split: Split, *, batch: int, seed: int, epoch: int, augment: bool) -> None:
+    samples: list[Sample]
+    seed: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class BatchMaker:
+    """Makes batches from requests. `split` is without its samples."""
+
+    split: Split
+    augment: bool
+
+    def __call__(self, request: Request) -> Batch:
+        """Raises UserError if an image cannot be decoded, or the task raises or yields numbers that are not finite."""
+        rng = np.random.default_rng(request.seed) if self.augment else None
+        try:
+            return self._make(request.samples, rng)
+        except UserError:
+            raise
+        except Exception as error:
+            if not isinstance(error, _NotFinite) and not supervised(self.split).path:
+                raise  # a bug of this package
+            raise self._refusal(request.samples, error) from error
+
+    def _make(self, samples: list[Sample], rng: np.random.Generator | None) -> Batch:
+        split = replace(self.split, samples=samples)
+        indices = range(len(samples))
+        images, targets = [split.image(i) for i in indices], [split.target(i) for i in indices]
+        batch = supervised(split).collate(images, targets, split.augmentation, rng)
+        for name, value in batch.items():
+            if isinstance(value, Tensor) and value.is_floating_point() and not torch.isfinite(value.sum()):
+                raise _NotFinite(f"`{name}` of its batch is not finite")
+        return batch
+
+    def _refusal(self, samples: list[Sample], error: Exception) -> UserError:
+        """The error that names the sample at fault, or if each alone is valid, the first one."""
+        culprit, reason = samples[0], error
+        for sample in samples:
+            try:
+                self._make([sample], None)
+            except Exception as again:
+                culprit, reason = sample, again
+                break
+        task = supervised(self.split)
+        image = culprit.source if isinstance(culprit.source, Path) else f"an image of {culprit.size} pixels"
+        text = str(reason) if isinstance(reason, _NotFinite) else f"the task {task.path} raised {named(reason)}"
+        return UserError("data", image, f"{text}: correct the label ({culprit.label!r:.80}) or the task `{task.name}`")
+
+
+class _NotFinite(Exception):
+    """A batch has a value that is infinite or NaN."""
+
+
+class TrainingBatches:
+    """The training batches of a split, in any epoch.
+
+    The order depends only on (seed, epoch), and the augmentation of a batch only on (seed, epoch, index of the batch,
+    part). A resumed training therefore sees the same batches as an uninterrupted one, with any number of workers.
+    """
+
+    def __init__(
+        self,
+        split: Split,
+        *,
+        batch: int,
+        seed: int,
+        augment: bool,
+        workers: int | None = None,
+        pin_memory: bool = False,
+    ) -> None:
+        """
+        Args:
+            workers: worker processes; 0: a thread of this process; None: `split.workers`, and if that is None too,
+                `workers_for` an accelerator if `pin_memory`, else a CPU.
+            pin_memory: allocate batches in page-locked memory, from which copies to an accelerator are faster.
+
+        Raises:
+            UserError: the split has fewer images than one batch.
+        """
         if len(split) < batch:
             raise UserError(
                 "finetune.batch", batch, f"set at most {len(split)}: the split `{split.name}` has {len(split)} images"
             )
-        if cv2.getNumThreads() != 1:  # images are small, and training needs the cores
-            cv2.setNumThreads(1)  # only once: the worker of an earlier epoch may be using the pool
-        self._split, self._task, self._augment = split, supervised(split), augment
-        self._key = (seed, epoch)
-        count = len(split) // batch
-        order = np.random.default_rng(self._key).permutation(len(split))
-        self._batches = order[: count * batch].reshape(count, batch)
-        self._next = 0  # index of the next batch to prefetch
-        self._pending: deque[Future[Batch]] = deque()
-        self._worker = ThreadPoolExecutor(1, thread_name_prefix="batches")
-
-    def __iter__(self) -> Self:
-        return self
+        workers = split.workers if workers is None else workers
+        workers = workers_for(pin_memory) if workers is None else workers
+        self._split, self._batch, self._seed = split, batch, seed
+        self._make = BatchMaker(replace(split, samples=[]), augment)
+        if workers and (problem := problem_of_sending(self._make, split.samples[0])):
+            log.warning("%s=%d: the data cannot be sent to worker processes (%s): no workers", KEY, workers, problem)
+            workers = 0
+        self._workers, self._pin_memory = workers, pin_memory
 
     def __len__(self) -> int:
-        """Number of batches in the whole epoch, including those already returned."""
-        return len(self._batches)
+        """Number of batches in an epoch. A last partial batch is dropped."""
+        return len(self._split) // self._batch
 
-    def __next__(self) -> Batch:
-        while len(self._pending) <= AHEAD and self._next < len(self._batches):
-            self._pending.append(self._worker.submit(self._make, self._next))
-            self._next += 1
-        if not self._pending:
-            self._worker.shutdown(wait=False)
-            raise StopIteration
-        return self._pending.popleft().result()
+    def start(self, epoch: int, index: int = 0, part: tuple[int, int] = (0, 1), accumulate: int = 1) -> Stream:
+        """Starts the workers and returns an endless iterator over the batches of this epoch and the following ones.
 
-    def skip(self, count: int) -> None:
-        """Skips the next `count` batches without making them."""
-        self._next += count - len(self._pending)
-        for future in self._pending:
-            future.cancel()
-        self._pending.clear()
+        Args:
+            index: index of the first batch in the epoch.
+            part: (k, n) selects the k-th of n equal slices of each batch. Only its images are decoded.
+            accumulate: number of equal slices in which each batch, or part of a batch, is returned one after another:
+                slices k * accumulate to (k + 1) * accumulate - 1 of n * accumulate.
 
-    def close(self) -> None:
-        """Stops the background thread and drops prefetched batches."""
-        self.skip(len(self._pending))
-        self._worker.shutdown(wait=False)
-
-    def _make(self, index: int) -> Batch:
-        indices = self._batches[index].tolist()
-        images = [self._split.image(i) for i in indices]
-        targets = [self._split.target(i) for i in indices]
-        rng = np.random.default_rng((*self._key, index)) if self._augment else None
-        return self._task.collate(images, targets, self._split.augmentation, rng)
+        Raises:
+            UserError: the batch cannot be divided; while iterating: an image cannot be decoded, the task yields
+                invalid values, or a worker process was killed.
+        """
+        if self._batch % (part[1] * accumulate):
+            remedy = f"set a multiple of {part[1] * accumulate}, the number of slices of a batch"
+            raise UserError("finetune.batch", self._batch, remedy)
+        requests = _Requests(self._split, self._batch, self._seed, epoch, index, part, accumulate)
+        if not self._workers:
+            return ThreadStream(self._make, requests, pin_memory=self._pin_memory)
+        return ProcessStream(self._make, requests, self._workers, pin_memory=self._pin_memory)
 
 
-def batches(split: Split, *, batch: int, seed: int, epoch: int, augment: bool) -> Batches:
-    """Returns the training batches of one epoch, shuffled by (seed, epoch). The last partial batch is dropped.
+@dataclass(frozen=True)
+class _Requests:
+    """The endless sequence of requests from a batch on."""
+
+    split: Split
+    batch: int
+    seed: int
+    epoch: int
+    index: int
+    part: tuple[int, int]
+    accumulate: int
+
+    def __iter__(self) -> Iterator[Request]:
+        count, samples = len(self.split) // self.batch, self.split.samples
+        slices = self.part[1] * self.accumulate
+        size, first = self.batch // slices, self.part[0] * self.accumulate
+        for epoch in itertools.count(self.epoch):
+            order = np.random.default_rng((self.seed, epoch)).permutation(len(samples))
+            for index in range(self.index if epoch == self.epoch else 0, count):
+                for k in range(first, first + self.accumulate):
+                    start = index * self.batch + k * size
+                    selected = [samples[i] for i in order[start : start + size].tolist()]
+                    yield Request(selected, (self.seed, epoch, index, *((k,) if slices > 1 else ())))
+
+
+def batches(split: Split, *, batch: int, seed: int, epoch: int, augment: bool) -> Generator[Batch]:
+    """Yields the training batches of one epoch, made in a background thread, see `TrainingBatches`.
 
     Raises:
-        UserError: the split has fewer images than one batch; while iterating: an image cannot be decoded.
+        UserError: the split has fewer images than one batch; while iterating: see `TrainingBatches.start`.
     """
-    return Batches(split, batch=batch, seed=seed, epoch=epoch, augment=augment)
+    source = TrainingBatches(split, batch=batch, seed=seed, augment=augment, workers=0)
+
+    def one_epoch() -> Generator[Batch]:
+        with closing(source.start(epoch)) as stream:
+            yield from itertools.islice(stream, len(source))
+
+    return one_epoch()
 
 
 def images(split: Split, *, batch: int = 1) -> Iterator[np.ndarray]:

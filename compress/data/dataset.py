@@ -35,6 +35,7 @@ class Split:
     channels: int  # 1 (greyscale) or 3 (RGB)
     task: Task
     augmentation: Augmentation = field(default_factory=Augmentation)  # random changes allowed in training
+    workers: int | None = None  # processes that make training batches; None: chosen, see `TrainingBatches`
 
     def __len__(self) -> int:
         return len(self.samples)
@@ -91,6 +92,11 @@ def without_images(task: Task, classes: tuple[str, ...], imgsz: int, channels: i
 def resized(data: DataSet, imgsz: int) -> DataSet:
     """Returns the data set for a square input of `imgsz` pixels."""
     return _with(data, imgsz=imgsz)
+
+
+def with_workers(data: DataSet, workers: int | None) -> DataSet:
+    """Returns the data set whose training batches are made by `workers` processes."""
+    return _with(data, workers=workers)
 
 
 def with_metric(data: DataSet, metric: Metric) -> DataSet:

@@ -13,6 +13,7 @@ from tqdm import tqdm
 from compress.errors import TargetFailed, UserError
 from compress.tasks import Predictions, SupervisedTask
 from compress.tasks.metric import Accuracy, interval
+from compress.training.placement import CPU
 
 Predict = Callable[[np.ndarray], np.ndarray]
 
@@ -28,12 +29,13 @@ class Split(Protocol):
     def target(self, index: int, /) -> Any: ...
 
 
-def predictor(net: nn.Module) -> Predict:
-    """Wraps a torch network for `evaluate`."""
+def predictor(net: nn.Module, device: torch.device = CPU) -> Predict:
+    """Wraps a torch network for `evaluate`. It is moved to `device`."""
+    net.to(device)
 
     def predict(images: np.ndarray) -> np.ndarray:
         with torch.inference_mode():
-            return net(torch.from_numpy(images)).numpy()
+            return net(torch.from_numpy(images).to(device)).cpu().numpy()
 
     return predict
 

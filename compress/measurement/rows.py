@@ -82,8 +82,9 @@ def measure_model(
     cached: bool,
     baseline: Model | None = None,
     wait: bool = True,
+    device: torch.device = CPU,
 ) -> Row:
-    """Measures a torch model in its deployed form on the CPU in float32, or an ONNX file as it is.
+    """Measures a torch model in its deployed form in float32, or an ONNX file as it is. The latency is that of the CPU.
 
     Without validation images, neither accuracy nor latency is measured. `size_bytes` of the row is the size of the ONNX
     file, or of `model.safetensors` in a checkpoint of the model before it is fused.
@@ -93,6 +94,7 @@ def measure_model(
         cached: the stage's product came from the cache; recorded in the row.
         baseline: timed alternately with `model`. If it is `model` itself, the ratio is 1; if None, none is recorded.
         wait: wait while another process is timing, for a latency that is compared with other latencies.
+        device: computes the predictions for the accuracy of a torch model.
 
     Raises:
         UserError: the model has no capability that the measurement needs.
@@ -111,6 +113,7 @@ def measure_model(
             ratio = SAME_AS_BASELINE
             if baseline is not model:
                 ratio = _alternating_ratio([(accuracy.predictor(baseline.deployed()), predict)], image)
+    predict = accuracy.predictor(net, CPU if isinstance(model, GivenAsGraph) else device)  # after it was timed
     return Row(
         stage=stage,
         target=None,

@@ -52,7 +52,7 @@ class PlainNetwork:
     def identity(self) -> str:
         return tensor_digest(self.net)
 
-    def loss(self, net: nn.Module, batch: Batch, teacher: Teacher | None = None) -> Tensor:
+    def loss(self, net: nn.Module, batch: Batch, teacher: Teacher | None = None, parts: int = 1) -> Tensor:
         return plain_loss(self.task, net, batch, teacher)
 
     def output_signature(self) -> tuple[object, ...]:

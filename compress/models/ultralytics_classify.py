@@ -24,7 +24,7 @@ class UltralyticsClassifier(UltralyticsModel):
 
     task: Task = CLASSIFY
 
-    def loss(self, net: nn.Module, batch: Batch, teacher: Teacher | None = None) -> Tensor:
+    def loss(self, net: nn.Module, batch: Batch, teacher: Teacher | None = None, parts: int = 1) -> Tensor:
         return plain_loss(CLASSIFY, net, batch, teacher, _logits)
 
     def output_signature(self) -> tuple[object, ...]:

@@ -9,6 +9,8 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from compress.tasks import Batch
+from compress.training.placement import CPU
+from compress.training.precision import autocast
 
 
 def accumulate_gradients(
@@ -17,7 +19,8 @@ def accumulate_gradients(
     batches: Iterable[Batch],
     *,
     squared: bool = False,
-    bfloat16: bool = False,
+    format: str = "fp32",
+    device: torch.device = CPU,
 ) -> None:
     """Stores the sum of the loss gradients over `batches` in `.grad` of every parameter of `net`.
 
@@ -26,20 +29,22 @@ def accumulate_gradients(
     Args:
         loss: (network, batch) to a tensor, of which the sum is differentiated.
         squared: sum the squares of each batch's gradients instead.
-        bfloat16: compute the loss under autocast to bfloat16.
+        format: number format of the loss, "fp32", "bf16" or "fp16".
+        device: where to compute. `net` and its gradients are on the CPU afterwards.
 
     Raises:
         FloatingPointError: a loss is not finite.
     """
     training = net.training
-    net.train()  # detectors return the inputs of their loss in training mode only
+    net.to(device).train()  # detectors return the inputs of their loss in training mode only
     for module in net.modules():
         if isinstance(module, _BatchNorm):
             module.eval()
     sums: dict[nn.Parameter, Tensor] = {}
     net.zero_grad(set_to_none=True)
     for batch in batches:
-        with torch.autocast(batch["img"].device.type, torch.bfloat16, enabled=bfloat16):
+        batch = {key: value.to(device) for key, value in batch.items()}
+        with autocast(device, format):
             value = loss(net, batch).sum()
         if not torch.isfinite(value):
             raise FloatingPointError(f"loss is not finite ({value.item()})")
@@ -54,4 +59,4 @@ def accumulate_gradients(
             parameter.grad = sums.get(parameter)
         if parameter.grad is None:  # the loss does not depend on it, e.g. a branch that is not trained
             parameter.grad = torch.zeros_like(parameter)
-    net.train(training)
+    net.train(training).cpu()

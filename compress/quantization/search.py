@@ -26,6 +26,7 @@ from compress.ledger import Latency
 from compress.measurement import accuracy, latency
 from compress.product import Graph
 from compress.quantization.sensitivity import ranked
+from compress.training.placement import CPU
 from compress.targets.predictor import Predictor
 from compress.targets.scheme import Scheme, ordered
 from compress.timing_noise import differ
@@ -83,6 +84,7 @@ class Search:
             emulated.
         saturates: the device clips 16-bit sums of INT8 products; saturation-safe schemes are then tried first.
         portable: try saturation-safe schemes only.
+        device: ranks the layers of a torch network.
     """
 
     fp32: Graph
@@ -96,6 +98,7 @@ class Search:
     timed: bool
     saturates: bool = False
     portable: bool = False
+    device: torch.device = CPU
     tried: list[Candidate] = field(default_factory=list)  # candidates that were made, in order
     failed: list[str] = field(default_factory=list)  # reasons, one per candidate that could not be made
 
@@ -176,7 +179,7 @@ class Search:
         the layers in float is not enough."""
         log.info("quantize: %s: no scheme is within the limit, ranking layers by sensitivity", self.fp32.target)
         excluded = tuple(f"{prefix}." for prefix in self.model.quantization_exclusions())  # in float anyway
-        order = [name for name, _ in ranked(self.model, self.images) if not f"{name}.".startswith(excluded)]
+        order = [name for name, _ in ranked(self.model, self.images, self.device) if not f"{name}.".startswith(excluded)]
         too_few, enough = 0, round(MAX_FLOAT_FRACTION * len(order))
         if enough == 0 or not self._within_limit(self._try(scheme, order[:enough])):
             return

@@ -23,7 +23,7 @@ LAYERS = (nn.Conv2d, nn.ConvTranspose2d, nn.Linear)
 STEPS = 255  # between the lowest and the highest 8-bit activation
 
 
-def ranked(model: Model, images: Sequence[np.ndarray]) -> list[tuple[str, float]]:
+def ranked(model: Model, images: Sequence[np.ndarray], device: torch.device = CPU) -> list[tuple[str, float]]:
     """Ranks the convolutions and linear layers of a model by their sensitivity to INT8.
 
     Only one layer at a time uses INT8 weights (symmetric, one scale per output channel) and activations (one scale and
@@ -32,14 +32,15 @@ def ranked(model: Model, images: Sequence[np.ndarray]) -> list[tuple[str, float]
 
     Args:
         images: float32 (1, channels, s, s) in [0, 1], of which the first `IMAGES` are used.
+        device: where a torch network is computed.
 
     Returns:
         (module name in `deployed()`, error) pairs, largest error first.
     """
     if isinstance(model, GivenAsGraph):
         return _ranked_nodes(model, images[:IMAGES])
-    net = model.deployed(postprocess=False)
-    batch = torch.from_numpy(np.concatenate(images[:IMAGES]))
+    net = model.deployed(postprocess=False).to(device)
+    batch = torch.from_numpy(np.concatenate(images[:IMAGES])).to(device)
     with torch.inference_mode():
         with _recorded(net) as ranges:
             exact = net(batch)

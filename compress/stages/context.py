@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import shutil
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -17,6 +17,7 @@ from compress.data import DataSet
 from compress.errors import TargetFailed
 from compress.product import Product
 from compress.targets.converter import Converter
+from compress.training.placement import Placement
 from compress.training.settings import TrainingSettings
 
 T = TypeVar("T")
@@ -35,6 +36,7 @@ class Context:
     cache: Cache
     converter: Converter
     settings: TrainingSettings | None = None  # None if nothing is trained
+    placement: Placement = field(default_factory=Placement)  # where networks are trained and evaluated
 
     def for_each_target(self, product: Product, work: Callable[[str], T]) -> tuple[list[T], dict[str, str]]:
         """Calls `work` with every target that has not failed. Returns the results and {target: reason} of failures."""

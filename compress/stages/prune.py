@@ -178,9 +178,10 @@ def _accumulate(net: nn.Module, model: TorchModel, context: Context) -> None:
         model.schedule_loss(net, 1.0)
     selected = itertools.islice(stream, max(1, config.prune.images // size))
     squared = NEED_GRADIENTS[config.prune.importance]  # {importance that needs gradients: whether squared}
-    bfloat16 = context.settings is not None and context.settings.bfloat16
+    format = context.settings.format if context.settings else "fp32"
+    device = context.placement.device()
     try:
-        accumulate_gradients(net, trainable.loss, selected, squared=squared, bfloat16=bfloat16)
+        accumulate_gradients(net, trainable.loss, selected, squared=squared, format=format, device=device)
     except FloatingPointError as error:
         remedy = f"{error} on the training images: set group_l2, which needs no images, or check weights and data"
         raise UserError("prune.importance", config.prune.importance, remedy) from error

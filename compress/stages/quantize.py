@@ -64,7 +64,7 @@ def run(product: Product, context: Context) -> Product:
             log.info("quantize: %s, to %s", target, precision.value)
             return fp32, targets.get(target).quantize(fp32, model, [], folder)
         log.info("quantize: %s, %d calibration images", target, len(split))
-        int8, tried = _search(fp32, model, split, calibration(), config, folder)
+        int8, tried = _search(fp32, model, split, calibration(), context, folder)
         record.extend(tried)
         images_used = {"images": len(split), "split": split.name, "data": context.data.fingerprint}
         return fp32, dataclasses.replace(int8, calibration={**int8.calibration, **images_used})
@@ -86,9 +86,10 @@ def _saturates(target: str, config: Config) -> bool:
 
 
 def _search(
-    fp32: Graph, model: Evaluable, split: Split, calibration: Sequence[np.ndarray], config: Config, folder: Path
+    fp32: Graph, model: Evaluable, split: Split, calibration: Sequence[np.ndarray], context: Context, folder: Path
 ) -> tuple[Graph, list[dict[str, Any]]]:
     """Returns the selected INT8 graph and the candidates as JSON objects; no candidates without a search."""
+    config = context.config
     saturates, portable = _saturates(fp32.target, config), config.quantize.portable
     if not config.quantize.search:
         module = targets.get(fp32.target)
@@ -97,7 +98,7 @@ def _search(
     search = Search(
         fp32, model, split, calibration, folder, config.quantize.max_accuracy_drop, 60 * config.quantize.minutes,
         threads=config.threads, timed=config.device.name == HOST,
-        saturates=saturates, portable=portable,
+        saturates=saturates, portable=portable, device=context.placement.device(),
     )  # fmt: skip
     chosen = search.run()
     return chosen.graph, [{**each.row(), "chosen": each is chosen} for each in search.tried]

@@ -113,14 +113,6 @@ class Detect(SupervisedTask):
             "batch_idx": torch.from_numpy(image_index),
         }
 
-    def shard(self, batch: Batch, rank: int, world: int) -> Batch:
-        count = len(batch["img"]) // world
-        first, end = rank * count, (rank + 1) * count
-        image_index = batch["batch_idx"]
-        selected = (image_index >= first) & (image_index < end)
-        part = {key: value[selected] for key, value in batch.items() if key != "img"}
-        return {**part, "img": batch["img"][first:end], "batch_idx": part["batch_idx"] - first}
-
     def values(self, predictions: Predictions) -> list[np.ndarray]:
         return [array for image in predictions for array in (image.boxes, image.scores)]
 

@@ -95,11 +95,6 @@ class SupervisedTask(Task):
             rng: random generator for the augmentation; None: no augmentation.
         """
 
-    def shard(self, batch: Batch, rank: int, world: int) -> Batch:
-        """Returns the part of a batch for process `rank` of `world`. All parts have the same number of images."""
-        count = len(batch["img"]) // world
-        return {key: value[rank * count : (rank + 1) * count] for key, value in batch.items()}
-
     @abstractmethod
     def values(self, predictions: Predictions) -> list[np.ndarray]:
         """Returns the values of predictions that must not be NaN."""

@@ -32,11 +32,12 @@ READY = "ready"  # prefix of keys in the store: a started process has reached `r
 
 T = TypeVar("T")
 
-_processes = 1  # world size inside `run`, or after `start`
+_planned = 1  # see `use`
+_processes = 1  # world size: of `run`, or of the processes that were started
 _local_rank, _local_processes = 0, None  # on this machine; None: not started by torchrun
 _joint = False  # True inside `run_on_all_ranks`
 _store: dist.Store | None = None
-_started: list[subprocess.Popen[bytes]] = []  # by `start`
+_started: list[subprocess.Popen[bytes]] = []  # by this process
 
 
 class Gone(Exception):
@@ -65,16 +66,21 @@ def run(command: Callable[[], int]) -> int:
         _leave()
 
 
-def start(processes: int) -> None:
-    """Starts processes so that there are `processes` with this one, which becomes rank 0. Does nothing if there are.
+def use(processes: int) -> None:
+    """Sets the number of processes for later calls of `run_on_all_ranks`; torchrun's processes stay as they are.
 
-    They run `python -m compress.training`, and end with this process or at `stop`.
+    They are started by the first call, run `python -m compress.training`, and end with this process or at `stop`.
+    """
+    global _planned
+    _planned = processes
+
+
+def _start(processes: int) -> None:
+    """Starts processes so that there are `processes` with this one, which becomes rank 0.
 
     Raises:
         UserError: a process ends while it starts.
     """
-    if _local_processes is not None or processes == _processes:
-        return
     stop()
     if processes == 1:
         return
@@ -96,7 +102,7 @@ def start(processes: int) -> None:
 
 
 def stop() -> None:
-    """Ends the processes that `start` has started."""
+    """Ends the processes that this one has started."""
     if not _started:
         return
     _leave()
@@ -111,7 +117,7 @@ def stop() -> None:
 
 def processes() -> int:
     """Number of processes that take part in `run_on_all_ranks`."""
-    return _processes
+    return _planned if _local_processes is None else _processes
 
 
 def processes_here() -> int | None:
@@ -130,6 +136,8 @@ def run_on_all_ranks(function: Callable[..., T], *arguments: Any) -> T:
     Raises:
         UserError: the arguments cannot be pickled, or another rank has ended; its own error if it was a UserError.
     """
+    if _local_processes is None and _planned != _processes:
+        _start(_planned)
     if _processes == 1:
         return function(*arguments)
     threads = torch.get_num_threads()

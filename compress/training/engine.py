@@ -46,9 +46,9 @@ class Batches(Protocol):
         """Batches per epoch."""
         ...
 
-    def start(self, epoch: int, index: int, parts: Sequence[int], of: int) -> Stream:
-        """Starts with batch `index` of `epoch`. Of every batch, yields those of its `of` equal parts that are listed
-        in `parts`."""
+    def start(self, epoch: int, index: int, part: tuple[int, int], accumulate: int) -> Stream:
+        """Starts with batch `index` of `epoch`. Of every batch, yields part k of n equal parts, for `part` = (k, n), in
+        `accumulate` equal slices one after another."""
         ...
 
 
@@ -116,9 +116,8 @@ def fit(
         return time.monotonic()
 
     def stream_from_here() -> Stream:
-        parts, rank = memory.parts, distributed.rank()
-        own = range(rank * parts, (rank + 1) * parts)
-        return batches.start(*divmod(run.step, len(batches)), own, parts * distributed.world())
+        part = (distributed.rank(), distributed.world())
+        return batches.start(*divmod(run.step, len(batches)), part, memory.parts)
 
     bar = tqdm(  # disable=None: drawn on a terminal only
         total=schedule.steps * schedule.batch, initial=run.step * schedule.batch,

@@ -1,0 +1,257 @@
+"""Runs `make(request)` ahead of the caller: in a thread of this process, or in worker processes.
+
+Worker processes are started by a fork server. A plain fork is unsafe in a process that has used CUDA, or in which a
+thread of torch, OpenCV or a runtime holds a lock. Spawned workers each import torch, which takes seconds and 150 MB;
+those of a fork server share the server's import. Where there is no fork server (Windows), they are spawned.
+"""
+
+from __future__ import annotations
+
+import io
+import logging
+import multiprocessing.connection
+import os
+import pickle
+import shutil
+import signal
+import sys
+import threading
+import time
+import types
+from abc import ABC, abstractmethod
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import cv2
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from compress.errors import UserError
+from compress.host import usable_threads
+from compress.tasks import Batch
+
+KEY = "data.workers"
+MOST = 8  # workers that are chosen without the user's request
+AHEAD = 2  # batches that a thread, and each worker process, prepares beyond the one in use
+SHARED_MEMORY = Path("/dev/shm")
+FULL = 64 * 2**20  # bytes; with less free shared memory a message names it
+DYING = 5.0  # seconds until the exit status of a worker that broke its connection is known
+
+Make = Callable[[Any], Batch]
+
+log = logging.getLogger(__name__)
+
+
+def workers_for(accelerator: bool, processes: int = 1) -> int:
+    """Number of worker processes for `data.workers=null`, in each of `processes` training processes.
+
+    A CPU that trains has no core to spare: on 2 cores a thread of the training process is as fast as a worker process,
+    and needs neither its memory nor its start-up time; see docs/benchmarks.md. An accelerator leaves the cores idle.
+    """
+    return max(1, min(MOST, usable_threads() // processes - 1)) if accelerator else 0
+
+
+def problem_of_sending(*objects: object) -> str | None:
+    """The reason why the objects cannot be sent to another process; None if they can."""
+    try:
+        packed = pickle.dumps(objects)
+    except (pickle.PicklingError, AttributeError, TypeError) as error:
+        return str(error)
+    # Workers do not import the script that runs: without a main guard it would start further workers.
+    return "a class is defined in the script that runs, not in a module" if b"__main__" in packed else None
+
+
+class Stream(Iterator[Batch], ABC):
+    """An iterator over batches that are made ahead.
+
+    Attributes:
+        waited: seconds that the caller has waited for batches.
+    """
+
+    def __init__(self) -> None:
+        self.waited = 0.0
+
+    def __next__(self) -> Batch:
+        start = time.perf_counter()
+        try:
+            return self._next()
+        finally:
+            self.waited += time.perf_counter() - start
+
+    @abstractmethod
+    def _next(self) -> Batch: ...
+
+    @abstractmethod
+    def close(self) -> None:
+        """Ends the thread or the workers and drops what they have made. Further calls do nothing."""
+
+
+class ThreadStream(Stream):
+    """Batches made by one background thread. OpenCV and NumPy release the interpreter lock for most of the time."""
+
+    def __init__(self, make: Make, requests: Iterable[Any], *, pin_memory: bool = False) -> None:
+        super().__init__()
+        if cv2.getNumThreads() != 1:  # images are small, and training needs the cores
+            cv2.setNumThreads(1)  # only once: the thread of another stream may be using the pool
+        self._make, self._requests, self._pin = make, iter(requests), pin_memory
+        self._pending: deque[Future[Batch]] = deque()
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="batches")
+
+    def _next(self) -> Batch:
+        while len(self._pending) <= AHEAD and (request := next(self._requests, None)) is not None:
+            self._pending.append(self._thread.submit(self._make_one, request))
+        if not self._pending:
+            self.close()
+            raise StopIteration
+        return self._pending.popleft().result()
+
+    def _make_one(self, request: Any) -> Batch:
+        batch = self._make(request)
+        return _pinned(batch) if self._pin else batch
+
+    def close(self) -> None:
+        self._requests = iter(())
+        self._pending.clear()
+        self._thread.shutdown(wait=False, cancel_futures=True)
+
+
+class ProcessStream(Stream):
+    """Batches made by worker processes, returned in the order of the requests."""
+
+    def __init__(self, make: Make, requests: Iterable[Any], workers: int, *, pin_memory: bool = False) -> None:
+        super().__init__()
+        self._pin, self._warned = pin_memory, False
+        server = "forkserver" in multiprocessing.get_all_start_methods()
+        context = multiprocessing.get_context("forkserver" if server else "spawn")
+        context.set_forkserver_preload([__name__, "compress.data.batches"])
+        loader: DataLoader[Any] = DataLoader(
+            _Made(make),
+            batch_size=None,
+            sampler=requests,
+            num_workers=workers,
+            prefetch_factor=AHEAD,
+            pin_memory=pin_memory,
+            multiprocessing_context=context,
+            worker_init_fn=_prepare_worker,
+            generator=torch.Generator(),  # otherwise it draws from torch's global generator, which training uses
+        )
+        with _hidden_script():
+            self._batches: Any = iter(loader)
+
+    def _next(self) -> Batch:
+        if self._batches is None:
+            raise StopIteration
+        try:
+            made = next(self._batches)
+        except (RuntimeError, OSError, EOFError) as error:
+            if (problem := self._ended(0 if isinstance(error, RuntimeError) else DYING)) is None:
+                raise  # raised by `make`: a bug
+            self.close()
+            raise problem from error
+        if isinstance(made, _Refusal):
+            raise UserError(*made)
+        if isinstance(made, bytes):
+            if not self._warned:
+                self._warned = True
+                log.warning(
+                    "%s is full: batches are copied through pipes, which is slower; enlarge it "
+                    "(docker run --shm-size=1g) or set fewer %s",
+                    SHARED_MEMORY, KEY,
+                )  # fmt: skip
+            batch: Batch = torch.load(io.BytesIO(made), weights_only=True)
+            return _pinned(batch) if self._pin else batch
+        return made
+
+    def _ended(self, seconds: float) -> UserError | None:
+        """The error to raise if a worker ends within `seconds`; None if all are running."""
+        workers = self._batches._workers
+        multiprocessing.connection.wait([worker.sentinel for worker in workers], seconds)
+        codes = [worker.exitcode for worker in workers if worker.exitcode]
+        if not codes:
+            return None
+        if codes[0] > 0:
+            remedy = f"a worker process ended with exit status {codes[0]}, see its output above"
+        else:
+            name = signal.Signals(-codes[0]).name
+            remedy = f"a worker process was killed by {name}"
+            remedy += ", probably because memory ran out" if name == "SIGKILL" else ""
+        remedy += ": set fewer workers, or data.workers=0"
+        if SHARED_MEMORY.is_dir() and (free := shutil.disk_usage(SHARED_MEMORY).free) < FULL:
+            remedy += f"; {SHARED_MEMORY} has only {free / 2**20:.0f} MB free: enlarge it (docker run --shm-size=1g)"
+        return UserError(KEY, len(workers), remedy)
+
+    def close(self) -> None:
+        batches, self._batches = self._batches, None
+        if batches is not None:
+            batches._shutdown_workers()  # not left to the garbage collector: a traceback may refer to it
+
+
+class _Refusal(NamedTuple):
+    """A UserError in a worker. The loader would raise it in the main process as a RuntimeError with a traceback."""
+
+    key: str
+    value: str
+    remedy: str
+
+
+class _Made(Dataset[Any]):
+    """The map from requests to batches, in a form that can be sent to the main process."""
+
+    def __init__(self, make: Make) -> None:
+        self._make = make
+
+    def __getitem__(self, request: Any) -> Batch | _Refusal | bytes:
+        try:
+            return _shared(self._make(request))
+        except UserError as error:
+            return _Refusal(error.key, str(error.value), error.remedy)
+
+
+def _shared(batch: Batch) -> Batch | bytes:
+    """Moves a batch to shared memory; packs it, if there is no room.
+
+    Torch would move it too, but in a background thread, whose errors leave the main process waiting forever.
+    """
+    try:
+        for value in batch.values():
+            if isinstance(value, Tensor):
+                value.share_memory_()
+    except (RuntimeError, OSError):
+        buffer = io.BytesIO()
+        torch.save({key: value.clone() for key, value in batch.items()}, buffer)
+        return buffer.getvalue()
+    return batch
+
+
+def _pinned(batch: Batch) -> Batch:
+    return {key: value.pin_memory() if isinstance(value, Tensor) else value for key, value in batch.items()}
+
+
+def _prepare_worker(_: int) -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the main process decides when to stop
+    cv2.setNumThreads(1)
+    threading.Thread(target=_end_with_main_process, daemon=True).start()
+
+
+def _end_with_main_process() -> None:
+    """Ends this worker with the main process, however that ends. The fork server, its parent, waits for the worker."""
+    main = multiprocessing.parent_process()
+    assert main is not None
+    main.join()
+    os._exit(1)
+
+
+@contextmanager
+def _hidden_script() -> Iterator[None]:
+    """Prevents that new processes import the script that runs, see `problem_of_sending`."""
+    script = sys.modules["__main__"]
+    sys.modules["__main__"] = types.ModuleType("__main__")
+    try:
+        yield
+    finally:
+        sys.modules["__main__"] = script
