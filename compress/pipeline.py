@@ -193,7 +193,8 @@ def _run(plan: Plan, folder: Path, state: State) -> Result:
     atomic.write(folder / MACHINE, json.dumps(machine, indent=1))
     scratch = Path(tempfile.mkdtemp())
     converter = Converter(scratch, config.export)
-    context = Context(config, plan.data, folder, scratch, Cache(CACHE_ROOT, config.cache), converter, plan.settings, plan.placement)
+    cache = Cache(CACHE_ROOT, config.cache)
+    context = Context(config, plan.data, folder, scratch, cache, converter, plan.settings, plan.placement)
     ledger = Ledger(folder / "ledger.jsonl", folder.name)
     plan.trackers.start(config, folder)
     recorder = Recorder(context, ledger, plan.trackers)
@@ -275,11 +276,13 @@ class Recorder:
             return self._measure_in_runtimes(
                 stage, product, costs, lambda target: [g for g in new if g.target == target]
             )
-        threads, device = context.config.threads, context.placement.device()
+        threads, device = context.config.threads, context.device
         if stage == LOAD and self._baseline_stage != LOAD:  # the stage train follows: a sample of the images is enough
             sample = context.data.validation.subset(UNTRAINED_MODEL_IMAGES, context.config.seed)
             sampled = replace(context.data, validation=sample, extra={})
-            row = measure_model(stage, model, costs, sampled, threads=threads, cached=product.cached, wait=False, device=device)
+            row = measure_model(
+                stage, model, costs, sampled, threads=threads, cached=product.cached, wait=False, device=device
+            )
             self._append(row)
             return product
         row = measure_model(
@@ -345,6 +348,8 @@ def _measure_controls(reference: Reference | None, context: Context, rows: Seque
             continue
         costs = Costs.of(control.model)
         threads = context.config.threads
-        row = measure_model(name, control.model, costs, control.data, threads=threads, cached=False, wait=False, device=context.placement.device())
+        row = measure_model(
+            name, control.model, costs, control.data, threads=threads, cached=False, wait=False, device=context.device
+        )
         ledger.append(row)
     return list(ledger.rows)

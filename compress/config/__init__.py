@@ -4,6 +4,7 @@ from compress.config.checks import MAX_OPSET
 from compress.config.composition import COMPOSING, CONF, RECIPES, compose, dump, explain, read, register, to_config
 from compress.config.device import HOST, PRECISIONS, DeviceConfig, LatencyFit
 from compress.config.schema import (
+    Accelerator,
     Activation,
     BudgetConfig,
     Config,
@@ -14,7 +15,6 @@ from compress.config.schema import (
     MetricConfig,
     ModelConfig,
     NumberFormat,
-    Accelerator,
     Objective,
     Optimizer,
     PruneConfig,
@@ -30,6 +30,7 @@ __all__ = [
     "MAX_OPSET",
     "PRECISIONS",
     "RECIPES",
+    "Accelerator",
     "Activation",
     "BudgetConfig",
     "Config",
@@ -42,7 +43,6 @@ __all__ = [
     "MetricConfig",
     "ModelConfig",
     "NumberFormat",
-    "Accelerator",
     "Objective",
     "Optimizer",
     "PruneConfig",

@@ -306,9 +306,11 @@ class Config:
 
 def check_devices(devices: object) -> None:
     """Raises UserError if `devices` is neither a number, nor "auto", nor a list of different indices."""
-    listed = isinstance(devices, list) and devices and all(type(index) is int and index >= 0 for index in devices)
-    good = devices == "auto" or (type(devices) is int and devices >= 1) or (listed and len(set(devices)) == len(devices))
-    check(bool(good), "devices", devices, "set a number from 1, auto, or different indices of GPUs such as [0,1]")
+    good = devices == "auto" or (type(devices) is int and devices >= 1)
+    if isinstance(devices, list):
+        whole = all(type(index) is int and index >= 0 for index in devices)
+        good = bool(devices) and whole and len(set(devices)) == len(devices)
+    check(good, "devices", devices, "set a number from 1, auto, or different indices of GPUs such as [0,1]")
 
 
 def check_name(recipe_name: str) -> None:

@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
+import torch
 
 from compress import checkpoint, ledger, targets
 from compress.capabilities import Evaluable, GivenAsGraph, Model, TorchModel, require
@@ -21,6 +22,7 @@ from compress.ledger import Provenance, Row
 from compress.measurement import accuracy, flops, graph_cost, latency
 from compress.measurement.flops import Cost
 from compress.product import Graph
+from compress.training.placement import CPU
 
 TORCH_BATCH = 16  # batch size for evaluating torch models; graphs are evaluated at batch 1, as deployed
 TIMING_SECONDS = 2.0  # duration of one timing

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 
 from compress import targets
 from compress.capabilities import Evaluable
@@ -26,10 +27,10 @@ from compress.ledger import Latency
 from compress.measurement import accuracy, latency
 from compress.product import Graph
 from compress.quantization.sensitivity import ranked
-from compress.training.placement import CPU
 from compress.targets.predictor import Predictor
 from compress.targets.scheme import Scheme, ordered
 from compress.timing_noise import differ
+from compress.training.placement import CPU
 
 SESSIONS = 3  # timing sessions per candidate, so that differences can be compared with noise
 # Mixed precision leaves at most this fraction of the layers in float. A scheme fails if it computes less than the rest
@@ -179,7 +180,9 @@ class Search:
         the layers in float is not enough."""
         log.info("quantize: %s: no scheme is within the limit, ranking layers by sensitivity", self.fp32.target)
         excluded = tuple(f"{prefix}." for prefix in self.model.quantization_exclusions())  # in float anyway
-        order = [name for name, _ in ranked(self.model, self.images, self.device) if not f"{name}.".startswith(excluded)]
+        order = [
+            name for name, _ in ranked(self.model, self.images, self.device) if not f"{name}.".startswith(excluded)
+        ]
         too_few, enough = 0, round(MAX_FLOAT_FRACTION * len(order))
         if enough == 0 or not self._within_limit(self._try(scheme, order[:enough])):
             return

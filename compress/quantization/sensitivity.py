@@ -17,6 +17,7 @@ from compress.config import MAX_OPSET
 from compress.product import Graph, Precision
 from compress.targets import onnx_graph, onnxruntime, quantization_exclusions
 from compress.targets.scheme import Scheme
+from compress.training.placement import CPU
 
 IMAGES = 8
 LAYERS = (nn.Conv2d, nn.ConvTranspose2d, nn.Linear)

@@ -9,6 +9,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
+import torch
+
 from compress import checkpoint, disk, models
 from compress.cache import Cache
 from compress.capabilities import Checkpointable, Model, TorchModel, require
@@ -37,6 +39,11 @@ class Context:
     converter: Converter
     settings: TrainingSettings | None = None  # None if nothing is trained
     placement: Placement = field(default_factory=Placement)  # where networks are trained and evaluated
+
+    @property
+    def device(self) -> torch.device:
+        """Where this process trains and evaluates networks."""
+        return self.placement.device()
 
     def for_each_target(self, product: Product, work: Callable[[str], T]) -> tuple[list[T], dict[str, str]]:
         """Calls `work` with every target that has not failed. Returns the results and {target: reason} of failures."""

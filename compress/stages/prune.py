@@ -179,7 +179,7 @@ def _accumulate(net: nn.Module, model: TorchModel, context: Context) -> None:
     selected = itertools.islice(stream, max(1, config.prune.images // size))
     squared = NEED_GRADIENTS[config.prune.importance]  # {importance that needs gradients: whether squared}
     format = context.settings.format if context.settings else "fp32"
-    device = context.placement.device()
+    device = context.device
     try:
         accumulate_gradients(net, trainable.loss, selected, squared=squared, format=format, device=device)
     except FloatingPointError as error:

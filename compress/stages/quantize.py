@@ -98,7 +98,7 @@ def _search(
     search = Search(
         fp32, model, split, calibration, folder, config.quantize.max_accuracy_drop, 60 * config.quantize.minutes,
         threads=config.threads, timed=config.device.name == HOST,
-        saturates=saturates, portable=portable, device=context.placement.device(),
+        saturates=saturates, portable=portable, device=context.device,
     )  # fmt: skip
     chosen = search.run()
     return chosen.graph, [{**each.row(), "chosen": each is chosen} for each in search.tried]

@@ -7,10 +7,10 @@ import logging
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 import torch
 from torch import Tensor, nn
@@ -89,7 +89,7 @@ def fit(
         UserError: from `batches`; the memory is too small; the ranks read different checkpoints; compilation fails.
     """
     layout = torch.channels_last if schedule.channels_last else torch.preserve_format
-    net.to(device, memory_format=layout).train()
+    net.to(device).to(memory_format=layout).train()
     run = TrainingState(net, schedule, seed, device)
     torch.manual_seed(seed)
     if checkpoint is not None and checkpoint.exists():

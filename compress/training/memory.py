@@ -29,7 +29,9 @@ class Memory:
         images = self.batch // self.parts
         if images % 2 or distributed.world() > 1:
             remedy = f"{self._device} has too little memory for {images} images at once ({one_line(error)[:200]})"
-            raise UserError(f"{self._label}.batch", self.batch, f"{remedy}: set a smaller batch, or {self._label}.accumulate")
+            raise UserError(
+                f"{self._label}.batch", self.batch, f"{remedy}: set a smaller batch, or {self._label}.accumulate"
+            )
         if not self._automatic:
             self._failed = self._failed or images
         self.parts *= 2

@@ -52,8 +52,10 @@ def resolve(accelerator: Accelerator, devices: int | str | Sequence[int], proces
         kind = next((kind for kind in ("cuda", "mps") if available[kind]), "cpu")
     elif not available[kind]:
         present = ", ".join(kind for kind, count in available.items() if count)
-        raise UserError("accelerator", kind, f"this machine has none that PyTorch {torch.__version__} can use: {present}")
-    if isinstance(devices, int) or devices == "auto":
+        raise UserError(
+            "accelerator", kind, f"this machine has none that PyTorch {torch.__version__} can use: {present}"
+        )
+    if isinstance(devices, int | str):  # the only text is "auto"
         default = 1 if kind == "cpu" else available[kind]
         count = processes or (default if devices == "auto" else int(devices))
         indices: tuple[int, ...] = tuple(range(count))
@@ -84,4 +86,3 @@ def synchronise(device: torch.device) -> None:
     """Waits until the device has computed what was queued. Without effect on the CPU."""
     if device.type != "cpu":
         torch.accelerator.synchronize(device)
-

@@ -181,7 +181,11 @@ class TrainingState:
         names_valid = all(re.fullmatch(r"optimizer\.\d+\.\w+", name) for name in others)
         names_valid = names_valid and all(int(name.split(".")[1]) < len(self.params) for name in others)
         rng_valid = all(name in tensors and tensors[name].dtype == torch.uint8 for name in random)
-        is_valid = is_valid and isinstance(scaler := state.get("scaler"), dict) and scaler.keys() == self.scaler.state_dict().keys()
+        is_valid = (
+            is_valid
+            and isinstance(scaler := state.get("scaler"), dict)
+            and scaler.keys() == self.scaler.state_dict().keys()
+        )
         if not (shapes_match and is_valid and names_valid and rng_valid):
             raise Unusable("does not contain the expected tensors and counters")
         return tensors, state
