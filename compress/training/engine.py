@@ -148,6 +148,7 @@ def fit(
             if time.monotonic() - saved >= SAVE_EVERY:
                 saved = save()
         run.check()
+        save()
     except (KeyboardInterrupt, UserError):
         save()
         raise

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
@@ -13,7 +13,7 @@ DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 def autocast(device: torch.device, format: str) -> AbstractContextManager[None]:
     """A context in which operations that profit from `format`, a key of `DTYPES`, compute in it."""
-    return torch.autocast(device.type, DTYPES[format], enabled=format != "fp32")
+    return nullcontext() if format == "fp32" else torch.autocast(device.type, DTYPES[format])
 
 
 def float32(tree: Any) -> Any:

@@ -23,15 +23,15 @@ from compress.config import compose
 from compress.errors import UserError
 from compress.product import Product
 from compress.stages import train
-from compress.tasks import DETECT, Batch
+from compress.tasks import Batch
 from compress.training import distributed
 from compress.training.engine import fit
 from compress.training.precision import float32
 from compress.training.schedule import Schedule
-from tests.halves import BATCH, epoch
+from tests.halves import BATCH, Halves
 
 STEPS = 30
-PLAN = Schedule(STEPS * BATCH, BATCH, 0.01, "adamw", ema=0.9, bfloat16=False)
+PLAN = Schedule(STEPS * BATCH, BATCH, 0.01, "adamw", ema=0.9, format="fp32")
 STILL = replace(PLAN, learning_rate=1e-12)  # statistics change, weights do not
 
 
@@ -71,7 +71,7 @@ def trained(
     """One training, whose result each process leaves in a file of its own."""
     start = net(norm)
     file = folder / f"{name}.safetensors" if checkpoint else None
-    average = fit(start, loss, epoch, plan, seed=0, checkpoint=file)
+    average = fit(start, loss, Halves(), plan, seed=0, checkpoint=file)
     torch.save([start.state_dict(), average.state_dict()], folder / f"{name}-{distributed.rank()}.pt")
 
 
@@ -139,7 +139,7 @@ def same(a: list[dict[str, Tensor]], b: list[dict[str, Tensor]]) -> bool:
 
 def test_two_processes_get_the_weights_of_one(folder: Path) -> None:
     alone = net(False)
-    average = fit(alone, loss, epoch, PLAN, seed=0)
+    average = fit(alone, loss, Halves(), PLAN, seed=0)
     first, _ = states(folder, "plain")
     fresh = net(False).state_dict()
     for ours, theirs in zip(first, (alone.state_dict(), average.state_dict()), strict=True):
@@ -158,7 +158,7 @@ def test_all_processes_end_with_the_same_network(name: str, folder: Path) -> Non
 
 def test_running_statistics_are_those_of_the_whole_batch(folder: Path) -> None:
     alone = net(True)
-    fit(alone, loss, epoch, STILL, seed=0)
+    fit(alone, loss, Halves(), STILL, seed=0)
     result, expected = states(folder, "still")[0][0], alone.state_dict()
     assert torch.allclose(result["1.running_mean"], expected["1.running_mean"], rtol=0, atol=1e-6)
     assert torch.allclose(result["1.running_var"], expected["1.running_var"], rtol=0.01)
@@ -166,18 +166,6 @@ def test_running_statistics_are_those_of_the_whole_batch(folder: Path) -> None:
 
 def test_interrupted_and_resumed_is_bit_identical(folder: Path) -> None:
     assert same(states(folder, "resumed")[0], states(folder, "norm")[0])
-
-
-def test_shares_of_a_batch(monkeypatch: pytest.MonkeyPatch) -> None:
-    batch = {
-        "img": torch.arange(4.0).view(4, 1, 1, 1), "cls": torch.tensor([[5.0], [6.0], [7.0]]),
-        "bboxes": torch.rand(3, 4), "batch_idx": torch.tensor([0.0, 2.0, 3.0]),
-    }  # fmt: skip
-    part = DETECT.shard(batch, rank=1, world=2)
-    assert part["img"].flatten().tolist() == [2, 3]
-    assert part["cls"].flatten().tolist() == [6, 7]
-    assert part["batch_idx"].tolist() == [0, 1]
-    assert torch.equal(part["bboxes"], batch["bboxes"][1:])
 
 
 def test_a_batch_that_cannot_be_shared_out_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
