@@ -31,7 +31,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from compress.errors import UserError
+from compress.errors import UserError, one_line
 from compress.host import usable_threads
 from compress.tasks import Batch
 
@@ -39,6 +39,7 @@ KEY = "data.workers"
 MOST = 8  # workers that are chosen without the user's request
 AHEAD = 2  # batches that a thread, and each worker process, prepares beyond the one in use
 SHARED_MEMORY = Path("/dev/shm")
+ENLARGE = "enlarge it (docker run --shm-size=1g)"
 FULL = 64 * 2**20  # bytes; with less free shared memory a message names it
 DYING = 5.0  # seconds until the exit status of a worker that broke its connection is known
 
@@ -140,8 +141,12 @@ class ProcessStream(Stream):
             worker_init_fn=_prepare_worker,
             generator=torch.Generator(),  # otherwise it draws from torch's global generator, which training uses
         )
-        with _hidden_script():
-            self._batches: Any = iter(loader)
+        try:
+            with _hidden_script():
+                self._batches: Any = iter(loader)
+        except OSError as error:  # no room for semaphores in shared memory, or no further process is allowed
+            remedy = f"worker processes cannot be started ({one_line(error)}): set data.workers=0{_shared_memory()}"
+            raise UserError(KEY, workers, remedy) from error
 
     def _next(self) -> Batch:
         if self._batches is None:
@@ -159,9 +164,8 @@ class ProcessStream(Stream):
             if not self._warned:
                 self._warned = True
                 log.warning(
-                    "%s is full: batches are copied through pipes, which is slower; enlarge it "
-                    "(docker run --shm-size=1g) or set fewer %s",
-                    SHARED_MEMORY, KEY,
+                    "%s is full: batches are copied through pipes, which is slower; %s or set fewer %s",
+                    SHARED_MEMORY, ENLARGE, KEY,
                 )  # fmt: skip
             batch: Batch = torch.load(io.BytesIO(made), weights_only=True)
             return _pinned(batch) if self._pin else batch
@@ -181,9 +185,7 @@ class ProcessStream(Stream):
             remedy = f"a worker process was killed by {name}"
             remedy += ", probably because memory ran out" if name == "SIGKILL" else ""
         remedy += ": set fewer workers, or data.workers=0"
-        if SHARED_MEMORY.is_dir() and (free := shutil.disk_usage(SHARED_MEMORY).free) < FULL:
-            remedy += f"; {SHARED_MEMORY} has only {free / 2**20:.0f} MB free: enlarge it (docker run --shm-size=1g)"
-        return UserError(KEY, len(workers), remedy)
+        return UserError(KEY, len(workers), remedy + _shared_memory())
 
     def close(self) -> None:
         batches, self._batches = self._batches, None
@@ -226,6 +228,13 @@ def _shared(batch: Batch) -> Batch | bytes:
         torch.save({key: value.clone() for key, value in batch.items()}, buffer)
         return buffer.getvalue()
     return batch
+
+
+def _shared_memory() -> str:
+    """The end of a message if shared memory is full, else an empty string."""
+    if not SHARED_MEMORY.is_dir() or (free := shutil.disk_usage(SHARED_MEMORY).free) >= FULL:
+        return ""
+    return f"; {SHARED_MEMORY} has only {free / 2**20:.0f} MB free: {ENLARGE}"
 
 
 def _pinned(batch: Batch) -> Batch:
