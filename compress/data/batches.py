@@ -16,7 +16,7 @@ from torch import Tensor
 from compress.data.dataset import Split, supervised
 from compress.data.sample import Sample
 from compress.data.streams import KEY, ProcessStream, Stream, ThreadStream, problem_of_sending, workers_for
-from compress.errors import UserError, named
+from compress.errors import UserError, named, one_line
 from compress.tasks import Batch
 
 log = logging.getLogger(__name__)
@@ -48,8 +48,8 @@ class BatchMaker:
         except UserError:
             raise
         except Exception as error:
-            if not isinstance(error, _NotFinite) and not supervised(self.split).path:
-                raise  # a bug of this package
+            if not isinstance(error, _NotFinite) and type(self.split.task).__module__.startswith("compress."):
+                raise  # a bug of this package, not of a user's task
             raise self._refusal(request.samples, error) from error
 
     def _make(self, samples: list[Sample], rng: np.random.Generator | None) -> Batch:
@@ -71,10 +71,10 @@ class BatchMaker:
             except Exception as again:
                 culprit, reason = sample, again
                 break
-        task = supervised(self.split)
         image = culprit.source if isinstance(culprit.source, Path) else f"an image of {culprit.size} pixels"
-        text = str(reason) if isinstance(reason, _NotFinite) else f"the task {task.path} raised {named(reason)}"
-        return UserError("data", image, f"{text}: correct the label ({culprit.label!r:.80}) or the task `{task.name}`")
+        text = str(reason) if isinstance(reason, _NotFinite) else f"its task raised {named(reason)}"
+        task, label = type(self.split.task), one_line(f"{culprit.label!r:.80}")
+        return UserError("data", image, f"{text}: correct its label, {label}, or {task.__module__}.{task.__qualname__}")
 
 
 class _NotFinite(Exception):

@@ -23,7 +23,7 @@ from compress.config import compose
 from compress.errors import UserError
 from compress.product import Product
 from compress.stages import train
-from compress.tasks import DETECT, Batch
+from compress.tasks import Batch
 from compress.training import distributed
 from compress.training.engine import fit
 from compress.training.precision import float32
@@ -166,18 +166,6 @@ def test_running_statistics_are_those_of_the_whole_batch(folder: Path) -> None:
 
 def test_interrupted_and_resumed_is_bit_identical(folder: Path) -> None:
     assert same(states(folder, "resumed")[0], states(folder, "norm")[0])
-
-
-def test_shares_of_a_batch(monkeypatch: pytest.MonkeyPatch) -> None:
-    batch = {
-        "img": torch.arange(4.0).view(4, 1, 1, 1), "cls": torch.tensor([[5.0], [6.0], [7.0]]),
-        "bboxes": torch.rand(3, 4), "batch_idx": torch.tensor([0.0, 2.0, 3.0]),
-    }  # fmt: skip
-    part = DETECT.shard(batch, rank=1, world=2)
-    assert part["img"].flatten().tolist() == [2, 3]
-    assert part["cls"].flatten().tolist() == [6, 7]
-    assert part["batch_idx"].tolist() == [0, 1]
-    assert torch.equal(part["bboxes"], batch["bboxes"][1:])
 
 
 def test_a_batch_that_cannot_be_shared_out_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
