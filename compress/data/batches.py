@@ -71,9 +71,8 @@ class BatchMaker:
             except Exception as again:
                 culprit, reason = sample, again
                 break
-        image = (
-            culprit.source if isinstance(culprit.source, Path) else "an image of {} x {} pixels".format(*culprit.size)
-        )
+        width, height = culprit.size
+        image = culprit.source if isinstance(culprit.source, Path) else f"an image of {width} x {height} pixels"
         text = str(reason) if isinstance(reason, _NotFinite) else f"its task raised {named(reason)}"
         task, label = type(self.split.task), one_line(f"{culprit.label!r:.80}")
         return UserError("data", image, f"{text}: correct its label, {label}, or {task.__module__}.{task.__qualname__}")

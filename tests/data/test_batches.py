@@ -100,8 +100,13 @@ def test_batches_are_equal_with_any_number_of_workers_and_from_any_position(work
 
 @pytest.mark.parametrize("workers", [0, 2])
 def test_parts_of_a_batch(workers: int, train: Split, monkeypatch: pytest.MonkeyPatch) -> None:
-    source, opened = training(train, workers), []
-    monkeypatch.setattr(cv2, "imread", lambda *args, read=cv2.imread: opened.append(args) or read(*args))
+    source, opened, read = training(train, workers), list[str](), cv2.imread
+
+    def reading(file: str, flag: int) -> Any:
+        opened.append(file)
+        return read(file, flag)
+
+    monkeypatch.setattr(cv2, "imread", reading)
     halves = [taken(source, 3, 0, part=(k, 2)) for k in range(2)]
     assert workers or len(opened) <= 2 * 2 * 6  # with those made ahead: only its own two images of each batch
     for k in range(2):

@@ -165,7 +165,8 @@ def test_batches_do_not_need_the_shared_memory_of_a_container(tmp_path: Path) ->
 def test_a_batch_is_packed_as_it_is() -> None:
     batch: dict[str, Any] = {
         "img": torch.rand(2, 3, 4, 4).contiguous(memory_format=torch.channels_last), "none": torch.zeros(0, 5),
-        "names": ["a.jpg", "b.jpg"], "one": torch.tensor(3, dtype=torch.int8), "wide": torch.rand(5, 1).expand(5, 3), "valid": torch.tensor([True]),
+        "names": ["a.jpg", "b.jpg"], "one": torch.tensor(3, dtype=torch.int8), "wide": torch.rand(5, 1).expand(5, 3),
+        "valid": torch.tensor([True]),
     }  # fmt: skip
     again = pickle.loads(ForkingPickler.dumps(streams._Packed(batch))).unpack()
     assert again.pop("names") == batch.pop("names") and again.keys() == batch.keys()
