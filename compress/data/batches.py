@@ -11,12 +11,14 @@ from pathlib import Path
 
 import numpy as np
 import torch
+import torch.distributed as dist
 from torch import Tensor
 
 from compress.data.dataset import Split, supervised
 from compress.data.sample import Sample
 from compress.data.streams import KEY, ProcessStream, Stream, ThreadStream, problem_of_sending, workers_for
 from compress.errors import UserError, named, one_line
+from compress.host import usable_threads
 from compress.tasks import Batch
 
 log = logging.getLogger(__name__)
@@ -113,7 +115,10 @@ class TrainingBatches:
                 "finetune.batch", batch, f"set at most {len(split)}: the split `{split.name}` has {len(split)} images"
             )
         workers = split.workers if workers is None else workers
-        workers = workers_for(pin_memory) if workers is None else workers
+        if workers is None:
+            workers = workers_for(pin_memory, dist.get_world_size() if dist.is_initialized() else 1)
+        elif workers > (cpus := usable_threads()):
+            log.warning("%s=%d: this process may use only %d CPUs", KEY, workers, cpus)
         self._split, self._batch, self._seed = split, batch, seed
         self._make = BatchMaker(replace(split, samples=[]), augment)
         if workers and (problem := problem_of_sending(self._make, split.samples[0])):

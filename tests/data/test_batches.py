@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import importlib
 import pickle
 from contextlib import closing
 from dataclasses import replace
@@ -181,6 +182,15 @@ def test_a_task_of_this_script_needs_no_worker(caplog: pytest.LogCaptureFixture)
     source = training(replace(odd(1, 1, 1, 1), task=Local("local")), workers=2)
     assert "data.workers=2: the data cannot be sent to worker processes" in caplog.text
     assert len(taken(source, 1, 0)[0]["img"]) == 4
+
+
+@pytest.mark.filterwarnings("error")
+def test_more_workers_than_cpus_are_allowed_with_a_warning(
+    train: Split, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(importlib.import_module("compress.data.batches"), "usable_threads", lambda: 1)
+    assert len(taken(training(train, workers=9), 1, 0)) == 1
+    assert "data.workers=9: this process may use only 1 CPUs" in caplog.text
 
 
 def test_the_data_set_says_how_many_workers(train: Split, yolo_folder: Path) -> None:
