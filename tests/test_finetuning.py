@@ -1,6 +1,10 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
+import multiprocessing
+import os
+import signal
 from pathlib import Path
 
 import pytest
@@ -117,3 +121,44 @@ def test_nothing_is_prepared_or_said_where_nothing_is_trained(
     caplog.set_level("INFO")
     assert choose_settings(model, Config(stages=["export"]), 0.0, load(DataConfig(name="digits"), 16, 1, 0)) is None
     assert caplog.text == ""
+
+
+class Interrupting:
+    """A hook that sends Ctrl-C at one of a network's training steps."""
+
+    def __init__(self, step: int) -> None:
+        self.step = step
+
+    def __call__(self, *_: object) -> None:
+        self.step -= 1
+        if self.step == 0:
+            os.kill(os.getpid(), signal.SIGINT)
+
+
+def test_a_training_interrupted_inside_an_epoch_resumes_with_workers_to_equal_weights(
+    model: PlainNetwork, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Its batches are made by two worker processes; those of the undisturbed training by a thread."""
+    data = load(DataConfig(name="digits"), 16, 1, 0)
+    split = data.train.first(40)  # 5 batches an epoch
+    config = FinetuneConfig(images=8 * 14, batch=8)
+
+    def trained(workers: int, hook: Interrupting | None = None) -> dict[str, torch.Tensor]:
+        again = model.with_net(copy.deepcopy(model.net))
+        handle = again.net.register_forward_pre_hook(hook) if hook else None
+        try:
+            own = dataclasses.replace(split, workers=workers)
+            tuned = tune(again, None, own, config, seed=0, stage="finetune", folder=tmp_path)
+        finally:
+            if handle:
+                handle.remove()
+        return tuned.net.state_dict()
+
+    with pytest.raises(KeyboardInterrupt):
+        trained(2, Interrupting(8))
+    assert multiprocessing.active_children() == [] and (tmp_path / "training.safetensors").exists()
+    caplog.set_level("INFO")
+    resumed = trained(2)
+    assert "resuming at step 8 of 14" in caplog.text  # the 4th batch of an epoch
+    undisturbed = trained(0)
+    assert all(torch.equal(value, resumed[name]) for name, value in undisturbed.items())

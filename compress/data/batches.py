@@ -11,12 +11,14 @@ from pathlib import Path
 
 import numpy as np
 import torch
+import torch.distributed as dist
 from torch import Tensor
 
 from compress.data.dataset import Split, supervised
 from compress.data.sample import Sample
 from compress.data.streams import KEY, ProcessStream, Stream, ThreadStream, problem_of_sending, workers_for
-from compress.errors import UserError, named
+from compress.errors import UserError, named, one_line
+from compress.host import usable_threads
 from compress.tasks import Batch
 
 log = logging.getLogger(__name__)
@@ -48,8 +50,8 @@ class BatchMaker:
         except UserError:
             raise
         except Exception as error:
-            if not isinstance(error, _NotFinite) and not supervised(self.split).path:
-                raise  # a bug of this package
+            if not isinstance(error, _NotFinite) and type(self.split.task).__module__.startswith("compress."):
+                raise  # a bug of this package, not of a user's task
             raise self._refusal(request.samples, error) from error
 
     def _make(self, samples: list[Sample], rng: np.random.Generator | None) -> Batch:
@@ -71,10 +73,11 @@ class BatchMaker:
             except Exception as again:
                 culprit, reason = sample, again
                 break
-        task = supervised(self.split)
-        image = culprit.source if isinstance(culprit.source, Path) else f"an image of {culprit.size} pixels"
-        text = str(reason) if isinstance(reason, _NotFinite) else f"the task {task.path} raised {named(reason)}"
-        return UserError("data", image, f"{text}: correct the label ({culprit.label!r:.80}) or the task `{task.name}`")
+        width, height = culprit.size
+        image = culprit.source if isinstance(culprit.source, Path) else f"an image of {width} x {height} pixels"
+        text = str(reason) if isinstance(reason, _NotFinite) else f"its task raised {named(reason)}"
+        task, label = type(self.split.task), one_line(f"{culprit.label!r:.80}")
+        return UserError("data", image, f"{text}: correct its label, {label}, or {task.__module__}.{task.__qualname__}")
 
 
 class _NotFinite(Exception):
@@ -112,7 +115,10 @@ class TrainingBatches:
                 "finetune.batch", batch, f"set at most {len(split)}: the split `{split.name}` has {len(split)} images"
             )
         workers = split.workers if workers is None else workers
-        workers = workers_for(pin_memory) if workers is None else workers
+        if workers is None:
+            workers = workers_for(pin_memory, dist.get_world_size() if dist.is_initialized() else 1)
+        elif workers > (cpus := usable_threads()):
+            log.warning("%s=%d: this process may use only %d CPUs", KEY, workers, cpus)
         self._split, self._batch, self._seed = split, batch, seed
         self._make = BatchMaker(replace(split, samples=[]), augment)
         if workers and (problem := problem_of_sending(self._make, split.samples[0])):

@@ -135,7 +135,11 @@ def _pixels(source: Path | np.ndarray, channels: int) -> np.ndarray:
         image = source
     if image.ndim == 2:
         image = image[:, :, None]
-    return image if image.shape[2] == channels else np.repeat(image, channels, axis=2)
+    if image.shape[2] == channels:
+        return image
+    if channels == 1:
+        return cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)[:, :, None]
+    return np.repeat(image, channels, axis=2)
 
 
 def hold_out(samples: Sequence[Sample], count: int, seed: int) -> tuple[list[Sample], list[Sample]]:

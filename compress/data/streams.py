@@ -1,14 +1,14 @@
 """Runs `make(request)` ahead of the caller: in a thread of this process, or in worker processes.
 
 Worker processes are started by a fork server. A plain fork is unsafe in a process that has used CUDA, or in which a
-thread of torch, OpenCV or a runtime holds a lock. Spawned workers each import torch, which takes seconds and 150 MB;
-those of a fork server share the server's import. Where there is no fork server (Windows), they are spawned.
+thread of torch, OpenCV or a runtime holds a lock. Spawned workers each import torch, which takes seconds and 300 MB;
+those of a fork server share the server's import: measured, 340 MB in total and 35 MB for each worker. Where there is no
+fork server (Windows), they are spawned.
 """
 
 from __future__ import annotations
 
-import io
-import logging
+import mmap
 import multiprocessing.connection
 import os
 import pickle
@@ -18,11 +18,13 @@ import sys
 import threading
 import time
 import types
+import warnings
 from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
+from multiprocessing.reduction import DupFd
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -31,7 +33,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from compress.errors import UserError
+from compress.errors import UserError, one_line
 from compress.host import usable_threads
 from compress.tasks import Batch
 
@@ -39,12 +41,11 @@ KEY = "data.workers"
 MOST = 8  # workers that are chosen without the user's request
 AHEAD = 2  # batches that a thread, and each worker process, prepares beyond the one in use
 SHARED_MEMORY = Path("/dev/shm")
-FULL = 64 * 2**20  # bytes; with less free shared memory a message names it
+FULL = 2**20  # bytes; with less free shared memory a message names it
+ALIGNMENT = 64  # bytes
 DYING = 5.0  # seconds until the exit status of a worker that broke its connection is known
 
 Make = Callable[[Any], Batch]
-
-log = logging.getLogger(__name__)
 
 
 def workers_for(accelerator: bool, processes: int = 1) -> int:
@@ -125,47 +126,42 @@ class ProcessStream(Stream):
 
     def __init__(self, make: Make, requests: Iterable[Any], workers: int, *, pin_memory: bool = False) -> None:
         super().__init__()
-        self._pin, self._warned = pin_memory, False
         server = "forkserver" in multiprocessing.get_all_start_methods()
         context = multiprocessing.get_context("forkserver" if server else "spawn")
         context.set_forkserver_preload([__name__, "compress.data.batches"])
-        loader: DataLoader[Any] = DataLoader(
-            _Made(make),
-            batch_size=None,
-            sampler=requests,
-            num_workers=workers,
-            prefetch_factor=AHEAD,
-            pin_memory=pin_memory,
-            multiprocessing_context=context,
-            worker_init_fn=_prepare_worker,
-            generator=torch.Generator(),  # otherwise it draws from torch's global generator, which training uses
-        )
-        with _hidden_script():
-            self._batches: Any = iter(loader)
+        try:
+            with _hidden_script(), warnings.catch_warnings():
+                warnings.filterwarnings("ignore", "This DataLoader will create")  # `TrainingBatches` warns itself
+                loader: DataLoader[Any] = DataLoader(
+                    _Made(make),
+                    batch_size=None,
+                    sampler=requests,
+                    num_workers=workers,
+                    prefetch_factor=AHEAD,
+                    pin_memory=pin_memory,
+                    multiprocessing_context=context,
+                    worker_init_fn=_prepare_worker,
+                    generator=torch.Generator(),  # training draws from torch's global generator
+                )
+                self._batches: Any = iter(loader)
+        except OSError as error:  # no room for semaphores in shared memory, or no further process is allowed
+            remedy = f"worker processes cannot be started ({one_line(error)}): set data.workers=0{_shared_memory()}"
+            raise UserError(KEY, workers, remedy) from error
 
     def _next(self) -> Batch:
         if self._batches is None:
             raise StopIteration
         try:
             made = next(self._batches)
+            batch = made.unpack() if isinstance(made, _Packed) else made
         except (RuntimeError, OSError, EOFError) as error:
             if (problem := self._ended(0 if isinstance(error, RuntimeError) else DYING)) is None:
                 raise  # raised by `make`: a bug
             self.close()
             raise problem from error
-        if isinstance(made, _Refusal):
-            raise UserError(*made)
-        if isinstance(made, bytes):
-            if not self._warned:
-                self._warned = True
-                log.warning(
-                    "%s is full: batches are copied through pipes, which is slower; enlarge it "
-                    "(docker run --shm-size=1g) or set fewer %s",
-                    SHARED_MEMORY, KEY,
-                )  # fmt: skip
-            batch: Batch = torch.load(io.BytesIO(made), weights_only=True)
-            return _pinned(batch) if self._pin else batch
-        return made
+        if isinstance(batch, _Refusal):
+            raise UserError(*batch)
+        return batch
 
     def _ended(self, seconds: float) -> UserError | None:
         """The error to raise if a worker ends within `seconds`; None if all are running."""
@@ -181,8 +177,6 @@ class ProcessStream(Stream):
             remedy = f"a worker process was killed by {name}"
             remedy += ", probably because memory ran out" if name == "SIGKILL" else ""
         remedy += ": set fewer workers, or data.workers=0"
-        if SHARED_MEMORY.is_dir() and (free := shutil.disk_usage(SHARED_MEMORY).free) < FULL:
-            remedy += f"; {SHARED_MEMORY} has only {free / 2**20:.0f} MB free: enlarge it (docker run --shm-size=1g)"
         return UserError(KEY, len(workers), remedy)
 
     def close(self) -> None:
@@ -205,27 +199,66 @@ class _Made(Dataset[Any]):
     def __init__(self, make: Make) -> None:
         self._make = make
 
-    def __getitem__(self, request: Any) -> Batch | _Refusal | bytes:
+    def __getitem__(self, request: Any) -> Batch | _Packed | _Refusal:
         try:
-            return _shared(self._make(request))
+            batch = self._make(request)
         except UserError as error:
             return _Refusal(error.key, str(error.value), error.remedy)
+        return _Packed(batch) if hasattr(os, "memfd_create") else batch
 
 
-def _shared(batch: Batch) -> Batch | bytes:
-    """Moves a batch to shared memory; packs it, if there is no room.
+class _Packed:
+    """A batch in one block of anonymous shared memory, of which only the file descriptor is sent.
 
-    Torch would move it too, but in a background thread, whose errors leave the main process waiting forever.
+    Torch would use /dev/shm, of which Docker provides 64 MB. If that is full, the error is raised in a background
+    thread of the worker, and the main process waits forever; so it does if batches are sent through a pipe and the
+    worker is killed while it writes. Here messages are so short that they are written at once.
     """
-    try:
-        for value in batch.values():
-            if isinstance(value, Tensor):
-                value.share_memory_()
-    except (RuntimeError, OSError):
-        buffer = io.BytesIO()
-        torch.save({key: value.clone() for key, value in batch.items()}, buffer)
-        return buffer.getvalue()
-    return batch
+
+    def __init__(self, batch: Batch) -> None:
+        self._others = {name: value for name, value in batch.items() if not isinstance(value, Tensor)}
+        self._size, self._layout = 0, dict[str, tuple[int, torch.dtype, torch.Size, tuple[int, ...]]]()
+        for name, value in batch.items():
+            if name in self._others:
+                continue
+            dense = torch.empty_like(value, device="meta")
+            self._layout[name] = (self._size, value.dtype, value.shape, dense.stride())
+            self._size += -(-dense.nbytes // ALIGNMENT) * ALIGNMENT
+        file = os.memfd_create("batch")
+        try:
+            self._size = self._size or ALIGNMENT  # an empty file cannot be mapped
+            os.ftruncate(file, self._size)
+            for name, tensor in self._tensors(file).items():
+                tensor.copy_(batch[name])
+            self._file: Any = DupFd(file)
+        finally:
+            os.close(file)
+
+    def unpack(self) -> Batch:
+        """Returns the batch, without copying it."""
+        file = self._file.detach()
+        try:
+            return {**self._tensors(file), **self._others}
+        finally:
+            os.close(file)
+
+    def pin_memory(self, device: object = None) -> Batch:
+        """Called by the loader in a thread of the main process."""
+        return _pinned(self.unpack())
+
+    def _tensors(self, file: int) -> Batch:
+        memory = torch.frombuffer(mmap.mmap(file, self._size), dtype=torch.uint8)
+        return {
+            name: memory[start:].view(dtype).as_strided(shape, stride)
+            for name, (start, dtype, shape, stride) in self._layout.items()
+        }
+
+
+def _shared_memory() -> str:
+    """The end of a message if shared memory is full, else an empty string."""
+    if not SHARED_MEMORY.is_dir() or (free := shutil.disk_usage(SHARED_MEMORY).free) >= FULL:
+        return ""
+    return f"; {SHARED_MEMORY} has only {free / 2**20:.0f} MB free: enlarge it"
 
 
 def _pinned(batch: Batch) -> Batch:

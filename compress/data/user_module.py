@@ -129,7 +129,8 @@ def _checked(path: str, location: str, sample: object) -> Sample:
     if isinstance(sample.source, str | Path):
         return replace(sample, source=Path(sample.source))
     pixels = sample.source
-    if not isinstance(pixels, np.ndarray) or pixels.dtype != np.uint8 or pixels.ndim not in (2, 3):
+    valid = isinstance(pixels, np.ndarray) and pixels.dtype == np.uint8 and pixels.size > 0
+    if not valid or not (pixels.ndim == 2 or (pixels.ndim == 3 and pixels.shape[2] == 3)):
         kind = f"{pixels.dtype} {pixels.shape}" if isinstance(pixels, np.ndarray) else type(pixels).__name__
         raise UserError(KEY, path, f"{location}: its image is {kind}; expected a path, or uint8 (h, w) or (h, w, 3)")
     return replace(sample, size=(pixels.shape[1], pixels.shape[0]), digest=hashlib.sha256(pixels.tobytes()).hexdigest())

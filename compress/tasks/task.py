@@ -80,7 +80,8 @@ class SupervisedTask(Task):
         Args:
             classes: number of classes of the data set.
         """
-        return None
+        floats = isinstance(label, float | np.floating) or (isinstance(label, np.ndarray) and label.dtype.kind == "f")
+        return "the label has a value that is not finite" if floats and not np.isfinite(label).all() else None
 
     @abstractmethod
     def collate(

@@ -37,6 +37,9 @@ def test_grey_and_colour() -> None:
     )
     assert Split("s", [Sample(colour, 1, (8, 8))], 16, 3, CLASSIFY).image(0).shape == (16, 16, 3)
     assert Split("s", samples, 8, 1, CLASSIFY).target(0) == 1
+    red = np.full((8, 8, 3), (255, 0, 0), np.uint8)
+    image = Split("s", [Sample(red, 1, (8, 8))], 8, 1, CLASSIFY).image(0)
+    assert image.shape == (8, 8, 1) and (image == 76).all()  # 0.299 x 255
 
 
 def test_files_are_read_as_rgb_and_upright(tmp_path: Path) -> None:

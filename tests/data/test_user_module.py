@@ -152,6 +152,9 @@ def test_a_user_error_of_the_users_code_stays_as_it_is() -> None:
         ((PIXELS, 0), "validation()[1] is a tuple; expected compress.data.Sample(source, label)"),
         (Sample(PIXELS / 255, 0), "validation()[1]: its image is float64 (4, 6, 3); expected a path, or uint8"),
         (Sample(PIXELS[None], 0), "validation()[1]: its image is uint8 (1, 4, 6, 3); expected"),
+        (Sample(np.zeros((4, 6, 4), np.uint8), 0), "validation()[1]: its image is uint8 (4, 6, 4); expected"),
+        (Sample(PIXELS[0, 0], 0), "validation()[1]: its image is uint8 (3,); expected"),
+        (Sample(PIXELS[:0], 0), "validation()[1]: its image is uint8 (0, 6, 3); expected"),
         (Sample(LIST, 0), "validation()[1]: its image is list; expected"),
         (Sample(PIXELS, 2), "validation()[1]: the label is 2; expected a class index from 0 to 1"),
         (Sample(PIXELS, None), "validation()[1]: the label is None"),
@@ -159,6 +162,19 @@ def test_a_user_error_of_the_users_code_stays_as_it_is() -> None:
 )
 def test_a_sample_at_fault_is_named_by_its_place(sample: object, says: str) -> None:
     assert says in refusal(validation=lambda: [samples(1)[0], sample])
+
+
+@pytest.mark.parametrize(
+    ("label", "says"),
+    [
+        ([[0, 0.5, 0.5, np.nan, 0.2]], "must be fractions of the image, in [0, 1]"),
+        ([[0, 0.5, 0.5, 0.2]], "the label is of shape (1, 4); expected float32 (n, 5)"),
+        ([[2, 0.5, 0.5, 0.2, 0.2]], "the label's classes must be whole numbers from 0 to 1"),
+    ],
+)
+def test_boxes_at_fault_are_named_by_their_place(label: list[list[float]], says: str) -> None:
+    wrong = [Sample(PIXELS, np.array(label, np.float32))]
+    assert f"train()[0]: {says}" in refusal(task="detect", train=lambda: wrong).replace("the label's coordinates ", "")
 
 
 def test_a_split_for_evaluation_without_samples_is_refused() -> None:

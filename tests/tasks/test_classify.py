@@ -29,8 +29,6 @@ def test_a_batch_without_augmentation_is_the_images_scaled() -> None:
     assert batch["img"].shape == (3, 3, 4, 4) and batch["img"].dtype == torch.float32
     assert batch["img"][:, 0, 0, 0].tolist() == pytest.approx([0, 0.2, 1])
     assert batch["cls"].tolist() == [2, 0, 1] and batch["cls"].dtype == torch.int64
-    part = CLASSIFY.shard(CLASSIFY.collate([*IMAGES, IMAGES[0]], [2, 0, 1, 3], Augmentation(), None), 1, 2)
-    assert part["cls"].tolist() == [1, 3] and part["img"][:, 0, 0, 0].tolist() == [1, 0]
 
 
 @pytest.mark.parametrize("label", [-1, 3, True, 1.0, "cat", None, np.array([1])])

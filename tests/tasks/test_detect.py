@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-import torch
 
 from compress.errors import UserError
 from compress.tasks import DETECT
@@ -58,16 +57,6 @@ def test_a_batch_says_which_image_a_box_belongs_to() -> None:
     assert batch["img"].shape == (3, 3, 16, 16)
     assert batch["cls"].tolist() == [[1], [0], [2]] and batch["batch_idx"].tolist() == [0, 0, 2]
     np.testing.assert_allclose(batch["bboxes"], [[0.25, 0.375, 0.5, 0.25], [0.5, 0.5, 1, 1], [0.75, 0.625, 0.5, 0.25]])
-
-
-def test_shards_hold_all_images_and_their_own_boxes() -> None:
-    targets = [truth((index, 0, 0, 8, 8 + index)) for index in range(4)]
-    batch = DETECT.collate(images(4), targets, Augmentation(), None)
-    parts = [DETECT.shard(batch, rank, 2) for rank in range(2)]
-    assert torch.equal(torch.cat([part["img"] for part in parts]), batch["img"])
-    assert [part["cls"].flatten().tolist() for part in parts] == [[0, 1], [2, 3]]
-    assert [part["batch_idx"].tolist() for part in parts] == [[0, 1], [0, 1]]
-    assert torch.equal(torch.cat([part["bboxes"] for part in parts]), batch["bboxes"])
 
 
 def test_confidence_shifts_are_measured_on_the_same_object() -> None:

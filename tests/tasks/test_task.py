@@ -8,6 +8,7 @@ from compress import tasks
 from compress.errors import UserError
 from compress.tasks import CLASSIFY, DETECT, SEGMENT, PlainNetworkTask, SupervisedTask, Task
 from compress.tasks.task import images_to_tensor
+from tests.own_code import SEMANTIC
 
 
 def test_tensors_of_images_are_scaled_and_channels_last() -> None:
@@ -22,6 +23,12 @@ def test_what_a_task_can_do_is_what_it_implements() -> None:
     assert isinstance(CLASSIFY, PlainNetworkTask) and not isinstance(DETECT, PlainNetworkTask)
     assert isinstance(DETECT, SupervisedTask) and not isinstance(SEGMENT, SupervisedTask)
     assert SEGMENT.output_kind(end_to_end=True, postprocessed=True) == "segment"
+
+
+@pytest.mark.parametrize("label", [float("nan"), np.float32("inf"), np.array([[0.5, np.nan]])])
+def test_a_label_of_a_users_task_must_be_finite(label: object) -> None:
+    assert SEMANTIC.label_problem(label, 2) == "the label has a value that is not finite"
+    assert [SEMANTIC.label_problem(each, 2) for each in (0.5, 3, None, "cat", np.ones(2))] == [None] * 5
 
 
 def test_model_and_data_must_be_for_the_same_task() -> None:
