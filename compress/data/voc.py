@@ -1,0 +1,167 @@
+"""`data=voc data.path=…`: a detection data set in Pascal VOC's XML format.
+
+The images of `ImageSets/Main/train.txt`, `val.txt` and `test.txt` are in `JPEGImages/`, their boxes in `Annotations/`.
+Without `ImageSets` the splits are folders `train/`, `val/` (or `valid/`) and `test/`, with `x.xml` beside `x.jpg`.
+Without `train` the data can only be used for evaluation.
+
+Objects marked `difficult` are left out, in training and in evaluation, as Ultralytics does. Pixels are counted from 1
+and xmax, ymax are included, so a box is x from xmin - 1 to xmax. It is clipped to the image, and left out if it has no
+area. The log counts what is left out. An XML with a document type, which could expand entities, is refused.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import stat
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+from xml.etree import ElementTree
+from xml.parsers import expat
+
+import numpy as np
+
+from compress.config import DataConfig
+from compress.data.assembly import assemble
+from compress.data.boxes import check_size, to_labels
+from compress.data.dataset import DataSet
+from compress.data.files import SUFFIXES, image_files, probe_all
+from compress.data.index import read_all
+from compress.data.sample import Sample
+from compress.errors import UserError, one_line
+from compress.tasks import DETECT
+
+FOLDERS = {"train": ("train",), "validation": ("val", "valid"), "test": ("test",)}
+CORNERS = ("xmin", "ymin", "xmax", "ymax")
+
+Annotation = dict[str, Any]  # size: [width, height]; objects: [name, xmin, ymin, xmax, ymax, difficult] each
+
+log = logging.getLogger(__name__)
+
+
+def load(config: DataConfig, imgsz: int, channels: int, seed: int) -> DataSet:
+    """Loads the data set in the folder `config.path`.
+
+    Raises:
+        UserError: a file is missing, or an XML file or an image is invalid. The message names the file.
+    """
+    if config.path is None or not Path(config.path).is_dir():
+        raise UserError("data.path", config.path, "set data.path to the folder of the Pascal VOC data set")
+    root = Path(config.path)
+    images = {name: files for name in FOLDERS if (name != "test" or config.test) and (files := _images(root, name))}
+    if "validation" not in images:
+        remedy = "has neither ImageSets/Main/val.txt nor a folder val/ or valid/ with images"
+        raise UserError("data.path", root, f"{remedy}: add one")
+    annotations = {name: _annotations(root, files) for name, files in images.items()}
+    classes = _classes(root, config, annotations)
+    samples = {name: _samples(root, files, annotations[name], classes) for name, files in images.items()}
+    return assemble(DETECT, classes, samples, config, imgsz, channels, seed)
+
+
+def _images(root: Path, split: str) -> list[Path]:
+    if not (root / "ImageSets" / "Main").is_dir():
+        folder = next((folder for name in FOLDERS[split] if (folder := root / name).is_dir()), None)
+        return image_files(folder) if folder else []
+    listing = root / "ImageSets" / "Main" / f"{FOLDERS[split][0]}.txt"
+    if not listing.is_file():
+        return []
+    try:
+        names = [words[0] for line in listing.read_text(encoding="utf-8-sig").splitlines() if (words := line.split())]
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError("data.path", listing, f"the list of images cannot be read ({error})") from error
+    files = {file.stem: file for file in image_files(root / "JPEGImages")}
+    if missing := [name for name in names if name not in files]:
+        remedy = f"no such image in {root / 'JPEGImages'} ({len(missing)} of {len(names)} are missing)"
+        raise UserError(listing.name, missing[0], f"{remedy}; images end in {', '.join(sorted(SUFFIXES))}")
+    return [files[name] for name in dict.fromkeys(names)]
+
+
+def _annotations(root: Path, images: Sequence[Path]) -> list[Annotation]:
+    beside = not (root / "ImageSets" / "Main").is_dir()
+    files = [image.with_suffix(".xml") if beside else root / "Annotations" / f"{image.stem}.xml" for image in images]
+    return read_all(files, "VOC annotations", _read)
+
+
+def _read(path: Path, status: os.stat_result | None) -> Annotation:
+    if status is None or not stat.S_ISREG(status.st_mode):
+        raise UserError("data", path, "no such file: every image needs one, without objects if it shows none")
+    try:
+        root = parse(path.read_bytes())
+        if root.tag != "annotation":
+            raise ValueError(f"its element is {root.tag!r}, expected 'annotation'")
+        size = [int(float(root.findtext(f"size/{key}") or 0)) for key in ("width", "height")]
+        return {"size": size, "objects": [_object(index, item) for index, item in enumerate(root.iterfind("object"))]}
+    except (OSError, ValueError, OverflowError, LookupError, expat.ExpatError) as error:
+        raise UserError("data", path, f"this is not a valid Pascal VOC file ({one_line(error)}): fix it") from error
+
+
+def parse(content: bytes) -> ElementTree.Element:
+    """Parses XML without a document type, so without entities of its own.
+
+    Raises:
+        ValueError: it has a document type.
+        expat.ExpatError, LookupError: it is not well-formed, or its encoding is unknown.
+    """
+    builder, parser = ElementTree.TreeBuilder(), expat.ParserCreate()
+    parser.StartDoctypeDeclHandler = _refuse
+    parser.StartElementHandler, parser.EndElementHandler = builder.start, builder.end
+    parser.CharacterDataHandler = builder.data
+    parser.Parse(content, True)
+    return builder.close()
+
+
+def _refuse(name: str, *_: object) -> None:
+    raise ValueError(f"it has a document type, {name!r}: remove <!DOCTYPE …>")
+
+
+def _object(index: int, item: ElementTree.Element) -> list[Any]:
+    name = (item.findtext("name") or "").strip()
+    if not name:
+        raise ValueError(f"object {index} has no name")
+    corners = [item.findtext(f"bndbox/{key}") for key in CORNERS]
+    try:
+        values = [float(text or "") for text in corners]
+        if not all(-1e9 < value < 1e9 for value in values):  # not NaN either
+            raise ValueError
+    except ValueError:
+        raise ValueError(f"object {index}, {name}: its bndbox is {corners}, expected four numbers") from None
+    return [name, *values, (item.findtext("difficult") or "0").strip() == "1"]
+
+
+def _classes(root: Path, config: DataConfig, annotations: dict[str, list[Annotation]]) -> tuple[str, ...]:
+    every = (annotation for split in annotations.values() for annotation in split)
+    names = {row[0] for annotation in every for row in annotation["objects"]}
+    if not names:
+        raise UserError("data.path", root, "no image has an object: check the XML files")
+    classes = tuple(sorted(names) if config.classes is None else config.classes)
+    if len(set(classes)) < len(classes):
+        raise UserError("data.classes", list(classes), "class names must be unique")
+    if unknown := sorted(names - set(classes)):
+        raise UserError("data.classes", list(classes), f"the data has objects of the class {unknown[0]!r}: add it")
+    return classes
+
+
+def _samples(
+    root: Path, files: Sequence[Path], annotations: list[Annotation], classes: tuple[str, ...]
+) -> list[Sample]:
+    infos = probe_all(files)
+    numbers = {name: number for number, name in enumerate(classes)}
+    boxes, sizes, owners, difficult = [], [], [], 0
+    for owner, (file, annotation, (size, _)) in enumerate(zip(files, annotations, infos, strict=True)):
+        width, height = annotation["size"]
+        if width > 0 and height > 0:
+            check_size(f"{file.stem}.xml: size", (width, height), size)
+            size = width, height
+        for name, x1, y1, x2, y2, is_difficult in annotation["objects"]:
+            difficult += is_difficult
+            if not is_difficult:
+                boxes.append((numbers[name], x1 - 1, y1 - 1, x2, y2))
+                sizes.append(size)
+                owners.append(owner)
+    rows, kept = to_labels(np.array(boxes, float).reshape(-1, 5), np.array(sizes, float).reshape(-1, 2))
+    if difficult or not kept.all():
+        log.warning("%s: %d difficult objects and %d boxes without area are left out", root, difficult, (~kept).sum())
+    bounds = np.searchsorted(np.array(owners, np.int64)[kept], np.arange(1, len(files)))
+    labels = np.split(rows, bounds)
+    return [Sample(file, label, size, digest) for file, label, (size, digest) in zip(files, labels, infos, strict=True)]
