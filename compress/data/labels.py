@@ -20,7 +20,7 @@ SHOWN = 80  # characters of a row in an error message
 TOLERANCE = 1e-4  # labels are often rounded to few decimals
 
 
-def read_labels(files: Sequence[Path], classes: int) -> list[np.ndarray]:
+def read_labels(files: Sequence[str], classes: int) -> list[np.ndarray]:
     """Reads float32 (n, 5) rows of each file: class, then centre x, y, width, height as fractions of the image.
 
     A polygon becomes its bounding box. An absent file means an image without objects, (0, 5). Files that are unchanged

@@ -14,7 +14,7 @@ from __future__ import annotations
 import logging
 import os
 import stat
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
@@ -49,18 +49,23 @@ def load(config: DataConfig, imgsz: int, channels: int, seed: int) -> DataSet:
     if config.path is None or not Path(config.path).is_dir():
         raise UserError("data.path", config.path, "set data.path to the folder of the Pascal VOC data set")
     root = Path(config.path)
-    images = {name: files for name in FOLDERS if (name != "test" or config.test) and (files := _images(root, name))}
+    lists = root / "ImageSets" / "Main"
+    listed = {file.stem: file for file in image_files(root / "JPEGImages")} if lists.is_dir() else None
+    names = [name for name in FOLDERS if name != "test" or config.test]
+    images = {name: files for name in names if (files := _images(root, name, listed))}
     if "validation" not in images:
         remedy = "has neither ImageSets/Main/val.txt nor a folder val/ or valid/ with images"
         raise UserError("data.path", root, f"{remedy}: add one")
-    annotations = {name: _annotations(root, files) for name, files in images.items()}
+    folder = None if listed is None else f"{root / 'Annotations'}{os.sep}"
+    annotations = {name: _annotations(files, folder) for name, files in images.items()}
     classes = _classes(root, config, annotations)
     samples = {name: _samples(root, files, annotations[name], classes) for name, files in images.items()}
     return assemble(DETECT, classes, samples, config, imgsz, channels, seed)
 
 
-def _images(root: Path, split: str) -> list[Path]:
-    if not (root / "ImageSets" / "Main").is_dir():
+def _images(root: Path, split: str, files: Mapping[str, Path] | None) -> list[Path]:
+    """The images of a split, of which `files` has those in JPEGImages by name; None: it has a folder of its own."""
+    if files is None:
         folder = next((folder for name in FOLDERS[split] if (folder := root / name).is_dir()), None)
         return image_files(folder) if folder else []
     listing = root / "ImageSets" / "Main" / f"{FOLDERS[split][0]}.txt"
@@ -70,16 +75,18 @@ def _images(root: Path, split: str) -> list[Path]:
         names = [words[0] for line in listing.read_text(encoding="utf-8-sig").splitlines() if (words := line.split())]
     except (OSError, UnicodeDecodeError) as error:
         raise UserError("data.path", listing, f"the list of images cannot be read ({error})") from error
-    files = {file.stem: file for file in image_files(root / "JPEGImages")}
     if missing := [name for name in names if name not in files]:
         remedy = f"no such image in {root / 'JPEGImages'} ({len(missing)} of {len(names)} are missing)"
         raise UserError(listing.name, missing[0], f"{remedy}; images end in {', '.join(sorted(SUFFIXES))}")
     return [files[name] for name in dict.fromkeys(names)]
 
 
-def _annotations(root: Path, images: Sequence[Path]) -> list[Annotation]:
-    beside = not (root / "ImageSets" / "Main").is_dir()
-    files = [image.with_suffix(".xml") if beside else root / "Annotations" / f"{image.stem}.xml" for image in images]
+def _annotations(images: Sequence[Path], folder: str | None) -> list[Annotation]:
+    """The annotations in a folder (None: beside the images)."""
+    if folder is None:
+        files = [f"{str(image).rpartition('.')[0]}.xml" for image in images]
+    else:
+        files = [f"{folder}{image.stem}.xml" for image in images]
     return read_all(files, "VOC annotations", _read)
 
 

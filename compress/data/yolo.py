@@ -184,7 +184,7 @@ def _read_samples(files: Sequence[Path], classes: int) -> list[Sample]:
     ]
 
 
-def _label_files(images: Sequence[Path]) -> list[Path]:
+def _label_files(images: Sequence[Path]) -> list[str]:
     """images/…/x.jpg -> labels/…/x.txt, by the last folder named `images`; without one, x.txt beside the image."""
     folders: dict[str, str] = {}
     files = []
@@ -195,7 +195,7 @@ def _label_files(images: Sequence[Path]) -> list[Path]:
             if "images" in parts:
                 parts[len(parts) - 1 - parts[::-1].index("images")] = "labels"
             folders[folder] = str(Path(*parts))
-        files.append(Path(f"{folders[folder]}{os.sep}{name.rpartition('.')[0] or name}.txt"))
+        files.append(f"{folders[folder]}{os.sep}{name.rpartition('.')[0] or name}.txt")
     return files
 
 
