@@ -18,8 +18,8 @@ Predict = Callable[[np.ndarray], np.ndarray]
 
 
 class Split(Protocol):
-    """Evaluation data. `image(i)`: (s, s, c) in [0, 255], RGB. `target(i)`: float32 (n, 5) with class, x1, y1, x2, y2 in
-    pixels, or an int class."""
+    """Evaluation data. `image(i)`: (s, s, c) in [0, 255], RGB. `target(i)`: float32 (n, 5) with class, x1, y1, x2, y2
+    in pixels, or an int class."""
 
     def __len__(self) -> int: ...
 

@@ -91,8 +91,8 @@ def add_labelled_images(folder: Path, images: Sequence[np.ndarray], labels: Sequ
     """Adds labelled validation images to an artifact folder, for the bench kit. Call it before the target's `package`.
 
     Args:
-        images: (s, s, c) in [0, 255], preprocessed except for the division by 255. The first are stored: as many as fit into
-            MAX_LABELLED_BYTES, but at least MIN_LABELLED_IMAGES.
+        images: (s, s, c) in [0, 255], preprocessed except for the division by 255. The first are stored: as many as fit
+            into MAX_LABELLED_BYTES, but at least MIN_LABELLED_IMAGES.
         labels: one per image: a class index, or float32 (n, 5): class, x1, y1, x2, y2 in input pixels.
     """
     limit = max(MIN_LABELLED_IMAGES, MAX_LABELLED_BYTES // max(1, images[0].nbytes)) if images else 0
