@@ -13,6 +13,7 @@ from compress.config.device import DeviceConfig
 from compress.host import usable_threads
 from compress.units import FlopsLimit
 
+SPLITS = ("train", "val", "test")  # keys of data.annotations
 MAX_CHANNELS = 128  # of an image in OpenCV 5
 MAX_THREADS = 1024  # a larger number must be a typo, and runtimes would start that many threads
 
@@ -112,6 +113,17 @@ class DataConfig:
 
     def __post_init__(self) -> None:
         check_plain(self, "data")
+        for key, value in self.annotations.items():
+            good = key in SPLITS and (value is None or isinstance(value, str))
+            check(good, f"data.annotations.{key}", value, f"set a file name for {', '.join(SPLITS)}")
+        named = [value for value in self.annotations.values() if value is not None]
+        check(not named or self.name == "coco", "data.annotations", named, "only data=coco reads it: remove it")
+        check(
+            self.classes is None or self.name == "voc",
+            "data.classes",
+            self.classes,
+            "only data=voc reads it: remove it",
+        )
         check(self.calibration_images > 0, "data.calibration_images", self.calibration_images, "set at least 1")
         images = self.validation_images
         check(images is None or images > 0, "data.validation_images", images, "set at least 1, or null for all")

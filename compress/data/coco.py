@@ -67,8 +67,6 @@ def load(config: DataConfig, imgsz: int, channels: int, seed: int) -> DataSet:
         raise UserError("data.path", config.path, "set data.path to the folder of the COCO data set")
     root = Path(config.path)
     names = {"train": "train", "val": "validation", **({"test": "test"} if config.test else {})}
-    if unknown := sorted(set(config.annotations) - set(FOLDERS)):
-        raise UserError("data.annotations", unknown[0], f"use the keys {', '.join(FOLDERS)}")
     files = {name: file for key, name in names.items() if (file := _annotations(root, key, config))}
     if "validation" not in files:
         remedy = f"no annotations/instances_val*.json and no valid/{ROBOFLOW}: set data.annotations.val"

@@ -105,8 +105,6 @@ def test_files_may_be_named(folder: Path, tmp_path_factory: pytest.TempPathFacto
     assert open_coco(folder, annotations={"train": TRAIN, "val": str(elsewhere)}).fingerprint == before.fingerprint
     with pytest.raises(UserError, match=r"data\.annotations\.val=none\.json: no such file"):
         open_coco(folder, annotations={"train": TRAIN, "val": "none.json"})
-    with pytest.raises(UserError, match=r"data\.annotations=valid: use the keys train, val, test"):
-        open_coco(folder, annotations={"valid": VAL})
 
 
 def test_without_train_and_with_test(folder: Path) -> None:
