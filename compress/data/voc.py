@@ -14,6 +14,7 @@ from __future__ import annotations
 import logging
 import os
 import stat
+from base64 import b64decode, b64encode
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -35,7 +36,9 @@ from compress.tasks import DETECT
 FOLDERS = {"train": ("train",), "validation": ("val", "valid"), "test": ("test",)}
 CORNERS = ("xmin", "ymin", "xmax", "ymax")
 
-Annotation = dict[str, Any]  # size: [width, height]; objects: [name, xmin, ymin, xmax, ymax, difficult] each
+# Width, height, names of the objects, and base64 of float64 (n, 5) xmin, ymin, xmax, ymax, difficult: a JSON value that
+# is read in a third of the time of nested lists.
+Annotation = Sequence[Any]
 
 log = logging.getLogger(__name__)
 
@@ -97,8 +100,10 @@ def _read(path: Path, status: os.stat_result | None) -> Annotation:
         root = parse(path.read_bytes())
         if root.tag != "annotation":
             raise ValueError(f"its element is {root.tag!r}, expected 'annotation'")
-        size = [int(float(root.findtext(f"size/{key}") or 0)) for key in ("width", "height")]
-        return {"size": size, "objects": [_object(index, item) for index, item in enumerate(root.iterfind("object"))]}
+        width, height = (int(float(root.findtext(f"size/{key}") or 0)) for key in ("width", "height"))
+        objects = [_object(index, item) for index, item in enumerate(root.iterfind("object"))]
+        values = np.array([row for _, row in objects], "<f8")
+        return [width, height, [name for name, _ in objects], b64encode(values.tobytes()).decode()]
     except (OSError, ValueError, OverflowError, LookupError, expat.ExpatError) as error:
         raise UserError("data", path, f"this is not a valid Pascal VOC file ({one_line(error)}): fix it") from error
 
@@ -122,7 +127,7 @@ def _refuse(name: str, *_: object) -> None:
     raise ValueError(f"it has a document type, {name!r}: remove <!DOCTYPE …>")
 
 
-def _object(index: int, item: ElementTree.Element) -> list[Any]:
+def _object(index: int, item: ElementTree.Element) -> tuple[str, list[float]]:
     name = (item.findtext("name") or "").strip()
     if not name:
         raise ValueError(f"object {index} has no name")
@@ -133,12 +138,11 @@ def _object(index: int, item: ElementTree.Element) -> list[Any]:
             raise ValueError
     except ValueError:
         raise ValueError(f"object {index}, {name}: its bndbox is {corners}, expected four numbers") from None
-    return [name, *values, (item.findtext("difficult") or "0").strip() == "1"]
+    return name, [*values, float((item.findtext("difficult") or "0").strip() == "1")]
 
 
 def _classes(root: Path, config: DataConfig, annotations: dict[str, list[Annotation]]) -> tuple[str, ...]:
-    every = (annotation for split in annotations.values() for annotation in split)
-    names = {row[0] for annotation in every for row in annotation["objects"]}
+    names = {name for split in annotations.values() for _, _, names, _ in split for name in names}
     if not names:
         raise UserError("data.path", root, "no image has an object: check the XML files")
     classes = tuple(sorted(names) if config.classes is None else config.classes)
@@ -153,22 +157,21 @@ def _samples(
     root: Path, files: Sequence[Path], annotations: list[Annotation], classes: tuple[str, ...]
 ) -> list[Sample]:
     infos = probe_all(files)
-    numbers = {name: number for number, name in enumerate(classes)}
-    boxes, sizes, owners, difficult = [], [], [], 0
-    for owner, (file, annotation, (size, _)) in enumerate(zip(files, annotations, infos, strict=True)):
-        width, height = annotation["size"]
+    sizes = []
+    for file, (width, height, _, _), (size, _) in zip(files, annotations, infos, strict=True):
         if width > 0 and height > 0:
             check_size(f"{file.stem}.xml: size", (width, height), size)
             size = width, height
-        for name, x1, y1, x2, y2, is_difficult in annotation["objects"]:
-            difficult += is_difficult
-            if not is_difficult:
-                boxes.append((numbers[name], x1 - 1, y1 - 1, x2, y2))
-                sizes.append(size)
-                owners.append(owner)
-    rows, kept = to_labels(np.array(boxes, float).reshape(-1, 5), np.array(sizes, float).reshape(-1, 2))
-    if difficult or not kept.all():
-        log.warning("%s: %d difficult objects and %d boxes without area are left out", root, difficult, (~kept).sum())
-    bounds = np.searchsorted(np.array(owners, np.int64)[kept], np.arange(1, len(files)))
-    labels = np.split(rows, bounds)
+        sizes.append(size)
+    numbers = {name: number for number, name in enumerate(classes)}
+    classes_of = np.array([numbers[name] for _, _, names, _ in annotations for name in names], float)
+    values = np.frombuffer(b"".join(b64decode(values) for _, _, _, values in annotations), "<f8").reshape(-1, 5)
+    owners = np.repeat(np.arange(len(files)), [len(names) for _, _, names, _ in annotations])
+    difficult = values[:, 4] > 0
+    boxes = np.column_stack([classes_of, values[:, :2] - 1, values[:, 2:4]])[~difficult]
+    rows, kept = to_labels(boxes, np.array(sizes)[owners[~difficult]])
+    if difficult.any() or not kept.all():
+        counts = difficult.sum(), (~kept).sum()
+        log.warning("%s: %d difficult objects and %d boxes without area are left out", root, *counts)
+    labels = np.split(rows, np.searchsorted(owners[~difficult][kept], np.arange(1, len(files))))
     return [Sample(file, label, size, digest) for file, label, (size, digest) in zip(files, labels, infos, strict=True)]
