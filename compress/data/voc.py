@@ -37,7 +37,7 @@ FOLDERS = {"train": ("train",), "validation": ("val", "valid"), "test": ("test",
 CORNERS = ("xmin", "ymin", "xmax", "ymax")
 
 # Width, height, names of the objects, and base64 of float64 (n, 5) xmin, ymin, xmax, ymax, difficult: a JSON value that
-# is read in a third of the time of nested lists.
+# is read faster than nested lists.
 Annotation = Sequence[Any]
 
 log = logging.getLogger(__name__)
