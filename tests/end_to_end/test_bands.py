@@ -29,7 +29,8 @@ def test_images_of_five_bands_and_12_bits_go_through_the_whole_pipeline(
         "recipe=custom", "model=module", "model.target=compress.examples.small_cnn.SmallCNN", "model.imgsz=16",
         "model.channels=5", "+model.args.classes=2", "+model.args.channels=5", "data=image_folder", "data.path=bands",
         "data.calibration_images=32", "stages=[train,prune,quantize,export]", "targets=[onnxruntime]", "threads=1",
-        "budget.flops=80%", "prune.round_to=8", "train.images=960", "train.batch=16", "train.learning_rate=0.01",
+        "budget.flops=80%", "prune.round_to=8", "model.mean=[0.0012]", "model.std=[0.0008]",
+        "train.images=2880", "train.batch=16", "train.learning_rate=0.01",
     ]  # fmt: skip
     result = compress.run(compress.compose(words), Path("run"))
     accuracy = {(row.stage, row.precision): row.accuracy for row in result.rows}["export", "int8"]
