@@ -4,6 +4,7 @@ from compress.config.checks import MAX_OPSET
 from compress.config.composition import COMPOSING, CONF, RECIPES, compose, dump, explain, read, register, to_config
 from compress.config.device import HOST, PRECISIONS, DeviceConfig, LatencyFit
 from compress.config.schema import (
+    MAX_CHANNELS,
     Accelerator,
     Activation,
     BudgetConfig,
@@ -27,6 +28,7 @@ __all__ = [
     "COMPOSING",
     "CONF",
     "HOST",
+    "MAX_CHANNELS",
     "MAX_OPSET",
     "PRECISIONS",
     "RECIPES",

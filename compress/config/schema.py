@@ -13,6 +13,8 @@ from compress.config.device import DeviceConfig
 from compress.host import usable_threads
 from compress.units import FlopsLimit
 
+SPLITS = ("train", "val", "test")  # keys of data.annotations
+MAX_CHANNELS = 128  # of an image in OpenCV 5
 MAX_THREADS = 1024  # a larger number must be a typo, and runtimes would start that many threads
 MAX_WORKERS = 128
 
@@ -87,7 +89,8 @@ class ModelConfig:
         self.imgsz, self.channels = self.imgsz or None, self.channels or None
         side, channels = self.imgsz, self.channels
         check(side is None or side > 0, "model.imgsz", side, "set the input side in pixels, e.g. 256, or null")
-        check(channels is None or channels > 0, "model.channels", channels, "set 1 (grey), 3 (RGB) or null")
+        good = channels is None or 0 < channels <= MAX_CHANNELS
+        check(good, "model.channels", channels, f"set 1 (grey), 3 (RGB), another number up to {MAX_CHANNELS}, or null")
         check(
             (self.mean is None) == (self.std is None),
             "model.std",
@@ -109,7 +112,11 @@ class ModelConfig:
 @dataclass
 class DataConfig:
     name: str = "field_scenes"
-    path: str | None = None  # data.yaml, or a folder with one folder per class
+    path: str | None = None  # data.yaml, or a folder
+    annotations: dict[str, Any] = field(
+        default_factory=dict
+    )  # coco: JSON files of train, val and test; null: usual ones
+    classes: list[str] | None = None  # voc: names of the classes, in order; null: those in the files, sorted
     target: str | None = None  # module: import path of a class or function, pkg.module.MyData
     args: dict[str, Any] = field(default_factory=dict)  # module: keyword arguments for `target`
     root: str = "outputs/.data"  # folder of generated or fetched data sets
@@ -121,6 +128,17 @@ class DataConfig:
 
     def __post_init__(self) -> None:
         check_plain(self, "data")
+        for key, value in self.annotations.items():
+            good = key in SPLITS and (value is None or isinstance(value, str))
+            check(good, f"data.annotations.{key}", value, f"set a file name for {', '.join(SPLITS)}")
+        named = [value for value in self.annotations.values() if value is not None]
+        check(not named or self.name == "coco", "data.annotations", named, "only data=coco reads it: remove it")
+        check(
+            self.classes is None or self.name == "voc",
+            "data.classes",
+            self.classes,
+            "only data=voc reads it: remove it",
+        )
         check(self.calibration_images > 0, "data.calibration_images", self.calibration_images, "set at least 1")
         images = self.validation_images
         check(images is None or images > 0, "data.validation_images", images, "set at least 1, or null for all")
@@ -339,7 +357,7 @@ def check_required(config: Config) -> None:
     }
     key, value = by_family[model.family]
     check(value is not None, f"model.{key}", "???", "set this value on the command line")
-    if data.name in ("yolo", "image_folder"):
+    if data.name in ("coco", "image_folder", "voc", "yolo"):
         check(data.path is not None, "data.path", "???", "set this value on the command line")
     if data.name == "module":
         check(data.target is not None, "data.target", "???", "set this value on the command line")

@@ -9,15 +9,14 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from typing import Any
 
 import cv2
 import numpy as np
 
+from compress.data.pixels import decode
 from compress.data.sample import Sample
 from compress.data.subset import stratified
-from compress.errors import UserError
 from compress.tasks import SupervisedTask, Task
 from compress.tasks.augmentation import GREY, Augmentation, placement
 from compress.tasks.metric import Metric
@@ -32,7 +31,7 @@ class Split:
     name: str
     samples: Sequence[Sample]
     imgsz: int  # side of the square input, pixels
-    channels: int  # 1 (greyscale) or 3 (RGB)
+    channels: int  # 1 (greyscale), 3 (RGB) or the number of bands
     task: Task
     augmentation: Augmentation = field(default_factory=Augmentation)  # random changes allowed in training
     workers: int | None = None  # processes that make training batches; None: chosen, see `TrainingBatches`
@@ -41,8 +40,12 @@ class Split:
         return len(self.samples)
 
     def image(self, index: int) -> np.ndarray:
-        """Returns uint8 (imgsz, imgsz, channels), RGB or greyscale. Raises UserError if the file cannot be decoded."""
-        return letterbox(_pixels(self.samples[index].source, self.channels), self.imgsz)
+        """Returns (imgsz, imgsz, channels) in [0, 255]: uint8, or float32 if the file has 16 bits.
+
+        Raises:
+            UserError: see `compress.data.pixels.decode`.
+        """
+        return letterbox(decode(self.samples[index].source, self.channels), self.imgsz)
 
     def target(self, index: int) -> Any:
         """Returns the label in the coordinates of the network's input, see `SupervisedTask.target`."""
@@ -113,33 +116,15 @@ def _with(data: DataSet, **changes: Any) -> DataSet:
 
 
 def letterbox(image: np.ndarray, imgsz: int) -> np.ndarray:
-    """Letterboxes a uint8 (h, w, c) image into (imgsz, imgsz, c)."""
+    """Letterboxes an image (h, w, c) with values in [0, 255] into (imgsz, imgsz, c)."""
     height, width, channels = image.shape
     if (height, width) == (imgsz, imgsz):
         return image
     new_width, new_height, left, top = placement((width, height), imgsz)
     resized = cv2.resize(image, (new_width, new_height), interpolation=cv2.INTER_LINEAR)
-    canvas = np.full((imgsz, imgsz, channels), GREY, np.uint8)
+    canvas = np.full((imgsz, imgsz, channels), GREY, image.dtype)
     canvas[top : top + new_height, left : left + new_width] = resized.reshape(new_height, new_width, channels)
     return canvas
-
-
-def _pixels(source: Path | np.ndarray, channels: int) -> np.ndarray:
-    """Returns uint8 (h, w, channels)."""
-    if isinstance(source, Path):
-        flag = cv2.IMREAD_GRAYSCALE if channels == 1 else cv2.IMREAD_COLOR_RGB
-        image = cv2.imread(str(source), flag)
-        if image is None:
-            raise UserError("data", source, "the image cannot be decoded: fix or remove it")
-    else:
-        image = source
-    if image.ndim == 2:
-        image = image[:, :, None]
-    if image.shape[2] == channels:
-        return image
-    if channels == 1:
-        return cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)[:, :, None]
-    return np.repeat(image, channels, axis=2)
 
 
 def hold_out(samples: Sequence[Sample], count: int, seed: int) -> tuple[list[Sample], list[Sample]]:

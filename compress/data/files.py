@@ -4,68 +4,57 @@ from __future__ import annotations
 
 import hashlib
 import io
-import logging
 import os
 import stat
 import sys
-import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
-from compress.data.index import ImageInfo, Index, Stamp, stamp
+from compress.data import pixels
+from compress.data.index import read_all
 from compress.data.sample import Sample
-from compress.errors import UserError
+from compress.errors import UserError, one_line
 
-SUFFIXES = frozenset({".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"})
+SUFFIXES = frozenset({".bmp", ".jpeg", ".jpg", ".npy", ".png", ".tif", ".tiff", ".webp"})
 JPEG, JPEG_END = b"\xff\xd8", b"\xff\xd9"
 HEAD = 65536  # bytes; their hash, with the file's length, identifies an image after a single read
-CHUNK = 100  # files
-THREADS = 8  # on network disks most of the time is latency
-PROGRESS_SECONDS = 5.0
 ORIENTATION = 0x0112  # EXIF tag; values 5 to 8 swap width and height
 
-log = logging.getLogger(__name__)
+ImageInfo = tuple[tuple[int, int], str]  # width and height in pixels, content hash
 
 
 def image_files(folder: Path) -> list[Path]:
-    """Lists all image files under a folder, sorted by path components. Links to folders are not followed."""
+    """Lists all image files under a folder, sorted by path components. Links to folders are not followed.
+
+    `x.npy` beside another image `x` is not listed: Ultralytics writes such copies (`cache=disk`).
+    """
     files = []
     for root, folders, names in os.walk(folder):
-        names = [name for name in (*names, *folders) if Path(name).suffix.lower() in SUFFIXES]
-        if names:
-            parent = Path(root)
-            files += [((*parent.parts, name), parent / name) for name in names]
+        parts = {name: _split(name) for name in (*names, *folders)}
+        images = {name: (stem, suffix) for name, (stem, suffix) in parts.items() if suffix in SUFFIXES}
+        others = {stem for stem, suffix in images.values() if suffix != pixels.ARRAY}
+        parent = Path(root)
+        for name, (stem, suffix) in images.items():
+            if suffix != pixels.ARRAY or stem not in others:
+                files.append(((*parent.parts, name), parent / name))
     return [path for _, path in sorted(files)]
 
 
-def probe_all(files: Sequence[Path]) -> list[ImageInfo]:
-    """Probes files in parallel, see `probe`, and logs progress every few seconds.
+def _split(name: str) -> tuple[str, str]:
+    stem, dot, suffix = name.rpartition(".")
+    return stem, f"{dot}{suffix.lower()}"
 
-    Files that are unchanged since an earlier run are not read again, see `Index`.
+
+def probe_all(files: Sequence[Path]) -> list[ImageInfo]:
+    """Probes files in parallel, see `probe`. Files that are unchanged since an earlier run are not opened.
 
     Raises:
         UserError: a file cannot be read or is not an image.
     """
-    index = Index(files)
-    infos: dict[Path, tuple[Stamp, ImageInfo]] = {}
-    last_log = time.monotonic()
-    chunks = [files[first : first + CHUNK] for first in range(0, len(files), CHUNK)]
-    with ThreadPoolExecutor(THREADS) as threads:
-        try:
-            for chunk in threads.map(lambda chunk: {file: _probe(file, index) for file in chunk}, chunks):
-                infos |= chunk
-                if time.monotonic() - last_log > PROGRESS_SECONDS:
-                    last_log = time.monotonic()
-                    log.info("reading images: %s of %s", f"{len(infos):,}", f"{len(files):,}")
-        except BaseException:
-            threads.shutdown(cancel_futures=True)
-            raise
-    index.update(infos)
-    return [infos[file][1] for file in files]
+    return [((width, height), digest) for width, height, digest in read_all(files, "images", _probe)]
 
 
 def probe(path: Path) -> ImageInfo:
@@ -74,19 +63,14 @@ def probe(path: Path) -> ImageInfo:
     Raises:
         UserError: the file cannot be read or is not an image.
     """
-    return _probe(path, None)[1]
+    [info] = probe_all([path])
+    return info
 
 
-def _probe(path: Path, index: Index | None) -> tuple[Stamp, ImageInfo]:
+def _probe(path: Path, status: os.stat_result | None) -> tuple[int, int, str]:
     try:
-        try:
-            status = path.stat()
-        except (OSError, ValueError):
-            raise OSError("not a regular file") from None
-        if not stat.S_ISREG(status.st_mode):  # a folder, or a pipe, on which reading would block
+        if status is None or not stat.S_ISREG(status.st_mode):  # a folder, or a pipe, on which reading would block
             raise OSError("not a regular file")
-        if info := index and index.find(path, stamp(status)):
-            return stamp(status), info
         with open(path, "rb", buffering=0) as file:
             head = tail = file.read(HEAD)
             if status.st_size > HEAD and head.startswith(JPEG):
@@ -95,19 +79,26 @@ def _probe(path: Path, index: Index | None) -> tuple[Stamp, ImageInfo]:
         if head.startswith(JPEG) and JPEG_END not in tail:  # decoders fill the missing part with grey
             raise OSError("truncated JPEG")
         digest = hashlib.sha256(head + str(status.st_size).encode()).hexdigest()
-        return stamp(status), (_size(path, head), digest)
-    except (OSError, UnidentifiedImageError, Image.DecompressionBombError) as error:
-        raise UserError("data", path, f"the image cannot be read ({error}): fix or remove it") from error
+        return *_size(path, head), digest
+    except (OSError, ValueError, UnidentifiedImageError, Image.DecompressionBombError) as error:
+        raise UserError("data", path, f"the image cannot be read ({one_line(error)}): fix or remove it") from error
 
 
 def _size(path: Path, head: bytes) -> tuple[int, int]:
+    if path.suffix.lower() == pixels.ARRAY:
+        return pixels.size(path)
     # Ultralytics, once imported, patches Image.open to request another package for unknown formats.
     patched = sys.modules.get("ultralytics.utils.patches")
     open_image: Callable[..., Image.Image] = getattr(patched, "_image_open", Image.open)
     try:
         image = open_image(io.BytesIO(head))
     except UnidentifiedImageError:
-        image = open_image(path)  # some formats store their directory at the end of the file
+        try:
+            image = open_image(path)  # some formats store their directory at the end of the file
+        except UnidentifiedImageError:
+            if path.suffix.lower() not in pixels.TIFF:
+                raise
+            return pixels.size(path)  # Pillow knows no more than four bands
     with image:
         exif = Image.Exif()
         if image.info.get("exif"):  # image.getexif() would decode a whole PNG

@@ -9,8 +9,9 @@ from __future__ import annotations
 from pathlib import Path
 
 from compress.config import DataConfig
-from compress.data.dataset import DataSet, Split, hold_out
-from compress.data.files import check_disjoint, fingerprint, image_files, probe_all
+from compress.data.assembly import assemble
+from compress.data.dataset import DataSet
+from compress.data.files import image_files, probe_all
 from compress.data.sample import Sample
 from compress.errors import UserError
 from compress.tasks import CLASSIFY
@@ -34,19 +35,7 @@ def load(config: DataConfig, imgsz: int, channels: int, seed: int) -> DataSet:
     if unknown:
         raise UserError("data.path", root / "val" / unknown[0], "train/ has no such class: rename or remove it")
     samples = {name: _samples(root / folder, classes) for name, folder in folders.items()}
-    training = samples.get("train", [])
-    check_disjoint(training, {"validation": samples["validation"]})
-    train, calibration = hold_out(training, config.calibration_images, seed)
-    return DataSet(
-        task=CLASSIFY,
-        classes=classes,
-        train=Split("train", train, imgsz, channels, CLASSIFY),
-        calibration=Split("calibration", calibration, imgsz, channels, CLASSIFY),
-        validation=Split("validation", samples["validation"], imgsz, channels, CLASSIFY).subset(
-            config.validation_images, seed
-        ),
-        fingerprint=fingerprint(classes, samples),
-    )
+    return assemble(CLASSIFY, classes, samples, config, imgsz, channels, seed)
 
 
 def _classes(folder: Path) -> tuple[str, ...]:

@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+import base64
+import os
+import stat
+from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 
+from compress.data.index import read_all
 from compress.errors import UserError
 
 BOX = 5  # class, centre x, centre y, width, height
@@ -14,26 +20,46 @@ SHOWN = 80  # characters of a row in an error message
 TOLERANCE = 1e-4  # labels are often rounded to few decimals
 
 
-def read_labels(path: Path, classes: int) -> np.ndarray:
-    """Reads float32 (n, 5) rows: class, then centre x, y, width, height as fractions of the image.
+def read_labels(files: Sequence[str], classes: int) -> list[np.ndarray]:
+    """Reads float32 (n, 5) rows of each file: class, then centre x, y, width, height as fractions of the image.
 
-    A polygon becomes its bounding box. An absent file means an image without objects, (0, 5).
+    A polygon becomes its bounding box. An absent file means an image without objects, (0, 5). Files that are unchanged
+    since an earlier run are not opened, see `compress.data.index`.
 
     Raises:
-        UserError: the file cannot be read, or a row has the wrong number of columns, a value that is not a number, a
+        UserError: a file cannot be read, or a row has the wrong number of columns, a value that is not a number, a
             class out of range, a coordinate outside [0, 1] or a box without area. The message names file and line.
     """
+    return unpacked(read_all(files, f"labels of {classes} classes", partial(_read, classes)))
+
+
+def packed(rows: np.ndarray) -> str:
+    """Rows float32 (n, 5) as a JSON value."""
+    return base64.b64encode(rows.astype("<f4").tobytes()).decode()
+
+
+def unpacked(values: Sequence[str]) -> list[np.ndarray]:
+    """The inverse of `packed`, for many images."""
+    contents = [base64.b64decode(value) for value in values]
+    rows = np.frombuffer(bytearray(b"".join(contents)), "<f4").reshape(-1, BOX)
+    ends = np.cumsum([len(content) // (4 * BOX) for content in contents])
+    return [rows[first:end] for first, end in zip([0, *ends[:-1].tolist()], ends.tolist())]
+
+
+def _read(classes: int, path: Path, status: os.stat_result | None) -> str:
     try:
+        if status is not None and not stat.S_ISREG(status.st_mode):  # a folder, or a pipe, on which reading would block
+            raise OSError("not a regular file")
         text = path.read_text(encoding="utf-8-sig")
     except FileNotFoundError:
-        return np.zeros((0, BOX), np.float32)
+        return ""
     except (OSError, UnicodeDecodeError) as error:
         raise UserError("data", path, f"the label file cannot be read ({error}): fix or remove it") from error
     rows: dict[str, list[float]] = {}  # repeated rows are one object
     for number, line in enumerate(text.splitlines(), 1):
         if line.strip():
             rows[line.strip()] = _row(f"{path}:{number}", line, classes)
-    return np.array(list(rows.values()), np.float32).reshape(-1, BOX)
+    return packed(np.array(list(rows.values()), np.float32))
 
 
 def _row(location: str, line: str, classes: int) -> list[float]:

@@ -9,12 +9,12 @@ from typing import Any
 import numpy as np
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Sample:
     """One image and its label.
 
     Attributes:
-        source: path of an image file, or uint8 pixels, (h, w) greyscale or (h, w, 3) RGB.
+        source: path of an image file, or uint8 or uint16 pixels, (h, w) greyscale, (h, w, 3) RGB or (h, w, channels).
         label: defined by the task. Classification: the class index. Detection: float32 (n, 5) with class, centre x, y,
             width, height, the last four as fractions of the image.
         size: width and height in pixels after decoding (EXIF orientation applied). Set by `data=module`.

@@ -23,8 +23,9 @@ import numpy as np
 
 from compress import user_code
 from compress.config import DataConfig
-from compress.data.dataset import DataSet, Split, hold_out
-from compress.data.files import check_disjoint, fingerprint, probe_all
+from compress.data.assembly import assemble
+from compress.data.dataset import DataSet
+from compress.data.files import probe_all
 from compress.data.sample import Sample
 from compress.errors import UserError, named
 from compress.tasks import TASKS, SupervisedTask
@@ -48,28 +49,15 @@ def load(config: DataConfig, imgsz: int, channels: int, seed: int, task: Supervi
     task = task or _task(path, getattr(data, "task", "detect"))
     classes = _classes(path, getattr(data, "classes", None))
     samples = {name: _samples(path, data, name, task, len(classes)) for name in _splits(path, data, config)}
-    train = samples.get("train", [])
-    if "calibration" not in samples:
-        train, calibration = hold_out(train, config.calibration_images, seed)
-    else:
-        calibration = samples["calibration"][: config.calibration_images]
-    check_disjoint([*train, *calibration], {n: samples[n] for n in ("validation", "test") if n in samples})
+    chosen = None
+    if "calibration" in samples:
+        chosen = samples.get("train", []), samples["calibration"][: config.calibration_images]
     augmentation = getattr(data, "augmentation", None) or Augmentation()
     if not isinstance(augmentation, Augmentation):
         raise UserError(KEY, path, f"augmentation is a {type(augmentation).__name__}; expected an Augmentation")
-
-    def split(name: str, samples: Sequence[Sample]) -> Split:
-        return Split(name, samples, imgsz, channels, task, augmentation)
-
-    return DataSet(
-        task=task,
-        classes=classes,
-        train=split("train", train),
-        calibration=split("calibration", calibration),
-        validation=split("validation", samples["validation"]).subset(config.validation_images, seed),
-        fingerprint=fingerprint(classes, samples),
-        extra={"test": split("test", samples["test"])} if "test" in samples else {},
-    )
+    return assemble(
+        task, classes, samples, config, imgsz, channels, seed, chosen=chosen, augmentation=augmentation
+    )  # fmt: skip
 
 
 def _task(path: str, value: object) -> SupervisedTask:
@@ -129,8 +117,9 @@ def _checked(path: str, location: str, sample: object) -> Sample:
     if isinstance(sample.source, str | Path):
         return replace(sample, source=Path(sample.source))
     pixels = sample.source
-    valid = isinstance(pixels, np.ndarray) and pixels.dtype == np.uint8 and pixels.size > 0
-    if not valid or not (pixels.ndim == 2 or (pixels.ndim == 3 and pixels.shape[2] == 3)):
+    valid = isinstance(pixels, np.ndarray) and pixels.dtype in (np.uint8, np.uint16) and pixels.size > 0
+    if not valid or pixels.ndim not in (2, 3):
         kind = f"{pixels.dtype} {pixels.shape}" if isinstance(pixels, np.ndarray) else type(pixels).__name__
-        raise UserError(KEY, path, f"{location}: its image is {kind}; expected a path, or uint8 (h, w) or (h, w, 3)")
+        expected = "a path, or uint8 or uint16 (h, w) or (h, w, c)"
+        raise UserError(KEY, path, f"{location}: its image is {kind}; expected {expected}")
     return replace(sample, size=(pixels.shape[1], pixels.shape[0]), digest=hashlib.sha256(pixels.tobytes()).hexdigest())

@@ -10,7 +10,7 @@ If there is a `calibration.txt` beside the YAML, it lists the calibration images
 
 from __future__ import annotations
 
-import logging
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -19,8 +19,9 @@ import numpy as np
 import yaml
 
 from compress.config import DataConfig
-from compress.data.dataset import DataSet, Split, hold_out
-from compress.data.files import check_disjoint, fingerprint, image_files, probe_all
+from compress.data.assembly import assemble
+from compress.data.dataset import DataSet
+from compress.data.files import image_files, probe_all
 from compress.data.labels import read_labels
 from compress.data.sample import Sample
 from compress.data.subset import stratified
@@ -29,8 +30,6 @@ from compress.tasks import DETECT
 from compress.tasks.augmentation import Augmentation
 
 LONGEST = 4096  # characters in a path
-
-log = logging.getLogger(__name__)
 
 
 def load(config: DataConfig, imgsz: int, channels: int, seed: int) -> DataSet:
@@ -73,37 +72,20 @@ def load_yaml(
     samples = {name: _samples(path, key, spec, root, len(classes)) for key, name in keys.items()}
     key = "train" if "train" in samples else "val"
     _check_labelled(path, key, samples[keys[key]])
-    training = samples.get("train", [])
-    contents = dict(samples)
+    chosen = None
     calibration_list = path.with_name("calibration.txt")
     if calibration_list.is_file():
-        contents["calibration"] = _read_samples(_from_list(calibration_list, root), len(classes))
-        sources = {sample.source for sample in contents["calibration"]}
-        train = [sample for sample in training if sample.source not in sources]
-        calibration: Sequence[Sample] = contents["calibration"]
+        samples["calibration"] = listed = _read_samples(_from_list(calibration_list, root), len(classes))
+        sources = {sample.source for sample in listed}
+        train = [sample for sample in samples.get("train", []) if sample.source not in sources]
         count = config.calibration_images
-        if not shuffled and count < len(calibration):
-            present = [DETECT.classes_in(sample.label) for sample in calibration]
-            calibration = [calibration[i] for i in stratified(present, count, seed)]
-        calibration = calibration[:count]
-    else:
-        train, calibration = hold_out(training, config.calibration_images, seed)
-    evaluation = {name: split for name, split in samples.items() if name != "train"}
-    check_disjoint([*train, *calibration], evaluation)
-    policy = augmentation or Augmentation()
-    splits = {
-        name: Split(name, split, imgsz, channels, DETECT, policy)
-        for name, split in {**evaluation, "train": train, "calibration": calibration}.items()
-    }
-    return DataSet(
-        task=DETECT,
-        classes=classes,
-        train=splits.pop("train"),
-        calibration=splits.pop("calibration"),
-        validation=splits.pop("validation").subset(config.validation_images, seed),
-        fingerprint=fingerprint(classes, contents),
-        extra=splits,
-    )
+        if not shuffled and count < len(listed):
+            present = [DETECT.classes_in(sample.label) for sample in listed]
+            listed = [listed[i] for i in stratified(present, count, seed)]
+        chosen = train, listed[:count]
+    return assemble(
+        DETECT, classes, samples, config, imgsz, channels, seed, chosen=chosen, augmentation=augmentation
+    )  # fmt: skip
 
 
 def _read_yaml(path: Path) -> dict[str, Any]:
@@ -195,23 +177,30 @@ def _from_list(path: Path, root: Path) -> list[Path]:
 
 def _read_samples(files: Sequence[Path], classes: int) -> list[Sample]:
     files = list(dict.fromkeys(files))  # without duplicates
+    labels = read_labels(_label_files(files), classes)
     return [
-        Sample(file, read_labels(_label_file(file), classes), size, digest)
-        for file, (size, digest) in zip(files, probe_all(files), strict=True)
+        Sample(file, label, size, digest)
+        for file, label, (size, digest) in zip(files, labels, probe_all(files), strict=True)
     ]
 
 
-def _label_file(image: Path) -> Path:
+def _label_files(images: Sequence[Path]) -> list[str]:
     """images/…/x.jpg -> labels/…/x.txt, by the last folder named `images`; without one, x.txt beside the image."""
-    parts = list(image.parts)
-    if "images" in parts[:-1]:
-        last = len(parts) - 2 - parts[-2::-1].index("images")
-        parts[last] = "labels"
-    return Path(*parts).with_suffix(".txt")
+    folders: dict[str, str] = {}
+    files = []
+    for image in images:
+        folder, _, name = str(image).rpartition(os.sep)
+        if folder not in folders:
+            parts = list(image.parent.parts)
+            if "images" in parts:
+                parts[len(parts) - 1 - parts[::-1].index("images")] = "labels"
+            folders[folder] = str(Path(*parts))
+        files.append(f"{folders[folder]}{os.sep}{name.rpartition('.')[0] or name}.txt")
+    return files
 
 
 def _check_labelled(path: Path, key: str, samples: Sequence[Sample]) -> None:
     """Rejects a split without any label. Single images may have none, but here the label folder must be misplaced."""
     if not any(isinstance(sample.label, np.ndarray) and len(sample.label) for sample in samples):
-        file = _label_file(Path(str(samples[0].source)))
+        [file] = _label_files([Path(str(samples[0].source))])
         raise UserError(f"{path}: {key}", samples[0].source, f"no image has a label; expected its labels in {file}")

@@ -19,8 +19,8 @@ Predict = Callable[[np.ndarray], np.ndarray]
 
 
 class Split(Protocol):
-    """Evaluation data. `image(i)`: uint8 (s, s, c), RGB. `target(i)`: float32 (n, 5) with class, x1, y1, x2, y2 in
-    pixels, or an int class."""
+    """Evaluation data. `image(i)`: (s, s, c) in [0, 255], RGB. `target(i)`: float32 (n, 5) with class, x1, y1, x2, y2
+    in pixels, or an int class."""
 
     def __len__(self) -> int: ...
 
@@ -87,7 +87,7 @@ def paired_difference(a: Accuracy, b: Accuracy) -> tuple[float, tuple[float, flo
 
 
 def _network_input(images: np.ndarray) -> np.ndarray:
-    """uint8 (b, s, s, c) to contiguous float32 (b, c, s, s) in [0, 1]."""
+    """(b, s, s, c) in [0, 255] to contiguous float32 (b, c, s, s) in [0, 1]."""
     planes = np.ascontiguousarray(images.transpose(0, 3, 1, 2))
     return np.divide(planes, 255, dtype=np.float32)
 

@@ -20,6 +20,7 @@ import onnxruntime
 from onnx import GraphProto, ModelProto, NodeProto, TensorProto, ValueInfoProto, inliner, numpy_helper, shape_inference
 
 from compress.checkpoint import MAX_SIDE
+from compress.config import MAX_CHANNELS
 from compress.errors import TargetFailed, UserError, one_line
 from compress.targets import onnx_graph, quantization_exclusions
 
@@ -160,15 +161,15 @@ def _fix_input(path: Path, graph: ModelProto, imgsz: int, channels: int) -> tupl
     if batch not in (None, 1):
         raise UserError(KEY, path, f"{shape}, {batch} images per call: export it with batch 1 or a dynamic batch")
     channels_used = own_channels or channels
-    if channels_used not in (1, 3):
-        layout = "export it with (1, 1 or 3 channels, height, width)"
+    if channels_used is None or not 0 < channels_used <= MAX_CHANNELS:
+        layout = f"export it with (1, 1 to {MAX_CHANNELS} channels, height, width)"
         raise UserError(KEY, path, f"{shape}: {layout if channels_used else 'set model.channels'}")
     if channels not in (0, channels_used):
         why = f"{path} takes {channels_used} channels: set model.channels={channels_used}"
         raise UserError("model.channels", channels, why)
     height, width = height or width or imgsz, width or height or imgsz
     if height != width:
-        raise UserError(KEY, path, f"{shape}: export it with a square input")
+        raise UserError(KEY, path, f"{shape}: export it with a square input, (1, channels, height, width)")
     if not height:
         raise UserError(KEY, path, f"{shape}: set model.imgsz, or export it with a fixed size")
     if imgsz not in (0, height):

@@ -91,8 +91,8 @@ def add_labelled_images(folder: Path, images: Sequence[np.ndarray], labels: Sequ
     """Adds labelled validation images to an artifact folder, for the bench kit. Call it before the target's `package`.
 
     Args:
-        images: uint8 (s, s, c), preprocessed except for the division by 255. The first are stored: as many as fit into
-            MAX_LABELLED_BYTES, but at least MIN_LABELLED_IMAGES.
+        images: (s, s, c) in [0, 255], preprocessed except for the division by 255. The first are stored: as many as fit
+            into MAX_LABELLED_BYTES, but at least MIN_LABELLED_IMAGES.
         labels: one per image: a class index, or float32 (n, 5): class, x1, y1, x2, y2 in input pixels.
     """
     limit = max(MIN_LABELLED_IMAGES, MAX_LABELLED_BYTES // max(1, images[0].nbytes)) if images else 0
@@ -161,7 +161,7 @@ def preprocessing(model: Model) -> dict[str, Any]:
     return {
         "colour": "RGB" if model.channels == 3 else "grey" if model.channels == 1 else f"{model.channels} channels",
         "layout": "NCHW: one image, its channels, rows, columns",
-        "range": "0 to 1: bytes divided by 255",
+        "range": "0 to 1: bytes divided by 255, 16-bit values by 65535",
         "resize": "letterbox: scaled to fit, centred, padded to a square with grey 114",
         "imgsz": model.imgsz,
         # For the caller to apply after scaling to [0, 1]: the identity, since the graph contains any normalisation.

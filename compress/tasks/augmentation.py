@@ -49,7 +49,7 @@ def augment_image(
     """Randomly flips, scales, translates and recolours one image.
 
     Args:
-        image: uint8 (s, s, c).
+        image: (s, s, c) in [0, 255], uint8 or float32.
         boxes: float32 (n, 5) class, x1, y1, x2, y2 in pixels; (0, 5) for classification.
 
     Returns:
@@ -69,7 +69,9 @@ def _flip(
         policy.flip_up_down,
     )
     if swap:
-        image, boxes = cv2.transpose(image), boxes[:, [0, 2, 1, 4, 3]]
+        few = shape[2] <= 4  # OpenCV transposes no more channels, but these faster
+        image = cv2.transpose(image) if few else np.ascontiguousarray(image.transpose(1, 0, 2))
+        boxes = boxes[:, [0, 2, 1, 4, 3]]
     if left_right:
         image, boxes = (
             cv2.flip(image, 1),
@@ -113,10 +115,13 @@ def clip(boxes: np.ndarray, window: tuple[float, float, float, float], visible: 
 
 
 def _recolour(image: np.ndarray, policy: Augmentation, rng: np.random.Generator) -> np.ndarray:
-    """Changes brightness, colour balance and tone curve with one look-up table per channel."""
+    """Changes brightness, colour balance and tone curve; of bytes with one look-up table per channel."""
     channels = image.shape[2]
     gain = 1 + policy.brightness * rng.uniform(-1, 1) + policy.colour * rng.uniform(-1, 1, channels)
     exponent = 1 + policy.gamma * rng.uniform(-1, 1)
+    if image.dtype != np.uint8:  # of 16-bit files, see `compress.data.pixels`
+        curved = (image / np.float32(255)) ** np.float32(exponent)
+        return (curved * np.asarray(gain * 255, np.float32)).clip(0, 255)
     curve = np.linspace(0, 1, 256)[:, None] ** exponent * gain * 255
     table = curve.clip(0, 255).astype(np.uint8).reshape(1, 256, channels)
     return cv2.LUT(image, table).reshape(image.shape)
@@ -129,7 +134,7 @@ def mosaic(
     side = images[0].shape[0]
     cut_x, cut_y = rng.integers(int(0.3 * side), int(0.7 * side) + 1, 2).tolist()
     indices = [first, *rng.integers(len(images), size=3).tolist()]
-    canvas, parts = np.empty_like(images[0]), []
+    canvas, parts = np.empty(images[0].shape, np.result_type(*images)), []
     for index, (x, y) in zip(indices, ((0, 0), (cut_x, 0), (0, cut_y), (cut_x, cut_y)), strict=True):
         width, height = (side - cut_x if x else cut_x), (side - cut_y if y else cut_y)
         left, top = int(rng.integers(side - width + 1)), int(rng.integers(side - height + 1))

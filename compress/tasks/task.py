@@ -90,7 +90,7 @@ class SupervisedTask(Task):
         """Makes a training batch.
 
         Args:
-            images: uint8 (s, s, c) each.
+            images: (s, s, c) in [0, 255] each, uint8, or float32 of 16-bit files.
             targets: return value of `target` for each image.
             augmentation: random changes that the data set allows.
             rng: random generator for the augmentation; None: no augmentation.

@@ -259,6 +259,20 @@ def of_files() -> Iterator[Case]:
     yield Case("image_folder: no picture", start, setup=broken, mentions=("broken.png",))
     zero = both(class_folders(), text("images/train/dog/zero.jpg", ""))
     yield Case("image_folder: empty picture", start, setup=zero, mentions=("zero.jpg",))
+    for name, file in {"coco": "annotations/instances_val2017.json", "voc": "Annotations/0.xml"}.items():
+        start = tuple(word.replace("data=yolo", f"data={name}") for word in YOLO)
+        yield Case(f"{name}: no path", start, mentions=("data.path",))
+        start = (*start, "data.path=own")
+        yield Case(f"{name}: missing", start, mentions=("data.path", "own"))
+        yield Case(f"{name}: empty", start, setup=folder("own"), mentions=("own", "val"))
+        image = both(text("own/ImageSets/Main/val.txt", "0\n"), lambda: picture(Path("own/JPEGImages/0.png")))
+        for kind, content in {
+            "empty": "",
+            "text": "hello",
+            "entities": '<!DOCTYPE a [<!ENTITY b "c">]><a>&b;</a>',
+        }.items():
+            broken = both(image, text(f"own/{file}", content))
+            yield Case(f"{name}: {kind}", start, setup=broken, mentions=(Path(file).name,))
     start = (*YOLO, "data.path=scenes/data.yaml")
     yield Case("yolo: missing", start, mentions=("scenes/data.yaml",))
     yield Case("yolo: no path", YOLO, mentions=("data.path",))

@@ -23,7 +23,8 @@ def read(data: DataSet) -> None:
     for split in (data.train, data.calibration, data.validation):
         for index in range(len(split)):
             image, target = split.image(index), split.target(index)
-            assert image.shape == (32, 32, 3) and image.dtype == np.uint8
+            assert image.shape == (32, 32, 3) and image.dtype in (np.uint8, np.float32)
+            assert image.min() >= 0 and image.max() <= 255
             assert np.isfinite(target).all()
 
 

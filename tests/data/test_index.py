@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -25,7 +27,7 @@ def images(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[Path]:
     return files.image_files(tmp_path / "set")
 
 
-def read(monkeypatch: pytest.MonkeyPatch, images: list[Path]) -> tuple[list[index.ImageInfo], list[str]]:
+def read(monkeypatch: pytest.MonkeyPatch, images: list[Path]) -> tuple[list[files.ImageInfo], list[str]]:
     """Information on the images, and the names of the files that were read."""
     opened: list[str] = []
     size = files._size
@@ -60,14 +62,38 @@ def test_a_change_that_keeps_size_and_time_is_seen(images: list[Path], monkeypat
     assert opened == ["0.png"] and second[0] != first[0]
 
 
-@pytest.mark.parametrize("damage", ["", "{", "[]", '{"0.png": 5}', '{"0.png": [1, 2, 3, 4, 5, "x"]}', "[" * 100_000])
+DAMAGE: dict[str, Callable[[str], str]] = {
+    "empty": lambda text: "",
+    "cut": lambda text: text[:-20],
+    "another number": lambda text: text.replace("[8,8,", "[9,8,", 1),
+    "no checksum": lambda text: text.partition("\n")[2],
+    "of an earlier version": lambda text: '{"0.png": [1, 2, 3, 4, 5, "x"]}',
+    "deep": lambda text: index._checksum("[" * 100_000) + "\n" + "[" * 100_000,
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGE)
 def test_a_damaged_index_is_made_again(images: list[Path], damage: str, monkeypatch: pytest.MonkeyPatch) -> None:
     first, _ = read(monkeypatch, images)
     [path] = index.FOLDER.iterdir()
-    path.write_text(damage)
+    text = path.read_text()
+    assert DAMAGE[damage](text) != text
+    path.write_text(DAMAGE[damage](text))
     infos, opened = read(monkeypatch, images)
     assert infos == first and len(opened) == 4
     assert read(monkeypatch, images) == (first, [])
+
+
+def test_deleted_files_are_dropped_and_those_of_another_split_are_not(
+    images: list[Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two splits may be lists of images of one folder."""
+    monkeypatch.setattr(index, "FEWEST", 1)
+    read(monkeypatch, images[:3])
+    images[0].unlink()
+    assert read(monkeypatch, images[3:])[1] == ["3.png"]
+    [path] = index.FOLDER.iterdir()
+    assert sorted(json.loads(path.read_text().partition("\n")[2])) == ["1.png", "2.png", "3.png"]
 
 
 def test_an_index_that_cannot_be_written_stops_nothing(images: list[Path], monkeypatch: pytest.MonkeyPatch) -> None:
@@ -78,8 +104,8 @@ def test_an_index_that_cannot_be_written_stops_nothing(images: list[Path], monke
 def test_progress_is_told_and_the_first_fault_in_order_is_named(
     images: list[Path], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(files, "PROGRESS_SECONDS", -1.0)
-    monkeypatch.setattr(files, "CHUNK", 2)
+    monkeypatch.setattr(index, "PROGRESS_SECONDS", -1.0)
+    monkeypatch.setattr(index, "CHUNK", 2)
     with caplog.at_level(logging.INFO):
         files.probe_all(images)
     assert "reading images: 2 of 4" in caplog.text

@@ -1,10 +1,12 @@
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from compress.data import index, labels
 from compress.data.labels import read_labels
 from compress.errors import UserError
 from tests.data.faults import Change, assert_refused, in_turn, label, open_yolo
@@ -13,14 +15,40 @@ from tests.data.faults import Change, assert_refused, in_turn, label, open_yolo
 def test_rows_polygons_and_repetitions(tmp_path: Path) -> None:
     path = tmp_path / "a.txt"
     path.write_text("1 0.5 0.5 0.2 0.4\n\n0 0.1 0.2 0.5 0.2 0.5 0.8\n1 0.5 0.5 0.2 0.4\n")
-    rows = read_labels(path, 2)
+    [rows] = read_labels([str(path)], 2)
     assert rows.dtype == np.float32
     np.testing.assert_allclose(rows, [[1, 0.5, 0.5, 0.2, 0.4], [0, 0.3, 0.5, 0.4, 0.6]], rtol=1e-6)
 
 
 def test_absent_and_empty_files_are_background(tmp_path: Path) -> None:
     (tmp_path / "empty.txt").write_text("\n")
-    assert read_labels(tmp_path / "empty.txt", 1).shape == read_labels(tmp_path / "absent.txt", 1).shape == (0, 5)
+    (tmp_path / "one.txt").write_text("0 0.5 0.5 0.2 0.2\n")
+    found = read_labels([str(tmp_path / f"{name}.txt") for name in ("empty", "one", "absent")], 1)
+    assert [rows.shape for rows in found] == [(0, 5), (1, 5), (0, 5)]
+
+
+def test_unchanged_files_are_not_read_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(index, "FEWEST", 3)
+    monkeypatch.setattr(index, "SETTLED", 0)
+    files = [tmp_path / f"{number}.txt" for number in range(4)]
+    for file in files[:3]:
+        file.write_text("0 0.5 0.5 0.2 0.2\n" * (file.stem != "1"))
+    names = [str(file) for file in files]
+    first = read_labels(names, 1)
+    monkeypatch.setattr(labels, "_row", None)  # what reads a row
+    for before, after in zip(first, read_labels(names, 1), strict=True):
+        np.testing.assert_array_equal(before, after)
+    monkeypatch.undo()
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UserError, match=r"0\.txt:1.*class 0 is out of range"):
+        read_labels(names, 0)  # other classes: checked again
+
+
+def test_a_pipe_in_place_of_labels_is_refused(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "a.txt")
+    with pytest.raises(UserError, match=r"a\.txt.*not a regular file"):
+        read_labels([str(tmp_path / "a.txt")], 1)
 
 
 @pytest.mark.parametrize(
@@ -44,7 +72,7 @@ def test_a_row_at_fault_is_named(tmp_path: Path, row: str, message: str) -> None
     path = tmp_path / "a.txt"
     path.write_text(f"0 0.5 0.5 0.2 0.2\n{row}\n")
     with pytest.raises(UserError) as caught:
-        read_labels(path, 2)
+        read_labels([str(path)], 2)
     assert f"{path}:2" in str(caught.value) and message in str(caught.value)
 
 

@@ -61,11 +61,23 @@ def test_recolouring_is_drawn_per_image() -> None:
     assert min(means) < 90 and max(means) > 110
 
 
-@pytest.mark.parametrize("channels", [1, 3])
-def test_any_number_of_channels(channels: int) -> None:
-    image = np.zeros((SIDE, SIDE, channels), np.uint8)
+@pytest.mark.parametrize("channels", [1, 2, 3, 4, 5, 13])
+def test_any_number_of_channels_of_8_and_16_bits(channels: int) -> None:
+    """Values of 16 bits are float32 in [0, 255] and change as bytes do, which are rounded."""
+    image = np.random.default_rng(0).integers(0, 256, (SIDE, SIDE, channels), np.uint8)
     for seed in range(8):
-        assert augment_image(image, scene()[1], AERIAL, np.random.default_rng(seed))[0].shape == image.shape
+        coarse, _ = augment_image(image, scene()[1], AERIAL, np.random.default_rng(seed))
+        fine, _ = augment_image(image.astype(np.float32), scene()[1], AERIAL, np.random.default_rng(seed))
+        assert coarse.shape == fine.shape == image.shape and (coarse.dtype, fine.dtype) == (np.uint8, np.float32)
+        assert fine.min() >= 0 and fine.max() <= 255
+        np.testing.assert_allclose(coarse, fine, atol=4)
+
+
+def test_a_mosaic_of_both_depths_keeps_fractions() -> None:
+    images: list[np.ndarray] = [np.full((SIDE, SIDE, 1), 7, np.uint8), np.full((SIDE, SIDE, 1), 7.5, np.float32)]
+    boxes = [np.zeros((0, 5), np.float32)] * 2
+    made = [mosaic(images, boxes, 0, np.random.default_rng(seed))[0] for seed in range(4)]
+    assert set(np.unique(made)) == {7.0, 7.5}
 
 
 def test_clip_drops_what_is_mostly_gone() -> None:
