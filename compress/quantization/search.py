@@ -146,12 +146,10 @@ class Search:
         """Quantizes and evaluates one candidate and adds it to `tried`. If the target fails, adds the reason to
         `failed` and returns None."""
         start = time.monotonic()
-        float_reasons = {
-            name: f"one of the {len(in_float)} layers that are most sensitive to INT8" for name in in_float
-        }
+        reasons = dict.fromkeys(in_float, f"one of the {len(in_float)} layers that are most sensitive to INT8")
         target, folder = targets.get(self.fp32.target), self.folder / str(len(self.tried) + len(self.failed))
         try:
-            graph = target.quantize(self.fp32, self.model, self.images, folder, scheme, float_reasons)
+            graph = target.quantize(self.fp32, self.model, self.images, folder, scheme, reasons)
             predictor = targets.load(graph, self.threads)
             int8_mac_share = predictor.int8_mac_share().overall
             if self.tried and not in_float and int8_mac_share < (1 - MAX_FLOAT_FRACTION) * self.tried[0].int8_mac_share:
@@ -161,8 +159,8 @@ class Search:
             log.warning("quantize: %s: %s failed: %s", self.fp32.target, scheme.description, error)
             self.failed.append(str(error))
             return None
-        candidate = Candidate(graph, scheme, measured, self._reference - measured, int8_mac_share, tuple(in_float))
-        candidate.seconds = time.monotonic() - start
+        drop, seconds = self._reference - measured, time.monotonic() - start
+        candidate = Candidate(graph, scheme, measured, drop, int8_mac_share, tuple(in_float), seconds=seconds)
         self.tried.append(candidate)
         log.info("quantize: %s: tried %s", self.fp32.target, self._describe(candidate))
         return candidate
@@ -188,8 +186,7 @@ class Search:
                 too_few = middle
 
     def _chosen(self) -> Candidate:
-        acceptable = self._acceptable()
-        if not acceptable:
+        if not (acceptable := self._acceptable()):
             log.warning("quantize: %s: no candidate is within the limit, using the most accurate", self.fp32.target)
             return min((c for c in self.tried if not c.layers_kept), key=lambda c: c.drop)
         if not self.timed:
@@ -205,12 +202,11 @@ class Search:
         """For each candidate the lowest, the median and the highest of the median latencies of its sessions, in ms. The
         sessions of all candidates are interleaved, so that drift of the machine affects all alike."""
         image = self.model.example_input().numpy()
-        session_names = [[f"{index}/{session}" for session in range(SESSIONS)] for index in range(len(candidates))]
-        loaded = {
-            name: targets.load(candidate.graph, self.threads)
-            for sessions, candidate in zip(session_names, candidates, strict=True)
-            for name in sessions
+        calls = {
+            f"{index}/{session}": functools.partial(targets.load(candidate.graph, self.threads), image)
+            for index, candidate in enumerate(candidates)
+            for session in range(SESSIONS)
         }
-        timings = latency.interleaved({name: functools.partial(predict, image) for name, predict in loaded.items()})
-        medians = [sorted(timings[name].median for name in sessions) for sessions in session_names]
-        return [Latency(times[len(times) // 2], low=times[0], high=times[-1]) for times in medians]
+        medians = [timing.median for timing in latency.interleaved(calls).values()]
+        sessions = (sorted(medians[first : first + SESSIONS]) for first in range(0, len(medians), SESSIONS))
+        return [Latency(times[SESSIONS // 2], low=times[0], high=times[-1]) for times in sessions]

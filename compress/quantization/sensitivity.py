@@ -43,12 +43,13 @@ def ranked(model: Model, images: Sequence[np.ndarray]) -> list[tuple[str, float]
     with torch.inference_mode():
         with _recorded(net) as ranges:
             exact = net(batch)
-        variance = _variance(exact).clamp(min=1e-12)
+        axes = _reduced_axes(exact)
+        variance = exact.var(axes, correction=0).clamp(min=1e-12)
         errors = []
         for name, (low, high) in ranges.items():
             layer = net.get_submodule(name)
             with _quantized(layer, low, high):
-                errors.append((name, float((_mean((net(batch) - exact) ** 2) / variance).mean())))
+                errors.append((name, float((((net(batch) - exact) ** 2).mean(axes) / variance).mean())))
     return sorted(errors, key=lambda pair: -pair[1])
 
 
@@ -61,16 +62,14 @@ def _ranked_nodes(model: Model, images: Sequence[np.ndarray]) -> list[tuple[str,
         layers = [node.name for node in onnx_graph.nodes(onnx_graph.read(path)) if node.weighted]
         exclusions = model.quantization_exclusions()
         excluded = [name for name in layers if quantization_exclusions.module_path(name) in exclusions]
-        _replace_outputs(path, excluded)
+        if excluded:
+            _replace_outputs(path, excluded)
         fp32 = Graph(path, onnxruntime.NAME, Precision.fp32)
         exact = _outputs(path, images)
         errors: dict[str, float] = {}
-        for name in layers:
-            if name in excluded:
-                continue
+        for name in (name for name in layers if name not in excluded):
             alone = Scheme("one layer", {"nodes_to_quantize": [name]})
-            int8 = onnxruntime.quantize(fp32, model, images, Path(scratch, "int8"), alone)
-            outputs = _outputs(int8.path, images)
+            outputs = _outputs(onnxruntime.quantize(fp32, model, images, Path(scratch, "int8"), alone).path, images)
             ratios = [np.square(a - b).mean() / max(float(b.var()), 1e-12) for a, b in zip(outputs, exact, strict=True)]
             module = quantization_exclusions.module_path(name)
             errors[module] = max(errors.get(module, 0.0), float(np.mean(ratios)))
@@ -78,9 +77,7 @@ def _ranked_nodes(model: Model, images: Sequence[np.ndarray]) -> list[tuple[str,
 
 
 def _replace_outputs(path: Path, nodes: Sequence[str]) -> None:
-    """Replaces the outputs of the graph in the file by those of `nodes`; does nothing if there are none."""
-    if not nodes:
-        return
+    """Replaces the outputs of the graph in the file by those of `nodes`."""
     graph = onnx_graph.read(path)
     del graph.graph.output[:]
     for node in graph.graph.node:
@@ -126,8 +123,8 @@ def _quantized(layer: nn.Module, low: Tensor, high: Tensor) -> Iterator[None]:
         return (((inputs[0] / step).round() + zero).clamp(0, STEPS).sub(zero) * step, *inputs[1:])
 
     handle, weight = layer.register_forward_pre_hook(activations), layer.weight
-    channels = 1 if isinstance(layer, nn.ConvTranspose2d) else 0
     assert isinstance(weight, nn.Parameter)
+    channels = 1 if isinstance(layer, nn.ConvTranspose2d) else 0
     others = [axis for axis in range(weight.ndim) if axis != channels]
     scale = weight.abs().amax(others, keepdim=True).clamp(min=1e-12) / 127
     layer.weight = nn.Parameter((weight / scale).round() * scale, requires_grad=False)
@@ -140,14 +137,5 @@ def _quantized(layer: nn.Module, low: Tensor, high: Tensor) -> Iterator[None]:
 
 def _reduced_axes(outputs: Tensor) -> list[int]:
     """All axes but that of the output channels (boxes, scores): the shortest one after the batch axis."""
-    sizes = list(outputs.shape[1:])
-    channels = 1 + sizes.index(min(sizes))
+    channels = min(range(1, outputs.ndim), key=lambda axis: outputs.shape[axis])
     return [axis for axis in range(outputs.ndim) if axis != channels]
-
-
-def _mean(outputs: Tensor) -> Tensor:
-    return outputs.mean(_reduced_axes(outputs))
-
-
-def _variance(outputs: Tensor) -> Tensor:
-    return outputs.var(_reduced_axes(outputs), correction=0)

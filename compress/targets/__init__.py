@@ -42,14 +42,9 @@ class Target(Protocol):
     """Quantization schemes, preferred first."""
 
     def quantize(
-        self,
-        graph: Graph,
-        model: Model,
-        calibration: Sequence[np.ndarray],
-        folder: Path,
-        scheme: Scheme = ...,
-        kept: Mapping[str, str] | None = None,
-    ) -> Graph:
+        self, graph: Graph, model: Model, calibration: Sequence[np.ndarray], folder: Path,
+        scheme: Scheme = ..., kept: Mapping[str, str] | None = None,
+    ) -> Graph:  # fmt: skip
         """Writes the quantized graph into `folder`.
 
         Args:
@@ -85,16 +80,11 @@ def get(name: str) -> Target:
 
 def load(graph: Graph, threads: int) -> Predictor:
     """Opens a graph in the runtime of its target and applies `graph.postprocess` to its output, so that the predictors
-    of all targets return the same as the torch model.
-
-    Raises:
-        TargetFailed: the runtime cannot open the file.
-    """
+    of all targets return the same as the torch model. Raises TargetFailed if the runtime cannot open the file."""
     predictor = get(graph.target).load(graph, threads)
     if (postprocess := graph.postprocess) is None:
         return predictor
-    run = predictor.run
-    return replace(predictor, run=lambda image: postprocess(run(image)))
+    return replace(predictor, run=lambda image: postprocess(predictor.run(image)))
 
 
 def size_bytes(graph: Graph) -> int:

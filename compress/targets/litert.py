@@ -28,9 +28,10 @@ from compress.capabilities import Model
 from compress.config import ExportConfig
 from compress.errors import MissingExtra, TargetFailed
 from compress.product import Graph, Precision
-from compress.targets import artifact, litert_graph, quantization_exclusions
+from compress.targets import artifact, litert_graph
 from compress.targets.calibration import EXTREMES, MEAN, METHODS, check, ranges_of
 from compress.targets.predictor import Predictor
+from compress.targets.quantization_exclusions import by_module, kept_nodes, module_path
 from compress.targets.scheme import Scheme
 
 NAME = "litert"
@@ -56,11 +57,8 @@ def require() -> None:
 
 def convert(model: Model, folder: Path, config: ExportConfig) -> Graph:
     """Writes `folder`/model.tflite in FP32. The graph of a detector that selects by value returns all rows instead:
-    accelerators of phones lack top-k, so `Graph.postprocess` does it in NumPy.
-
-    Raises:
-        TargetFailed: the network cannot be converted.
-    """
+    accelerators of phones lack top-k, so `Graph.postprocess` does it in NumPy. Raises TargetFailed if the network
+    cannot be converted."""
     net, example = model.deployed(postprocess=False), model.example_input()
     path = folder / "model.tflite"
     folder.mkdir(parents=True, exist_ok=True)
@@ -92,21 +90,14 @@ def _use_paths_as_class_names(net: nn.Module) -> None:
 
 
 def quantize(
-    graph: Graph,
-    model: Model,
-    calibration: Sequence[np.ndarray],
-    folder: Path,
-    scheme: Scheme = SCHEMES[0],
-    kept: Mapping[str, str] | None = None,
-) -> Graph:
-    """Writes `folder`/model.tflite in INT8.
-
-    Raises:
-        TargetFailed: unreadable graph, no calibration images, or the quantizer fails.
-    """
+    graph: Graph, model: Model, calibration: Sequence[np.ndarray], folder: Path,
+    scheme: Scheme = SCHEMES[0], kept: Mapping[str, str] | None = None,
+) -> Graph:  # fmt: skip
+    """Writes `folder`/model.tflite in INT8. Raises TargetFailed: unreadable graph, no calibration images, or the
+    quantizer fails."""
     check(calibration)
     nodes, method = litert_graph.nodes_of(graph.path), scheme.options.get("ranges", MEAN)
-    excluded = quantization_exclusions.kept_nodes(nodes, {**(kept or {}), **model.quantization_exclusions()})
+    excluded = kept_nodes(nodes, {**(kept or {}), **model.quantization_exclusions()})
     path = folder / "model.tflite"
     folder.mkdir(parents=True, exist_ok=True)
     with _quiet():
@@ -127,11 +118,8 @@ def quantize(
         except Exception as error:  # a chain of Python passes over the graph raises exceptions of any type
             raise TargetFailed(f"LiteRT cannot quantize {graph.path}: {error}") from error
     # A transpose after a convolution has the name of the convolution's module, but may belong to the postprocessing.
-    int8 = {
-        quantization_exclusions.module_path(node.name) for node in nodes if node.weighted and node.name not in excluded
-    }
-    by_module = quantization_exclusions.by_module(excluded)
-    exclusions = {module: reason for module, reason in by_module.items() if module not in int8}
+    int8 = {module_path(node.name) for node in nodes if node.weighted and node.name not in excluded}
+    exclusions = {module: reason for module, reason in by_module(excluded).items() if module not in int8}
     record = {"images": len(calibration), "method": METHODS[method]}
     return Graph(path, NAME, Precision.int8, scheme.description, exclusions, record, graph.postprocess)
 
@@ -189,16 +177,11 @@ def package(graphs: Sequence[Graph], folder: Path, model: Model, provenance: Map
     """Writes `folder`/{fp32,int8}/model.tflite, the manifest and the bench kit; returns the graphs in `folder`."""
     packed = [artifact.copy(graph, folder / graph.precision.value) for graph in graphs]
     versions = {package: version(package) for package in PACKAGES.values()}
-    artifact.finish(packed, folder, model, load, provenance, versions)
-    return tuple(packed)
+    return artifact.finish(packed, folder, model, load, provenance, versions)
 
 
 def load(graph: Graph, threads: int, *, exact: bool = False) -> Predictor:
-    """Opens a graph in LiteRT on the CPU (XNNPACK).
-
-    Raises:
-        TargetFailed: missing or damaged file.
-    """
+    """Opens a graph in LiteRT on the CPU (XNNPACK). Raises TargetFailed for a missing or damaged file."""
     require()
     from ai_edge_litert.interpreter import Interpreter
 
@@ -216,9 +199,8 @@ def load(graph: Graph, threads: int, *, exact: bool = False) -> Predictor:
         return interpreter.get_tensor(sink)  # a copy
 
     precision = "int8" if graph.precision is Precision.int8 else "f32"
-    runtime = f"litert {version(PACKAGES['ai_edge_litert'])}"
-
-    def arena() -> int:
-        return litert_graph.arena_bytes(litert_graph.read(graph.path))
-
-    return Predictor(run, runtime, precision, "measured", lambda: litert_graph.layers(graph), "graph", arena)
+    return Predictor(
+        run, f"litert {version(PACKAGES['ai_edge_litert'])}", precision, "measured",
+        layers=lambda: litert_graph.layers(graph), layers_obtained="graph",
+        arena_bytes=lambda: litert_graph.arena_bytes(litert_graph.read(graph.path)),
+    )  # fmt: skip

@@ -16,7 +16,6 @@ from typing import Any
 
 import numpy as np
 import torch
-import yaml
 from torch.utils._pytree import tree_leaves
 
 from compress.capabilities import Model
@@ -46,12 +45,8 @@ def require() -> None:
 
 
 def convert(model: Model, folder: Path, config: ExportConfig) -> Graph:
-    """Writes `folder`/model.param and model.bin in FP32.
-
-    Raises:
-        TargetFailed: the network cannot be traced or converted, has more than one output, needs operators that ncnn
-            does not have, or its output differs from torch.
-    """
+    """Writes `folder`/model.param and model.bin in FP32. Raises TargetFailed if the network cannot be traced or
+    converted, has more than one output, needs operators that ncnn does not have, or its output differs from torch."""
     graph, expected = _convert(model, folder, Precision.fp32)
     output = load(graph, 1)(model.example_input().numpy())
     if output.shape != expected.shape:
@@ -64,19 +59,11 @@ def convert(model: Model, folder: Path, config: ExportConfig) -> Graph:
 
 
 def quantize(
-    graph: Graph,
-    model: Model,
-    calibration: Sequence[np.ndarray],
-    folder: Path,
-    scheme: Scheme = SCHEMES[0],
-    kept: Mapping[str, str] | None = None,
-) -> Graph:
+    graph: Graph, model: Model, calibration: Sequence[np.ndarray], folder: Path,
+    scheme: Scheme = SCHEMES[0], kept: Mapping[str, str] | None = None,
+) -> Graph:  # fmt: skip
     """Writes `folder`/model.param and model.bin in FP16; `calibration` and `kept` are not used. pnnx rounds during the
-    conversion, so the file is converted from `model`, not from `graph`.
-
-    Raises:
-        TargetFailed: the network cannot be traced or converted.
-    """
+    conversion, so the file is converted from `model`, not from `graph`. Raises TargetFailed if that fails."""
     return _convert(model, folder, Precision.fp16)[0]
 
 
@@ -140,34 +127,23 @@ def _unknown_operators(path: Path) -> list[str]:
 def package(graphs: Sequence[Graph], folder: Path, model: Model, provenance: Mapping[str, Any]) -> tuple[Graph, ...]:
     """Writes `folder`/{fp32,fp16}_ncnn_model/{model.param, model.bin, metadata.yaml}, the manifest and the bench kit;
     returns the graphs in `folder`. Graphs with postprocessing in NumPy go to `folder`/{fp32,fp16}, without metadata.
-
-    Raises:
-        TargetFailed: a packed graph does not load.
-    """
+    Raises TargetFailed if a packed graph does not load."""
     import ncnn
     import pnnx
 
-    packed = []
-    for graph in graphs:
-        name = graph.precision.value
-        if graph.postprocess is not None:
-            # Ultralytics would interpret the rows of all anchors as selected detections.
-            packed.append(artifact.copy(graph, folder / name))
-            continue
-        packed.append(artifact.copy(graph, folder / f"{name}_ncnn_model"))  # Ultralytics recognises ncnn by this suffix
-        text = yaml.safe_dump(model.metadata(), sort_keys=False, allow_unicode=True)
-        packed[-1].path.with_name("metadata.yaml").write_text(text, encoding="utf-8")
+    packed = [
+        artifact.copy_for_ultralytics(graph, folder, model)
+        if graph.postprocess is None  # Ultralytics would interpret the rows of all anchors as selected detections
+        else artifact.copy(graph, folder / graph.precision.value)
+        for graph in graphs
+    ]
     versions = {"ncnn": ncnn.__version__, "pnnx": pnnx.__version__}
-    artifact.finish(packed, folder, model, load, provenance, versions, names=(INPUT, OUTPUT))
-    return tuple(packed)
+    return artifact.finish(packed, folder, model, load, provenance, versions, names=(INPUT, OUTPUT))
 
 
 def load(graph: Graph, threads: int, *, exact: bool = False) -> Predictor:
-    """Opens a graph in ncnn on the CPU. It computes FP16 files in float16 on ARMv8.2, and in float32 otherwise.
-
-    Raises:
-        TargetFailed: missing or damaged file.
-    """
+    """Opens a graph in ncnn on the CPU. It computes FP16 files in float16 on ARMv8.2, and in float32 otherwise. Raises
+    TargetFailed for a missing or damaged file."""
     import ncnn
 
     # By default ncnn computes in float16 wherever the CPU supports it, whatever the precision of the file, and it does

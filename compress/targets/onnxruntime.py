@@ -49,27 +49,15 @@ def require() -> None:
 
 
 def convert(model: Model, folder: Path, config: ExportConfig) -> Graph:
-    """Writes `folder`/model.onnx in FP32.
-
-    Raises:
-        TargetFailed: the network cannot be exported.
-    """
+    """Writes `folder`/model.onnx in FP32. Raises TargetFailed if the network cannot be exported."""
     return Graph(onnx_graph.export(model, folder / "model.onnx", config.opset), NAME, Precision.fp32)
 
 
 def quantize(
-    graph: Graph,
-    model: Model,
-    calibration: Sequence[np.ndarray],
-    folder: Path,
-    scheme: Scheme = SCHEMES[0],
-    kept: Mapping[str, str] | None = None,
-) -> Graph:
-    """Writes `folder`/model.onnx in INT8.
-
-    Raises:
-        TargetFailed: unreadable graph, no calibration images, or the quantizer fails.
-    """
+    graph: Graph, model: Model, calibration: Sequence[np.ndarray], folder: Path,
+    scheme: Scheme = SCHEMES[0], kept: Mapping[str, str] | None = None,
+) -> Graph:  # fmt: skip
+    """Writes `folder`/model.onnx in INT8. Raises TargetFailed as `static_qdq`."""
     from onnxruntime.quantization import QuantType
 
     options = {"activation_qType": QuantType.QUInt8, "weight_qType": QuantType.QInt8, **scheme.options}
@@ -77,14 +65,9 @@ def quantize(
 
 
 def static_qdq(
-    source: Graph,
-    path: Path,
-    model: Model,
-    calibration: Sequence[np.ndarray],
-    description: str,
-    options: Mapping[str, Any],
-    excluded_modules: Mapping[str, str],
-) -> Graph:
+    source: Graph, path: Path, model: Model, calibration: Sequence[np.ndarray],
+    description: str, options: Mapping[str, Any], excluded_modules: Mapping[str, str],
+) -> Graph:  # fmt: skip
     """Quantizes `source` with ONNX Runtime's static quantizer and writes `path` in the QDQ format.
 
     Args:
@@ -106,11 +89,10 @@ def static_qdq(
     nodes = onnx_graph.nodes(graph)
     excluded = quantization_exclusions.kept_nodes(nodes, {**excluded_modules, **model.quantization_exclusions()})
     excluded = quantization_exclusions.first_layers(nodes, options.get("float_layers", 0)) | excluded
-    ranges = TensorsData(CalibrationMethod.MinMax, tensor_ranges(graph, calibration, method))
     settings = {
         "per_channel": True,
         "reduce_range": False,
-        "tensors_range": ranges,
+        "tensors_range": TensorsData(CalibrationMethod.MinMax, tensor_ranges(graph, calibration, method)),
         "nodes_to_quantize": [],
         "extra_options": {},
         "nodes_to_exclude": sorted(excluded),
@@ -153,22 +135,12 @@ def package(graphs: Sequence[Graph], folder: Path, model: Model, provenance: Map
     """Writes `folder`/{fp32,int8}/model.onnx, the manifest and the bench kit; returns the graphs in `folder`."""
     packed = [artifact.copy(graph, folder / graph.precision.value) for graph in graphs]
     versions = {"onnx": onnx.__version__, "onnxruntime": onnxruntime.__version__}
-    artifact.finish(packed, folder, model, load, provenance, versions)
-    return tuple(packed)
+    return artifact.finish(packed, folder, model, load, provenance, versions)
 
 
 def load(graph: Graph, threads: int, *, exact: bool = False) -> Predictor:
-    """Opens a graph in ONNX Runtime on the CPU.
-
-    Raises:
-        TargetFailed: missing or damaged file.
-    """
-    session = onnx_graph.open_session(graph.path, onnx_graph.session_options(threads))
-    name = session.get_inputs()[0].name
-
-    def run(image: np.ndarray) -> np.ndarray:
-        return session.run(None, {name: image})[0]
-
+    """Opens a graph in ONNX Runtime on the CPU. Raises TargetFailed for a missing or damaged file."""
+    run = onnx_graph.runner(onnx_graph.open_session(graph.path, onnx_graph.session_options(threads)))
     precision = "int8" if graph.precision is Precision.int8 else "f32"
     return Predictor(run, f"onnxruntime {onnxruntime.__version__}", precision, "measured", lambda: layers(graph))
 
@@ -180,7 +152,4 @@ def layers(graph: Graph) -> list[LayerMacs]:
         # One level below the default: the highest level only changes layouts, and it renames nodes.
         onnx_graph.optimized(graph.path, path, onnxruntime.GraphOptimizationLevel.ORT_ENABLE_EXTENDED)
         executed = {node.name for node in onnx_graph.read(path).graph.node if node.op_type in INT8_OPERATORS}
-    return [
-        LayerMacs(name, macs, name in executed, quantization_exclusions.module_path(name) in graph.exclusions)
-        for name, macs in onnx_graph.count_macs(graph.path).items()
-    ]
+    return onnx_graph.layers(graph, executed)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import functools
 import io
 import logging
 import os
@@ -19,18 +20,18 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import yaml
 
 from compress.capabilities import Model
 from compress.config import ExportConfig
 from compress.errors import TargetFailed
 from compress.host import bfloat16_forbidden
 from compress.product import Graph, Precision
-from compress.targets import artifact, onnx_graph, onnx_macs, quantization_exclusions
+from compress.targets import artifact, onnx_graph, onnx_macs
 from compress.targets.calibration import check
 from compress.targets.openvino_package import package_without_telemetry
 from compress.targets.openvino_package import require as require  # the target's, called by `targets.get`
 from compress.targets.predictor import LayerMacs, Predictor
+from compress.targets.quantization_exclusions import Node, by_module, kept_nodes, module_path
 from compress.targets.scheme import Scheme
 
 NAME = "openvino"
@@ -61,11 +62,8 @@ OTHER_PRODUCTS = (
 
 
 def convert(model: Model, folder: Path, config: ExportConfig) -> Graph:
-    """Writes `folder`/model.xml and model.bin in FP32, uncompressed.
-
-    Raises:
-        TargetFailed: the network cannot be exported, or OpenVINO cannot read it.
-    """
+    """Writes `folder`/model.xml and model.bin in FP32, uncompressed. Raises TargetFailed if the network cannot be
+    exported, or OpenVINO cannot read it."""
     openvino = package_without_telemetry()
     path = folder / "model.xml"
     with tempfile.TemporaryDirectory() as scratch:
@@ -84,22 +82,15 @@ def _save(openvino: Any, graph: Any, path: Path) -> None:
 
 
 def quantize(
-    graph: Graph,
-    model: Model,
-    calibration: Sequence[np.ndarray],
-    folder: Path,
-    scheme: Scheme = SCHEMES[0],
-    kept: Mapping[str, str] | None = None,
-) -> Graph:
-    """Writes `folder`/model.xml and model.bin in INT8.
-
-    Raises:
-        TargetFailed: unreadable graph, no calibration images, or NNCF fails.
-    """
+    graph: Graph, model: Model, calibration: Sequence[np.ndarray], folder: Path,
+    scheme: Scheme = SCHEMES[0], kept: Mapping[str, str] | None = None,
+) -> Graph:  # fmt: skip
+    """Writes `folder`/model.xml and model.bin in INT8. Raises TargetFailed: unreadable graph, no calibration images, or
+    NNCF fails."""
     check(calibration)
     openvino = package_without_telemetry()
     source = _read(openvino, graph.path)
-    excluded = quantization_exclusions.kept_nodes(_nodes(source), {**(kept or {}), **model.quantization_exclusions()})
+    excluded = kept_nodes(_nodes(source), {**(kept or {}), **model.quantization_exclusions()})
     with _quiet(), _own_signal_stack():
         import nncf
 
@@ -120,7 +111,7 @@ def quantize(
     path = folder / "model.xml"
     _save(openvino, quantized, path)
     record = {"images": len(calibration), "method": "NNCF: minimum and maximum, averaged over images"}
-    exclusions = quantization_exclusions.by_module({_onnx_name(name): reason for name, reason in excluded.items()})
+    exclusions = by_module({_onnx_name(name): reason for name, reason in excluded.items()})
     return Graph(path, NAME, Precision.int8, scheme.description, exclusions, record)
 
 
@@ -132,8 +123,7 @@ def _quiet() -> Iterator[None]:
 
     logger = logging.getLogger("nncf")
     handlers, propagate, level = list(logger.handlers), logger.propagate, logger.level
-    logger.handlers.clear()
-    logger.propagate = True
+    logger.handlers[:], logger.propagate = [], True
     logger.setLevel(logging.WARNING)
     try:
         with contextlib.redirect_stdout(io.StringIO()):
@@ -174,7 +164,7 @@ def _read(openvino: Any, path: Path) -> Any:
         raise TargetFailed(f"OpenVINO cannot open {path}: {error}") from error
 
 
-def _nodes(graph: Any) -> list[quantization_exclusions.Node]:
+def _nodes(graph: Any) -> list[Node]:
     """The graph's operations for `quantization_exclusions`, without constants."""
     nodes = []
     constant: set[str] = set()
@@ -186,37 +176,25 @@ def _nodes(graph: Any) -> list[quantization_exclusions.Node]:
             continue
         weighted = is_product and any(name in constant for name in sources)
         parents = tuple(name for name in sources if name not in constant)
-        nodes.append(
-            quantization_exclusions.Node(operation.friendly_name, parents, weighted, is_product and not weighted)
-        )
+        nodes.append(Node(operation.friendly_name, parents, weighted, is_product and not weighted))
     return nodes
 
 
 def package(graphs: Sequence[Graph], folder: Path, model: Model, provenance: Mapping[str, Any]) -> tuple[Graph, ...]:
     """Writes `folder`/{fp32,int8}_openvino_model/{model.xml, model.bin, metadata.yaml}, the manifest and the bench
     kit; returns the graphs in `folder`."""
-    packed = []
-    for graph in graphs:
-        # Ultralytics recognises the runtime by this suffix.
-        packed.append(artifact.copy(graph, folder / f"{graph.precision.value}_openvino_model"))
-        text = yaml.safe_dump(model.metadata(), sort_keys=False, allow_unicode=True)
-        packed[-1].path.with_name("metadata.yaml").write_text(text, encoding="utf-8")
     import nncf
 
+    packed = [artifact.copy_for_ultralytics(graph, folder, model) for graph in graphs]
     versions = {"openvino": package_without_telemetry().__version__, "nncf": nncf.__version__}
-    artifact.finish(packed, folder, model, load, provenance, versions)
-    return tuple(packed)
+    return artifact.finish(packed, folder, model, load, provenance, versions)
 
 
 def load(graph: Graph, threads: int, *, exact: bool = False) -> Predictor:
-    """Opens a graph in OpenVINO on the CPU.
+    """Opens a graph in OpenVINO on the CPU. Raises TargetFailed for a missing or damaged file.
 
-    Args:
-        exact: compute float layers in float32, instead of the precision that OpenVINO selects for this CPU. They are
-            also computed in float32 if ONEDNN_MAX_CPU_ISA excludes bfloat16. The predictor reports the precision used.
-
-    Raises:
-        TargetFailed: missing or damaged file.
+    Float layers are computed in the precision that OpenVINO selects for this CPU; in float32 with `exact`, or if
+    ONEDNN_MAX_CPU_ISA excludes bfloat16. The predictor reports the precision used.
     """
     openvino = package_without_telemetry()
     settings: dict[str, Any] = {"INFERENCE_NUM_THREADS": threads, "PERFORMANCE_HINT": "LATENCY"}
@@ -230,14 +208,11 @@ def load(graph: Graph, threads: int, *, exact: bool = False) -> Predictor:
     except Exception as error:  # RuntimeError from C++
         raise TargetFailed(f"OpenVINO cannot compile {graph.path}: {error}") from error
     request = compiled.create_infer_request()
-
-    def run(image: np.ndarray) -> np.ndarray:
-        return request.infer([image])[0].copy()
-
     float_precision = compiled.get_property("INFERENCE_PRECISION_HINT").to_string()
     precision = "int8" if graph.precision is Precision.int8 else float_precision
     runtime = f"openvino {openvino.__version__.split('-')[0]}"  # the rest is a build number
-    return Predictor(run, runtime, precision, "measured", lambda: _layers(graph, source, compiled))
+    layers = functools.partial(_layers, graph, source, compiled)
+    return Predictor(lambda image: request.infer([image])[0].copy(), runtime, precision, "measured", layers)
 
 
 def _layers(graph: Graph, source: Any, compiled: Any) -> list[LayerMacs]:
@@ -249,9 +224,7 @@ def _layers(graph: Graph, source: Any, compiled: Any) -> list[LayerMacs]:
         if str(info["runtimePrecision"].astype(str)) in ("i8", "u8"):
             executed.update(info["originalLayersNames"].astype(str).split(","))
     return [
-        LayerMacs(
-            name, macs, name in executed, quantization_exclusions.module_path(_onnx_name(name)) in graph.exclusions
-        )
+        LayerMacs(name, macs, name in executed, module_path(_onnx_name(name)) in graph.exclusions)
         for name, macs in _count_macs(source).items()
     ]
 

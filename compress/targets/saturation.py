@@ -29,11 +29,10 @@ log = logging.getLogger(__name__)
 @functools.cache
 def saturates(target: str) -> bool | None:
     """True if the target's INT8 kernels saturate on this machine; None if unknown. Cached for the process."""
-    probe = _PROBES.get(target)
-    if probe is None:
+    if target not in _PROBES:
         return None
     try:
-        return probe() != EXACT
+        return _PROBES[target]() != EXACT
     except Exception as error:  # another version of the runtime, for example: an unknown result must not end a run
         log.debug("cannot determine whether %s saturates: %s", target, error)
         return None
