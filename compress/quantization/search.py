@@ -1,9 +1,7 @@
 """Search over the quantization schemes of a target, with mixed precision if all of them lose too much accuracy.
 
 Candidates are compared with the FP32 graph in the same runtime on the calibration images. These come from the training
-split but are not trained on, so the validation split stays unseen until the result is measured. The schemes are tried
-in the target's order of preference. For mixed precision the layers are ranked once by the error that INT8 causes in
-each of them alone; bisection finds the smallest number of layers that must stay in float.
+split but are not trained on, so the validation split stays unseen until the result is measured.
 """
 
 from __future__ import annotations
@@ -105,9 +103,7 @@ class Search:
         If latency is compared, this is the most accurate of those within the limit that are as fast as the fastest;
         otherwise the one with the fewest layers in float, the earliest of equals. If no candidate is within the limit,
         it is the most accurate one without additional layers in float, which cost speed and did not help enough.
-
-        Raises:
-            TargetFailed: no scheme of the target can quantize this network.
+        Raises TargetFailed if no scheme of the target can quantize this network.
         """
         target = targets.get(self.fp32.target)
         self._deadline = time.monotonic() + self.seconds
@@ -143,8 +139,7 @@ class Search:
         return accuracy.evaluate(predictor, model.decode, self.split, supervised(self.split), model.classes).value
 
     def _try(self, scheme: Scheme, in_float: Sequence[str] = ()) -> Candidate | None:
-        """Quantizes and evaluates one candidate and adds it to `tried`. If the target fails, adds the reason to
-        `failed` and returns None."""
+        """Quantizes and evaluates one candidate; adds it to `tried`, or the reason of its failure to `failed`."""
         start = time.monotonic()
         reasons = dict.fromkeys(in_float, f"one of the {len(in_float)} layers that are most sensitive to INT8")
         target, folder = targets.get(self.fp32.target), self.folder / str(len(self.tried) + len(self.failed))
@@ -170,8 +165,7 @@ class Search:
         return f"{candidate.scheme.description}{in_float}: accuracy drop {candidate.drop:.4f}, limit {self.limit:g}"
 
     def _try_mixed_precision(self, scheme: Scheme) -> None:
-        """Bisects for the smallest number of sensitive layers to leave in float. Gives up if `MAX_FLOAT_FRACTION` of
-        the layers in float is not enough."""
+        """Bisects for the smallest number of sensitive layers to leave in float, up to `MAX_FLOAT_FRACTION`."""
         log.info("quantize: %s: no scheme is within the limit, ranking layers by sensitivity", self.fp32.target)
         excluded = tuple(f"{prefix}." for prefix in self.model.quantization_exclusions())  # in float anyway
         order = [name for name, _ in ranked(self.model, self.images) if not f"{name}.".startswith(excluded)]
@@ -199,8 +193,7 @@ class Search:
         return min(ties, key=lambda c: (c.drop, len(c.layers_kept)))  # the most accurate of the fastest
 
     def _latencies(self, candidates: Sequence[Candidate]) -> list[Latency]:
-        """For each candidate the lowest, the median and the highest of the median latencies of its sessions, in ms. The
-        sessions of all candidates are interleaved, so that drift of the machine affects all alike."""
+        """Median latencies in ms, with the lowest and highest of all sessions, which are interleaved against drift."""
         image = self.model.example_input().numpy()
         calls = {
             f"{index}/{session}": functools.partial(targets.load(candidate.graph, self.threads), image)

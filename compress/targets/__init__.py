@@ -65,12 +65,8 @@ class Target(Protocol):
 
 
 def get(name: str) -> Target:
-    """Returns the module of a target.
-
-    Raises:
-        UserError: unknown target.
-        MissingExtra: a package that the target needs is not installed.
-    """
+    """Returns the module of a target. Raises UserError if it is unknown, MissingExtra if a package that it needs is not
+    installed."""
     if name not in TARGETS:
         raise UserError("targets", name, f"choose from {', '.join(TARGETS)}")
     target = cast(Target, importlib.import_module(TARGETS[name]))

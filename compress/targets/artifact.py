@@ -61,8 +61,7 @@ def finish(
         versions: of the packages that made the files, by name.
         names: of the input and the output tensor in the files.
 
-    Raises:
-        TargetFailed: a graph does not load, or its output is not finite.
+    Raises TargetFailed if a graph does not load, or its output is not finite.
     """
     target = graphs[0].target
     sample = model.example_input().numpy()
@@ -118,11 +117,6 @@ def output_kind(graph: Graph, model: Model) -> str:
     return model.task.output_kind(end_to_end=model.postprocess is not None, postprocessed=graph.postprocess is None)
 
 
-def kit_can_evaluate(graph: Graph, model: Model) -> bool:
-    """True if the bench kit can evaluate the output of `graph` on labelled images."""
-    return output_kind(graph, model) in labelled_images.KINDS
-
-
 def _manifest(
     graphs: Sequence[Graph], model: Model, models: Mapping[str, Mapping[str, Any]],
     provenance: Mapping[str, Any], versions: Mapping[str, str], names: tuple[str, str],
@@ -144,7 +138,12 @@ def _manifest(
         "calibration": dict(int8[0].calibration) if int8 else {},
         "kept_float": [[layer, reason] for layer, reason in exclusions.items()],
         "versions": dict(versions),
-        "checked_on": checked_on(graphs[0].target),
+        # The machine that computed the expected outputs: INT8 outputs depend on its instruction sets.
+        "checked_on": {
+            "cpu": host().cpu,
+            "instruction_sets": list(host().features),
+            "int8_saturates": saturation.saturates(graphs[0].target),
+        },
         **provenance,
     }
 
@@ -165,22 +164,9 @@ def preprocessing(model: Model) -> dict[str, Any]:
     }
 
 
-def checked_on(target: str) -> dict[str, Any]:
-    """Manifest entry: the machine that computed the expected outputs. INT8 outputs depend on its instruction sets."""
-    machine = host()
-    return {
-        "cpu": machine.cpu,
-        "instruction_sets": list(machine.features),
-        "int8_saturates": saturation.saturates(target),
-    }
-
-
 def read(folder: Path) -> list[tuple[Graph, tuple[int, ...]]]:
-    """Returns the graphs in an artifact folder, each with the shape of its file's raw output for one image.
-
-    Raises:
-        TargetFailed: the manifest cannot be read, a file is missing, or its checksum is not that in the manifest.
-    """
+    """Returns the graphs in an artifact folder, each with the shape of its file's raw output for one image. Raises
+    TargetFailed if the manifest cannot be read, a file is missing, or its checksum is not that in the manifest."""
     path = folder / "manifest.json"
     try:
         manifest = json.loads(path.read_text(encoding="utf-8"))

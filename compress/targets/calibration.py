@@ -1,8 +1,5 @@
-"""Value ranges of a graph's tensors over calibration images, which are processed one at a time.
-
-ONNX Runtime's own calibrator does the same without graph optimization and with spinning threads, which is several times
-slower on a small machine. Here the reductions are part of an optimized single-threaded graph.
-"""
+"""Value ranges of a graph's tensors over calibration images, computed by reductions in an optimized single-threaded
+graph. ONNX Runtime's own calibrator, without optimization and with spinning threads, is several times slower."""
 
 from __future__ import annotations
 
@@ -47,8 +44,7 @@ def tensor_ranges(
         images: float32 (1, c, s, s).
         method: a key of `METHODS`.
 
-    Raises:
-        TargetFailed: there are no images, or a tensor is not finite on one of them.
+    Raises TargetFailed if there are no images, or a tensor is not finite on one of them.
     """
     check(images)
     names, extremes = _extremes(graph, images)

@@ -1,8 +1,5 @@
-"""ncnn: the fastest float runtime on ARM boards such as the Raspberry Pi.
-
-pnnx converts a traced network to ncnn files in FP32 or FP16. ncnn has no operator that selects by value, so graphs
-contain the network without that last step (`Model.postprocess`).
-"""
+"""ncnn: the fastest float runtime on ARM boards such as the Raspberry Pi. pnnx converts a traced network to FP32 or
+FP16. ncnn has no operator that selects by value, so graphs lack that last step (`Model.postprocess`)."""
 
 from __future__ import annotations
 
@@ -101,10 +98,9 @@ def _pnnx(traced: Path, path: Path, shape: Sequence[int], precision: Precision) 
     """Writes `path` and its .bin file; pnnx writes its other files beside `traced`."""
     import pnnx
 
-    sizes = ",".join(str(side) for side in shape)
-    half = int(precision is Precision.fp16)
+    size, half = ",".join(map(str, shape)), int(precision is Precision.fp16)
     files = [f"ncnnparam={path.resolve()}", f"ncnnbin={path.resolve().with_suffix('.bin')}"]
-    command = [pnnx.EXEC_PATH, str(traced), f"inputshape=[{sizes}]", f"fp16={half}", *files]
+    command = [pnnx.EXEC_PATH, str(traced), f"inputshape=[{size}]", f"fp16={half}", *files]
     try:
         done = subprocess.run(command, cwd=traced.parent, capture_output=True, text=True, errors="replace")
     except OSError as error:
@@ -115,8 +111,7 @@ def _pnnx(traced: Path, path: Path, shape: Sequence[int], precision: Precision) 
 
 
 def _unknown_operators(path: Path) -> list[str]:
-    """Layer types in a .param file that ncnn does not support. pnnx writes operators that it cannot convert under their
-    torch name and reports success."""
+    """Layer types in a .param file that ncnn lacks: pnnx writes them under their torch name and reports success."""
     import ncnn
 
     # Two header lines, then one line per layer that starts with its type.
@@ -152,9 +147,8 @@ def load(graph: Graph, threads: int, *, exact: bool = False) -> Predictor:
     net = _net(graph.path, threads, half)
 
     def run(image: np.ndarray) -> np.ndarray:
-        # ncnn.Mat has no batch axis and does not own NumPy's memory. A layer that computes in place ends the process
-        # on memory that ncnn does not own, so ncnn gets a copy.
-        with net.create_extractor() as extractor:
+        with net.create_extractor() as extractor:  # ncnn.Mat has no batch axis
+            # A copy: a first layer that computes in place ends the process on memory that ncnn does not own.
             extractor.input(INPUT, ncnn.Mat(image[0]).clone())
             status, output = extractor.extract(OUTPUT)
             if status != 0:

@@ -1,9 +1,6 @@
-"""ONNX Runtime: static INT8 in the QDQ format of its own quantizer.
-
-U8 activations and S8 per-channel weights, all operators. In this runtime symmetric S8S8 graphs and NNCF's graphs are
-slower than FP32. So are graphs with quantized convolutions only, because every activation function between them then
-needs two conversions.
-"""
+"""ONNX Runtime: static INT8 in the QDQ format of its own quantizer, U8 activations and S8 per-channel weights, all
+operators. Symmetric S8S8 graphs and NNCF's graphs are slower than FP32 here. So are graphs with quantized convolutions
+only, because every activation function between them then needs two conversions."""
 
 from __future__ import annotations
 
@@ -60,35 +57,34 @@ def quantize(
     """Writes `folder`/model.onnx in INT8. Raises TargetFailed as `static_qdq`."""
     from onnxruntime.quantization import QuantType
 
-    options = {"activation_qType": QuantType.QUInt8, "weight_qType": QuantType.QInt8, **scheme.options}
-    return static_qdq(graph, folder / "model.onnx", model, calibration, scheme.description, options, kept or {})
+    types = {"activation_qType": QuantType.QUInt8, "weight_qType": QuantType.QInt8}
+    return static_qdq(graph, model, calibration, folder, scheme, kept, **types)
 
 
 def static_qdq(
-    source: Graph, path: Path, model: Model, calibration: Sequence[np.ndarray],
-    description: str, options: Mapping[str, Any], excluded_modules: Mapping[str, str],
+    source: Graph, model: Model, calibration: Sequence[np.ndarray], folder: Path,
+    scheme: Scheme, kept: Mapping[str, str] | None, **defaults: Any,
 ) -> Graph:  # fmt: skip
-    """Quantizes `source` with ONNX Runtime's static quantizer and writes `path` in the QDQ format.
+    """Quantizes `source` with ONNX Runtime's static quantizer and writes `folder`/model.onnx in the QDQ format.
 
     Args:
-        description: of the scheme.
-        options: arguments of QDQQuantizer; besides them `ranges`, a key of `calibration.METHODS`, and `float_layers`,
-            the number of first layers that stay in float.
-        excluded_modules: {module name prefix: reason} of modules to leave in float besides
-            `model.quantization_exclusions()`.
+        scheme: its options are arguments of QDQQuantizer, and `ranges`, a key of `calibration.METHODS`, and
+            `float_layers`, the number of first layers that stay in float.
+        kept: see `compress.targets.Target.quantize`.
+        defaults: arguments of QDQQuantizer that are not in the scheme.
 
-    Raises:
-        TargetFailed: unreadable graph, no calibration images, or the quantizer fails.
+    Raises TargetFailed: unreadable graph, no calibration images, or the quantizer fails.
     """
     from onnxruntime.quantization.calibrate import CalibrationMethod, TensorsData
     from onnxruntime.quantization.qdq_quantizer import QDQQuantizer
     from onnxruntime.quantization.quant_utils import load_model_with_shape_infer
     from onnxruntime.quantization.registry import QDQRegistry, QLinearOpsRegistry
 
-    graph, method = onnx_graph.read(source.path), options.get("ranges", MEAN)
+    options = {**defaults, **scheme.options}
+    graph, method = onnx_graph.read(source.path), options.pop("ranges", MEAN)
     nodes = onnx_graph.nodes(graph)
-    excluded = quantization_exclusions.kept_nodes(nodes, {**excluded_modules, **model.quantization_exclusions()})
-    excluded = quantization_exclusions.first_layers(nodes, options.get("float_layers", 0)) | excluded
+    excluded = quantization_exclusions.kept_nodes(nodes, {**(kept or {}), **model.quantization_exclusions()})
+    excluded = quantization_exclusions.first_layers(nodes, options.pop("float_layers", 0)) | excluded
     settings = {
         "per_channel": True,
         "reduce_range": False,
@@ -97,7 +93,7 @@ def static_qdq(
         "extra_options": {},
         "nodes_to_exclude": sorted(excluded),
         "op_types_to_quantize": sorted({*QDQRegistry, *QLinearOpsRegistry}),
-        **{key: value for key, value in options.items() if key not in ("ranges", "float_layers")},
+        **options,
     }
     with _quiet():
         try:
@@ -106,11 +102,14 @@ def static_qdq(
         except Exception as error:  # a chain of Python passes over the graph raises exceptions of any type
             raise TargetFailed(f"ONNX Runtime cannot quantize {source.path}: {error}") from error
     quantizer.model.topological_sort()  # shape inference requires sorted nodes
-    quantized = quantizer.model.model
+    quantized, path = quantizer.model.model, folder / "model.onnx"
     onnx_graph.shrink(quantized)
     onnx_graph.save(quantized, path, model.metadata())
-    record = {"images": len(calibration), "method": METHODS[method]}
-    return Graph(path, source.target, Precision.int8, description, quantization_exclusions.by_module(excluded), record)
+    record, exclusions = (
+        {"images": len(calibration), "method": METHODS[method]},
+        quantization_exclusions.by_module(excluded),
+    )
+    return Graph(path, source.target, Precision.int8, scheme.description, exclusions, record)
 
 
 @contextmanager

@@ -1,8 +1,5 @@
-"""OpenVINO on the CPU: NNCF's post-training quantization of the OpenVINO graph.
-
-OpenVINO rejects ONNX Runtime's QDQ graphs. On CPUs with AMX it runs FP32 graphs in BF16 by default, so every predictor
-reports the precision that OpenVINO selected.
-"""
+"""OpenVINO on the CPU: NNCF's post-training quantization of the OpenVINO graph. OpenVINO rejects ONNX Runtime's QDQ
+graphs. On CPUs with AMX it runs FP32 graphs in BF16, so every predictor reports the precision that was selected."""
 
 from __future__ import annotations
 
@@ -72,13 +69,8 @@ def convert(model: Model, folder: Path, config: ExportConfig) -> Graph:
             converted = openvino.convert_model(source)
         except Exception as error:  # OpenVINO raises RuntimeError and its own types
             raise TargetFailed(f"OpenVINO cannot convert this network: {error}") from error
-        _save(openvino, converted, path)
+        openvino.save_model(converted, path, compress_to_fp16=False)
     return Graph(path, NAME, Precision.fp32)
-
-
-def _save(openvino: Any, graph: Any, path: Path) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    openvino.save_model(graph, path, compress_to_fp16=False)
 
 
 def quantize(
@@ -109,7 +101,7 @@ def quantize(
         except Exception as error:  # a chain of Python passes over the graph raises exceptions of any type
             raise TargetFailed(f"NNCF cannot quantize {graph.path}: {error}") from error
     path = folder / "model.xml"
-    _save(openvino, quantized, path)
+    openvino.save_model(quantized, path, compress_to_fp16=False)
     record = {"images": len(calibration), "method": "NNCF: minimum and maximum, averaged over images"}
     exclusions = by_module({_onnx_name(name): reason for name, reason in excluded.items()})
     return Graph(path, NAME, Precision.int8, scheme.description, exclusions, record)

@@ -1,9 +1,6 @@
-"""Tests whether INT8 arithmetic saturates on this machine, by computing a product whose exact result is known.
-
-Without VNNI instructions a CPU multiplies U8 by S8 with VPMADDUBSW, which adds two adjacent products in 16 bits:
-255 x 127 + 255 x 127 = 64,770 saturates at 32,767, and outputs differ from those of machines with VNNI. Weights of 7
-bits, -64 to 64, keep the sum below the limit: 255 x 64 x 2 = 32,640.
-"""
+"""Tests whether INT8 saturates on this machine, by a product whose exact result is known. CPUs without VNNI multiply
+U8 by S8 with VPMADDUBSW, which adds two products in 16 bits: 255 x 127 x 2 = 64,770 saturates at 32,767. Weights of 7
+bits, -64 to 64, keep the sum below the limit: 255 x 64 x 2 = 32,640."""
 
 from __future__ import annotations
 

@@ -1,14 +1,10 @@
-"""TensorRT: symmetric INT8 Q/DQ, FP16, and engines built with TensorRT-RTX, which needs no GPU for building.
-
-TensorRT rejects asymmetric U8 activations, which ONNX Runtime prefers. If a GPU is present, engines are run, timed and
-evaluated on it. Otherwise accuracy is emulated: ONNX Runtime evaluates the same ONNX file and computes each Q/DQ pair
-as written, without fusing it.
-"""
+"""TensorRT: symmetric INT8 Q/DQ, FP16, and engines built with TensorRT-RTX, which needs no GPU for building. It rejects
+asymmetric U8 activations, which ONNX Runtime prefers. Engines are run, timed and evaluated on a GPU if there is one;
+otherwise ONNX Runtime emulates accuracy: it evaluates the same ONNX file and computes each Q/DQ pair as written."""
 
 from __future__ import annotations
 
 import functools
-import importlib
 import importlib.util
 import logging
 import warnings
@@ -66,14 +62,11 @@ def quantize(
     from onnxruntime.quantization import QuantType
 
     # Only products get Q/DQ pairs: TensorRT fuses activation functions into them, and a pair it cannot fuse costs time.
-    options = {
-        "activation_qType": QuantType.QInt8,
-        "weight_qType": QuantType.QInt8,
-        "op_types_to_quantize": PRODUCTS,
-        "extra_options": {"ActivationSymmetric": True, "WeightSymmetric": True, "QuantizeBias": False},
-        **scheme.options,
-    }
-    int8 = static_qdq(graph, folder / "model.onnx", model, calibration, scheme.description, options, kept or {})
+    int8 = static_qdq(
+        graph, model, calibration, folder, scheme, kept,
+        activation_qType=QuantType.QInt8, weight_qType=QuantType.QInt8, op_types_to_quantize=PRODUCTS,
+        extra_options={"ActivationSymmetric": True, "WeightSymmetric": True, "QuantizeBias": False},
+    )  # fmt: skip
     parse(int8.path)
     return int8
 
