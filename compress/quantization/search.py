@@ -66,34 +66,19 @@ class Candidate:
 
 @dataclass
 class Search:
-    """The search for one model on one target.
+    """The search for one model on one target."""
 
-    Attributes:
-        fp32: the graph to quantize.
-        split: the images and labels that candidates are evaluated on.
-        model: decodes the outputs and names the layers that stay in float.
-        images: one network input per image of `split`, float32 (1, c, s, s); also used for calibration.
-        folder: receives one subfolder per candidate.
-        limit: maximum accuracy drop below FP32, absolute.
-        seconds: time limit, checked between candidates; at least one candidate is made.
-        threads: CPU threads of the runtime.
-        timed: compare candidates by latency, since this machine is the target device. `run` clears it if the runtime is
-            emulated.
-        saturates: the device clips 16-bit sums of INT8 products; saturation-safe schemes are then tried first.
-        portable: try saturation-safe schemes only.
-    """
-
-    fp32: Graph
-    model: Evaluable
-    split: Split
-    images: Sequence[np.ndarray]
-    folder: Path
-    limit: float
-    seconds: float
-    threads: int
-    timed: bool
-    saturates: bool = False
-    portable: bool = False
+    fp32: Graph  # the graph to quantize
+    model: Evaluable  # decodes the outputs and names the layers that stay in float
+    split: Split  # the images and labels that candidates are evaluated on
+    images: Sequence[np.ndarray]  # one per image of `split`, float32 (1, c, s, s); also used for calibration
+    folder: Path  # receives one subfolder per candidate
+    limit: float  # maximum accuracy drop below FP32, absolute
+    seconds: float  # time limit, checked between candidates; at least one candidate is made
+    threads: int  # CPU threads of the runtime
+    timed: bool  # compare latencies, since this machine is the device; `run` clears it if the runtime is emulated
+    saturates: bool = False  # the device clips 16-bit sums of INT8 products: try saturation-safe schemes first
+    portable: bool = False  # try saturation-safe schemes only
     tried: list[Candidate] = field(default_factory=list)  # candidates that were made, in order
     failed: list[str] = field(default_factory=list)  # reasons, one per candidate that could not be made
 
@@ -105,12 +90,12 @@ class Search:
         it is the most accurate one without additional layers in float, which cost speed and did not help enough.
         Raises TargetFailed if no scheme of the target can quantize this network.
         """
-        target = targets.get(self.fp32.target)
         self._deadline = time.monotonic() + self.seconds
         reference = targets.load(self.fp32, self.threads)
         self.timed = self.timed and reference.obtained == "measured"
         self._reference = self._accuracy(reference)
-        for scheme in ordered(target.SCHEMES, saturates=self.saturates, portable=self.portable):
+        offered = targets.get(self.fp32.target).SCHEMES
+        for scheme in ordered(offered, saturates=self.saturates, portable=self.portable):
             # Fallbacks are slower, and 7-bit weights are coarser and only help if the device saturates.
             slower_or_coarser = scheme.fallback or (scheme.saturation_safe and not self.saturates)
             if self.tried and (self._out_of_time() or (self._acceptable() and (slower_or_coarser or not self.timed))):

@@ -45,11 +45,10 @@ class Target(Protocol):
         self, graph: Graph, model: Model, calibration: Sequence[np.ndarray], folder: Path,
         scheme: Scheme = ..., kept: Mapping[str, str] | None = None,
     ) -> Graph:  # fmt: skip
-        """Writes the quantized graph into `folder`.
+        """Writes the graph, quantized by one of `SCHEMES`, into `folder`.
 
         Args:
             calibration: images, float32 (1, channels, s, s) in [0, 1]; unused for FP16.
-            scheme: one of `SCHEMES`; the first by default.
             kept: {module name prefix: reason} of modules to leave in float besides `model.quantization_exclusions()`.
         """
 

@@ -54,14 +54,13 @@ def finish(
 ) -> tuple[Graph, ...]:  # fmt: skip
     """Completes an artifact folder: reloads every graph, stores its output for a sample image, and writes the bench kit
     and the manifest. The manifest is written last; its presence means that the folder is complete. Returns `graphs`.
+    Raises TargetFailed if a graph does not load, or its output is not finite.
 
     Args:
         graphs: of one target, one per precision.
         load, provenance: see `compress.targets.Target`.
         versions: of the packages that made the files, by name.
         names: of the input and the output tensor in the files.
-
-    Raises TargetFailed if a graph does not load, or its output is not finite.
     """
     target = graphs[0].target
     sample = model.example_input().numpy()
@@ -87,7 +86,11 @@ def finish(
             models[name]["labelled_images"] = accuracy
     _write_kit(folder, target)
     manifest = _manifest(graphs, model, models, provenance, versions, names)
-    manifest["files"] = {path.relative_to(folder).as_posix(): _sha256(path) for path in _files(folder)}
+    skipped = ("manifest.json", "bench.json")  # the latter is written by the bench kit, later
+    files = (path for path in sorted(folder.rglob("*")) if path.is_file() and path.parent.name != "__pycache__")
+    manifest["files"] = {
+        path.relative_to(folder).as_posix(): _sha256(path) for path in files if path.name not in skipped
+    }
     atomic.write(folder / "manifest.json", json.dumps(manifest, indent=1) + "\n")
     return tuple(graphs)
 
@@ -112,8 +115,7 @@ def add_labelled_images(folder: Path, images: Sequence[np.ndarray], labels: Sequ
 
 
 def output_kind(graph: Graph, model: Model) -> str:
-    """Kind of a file's raw output, as `bench_kit/labelled_images.py` names it."""
-    # `graph.postprocess` is the step that the file does not contain.
+    """Kind of a file's raw output, which lacks `graph.postprocess`, as `bench_kit/labelled_images.py` names it."""
     return model.task.output_kind(end_to_end=model.postprocess is not None, postprocessed=graph.postprocess is None)
 
 
@@ -207,12 +209,6 @@ def _write_kit(folder: Path, target: str) -> None:
     shutil.copyfile(KIT / "labelled_images.py", folder / "labelled_images.py")
     shutil.copyfile(KIT / f"runtime_{target}.py", folder / "runtime.py")
     shutil.copyfile(KIT / f"README_{target}.md", folder / "README.md")
-
-
-def _files(folder: Path) -> list[Path]:
-    skipped = ("manifest.json", "bench.json")  # the latter is written by the bench kit, later
-    files = (path for path in folder.rglob("*") if path.is_file() and path.name not in skipped)
-    return sorted(path for path in files if path.parent.name != "__pycache__")
 
 
 def _sha256(path: Path) -> str:

@@ -1,9 +1,6 @@
-"""LiteRT, the successor of TensorFlow Lite, for Android phones and microcontrollers. On the CPU it computes in XNNPACK.
-
-`litert_torch` converts the torch network directly, without ONNX; `ai_edge_quantizer` then quantizes to static INT8.
-Inputs and outputs are float32, and images are (1, c, s, s), as in all targets. LiteRT's own layout is channels last:
-the transpose before the first convolution costs 0.3 ms of drone_nano's 6 ms.
-"""
+"""LiteRT, the successor of TensorFlow Lite, for Android phones and microcontrollers. `litert_torch` converts the torch
+network directly, without ONNX; `ai_edge_quantizer` then quantizes to static INT8. LiteRT's own layout is channels last:
+the transpose of the images (1, c, s, s) before the first convolution costs 0.3 ms of drone_nano's 6 ms."""
 
 from __future__ import annotations
 
@@ -36,15 +33,8 @@ from compress.targets.scheme import Scheme
 NAME = "litert"
 QUANTIZED = Precision.int8
 _WHAT = "static: S8 asymmetric activations, S8 symmetric per-channel weights, all operators"
-SCHEMES = (
-    Scheme(_WHAT),
-    Scheme(f"{_WHAT}, ranges from the extremes of all images", {"ranges": EXTREMES}),
-)
-PACKAGES = {
-    "litert_torch": "litert-torch",
-    "ai_edge_litert": "ai-edge-litert",
-    "ai_edge_quantizer": "ai-edge-quantizer",
-}
+SCHEMES = (Scheme(_WHAT), Scheme(f"{_WHAT}, ranges from the extremes of all images", {"ranges": EXTREMES}))
+PACKAGES = {module: module.replace("_", "-") for module in ("litert_torch", "ai_edge_litert", "ai_edge_quantizer")}
 
 
 def require() -> None:
@@ -74,11 +64,8 @@ def convert(model: Model, folder: Path, config: ExportConfig) -> Graph:
 
 
 def _use_paths_as_class_names(net: nn.Module) -> None:
-    """Sets the class name of every module of `net` to its path, in place.
-
-    The converter names an operation by the classes of the modules around it and the last part of their paths, which
-    does not distinguish the branches of a detector's head.
-    """
+    """Sets the class name of every module of `net` to its path, in place: the converter names an operation by classes
+    and the last part of paths, which does not distinguish the branches of a detector's head."""
     seen: set[int] = set()
     for path, module in list(net.named_modules(remove_duplicate=False)):
         if id(module) in seen:  # an activation function shared by several layers: one copy per path
@@ -140,10 +127,7 @@ def _ranges(path: Path, images: Sequence[np.ndarray], method: str) -> dict[str, 
         values = [interpreter.get_tensor(tensor) for tensor in tensors]
         extremes.append([[value.min() for value in values], [value.max() for value in values]])
     return {
-        subgraph.tensors[tensor].name.decode(): {
-            "min": np.full(1, lowest, np.float32),
-            "max": np.full(1, highest, np.float32),
-        }
+        subgraph.tensors[tensor].name.decode(): {"min": lowest.reshape(1), "max": highest.reshape(1)}
         for tensor, lowest, highest in zip(tensors, *ranges_of(np.array(extremes), method), strict=True)
     }
 

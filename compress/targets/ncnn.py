@@ -25,12 +25,11 @@ from compress.targets.scheme import Scheme
 
 NAME = "ncnn"
 QUANTIZED = Precision.fp16
-SCHEMES = (
-    Scheme(
-        "weights in FP16, arithmetic too if the CPU supports it (ARMv8.2: Raspberry Pi 5); no INT8, since the tools "
-        "for it, ncnn2table and ncnn2int8, are not in ncnn's Python package"
-    ),
+_WHAT = (
+    "weights in FP16, arithmetic too if the CPU supports it (ARMv8.2: Raspberry Pi 5); no INT8, since the tools "
+    "for it, ncnn2table and ncnn2int8, are not in ncnn's Python package"
 )
+SCHEMES = (Scheme(_WHAT),)
 INPUT, OUTPUT = "in0", "out0"  # set by pnnx
 
 
@@ -74,7 +73,7 @@ def _convert(model: Model, folder: Path, precision: Precision) -> tuple[Graph, n
         _pnnx(traced, path, tuple(image.shape), precision)
     if unknown := _unknown_operators(path):
         raise TargetFailed(f"ncnn does not support these operators of the network: {', '.join(unknown)}")
-    scheme = SCHEMES[0].description if precision is Precision.fp16 else ""
+    scheme = _WHAT if precision is Precision.fp16 else ""
     return Graph(path, NAME, precision, scheme, postprocess=model.postprocess), expected
 
 
@@ -144,7 +143,17 @@ def load(graph: Graph, threads: int, *, exact: bool = False) -> Predictor:
     # By default ncnn computes in float16 wherever the CPU supports it, whatever the precision of the file, and it does
     # not report the precision used. So the precision is set explicitly, and reported as set.
     half = graph.precision is Precision.fp16 and ncnn.cpu_support_arm_asimdhp()
-    net = _net(graph.path, threads, half)
+    net = ncnn.Net()
+    net.opt.num_threads = threads
+    net.opt.use_vulkan_compute = net.opt.use_bf16_storage = False
+    net.opt.use_fp16_packed = net.opt.use_fp16_storage = net.opt.use_fp16_arithmetic = half
+    for read, file in ((net.load_param, graph.path), (net.load_model, graph.path.with_suffix(".bin"))):
+        if read(str(file)) != 0:  # ncnn writes the reason to stderr and raises nothing
+            raise TargetFailed(f"ncnn cannot open {file}: missing or damaged")
+    # An extractor that is asked for an unknown name crashes the process.
+    if (names := (net.input_names(), net.output_names())) != ([INPUT], [OUTPUT]):
+        wanted = f"instead of {INPUT} and {OUTPUT}"
+        raise TargetFailed(f"ncnn cannot use {graph.path}: inputs and outputs are {names} {wanted}")
 
     def run(image: np.ndarray) -> np.ndarray:
         with net.create_extractor() as extractor:  # ncnn.Mat has no batch axis
@@ -157,20 +166,3 @@ def load(graph: Graph, threads: int, *, exact: bool = False) -> Predictor:
 
     precision = "f16" if half else "f32"
     return Predictor(run, f"ncnn {ncnn.__version__}", precision, "measured", list, layers_obtained="graph")
-
-
-def _net(path: Path, threads: int, half: bool) -> Any:
-    import ncnn
-
-    net = ncnn.Net()
-    net.opt.num_threads = threads
-    net.opt.use_vulkan_compute = False
-    net.opt.use_fp16_packed = net.opt.use_fp16_storage = net.opt.use_fp16_arithmetic = half
-    net.opt.use_bf16_storage = False
-    for read, file in ((net.load_param, path), (net.load_model, path.with_suffix(".bin"))):
-        if read(str(file)) != 0:  # ncnn writes the reason to stderr and raises nothing
-            raise TargetFailed(f"ncnn cannot open {file}: missing or damaged")
-    # An extractor that is asked for an unknown name crashes the process.
-    if (names := (net.input_names(), net.output_names())) != ([INPUT], [OUTPUT]):
-        raise TargetFailed(f"ncnn cannot use {path}: inputs and outputs are {names} instead of {INPUT} and {OUTPUT}")
-    return net

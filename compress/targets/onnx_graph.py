@@ -47,8 +47,7 @@ def export(model: Model, path: Path, opset: int) -> Path:
         else:
             _torch_export(model, raw, opset)
         optimized(raw, folded, onnxruntime.GraphOptimizationLevel.ORT_ENABLE_BASIC)
-        graph = onnx.load(folded)
-    save(graph, path, model.metadata())
+        save(onnx.load(folded), path, model.metadata())
     return path
 
 
@@ -102,16 +101,16 @@ def _hide_splits(graph: ModelProto) -> None:
         _replace(node.attribute, retained)
         if len(node.input) < 2:
             axis = retained[0].i if retained else 0
-            name, sizes = f"{_HIDDEN}/{index}", [shapes[name][axis] for name in node.output]
-            graph.graph.initializer.append(helper.make_tensor(name, TensorProto.INT64, [len(sizes)], sizes))
-            node.input.append(name)
+            constant, sizes = f"{_HIDDEN}/{index}", [shapes[name][axis] for name in node.output]
+            graph.graph.initializer.append(helper.make_tensor(constant, TensorProto.INT64, [len(sizes)], sizes))
+            node.input.append(constant)
         node.domain = _HIDDEN
     graph.opset_import.append(helper.make_opsetid(_HIDDEN, 1))
 
 
 def _show_splits(graph: ModelProto) -> None:
     for node in graph.graph.node:
-        node.domain = "" if node.domain == _HIDDEN else node.domain
+        node.domain = node.domain.removeprefix(_HIDDEN)
     _replace(graph.opset_import, [opset for opset in graph.opset_import if opset.domain != _HIDDEN])
 
 

@@ -81,9 +81,6 @@ def attention_scores(node: NodeProto, shapes: Shapes) -> int:
     return query[0] * heads * query[-2] * keys
 
 
-# --- formulas -----------------------------------------------------------------------------------------------------
-
-
 def _attribute(node: NodeProto, name: str) -> AttributeProto:
     return {attribute.name: attribute for attribute in node.attribute}[name]
 
@@ -103,10 +100,9 @@ def _matrix_product(node: NodeProto, shapes: Shapes) -> int:
 
 
 def _recurrent(node: NodeProto, shapes: Shapes) -> int:
-    """Both weight matrices, at every step of every sequence and in every direction. X is (steps, batch, inputs) or
-    (batch, steps, inputs). Shorter sequences count at full length, as most runtimes compute them."""
-    steps = prod(shapes[node.input[0]][:2])
-    return steps * (prod(shapes[node.input[1]]) + prod(shapes[node.input[2]]))
+    """Both weight matrices, in all directions, at each step of X, (steps, batch, inputs) or (batch, steps, inputs).
+    Shorter sequences count at full length, as most runtimes compute them."""
+    return prod(shapes[node.input[0]][:2]) * (prod(shapes[node.input[1]]) + prod(shapes[node.input[2]]))
 
 
 def _einsum(node: NodeProto, shapes: Shapes) -> int:

@@ -19,9 +19,10 @@ from compress.capabilities import Model
 from compress.config import ExportConfig
 from compress.errors import TargetFailed
 from compress.product import Graph, Precision
-from compress.targets import artifact, onnx_graph, quantization_exclusions
+from compress.targets import artifact, onnx_graph
 from compress.targets.calibration import EXTREMES, MEAN, METHODS, tensor_ranges
 from compress.targets.predictor import LayerMacs, Predictor
+from compress.targets.quantization_exclusions import by_module, first_layers, kept_nodes
 from compress.targets.scheme import Scheme
 
 NAME = "onnxruntime"
@@ -83,8 +84,8 @@ def static_qdq(
     options = {**defaults, **scheme.options}
     graph, method = onnx_graph.read(source.path), options.pop("ranges", MEAN)
     nodes = onnx_graph.nodes(graph)
-    excluded = quantization_exclusions.kept_nodes(nodes, {**(kept or {}), **model.quantization_exclusions()})
-    excluded = quantization_exclusions.first_layers(nodes, options.pop("float_layers", 0)) | excluded
+    excluded = first_layers(nodes, options.pop("float_layers", 0))
+    excluded |= kept_nodes(nodes, {**(kept or {}), **model.quantization_exclusions()})
     settings = {
         "per_channel": True,
         "reduce_range": False,
@@ -105,11 +106,8 @@ def static_qdq(
     quantized, path = quantizer.model.model, folder / "model.onnx"
     onnx_graph.shrink(quantized)
     onnx_graph.save(quantized, path, model.metadata())
-    record, exclusions = (
-        {"images": len(calibration), "method": METHODS[method]},
-        quantization_exclusions.by_module(excluded),
-    )
-    return Graph(path, source.target, Precision.int8, scheme.description, exclusions, record)
+    record = {"images": len(calibration), "method": METHODS[method]}
+    return Graph(path, source.target, Precision.int8, scheme.description, by_module(excluded), record)
 
 
 @contextmanager

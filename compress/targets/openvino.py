@@ -50,12 +50,9 @@ SCHEMES = (
     ),
 )
 PRODUCTS = ("Convolution", "GroupConvolution", "ConvolutionBackpropData", "GroupConvolutionBackpropData", "MatMul")
-RECURRENT = ("GRU", "LSTM", "RNN")
+RECURRENT = tuple(f"{kind}{form}" for kind in ("GRU", "LSTM", "RNN") for form in ("Cell", "Sequence"))
 # Further operators with products: their MACs are counted, but they are not treated as layers with weights.
-OTHER_PRODUCTS = (
-    *("Einsum", "ScaledDotProductAttention", "DeformableConvolution"),
-    *(f"{kind}{form}" for kind in RECURRENT for form in ("Cell", "Sequence")),
-)
+OTHER_PRODUCTS = ("Einsum", "ScaledDotProductAttention", "DeformableConvolution", *RECURRENT)
 
 
 def convert(model: Model, folder: Path, config: ExportConfig) -> Graph:
@@ -87,17 +84,14 @@ def quantize(
         import nncf
 
         try:
+            overflow_fix = nncf.OverflowFix.ENABLE if scheme.options.get("seven_bits") else None
             quantized = nncf.quantize(
-                source,
-                nncf.Dataset(calibration),
+                source, nncf.Dataset(calibration), subset_size=len(calibration),
                 preset=nncf.QuantizationPreset(scheme.options.get("preset", "performance")),
-                subset_size=len(calibration),
                 fast_bias_correction=scheme.options.get("fast_bias_correction", True),
-                advanced_parameters=nncf.AdvancedQuantizationParameters(
-                    overflow_fix=nncf.OverflowFix.ENABLE if scheme.options.get("seven_bits") else None
-                ),
+                advanced_parameters=nncf.AdvancedQuantizationParameters(overflow_fix=overflow_fix),
                 ignored_scope=nncf.IgnoredScope(names=sorted(excluded), validate=False),
-            )
+            )  # fmt: skip
         except Exception as error:  # a chain of Python passes over the graph raises exceptions of any type
             raise TargetFailed(f"NNCF cannot quantize {graph.path}: {error}") from error
     path = folder / "model.xml"
@@ -133,11 +127,8 @@ class _SignalStack(ctypes.Structure):
 
 @contextlib.contextmanager
 def _own_signal_stack() -> Iterator[None]:
-    """Restores the alternate signal stack of this thread, which compiling a model for AMX replaces.
-
-    The new stack belongs to the compiled model. If several models are freed in a different order than they were
-    compiled, a freed stack stays installed, and a later Ctrl-C, for example during fine-tuning, kills the process.
-    """
+    """Restores the alternate signal stack of this thread, which compiling a model for AMX replaces by one of the model.
+    If models are freed in another order than compiled, a freed stack stays installed, and Ctrl-C kills the process."""
     if not sys.platform.startswith("linux"):
         yield
         return
@@ -161,14 +152,14 @@ def _nodes(graph: Any) -> list[Node]:
     nodes = []
     constant: set[str] = set()
     for operation in graph.get_ordered_ops():
+        name, kind = operation.friendly_name, operation.get_type_name()
         sources = [value.get_source_output().get_node().friendly_name for value in operation.inputs()]
-        is_product = operation.get_type_name() in PRODUCTS
-        if operation.get_type_name() != "Parameter" and all(name in constant for name in sources):
-            constant.add(operation.friendly_name)
+        if kind != "Parameter" and constant.issuperset(sources):
+            constant.add(name)
             continue
-        weighted = is_product and any(name in constant for name in sources)
-        parents = tuple(name for name in sources if name not in constant)
-        nodes.append(Node(operation.friendly_name, parents, weighted, is_product and not weighted))
+        parents, is_product = tuple(source for source in sources if source not in constant), kind in PRODUCTS
+        weighted = is_product and len(parents) < len(sources)
+        nodes.append(Node(name, parents, weighted, is_product and not weighted))
     return nodes
 
 
@@ -208,8 +199,7 @@ def load(graph: Graph, threads: int, *, exact: bool = False) -> Predictor:
 
 
 def _layers(graph: Graph, source: Any, compiled: Any) -> list[LayerMacs]:
-    """MACs of every product, and whether it runs in INT8 according to `runtimePrecision` in the compiled graph, whose
-    nodes list the original operations that they were fused from."""
+    """MACs of every product, and whether the compiled graph, whose nodes list the operations fused, runs it in INT8."""
     executed: set[str] = set()
     for operation in compiled.get_runtime_model().get_ops():
         info = operation.get_rt_info()
@@ -222,9 +212,8 @@ def _layers(graph: Graph, source: Any, compiled: Any) -> list[LayerMacs]:
 
 
 def _count_macs(graph: Any) -> dict[str, int]:
-    """{operation: MACs} of the operations with products, which are defined in
-    https://docs.openvino.ai/2026/documentation/openvino-ir-format/operation-sets.html. Convolution weights are
-    (out, in, k, k), grouped ones (groups, out, in, k, k)."""
+    """{operation: MACs} of https://docs.openvino.ai/2026/documentation/openvino-ir-format/operation-sets.html that have
+    products. Convolution weights are (out, in, k, k), grouped ones (groups, out, in, k, k)."""
     counted = {}
     for operation in graph.get_ops():
         kind = operation.get_type_name()
@@ -239,7 +228,7 @@ def _count_macs(graph: Any) -> dict[str, int]:
             macs = onnx_macs.einsum(attributes["equation"], shapes, len(output))
         elif kind == "ScaledDotProductAttention":  # (…, queries, size), (…, keys, size), (…, keys, size of values)
             macs = prod(shapes[0][:-1]) * shapes[1][-2] * (shapes[0][-1] + shapes[2][-1])
-        elif kind.startswith(RECURRENT):  # input (batch, inputs) of a cell, (batch, steps, inputs) of a sequence
+        elif kind in RECURRENT:  # input (batch, inputs) of a cell, (batch, steps, inputs) of a sequence
             weights = 2 + kind.startswith("LSTM") + kind.endswith("Sequence")  # after input, states and lengths
             macs = prod(shapes[0][:-1]) * sum(prod(shape) for shape in shapes[weights : weights + 2])
         elif "Backprop" in kind:  # weights (in, out, k, k)

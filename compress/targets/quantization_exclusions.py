@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 TAIL = "postprocessing: no quantized layer follows, and box coordinates and scores need different scales"
@@ -34,14 +34,10 @@ def module_path(node_name: str) -> str:
     return ".".join(parts)
 
 
-def kept_nodes(nodes: Iterable[Node], modules: Mapping[str, str]) -> dict[str, str]:
+def kept_nodes(nodes: Sequence[Node], modules: Mapping[str, str]) -> dict[str, str]:
     """Selects the nodes that stay in float: those in `modules` {module name prefix: reason}, attention products and the
-    other nodes without weights in their modules, and all nodes after the last quantized layers.
-
-    Returns:
-        {node name: reason}.
-    """
-    nodes = list(nodes)
+    other nodes without weights in their modules, and all nodes after the last quantized layers. Returns {node name:
+    reason}."""
     excluded: dict[str, str] = {}
     attention = {module_path(node.name) for node in nodes if node.product}
     for node in nodes:
@@ -56,10 +52,9 @@ def kept_nodes(nodes: Iterable[Node], modules: Mapping[str, str]) -> dict[str, s
     return excluded
 
 
-def first_layers(nodes: Iterable[Node], count: int) -> dict[str, str]:
+def first_layers(nodes: Sequence[Node], count: int) -> dict[str, str]:
     """Selects the first `count` weighted layers in order of execution, and the nodes that depend on no other weighted
     layers. Returns {node name: reason}."""
-    nodes = list(nodes)
     first = {node.name for node in [node for node in nodes if node.weighted][:count]}
     dependencies: dict[str, set[str]] = {}  # weighted layers that a node depends on, including itself
     for node in nodes:
@@ -68,14 +63,13 @@ def first_layers(nodes: Iterable[Node], count: int) -> dict[str, str]:
     return {name: FIRST for name, layers in dependencies.items() if layers and layers <= first}
 
 
-def _tail(nodes: Iterable[Node], excluded: Collection[str]) -> list[str]:
+def _tail(nodes: Sequence[Node], excluded: Collection[str]) -> list[str]:
     """Nodes from which no weighted layer outside `excluded` can be reached."""
     by_name = {node.name: node for node in nodes}
     pending = [node.name for node in by_name.values() if node.weighted and node.name not in excluded]
     before: set[str] = set()
     while pending:
-        name = pending.pop()
-        if name not in before:
+        if (name := pending.pop()) not in before:
             before.add(name)
             pending.extend(parent for parent in by_name[name].parents if parent in by_name)
     return [name for name in by_name if name not in before]

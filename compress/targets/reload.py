@@ -1,8 +1,6 @@
-"""Opens an artifact in a fresh process, as on a device, and stores its outputs.
+"""Opens an artifact in a fresh process, as on a device, and stores its outputs. `compress.measurement.contracts` runs
 
-    python -m compress.targets.reload artifacts/onnxruntime images.npy outputs.npz
-
-`compress.measurement.contracts` runs it.
+python -m compress.targets.reload artifacts/onnxruntime images.npy outputs.npz
 """
 
 from __future__ import annotations

@@ -37,13 +37,12 @@ def saturates(target: str) -> bool | None:
 
 def _onnxruntime() -> int:
     """A U8 x S8 product of the largest values, computed by ONNX Runtime."""
-    weights = np.full((DEPTH, WIDTH), LARGEST_S8, np.int8)
     graph = helper.make_graph(
         [helper.make_node("MatMulInteger", ["a", "b"], ["c"])],
         "product",
         [helper.make_tensor_value_info("a", TensorProto.UINT8, [1, DEPTH])],
         [helper.make_tensor_value_info("c", TensorProto.INT32, [1, WIDTH])],
-        [onnx.numpy_helper.from_array(weights, "b")],
+        [onnx.numpy_helper.from_array(np.full((DEPTH, WIDTH), LARGEST_S8, np.int8), "b")],
     )
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
     options = onnxruntime.SessionOptions()
@@ -63,9 +62,8 @@ def _openvino() -> int:
     stored = ops.constant(np.full((WIDTH, DEPTH, 1, 1), LARGEST_S8, np.int8))
     weights = ops.multiply(ops.convert(stored, np.float32), ops.constant(np.ones((WIDTH, 1, 1, 1), np.float32)))
     output = ops.convolution(quantized, weights, [1, 1], [0, 0], [0, 0], [1, 1])
-    model = openvino.Model([output], [image], "product")
     settings = {"INFERENCE_PRECISION_HINT": "f32", "INFERENCE_NUM_THREADS": 1}
-    compiled = openvino.Core().compile_model(model, "CPU", settings)
+    compiled = openvino.Core().compile_model(openvino.Model([output], [image], "product"), "CPU", settings)
     pixels = np.full((1, DEPTH, 4, 4), LARGEST_U8, np.float32)
     return round(float(np.asarray(compiled(pixels)[0]).min()))
 

@@ -33,10 +33,7 @@ NAME = "tensorrt"
 AMPERE = (8, 0)  # compute capability of the oldest generation that TensorRT-RTX supports
 QUANTIZED = Precision.int8
 _WHAT = "static Q/DQ: S8 symmetric activations, S8 symmetric per-channel weights stored as INT8"
-SCHEMES = (
-    Scheme(_WHAT),
-    Scheme(f"{_WHAT}, ranges from the extremes of all images", {"ranges": EXTREMES}),
-)
+SCHEMES = (Scheme(_WHAT), Scheme(f"{_WHAT}, ranges from the extremes of all images", {"ranges": EXTREMES}))
 
 log = logging.getLogger(__name__)
 
@@ -97,11 +94,8 @@ def package(graphs: Sequence[Graph], folder: Path, model: Model, provenance: Map
     for graph in packed:
         build(graph.path, graph.path.with_name(ENGINE))
         _write_build_script(graph)
-    versions = {
-        "onnx": onnx.__version__,
-        "onnxruntime": onnxruntime.__version__,
-        "tensorrt_rtx": importlib.import_module("tensorrt_rtx").__version__,
-    }
+    trt: Any = importlib.import_module("tensorrt_rtx")
+    versions = {"onnx": onnx.__version__, "onnxruntime": onnxruntime.__version__, "tensorrt_rtx": trt.__version__}
     return artifact.finish(packed, folder, model, load, provenance, versions)
 
 
@@ -138,16 +132,15 @@ def parse(path: Path) -> tuple[Any, Any]:
 
 
 def build(path: Path, engine: Path) -> None:
-    """Writes a TensorRT-RTX engine for an ONNX file. The GPU that loads it completes the compilation.
+    """Writes a TensorRT-RTX engine for an ONNX file. The GPU that loads it completes the compilation. Raises
+    TargetFailed if TensorRT rejects the file or cannot build an engine for it.
 
     The engine therefore contains the CUDA source of each fused kernel: 13.9 of 17.2 MB of drone_nano's INT8 engine, and
     4.3 of 9.3 MB in FP16, although INT8 halves the weights. Compressed, the engines have 3.5 and 4.8 MB. Stripping
     weights (STRIP_PLAN, REFIT) needs a GPU. Engines that trtexec builds on a Jetson contain machine code.
-    Raises TargetFailed if TensorRT rejects the file or cannot build an engine for it.
     """
     builder, network = parse(path)
-    serialized = builder.build_serialized_network(network, builder.create_builder_config())
-    if serialized is None:
+    if (serialized := builder.build_serialized_network(network, builder.create_builder_config())) is None:
         raise TargetFailed(f"TensorRT cannot build an engine for {path}")
     engine.write_bytes(bytes(serialized))
 
@@ -157,9 +150,6 @@ def _logger() -> Any:
     trt: Any = importlib.import_module("tensorrt_rtx")
 
     class Logger(trt.ILogger):  # type: ignore[misc, name-defined]
-        def __init__(self) -> None:
-            trt.ILogger.__init__(self)
-
         def log(self, severity: Any, message: str) -> None:
             # The parser reports errors to the caller, so the log needs them at debug level only.
             log.debug("%s: %s", severity, message)
@@ -204,12 +194,13 @@ def _emulated(graph: Graph, threads: int) -> Predictor:
     options.add_session_config_entry("session.disable_quant_qdq", "1")
     run = onnx_graph.runner(onnx_graph.open_session(graph.path, options))
     precision = {Precision.fp32: "f32", Precision.fp16: "f16", Precision.int8: "int8"}[graph.precision]
-    runtime = f"onnxruntime {onnxruntime.__version__} in place of tensorrt"
+    runtime = f"onnxruntime {onnxruntime.__version__}"
     # Without Q/DQ pairs the entry above has no effect: the target onnxruntime computes the same outputs.
-    same_as = "" if graph.precision is Precision.int8 else f"onnxruntime {onnxruntime.__version__} {precision}"
+    same_as = "" if graph.precision is Precision.int8 else f"{runtime} {precision}"
     return Predictor(
-        run, runtime, precision, "emulated", lambda: layers(graph), layers_obtained="graph", computed_by=same_as
-    )
+        run, f"{runtime} in place of tensorrt", precision, "emulated",
+        layers=lambda: layers(graph), layers_obtained="graph", computed_by=same_as,
+    )  # fmt: skip
 
 
 def layers(graph: Graph) -> list[LayerMacs]:
