@@ -38,10 +38,8 @@ def run(product: Product, context: Context) -> Product:
 
     made, failures = context.for_each_target(product, package)
     graphs = tuple(graph for packed, _ in made for graph in packed)
-    checks = tuple(check for _, target_checks in made for check in target_checks)
-    return replace(
-        product, graphs=graphs, failures=failures, acceptance_checks=(*product.acceptance_checks, *checks), cached=False
-    )
+    checks = (*product.acceptance_checks, *(check for _, target_checks in made for check in target_checks))
+    return replace(product, graphs=graphs, failures=failures, acceptance_checks=checks, cached=False)
 
 
 STAGE = Stage(NAME, run, images=lambda _: ("validation",), makes_files=True)

@@ -29,17 +29,14 @@ TARGETS = {
 class Target(Protocol):
     """Interface of a target module."""
 
+    QUANTIZED: Precision  # of the graphs that `quantize` writes: INT8, or FP16 if the target has no INT8
+    SCHEMES: Sequence[Scheme]  # preferred first
+
     def require(self) -> None:
         """Raises MissingExtra if a package that this target needs is not installed."""
 
     def convert(self, model: Model, folder: Path, config: ExportConfig) -> Graph:
         """Writes the FP32 graph of `model.deployed()` (static batch 1) into `folder`."""
-
-    QUANTIZED: Precision
-    """Precision of the graphs that `quantize` writes: INT8, or FP16 if the target has no INT8."""
-
-    SCHEMES: Sequence[Scheme]
-    """Quantization schemes, preferred first."""
 
     def quantize(
         self, graph: Graph, model: Model, calibration: Sequence[np.ndarray], folder: Path,

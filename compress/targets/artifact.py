@@ -32,8 +32,7 @@ TOLERANCE = {Precision.fp32: 0.02, Precision.fp16: 0.05, Precision.int8: 0.1}
 
 
 def copy(graph: Graph, folder: Path) -> Graph:
-    """Copies the files of `graph` into `folder` as model.<suffix> (OpenVINO's and ncnn's weights as model.bin), and
-    returns the copied graph."""
+    """Copies the files of `graph` into `folder` as model.<suffix>; returns the copied graph."""
     folder.mkdir(parents=True, exist_ok=True)
     for file in graph.files:
         shutil.copyfile(file, folder / f"model{file.suffix}")

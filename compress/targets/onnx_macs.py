@@ -90,10 +90,6 @@ def _convolution(weights: int) -> Formula:
     return lambda node, shapes: prod(shapes[node.output[0]]) * prod(shapes[node.input[weights]][1:])
 
 
-def _transposed_convolution(node: NodeProto, shapes: Shapes) -> int:  # weights (in, out / groups, kh, kw)
-    return prod(shapes[node.input[0]]) * prod(shapes[node.input[1]][1:])
-
-
 def _matrix_product(node: NodeProto, shapes: Shapes) -> int:
     transposed = any(attribute.name == "transA" and attribute.i for attribute in node.attribute)
     return prod(shapes[node.output[0]]) * shapes[node.input[0]][-2 if transposed else -1]
@@ -154,19 +150,17 @@ def _attention(node: NodeProto, shapes: Shapes) -> int:
     return attention_scores(node, shapes) * sizes
 
 
-def _affine_grid(node: NodeProto, shapes: Shapes) -> int:  # theta (n, 2, 3) or (n, 3, 4)
-    return prod(shapes[node.output[0]]) * shapes[node.input[0]][-1]
-
-
 FORMULAS: dict[str, Formula] = {
     **dict.fromkeys(("Conv", "ConvInteger", "DeformConv"), _convolution(1)),
     "QLinearConv": _convolution(3),
-    "ConvTranspose": _transposed_convolution,
+    # Weights are (in, out / groups, kh, kw).
+    "ConvTranspose": lambda node, shapes: prod(shapes[node.input[0]]) * prod(shapes[node.input[1]][1:]),
     **dict.fromkeys(("Gemm", "MatMul", "MatMulInteger", "QLinearMatMul"), _matrix_product),
     **dict.fromkeys(("LSTM", "GRU", "RNN"), _recurrent),
     "Einsum": _einsum,
     "Attention": _attention,
-    "AffineGrid": _affine_grid,
+    # theta is (n, 2, 3) or (n, 3, 4).
+    "AffineGrid": lambda node, shapes: prod(shapes[node.output[0]]) * shapes[node.input[0]][-1],
 }
 ONNXRUNTIME_FORMULAS: dict[str, Formula] = {
     "FusedConv": _convolution(1),

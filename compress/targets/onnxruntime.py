@@ -66,15 +66,14 @@ def static_qdq(
     source: Graph, model: Model, calibration: Sequence[np.ndarray], folder: Path,
     scheme: Scheme, kept: Mapping[str, str] | None, **defaults: Any,
 ) -> Graph:  # fmt: skip
-    """Quantizes `source` with ONNX Runtime's static quantizer and writes `folder`/model.onnx in the QDQ format.
+    """Quantizes `source` with ONNX Runtime's static quantizer and writes `folder`/model.onnx in the QDQ format. Raises
+    TargetFailed: unreadable graph, no calibration images, or the quantizer fails.
 
     Args:
         scheme: its options are arguments of QDQQuantizer, and `ranges`, a key of `calibration.METHODS`, and
             `float_layers`, the number of first layers that stay in float.
         kept: see `compress.targets.Target.quantize`.
         defaults: arguments of QDQQuantizer that are not in the scheme.
-
-    Raises TargetFailed: unreadable graph, no calibration images, or the quantizer fails.
     """
     from onnxruntime.quantization.calibrate import CalibrationMethod, TensorsData
     from onnxruntime.quantization.qdq_quantizer import QDQQuantizer

@@ -34,20 +34,14 @@ from compress.targets.scheme import Scheme
 NAME = "openvino"
 QUANTIZED = Precision.int8
 _WHAT = "NNCF post-training quantization, S8 per-channel weights"
+_PERFORMANCE = "preset performance: symmetric activations, fast bias correction"
+_MIXED = f"{_WHAT}, preset mixed: asymmetric activations"
 SCHEMES = (
     # Without zero points the CPU plugin was 10 to 20 % faster at the same accuracy.
-    Scheme(f"{_WHAT}, preset performance: symmetric activations, fast bias correction"),
-    Scheme(f"{_WHAT}, preset mixed: asymmetric activations, fast bias correction", {"preset": "mixed"}),
-    Scheme(
-        f"{_WHAT}, preset mixed: asymmetric activations, accurate bias correction",
-        {"preset": "mixed", "fast_bias_correction": False},
-        fallback=True,
-    ),
-    Scheme(
-        f"{_WHAT} of 7 bits, preset performance: symmetric activations, fast bias correction",
-        {"seven_bits": True},
-        saturation_safe=True,
-    ),
+    Scheme(f"{_WHAT}, {_PERFORMANCE}"),
+    Scheme(f"{_MIXED}, fast bias correction", {"preset": "mixed"}),
+    Scheme(f"{_MIXED}, accurate bias correction", {"preset": "mixed", "fast_bias_correction": False}, fallback=True),
+    Scheme(f"{_WHAT} of 7 bits, {_PERFORMANCE}", {"seven_bits": True}, saturation_safe=True),
 )
 PRODUCTS = ("Convolution", "GroupConvolution", "ConvolutionBackpropData", "GroupConvolutionBackpropData", "MatMul")
 RECURRENT = tuple(f"{kind}{form}" for kind in ("GRU", "LSTM", "RNN") for form in ("Cell", "Sequence"))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 TAIL = "postprocessing: no quantized layer follows, and box coordinates and scores need different scales"
 FIRST = "large activations with few channels: converting them costs more than INT8 saves"
@@ -26,12 +27,9 @@ def module_path(node_name: str) -> str:
     torch's exporter writes one path segment per module call. The segment of a Sequential's child repeats that of the
     Sequential (`cv3.0/cv3.0.1`); the repetition is removed here.
     """
-    parts: list[str] = []
-    previous = ""
-    for segment in node_name.strip("/").split("/")[:-1]:
-        parts.append(segment[len(previous) + 1 :] if previous and segment.startswith(previous + ".") else segment)
-        previous = segment
-    return ".".join(parts)
+    segments = node_name.strip("/").split("/")[:-1]
+    own = (inner.removeprefix(f"{outer}.") if outer else inner for outer, inner in pairwise(["", *segments]))
+    return ".".join(own)
 
 
 def kept_nodes(nodes: Sequence[Node], modules: Mapping[str, str]) -> dict[str, str]:
