@@ -134,8 +134,7 @@ def _ranges(path: Path, images: Sequence[np.ndarray], method: str) -> dict[str, 
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """Silences the packages: progress bars, log lines, warnings, and C++ output to file descriptor 2. Errors are not
-    lost, since they are exceptions."""
+    """Silences progress bars, log lines, warnings, and C++ output to file descriptor 2; errors are exceptions."""
     absl_logging: Any = importlib.import_module("absl.logging")  # all three packages import it
     # Hydra closes all log handlers when it sets up its own. This handler then closes its stream, unless that is stderr.
     absl_logging.get_absl_handler().python_handler.setStream(sys.__stderr__)

@@ -82,8 +82,7 @@ def _in_opset(graph: ModelProto, opset: int) -> ModelProto:
         except Exception as error:  # from C++, which cannot convert some operators
             log.debug("opset %d to %d: %s", own, version, error)
             continue
-        if hide_splits:
-            _show_splits(converted)
+        _show_splits(converted)
         if version != requested:
             log.warning("the graph is in opset %d: it cannot be converted from %d to %d", version, own, requested)
         return converted

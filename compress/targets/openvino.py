@@ -68,8 +68,7 @@ def quantize(
     graph: Graph, model: Model, calibration: Sequence[np.ndarray], folder: Path,
     scheme: Scheme = SCHEMES[0], kept: Mapping[str, str] | None = None,
 ) -> Graph:  # fmt: skip
-    """Writes `folder`/model.xml and model.bin in INT8. Raises TargetFailed: unreadable graph, no calibration images, or
-    NNCF fails."""
+    """Writes `folder`/model.xml and .bin in INT8. Raises TargetFailed: unreadable graph, no images, or NNCF fails."""
     check(calibration)
     openvino = package_without_telemetry()
     source = _read(openvino, graph.path)

@@ -45,8 +45,7 @@ def require() -> None:
 
 
 def convert(model: Model, folder: Path, config: ExportConfig) -> Graph:
-    """Writes `folder`/model.onnx in FP32, the source of the INT8 and FP16 graphs. Raises TargetFailed if the network
-    cannot be exported."""
+    """Writes `folder`/model.onnx in FP32, for INT8 and FP16. Raises TargetFailed if the network cannot be exported."""
     return Graph(onnx_graph.export(model, folder / "model.onnx", config.opset), NAME, Precision.fp32)
 
 
