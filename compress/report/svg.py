@@ -54,8 +54,10 @@ def ticks(low: float, high: float, count: int = 5) -> list[float]:
 def scatter(
     points: Sequence[Point], path: Sequence[tuple[float, float]], x_label: str, y_label: str, title: str
 ) -> Markup:
-    """Scatter plot with error bars; a dashed line connects the data coordinates in `path`."""
-    height, left, right, top, bottom = 330, 62, WIDTH - 24, 26, 330 - 44
+    """Scatter plot with error bars; a dashed line connects the data coordinates in `path`. Empty without points."""
+    if not points:
+        return Markup()
+    height, left, right, top, bottom = 330, 62, WIDTH - 24, 26, 286
     x_low, x_high = _padded([p.x for p in points])
     y_low, y_high = _padded([v for p in points for v in (p.y, p.low, p.high) if v is not None])
 
@@ -86,7 +88,7 @@ def scatter(
 
 
 def bars(groups: Sequence[tuple[str, Sequence[Bar]]], title: str) -> Markup:
-    """Horizontal bars from zero, in named groups with a common scale."""
+    """Horizontal bars from zero, in named groups with a common scale. Empty without bars."""
     left, row, gap, end = 118, 22, 30, 150
     longest = max((bar.value for _, group in groups for bar in group), default=0) or 1.0
     parts, y = [], 4.0
@@ -104,7 +106,8 @@ def bars(groups: Sequence[tuple[str, Sequence[Bar]]], title: str) -> Markup:
 
 
 def waterfall(steps: Sequence[Bar], title: str) -> Markup:
-    """One bar per stage; the reduction from the previous bar is drawn in grey. A text may have two lines."""
+    """One bar per stage; the reduction from the previous bar is drawn in grey. A text may have two lines. Empty without
+    bars."""
     left, row = 84, 38
     end = 14 + GLYPH_WIDTH * max((len(line) for bar in steps for line in bar.text.split("\n")), default=0)
     longest = max((max(bar.value, bar.previous or 0) for bar in steps), default=0) or 1.0
@@ -132,6 +135,8 @@ def _element(tag: str, *children: str, **attributes: object) -> Markup:
 
 
 def _svg(parts: Sequence[str], height: int, title: str) -> Markup:
+    if not parts:
+        return Markup()
     label = _element("title", title)
     return _element("svg", label, *parts, viewBox=f"0 0 {WIDTH} {height}", role="img", aria_label=title)
 

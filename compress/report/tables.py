@@ -105,9 +105,8 @@ def _latency(row: Row) -> Cell:
     setup = formatting.timing_setup(row)
     if setup == MISSING:
         return Cell(formatting.latency(row))
-    low_high = formatting.latency_range(row)
-    p95 = f"p95 {formatting.p95(row)}"
-    return _cell(formatting.latency(row), f"{low_high}, {p95}" if low_high else p95, setup)
+    spread = filter(None, (formatting.latency_range(row), f"p95 {formatting.p95(row)}"))
+    return _cell(formatting.latency(row), ", ".join(spread), setup)
 
 
 def _change(change: Change) -> Cell:
