@@ -9,7 +9,7 @@ from typing import NamedTuple
 from compress.budget import Verdict
 from compress.ledger import Row
 from compress.report import formatting, page, plots, tables
-from compress.report.changes import BASELINE_STAGES, Change, baseline_row, change_from_baseline, torch_rows
+from compress.report.changes import BASELINE_STAGES, baseline_row, change_from_baseline, torch_rows
 from compress.report.run_reader import Pruning, Run, read_run
 
 
@@ -62,8 +62,7 @@ def render(folder: Path) -> Path:
 
 def _summary(run: Run) -> list[str]:
     """Run, model, data and device."""
-    words = [run.name]
-    model = run.config.get("model")
+    words, model = [run.name], run.config.get("model")
     if isinstance(model, dict):
         name = model.get("name") or model.get("path") or model.get("target") or model.get("family")
         words.append(f"{name} at {model.get('imgsz')} px")
@@ -93,10 +92,9 @@ def _torch_tiles(rows: Sequence[Row]) -> list[Tile]:
     if baseline is None or torch[-1] is baseline:
         return []
     tiles, last = [], torch[-1]
-    for label, old, new, show in (
-        ("GFLOPs", baseline.flops, last.flops, formatting.giga),
-        ("Parameters, M", baseline.params, last.params, formatting.mega),
-    ):
+    costs = ("GFLOPs", "flops", formatting.giga), ("Parameters, M", "params", formatting.mega)
+    for label, name, show in costs:
+        old, new = getattr(baseline, name), getattr(last, name)
         if old and new is not None:
             tiles.append(Tile(label, f"{show(old)} → {show(new)}", f"{formatting.signed(100 * (new / old - 1), 1)} %"))
     change, before, after = change_from_baseline(rows, last).accuracy, baseline.accuracy, last.accuracy
@@ -109,22 +107,16 @@ def _torch_tiles(rows: Sequence[Row]) -> list[Tile]:
 
 def _latency_tiles(rows: Sequence[Row]) -> list[Tile]:
     """The fastest row of each runtime and device that has a baseline to compare with."""
-    fastest: dict[tuple[str, str], tuple[float, Change, Row]] = {}
+    fastest: dict[str, tuple[float, Tile]] = {}
     for row in rows:
         change = change_from_baseline(rows, row)
         if row.stage in BASELINE_STAGES or change.latency is None or row.target is None:
             continue
-        key = (row.target_name, formatting.device(row))
-        if key not in fastest or change.latency <= fastest[key][0]:
-            fastest[key] = (change.latency, change, row)
-    return [
-        Tile(
-            f"{target} on {device}, ms",
-            formatting.latency(row),
-            f"{formatting.latency_ratio(change)} of the baseline, {row.precision} file",
-        )
-        for (target, device), (_, change, row) in fastest.items()
-    ]
+        label = f"{row.target_name} on {formatting.device(row)}, ms"
+        if label not in fastest or change.latency <= fastest[label][0]:
+            note = f"{formatting.latency_ratio(change)} of the baseline, {row.precision} file"
+            fastest[label] = change.latency, Tile(label, formatting.latency(row), note)
+    return [tile for _, tile in fastest.values()]
 
 
 def _pruning(record: Pruning) -> str:
