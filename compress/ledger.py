@@ -6,7 +6,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields, is_dataclass
+from dataclasses import asdict, dataclass, field, fields
 from enum import StrEnum
 from pathlib import Path
 from typing import Any
@@ -116,8 +116,9 @@ class Row:
     def as_dict(self, run_id: str) -> dict[str, Any]:
         head = {"schema_version": SCHEMA_VERSION, "run_id": run_id}
         values = {each.name: getattr(self, each.name) for each in fields(self)}
-        written = {name: asdict(v, dict_factory=_set_fields) if is_dataclass(v) else v for name, v in values.items()}
-        return {**head, **written, "flops": self.flops, "bit_operations": self.bit_operations}
+        for name in ("accuracy", "latency_ms", "energy_mj"):
+            values[name] = values[name] and asdict(values[name], dict_factory=_set_fields)
+        return {**head, **values, "flops": self.flops, "bit_operations": self.bit_operations}
 
 
 def _set_fields(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

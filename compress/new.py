@@ -17,9 +17,9 @@ TEMPLATES = {
 
 def main(arguments: list[str]) -> int:
     """Exit status: 0, or 2 for an invalid name or an existing folder."""
+    parser = Parser(prog="compress new", description=__doc__)
+    parser.add_argument("name", help="name of the recipe and of its folder")
     try:
-        parser = Parser(prog="compress new", description=__doc__)
-        parser.add_argument("name", help="name of the recipe and of its folder")
         print(create(parser.parse_args(arguments).name))
     except UserError as error:
         print(f"compress: error: {error}", file=sys.stderr)

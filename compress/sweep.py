@@ -57,5 +57,4 @@ class Report(Callback):
     """Hydra callback that writes the sweep report when all points are done."""
 
     def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
-        page = report.render_sweep(Path(config.hydra.sweep.dir))
-        log.info("sweep report: %s", page)
+        log.info("sweep report: %s", report.render_sweep(Path(config.hydra.sweep.dir)))

@@ -49,10 +49,9 @@ def table(rows: Sequence[Row]) -> str:
 
 
 def plain_text(rich_table: Table) -> str:
-    console = Console(file=StringIO(), width=PLAIN_WIDTH, no_color=True, force_terminal=False)
-    console.print(rich_table)
-    assert isinstance(console.file, StringIO)
-    return "\n".join(line.rstrip() for line in console.file.getvalue().strip("\n").split("\n"))
+    text = StringIO()
+    Console(file=text, width=PLAIN_WIDTH, no_color=True, force_terminal=False).print(rich_table)
+    return "\n".join(line.rstrip() for line in text.getvalue().strip("\n").split("\n"))
 
 
 def text_table(columns: Iterable[Column], sections: Iterable[Iterable[Iterable[str]]]) -> Table:

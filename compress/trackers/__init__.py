@@ -3,7 +3,6 @@ named by its import path: `trackers=[log,pkg.MyTracker]`."""
 
 from __future__ import annotations
 
-import importlib
 import logging
 from collections.abc import Sequence
 from pathlib import Path
@@ -35,10 +34,7 @@ def load(names: Sequence[str]) -> Trackers:
 def _load(name: str) -> Tracker:
     if name not in TRACKERS and "." not in name:
         raise UserError(KEY, name, f"choose from {', '.join(TRACKERS)}, or set an import path: pkg.module.MyTracker")
-    if name in TRACKERS:
-        module, _, attribute = TRACKERS[name].rpartition(".")
-        return getattr(importlib.import_module(module), attribute)()
-    tracker = user_code.load(KEY, name, {}, "a subclass of compress.trackers.Tracker")
+    tracker = user_code.load(KEY, TRACKERS.get(name, name), {}, "a subclass of compress.trackers.Tracker")
     if not isinstance(tracker, Tracker):
         raise UserError(KEY, name, f"is a {type(tracker).__name__}, not a compress.trackers.Tracker")
     return tracker
