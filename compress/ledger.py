@@ -140,10 +140,14 @@ def read(path: Path) -> list[Row]:
         OSError: the file cannot be read.
         UserError: another line is no row; file, line and field are named.
     """
-    rows: list[Row] = []
+    rows, remedy = list[Row](), "restore the file or remove the line"
     for number, line in lines(path).items():
+        name = f"{path}: line {number}"
         try:
-            rows.append(_parse(line, f"{path}: line {number}"))
+            version = typed_json.parse(_Header, line, name, remedy).schema_version
+            if version != SCHEMA_VERSION:
+                raise UserError(f"{name}: schema_version", version, f"this program reads {SCHEMA_VERSION}")
+            rows.append(typed_json.parse(Row, line, name, remedy))
         except UserError:
             if line.endswith("\n"):
                 raise
@@ -154,14 +158,6 @@ def lines(path: Path) -> dict[int, str]:
     """The lines of a ledger that are not blank, with their ends, by number from 1."""
     with open(path, encoding="utf-8", errors="replace", newline="\n") as file:
         return {number: line for number, line in enumerate(file, start=1) if line.strip()}
-
-
-def _parse(line: str, name: str) -> Row:
-    remedy = "restore the file or remove the line"
-    version = typed_json.parse(_Header, line, name, remedy).schema_version
-    if version != SCHEMA_VERSION:
-        raise UserError(f"{name}: schema_version", version, f"this program reads {SCHEMA_VERSION}")
-    return typed_json.parse(Row, line, name, remedy)
 
 
 class Ledger:

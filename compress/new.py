@@ -28,11 +28,8 @@ def main(arguments: list[str]) -> int:
 
 
 def create(name: str) -> str:
-    """Writes the folder `name` into the working directory; returns what to do next.
-
-    Raises:
-        UserError: the name is not a Python identifier, or the folder exists.
-    """
+    """Writes the folder `name` into the working directory; returns what to do next. Raises UserError if the name is not
+    a Python identifier, or the folder exists."""
     check_name(name)
     if not name.isidentifier():
         raise UserError("name", name, "set a name of letters, digits and _, which does not begin with a digit")

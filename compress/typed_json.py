@@ -37,12 +37,8 @@ class Mismatch(ValueError):
 
 
 def read(kind: type[T], path: Path, remedy: str = REMEDY) -> T:
-    """The content of a JSON file as an instance of the dataclass `kind`.
-
-    Raises:
-        UserError: the file cannot be read, is not JSON, or has a missing or wrong field. The file and the field are
-            named.
-    """
+    """The content of a JSON file as an instance of the dataclass `kind`. Raises UserError, which names the file and the
+    field, if the file cannot be read, is not JSON, or has a missing or wrong field."""
     try:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:

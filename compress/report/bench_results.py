@@ -64,9 +64,6 @@ def add(folder: Path, bench: Path) -> tuple[Row, Verdict | None]:
     """Append a row (stage `export`, latency measured on the named device) to the ledger of the run in `folder`, and
     judge the run by all its rows. Acceptance checks of artifacts and lasting remarks are kept from the old verdict.
 
-    Args:
-        bench: JSON file written by the bench kit of an artifact.
-
     Returns:
         The new row, and the new verdict, which is also written; None if the run has not been judged before.
 

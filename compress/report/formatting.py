@@ -57,12 +57,6 @@ def latency(row: Row) -> str:
     return annotated(f"{timing.median:.2f}", *notes)
 
 
-def latency_range(row: Row) -> str:
-    """`5.61 to 5.94`: the range of the median over the measurement, in ms; "" if unknown."""
-    timing = row.latency_ms
-    return f"{timing.low:.2f} to {timing.high:.2f}" if timing and timing.low and timing.high else ""
-
-
 def p95(row: Row) -> str:
     return decimal(row.latency_ms.p95 if row.latency_ms else None, 2)
 

@@ -15,6 +15,7 @@ from compress.report.changes import STAGES, change_from_baseline
 # Suffixes of CSS classes.
 COLOURS = {"torch": 0, "as given": 0, "onnxruntime": 1, "openvino": 2, "tensorrt": 3, "ncnn": 4, "litert": 6}
 SHAPES = {"fp32": "circle", "fp16": "diamond", "int8": "square"}
+BITS = {"int8": 8, "fp16": 16}
 
 
 class Chart(NamedTuple):
@@ -61,7 +62,9 @@ def waterfall(rows: Sequence[Row], cost: Callable[[Row], int], unit: str) -> Mar
     """A cost in units of 10^9 and the accuracy after each stage; empty without rows."""
     steps: list[svg.Bar] = []
     for stage in STAGES:
-        if row := _representative([r for r in rows if r.stage == stage]):
+        of_stage = [row for row in rows if row.stage == stage]
+        # If the stage produced graphs for targets only, the first of the lowest precision represents it.
+        if row := min(of_stage, key=lambda r: (r.target is not None, BITS.get(r.precision, 32)), default=None):
             value, before = float(cost(row)), steps[-1].value if steps else None
             text, colour = _step_text(row, value, before, unit), "0" if before is None else "5"
             steps.append(svg.Bar(stage, value, text, colour, previous=before))
@@ -81,12 +84,6 @@ def point(row: Row, colour: str, label: str, name: str, x: float | None = None, 
 
 def _drawn(*charts: Chart) -> list[Chart]:
     return [chart for chart in charts if chart.drawing]
-
-
-def _representative(rows: Sequence[Row]) -> Row | None:
-    """The torch row of a stage; if the stage produced graphs for targets only, the first of the lowest precision."""
-    bits = {"int8": 8, "fp16": 16}
-    return min(rows, key=lambda r: (r.target is not None, bits.get(r.precision, 32)), default=None)
 
 
 def _step_text(row: Row, value: float, before: float | None, unit: str) -> str:

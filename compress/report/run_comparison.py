@@ -18,11 +18,8 @@ OMITTED = ("target", "precision", "at 640 px", "GMACs", "p95", "INT8 MACs", "vs.
 
 
 def compare(folders: Sequence[Path]) -> str:
-    """A table with one section per target, precision and device: the final row of each run.
-
-    Raises:
-        UserError: fewer than two folders, a folder is not a run folder, or a file in one is damaged.
-    """
+    """A table with one section per target, precision and device: the final row of each run. Raises UserError for fewer
+    than two folders, a folder that is not a run folder, or a damaged file in one."""
     if len(folders) < 2:
         raise UserError("compare", " ".join(map(str, folders)) or "nothing", "name at least two run folders")
     runs = [read_run(folder) for folder in folders]

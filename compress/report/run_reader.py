@@ -92,11 +92,8 @@ class Run:
 
 
 def read_run(folder: Path) -> Run:
-    """Read everything that the report needs.
-
-    Raises:
-        UserError: `folder` is not a run folder, or one of its files is damaged (named, with the line of a ledger).
-    """
+    """Read everything that the report needs. Raises UserError if `folder` is not a run folder, or one of its files is
+    damaged (named, with the line of a ledger)."""
     path, notes = folder / "ledger.jsonl", []
     if not path.is_file():
         raise UserError("run", folder, "no ledger.jsonl in it: name a run folder, outputs/<recipe>/<date_time>")
@@ -128,11 +125,8 @@ def read_file(kind: type[T], path: Path) -> T | None:
 
 
 def read_config(path: Path) -> tuple[dict[str, Any], str]:
-    """Read a composed configuration as plain objects and as text; ({}, "") if the file is missing.
-
-    Raises:
-        UserError: the file is not YAML.
-    """
+    """A composed configuration as plain objects and as text; ({}, "") if the file is missing. Raises UserError if it is
+    not YAML."""
     if not path.is_file():
         return {}, ""
     text = path.read_text(encoding="utf-8", errors="replace")

@@ -23,11 +23,8 @@ log = logging.getLogger(__name__)
 
 
 def load(names: Sequence[str]) -> Trackers:
-    """The trackers that a config names.
-
-    Raises:
-        UserError: an unknown name, or an import path of something other than a `Tracker`.
-    """
+    """The trackers that a config names. Raises UserError for an unknown name, or an import path of something other than
+    a `Tracker`."""
     return Trackers([_load(name) for name in names])
 
 
