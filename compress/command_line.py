@@ -72,11 +72,8 @@ class CommandLine:
         self.error: Exception | None = None
 
     def job(self, composed: DictConfig) -> tuple[float, float] | None:
-        """Runs the recipe, or one point of a sweep. A point returns its objectives.
-
-        Raises:
-            Stop: no further point of the sweep can be run, as on a full disk.
-        """
+        """Runs the recipe, or one point of a sweep. A point returns its objectives. Raises Stop if no further point of
+        the sweep can be run, as on a full disk."""
         from compress import pipeline, sweep  # after Hydra has checked the command: importing torch takes seconds
 
         folder = Path(HydraConfig.get().runtime.output_dir)
@@ -179,7 +176,7 @@ def _folder(arguments: argparse.Namespace) -> tuple[str, Path] | None:
     named = any(word.split("=")[0].lstrip("+") == f"hydra.{kind}.dir" for word in arguments.overrides)
     if kind == "sweep":
         configuration.check_name(composed.recipe_name)
-        return None if named else (kind, run_folder.new(Path(composed.hydra.sweep.dir)))
+        return None if named else (kind, run_folder.new(place))
     with open_dict(composed):
         del composed["hydra"]
     config = configuration.to_config(composed)

@@ -58,12 +58,8 @@ _claims: dict[Path, _Claim] = {}
 
 def choose(parent: Path, config_text: str) -> Path:
     """Returns the folder in `parent` for a run of this configuration: the newest with an unfinished run of the same
-    configuration, or a new one whose name is the date and time. Locks it until `release`.
-
-    Raises:
-        UserError: nothing can be written there.
-        OSError: the disk is full.
-    """
+    configuration, or a new one whose name is the date and time. Locks it until `release`. Raises UserError if nothing
+    can be written there, and OSError if the disk is full."""
     for folder in sorted(parent.glob("*"), reverse=True):
         with suppress(OSError):  # another user's folder
             if _unfinished(folder, config_text) and _lock(folder):
@@ -100,11 +96,7 @@ def _writing(folder: Path) -> Iterator[None]:
 
 def new(folder: Path) -> Path:
     """Creates `folder` and returns its path. If it exists, appends _2, _3, … to the name, because two runs may start
-    within one second.
-
-    Raises:
-        UserError: it cannot be created.
-    """
+    within one second. Raises UserError if it cannot be created."""
     numbered, number = folder, 1
     while True:
         with suppress(FileExistsError), _writing(numbered):
@@ -175,7 +167,6 @@ class State:
 @contextmanager
 def hold(folder: Path, config_text: str) -> Iterator[State]:
     """Creates and locks the run folder, or that of an interrupted run of the same configuration, for the `with` block.
-
     Writes to `state.json` how the block ends. Removes created folders if they stay empty.
 
     Raises:
@@ -234,8 +225,7 @@ def _prepare(folder: Path, config_text: str, new: bool) -> State:
 
 @contextmanager
 def _scratch_in(folder: Path) -> Iterator[None]:
-    """Puts temporary files of this process and its children into the run folder. A killed process cannot delete them;
-    the run that continues in the folder does."""
+    """Puts temporary files of this process and its children into the run folder, which a later run cleans up."""
     scratch = (folder / SCRATCH).resolve()
     scratch.mkdir(exist_ok=True)
     previous_tempdir, tempfile.tempdir = tempfile.tempdir, str(scratch)

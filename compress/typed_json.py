@@ -23,13 +23,8 @@ _hints = cache(get_type_hints)
 
 
 class Mismatch(ValueError):
-    """A value is not of the annotated type.
-
-    Args:
-        field: path to the value, such as `checks[2].limit`; "" for the whole object.
-        value: the value, or `absent`.
-        expected: e.g. "a number".
-    """
+    """A value (or `absent`) is not of the annotated type. `field` is its path, such as `checks[2].limit`, or "" for the
+    whole object; `expected` is e.g. "a number"."""
 
     def __init__(self, field: str, value: str, expected: str) -> None:
         self.field, self.value, self.expected = field, value, expected

@@ -64,8 +64,9 @@ def _change(point: SweepPoint) -> str:
 
 
 def _state(point: SweepPoint) -> Cell:
-    tone = tables.TONES[False if point.status == "failed" else point.met]
-    return Cell(point.status, [Detail(point.reason)] if point.status == "failed" else [], tone)
+    if point.status == "failed":
+        return Cell(point.status, [Detail(point.reason)], tables.TONES[False])
+    return Cell(point.status, tag=tables.TONES[point.met])
 
 
 def _chart(points: Sequence[SweepPoint], keys: Sequence[str]) -> Markup:

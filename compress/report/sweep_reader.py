@@ -73,10 +73,8 @@ def varying_keys(points: Sequence[SweepPoint]) -> list[str]:
 
 
 def _point_folders(folder: Path) -> list[Path]:
-    if not folder.is_dir():
-        return []
     files = ("config.yaml", "ledger.jsonl", "log.txt", "failed.json", ".hydra")
-    points = [path for path in folder.iterdir() if path.is_dir() and any((path / file).exists() for file in files)]
+    points = [path for path in folder.glob("*") if path.is_dir() and any((path / file).exists() for file in files)]
     return sorted(points, key=lambda path: (len(path.name), path.name) if path.name.isdigit() else (99, path.name))
 
 
