@@ -63,9 +63,7 @@ class Bench:
 def add(folder: Path, bench: Path) -> tuple[Row, Verdict | None]:
     """Append a row (stage `export`, latency measured on the named device) to the ledger of the run in `folder`, and
     judge the run by all its rows. Acceptance checks of artifacts and lasting remarks are kept from the old verdict.
-
-    Returns:
-        The new row, and the new verdict, which is also written; None if the run has not been judged before.
+    Returns the new row, and the new verdict, which is also written; None if the run has not been judged before.
 
     Raises:
         UserError: no such run, missing or wrong fields in `bench`, files of another run, outputs that did not match
@@ -120,7 +118,7 @@ def _check_values(result: Bench, path: Path) -> None:
     local, version = result.device.split()[:1] == ["host"], result.schema_version
     names = {name: getattr(result, name) for name in ("target", "precision", "device", "runtime")}
     counts = {name: getattr(result, name) for name in ("batch", "threads", "peak_memory_bytes")}
-    rules: list[tuple[bool, str, object, str]] = [
+    rules: list[tuple[bool, str, object, str]] = [  # (good, field, value, remedy)
         (version == SCHEMA_VERSION, "schema_version", version, f"this program reads {SCHEMA_VERSION}"),
         *((_is_name(text), name, repr(text[:40]), one_line) for name, text in names.items()),
         (not local, "device", result.device, "name the device; `host` is the machine of the run"),

@@ -1,5 +1,5 @@
 """SVG charts: scatter plot, horizontal bars, waterfall. Colours are CSS classes of the page, so that one chart serves
-light and dark mode. All texts are escaped."""
+light and dark mode. All texts are escaped. A chart without values is empty."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def ticks(low: float, high: float, count: int = 5) -> list[float]:
 def scatter(
     points: Sequence[Point], path: Sequence[tuple[float, float]], x_label: str, y_label: str, title: str
 ) -> Markup:
-    """Scatter plot with error bars; a dashed line connects the data coordinates in `path`. Empty without points."""
+    """Scatter plot with error bars; a dashed line connects the data coordinates in `path`."""
     if not points:
         return Markup()
     height, left, right, top, bottom = 330, 62, WIDTH - 24, 26, 286
@@ -88,7 +88,7 @@ def scatter(
 
 
 def bars(groups: Sequence[tuple[str, Sequence[Bar]]], title: str) -> Markup:
-    """Horizontal bars from zero, in named groups with a common scale. Empty without bars."""
+    """Horizontal bars from zero, in named groups with a common scale."""
     left, row, gap, end = 118, 22, 30, 150
     longest = max((bar.value for _, group in groups for bar in group), default=0) or 1.0
     parts, y = [], 4.0
@@ -106,8 +106,7 @@ def bars(groups: Sequence[tuple[str, Sequence[Bar]]], title: str) -> Markup:
 
 
 def waterfall(steps: Sequence[Bar], title: str) -> Markup:
-    """One bar per stage; the reduction from the previous bar is drawn in grey. A text may have two lines. Empty without
-    bars."""
+    """One bar per stage; the reduction from the previous bar is drawn in grey. A text may have two lines."""
     left, row = 84, 38
     end = 14 + GLYPH_WIDTH * max((len(line) for bar in steps for line in bar.text.split("\n")), default=0)
     longest = max((max(bar.value, bar.previous or 0) for bar in steps), default=0) or 1.0

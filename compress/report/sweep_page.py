@@ -43,7 +43,7 @@ def sweep_table(folder: Path) -> str:
 def _columns(keys: Sequence[str]) -> list[Column]:
     return [
         Column("point", lambda point: point.name),
-        *(Column(key, lambda point, key=key: str(point.config.get(key, formatting.MISSING)), True) for key in keys),
+        *(Column(key, _setting(key), True) for key in keys),
         Column("GFLOPs", _last(lambda row: formatting.giga(row.flops)), True),
         Column("params M", _last(lambda row: formatting.mega(row.params, 3)), True),
         Column("accuracy", _last(formatting.accuracy_text), True),
@@ -54,6 +54,10 @@ def _columns(keys: Sequence[str]) -> list[Column]:
 
 def _last(show: Callable[[Row], str]) -> Callable[[SweepPoint], str]:
     return lambda point: show(point.last_row) if point.last_row else formatting.MISSING
+
+
+def _setting(key: str) -> Callable[[SweepPoint], str]:
+    return lambda point: str(point.config.get(key, formatting.MISSING))
 
 
 def _change(point: SweepPoint) -> str:

@@ -25,16 +25,16 @@ log = logging.getLogger(__name__)
 def load(names: Sequence[str]) -> Trackers:
     """The trackers that a config names. Raises UserError for an unknown name, or an import path of something other than
     a `Tracker`."""
-    return Trackers([_load(name) for name in names])
-
-
-def _load(name: str) -> Tracker:
-    if name not in TRACKERS and "." not in name:
-        raise UserError(KEY, name, f"choose from {', '.join(TRACKERS)}, or set an import path: pkg.module.MyTracker")
-    tracker = user_code.load(KEY, TRACKERS.get(name, name), {}, "a subclass of compress.trackers.Tracker")
-    if not isinstance(tracker, Tracker):
-        raise UserError(KEY, name, f"is a {type(tracker).__name__}, not a compress.trackers.Tracker")
-    return tracker
+    trackers: list[Tracker] = []
+    for name in names:
+        if name not in TRACKERS and "." not in name:
+            choices = ", ".join(TRACKERS)
+            raise UserError(KEY, name, f"choose from {choices}, or set an import path: pkg.module.MyTracker")
+        tracker = user_code.load(KEY, TRACKERS.get(name, name), {}, "a subclass of compress.trackers.Tracker")
+        if not isinstance(tracker, Tracker):
+            raise UserError(KEY, name, f"is a {type(tracker).__name__}, not a compress.trackers.Tracker")
+        trackers.append(tracker)
+    return Trackers(trackers)
 
 
 class Trackers:
