@@ -36,10 +36,8 @@ MAX_CLASSES, MAX_CHANNELS, MAX_SIDE = 100_000, 1024, 16_384
 
 
 def save(model: Checkpointable, folder: Path, reference: Mapping[str, Any] | None = None) -> None:
-    """Writes `model` to `folder`.
-
-    `model.json` is renamed into place last and holds the hash of the tensors. So a reader gets the complete checkpoint,
-    the previous one or an error, never a mixture.
+    """Writes `model` to `folder`. `model.json` is renamed into place last and holds the hash of the tensors. So a
+    reader gets the complete checkpoint, the previous one or an error, never a mixture.
 
     Args:
         reference: the model before pruning, see `compress.lineage.as_dict`.
@@ -121,9 +119,8 @@ def read(folder: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
     except OSError as error:
         raise UserError("checkpoint", folder, f"not a readable checkpoint folder ({error})") from error
     if hashlib.sha256(data).hexdigest() != content["tensors"].get("sha256"):
-        raise UserError(
-            "checkpoint", folder / TENSORS, f"does not match the hash in {DESCRIPTION}: damaged or replaced"
-        )
+        why = f"does not match the hash in {DESCRIPTION}: damaged or replaced"
+        raise UserError("checkpoint", folder / TENSORS, why)
     try:
         return content, parse(data)
     except (SafetensorError, ValueError, TypeError, KeyError, RuntimeError) as error:
@@ -217,14 +214,15 @@ def resize(net: nn.Module, tensors: dict[str, Tensor], source: Path) -> None:
                 stored = tensors.get(f"{prefix}.{name}".removeprefix("."))
                 if value is None or stored is None:
                     continue
+                tensor = f"tensor {prefix}.{name}"
                 if stored.is_floating_point() != value.is_floating_point():
-                    raise UserError("checkpoint", source, f"tensor {prefix}.{name} holds {stored.dtype}")
+                    raise UserError("checkpoint", source, f"{tensor} holds {stored.dtype}")
                 if stored.shape == value.shape:
                     continue
                 if stored.ndim != value.ndim:
-                    raise UserError("checkpoint", source, f"tensor {prefix}.{name} has {stored.ndim} dimensions")
+                    raise UserError("checkpoint", source, f"{tensor} has {stored.ndim} dimensions")
                 if not stored.numel():
-                    raise UserError("checkpoint", source, f"tensor {prefix}.{name} is empty: {list(stored.shape)}")
+                    raise UserError("checkpoint", source, f"{tensor} is empty: {list(stored.shape)}")
                 resized = value.new_empty(stored.shape)
                 store[name] = nn.Parameter(resized, value.requires_grad) if isinstance(value, nn.Parameter) else resized
                 changed = True
@@ -238,13 +236,11 @@ def _update_attributes(module: nn.Module) -> None:
         first, second = module.weight.shape[:2]
         if module.groups > 1 and module.groups == module.in_channels:  # depthwise: one group per input channel
             module.groups = first // (module.out_channels // module.groups)
+        module.out_channels, module.in_channels = first, second * module.groups
         if isinstance(module, _ConvTransposeNd):
-            module.in_channels, module.out_channels = first, second * module.groups
-        else:
-            module.out_channels, module.in_channels = first, second * module.groups
+            module.out_channels, module.in_channels = module.in_channels, first
     elif isinstance(module, _NormBase):
-        values = module.running_mean if module.running_mean is not None else module.weight
-        module.num_features = len(values)
+        module.num_features = len(module.weight if module.running_mean is None else module.running_mean)
     elif isinstance(module, nn.Linear):
         module.out_features, module.in_features = module.weight.shape
     elif isinstance(module, nn.LayerNorm):

@@ -30,9 +30,7 @@ class Graph:
     precision: Precision
     scheme: str = ""  # how it was quantized, for people
     exclusions: Mapping[str, str] = field(default_factory=dict)  # {layer or node that stays in float: reason}
-    calibration: Mapping[str, Any] = field(
-        default_factory=dict
-    )  # number of images, method, split, fingerprint of the data
+    calibration: Mapping[str, Any] = field(default_factory=dict)  # images, method, split, fingerprint of the data
     postprocess: TopK | None = None  # to apply to the file's output, if the runtime cannot do it
 
     @property
@@ -49,16 +47,13 @@ class Graph:
 
 @dataclass(frozen=True)
 class Reference:
-    """The model before the first pruning, the default teacher in distillation.
-
-    `model` is None if a checkpoint names its reference, but the reference cannot be loaded.
-    """
+    """The model before the first pruning, the default teacher in distillation."""
 
     identity: str
     flops: int  # of the network as deployed (`Model.deployed`), at `imgsz`
     imgsz: int  # pixels
     path: str | None = None  # where to load it from
-    model: Model | None = None
+    model: Model | None = None  # None if a checkpoint names its reference, but the reference cannot be loaded
 
 
 @dataclass(frozen=True)

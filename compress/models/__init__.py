@@ -19,15 +19,10 @@ from compress.models import onnx_model, own_input, plain_network, ultralytics, u
 from compress.models.ultralytics_model import UltralyticsModel
 from compress.tasks import CLASSIFY, PlainNetworkTask, Task, check_same
 
-NATIVE = "model.pt"
-CLASSIFIERS = (Family.timm, Family.module)
 CHOICES = ("yolo26n", "yolo11n", "yolov8n")  # architectures that conf/model/ names
-
-NETWORK = ("yaml", "name", "target", "args", "task")  # keys of a constructor that select the code to run
+CODE = ("family", "yaml", "name", "target", "args", "task")  # keys of a constructor that select the code to run
 
 log = logging.getLogger(__name__)
-
-Builder = Callable[[ModelConfig, "tuple[str, ...] | None", "Task | None"], Model]
 
 
 def _checkpoint(config: ModelConfig, classes: tuple[str, ...] | None, task: Task | None) -> Model:
@@ -48,7 +43,7 @@ def _checkpoint(config: ModelConfig, classes: tuple[str, ...] | None, task: Task
     return model
 
 
-FAMILIES: dict[Family, Builder] = {
+FAMILIES: dict[Family, Callable[[ModelConfig, tuple[str, ...] | None, Task | None], Model]] = {
     Family.ultralytics: ultralytics.build,
     Family.timm: plain_network.build_timm,
     Family.module: plain_network.build_module,
@@ -76,7 +71,7 @@ def check_files(config: ModelConfig) -> None:
 
 def check_task(config: ModelConfig, task: Task | None) -> None:
     """Raises UserError if the model family does not support the data's task; runs before the data is read."""
-    if config.family in CLASSIFIERS:
+    if config.family in (Family.timm, Family.module):
         check_same(task if isinstance(task, PlainNetworkTask) else CLASSIFY, task)
 
 
@@ -108,10 +103,8 @@ def build(config: ModelConfig, classes: tuple[str, ...] | None = None, task: Tas
         _check_network(model, config)
     check_same(model.task, task)
     if classes is not None and len(model.classes) != len(classes):
-        raise UserError(
-            "model", config.path or config.weights or config.name,
-            f"has {len(model.classes)} classes, the data has {len(classes)}{_start_from(model, config)}",
-        )  # fmt: skip
+        why = f"has {len(model.classes)} classes, the data has {len(classes)}{_start_from(model, config)}"
+        raise UserError("model", config.path or config.weights or config.name, why)
     return model
 
 
@@ -142,7 +135,7 @@ def save_native(model: Model, folder: Path) -> Path | None:
         The path of the file. None, with any old file removed, if there is no such format: for other families, and for
         pruned networks that the library's stock blocks cannot represent.
     """
-    path = folder / NATIVE
+    path = folder / "model.pt"
     if isinstance(model, UltralyticsModel) and ultralytics_pt.save(model, path):
         return path
     path.unlink(missing_ok=True)
@@ -153,7 +146,6 @@ def from_constructor(constructor: dict[str, Any], trust: bool = False) -> Checkp
     """Builds the unpruned network, with random weights, that `Checkpointable.constructor` describes.
 
     Args:
-        constructor: a return value of `Checkpointable.constructor`, or the same object read from JSON.
         trust: whether it may name code that this package does not provide, which is then imported and called.
 
     Raises:
@@ -174,8 +166,4 @@ def rebuilder(model: Checkpointable) -> Callable[[dict[str, Any]], Checkpointabl
     """Returns a `from_constructor` for networks derived from `model`. Of code outside this package, they may name
     only the code that built `model`."""
     own = json.loads(json.dumps(model.constructor()))  # as read from a file: tuples are lists
-
-    def build(constructor: dict[str, Any]) -> Checkpointable:
-        return from_constructor(constructor, all(constructor.get(key) == own.get(key) for key in ("family", *NETWORK)))
-
-    return build
+    return lambda read: from_constructor(read, trust=all(read.get(key) == own.get(key) for key in CODE))

@@ -26,14 +26,11 @@ def swap(net: nn.Module, name: str | None) -> int:
     Returns the number of modules replaced."""
     if name is None:
         return 0
-    kind = KINDS[Activation(name)]
-    places = [
-        (parent, child, module)
-        for parent in net.modules()
-        for child, module in parent._modules.items()  # `named_children` yields a shared module only once
-        if type(module).__name__ in REPLACED
-    ]
-    for parent, child, module in places:
-        setattr(parent, child, kind(inplace=bool(getattr(module, "inplace", False))))
+    kind, count = KINDS[Activation(name)], 0
+    for parent in net.modules():
+        for child, module in parent._modules.items():  # `named_children` yields a shared module only once
+            if type(module).__name__ in REPLACED:
+                parent._modules[child] = kind(inplace=bool(getattr(module, "inplace", False)))
+                count += 1
     net.swapped_activation = name  # type: ignore[assignment]  # copied with the network, and saved in checkpoints
-    return len(places)
+    return count

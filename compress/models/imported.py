@@ -79,10 +79,9 @@ def check_provided(constructor: dict[str, Any], channels: int) -> None:
         return
     target = constructor.get("target")
     if not isinstance(target, str) or not re.fullmatch(re.escape(EXAMPLES) + r"\.[A-Za-z]\w*", target):
-        why = "its model.json names code outside this package, which would be imported and called: "
-        raise UserError(
-            "checkpoint", target, why + "set model.trust=true, or use compress.load(path, trust=True), if you trust it"
-        )
+        why = "its model.json names code outside this package, which would be imported and called: set "
+        why += "model.trust=true, or use compress.load(path, trust=True), if you trust it"
+        raise UserError("checkpoint", target, why)
     factory = _factory(target)
     if not isinstance(factory, type) or factory.__module__ != EXAMPLES:
         raise UserError("checkpoint", target, f"is not a network of {EXAMPLES}")
@@ -90,12 +89,8 @@ def check_provided(constructor: dict[str, Any], channels: int) -> None:
 
 
 def check_size(make: Callable[[], nn.Module], name: object) -> None:
-    """Counts the weights of the network that `make` returns, built on the meta device without allocating them.
-
-    If it cannot be built on the meta device, the check passes, and building it normally reports the error.
-
-    Raises:
-        UserError: the network has more than `MAX_PARAMETERS` weights.
+    """Raises UserError if the network that `make` returns has more than `MAX_PARAMETERS` weights. It is built on the
+    meta device, without allocating them; if that fails, the check passes, and building it normally reports the error.
     """
     try:
         with torch.random.fork_rng(devices=[]), torch.device("meta"):
@@ -118,7 +113,5 @@ def _factory(target: str) -> Callable[..., Any]:
     if own and module.partition(".")[0] != "torch":  # torch.hub.load and others run code from files
         return imported
     kind = f"the class {imported.__name__}" if isinstance(imported, type) else f"a {type(imported).__name__}"
-    raise UserError(
-        "model.target", target,
-        f"is {kind}: use a subclass of torch.nn.Module, or a function defined in {module} that returns one",
-    )  # fmt: skip
+    why = f"is {kind}: use a subclass of torch.nn.Module, or a function defined in {module} that returns one"
+    raise UserError("model.target", target, why)

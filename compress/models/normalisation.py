@@ -57,7 +57,7 @@ def statistics(mean: Sequence[float] | None, std: Sequence[float] | None, channe
     """
     if mean is None or std is None:
         return None
-    per_channel = []
+    per_channel: list[tuple[float, ...]] = []
     for key, values in (("mean", mean), ("std", std)):
         if channels == 1 and len(values) == 3:
             values = [sum(values) / len(values)]
@@ -65,7 +65,7 @@ def statistics(mean: Sequence[float] | None, std: Sequence[float] | None, channe
             values = list(values) * channels
         if len(values) != channels:
             raise UserError(f"model.{key}", list(values), f"set 1 number, or {channels}: one for each channel")
-        per_channel.append(tuple(float(value) for value in values))
+        per_channel.append(tuple(map(float, values)))
     result = Statistics(*per_channel)
     return None if set(result.mean) == {0.0} and set(result.std) == {1.0} else result
 
@@ -82,10 +82,10 @@ def inner(net: nn.Module) -> nn.Module:
 
 def module_names(net: nn.Module, names: Sequence[str]) -> tuple[str, ...]:
     """Converts module names of the unwrapped network to names in `net`, which may be wrapped."""
+    if not isinstance(net, Normalised):
+        return tuple(names)
     known = dict(net.named_modules())
-    return (
-        tuple(name if name in known else INNER + name for name in names) if isinstance(net, Normalised) else (*names,)
-    )
+    return tuple(name if name in known else INNER + name for name in names)
 
 
 def bare(tensors: dict[str, Tensor], constructor: dict[str, Any]) -> dict[str, Tensor]:

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import ast
 import hashlib
-import logging
 import re
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import ClassVar, Self
+from typing import Any, Self
 
 import numpy as np
 import onnxruntime
@@ -31,8 +30,6 @@ LAST = "last layer before the output: its quantization error passes directly int
 BINS = "expectation over distance bins: its softmax needs a fine quantization step"
 MAX_TEXT = 2**22  # characters of a metadata entry that is parsed as a Python literal
 MOVES = {"Transpose", "Reshape", "Unsqueeze", "Squeeze"}  # operators that only rearrange values
-
-log = logging.getLogger(__name__)
 
 
 class FileNet(nn.Module):
@@ -62,51 +59,15 @@ class FileNet(nn.Module):
 
 
 @dataclass(frozen=True)
-class Meaning:
-    """How the output of a file is interpreted."""
-
-    classes: tuple[str, ...]
-    postprocess: TopK | None = None
-    task: ClassVar[Task]
-    stride: ClassVar[int]  # default for files without this metadata entry
-
-    def decode(self, outputs: np.ndarray) -> Predictions:
-        raise NotImplementedError
-
-    def exclusions(self, graph: ModelProto) -> dict[str, str]:
-        """{module: reason} for the layers that INT8 should leave in float."""
-        return {}
-
-
-class Scores(Meaning):
-    """Classifier output (1, classes)."""
-
-    task, stride = CLASSIFY, 1
-
-    def decode(self, outputs: np.ndarray) -> Predictions:
-        return CLASSIFY.decode(outputs)
-
-
-class Boxes(Meaning):
-    """Detector output (1, n, 6) with x1, y1, x2, y2, score, class, or (1, 4 + classes, anchors)."""
-
-    task, stride = DETECT, 32
-
-    def decode(self, outputs: np.ndarray) -> Predictions:
-        return ultralytics_head.decode(outputs, end_to_end=self.postprocess is not None)
-
-    def exclusions(self, graph: ModelProto) -> dict[str, str]:
-        return _last_layers(graph)
-
-
-@dataclass(frozen=True)
 class OnnxModel:
-    """A model (`GivenAsGraph`, `Evaluable`) for an ONNX file."""
+    """A model (`GivenAsGraph`, `Evaluable`) for an ONNX file of a detector or a classifier."""
 
     net: FileNet  # runs the original file; exported graphs are compared with it
     graph: ModelProto
     path: Path
-    meaning: Meaning
+    task: Task
+    classes: tuple[str, ...]
+    postprocess: TopK | None
     imgsz: int
     channels: int
     size_bytes: int  # of the original file and its external weights
@@ -120,19 +81,8 @@ class OnnxModel:
     @property
     def stride(self) -> int:
         own = self.carried.get("stride", "")
-        return int(own) if re.fullmatch("[1-9][0-9]{0,3}", own) else self.meaning.stride
-
-    @property
-    def task(self) -> Task:
-        return self.meaning.task
-
-    @property
-    def classes(self) -> tuple[str, ...]:
-        return self.meaning.classes
-
-    @property
-    def postprocess(self) -> TopK | None:
-        return self.meaning.postprocess
+        default = 32 if self.task is DETECT else 1
+        return int(own) if re.fullmatch("[1-9][0-9]{0,3}", own) else default
 
     def identity(self) -> str:
         return tensor_digest(self.net)
@@ -143,25 +93,27 @@ class OnnxModel:
 
     def decode(self, outputs: np.ndarray) -> Predictions:
         """Decodes raw outputs: (b, n, 6) or (b, 4 + classes, anchors) to detections, (b, classes) unchanged."""
-        return self.meaning.decode(outputs)
+        if self.task is DETECT:
+            return ultralytics_head.decode(outputs, end_to_end=self.postprocess is not None)
+        return CLASSIFY.decode(outputs)
 
     def metadata(self) -> dict[str, str]:
         """Metadata of the original file, updated to the fixed shapes of `graph`."""
         entries = {"task": self.task.name, "names": str(dict(enumerate(self.classes))), **self.carried}
-        entries |= {key: str(value) for key, value in self._fixed().items() if key in entries}
-        return entries
-
-    def _fixed(self) -> dict[str, object]:
         args = _literal(self.carried.get("args"))
-        fixed = {"batch": 1, "dynamic": False}
-        args = {**args, **{key: fixed[key] for key in fixed if key in args}} if isinstance(args, dict) else {}
-        return {"batch": 1, "imgsz": [self.imgsz, self.imgsz], "args": args}
+        args = _updated(args, {"batch": 1, "dynamic": False}) if isinstance(args, dict) else {}
+        return _updated(entries, {"batch": "1", "imgsz": str([self.imgsz, self.imgsz]), "args": str(args)})
 
     def quantization_exclusions(self) -> dict[str, str]:
-        return self.meaning.exclusions(self.graph)
+        return _last_layers(self.graph) if self.task is DETECT else {}
 
     def example_input(self, batch: int = 1) -> Tensor:
         return example_image(batch, self.channels, self.imgsz)
+
+
+def _updated(entries: dict[str, Any], values: dict[str, Any]) -> dict[str, Any]:
+    """`entries` with new values for the keys that it has."""
+    return {key: values.get(key, value) for key, value in entries.items()}
 
 
 def resolve(config: Config) -> Config:
@@ -194,7 +146,7 @@ def build(config: ModelConfig, classes: tuple[str, ...] | None, task: Task | Non
     file = _read(config)
     meaning = _meaning(file, _names(file.metadata) or classes)
     net = FileNet(file.path)
-    return OnnxModel(net, file.graph, file.path, meaning, file.imgsz, file.channels, file.size_bytes, file.metadata)
+    return OnnxModel(net, file.graph, file.path, *meaning, file.imgsz, file.channels, file.size_bytes, file.metadata)
 
 
 def _read(config: ModelConfig) -> onnx_file.OnnxFile:
@@ -205,34 +157,35 @@ def _read(config: ModelConfig) -> onnx_file.OnnxFile:
     return onnx_file.read(Path(config.path), config.imgsz or 0, config.channels or 0)
 
 
-def _meaning(file: onnx_file.OnnxFile, classes: tuple[str, ...] | None) -> Meaning:
+def _meaning(file: onnx_file.OnnxFile, classes: tuple[str, ...] | None) -> tuple[Task, tuple[str, ...], TopK | None]:
+    """Task, classes and `postprocess` of the model in `file`."""
     task, shape, count = file.metadata.get("task"), file.output, len(classes or ())
     if task not in (None, DETECT.name, CLASSIFY.name):
         raise UserError(KEY, file.path, f"its task is {task}: only detectors and classifiers are supported")
     if shape[:1] == (1,) and len(shape) == 2 and task != DETECT.name and count in (0, shape[1]):
-        return Scores(classes or _numbered(shape[1]))
+        return CLASSIFY, classes or _numbered(shape[1]), None
     if shape[:1] == (1,) and len(shape) == 3 and task != CLASSIFY.name:
         if shape[2] == 6 and file.metadata.get("end2end") != "False":
             if classes is None:
                 raise UserError(KEY, file.path, "has no class names in its metadata: set data that names the classes")
-            return Boxes(classes, TopK(count, shape[1]))
+            return DETECT, classes, TopK(count, shape[1])
         if shape[1] == 4 + count or (count == 0 and 4 < shape[1] < shape[2]):
-            return Boxes(classes or _numbered(shape[1] - 4))
+            return DETECT, classes or _numbered(shape[1] - 4), None
     supported = "(1, classes) scores, (1, n, 6) x1, y1, x2, y2, score, class, or (1, 4 + classes, anchors) of raw YOLO"
     known = f" for {count} classes" if count else ""
     raise UserError(KEY, file.path, f"its output has shape {shape}{known}: supported are {supported}")
 
 
 def _numbered(count: int) -> tuple[str, ...]:
-    return tuple(str(index) for index in range(count))
+    return tuple(map(str, range(count)))
 
 
 def _names(metadata: dict[str, str]) -> tuple[str, ...] | None:
     """Class names as Ultralytics embeds them, `{0: 'person', …}` or a list; None if there are none."""
     names = _literal(metadata.get("names"))
-    if isinstance(names, dict) and names and names.keys() == set(range(len(names))):
-        return tuple(str(names[index]) for index in range(len(names)))
-    return tuple(str(name) for name in names) if isinstance(names, list) and names else None
+    if isinstance(names, dict) and names.keys() == set(range(len(names))):
+        names = [names[index] for index in range(len(names))]
+    return tuple(map(str, names)) if isinstance(names, list) and names else None
 
 
 def _literal(text: str | None) -> object:

@@ -58,7 +58,7 @@ class PlainNetwork:
     def output_signature(self) -> tuple[object, ...]:
         return ("plain network",)
 
-    postprocess: ClassVar[None] = None  # the deployed network has no such step
+    postprocess: ClassVar[None] = None
 
     def deployed(self, *, postprocess: bool = True) -> nn.Module:
         """Float32 copy of `net` in eval mode. It is not fused: exporters and runtimes fold BatchNorm."""
@@ -106,12 +106,11 @@ def plain_loss(
     net: nn.Module,
     batch: Batch,
     teacher: Teacher | None,
-    outputs: Callable[[Any], Tensor] = float32,
+    outputs: Callable[..., Tensor] = float32,
 ) -> Tensor:
     """The task's loss, scalar, in float32. With a teacher, the distillation loss times `teacher.weight` is added.
 
     Args:
-        batch: `img` (b, c, s, s), and what the task's loss needs.
         outputs: extracts float32 (b, …) from the return value of a network.
     """
     student = outputs(net(batch["img"]))
@@ -156,18 +155,13 @@ def from_constructor(constructor: dict[str, Any], trust: bool = False) -> PlainN
     spec: dict[str, Any] = {key: constructor[key] for key in ("family", "name", "target", "args") if key in constructor}
     if isinstance(target := spec.get("target"), str):
         spec["target"] = imported.MOVED.get(target, target)
+    channels = constructor["channels"]
     if not trust:
-        imported.check_provided(spec, constructor["channels"])
-    statistics = normalisation.statistics(constructor.get("mean"), constructor.get("std"), constructor["channels"])
-    model = _assemble(
-        spec,
-        tuple(constructor["classes"]),
-        constructor["channels"],
-        constructor["imgsz"],
-        tuple(constructor["protected"]),
-        statistics,
-        tasks.of(constructor.get("task", CLASSIFY.name), trust),
-    )
+        imported.check_provided(spec, channels)
+    statistics = normalisation.statistics(constructor.get("mean"), constructor.get("std"), channels)
+    classes, imgsz, protected = constructor["classes"], constructor["imgsz"], constructor["protected"]
+    task = tasks.of(constructor.get("task", CLASSIFY.name), trust)
+    model = _assemble(spec, tuple(classes), channels, imgsz, tuple(protected), statistics, task)
     activation.swap(model.net, constructor.get("activation"))
     return model
 
@@ -175,14 +169,9 @@ def from_constructor(constructor: dict[str, Any], trust: bool = False) -> PlainN
 def _build(
     spec: dict[str, Any], config: ModelConfig, classes: tuple[str, ...] | None, task: Task | None
 ) -> PlainNetwork:
-    """Builds the network of `spec`, and loads `config.weights` or copies what fits of `config.init`.
-
-    Args:
-        classes: of the data; replaced by those of the weights, since the order of the outputs is theirs.
-        task: of the data; None: classification.
-    """
+    """Builds the network of `spec`, and loads `config.weights` or copies what fits of `config.init`."""
     loaded = weights.read(config.weights, trust=config.trust) if config.weights else None
-    if loaded and loaded.classes:
+    if loaded and loaded.classes:  # they replace those of the data, since the order of the outputs is theirs
         classes = loaded.classes
         if "num_classes" in spec["args"]:
             spec["args"]["num_classes"] = len(classes)
@@ -202,11 +191,12 @@ def _build(
 
 def _statistics(config: ModelConfig, constructor: dict[str, Any], channels: int) -> Statistics | None:
     """Normalisation from the configuration, else from the checkpoint of the weights, else from timm."""
-    if config.mean is not None or constructor:
-        source = {"mean": config.mean, "std": config.std} if config.mean is not None else constructor
-        return normalisation.statistics(source.get("mean"), source.get("std"), channels)
-    pretrained = _timm_config(config.name) if config.family is Family.timm else None
-    return normalisation.statistics(pretrained.mean, pretrained.std, channels) if pretrained is not None else None
+    mean, std = config.mean, config.std
+    if mean is None and constructor:
+        mean, std = constructor.get("mean"), constructor.get("std")
+    elif mean is None and config.family is Family.timm and (pretrained := _timm_config(config.name)) is not None:
+        mean, std = pretrained.mean, pretrained.std
+    return normalisation.statistics(mean, std, channels)
 
 
 def timm_input(config: ModelConfig) -> tuple[int | None, int | None]:
@@ -237,11 +227,7 @@ def _assemble(
     statistics: Statistics | None,
     task: PlainNetworkTask,
 ) -> PlainNetwork:
-    """Builds the network with normalisation and finds its last layer.
-
-    Raises:
-        UserError: arguments that are not JSON, or another number of classes than `classes`.
-    """
+    """Builds the network with normalisation and finds its last layer."""
     try:
         json.dumps(spec)
     except TypeError as error:
@@ -253,7 +239,7 @@ def _assemble(
     if classes is not None and len(classes) != count:
         source = spec.get("target") or spec["name"]
         raise UserError("model", source, f"returns {count} classes, the data has {len(classes)}")
-    classes = classes or tuple(str(index) for index in range(count))
+    classes = classes or tuple(map(str, range(count)))
     return PlainNetwork(net.train(), spec, last_layer, imgsz, channels, classes, protected, statistics, task)
 
 

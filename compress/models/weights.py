@@ -45,20 +45,19 @@ def folder(source: str) -> Path | None:
 
 
 def read(source: str, key: str = "model.weights", trust: bool = False) -> Weights:
-    """Reads weights.
+    """Reads the weights of a shipped baseline, by name, or at the path of a checkpoint folder, .safetensors or .pt.
 
     Args:
-        source: name of a shipped baseline, or path of a checkpoint folder or a .safetensors or .pt file.
         key: configuration key that names the source, for error messages.
         trust: whether a .pt that needs it may be unpickled, which can run code of its author.
 
     Raises:
         UserError: there is no such source, or it cannot be read.
     """
-    path = Path(source)
     if (checkpoint_folder := folder(source)) is not None:
         content, tensors = checkpoint.read(checkpoint_folder)
         return Weights(tensors, content["constructor"])
+    path = Path(source)
     if not path.is_file():
         known = ", ".join(baselines()) or "none in this installation"
         raise UserError(key, source, f"use a shipped baseline ({known}) or the path of a weights file")
@@ -81,14 +80,11 @@ def fill(net: nn.Module, tensors: dict[str, Tensor], source: str, key: str = "mo
         if name not in tensors:
             raise UserError(key, source, f"tensor {name} {list(value.shape)} is missing: use the same architecture")
         if tensors[name].shape != value.shape:
-            raise UserError(
-                key, source,
-                f"tensor {name} has shape {list(tensors[name].shape)}, the network expects {list(value.shape)}: "
-                "use the same architecture and number of classes",
-            )  # fmt: skip
-    for name in tensors:
+            why = f"tensor {name} has shape {list(tensors[name].shape)}, the network expects {list(value.shape)}: "
+            raise UserError(key, source, why + "use the same architecture and number of classes")
+    for name, value in tensors.items():
         if name not in own:
-            raise UserError(key, source, f"tensor {name} {list(tensors[name].shape)} does not exist in the network")
+            raise UserError(key, source, f"tensor {name} {list(value.shape)} does not exist in the network")
     _check_kinds(own, tensors, source, key)
     net.load_state_dict(tensors)
 
