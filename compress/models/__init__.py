@@ -109,7 +109,6 @@ def build(config: ModelConfig, classes: tuple[str, ...] | None = None, task: Tas
 
 
 def _check_network(model: Model, config: ModelConfig) -> None:
-    """Raises UserError if the network holds non-finite values or fails on an example image."""
     sources = {"weights": config.weights, "init": config.init, "path": config.path, "target": config.target}
     key, source = next(((key, value) for key, value in sources.items() if value), ("name", config.name))
     net = model.net if isinstance(model, TorchModel) else model.deployed()

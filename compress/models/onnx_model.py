@@ -20,7 +20,8 @@ from compress.config import Config, ModelConfig
 from compress.errors import TargetFailed, UserError, one_line
 from compress.models import onnx_file, ultralytics_head
 from compress.models.onnx_file import KEY
-from compress.targets import onnx_graph, quantization_exclusions
+from compress.targets import onnx_graph
+from compress.targets.quantization_exclusions import Node, module_path
 from compress.tasks import CLASSIFY, DETECT, Predictions, Task
 
 TORCH_ONLY = ("train", "prune", "finetune")
@@ -198,8 +199,7 @@ def _literal(text: str | None) -> object:
 
 def _last_layers(graph: ModelProto) -> dict[str, str]:
     """{module: reason} for the weighted layers that no other weighted layer follows: their outputs, a detector's boxes
-    and scores, are unbounded. A projection of softmaxed bins (DFL) does not count as the last layer: it stays in float,
-    and so does the layer that computes the bins."""
+    and scores, are unbounded. A projection of softmaxed bins (DFL) and the layer before it stay in float too."""
     nodes = {node.name: node for node in onnx_graph.nodes(graph)}
     kinds = {node.name: node.op_type for node in graph.graph.node}
     pending = [node.name for node in graph.graph.node if onnx_graph.OUTPUT in node.output]
@@ -213,15 +213,13 @@ def _last_layers(graph: ModelProto) -> dict[str, str]:
         node = nodes[name]
         bins = node.weighted and _is_softmaxed(node, nodes, kinds)
         if node.weighted:
-            exclusions[quantization_exclusions.module_path(name)] = BINS if bins else LAST
+            exclusions[module_path(name)] = BINS if bins else LAST
         if bins or not node.weighted:
             pending.extend(node.parents)
     return exclusions
 
 
-def _is_softmaxed(
-    node: quantization_exclusions.Node, nodes: dict[str, quantization_exclusions.Node], kinds: dict[str, str]
-) -> bool:
+def _is_softmaxed(node: Node, nodes: dict[str, Node], kinds: dict[str, str]) -> bool:
     """True if the node's only input is a softmax, possibly rearranged by `MOVES`."""
     parents = node.parents
     while len(parents) == 1 and kinds.get(parents[0]) in MOVES:

@@ -66,7 +66,14 @@ def read(source: str, key: str = "model.weights", trust: bool = False) -> Weight
             return Weights(load_file(path), {})
         except (SafetensorError, OSError, ValueError, TypeError, KeyError, RuntimeError) as error:
             raise UserError(key, source, f"not a readable safetensors file ({error})") from error
-    return Weights(_read_pt(path, key, trust), {})
+    content = pt_file.read(path, key, trust)
+    if not _is_state_dict(content):
+        content = pt_file.network(content)
+    if isinstance(content, nn.Module):
+        content = content.float().state_dict()
+    if not _is_state_dict(content):
+        raise UserError(key, path, "contains no state dict, model or Ultralytics checkpoint")
+    return Weights(content, {})
 
 
 def fill(net: nn.Module, tensors: dict[str, Tensor], source: str, key: str = "model.weights") -> None:
@@ -117,12 +124,5 @@ def transfer(net: nn.Module, tensors: dict[str, Tensor], source: str) -> None:
     log.info("%s: initialised %.1f %% of the weights, the rest is random", source, 100 * copied / total)
 
 
-def _read_pt(path: Path, key: str, trust: bool) -> dict[str, Tensor]:
-    content = pt_file.read(path, key, trust)
-    if isinstance(content, dict) and not all(isinstance(value, Tensor) for value in content.values()):
-        content = pt_file.network(content)
-    if isinstance(content, nn.Module):
-        content = content.float().state_dict()
-    if not isinstance(content, dict) or not all(isinstance(value, Tensor) for value in content.values()):
-        raise UserError(key, path, "contains no state dict, model or Ultralytics checkpoint")
-    return content
+def _is_state_dict(content: object) -> bool:
+    return isinstance(content, dict) and all(isinstance(value, Tensor) for value in content.values())
