@@ -32,11 +32,8 @@ class Teacher:
 
 @dataclass(frozen=True)
 class TopK:
-    """Selects an end-to-end detector's detections from one row per anchor, in NumPy, for runtimes without top-k.
-
-    The steps are those of YOLO26's head: the anchors with the highest class score, then the (anchor, class) pairs with
-    the highest score among them.
-    """
+    """Selects an end-to-end detector's detections from one row per anchor, in NumPy, for runtimes without top-k: as in
+    YOLO26's head, the anchors with the highest class score, then the best (anchor, class) pairs among them."""
 
     classes: int
     max_detections: int  # per image
@@ -86,11 +83,8 @@ class Model(Protocol):
 
     def deployed(self, *, postprocess: bool = True) -> nn.Module:
         """A copy as it is deployed: fused, in eval mode, from an image batch to one raw output tensor (two for
-        instance segmentation). FLOPs are counted on it and graphs are exported from it.
-
-        Args:
-            postprocess: include the step `self.postprocess`.
-        """
+        instance segmentation); with `postprocess` including the step `self.postprocess`. FLOPs are counted on it and
+        graphs are exported from it."""
 
     def metadata(self) -> dict[str, str]:
         """Key/value pairs to embed in exported graphs. For Ultralytics models: the keys that its own loader reads."""

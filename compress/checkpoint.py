@@ -1,8 +1,5 @@
-"""Torch models on disk without pickle: tensors in `model.safetensors`, how to rebuild the network in `model.json`.
-
-A pruned network differs from the one its constructor describes only in its widths, and the tensors show these. So the
-loader builds the full network, resizes every layer to the shapes of its tensors, and copies the tensors into it.
-"""
+"""Torch models on disk without pickle: tensors in `model.safetensors`, how to rebuild the network in `model.json`. The
+loader builds the unpruned network, resizes every layer to the shapes of its tensors, and copies the tensors into it."""
 
 from __future__ import annotations
 
@@ -37,11 +34,8 @@ MAX_CLASSES, MAX_CHANNELS, MAX_SIDE = 100_000, 1024, 16_384
 
 def save(model: Checkpointable, folder: Path, reference: Mapping[str, Any] | None = None) -> None:
     """Writes `model` to `folder`. `model.json` is renamed into place last and holds the hash of the tensors. So a
-    reader gets the complete checkpoint, the previous one or an error, never a mixture.
-
-    Args:
-        reference: the model before pruning, see `compress.lineage.as_dict`.
-    """
+    reader gets the complete checkpoint, the previous one or an error, never a mixture. `reference`: the model before
+    pruning, see `compress.lineage.as_dict`."""
     tensors = _tensors(model.net)
     data = serialise(tensors)
     content = {
@@ -66,15 +60,9 @@ def _tensors(net: nn.Module) -> dict[str, Tensor]:
 
 
 def load(folder: Path, build: Callable[[dict[str, Any]], Checkpointable]) -> Checkpointable:
-    """Loads the model that `save` wrote, bit for bit.
-
-    Args:
-        build: builds the unpruned model from its constructor: `compress.models.from_constructor`.
-
-    Raises:
-        UserError: `read` or `build` raises it, the tensors do not fit the network, or the network cannot compute with
-            their values.
-    """
+    """Loads the model that `save` wrote, bit for bit. `build` makes the unpruned model from its constructor:
+    `compress.models.from_constructor`. Raises UserError if `read` or `build` does, if the tensors do not fit the
+    network, or if it cannot compute with their values."""
     content, tensors = read(folder)
     model = build(content["constructor"])
     resize(model.net, tensors, folder)
@@ -108,11 +96,8 @@ def check_values(net: nn.Module, key: str, source: object) -> None:
 
 
 def read(folder: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
-    """Reads the content of `model.json`, and the tensors by name, checked against their hash.
-
-    Raises:
-        UserError: a file is missing, unreadable, of another schema, or changed since it was written.
-    """
+    """Reads the content of `model.json`, and the tensors by name, checked against their hash. Raises UserError if a
+    file is missing, unreadable, of another schema, or changed since it was written."""
     content = describe(folder)
     try:
         data = (folder / TENSORS).read_bytes()
@@ -128,11 +113,8 @@ def read(folder: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
 
 
 def describe(folder: Path) -> dict[str, Any]:
-    """Reads the content of `model.json`, without the tensors.
-
-    Raises:
-        UserError: a file is missing, or `model.json` is unreadable, of another schema, or changed.
-    """
+    """Reads the content of `model.json`, without the tensors. Raises UserError if a file is missing, or `model.json` is
+    unreadable, of another schema, or changed."""
     try:
         for name in (DESCRIPTION, TENSORS):
             if not (folder / name).is_file():  # reading a pipe would block forever
@@ -197,12 +179,9 @@ def _check_constructor(constructor: dict[str, Any], source: Path) -> None:
             raise UserError("checkpoint", source, f"{key} is {value}, expected {expected}: damaged or altered")
 
 
-def resize(net: nn.Module, tensors: dict[str, Tensor], source: Path) -> None:
-    """Resizes the layers of `net`, in place, to the shapes of `tensors`; values of resized tensors are undefined.
-
-    Raises:
-        UserError: names differ, or a tensor is empty, of another data type, or has another number of dimensions.
-    """
+def resize(net: nn.Module, tensors: dict[str, Tensor], source: object) -> None:
+    """Resizes the layers of `net` in place to the shapes of `tensors`; values of resized tensors are undefined. Raises
+    UserError if names differ, or a tensor is empty, of another data type, or has another number of dimensions."""
     present = net.state_dict()
     for name in present.keys() ^ tensors.keys():
         problem = "is missing in the file" if name in present else "does not exist in the network"

@@ -1,8 +1,5 @@
-"""Reference and teacher of a pruned model.
-
-The reference is the model before pruning. Its FLOPs determine the learning rate of fine-tuning. If distillation is on,
-it is the teacher, unless `finetune.teacher` names another. A checkpoint records its reference without the model.
-"""
+"""Reference and teacher of a pruned model. The reference is the model before pruning. Its FLOPs determine the
+learning rate of fine-tuning. If distillation is on, it is the teacher, unless `finetune.teacher` names another."""
 
 from __future__ import annotations
 
@@ -120,15 +117,9 @@ def cache_parts(teacher: Model | None, flops_before: int | None) -> Mapping[str,
 
 
 def load_teacher(path: str, model: Model, config: ModelConfig) -> Model:
-    """Loads the teacher at `path`: a checkpoint folder, the name of a shipped baseline or an Ultralytics .pt file.
-
-    Args:
-        model, config: the student and its configuration, of which only `trust` is used.
-
-    Raises:
-        UserError: the file cannot be read, or the teacher differs from the student in task, classes, input channels,
-            input size or kind of network.
-    """
+    """Loads the teacher at `path`: a checkpoint folder, the name of a shipped baseline or an Ultralytics .pt file. Of
+    `config`, only `trust` is used. Raises UserError if the file cannot be read, or the teacher differs from the student
+    `model` in task, number of classes, input channels, input size or kind of network."""
     try:
         teacher = _read(path, model, config.trust)
     except UserError as error:

@@ -58,20 +58,11 @@ class Reference:
 
 @dataclass(frozen=True)
 class Product:
-    """Input and output of a stage.
+    """Input and output of a stage."""
 
-    Attributes:
-        model: the model after the stages so far; `graphs` are exported from it.
-        reference: the model before the first pruning; None if nothing was pruned, or if it is unknown.
-        graphs: model files; empty before the stages quantize and export.
-        cached: the stage's result was read from the cache.
-        failures: targets that failed so far, {target: reason}; later stages skip them.
-        acceptance_checks: results of the checks that the stage export runs on its files in a new process.
-    """
-
-    model: Model
-    reference: Reference | None = None
-    graphs: tuple[Graph, ...] = ()
-    cached: bool = False
-    failures: Mapping[str, str] = field(default_factory=dict)
-    acceptance_checks: tuple[Check, ...] = ()
+    model: Model  # after the stages so far
+    reference: Reference | None = None  # None if nothing was pruned, or if it is unknown
+    graphs: tuple[Graph, ...] = ()  # exported from `model`; empty before the stages quantize and export
+    cached: bool = False  # the stage's result was read from the cache
+    failures: Mapping[str, str] = field(default_factory=dict)  # {target that failed: reason}; later stages skip it
+    acceptance_checks: tuple[Check, ...] = ()  # results of those that the stage export runs in a new process

@@ -76,26 +76,17 @@ def check_task(config: ModelConfig, task: Task | None) -> None:
 
 
 def resolve(config: Config) -> Config:
-    """Returns `config` with the input size and channels filled in from the model where they are not set.
-
-    Raises:
-        UserError: the model file cannot be read, or a stage or target does not support it.
-    """
+    """Returns `config` with the input size and channels filled in from the model where they are not set. Raises
+    UserError if the model file cannot be read, or a stage or target does not support it."""
     if config.model.family is Family.onnx:
         return onnx_model.resolve(config)
     return replace(config, model=own_input.resolve(config.model))
 
 
 def build(config: ModelConfig, classes: tuple[str, ...] | None = None, task: Task | None = None) -> Model:
-    """Builds the model that `config` names and loads its weights.
-
-    Args:
-        classes: class names of the data. A trained model keeps its own names, but their number must agree.
-        task: task of the data; None without data.
-
-    Raises:
-        UserError: an invalid configuration, or a model that does not match the data's task or number of classes.
-    """
+    """Builds the model that `config` names and loads its weights. `classes` and `task` are those of the data, None
+    without data. A trained model keeps its own class names. Raises UserError for an invalid configuration, or a model
+    that does not match the data's task or number of classes."""
     if config.family is not Family.onnx:
         config = own_input.resolve(config)
     model = FAMILIES[config.family](config, classes, task)
@@ -129,11 +120,8 @@ def _start_from(model: Model, config: ModelConfig) -> str:
 
 def save_native(model: Model, folder: Path) -> Path | None:
     """Writes `model` in the format of its own library, for use without this package: `model.pt` for Ultralytics.
-
-    Returns:
-        The path of the file. None, with any old file removed, if there is no such format: for other families, and for
-        pruned networks that the library's stock blocks cannot represent.
-    """
+    Returns its path, or None, with any old file removed, if there is no such format: for other families, and for pruned
+    networks that the library's stock blocks cannot represent."""
     path = folder / "model.pt"
     if isinstance(model, UltralyticsModel) and ultralytics_pt.save(model, path):
         return path
@@ -142,14 +130,9 @@ def save_native(model: Model, folder: Path) -> Path | None:
 
 
 def from_constructor(constructor: dict[str, Any], trust: bool = False) -> Checkpointable:
-    """Builds the unpruned network, with random weights, that `Checkpointable.constructor` describes.
-
-    Args:
-        trust: whether it may name code that this package does not provide, which is then imported and called.
-
-    Raises:
-        UserError: an unknown family, missing or unreadable values, or other code without `trust`.
-    """
+    """Builds the unpruned network, with random weights, that `Checkpointable.constructor` describes. With `trust` it
+    may name code that this package does not provide, which is then imported and called. Raises UserError for an unknown
+    family, missing or unreadable values, or other code without `trust`."""
     family = constructor.get("family")
     if not isinstance(family, str) or family not in CONSTRUCTORS:
         raise UserError("checkpoint", family, f"unknown model family: choose from {', '.join(CONSTRUCTORS)}")

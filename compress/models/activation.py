@@ -1,8 +1,6 @@
-"""Replaces the activation functions of a trained network before fine-tuning.
-
-SiLU costs few FLOPs but much time: runtimes read and write every value once or twice more for it, in INT8 even more
-often. ReLU is fused into the preceding convolution at no cost.
-"""
+"""Replaces the activation functions of a trained network before fine-tuning. SiLU costs few FLOPs but much time:
+runtimes read and write every value once or twice more for it, in INT8 even more often. ReLU is fused into the preceding
+convolution at no cost."""
 
 from __future__ import annotations
 

@@ -1,8 +1,5 @@
-"""Networks named by import path or in a file, and the restrictions on what is imported and called for them.
-
-The user may name any network class on the command line. A file may come from an untrusted author, so it may name only
-what this package and its libraries provide, unless the user trusts it.
-"""
+"""Networks named by import path. The user may name any network class on the command line. A file may come from an
+untrusted author, so it may name only what this package and its libraries provide, unless the user trusts it."""
 
 from __future__ import annotations
 
@@ -29,13 +26,9 @@ MAX_PARAMETERS = 2**31  # limit for a network described in a file: 8 GiB in floa
 
 
 def network(target: str, args: dict[str, Any]) -> nn.Module:
-    """Calls the class or function at import path `target` with `args` and returns the network, in float32.
-
-    Only subclasses of `nn.Module`, and functions defined in the module (or package) that `target` names, are called.
-
-    Raises:
-        UserError: the target cannot be imported, is neither, raises, or does not return an `nn.Module`.
-    """
+    """Calls the class or function at import path `target` with `args` and returns the network, in float32. Only
+    subclasses of `nn.Module`, and functions defined in the module (or package) that `target` names, are called. Raises
+    UserError if the target cannot be imported, is neither, raises, or does not return an `nn.Module`."""
     factory = _factory(target)
     try:
         net = factory(**args)
@@ -47,11 +40,7 @@ def network(target: str, args: dict[str, Any]) -> nn.Module:
 
 
 def require_timm() -> Any:
-    """Imports and returns the package `timm`, with the telemetry of its download library disabled.
-
-    Raises:
-        MissingExtra: timm is not installed.
-    """
+    """The package `timm`, with the telemetry of its download library disabled. Raises MissingExtra if it is absent."""
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")  # read once, when huggingface_hub is imported
     try:
         import timm
@@ -61,11 +50,8 @@ def require_timm() -> Any:
 
 
 def check_provided(constructor: dict[str, Any], channels: int) -> None:
-    """Checks that the description of a `module` or `timm` network in a file needs no code from elsewhere.
-
-    Raises:
-        UserError: building the network would import other code or read other files, or it is too large.
-    """
+    """Raises UserError if building the `module` or `timm` network that a file describes would import code from
+    elsewhere or read other files, or if it is too large."""
     args = constructor.get("args")
     if not isinstance(args, dict):
         raise UserError("checkpoint", args, "the arguments of a network must be a map of names to values")

@@ -1,9 +1,6 @@
-"""Input normalisation as the first operation of a network.
-
-It is part of the network, so training, pruning, exported files and FLOP counts all include it, and an exported file
-takes pixels in [0, 1]: users cannot apply the wrong normalisation. It is not folded into the first convolution, because
-with zero padding that would be inexact at the border.
-"""
+"""Input normalisation as the first operation of a network, so that exported files take pixels in [0, 1] and users
+cannot apply the wrong one. It is not folded into the first convolution, because with zero padding that would be inexact
+at the border."""
 
 from __future__ import annotations
 
@@ -48,13 +45,8 @@ class Normalised(nn.Module):
 
 
 def statistics(mean: Sequence[float] | None, std: Sequence[float] | None, channels: int) -> Statistics | None:
-    """Mean and std for an input of `channels`; None if they are not set or change nothing.
-
-    A single value applies to all channels; greyscale input gets the average of RGB values.
-
-    Raises:
-        UserError: the number of values is neither 1 nor `channels`.
-    """
+    """Mean and std for an input of `channels`; None if they are not set or change nothing. A single value applies to
+    all channels; greyscale input gets the average of RGB values. Raises UserError for any other number of values."""
     if mean is None or std is None:
         return None
     per_channel: list[tuple[float, ...]] = []
@@ -68,11 +60,6 @@ def statistics(mean: Sequence[float] | None, std: Sequence[float] | None, channe
         per_channel.append(tuple(map(float, values)))
     result = Statistics(*per_channel)
     return None if set(result.mean) == {0.0} and set(result.std) == {1.0} else result
-
-
-def wrap(net: nn.Module, statistics: Statistics | None) -> nn.Module:
-    """`net` preceded by its normalisation; `net` itself if `statistics` is None."""
-    return net if statistics is None else Normalised(net, statistics)
 
 
 def inner(net: nn.Module) -> nn.Module:

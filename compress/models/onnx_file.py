@@ -42,15 +42,8 @@ class OnnxFile:
 
 
 def read(path: Path, imgsz: int = 0, channels: int = 0) -> OnnxFile:
-    """Reads the file at `path`.
-
-    Args:
-        imgsz: input side in pixels if the file has a dynamic one; 0 for the file's own.
-        channels: input channels if the file has a dynamic number; 0 for the file's own.
-
-    Raises:
-        UserError: a missing or damaged file, or one that cannot be converted to the canonical form.
-    """
+    """Reads the file at `path`. `imgsz`, in pixels, and `channels` are for files with a dynamic input; 0: the file's
+    own. Raises UserError for a missing or damaged file, or one that cannot be converted to the canonical form."""
     graph, size = _load(path)
     _check_operators(path, graph)
     name, input_channels, side = _fix_input(path, graph, imgsz, channels)

@@ -7,7 +7,7 @@ import hashlib
 import re
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 import numpy as np
 import onnxruntime
@@ -74,10 +74,7 @@ class OnnxModel:
     size_bytes: int  # of the original file and its external weights
     carried: dict[str, str] = field(default_factory=dict)  # metadata of the original file
 
-    @property
-    def runtime(self) -> str:
-        """Name and version of the runtime that computes `net`."""
-        return f"onnxruntime {onnxruntime.__version__}"
+    runtime: ClassVar[str] = f"onnxruntime {onnxruntime.__version__}"  # computes `net`
 
     @property
     def stride(self) -> int:
@@ -118,11 +115,8 @@ def _updated(entries: dict[str, Any], values: dict[str, Any]) -> dict[str, Any]:
 
 
 def resolve(config: Config) -> Config:
-    """Returns `config` with the file's own input size and channels.
-
-    Raises:
-        UserError: a stage or target needs a torch network, or `onnx_file.read` rejects the file.
-    """
+    """Returns `config` with the file's own input size and channels. Raises UserError if a stage or target needs a torch
+    network, or if `onnx_file.read` rejects the file."""
     for stage in config.stages:
         if stage in TORCH_ONLY:
             why = f"model=onnx has no torch network to {stage}, it supports only quantize and export: {REMEDY}"
@@ -136,14 +130,9 @@ def resolve(config: Config) -> Config:
 
 
 def build(config: ModelConfig, classes: tuple[str, ...] | None, task: Task | None = None) -> OnnxModel:
-    """Loads the model in the file `config.path`. Its task follows from its metadata and the shape of its output.
-
-    Args:
-        classes: class names of the data, used if the file has none.
-
-    Raises:
-        UserError: `onnx_file.read` rejects the file, or its output is of an unknown form.
-    """
+    """Loads the model in the file `config.path`. Its task follows from its metadata and the shape of its output, its
+    classes from the metadata, else they are `classes`. Raises UserError if `onnx_file.read` rejects the file, or its
+    output is of an unknown form."""
     file = _read(config)
     meaning = _meaning(file, _names(file.metadata) or classes)
     net = FileNet(file.path)
@@ -164,21 +153,17 @@ def _meaning(file: onnx_file.OnnxFile, classes: tuple[str, ...] | None) -> tuple
     if task not in (None, DETECT.name, CLASSIFY.name):
         raise UserError(KEY, file.path, f"its task is {task}: only detectors and classifiers are supported")
     if shape[:1] == (1,) and len(shape) == 2 and task != DETECT.name and count in (0, shape[1]):
-        return CLASSIFY, classes or _numbered(shape[1]), None
+        return CLASSIFY, classes or tuple(map(str, range(shape[1]))), None
     if shape[:1] == (1,) and len(shape) == 3 and task != CLASSIFY.name:
         if shape[2] == 6 and file.metadata.get("end2end") != "False":
             if classes is None:
                 raise UserError(KEY, file.path, "has no class names in its metadata: set data that names the classes")
             return DETECT, classes, TopK(count, shape[1])
         if shape[1] == 4 + count or (count == 0 and 4 < shape[1] < shape[2]):
-            return DETECT, classes or _numbered(shape[1] - 4), None
+            return DETECT, classes or tuple(map(str, range(shape[1] - 4))), None
     supported = "(1, classes) scores, (1, n, 6) x1, y1, x2, y2, score, class, or (1, 4 + classes, anchors) of raw YOLO"
     known = f" for {count} classes" if count else ""
     raise UserError(KEY, file.path, f"its output has shape {shape}{known}: supported are {supported}")
-
-
-def _numbered(count: int) -> tuple[str, ...]:
-    return tuple(map(str, range(count)))
 
 
 def _names(metadata: dict[str, str]) -> tuple[str, ...] | None:

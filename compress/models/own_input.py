@@ -1,8 +1,5 @@
 """Input size and channels of a model, determined before its network is built, because images are read at this size.
-
-A checkpoint, weights in a checkpoint folder, a .pt file and timm specify their own input size and channels. These apply
-unless the user sets others.
-"""
+Those that a checkpoint, a .pt file or timm specifies apply unless the user sets others."""
 
 from __future__ import annotations
 
@@ -21,10 +18,7 @@ IMGSZ = 224  # pixels: default for classifiers
 
 def resolve(config: ModelConfig) -> ModelConfig:
     """Returns `config` with `imgsz` and `channels` set: its own values, else the model's, else the family's defaults.
-
-    Raises:
-        UserError: a file of the model cannot be read.
-    """
+    Raises UserError if a file of the model cannot be read."""
     imgsz, channels = config.imgsz, config.channels
     if imgsz is None or channels is None:
         own_imgsz, own_channels = _own(config)

@@ -109,10 +109,7 @@ def plain_loss(
     outputs: Callable[..., Tensor] = float32,
 ) -> Tensor:
     """The task's loss, scalar, in float32. With a teacher, the distillation loss times `teacher.weight` is added.
-
-    Args:
-        outputs: extracts float32 (b, …) from the return value of a network.
-    """
+    `outputs` extracts float32 (b, …) from the return value of a network."""
     student = outputs(net(batch["img"]))
     value = task.network_loss(student, batch)
     if teacher is None:
@@ -123,12 +120,8 @@ def plain_loss(
 
 
 def build_timm(config: ModelConfig, classes: tuple[str, ...] | None, task: Task | None) -> PlainNetwork:
-    """Builds timm's architecture `config.name` with `config.args`. Never downloads weights.
-
-    Raises:
-        MissingExtra: timm is not installed.
-        UserError: there is no such model, or arguments or weights do not fit.
-    """
+    """Builds timm's architecture `config.name` with `config.args`. Never downloads weights. Raises MissingExtra without
+    timm, UserError if there is no such model, or if arguments or weights do not fit."""
     if not config.name:
         raise UserError("model.name", config.name, "set the name of a timm model, e.g. mobilenetv3_small_050")
     args = dict(config.args) | ({"num_classes": len(classes)} if classes else {})
@@ -136,22 +129,16 @@ def build_timm(config: ModelConfig, classes: tuple[str, ...] | None, task: Task 
 
 
 def build_module(config: ModelConfig, classes: tuple[str, ...] | None, task: Task | None) -> PlainNetwork:
-    """Builds a network by calling the class or function at import path `config.target` with `config.args`.
-
-    Raises:
-        UserError: the target cannot be imported or called, or output or weights do not fit.
-    """
+    """Builds a network by calling the class or function at import path `config.target` with `config.args`. Raises
+    UserError if that fails, or if output or weights do not fit."""
     if not config.target:
         raise UserError("model.target", config.target, "set the import path of a class or function: pkg.module.Net")
     return _build({"family": "module", "target": config.target, "args": dict(config.args)}, config, classes, task)
 
 
 def from_constructor(constructor: dict[str, Any], trust: bool = False) -> PlainNetwork:
-    """Builds the unpruned network, with random weights, that `PlainNetwork.constructor` describes.
-
-    Raises:
-        UserError: the network comes from neither this package nor timm, and `trust` is false.
-    """
+    """Builds the unpruned network, with random weights, that `PlainNetwork.constructor` describes. Raises UserError if
+    it comes from neither this package nor timm, and `trust` is false."""
     spec: dict[str, Any] = {key: constructor[key] for key in ("family", "name", "target", "args") if key in constructor}
     if isinstance(target := spec.get("target"), str):
         spec["target"] = imported.MOVED.get(target, target)
@@ -233,7 +220,7 @@ def _assemble(
     except TypeError as error:
         raise UserError("model.args", spec["args"], "use only numbers, strings, lists and maps") from error
     net = _timm(spec, channels) if spec["family"] == "timm" else imported.network(spec["target"], spec["args"])
-    net = normalisation.wrap(net, statistics)
+    net = net if statistics is None else normalisation.Normalised(net, statistics)
     with torch.random.fork_rng(devices=[]):  # the trial pass must not change the random state of the run
         last_layer, count = _last_layer(net.eval(), example_image(1, channels, imgsz), task)
     if classes is not None and len(classes) != count:

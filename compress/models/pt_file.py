@@ -1,9 +1,6 @@
-"""Reads `.pt` files without running code that they name.
-
-A pickle names classes and functions and calls them. Here every name except those torch needs for tensors is replaced by
-a stand-in that only stores its state. Networks of torch's and Ultralytics' layers are then rebuilt from these states;
-no constructor is called and no hook is restored.
-"""
+"""Reads `.pt` files without running code that they name. A pickle names classes and functions and calls them.
+Here every name except those torch needs for tensors is replaced by a stand-in that only stores its state. Networks of
+torch's and Ultralytics' layers are rebuilt from these states; no constructor is called and no hook is restored."""
 
 from __future__ import annotations
 
@@ -22,8 +19,10 @@ from compress.models.ultralytics_package import require_ultralytics
 
 LAYERS = ("torch.nn.modules.", "ultralytics.nn.modules.", "ultralytics.nn.tasks.")
 # Not restored: paths, settings, metrics, losses and transforms that training saves with the network.
-IGNORED = ("ultralytics.", "torchvision.transforms.", "torch.optim.", "numpy.", "pathlib.", "datetime.")
-IGNORED += ("builtins.getattr", "builtins.slice")
+IGNORED = (
+    "ultralytics.", "torchvision.transforms.", "torch.optim.", "numpy.", "pathlib.", "datetime.", "builtins.getattr",
+    "builtins.slice",
+)  # fmt: skip
 PLAIN = (bool, int, float, complex, str, bytes, torch.dtype, torch.device, torch.Size)
 REPLACED = {"args", "criterion", "transforms"}  # attributes of a network that are never restored, but created again
 NETWORKS = ("ema", "model", "state_dict")  # keys under which files store the network, preferred first
@@ -33,15 +32,8 @@ log = logging.getLogger(__name__)
 
 def read(path: Path, key: str, trust: bool = False) -> Any:
     """Reads what `torch.save` wrote to `path`: plain values, tensors, networks, and containers of them. Other objects
-    beside the network are left out.
-
-    Args:
-        key: configuration key that names the file, for error messages.
-        trust: whether a file that cannot be read this way may be unpickled, which can run code of its author.
-
-    Raises:
-        UserError: the file is missing or unreadable, or needs `trust`.
-    """
+    beside the network are left out. With `trust`, a file that cannot be read this way is unpickled, which can run code
+    of its author. Raises UserError for `key` if the file is missing or unreadable, or needs `trust`."""
     if not path.is_file():
         raise UserError(key, path, "no such file")
     try:
@@ -75,9 +67,6 @@ class _StandIn:
 
     def __init__(self, *args: object) -> None:
         """Does nothing when a pickle calls the name."""
-
-    def __new__(cls, *args: object) -> _StandIn:
-        return object.__new__(cls)
 
     def __setstate__(self, state: object) -> None:
         self.state = state

@@ -40,10 +40,7 @@ log = logging.getLogger(__name__)
 
 def build(config: ModelConfig, classes: tuple[str, ...] | None, task: Task | None = None) -> UltralyticsModel:
     """Builds a model from `config.path` (a trained .pt) or `config.name` (an architecture) with `config.weights`.
-
-    Raises:
-        UserError: an unknown architecture, unreadable or mismatched weights, or a wrong number of classes.
-    """
+    Raises UserError for an unknown architecture, unreadable or mismatched weights, or a wrong number of classes."""
     require_ultralytics()
     if config.mean is not None:
         why = "Ultralytics networks take pixels in [0, 1] without normalisation: set null"
@@ -73,11 +70,8 @@ def build(config: ModelConfig, classes: tuple[str, ...] | None, task: Task | Non
 
 
 def from_constructor(constructor: dict[str, Any], trust: bool = False) -> UltralyticsModel:
-    """Builds the unpruned network, with random weights, that `UltralyticsModel.constructor` describes.
-
-    Raises:
-        UserError: without `trust`, an architecture that `ultralytics_yaml.check` rejects.
-    """
+    """Builds the unpruned network, with random weights, that `UltralyticsModel.constructor` describes. Without `trust`,
+    raises UserError for an architecture that `ultralytics_yaml.check` rejects."""
     require_ultralytics()
     yaml, channels, classes = constructor["yaml"], constructor["channels"], constructor["classes"]
     if not trust:
@@ -113,10 +107,11 @@ def _from_pt(config: ModelConfig) -> UltralyticsModel:
 
     path = Path(str(config.path))
     content = pt_file.read(path, "model.path", config.trust)
-    net: Any = pt_file.network(content)
-    if not isinstance(net, tasks.BaseModel):
+    loaded = pt_file.network(content)
+    if not isinstance(loaded, tasks.BaseModel):
         raise UserError("model.path", path, "holds no Ultralytics model")
-    last: Any = net.model[-1]
+    net: Any = loaded
+    last = net.model[-1]
     head = type(last).__name__
     if head not in HEADS or not isinstance(net, getattr(tasks, HEADS[head][1])):
         raise UserError("model.path", path, f"is a {type(net).__name__} with a {head} head; {SUPPORTED}")
@@ -140,10 +135,7 @@ def _from_pt(config: ModelConfig) -> UltralyticsModel:
 
 def pt_input(path: Path, key: str, trust: bool) -> tuple[int | None, int | None]:
     """Input side in pixels at which the network in a .pt was trained, and its channels; None if the file lacks them.
-
-    Raises:
-        UserError: the file is missing or unreadable, or needs `trust`.
-    """
+    Raises UserError if the file is missing or unreadable, or needs `trust`."""
     require_ultralytics()
     content = pt_file.read(path, key, trust)
     net = pt_file.network(content)

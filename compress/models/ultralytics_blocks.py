@@ -1,9 +1,7 @@
 """Ultralytics blocks that split the output of one convolution, rewritten so that a dependency graph can prune them.
-
 `C2f` and its variants (C3k2, C2PSA) compute `a, b = split(cv1(x))`, process `b`, and join everything with `cv2`. The
 halves have different roles and should keep different channels. So `cv1` becomes two parallel convolutions. BatchNorm
-works per channel, so splitting it does not change the function, in training mode either.
-"""
+works per channel, so splitting it does not change the function, in training mode either."""
 
 from __future__ import annotations
 
@@ -20,10 +18,8 @@ ATTENTION = "attention: its head sizes are constants in the code"
 
 
 class TwoWayBlock(nn.Module):
-    """Replaces a splitting block: `first` and `second` compute the halves, `m` processes the second, `cv2` joins.
-
-    With `keep_all` (C2f) the outputs of all inner blocks are joined, otherwise (C2PSA) only that of the last.
-    """
+    """Replaces a splitting block: `first` and `second` compute the halves, `m` processes the second, `cv2` joins. With
+    `keep_all` (C2f) the outputs of all inner blocks are joined, otherwise (C2PSA) only that of the last."""
 
     halves = ("first.conv", "second.conv")  # `merged` restores the stock block if they have equal widths
 
@@ -112,7 +108,7 @@ def protected(net: nn.Module) -> dict[str, str]:
 def _channels_of(conv: Any, channels: slice) -> Any:
     """A copy of an Ultralytics `Conv` (convolution, BatchNorm, activation) with a slice of its output channels."""
     part = copy.deepcopy(conv)
-    tensors = {  # BatchNorm's counter is a scalar
+    tensors = {  # not BatchNorm's counter, a scalar
         name: value[channels] if value.ndim and name.startswith(("conv.", "bn.")) else value
         for name, value in conv.state_dict().items()
     }

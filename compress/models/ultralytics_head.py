@@ -129,7 +129,8 @@ def deployed(net: Any, example: Tensor, postprocess: bool = True) -> nn.Module:
     copied.requires_grad_(False)
     head.export, head.dynamic, head.format = True, False, None
     head.decode = Decode(head, postprocess)
-    head.__class__ = _classes(type(head))[1]
+    kind: Any = type(head)
+    head.__class__ = _classes(kind)[1]
     with torch.no_grad():
         copied(example)  # computes the anchors for this input size, so that they are exported as constants
     return copied

@@ -108,12 +108,9 @@ class UltralyticsDetector(UltralyticsModel):
 
     def loss(self, net: nn.Module, batch: Batch, teacher: Teacher | None = None) -> Tensor:
         """Ultralytics' own criterion times the batch size, as in its trainer; scalar, in float32. In distributed
-        training the factor is the size of the whole batch, and each process normalises its part by itself.
-
-        With a teacher its weighted distillation loss is added, and end-to-end networks train only the deployed
-        one-to-one head. Labels alone supervise that head too sparsely to train a backbone, which is why YOLO26 has a
-        second head for training; a teacher supervises every anchor.
-        """
+        training the factor is the size of the whole batch, and each process normalises its part by itself. With a
+        teacher its weighted distillation loss is added, and end-to-end networks train only the deployed one-to-one
+        head: labels alone supervise it too sparsely to train a backbone, but a teacher supervises every anchor."""
         criterion, images = _criterion(net), batch["img"]
         target: Any = None
         if teacher is None:

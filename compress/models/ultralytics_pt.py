@@ -17,11 +17,8 @@ from compress.models.ultralytics_model import UltralyticsModel
 
 def save(model: UltralyticsModel, path: Path) -> bool:
     """Writes `model` in Ultralytics' own checkpoint format: float32, with stock blocks and the deployed head only.
-
-    Returns:
-        False, with nothing written, if the halves of a split block differ in width, which no stock block can represent.
-        Pruning with `prune.equal_split_widths` keeps them equal.
-    """
+    Returns False, with nothing written, if the halves of a split block differ in width, which no stock block can
+    represent. Pruning with `prune.equal_split_widths` keeps them equal."""
     import ultralytics as package
 
     if (tensors := blocks.merged(model.net)) is None:

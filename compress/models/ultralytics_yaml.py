@@ -1,9 +1,6 @@
-"""Checks architectures of the Ultralytics package that come from a file against an allow-list of values.
-
-The package resolves names in them as attributes of modules, evaluates the activation as Python code, and looks up
-strings among its own local variables. So only layers of `ultralytics.nn.modules` and `torch.nn`, activations with
-literal arguments, and numbers within bounds are allowed.
-"""
+"""Checks architectures of the Ultralytics package that come from a file against an allow-list of values. The package
+resolves names in them as attributes of modules, evaluates the activation as Python code, and looks up strings among its
+own local variables."""
 
 from __future__ import annotations
 
@@ -27,7 +24,7 @@ def check(yaml: Any, channels: int, classes: int) -> None:
     if not isinstance(yaml, dict):
         raise _error(yaml, "must be a map")
     backbone, head = yaml.get("backbone"), yaml.get("head")
-    if not all(isinstance(part, list) and part for part in (backbone, head)):
+    if not (isinstance(backbone, list) and backbone and isinstance(head, list) and head):
         raise _error(list(yaml), "must have a backbone and a head")
     layers = backbone + head
     if len(layers) > MAX_LAYERS:

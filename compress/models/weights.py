@@ -46,14 +46,8 @@ def folder(source: str) -> Path | None:
 
 def read(source: str, key: str = "model.weights", trust: bool = False) -> Weights:
     """Reads the weights of a shipped baseline, by name, or at the path of a checkpoint folder, .safetensors or .pt.
-
-    Args:
-        key: configuration key that names the source, for error messages.
-        trust: whether a .pt that needs it may be unpickled, which can run code of its author.
-
-    Raises:
-        UserError: there is no such source, or it cannot be read.
-    """
+    With `trust`, a .pt may be unpickled, which can run code of its author. Raises UserError for `key` if there is no
+    such source, or it cannot be read."""
     if (checkpoint_folder := folder(source)) is not None:
         content, tensors = checkpoint.read(checkpoint_folder)
         return Weights(tensors, content["constructor"])
@@ -77,11 +71,8 @@ def read(source: str, key: str = "model.weights", trust: bool = False) -> Weight
 
 
 def fill(net: nn.Module, tensors: dict[str, Tensor], source: str, key: str = "model.weights") -> None:
-    """Copies `tensors` into `net`; names and shapes must agree exactly.
-
-    Raises:
-        UserError: a tensor is missing, unexpected, or of another shape or data type; names the first one.
-    """
+    """Copies `tensors` into `net`. Raises UserError for the first tensor that is missing, unexpected, or of another
+    shape or data type."""
     own = net.state_dict()
     for name, value in own.items():
         if name not in tensors:
@@ -109,11 +100,8 @@ def _check_kinds(own: dict[str, Tensor], tensors: dict[str, Tensor], source: str
 
 
 def transfer(net: nn.Module, tensors: dict[str, Tensor], source: str) -> None:
-    """Copies tensors that match by name and shape into `net`, to initialise training. The others stay unchanged.
-
-    Raises:
-        UserError: less than half of the network's weights match, which means another architecture.
-    """
+    """Copies tensors that match by name and shape into `net`, to initialise training. The others stay unchanged. Raises
+    UserError if less than half of the network's weights match, which means another architecture."""
     own = net.state_dict()
     matching = {name: value for name, value in tensors.items() if name in own and value.shape == own[name].shape}
     copied, total = sum(own[name].numel() for name in matching), sum(value.numel() for value in own.values())
