@@ -5,7 +5,9 @@ from __future__ import annotations
 import ast
 import hashlib
 import re
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
@@ -66,21 +68,24 @@ class OnnxModel:
     net: FileNet  # runs the original file; exported graphs are compared with it
     graph: ModelProto
     path: Path
-    task: Task
-    classes: tuple[str, ...]
-    postprocess: TopK | None
     imgsz: int
     channels: int
     size_bytes: int  # of the original file and its external weights
-    carried: dict[str, str] = field(default_factory=dict)  # metadata of the original file
+    carried: dict[str, str]  # metadata of the original file
+    classes: tuple[str, ...]
+    task: Task = CLASSIFY
+    postprocess: TopK | None = None
+    default_stride: int = 1  # for files without this metadata entry
+    # Raw outputs (b, n, 6) or (b, 4 + classes, anchors) to detections, (b, classes) unchanged.
+    decode: Callable[[np.ndarray], Predictions] = CLASSIFY.decode
+    exclusions: Callable[[ModelProto], dict[str, str]] = lambda graph: {}  # {module: reason}: layers to leave in float
 
     runtime: ClassVar[str] = f"onnxruntime {onnxruntime.__version__}"  # computes `net`
 
     @property
     def stride(self) -> int:
         own = self.carried.get("stride", "")
-        default = 32 if self.task is DETECT else 1
-        return int(own) if re.fullmatch("[1-9][0-9]{0,3}", own) else default
+        return int(own) if re.fullmatch("[1-9][0-9]{0,3}", own) else self.default_stride
 
     def identity(self) -> str:
         return tensor_digest(self.net)
@@ -88,12 +93,6 @@ class OnnxModel:
     def deployed(self, *, postprocess: bool = True) -> nn.Module:
         """The original file. `postprocess` is ignored, since only targets that convert from torch set it to False."""
         return self.net
-
-    def decode(self, outputs: np.ndarray) -> Predictions:
-        """Decodes raw outputs: (b, n, 6) or (b, 4 + classes, anchors) to detections, (b, classes) unchanged."""
-        if self.task is DETECT:
-            return ultralytics_head.decode(outputs, end_to_end=self.postprocess is not None)
-        return CLASSIFY.decode(outputs)
 
     def metadata(self) -> dict[str, str]:
         """Metadata of the original file, updated to the fixed shapes of `graph`."""
@@ -103,7 +102,7 @@ class OnnxModel:
         return _updated(entries, {"batch": "1", "imgsz": str([self.imgsz, self.imgsz]), "args": str(args)})
 
     def quantization_exclusions(self) -> dict[str, str]:
-        return _last_layers(self.graph) if self.task is DETECT else {}
+        return self.exclusions(self.graph)
 
     def example_input(self, batch: int = 1) -> Tensor:
         return example_image(batch, self.channels, self.imgsz)
@@ -136,7 +135,7 @@ def build(config: ModelConfig, classes: tuple[str, ...] | None, task: Task | Non
     file = _read(config)
     meaning = _meaning(file, _names(file.metadata) or classes)
     net = FileNet(file.path)
-    return OnnxModel(net, file.graph, file.path, *meaning, file.imgsz, file.channels, file.size_bytes, file.metadata)
+    return OnnxModel(net, file.graph, file.path, file.imgsz, file.channels, file.size_bytes, file.metadata, **meaning)
 
 
 def _read(config: ModelConfig) -> onnx_file.OnnxFile:
@@ -147,23 +146,29 @@ def _read(config: ModelConfig) -> onnx_file.OnnxFile:
     return onnx_file.read(Path(config.path), config.imgsz or 0, config.channels or 0)
 
 
-def _meaning(file: onnx_file.OnnxFile, classes: tuple[str, ...] | None) -> tuple[Task, tuple[str, ...], TopK | None]:
-    """Task, classes and `postprocess` of the model in `file`."""
+def _meaning(file: onnx_file.OnnxFile, classes: tuple[str, ...] | None) -> dict[str, Any]:
+    """The fields of `OnnxModel` that depend on the form of its output."""
     task, shape, count = file.metadata.get("task"), file.output, len(classes or ())
     if task not in (None, DETECT.name, CLASSIFY.name):
         raise UserError(KEY, file.path, f"its task is {task}: only detectors and classifiers are supported")
     if shape[:1] == (1,) and len(shape) == 2 and task != DETECT.name and count in (0, shape[1]):
-        return CLASSIFY, classes or tuple(map(str, range(shape[1]))), None
+        return {"classes": classes or tuple(map(str, range(shape[1])))}
     if shape[:1] == (1,) and len(shape) == 3 and task != CLASSIFY.name:
         if shape[2] == 6 and file.metadata.get("end2end") != "False":
             if classes is None:
                 raise UserError(KEY, file.path, "has no class names in its metadata: set data that names the classes")
-            return DETECT, classes, TopK(count, shape[1])
+            return _boxes(classes, TopK(count, shape[1]))
         if shape[1] == 4 + count or (count == 0 and 4 < shape[1] < shape[2]):
-            return DETECT, classes or tuple(map(str, range(shape[1] - 4))), None
+            return _boxes(classes or tuple(map(str, range(shape[1] - 4))), None)
     supported = "(1, classes) scores, (1, n, 6) x1, y1, x2, y2, score, class, or (1, 4 + classes, anchors) of raw YOLO"
     known = f" for {count} classes" if count else ""
     raise UserError(KEY, file.path, f"its output has shape {shape}{known}: supported are {supported}")
+
+
+def _boxes(classes: tuple[str, ...], postprocess: TopK | None) -> dict[str, Any]:
+    decode = partial(ultralytics_head.decode, end_to_end=postprocess is not None)
+    fields = {"default_stride": 32, "decode": decode, "exclusions": _last_layers}
+    return {"classes": classes, "task": DETECT, "postprocess": postprocess, **fields}
 
 
 def _names(metadata: dict[str, str]) -> tuple[str, ...] | None:

@@ -1,6 +1,7 @@
 """Checks architectures of the Ultralytics package that come from a file against an allow-list of values. The package
 resolves names in them as attributes of modules, evaluates the activation as Python code, and looks up strings among its
-own local variables."""
+own local variables. So only layers of `ultralytics.nn.modules` and `torch.nn`, activations with literal arguments, and
+numbers within bounds are allowed."""
 
 from __future__ import annotations
 
