@@ -24,7 +24,7 @@ def accumulate_gradients(
     BatchNorm layers use their running statistics and do not update them, as in the deployed network.
 
     Args:
-        loss: (network, batch) to a tensor, of which the sum is differentiated.
+        loss: its sum is differentiated.
         squared: sum the squares of each batch's gradients instead.
         bfloat16: compute the loss under autocast to bfloat16.
 
