@@ -6,7 +6,7 @@ its input size, which needs none of this package.
 
 from __future__ import annotations
 
-import logging
+import bisect
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
@@ -18,8 +18,6 @@ from compress.measurement.rows import flops_at
 from compress.product import Product, Reference
 from compress.stages import finetune, prune
 from compress.stages.context import Context
-
-log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -36,8 +34,8 @@ def random(reference: Reference, flops: int, context: Context) -> Control:
     pruning = replace(recipe, importance="random", allocation="global", objective=Objective.flops, rounds=1)
     folder = context.folder / "controls" / "random"
     folder.mkdir(parents=True, exist_ok=True)
-    context = replace(context, config=replace(context.config, prune=pruning), folder=folder)
-    context = _with_equal_images(context, recipe)
+    config = replace(context.config, prune=pruning)
+    context = _with_equal_images(replace(context, config=config, folder=folder), recipe)
     product = Product(_model(reference), reference)
     return Control(finetune.run(prune.run(product, context), context).model, context.data)
 
@@ -74,16 +72,11 @@ def input_within(model: Model, flops: int) -> int:
     Raises:
         UserError: no input size is small enough.
     """
-    low, high = 0, model.imgsz // model.stride + 1  # in strides: `low` meets the budget, `high` exceeds it
-    while high - low > 1:
-        middle = (low + high) // 2
-        if flops_at(model, middle * model.stride) <= flops:
-            low = middle
-        else:
-            high = middle
-    if low == 0:
+    sizes = range(model.stride, model.imgsz + 1, model.stride)
+    fitting = bisect.bisect_right(sizes, flops, key=lambda imgsz: flops_at(model, imgsz))
+    if fitting == 0:
         raise UserError("controls", True, f"no input of {type(model).__name__} meets the budget: set controls=false")
-    return low * model.stride
+    return sizes[fitting - 1]
 
 
 CONTROLS: dict[str, Callable[[Reference, int, Context], Control]] = {"random": random, "smaller_input": smaller_input}

@@ -31,7 +31,6 @@ class Host:
     features: tuple[str, ...]  # those of `FEATURES` that the CPU has
 
     def as_dict(self) -> dict[str, Any]:
-        """As a JSON-serialisable dict."""
         return {**asdict(self), "features": list(self.features)}
 
 
@@ -77,4 +76,4 @@ def _cpuinfo() -> dict[str, str]:
         for text in CPUINFO.read_text().strip().split("\n\n")
     ]
     cores = {(block.get("physical id"), block.get("core id")) for block in blocks if "core id" in block}
-    return {**blocks[0], **({"cores": str(len(cores))} if cores else {})}
+    return blocks[0] | ({"cores": str(len(cores))} if cores else {})

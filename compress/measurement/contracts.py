@@ -1,8 +1,7 @@
 """Acceptance checks for exported artifacts, run in a fresh process.
 
 mAP can stay the same while an INT8 graph halves every confidence, and a file can work only in the process that wrote
-it. So a fresh interpreter opens each artifact from disk, and its outputs are compared with those of torch, or of the
-ONNX file if the model is one.
+it. So a fresh interpreter opens it, and its outputs are compared with those of torch, or of the ONNX file given.
 """
 
 from __future__ import annotations

@@ -36,12 +36,15 @@ def flops_at(model: Model, imgsz: int) -> int:
     Raises:
         UserError: the model is an ONNX file for another size.
     """
+    if isinstance(model, GivenAsGraph) and imgsz != model.imgsz:
+        raise UserError("imgsz", imgsz, f"the graph {model.path} has a fixed input size: set {model.imgsz}")
+    return _count(model.with_imgsz(imgsz) if isinstance(model, TorchModel) else model).flops
+
+
+def _count(model: Model) -> Cost:
     if isinstance(model, GivenAsGraph):
-        if imgsz != model.imgsz:
-            raise UserError("imgsz", imgsz, f"the graph {model.path} has a fixed input size: set {model.imgsz}")
-        return graph_cost.count(model.graph).flops
-    sized = model.with_imgsz(imgsz) if isinstance(model, TorchModel) else model
-    return flops.count(sized.deployed(), sized.example_input()).flops
+        return graph_cost.count(model.graph)
+    return flops.count(model.deployed(), model.example_input())
 
 
 @dataclass(frozen=True)
@@ -53,14 +56,12 @@ class Costs:
 
     @classmethod
     def of(cls, model: Model) -> Costs:
-        published_imgsz = model.task.published_imgsz
-        if isinstance(model, GivenAsGraph):
-            cost = graph_cost.count(model.graph)
-            return cls(cost, cost.flops if model.imgsz == published_imgsz else None)
-        cost = flops.count(model.deployed(), model.example_input())
-        if published_imgsz is None:
+        cost, published_imgsz = _count(model), model.task.published_imgsz
+        if model.imgsz == published_imgsz:
+            return cls(cost, cost.flops)
+        if published_imgsz is None or isinstance(model, GivenAsGraph):
             return cls(cost, None)
-        return cls(cost, cost.flops if model.imgsz == published_imgsz else flops_at(model, published_imgsz))
+        return cls(cost, flops_at(model, published_imgsz))
 
 
 @dataclass
@@ -101,10 +102,8 @@ def measure_model(
         runtime, size = model.runtime, model.size_bytes
     else:
         runtime, size = "torch", checkpoint.tensor_file_bytes(require(model, TorchModel, "model", stage).net)
-    net, example, cost = model.deployed(), model.example_input(), costs.at_imgsz
-
-    predict = accuracy.predictor(net)
-    image, timed, ratio = example.numpy(), None, None
+    predict, image, cost = accuracy.predictor(model.deployed()), model.example_input().numpy(), costs.at_imgsz
+    timed = ratio = None
     if len(data.validation):  # otherwise only counts are needed, and timing would take most of the time
         timed = latency.time_call(lambda: predict(image), seconds=TIMING_SECONDS, wait=wait)
         if baseline is not None:
@@ -112,22 +111,11 @@ def measure_model(
             if baseline is not model:
                 ratio = _alternating_ratio([(accuracy.predictor(baseline.deployed()), predict)], image)
     return Row(
-        stage=stage,
-        target=None,
-        precision="fp32",
-        imgsz=model.imgsz,
-        macs=cost.macs,
-        flops_at_640=costs.flops_at_640,
-        other_flops=cost.other_flops,
-        int8_mac_share=0.0,
-        params=cost.params,
-        size_bytes=size,
-        bytes_moved=cost.bytes_moved,
-        activation_bytes=cost.activation_bytes,
+        stage, None, "fp32", model.imgsz, cost.macs, costs.flops_at_640, cost.other_flops, int8_mac_share=0.0,
+        params=cost.params, size_bytes=size, bytes_moved=cost.bytes_moved, activation_bytes=cost.activation_bytes,
         accuracy=_accuracy(predict, model, data, TORCH_BATCH, f"{stage} {runtime}", "measured"),
-        latency_ms=_latency(timed, ratio, runtime, threads, "f32"),
-        cached=cached,
-    )
+        latency_ms=_latency(timed, ratio, runtime, threads, "f32"), cached=cached,
+    )  # fmt: skip
 
 
 def measure_graph(
@@ -174,27 +162,18 @@ def measure_graph(
             ratio = SAME_AS_BASELINE if baseline is graph else _merged(entry.ratio, _alternating_ratio(pairs, image))
             entry.ratio = ratio
     int8 = predictor.int8_mac_share()
+    fp32 = graph.precision.value == "fp32"  # bytes are counted for float32 tensors; other precisions move fewer
     return Row(
-        stage=stage,
-        target=graph.target,
-        precision=graph.precision.value,
-        imgsz=model.imgsz,
-        macs=cost.macs,
-        flops_at_640=costs.flops_at_640,
-        other_flops=cost.other_flops,
-        int8_mac_share=int8.overall,
-        int8_mac_share_obtained=int8.obtained,
-        params=cost.params,
+        stage, graph.target, graph.precision.value, model.imgsz, cost.macs, costs.flops_at_640, cost.other_flops,
+        int8_mac_share=int8.overall, int8_mac_share_obtained=int8.obtained, params=cost.params,
         size_bytes=targets.size_bytes(graph),
         onnx_size_bytes=targets.source_bytes(graph) if graph.engine else None,
-        # Counted for float32 tensors; other precisions move fewer bytes.
-        bytes_moved=cost.bytes_moved if graph.precision.value == "fp32" else None,
-        activation_bytes=cost.activation_bytes if graph.precision.value == "fp32" else None,
+        bytes_moved=cost.bytes_moved if fp32 else None,
+        activation_bytes=cost.activation_bytes if fp32 else None,
         arena_bytes=None if predictor.arena_bytes is None else predictor.arena_bytes(),
         accuracy=entry.accuracy and replace(entry.accuracy, obtained=Provenance(predictor.obtained)),
-        latency_ms=_latency(timed, ratio, predictor.runtime, threads, predictor.inference_precision),
-        cached=cached,
-    )
+        latency_ms=_latency(timed, ratio, predictor.runtime, threads, predictor.inference_precision), cached=cached,
+    )  # fmt: skip
 
 
 def _accuracy(
