@@ -1,8 +1,4 @@
-"""Controls: simpler ways to the same FLOPs, fine-tuned on as many images, that pruning should outperform.
-
-`random` removes random channels and otherwise follows the recipe. `smaller_input` keeps the whole network and reduces
-its input size, which needs none of this package.
-"""
+"""Controls: simpler ways to the same FLOPs, fine-tuned on as many images, that pruning should outperform."""
 
 from __future__ import annotations
 
@@ -41,12 +37,9 @@ def random(reference: Reference, flops: int, context: Context) -> Control:
 
 
 def smaller_input(reference: Reference, flops: int, context: Context) -> Control:
-    """The unpruned network at the largest input size within `flops`, fine-tuned there without a teacher, since the only
-    more accurate network takes larger images.
-
-    Raises:
-        UserError: no input size is small enough.
-    """
+    """The unpruned network at the largest input size within `flops`, which needs none of this package. It is fine-tuned
+    without a teacher, since the only more accurate network takes larger images. Raises UserError if no input size is
+    small enough."""
     model = _model(reference)
     imgsz = input_within(model, flops)
     config = replace(context.config, finetune=replace(context.config.finetune, distillation=0.0, teacher=None))
@@ -61,17 +54,14 @@ def _model(reference: Reference) -> TorchModel:
 
 def _with_equal_images(context: Context, pruned: PruneConfig) -> Context:
     """Extends fine-tuning by the images that a model pruned with this config is tuned on between its rounds."""
-    config = context.config
-    images = config.finetune.images + (pruned.rounds - 1) * pruned.round_images
-    return replace(context, config=replace(config, finetune=replace(config.finetune, images=images)))
+    tuning = context.config.finetune
+    tuning = replace(tuning, images=tuning.images + (pruned.rounds - 1) * pruned.round_images)
+    return replace(context, config=replace(context.config, finetune=tuning))
 
 
 def input_within(model: Model, flops: int) -> int:
-    """The largest input side in pixels at which the deployed form of `model` costs at most `flops`.
-
-    Raises:
-        UserError: no input size is small enough.
-    """
+    """The largest input side in pixels at which the deployed form of `model` costs at most `flops`. Raises UserError if
+    no input size is small enough."""
     sizes = range(model.stride, model.imgsz + 1, model.stride)
     fitting = bisect.bisect_right(sizes, flops, key=lambda imgsz: flops_at(model, imgsz))
     if fitting == 0:

@@ -43,9 +43,8 @@ def bfloat16_forbidden(environment: Mapping[str, str]) -> str:
 @functools.cache
 def host() -> Host:
     """The CPU of this machine, read once per process."""
-    fields = _cpuinfo()
+    fields, threads = _cpuinfo(), usable_threads()
     flags = fields.get("flags", fields.get("Features", "")).split()
-    threads = usable_threads()
     return Host(
         cpu=fields.get("model name") or platform.processor() or platform.machine(),
         cores=int(fields["cores"]) if "cores" in fields else os.cpu_count() or threads,

@@ -22,6 +22,13 @@ class Remark:
     lasting: bool = False  # not derived from ledger rows: kept when a run is judged again with more rows
 
 
+SRAM_IS_OF_TENSORS = Remark(
+    "sram_is_of_tensors",
+    "budget.sram_kb limits the memory of the tensors as LiteRT for Microcontrollers places them; its own structures "
+    "and the scratch buffers of its kernels need additional memory, from a few kilobytes to tens.",
+)
+
+
 def guessing_remark(row: Row) -> Remark | None:
     """A remark if a baseline is no better than guessing: a top-1 whose 95 % interval includes that of always answering
     the most frequent class, or an mAP50-95 below `NO_DETECTION`. None otherwise."""
@@ -44,7 +51,7 @@ def guessing_remark(row: Row) -> Remark | None:
 
 
 def runtime_remarks(rows: Sequence[Row], finals: Sequence[Row], recommended: Mapping[str | None, Row]) -> list[Remark]:
-    remarks: list[Remark] = _other_splits(baseline(rows), finals)
+    remarks = _other_splits(baseline(rows), finals)
     for target, best in recommended.items():
         int8 = next((row for row in finals if row.target == target and row.precision == "int8"), None)
         if int8 is not None:
@@ -53,14 +60,6 @@ def runtime_remarks(rows: Sequence[Row], finals: Sequence[Row], recommended: Map
         if any(row.target == target and row.stage in ("load", "train") for row in rows):
             remarks += _flops_are_not_time(baseline(rows, target), best)
     return remarks
-
-
-def sram_counts_tensors() -> Remark:
-    text = (
-        "budget.sram_kb limits the memory of the tensors as LiteRT for Microcontrollers places them; its own "
-        "structures and the scratch buffers of its kernels need additional memory, from a few kilobytes to tens."
-    )
-    return Remark("sram_is_of_tensors", text)
 
 
 def for_the_device(device: str, recommended: Mapping[str | None, Row], on_device: Sequence[Row]) -> Remark:
@@ -104,7 +103,7 @@ def _other_splits(first: Row, finals: Sequence[Row]) -> list[Remark]:
 
 def control_remarks(tuned: Row, controls: Sequence[Row]) -> list[Remark]:
     """Compares the fine-tuned model with the controls, simpler ways to the same FLOPs."""
-    remarks: list[Remark] = []
+    remarks = []
     for row in controls:
         if tuned.accuracy is None or row.accuracy is None:
             continue

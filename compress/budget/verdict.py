@@ -104,7 +104,7 @@ def judge(
     notes += remarks.runtime_remarks(rows, finals, recommended_here) + remarks.control_remarks(last, controls)
     notes += remarks.contended_timings(rows)
     if budget.sram_kb is not None:
-        notes.append(remarks.sram_counts_tensors())
+        notes.append(remarks.SRAM_IS_OF_TENSORS)
     if device.name != HOST and recommended_here:
         notes.append(remarks.for_the_device(device.name, recommended, on_device))
     return Verdict((*checks, *acceptance_checks), tuple(notes), failures)
@@ -136,8 +136,7 @@ def _costs(
 
 
 def _recommended_on_device(rows: Sequence[Row], guess: Row, limit_ms: float | None) -> Row:
-    """The artifact to use, given the rows timed on the device: the fastest of them. If `guess` is not among them, the
-    fastest replaces it only if it meets the limit."""
+    """The fastest of the rows timed on the device. If `guess` was not timed, only if the fastest meets the limit."""
     timed = [row for row in rows if row.target == guess.target]
     if not timed:
         return guess

@@ -79,11 +79,8 @@ def evaluate(
 
 
 def paired_difference(a: Accuracy, b: Accuracy) -> tuple[float, tuple[float, float]]:
-    """a - b and its 95 % confidence interval, paired over images; a drop if `a` is the baseline.
-
-    Raises:
-        ValueError: the two are not the same metric on the same images.
-    """
+    """a - b and its 95 % confidence interval, paired over images; a drop if `a` is the baseline. Raises ValueError if
+    the two are not the same metric on the same images."""
     if a.resampled is None or b.resampled is None or (a.metric, a.fingerprint) != (b.metric, b.fingerprint):
         raise ValueError("a paired difference needs two results of `evaluate` on the same images")
     return a.value - b.value, interval(a.resampled - b.resampled)

@@ -129,8 +129,7 @@ def _silu_halves(graph: ModelProto) -> set[str]:
 
 
 def _learned(graph: ModelProto, constants: Mapping[str, TensorProto]) -> set[str]:
-    """Names of the constants that are parameters, including biases added to matrix products and the integers of
-    dequantized parameters."""
+    """Names of the parameters, including biases added to matrix products and the integers of dequantized ones."""
     products = {name for node in graph.graph.node if node.op_type == "MatMul" for name in node.output}
     stored = {node.output[0]: node.input[0] for node in graph.graph.node if node.op_type == "DequantizeLinear"}
     learned: set[str] = set()

@@ -34,10 +34,7 @@ _thread_lock = threading.RLock()
 
 @dataclass(frozen=True)
 class Latency:
-    """Milliseconds per call.
-
-    `ratio` is the median, over the rounds of `interleaved`, of this call's time divided by that of the first call.
-    """
+    """Milliseconds per call."""
 
     median: float
     p95: float
@@ -45,7 +42,7 @@ class Latency:
     low: float  # smallest median of the measurement's `PARTS` consecutive parts
     high: float  # largest one
     cpu_wait: float | None = None  # see `contention.Waiting.fraction`
-    ratio: float | None = None
+    ratio: float | None = None  # median, over the rounds of `interleaved`, of the time divided by the first call's
     ratio_ci95: tuple[float, float] | None = None  # 95 % confidence interval of `ratio`
     times: np.ndarray = field(default_factory=lambda: np.empty(0), repr=False, compare=False)  # of the calls, in order
 
@@ -69,11 +66,8 @@ def time_call(call: Call, *, seconds: float = 3, warmup: int = 10, min_runs: int
     """Times `call` for about `seconds` and at least `min_runs` times, after `warmup` untimed runs.
 
     If other programs use the CPU, measures up to `ATTEMPTS` times in all and returns the one with the lowest
-    `cpu_wait`. With `wait`, waits for the lock while another process is timing (see `timing_lock`): necessary for a
-    latency that is compared with other latencies.
-
-    Raises:
-        UserError: the lock file cannot be opened.
+    `cpu_wait`. With `wait`, waits for the lock while another process is timing (see `timing_lock`, also for errors):
+    necessary for a latency that is compared with other latencies.
     """
     with timing_lock(wait=wait), _no_garbage_collection():
         for _ in range(warmup):
@@ -162,10 +156,8 @@ def timing_lock(*, wait: bool = True) -> Iterator[None]:
     a thread.
 
     If another process holds it, logs its pid, command and since when it holds the lock, waits up to `LOCK_SECONDS`, and
-    then continues without the lock, with a warning. Without `wait` it continues at once, silently.
-
-    Raises:
-        UserError: the lock file cannot be opened.
+    then continues without the lock, with a warning. Without `wait` it continues at once, silently. Raises UserError if
+    the lock file cannot be opened.
     """
     global _depth
     with _thread_lock:
@@ -182,8 +174,7 @@ def timing_lock(*, wait: bool = True) -> Iterator[None]:
 
 
 def _acquire(wait: bool) -> int:
-    """A handle of the lock file. It is locked, unless another process still holds the lock after `LOCK_SECONDS`
-    (with `wait`) or holds it now (without). The system releases the lock when its process ends."""
+    """A handle of the lock file, locked if possible. The system releases the lock when its process ends."""
     handle = _open_shared()
     if _locked(handle) or not wait:
         return handle

@@ -31,11 +31,8 @@ LAYERS = ("Conv", "ConvTranspose", "Gemm", "MatMul")
 
 
 def layer_seconds(model: Model, threads: int) -> dict[str, float]:
-    """{convolution or linear layer of the deployed form: seconds per image}, medians of `RUNS` runs at batch 1.
-
-    Raises:
-        TargetFailed: the graph's nodes cannot be matched to layers.
-    """
+    """{convolution or linear layer of the deployed form: seconds per image}, medians of `RUNS` runs at batch 1. Raises
+    TargetFailed if the graph's nodes cannot be matched to layers."""
     with TemporaryDirectory(prefix="compress-") as scratch:
         graph = targets.get("onnxruntime").convert(model, Path(scratch), ExportConfig())
         nodes = onnx.load(graph.path).graph

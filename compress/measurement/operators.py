@@ -56,34 +56,32 @@ _FORMULAS_ELSEWHERE: dict[str, Callable[..., int]] = {
 # moves, random numbers and indexing, losses, norms, interpolation. By the name of the out-of-place form.
 _WITHOUT_PRODUCTS = set(
     """
-    _aminmax _batch_norm_no_update _batch_norm_with_update _batch_norm_with_update_functional _chunk_cat
-    _coalesced _conj_copy _convert_indices_from_coo_to_csr _cummax_helper _cummin_helper _embedding_bag
-    _embedding_bag_forward_only _fake_quantize_learnable_per_channel_affine _fake_quantize_learnable_per_tensor_affine
+    _aminmax _batch_norm_no_update _batch_norm_with_update _batch_norm_with_update_functional _chunk_cat _coalesced
+    _convert_indices_from_coo_to_csr _cummax_helper _cummin_helper _embedding_bag _embedding_bag_forward_only
+    _fake_quantize_learnable_per_channel_affine _fake_quantize_learnable_per_tensor_affine
     _fake_quantize_per_tensor_affine_cachemask_tensor_qparams _grid_sampler_2d_cpu_fallback _index_put_impl
     _jagged_to_padded_dense_forward _lazy_clone _linalg_check_errors _local_scalar_dense _logcumsumexp
     _make_per_channel_quantized_tensor _make_per_tensor_quantized_tensor _masked_scale _masked_softmax
     _mkldnn_reshape _mkldnn_transpose _native_batch_norm_legit _native_batch_norm_legit_functional
     _nested_from_padded _nested_from_padded_tensor _nested_tensor_from_mask _nested_tensor_from_tensor_list
     _nested_tensor_softmax_with_shape _pack_padded_sequence _padded_dense_to_jagged_forward _prelu_kernel
-    _reshape_alias _reshape_alias_copy _resize_output _safe_softmax _stack _to_dense _transform_bias_rescale_qkv
-    _unique _unique2 _unsafe_index_put _unsafe_masked_index _unsafe_masked_index_put_accumulate _unsafe_view
-    _upsample_bicubic2d_aa _upsample_nearest_exact1d _upsample_nearest_exact3d _weight_norm_interface addr
-    arange as_strided as_strided_copy as_strided_scatter batch_norm_elemt bernoulli
-    binary_cross_entropy binary_cross_entropy_with_logits block_diag bucketize channel_shuffle col2im complex copy
-    cudnn_grid_sampler cummax cummin cumprod dequantize diag_embed diagonal_scatter
-    dist embedding_renorm exponential eye fake_quantize_per_channel_affine_cachemask
+    _resize_output _safe_softmax _stack _to_dense _transform_bias_rescale_qkv _unique _unique2 _unsafe_index_put
+    _unsafe_masked_index _unsafe_masked_index_put_accumulate _unsafe_view _upsample_bicubic2d_aa
+    _upsample_nearest_exact1d _upsample_nearest_exact3d _weight_norm_interface addr arange as_strided_scatter
+    batch_norm_elemt bernoulli binary_cross_entropy binary_cross_entropy_with_logits block_diag bucketize col2im
+    complex copy cudnn_grid_sampler cummax cummin cumprod dequantize diag_embed diagonal_scatter dist
+    embedding_renorm exponential eye fake_quantize_per_channel_affine_cachemask
     fake_quantize_per_tensor_affine_cachemask fill floor_divide fractional_max_pool2d fractional_max_pool3d full
     geometric glu grid_sampler_2d grid_sampler_3d histc huber_loss index_add index_copy index_fill index_reduce
-    int_repr isin kthvalue lift lift_fresh linalg_cross linspace log_normal log_sigmoid_forward logcumsumexp logspace
+    int_repr isin kthvalue lift linalg_cross linspace log_normal log_sigmoid_forward logcumsumexp logspace
     masked_scatter masked_select max_pool3d max_unpool2d max_unpool3d median mkldnn_adaptive_avg_pool2d
     mkldnn_max_pool2d mkldnn_max_pool3d mode mse_loss multi_margin_loss multinomial nanmedian native_dropout
-    native_norm nll_loss2d_forward nll_loss_forward nonzero nonzero_static normal normal_functional ones poisson polar
-    put quantize_per_channel quantize_per_tensor quantize_per_tensor_dynamic rand_like randint randint_like randn_like
-    random randperm reflection_pad3d renorm replication_pad3d resize resize_as rot90 rrelu_with_noise
-    scalar_tensor scatter_add scatter_reduce searchsorted segment_reduce set smooth_l1_loss soft_margin_loss squeeze
-    t take to_mkldnn to_padded_tensor trace transpose tril_indices triu_indices unfold_copy uniform
-    unique_consecutive unique_dim unique_dim_consecutive unsafe_split unsafe_split_with_sizes unsqueeze
-    upsample_linear1d upsample_trilinear3d view_as_complex_copy view_as_real_copy zero zeros
+    native_norm nll_loss2d_forward nll_loss_forward nonzero nonzero_static normal normal_functional ones poisson
+    polar put quantize_per_channel quantize_per_tensor quantize_per_tensor_dynamic rand_like randint randint_like
+    randn_like random randperm reflection_pad3d renorm replication_pad3d resize resize_as rot90 rrelu_with_noise
+    scalar_tensor scatter_add scatter_reduce searchsorted segment_reduce set smooth_l1_loss soft_margin_loss take
+    to_mkldnn to_padded_tensor trace tril_indices triu_indices uniform unique_consecutive unique_dim
+    unique_dim_consecutive unsafe_split unsafe_split_with_sizes upsample_linear1d upsample_trilinear3d zero zeros
 """.split()
 )
 _TAGS = {torch.Tag.pointwise, torch.Tag.reduction, torch.Tag.view_copy}

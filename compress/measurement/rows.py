@@ -31,11 +31,8 @@ SAME_AS_BASELINE: Ratio = (1.0, 1.0, 1.0)
 
 
 def flops_at(model: Model, imgsz: int) -> int:
-    """FLOPs of the deployed form for one square image of `imgsz` pixels.
-
-    Raises:
-        UserError: the model is an ONNX file for another size.
-    """
+    """FLOPs of the deployed form for one image of `imgsz` x `imgsz` pixels. Raises UserError if the model is an ONNX
+    file for another size."""
     if isinstance(model, GivenAsGraph) and imgsz != model.imgsz:
         raise UserError("imgsz", imgsz, f"the graph {model.path} has a fixed input size: set {model.imgsz}")
     return _count(model.with_imgsz(imgsz) if isinstance(model, TorchModel) else model).flops
@@ -111,8 +108,9 @@ def measure_model(
             if baseline is not model:
                 ratio = _alternating_ratio([(accuracy.predictor(baseline.deployed()), predict)], image)
     return Row(
-        stage, None, "fp32", model.imgsz, cost.macs, costs.flops_at_640, cost.other_flops, int8_mac_share=0.0,
-        params=cost.params, size_bytes=size, bytes_moved=cost.bytes_moved, activation_bytes=cost.activation_bytes,
+        stage, None, "fp32", imgsz=model.imgsz, macs=cost.macs, flops_at_640=costs.flops_at_640,
+        other_flops=cost.other_flops, int8_mac_share=0.0, params=cost.params, size_bytes=size,
+        bytes_moved=cost.bytes_moved, activation_bytes=cost.activation_bytes,
         accuracy=_accuracy(predict, model, data, TORCH_BATCH, f"{stage} {runtime}", "measured"),
         latency_ms=_latency(timed, ratio, runtime, threads, "f32"), cached=cached,
     )  # fmt: skip
@@ -164,12 +162,11 @@ def measure_graph(
     int8 = predictor.int8_mac_share()
     fp32 = graph.precision.value == "fp32"  # bytes are counted for float32 tensors; other precisions move fewer
     return Row(
-        stage, graph.target, graph.precision.value, model.imgsz, cost.macs, costs.flops_at_640, cost.other_flops,
-        int8_mac_share=int8.overall, int8_mac_share_obtained=int8.obtained, params=cost.params,
-        size_bytes=targets.size_bytes(graph),
+        stage, graph.target, graph.precision.value, imgsz=model.imgsz, macs=cost.macs, flops_at_640=costs.flops_at_640,
+        other_flops=cost.other_flops, int8_mac_share=int8.overall, int8_mac_share_obtained=int8.obtained,
+        params=cost.params, size_bytes=targets.size_bytes(graph),
         onnx_size_bytes=targets.source_bytes(graph) if graph.engine else None,
-        bytes_moved=cost.bytes_moved if fp32 else None,
-        activation_bytes=cost.activation_bytes if fp32 else None,
+        bytes_moved=cost.bytes_moved if fp32 else None, activation_bytes=cost.activation_bytes if fp32 else None,
         arena_bytes=None if predictor.arena_bytes is None else predictor.arena_bytes(),
         accuracy=entry.accuracy and replace(entry.accuracy, obtained=Provenance(predictor.obtained)),
         latency_ms=_latency(timed, ratio, predictor.runtime, threads, predictor.inference_precision), cached=cached,
@@ -196,8 +193,8 @@ def _accuracy(
 def _alternating_ratio(pairs: Iterable[tuple[accuracy.Predict, accuracy.Predict]], image: np.ndarray) -> Ratio:
     """Ratio of the time of the second of each pair to that of the first, for an image (1, c, s, s), over all pairs.
 
-    The pairs are sessions of the same two networks, which run alternately. Sessions of one file differ in speed because
-    tensors and threads are placed differently; the interval of one session does not include this.
+    The pairs are sessions of the same two networks. Sessions of one file differ in speed because tensors and threads
+    are placed differently, which the interval of one session does not include.
     """
     ratio: Ratio = None
     for baseline, network in pairs:

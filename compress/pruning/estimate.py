@@ -56,14 +56,14 @@ class Estimate:
     def cost(self) -> float:
         return self._cost_of(self._unit)
 
-    def saved(self, cuts: Iterable[Cut], channels: Iterable[int]) -> float:
-        """Reduction of the current cost by removing these channels of a group."""
+    def saved(self, cuts: Iterable[Cut], channels: Iterable[int], sign: int = -1) -> float:
+        """Reduction of the current cost by removing these channels of a group, or with `sign` +1 by restoring them."""
         cuts, channels = list(cuts), list(channels)
         layers = {cut.layer for cut in cuts} & self._unit.keys()
         before = self._cost_of(layers)
-        self.change(cuts, channels, -1)
+        self.change(cuts, channels, sign)
         after = self._cost_of(layers)
-        self.change(cuts, channels, +1)
+        self.change(cuts, channels, -sign)
         return before - after
 
     def change(self, cuts: Iterable[Cut], channels: Iterable[int], sign: int) -> None:

@@ -67,11 +67,8 @@ def find_groups(
         net: traced in eval mode with `example` (b, …); not changed.
         protected: {module name: reason}; the output channels of the module and of everything in it are kept.
 
-    Returns:
-        The groups that can be pruned, in a fixed order, and {leading layer: reason} of those that cannot.
-
-    Raises:
-        UserError: a protected module does not exist, or the network cannot be traced.
+    Returns the groups that can be pruned, in a fixed order, and {leading layer: reason} of those that cannot. Raises
+    UserError if a protected module does not exist, or the network cannot be traced.
     """
     names = dict(net.named_modules())
     for name in protected:
@@ -107,10 +104,7 @@ def tie(groups: Sequence[Group], pairs: Sequence[tuple[str, str]]) -> tuple[tupl
 
     Groups with the output channels of a pair become one. Its channel i consists of the i-th least important channel of
     each group, and its score is the sum of theirs. If one layer of a pair cannot be pruned, neither can the groups
-    that are tied to it.
-
-    Returns:
-        The groups, and {leading layer: reason} of those that can no longer be pruned.
+    that are tied to it. Returns the groups, and {leading layer: reason} of those that can no longer be pruned.
     """
     group_of = {cut.layer: group for group in groups for cut in group.cuts if cut.cuts_outputs}
     bundles = {group: [group] for group in groups}
@@ -220,9 +214,8 @@ def _coupled(graph: Any, layer: nn.Module, handler: Any, channels: list[int]) ->
 def _graph(net: nn.Module, example: Tensor, protected: list[nn.Module], fixed: set[nn.Module]) -> Any:
     """The dependency graph up to the outputs of protected layers, or of the network if those do not cover all layers.
 
-    The operations after the protected last layers (box decoding, concatenation of thousands of anchors) have no
-    channels, but torch-pruning treats them as if they had, and traversing them takes forever. The same holds for the
-    reshapes in attention, so the inside of a protected block is hidden.
+    The operations after the protected last layers (box decoding, concatenation of anchors) have no channels, but
+    torch-pruning traverses them forever. So it does with the reshapes in attention: protected blocks are hidden.
     """
     import torch_pruning as tp
 
@@ -244,10 +237,8 @@ def _graph(net: nn.Module, example: Tensor, protected: list[nn.Module], fixed: s
 
 @contextlib.contextmanager
 def _hidden(net: nn.Module, example: Tensor, blocks: list[nn.Module]) -> Iterator[None]:
-    """In this context, blocks whose output has the shape of their input appear as one depthwise convolution.
-
-    It is not a layer of the network, so `_cuts` rejects every group that contains it.
-    """
+    """In this context, blocks whose output has the shape of their input appear as one depthwise convolution, which is
+    not a layer of the network: `_cuts` rejects every group that contains it."""
 
     def add_substitute(block: nn.Module, inputs: tuple[Any, ...], output: Any) -> None:
         if len(inputs) == 1 and isinstance(output, Tensor) and output.shape == inputs[0].shape and output.ndim == 4:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import logging
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
@@ -25,6 +25,7 @@ GAP_LEFT_UNSEARCHED = 0.01  # fraction of the budget that may stay unused withou
 MAX_TRIALS = 5  # of searches, and of attempts to undo a step after each
 RATIO_TOLERANCE = 0.05  # a larger difference from the ratio is logged as a warning
 
+Count = Callable[[nn.Module], int]  # exact MACs of the deployed form of a network
 MacsAfter = Callable[[Sequence[Step]], int]  # exact MACs after these steps
 
 log = logging.getLogger(__name__)
@@ -84,15 +85,11 @@ def prune_to_ratio(
 
 
 def reachable(
-    net: nn.Module,
-    example: Tensor,
-    protected: Mapping[str, str],
-    config: PruneConfig,
-    count: Callable[[nn.Module], int],
+    net: nn.Module, example: Tensor, protected: Mapping[str, str], config: PruneConfig, count: Count
 ) -> tuple[int, int]:
     """Returns the MACs after all steps, and of the unpruned network. Arguments as in `prune_to_flops`, errors as in
     `prune_to_ratio`."""
-    steps = _plan(net, example, protected, config).steps
+    steps = _plan(net, example, protected, config, None).steps
     return count(_cut(net, steps)), count(net)
 
 
@@ -114,20 +111,14 @@ def prune_to_flops(
     config: PruneConfig,
     *,
     budget_macs: float,
-    count: Callable[[nn.Module], int],
+    count: Count,
     seconds: Mapping[str, float] | None = None,
     widths: Mapping[str, int] | None = None,
 ) -> Pruned:
     """Prunes to at most `budget_macs`: takes the fewest first steps of the order that meet the budget, then undoes
     single steps if the budget is still met.
 
-    Args:
-        budget_macs: maximum MACs.
-        count: returns the MACs of the deployed form of a network.
-        Others as in `prune_to_ratio`.
-
-    Raises:
-        UserError: the budget is out of reach (names the range); and as in `prune_to_ratio`.
+    Arguments and errors as in `prune_to_ratio`, and UserError, which names the range, if the budget is out of reach.
     """
     plan = _plan(net, example, protected, config, widths)
     steps = order(plan.steps, config.allocation, Estimate(net, example, seconds))
@@ -140,35 +131,24 @@ def prune_to_flops(
     check_reachable(budget_macs, least, full)
     # Each search modifies its estimate, so it gets a new one: in MACs, as the budget, even if the order used seconds.
     taken, macs = _search(steps, macs_of, budget_macs, full, least, lambda: Estimate(net, example))
-    return _pruned(net, plan, taken, narrowest, macs, (least, full))
+    return replace(_pruned(net, plan, taken, narrowest), macs=macs, reachable=(least, full))
 
 
-def _pruned(
-    net: nn.Module,
-    plan: PruningSteps,
-    taken: Sequence[Step],
-    narrowest: nn.Module,
-    macs: int | None = None,
-    reachable: tuple[int, int] | None = None,
-) -> Pruned:
+def _pruned(net: nn.Module, plan: _Plan, taken: Sequence[Step], narrowest: nn.Module) -> Pruned:
     pruned, removed = _cut(net, taken), sum(len(step.channels) for step in taken) / plan.channels
-    return Pruned(pruned, removed, changes(widths_of(net), pruned), plan.protected, narrowest, macs, reachable)
+    return Pruned(pruned, removed, changes(widths_of(net), pruned), plan.protected, narrowest)
 
 
 @dataclass(frozen=True)
-class PruningSteps:
+class _Plan:
     steps: list[Step]  # that can be taken, group by group
     channels: int  # of all groups
     protected: dict[str, str]  # {module: reason} of the modules that cannot be pruned
 
 
 def _plan(
-    net: nn.Module,
-    example: Tensor,
-    protected: Mapping[str, str],
-    config: PruneConfig,
-    widths: Mapping[str, int] | None = None,
-) -> PruningSteps:
+    net: nn.Module, example: Tensor, protected: Mapping[str, str], config: PruneConfig, widths: Mapping[str, int] | None
+) -> _Plan:
     """Finds the groups and their steps, except groups whose channels the network's own code needs."""
     if config.allocation not in ALLOCATIONS:
         raise UserError("prune.allocation", config.allocation, f"choose one of {', '.join(ALLOCATIONS)}")
@@ -182,7 +162,7 @@ def _plan(
         raise UserError("prune", type(net).__name__, remedy)
     steps = steps_of(groups, config, widths)
     if _failure(net, example, steps) is None:
-        return PruningSteps(steps, sum(group.channels for group in groups), protected)
+        return _Plan(steps, sum(group.channels for group in groups), protected)
     # Code that assumes fixed numbers of channels (slices, reshapes, attention over channels) fails after pruning.
     # Bisection finds the groups that it depends on: each half is tried together with the groups known to work.
     failing: dict[str, str] = {}
@@ -206,7 +186,7 @@ def _plan(
         name, reason = next(iter(failing.items()))
         raise UserError("prune", type(net).__name__, f"no channels can be pruned; {name}: {reason}")
     steps = [step for step in steps if step.group in prunable]
-    return PruningSteps(steps, sum(group.channels for group in prunable), protected | failing)
+    return _Plan(steps, sum(group.channels for group in prunable), protected | failing)
 
 
 def _failure(net: nn.Module, example: Tensor, taken: Sequence[Step]) -> str | None:
@@ -222,9 +202,8 @@ def _failure(net: nn.Module, example: Tensor, taken: Sequence[Step]) -> str | No
 def _search(
     steps: list[Step], macs_of: MacsAfter, budget: float, full: int, least: int, estimate: Callable[[], Estimate]
 ) -> tuple[list[Step], int]:
-    """Returns the steps to take and the MACs after them: the shortest prefix that meets the budget, less the steps that
-    can be undone. If much of the budget stays unused, the last step was too coarse: the search is repeated without that
-    step and later steps of its group."""
+    """The shortest prefix that meets the budget, less the steps that can be undone, and the MACs after it. If much of
+    the budget stays unused, the last step was too coarse: repeated without it and later steps of its group."""
     candidates, best = steps, (steps, least)
     for _ in range(MAX_TRIALS):
         cost = estimate()
@@ -279,7 +258,11 @@ def _fill_gap(
         if budget - macs <= GAP_LEFT_UNFILLED * budget:
             break
         last = {step.group: index for index, step in enumerate(taken)}  # steps of a group are undone in reverse order
-        restored = {index: _macs_restored(taken[index], estimate) for index in last.values() if index not in rejected}
+        restored = {
+            index: -estimate.saved(taken[index].group.cuts, taken[index].channels, sign=+1)
+            for index in last.values()
+            if index not in rejected
+        }
         fitting = {index: added for index, added in restored.items() if 0 < added <= budget - macs}
         if not fitting:
             break
@@ -292,13 +275,6 @@ def _fill_gap(
         else:
             rejected.add(index)
     return taken, macs
-
-
-def _macs_restored(step: Step, estimate: Estimate) -> float:
-    estimate.change(step.group.cuts, step.channels, +1)
-    macs = estimate.saved(step.group.cuts, step.channels)
-    estimate.change(step.group.cuts, step.channels, -1)
-    return macs
 
 
 def _cut(net: nn.Module, taken: Sequence[Step]) -> nn.Module:
