@@ -22,11 +22,8 @@ def resolve(config: Config) -> Config:
     """Sets `budget.flops` and `budget.latency_ms` from `budget.fps`; a config without `budget.fps` is unchanged.
 
     The FLOPs are those of the fastest runtime and precision among the run's targets for which latencies were
-    published; INT8 only if the run quantizes. Resolving a resolved config changes nothing.
-
-    Raises:
-        UserError: there are no published latencies, no network reaches the frame rate on the device, or another key
-            also sets the budget.
+    published; INT8 only if the run quantizes. Resolving a resolved config changes nothing. Raises UserError if there
+    are no published latencies, no network reaches the frame rate on the device, or another key also sets the budget.
     """
     fps = config.budget.fps
     if fps is None:

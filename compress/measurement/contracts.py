@@ -35,11 +35,8 @@ def verify(folder: Path, model: Evaluable, split: Split) -> list[Check]:
     """Checks the artifact in `folder`, exported from `model`, on `IMAGES` images of a split.
 
     Per graph: deterministic outputs, outputs close to torch's (FP32 and FP16), and confidences close to torch's (other
-    precisions, and FP32 graphs that the runtime computes in another format).
-
-    Raises:
-        TargetFailed: a file was altered, does not open in a fresh process, or its output shape differs from the
-            manifest.
+    precisions, and FP32 graphs that the runtime computes in another format). Raises TargetFailed if a file was altered,
+    does not open in a fresh process, or its output shape differs from the manifest.
     """
     batch = np.concatenate(list(images(split.subset(IMAGES, SEED))))
     with torch.inference_mode():

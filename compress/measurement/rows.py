@@ -84,16 +84,14 @@ def measure_model(
     """Measures a torch model in its deployed form on the CPU in float32, or an ONNX file as it is.
 
     Without validation images, neither accuracy nor latency is measured. `size_bytes` of the row is the size of the ONNX
-    file, or of `model.safetensors` in a checkpoint of the model before it is fused.
+    file, or of `model.safetensors` in a checkpoint of the model before it is fused. Raises UserError if the model has
+    no capability that the measurement needs.
 
     Args:
         threads: that torch uses; recorded in the row.
-        cached: the stage's product came from the cache; recorded in the row.
+        cached: whether the stage's product came from the cache; recorded in the row.
         baseline: timed alternately with `model`. If it is `model` itself, the ratio is 1; if None, none is recorded.
         wait: wait while another process is timing, for a latency that is compared with other latencies.
-
-    Raises:
-        UserError: the model has no capability that the measurement needs.
     """
     if isinstance(model, GivenAsGraph):
         runtime, size = model.runtime, model.size_bytes
@@ -131,7 +129,8 @@ def measure_graph(
 ) -> Row:
     """Measures a target's graph, loaded from disk, in its own runtime (TensorRT without a GPU is emulated).
 
-    Latency is measured even without validation images, but not if the runtime is emulated.
+    Latency is measured even without validation images, but not if the runtime is emulated. Raises TargetFailed if the
+    graph cannot be loaded.
 
     Args:
         model: the model that `graph` was exported from, with its `costs`.
@@ -140,9 +139,6 @@ def measure_graph(
             that was measured before is not evaluated again, even for another target. It is timed again, and the row
             merges both timings.
         baseline: timed alternately with `graph` in the same runtime. If it is `graph` itself, the ratio is 1.
-
-    Raises:
-        TargetFailed: the graph cannot be loaded.
     """
     predictor, cost = targets.load(graph, threads), costs.at_imgsz
     label = f"{stage} {graph.target} {graph.precision.value}"

@@ -46,10 +46,7 @@ def check_config(config: Config) -> None:
 
 def check(product: Product, config: Config, data: DataSet) -> None:
     """Before any stage runs, raises UserError if the network cannot be pruned, or if pruning cannot reach the budget.
-
-    Takes a few seconds for a nano model. Which widths are reachable does not depend on the weights, so the result also
-    holds after a train stage.
-    """
+    Which widths are reachable does not depend on the weights, so the result also holds after a train stage."""
     model = require(product.model, Prunable, "stages", NAME)
     net, protected = model.prunable()
     if config.prune.equal_split_widths and not groups.halves(net):
