@@ -51,8 +51,8 @@ WITH_INTEGERS = {"QLinearConv", "QLinearMatMul", "ConvInteger", "MatMulInteger",
 
 
 def count(graph: ModelProto) -> Cost:
-    """Counts one pass of a graph with static shapes and folded constants; `layers` of the result is by node name. Raises
-    UserError if an operator's products or shapes are unknown (it names the node), or if there are no products."""
+    """Counts one pass of a graph with static shapes and folded constants; `layers` of the result is by node name.
+    Raises UserError if products or shapes of a node are unknown (it names the node), or if there are no products."""
     for node in graph.graph.node:
         if not onnx_macs.is_known(node):
             remedy = "the products of this operator cannot be counted: use other operators instead"
