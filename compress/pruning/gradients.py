@@ -21,15 +21,13 @@ def accumulate_gradients(
 ) -> None:
     """Stores the sum of the loss gradients over `batches` in `.grad` of every parameter of `net`.
 
-    BatchNorm layers use their running statistics and do not update them, as in the deployed network.
+    BatchNorm layers use their running statistics and do not update them, as in the deployed network. Raises
+    FloatingPointError if a loss is not finite.
 
     Args:
-        loss: (network, batch) to a tensor, of which the sum is differentiated.
+        loss: its sum is differentiated.
         squared: sum the squares of each batch's gradients instead.
         bfloat16: compute the loss under autocast to bfloat16.
-
-    Raises:
-        FloatingPointError: a loss is not finite.
     """
     training = net.training
     net.train()  # detectors return the inputs of their loss in training mode only
