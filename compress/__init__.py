@@ -22,7 +22,7 @@ os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
 # Set before ONNX Runtime is imported: seconds later it would send telemetry, on Linux too.
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
-from compress.config import Config, PruneConfig, compose
+from compress.config import Config, PruneConfig, compose, dump
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -52,27 +52,19 @@ def _is_model(value: object) -> bool:
 
 def run(config: Config, folder: str | Path | None = None) -> Result:
     """Runs a recipe as the command line does, into `folder` (default: `outputs/<recipe>/<date_time>`). An interrupted
-    run of the same configuration continues in its folder.
-
-    Raises:
-        UserError: before any work, if the configuration cannot work or `folder` holds another run.
-    """
-    from compress import pipeline
+    run of the same configuration continues in its folder. Raises UserError before any work, if the configuration cannot
+    work or `folder` holds another run."""
+    from compress import pipeline, run_folder
 
     _expect(isinstance(config, Config), "config", config, 'a `Config`: compress.compose(["recipe=drone_nano"])')
-    return pipeline.run(config, pipeline.default_folder(config) if folder is None else Path(folder))
+    chosen = run_folder.choose(Path("outputs") / config.recipe_name, dump(config)) if folder is None else Path(folder)
+    return pipeline.run(config, chosen)
 
 
 def load(path: str | Path, trust: bool = False) -> Checkpointable:
-    """The model that a run saved in its folder `pruned/`, bit-exact; `.net` is the torch module.
-
-    Args:
-        path: the checkpoint's folder.
-        trust: import the code that the checkpoint names. Not needed for classes of this package, timm and Ultralytics.
-
-    Raises:
-        UserError: a missing, damaged or altered checkpoint, or one that names other code without `trust`.
-    """
+    """The model that a run saved in its folder `pruned/`, bit-exact; `.net` is the torch module. `trust` imports code
+    that the checkpoint names; classes of this package, timm and Ultralytics do not need it. Raises UserError for a
+    missing, damaged or altered checkpoint, or one that names other code without `trust`."""
     from compress import checkpoint, models
 
     _expect(isinstance(path, str | Path), "path", path, "the folder of a checkpoint, such as outputs/latest/pruned")
@@ -80,13 +72,9 @@ def load(path: str | Path, trust: bool = False) -> Checkpointable:
 
 
 def prune(model: M, flops: str, config: PruneConfig | None = None) -> M:
-    """`model` pruned to `flops` ("50%" or "1.2G") without data, not fine-tuned.
-
-    Channels are ranked by `config.importance`, one that needs no data (default: group_l2).
-
-    Raises:
-        UserError: the budget cannot be reached; the message names the range.
-    """
+    """`model` pruned to `flops` ("50%" or "1.2G") without data, not fine-tuned. Channels are ranked by
+    `config.importance`, one that needs no data (default: group_l2). Raises UserError, which names the range, if the
+    budget cannot be reached."""
     from compress.capabilities import Prunable, require
     from compress.pruning import solver
     from compress.stages.prune import counter
@@ -95,10 +83,8 @@ def prune(model: M, flops: str, config: PruneConfig | None = None) -> M:
     _expect(_is_model(model), "model", model, "a `Model`: compress.load(…) makes one")
     prunable = require(model, Prunable, "model", type(model).__name__)
     (net, protected), count = prunable.prunable(), counter(prunable)
-    budget = FlopsLimit.parse(flops).of(2 * count(net)) / 2
-    pruned = solver.prune_to_flops(
-        net, model.example_input(), protected, config or PruneConfig(), budget_macs=budget, count=count
-    )
+    config, budget = config or PruneConfig(), FlopsLimit.parse(flops).of(2 * count(net)) / 2
+    pruned = solver.prune_to_flops(net, model.example_input(), protected, config, budget_macs=budget, count=count)
     result = prunable.with_net(pruned.net)
     assert isinstance(result, type(model))
     return result
@@ -111,30 +97,25 @@ def measure(model: nn.Module, example_input: Tensor) -> Cost:
     from compress.measurement import flops
 
     _expect(isinstance(model, nn.Module), "model", model, "a torch module")
-    _expect(
-        isinstance(example_input, Tensor), "example_input", example_input, "a tensor of the shape that the model takes"
-    )
+    good = isinstance(example_input, Tensor)
+    _expect(good, "example_input", example_input, "a tensor of the shape that the model takes")
     return flops.count(model, example_input)
 
 
 def get_flops(model: nn.Module | Model, imgsz: int | None = None) -> int:
-    """FLOPs (2 x MACs) of convolutions, linear layers and matrix products for one image.
-
-    Args:
-        model: a `Model` of this package is counted fused, as it is deployed; a torch module as it is.
-        imgsz: side of the image in pixels; None: the input size of a `Model`, 640 for a torch module.
-    """
+    """FLOPs (2 x MACs) of convolutions, linear layers and matrix products for one image. A `Model` of this package is
+    counted fused, as it is deployed, a torch module as it is. `imgsz` is the side of the image in pixels; None: the
+    input size of a `Model`, 640 for a torch module."""
     import torch
     from torch import nn
 
     from compress.measurement import flops, rows
 
-    good = isinstance(model, nn.Module) or _is_model(model)
-    _expect(good, "model", model, "a torch module, or a `Model` of this package")
-    good = imgsz is None or (isinstance(imgsz, int) and imgsz > 0)
-    _expect(good, "imgsz", imgsz, "the side of the image in pixels, or None")
+    counted = isinstance(model, nn.Module) or _is_model(model)
+    _expect(counted, "model", model, "a torch module, or a `Model` of this package")
+    positive = imgsz is None or (isinstance(imgsz, int) and imgsz > 0)
+    _expect(positive, "imgsz", imgsz, "the side of the image in pixels, or None")
     if isinstance(model, nn.Module):
-        first = next((layer for layer in model.modules() if isinstance(layer, nn.Conv2d)), None)
-        channels = first.in_channels if first is not None else 3
+        channels = next((layer.in_channels for layer in model.modules() if isinstance(layer, nn.Conv2d)), 3)
         return flops.count(model, torch.zeros(1, channels, imgsz or 640, imgsz or 640)).flops
-    return rows.flops_at(model, model.imgsz if imgsz is None else imgsz)
+    return rows.flops_at(model, imgsz or model.imgsz)

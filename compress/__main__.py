@@ -10,21 +10,7 @@ from collections.abc import Callable
 from compress import cache, command_line, new
 from compress.report import __main__ as report
 
-
-def run(arguments: list[str]) -> int:
-    """Exit status of a recipe or a sweep."""
-    sys.argv[1:] = arguments
-    return command_line.main()
-
-
-def profile(arguments: list[str]) -> int:
-    """Exit status of `recipe=profile`."""
-    return run(["recipe=profile", *arguments])
-
-
-COMMANDS: dict[str, Callable[[list[str]], int]] = {
-    "run": run, "profile": profile, "report": report.main, "cache": cache.main, "new": new.main,
-}  # fmt: skip
+COMMANDS: dict[str, Callable[[list[str]], int]] = {"report": report.main, "cache": cache.main, "new": new.main}
 
 
 def main() -> int:
@@ -32,6 +18,10 @@ def main() -> int:
     name = sys.argv[1] if len(sys.argv) > 1 else ""
     if name in COMMANDS:
         return COMMANDS[name](sys.argv[2:])
+    if name == "run":
+        del sys.argv[1]
+    if name == "profile":
+        sys.argv[1] = "recipe=profile"
     return command_line.main()
 
 

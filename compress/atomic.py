@@ -10,11 +10,8 @@ from pathlib import Path
 
 
 def write(path: Path, data: bytes | str) -> Path:
-    """Writes a temporary file beside `path`, syncs it to the disk and renames it. Creates the folder.
-
-    Raises:
-        OSError: the old file is unchanged. The attributes `needed` and `free` hold bytes, for `compress.disk.problem`.
-    """
+    """Writes a temporary file beside `path`, syncs it to the disk and renames it. Creates the folder. After an OSError
+    the old file is unchanged; its attributes `needed` and `free` hold bytes, for `compress.disk.problem`."""
     data = data.encode() if isinstance(data, str) else data
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -26,9 +23,8 @@ def write(path: Path, data: bytes | str) -> Path:
                 os.fsync(file.fileno())
             Path(name).chmod(0o644)  # mkstemp's 0600 would hide a shared run from other users
             Path(name).replace(path)
-        except BaseException:
+        finally:
             Path(name).unlink(missing_ok=True)
-            raise
     except OSError as error:
         error.filename, error.needed = str(path), len(data)  # type: ignore[attr-defined]
         with suppress(OSError):

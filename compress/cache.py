@@ -1,8 +1,7 @@
 """A cache of the results of stages, shared by runs and sweeps: `compress cache list | prune | verify`.
 
-An entry is a folder named by the hash of everything its content depends on: the model that enters the stage, the
-stage's config, the data, the seed and the version of the stage's code. It is complete once it contains `entry.json`,
-which is renamed into place last and lists the size and SHA-256 of every other file. Damage is detected on reading, and
+An entry is a folder named by the hash of everything its content depends on. It is complete once it contains
+`entry.json`, which is written last and lists size and SHA-256 of every other file. Damage is detected on reading, and
 the result is computed again. An unfinished entry is kept, so that a stage can resume its training.
 """
 
@@ -54,47 +53,28 @@ class Cache:
 
     def check(self) -> None:
         """Raises UserError if the cache cannot be written. Creates nothing."""
-        places = (self.root, *self.root.absolute().parents)
-        place = next(place for place in places if os.path.lexists(place))
+        place = next(place for place in (self.root, *self.root.absolute().parents) if os.path.lexists(place))
         if not place.is_dir() or not os.access(place, os.W_OK):
             remedy = f"the cache {self.root} needs a writable folder here: make it one, or run in another folder"
             raise UserError("cache", place, remedy)
 
     def fetch(self, stage: str, parts: Mapping[str, Any], make: Callable[[Path], None]) -> tuple[Path, bool]:
-        """Returns the folder that `make(folder)` filled, now or earlier, and whether it was cached.
-
-        A second process that needs the same entry waits for the first. A damaged entry is made again, with a warning.
-        """
+        """Returns the folder that `make(folder)` filled, now or earlier, and whether it was cached. A second process
+        that needs the same entry waits for the first. A damaged entry is made again, with a warning."""
         key = digest(parts)
         folder = self.root / f"{stage}-{key[:20]}"
         with _locked(folder):
-            if self.enabled and self._usable(folder, stage, key):
-                os.utime(folder / ENTRY)  # marks it as used; `prune` deletes the entries used longest ago first
-                return folder, True
             if not self.enabled:
                 _remove(folder)
+            elif _usable(folder, stage, key):
+                os.utime(folder / ENTRY)  # marks it as used; `prune` deletes the entries used longest ago first
+                return folder, True
             folder.mkdir(parents=True, exist_ok=True)
             start = time.time()
             make(folder)
             seconds = round(time.time() - start, 1)
-            write_entry(folder, {"stage": stage, "key": key, "parts": parts, "seconds": seconds})
+            _write_entry(folder, {"stage": stage, "key": key, "parts": parts, "seconds": seconds})
             return folder, False
-
-    def _usable(self, folder: Path, stage: str, key: str) -> bool:
-        """Whether the entry is complete and undamaged. Removes a damaged entry; an unfinished one stays."""
-        if not os.path.lexists(folder / ENTRY) and not folder.is_symlink() and (folder.is_dir() or not folder.exists()):
-            return False
-        try:
-            entry = verify(folder)
-            if (entry["stage"], entry["key"]) != (stage, key):
-                raise Damaged(f"{ENTRY} belongs to another entry")
-            return True
-        except Damaged as error:
-            log.warning("cache: %s is damaged and is computed again: %s", folder.name, error)
-        except Outdated:
-            log.info("cache: %s was written by another version of the program and is computed again", folder.name)
-        _remove(folder)
-        return False
 
     def entries(self) -> list[Path]:
         """Folders of the entries, most recently used first."""
@@ -102,21 +82,32 @@ class Cache:
         return sorted(entries, key=_last_used, reverse=True)
 
 
-def write_entry(folder: Path, record: Mapping[str, Any]) -> None:
+def _usable(folder: Path, stage: str, key: str) -> bool:
+    """Whether the entry is complete and undamaged. Removes a damaged entry; an unfinished one stays."""
+    if not os.path.lexists(folder / ENTRY) and not folder.is_symlink() and (folder.is_dir() or not folder.exists()):
+        return False
+    try:
+        entry = verify(folder)
+        if (entry["stage"], entry["key"]) != (stage, key):
+            raise Damaged(f"{ENTRY} belongs to another entry")
+        return True
+    except Damaged as error:
+        log.warning("cache: %s is damaged and is computed again: %s", folder.name, error)
+    except Outdated:
+        log.info("cache: %s was written by another version of the program and is computed again", folder.name)
+    _remove(folder)
+    return False
+
+
+def _write_entry(folder: Path, record: Mapping[str, Any]) -> None:
     """Completes an entry: writes `record`, and size and SHA-256 of every file in `folder`, to `entry.json`."""
-    assert not any(path.is_symlink() for path in _files(folder))  # `verify` rejects links
-    files = {path.relative_to(folder).as_posix(): _identity(path) for path in _files(folder)}
+    files = {name: _identity(path) for name, path in _files(folder).items()}
     entry = json.loads(json.dumps({"schema_version": SCHEMA_VERSION, **record, "files": files}, default=str))
     atomic.write(folder / ENTRY, json.dumps({**entry, "sha256": digest(entry)}, indent=1))
 
 
 def verify(folder: Path) -> dict[str, Any]:
-    """Returns the content of `entry.json` of a complete entry, after checking every file.
-
-    Raises:
-        Damaged: names the first difference.
-        Outdated: the entry was written by another version of the program.
-    """
+    """Returns the content of `entry.json` after checking every file of a complete entry. Raises Damaged or Outdated."""
     if folder.is_symlink() or not folder.is_dir():
         raise Damaged("not a folder")
     try:
@@ -130,7 +121,7 @@ def verify(folder: Path) -> dict[str, Any]:
     if entry.pop("sha256", None) != digest(entry):
         raise Damaged(f"{ENTRY} does not match its own hash")
     try:
-        files = {path.relative_to(folder).as_posix(): path for path in _files(folder)}
+        files = _files(folder)
         for name in sorted(files.keys() ^ entry["files"].keys()):
             raise Damaged(f"{name} {'was added' if name in files else 'is missing'}")
         for name, path in files.items():
@@ -141,10 +132,10 @@ def verify(folder: Path) -> dict[str, Any]:
     return entry
 
 
-def _files(folder: Path) -> list[Path]:
-    """All files and links below `folder` except `entry.json`; links are not followed."""
-    files = [path for path in folder.rglob("*") if path.is_symlink() or not path.is_dir()]
-    return sorted(path for path in files if path != folder / ENTRY)
+def _files(folder: Path) -> dict[str, Path]:
+    """All files and links below `folder` except `entry.json`, by name; links are not followed."""
+    paths = sorted(path for path in folder.rglob("*") if path.is_symlink() or not path.is_dir())
+    return {path.relative_to(folder).as_posix(): path for path in paths if path != folder / ENTRY}
 
 
 def _identity(path: Path) -> dict[str, Any]:
@@ -159,11 +150,6 @@ def _remove(path: Path) -> None:
         shutil.rmtree(path)
 
 
-def size(folder: Path) -> int:
-    """Bytes of all files below `folder`."""
-    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
-
-
 def _last_used(folder: Path) -> float:
     entry = folder / ENTRY
     return (entry if entry.exists() else folder).stat().st_mtime
@@ -175,21 +161,17 @@ def _locked(folder: Path) -> FileLock:
     return FileLock(folder.with_name(folder.name + ".lock"))
 
 
-def _print_states(entries: list[Path]) -> int:
-    """Prints the state of every entry; returns the exit status."""
-    status = 0
-    for folder in entries:
-        state = "unfinished"
-        if os.path.lexists(folder / ENTRY):
-            try:
-                verify(folder)
-                state = "undamaged"
-            except Damaged as error:
-                state, status = f"damaged: {error}", DAMAGED
-            except Outdated:
-                state = "of another version of the program"
-        print(f"{folder.name}  {state}")
-    return status
+def _state(folder: Path) -> str:
+    """What `compress cache verify` says about an entry."""
+    if not os.path.lexists(folder / ENTRY):
+        return "unfinished"
+    try:
+        verify(folder)
+    except Damaged as error:
+        return f"damaged: {error}"
+    except Outdated:
+        return "of another version of the program"
+    return "undamaged"
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -208,31 +190,34 @@ def _command(arguments: list[str] | None) -> int:
     commands.add_parser("list", help="entries, most recently used first")
     commands.add_parser("verify", help="reads every complete entry; exit status 3 if one is damaged")
     prune = commands.add_parser("prune", help="delete all entries, or with --keep-gb those used longest ago")
-    prune.add_argument(
-        "--keep-gb", type=float, default=0.0, help="gigabytes to keep, of the entries used last (default: 0)"
-    )
+    keep_help = "gigabytes to keep, of the entries used last (default: 0)"
+    prune.add_argument("--keep-gb", type=float, default=0.0, help=keep_help)
     options = parser.parse_args(arguments)
     root = options.root or DEFAULT_ROOT
     if not root.is_dir() and (options.root or os.path.lexists(root)):
         raise UserError("--root", root, "there is no such folder")
     if options.command == "prune" and not 0 <= options.keep_gb < math.inf:
         raise UserError("--keep-gb", options.keep_gb, "set 0 or a positive number of gigabytes")
-    entries, total = Cache(root).entries(), 0
-    if options.command == "verify":
-        return _print_states(entries)
+    entries, total, status = Cache(root).entries(), 0, 0
     for folder in entries:
-        total += size(folder)
-        if options.command == "prune" and (total > options.keep_gb * 1e9 or options.keep_gb == 0):
+        if options.command == "verify":
+            state = _state(folder)
+            status = DAMAGED if state.startswith("damaged") else status
+            print(f"{folder.name}  {state}")
+            continue
+        size = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+        total += size
+        if options.command == "list":
+            state = "complete" if (folder / ENTRY).exists() else "unfinished"
+            used = time.strftime("%Y-%m-%d %H:%M", time.localtime(_last_used(folder)))
+            print(f"{folder.name}  {size / 1e6:8.1f} MB  {used}  {state}")
+        elif total > options.keep_gb * 1e9 or options.keep_gb == 0:
             with _locked(folder):  # a run may be making it
                 _remove(folder)
             print(f"deleted {folder.name}")
-        elif options.command == "list":
-            state = "complete" if (folder / ENTRY).exists() else "unfinished"
-            used = time.strftime("%Y-%m-%d %H:%M", time.localtime(_last_used(folder)))
-            print(f"{folder.name}  {size(folder) / 1e6:8.1f} MB  {used}  {state}")
-    if not entries:
+    if not entries and options.command != "verify":
         print(f"nothing cached in {root}")
-    return 0
+    return status
 
 
 if __name__ == "__main__":

@@ -1,7 +1,5 @@
-"""Protocols of models, one per capability. Every model implements `Model`. Which others it implements depends
-on its origin: Ultralytics, timm, an ONNX file, ….
-
-A function requires the protocol that it uses. `require` raises before any work if a model does not implement it.
+"""Protocols of models, one per capability. Every model implements `Model`; the others depend on its origin:
+Ultralytics, timm, an ONNX file, …. A function requires the protocol that it uses.
 """
 
 from __future__ import annotations
@@ -34,11 +32,8 @@ class Teacher:
 
 @dataclass(frozen=True)
 class TopK:
-    """Selects an end-to-end detector's detections from one row per anchor, in NumPy, for runtimes without top-k.
-
-    The steps are those of YOLO26's head: the anchors with the highest class score, then the (anchor, class) pairs with
-    the highest score among them.
-    """
+    """Selects an end-to-end detector's detections from one row per anchor, in NumPy, for runtimes without top-k: as in
+    YOLO26's head, the anchors with the highest class score, then the best (anchor, class) pairs among them."""
 
     classes: int
     max_detections: int  # per image
@@ -54,9 +49,7 @@ class TopK:
         order = np.argsort(-scores, kind="stable")[: len(best)]
         anchor, cls = np.divmod(order, self.classes)
         chosen = rows[best[anchor]]
-        return np.concatenate(
-            [chosen[:, :4], scores[order, None], cls[:, None].astype(rows.dtype), chosen[:, end:]], axis=1
-        )
+        return np.column_stack([chosen[:, :4], scores[order], cls.astype(rows.dtype), chosen[:, end:]])
 
 
 @runtime_checkable
@@ -69,17 +62,14 @@ class Model(Protocol):
     @property
     def imgsz(self) -> int:
         """Side of the square input, in pixels."""
-        ...
 
     @property
     def stride(self) -> int:
         """Input sides are multiples of this, in pixels."""
-        ...
 
     @property
     def channels(self) -> int:
         """Input channels."""
-        ...
 
     @property
     def classes(self) -> tuple[str, ...]: ...
@@ -87,32 +77,23 @@ class Model(Protocol):
     @property
     def postprocess(self) -> TopK | None:
         """The last step of the deployed network if it keeps the detections with the highest scores, otherwise None."""
-        ...
 
     def identity(self) -> str:
         """Hash of names, shapes, types and values of all tensors, hexadecimal: `tensor_digest`."""
-        ...
 
     def deployed(self, *, postprocess: bool = True) -> nn.Module:
         """A copy as it is deployed: fused, in eval mode, from an image batch to one raw output tensor (two for
-        instance segmentation). FLOPs are counted on it and graphs are exported from it.
-
-        Args:
-            postprocess: include the step `self.postprocess`.
-        """
-        ...
+        instance segmentation); with `postprocess` including the step `self.postprocess`. FLOPs are counted on it and
+        graphs are exported from it."""
 
     def metadata(self) -> dict[str, str]:
         """Key/value pairs to embed in exported graphs. For Ultralytics models: the keys that its own loader reads."""
-        ...
 
     def quantization_exclusions(self) -> dict[str, str]:
         """Modules of `deployed()` that quantization leaves in float: {module name prefix: reason}."""
-        ...
 
     def example_input(self, batch: int = 1) -> Tensor:
         """float32 (batch, channels, imgsz, imgsz) in [0, 1], equal at every call."""
-        ...
 
 
 @runtime_checkable
@@ -121,7 +102,6 @@ class Evaluable(Model, Protocol):
 
     def decode(self, outputs: np.ndarray) -> Predictions:
         """Predictions for raw outputs (b, …) of the deployed network, one per image."""
-        ...
 
 
 @runtime_checkable
@@ -131,13 +111,11 @@ class TorchModel(Model, Protocol):
     @property
     def net(self) -> nn.Module:
         """The network with its weights as trained: not fused, float32."""
-        ...
 
     def with_net(self, net: nn.Module) -> Self: ...
 
     def with_imgsz(self, imgsz: int) -> Self:
         """The same network for another square input, in pixels."""
-        ...
 
 
 @runtime_checkable
@@ -148,11 +126,9 @@ class Trainable(TorchModel, Protocol):
         """Scalar loss of `net` (same structure as `self.net`, for example an EMA copy) on a batch; with a teacher the
         distillation loss is added. If `batch` is one of `parts` equal parts of a batch, the mean over the parts is the
         loss of the whole."""
-        ...
 
     def output_signature(self) -> tuple[object, ...]:
         """Properties of the output, besides its shape, in which a teacher must equal the network in training."""
-        ...
 
 
 @runtime_checkable
@@ -161,7 +137,6 @@ class LossScheduled(Trainable, Protocol):
 
     def schedule_loss(self, net: nn.Module, progress: float) -> None:
         """Sets the loss terms of `net` for the fraction `progress` of the training, in [0, 1]."""
-        ...
 
 
 @runtime_checkable
@@ -171,7 +146,6 @@ class Prunable(TorchModel, Protocol):
     def prunable(self) -> tuple[nn.Module, dict[str, str]]:
         """A copy of `net` that computes the same function and that a dependency graph can prune, and the modules in
         it that keep their output channels: {module name: reason}."""
-        ...
 
 
 @runtime_checkable
@@ -180,7 +154,6 @@ class Checkpointable(TorchModel, Protocol):
 
     def constructor(self) -> dict[str, Any]:
         """A JSON object from which `compress.models.from_constructor` builds the unpruned network."""
-        ...
 
 
 @runtime_checkable
@@ -191,7 +164,6 @@ class GivenAsGraph(Model, Protocol):
     def graph(self) -> ModelProto:
         """The graph that targets convert: standard ONNX in float32, static shapes with batch 1, constants folded,
         unique node names, input `images`, output `output0`."""
-        ...
 
     @property
     def path(self) -> Path: ...
@@ -199,12 +171,10 @@ class GivenAsGraph(Model, Protocol):
     @property
     def size_bytes(self) -> int:
         """Size of the original file, with its external weights."""
-        ...
 
     @property
     def runtime(self) -> str:
         """Name and version of the runtime that computes the original file."""
-        ...
 
 
 @runtime_checkable
@@ -214,7 +184,6 @@ class Preprocessed(Model, Protocol):
     def preprocessing(self) -> dict[str, Any]:
         """Entries for `manifest.json` of an artifact: `normalised_in_graph` {mean, std}, which the graph applies, and
         the preprocessing of the library that the network is from, where it differs."""
-        ...
 
 
 VERBS: dict[object, str] = {

@@ -1,8 +1,5 @@
-"""Torch models on disk without pickle: tensors in `model.safetensors`, how to rebuild the network in `model.json`.
-
-A pruned network differs from the one its constructor describes only in its widths, and the tensors show these. So the
-loader builds the full network, resizes every layer to the shapes of its tensors, and copies the tensors into it.
-"""
+"""Torch models on disk without pickle: tensors in `model.safetensors`, how to rebuild the network in `model.json`. The
+loader builds the unpruned network, resizes every layer to the shapes of its tensors, and copies the tensors into it."""
 
 from __future__ import annotations
 
@@ -36,14 +33,9 @@ MAX_CLASSES, MAX_CHANNELS, MAX_SIDE = 100_000, 1024, 16_384
 
 
 def save(model: Checkpointable, folder: Path, reference: Mapping[str, Any] | None = None) -> None:
-    """Writes `model` to `folder`.
-
-    `model.json` is renamed into place last and holds the hash of the tensors. So a reader gets the complete checkpoint,
-    the previous one or an error, never a mixture.
-
-    Args:
-        reference: the model before pruning, see `compress.lineage.as_dict`.
-    """
+    """Writes `model` to `folder`. `model.json` is renamed into place last and holds the hash of the tensors. So a
+    reader gets the complete checkpoint, the previous one or an error, never a mixture. `reference`: the model before
+    pruning, see `compress.lineage.as_dict`."""
     tensors = _tensors(model.net)
     data = serialise(tensors)
     content = {
@@ -68,15 +60,9 @@ def _tensors(net: nn.Module) -> dict[str, Tensor]:
 
 
 def load(folder: Path, build: Callable[[dict[str, Any]], Checkpointable]) -> Checkpointable:
-    """Loads the model that `save` wrote, bit for bit.
-
-    Args:
-        build: builds the unpruned model from its constructor: `compress.models.from_constructor`.
-
-    Raises:
-        UserError: `read` or `build` raises it, the tensors do not fit the network, or the network cannot compute with
-            their values.
-    """
+    """Loads the model that `save` wrote, bit for bit. `build` makes the unpruned model from its constructor:
+    `compress.models.from_constructor`. Raises UserError if `read` or `build` does, if the tensors do not fit the
+    network, or if it cannot compute with their values."""
     content, tensors = read(folder)
     model = build(content["constructor"])
     resize(model.net, tensors, folder)
@@ -110,20 +96,16 @@ def check_values(net: nn.Module, key: str, source: object) -> None:
 
 
 def read(folder: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
-    """Reads the content of `model.json`, and the tensors by name, checked against their hash.
-
-    Raises:
-        UserError: a file is missing, unreadable, of another schema, or changed since it was written.
-    """
+    """Reads the content of `model.json`, and the tensors by name, checked against their hash. Raises UserError if a
+    file is missing, unreadable, of another schema, or changed since it was written."""
     content = describe(folder)
     try:
         data = (folder / TENSORS).read_bytes()
     except OSError as error:
         raise UserError("checkpoint", folder, f"not a readable checkpoint folder ({error})") from error
     if hashlib.sha256(data).hexdigest() != content["tensors"].get("sha256"):
-        raise UserError(
-            "checkpoint", folder / TENSORS, f"does not match the hash in {DESCRIPTION}: damaged or replaced"
-        )
+        why = f"does not match the hash in {DESCRIPTION}: damaged or replaced"
+        raise UserError("checkpoint", folder / TENSORS, why)
     try:
         return content, parse(data)
     except (SafetensorError, ValueError, TypeError, KeyError, RuntimeError) as error:
@@ -131,11 +113,8 @@ def read(folder: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
 
 
 def describe(folder: Path) -> dict[str, Any]:
-    """Reads the content of `model.json`, without the tensors.
-
-    Raises:
-        UserError: a file is missing, or `model.json` is unreadable, of another schema, or changed.
-    """
+    """Reads the content of `model.json`, without the tensors. Raises UserError if a file is missing, or `model.json` is
+    unreadable, of another schema, or changed."""
     try:
         for name in (DESCRIPTION, TENSORS):
             if not (folder / name).is_file():  # reading a pipe would block forever
@@ -200,12 +179,9 @@ def _check_constructor(constructor: dict[str, Any], source: Path) -> None:
             raise UserError("checkpoint", source, f"{key} is {value}, expected {expected}: damaged or altered")
 
 
-def resize(net: nn.Module, tensors: dict[str, Tensor], source: Path) -> None:
-    """Resizes the layers of `net`, in place, to the shapes of `tensors`; values of resized tensors are undefined.
-
-    Raises:
-        UserError: names differ, or a tensor is empty, of another data type, or has another number of dimensions.
-    """
+def resize(net: nn.Module, tensors: dict[str, Tensor], source: object) -> None:
+    """Resizes the layers of `net` in place to the shapes of `tensors`; values of resized tensors are undefined. Raises
+    UserError if names differ, or a tensor is empty, of another data type, or has another number of dimensions."""
     present = net.state_dict()
     for name in present.keys() ^ tensors.keys():
         problem = "is missing in the file" if name in present else "does not exist in the network"
@@ -217,14 +193,15 @@ def resize(net: nn.Module, tensors: dict[str, Tensor], source: Path) -> None:
                 stored = tensors.get(f"{prefix}.{name}".removeprefix("."))
                 if value is None or stored is None:
                     continue
+                tensor = f"tensor {prefix}.{name}"
                 if stored.is_floating_point() != value.is_floating_point():
-                    raise UserError("checkpoint", source, f"tensor {prefix}.{name} holds {stored.dtype}")
+                    raise UserError("checkpoint", source, f"{tensor} holds {stored.dtype}")
                 if stored.shape == value.shape:
                     continue
                 if stored.ndim != value.ndim:
-                    raise UserError("checkpoint", source, f"tensor {prefix}.{name} has {stored.ndim} dimensions")
+                    raise UserError("checkpoint", source, f"{tensor} has {stored.ndim} dimensions")
                 if not stored.numel():
-                    raise UserError("checkpoint", source, f"tensor {prefix}.{name} is empty: {list(stored.shape)}")
+                    raise UserError("checkpoint", source, f"{tensor} is empty: {list(stored.shape)}")
                 resized = value.new_empty(stored.shape)
                 store[name] = nn.Parameter(resized, value.requires_grad) if isinstance(value, nn.Parameter) else resized
                 changed = True
@@ -238,13 +215,11 @@ def _update_attributes(module: nn.Module) -> None:
         first, second = module.weight.shape[:2]
         if module.groups > 1 and module.groups == module.in_channels:  # depthwise: one group per input channel
             module.groups = first // (module.out_channels // module.groups)
+        module.out_channels, module.in_channels = first, second * module.groups
         if isinstance(module, _ConvTransposeNd):
-            module.in_channels, module.out_channels = first, second * module.groups
-        else:
-            module.out_channels, module.in_channels = first, second * module.groups
+            module.out_channels, module.in_channels = module.in_channels, first
     elif isinstance(module, _NormBase):
-        values = module.running_mean if module.running_mean is not None else module.weight
-        module.num_features = len(values)
+        module.num_features = len(module.weight if module.running_mean is None else module.running_mean)
     elif isinstance(module, nn.Linear):
         module.out_features, module.in_features = module.weight.shape
     elif isinstance(module, nn.LayerNorm):

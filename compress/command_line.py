@@ -33,7 +33,6 @@ from compress.errors import InUse, UserError, refuse_words
 
 FAILED, USER_MISTAKE, INTERRUPTED = 1, 2, 130  # MET and NOT_MET are the verdict's
 
-
 HELP = """\
 compress: prune a vision model to a FLOP budget, fine-tune it, quantize it to INT8, export and measure it.
 
@@ -73,11 +72,8 @@ class CommandLine:
         self.error: Exception | None = None
 
     def job(self, composed: DictConfig) -> tuple[float, float] | None:
-        """Runs the recipe, or one point of a sweep. A point returns its objectives.
-
-        Raises:
-            Stop: no further point of the sweep can be run, as on a full disk.
-        """
+        """Runs the recipe, or one point of a sweep. A point returns its objectives. Raises Stop if no further point of
+        the sweep can be run, as on a full disk."""
         from compress import pipeline, sweep  # after Hydra has checked the command: importing torch takes seconds
 
         folder = Path(HydraConfig.get().runtime.output_dir)
@@ -87,16 +83,18 @@ class CommandLine:
             except Exception as error:
                 raise Stop(disk.problem(error, folder) or str(error)) from error
         try:
-            result = pipeline.run(configuration.to_config(composed), folder)
+            self.status = pipeline.run(configuration.to_config(composed), folder).verdict.exit_status
         except Exception as error:
             self.error = error
-            # Rejected before any work: the folder holds nothing but Hydra's log of this run.
-            rejected = isinstance(error, UserError) and not isinstance(error, InUse)
-            if rejected and {file.name for file in folder.glob("*")} <= {"log.txt"}:
-                shutil.rmtree(folder, ignore_errors=True)
-            return None
-        self.status = result.verdict.exit_status
+            if isinstance(error, UserError) and not isinstance(error, InUse):  # rejected before any work
+                _remove_if_only(folder, "log.txt")
         return None
+
+
+def _remove_if_only(folder: Path, name: str) -> None:
+    """Removes a folder that holds nothing but the file `name`, which Hydra wrote."""
+    if {file.name for file in folder.glob("*")} <= {name}:
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def main() -> int:
@@ -128,8 +126,8 @@ def command() -> int:
             if line.error is not None:
                 raise line.error
     except (UserError, HydraException, OmegaConfBaseException) as error:
-        if choice and {file.name for file in choice[1].glob("*")} <= {"multirun.yaml"}:  # written by Hydra for a sweep
-            shutil.rmtree(choice[1], ignore_errors=True)
+        if choice:
+            _remove_if_only(choice[1], "multirun.yaml")
         mistake = error if isinstance(error, UserError) else configuration.explain(error, words)
         return _fail(str(mistake), USER_MISTAKE)
     except KeyboardInterrupt:
@@ -147,10 +145,8 @@ def command() -> int:
 
 
 def _arguments() -> argparse.Namespace:
-    """Parses `sys.argv` with Hydra's parser, and moves the overrides in `sys.argv` before the options.
-
-    argparse requires contiguous positional arguments and would reject `recipe=x -m prune.ratio=0.1,0.3`.
-    """
+    """Parses `sys.argv` with Hydra's parser, and moves the overrides in `sys.argv` before the options, because argparse
+    requires contiguous positional arguments and would reject `recipe=x -m prune.ratio=0.1,0.3`."""
     parser = get_args_parser()
     parser.error = refuse_words  # type: ignore[method-assign]
     arguments = parser.parse_intermixed_args()
@@ -158,9 +154,7 @@ def _arguments() -> argparse.Namespace:
         remedy = "it unpickles a file, which can run code: use the command again"
         raise UserError("--experimental-rerun", arguments.experimental_rerun, remedy)
     if arguments.hydra_help and not any(word.startswith("recipe=") for word in arguments.overrides):
-        arguments.overrides.append(
-            "recipe=drone_nano"
-        )  # Hydra composes before it prints its help, which requires a recipe
+        arguments.overrides.append("recipe=drone_nano")  # Hydra composes before its help, which requires a recipe
     options = list(sys.argv[1:])
     for word in arguments.overrides:
         if word in options:
@@ -170,12 +164,8 @@ def _arguments() -> argparse.Namespace:
 
 
 def _folder(arguments: argparse.Namespace) -> tuple[str, Path] | None:
-    """Chooses the output folder before Hydra opens its log there.
-
-    Returns:
-        ("run" or "sweep", folder). A run gets the folder of an interrupted run of the same configuration, otherwise a
-        new one. None if the user names the folder, or if nothing is run.
-    """
+    """("run" or "sweep", output folder), chosen before Hydra opens its log there; None if the user names the folder, or
+    if nothing is run."""
     if any((arguments.help, arguments.hydra_help, arguments.cfg, arguments.info, arguments.shell_completion)):
         return None
     composed = _composed(arguments, RunMode.MULTIRUN if arguments.multirun else RunMode.RUN)
@@ -186,13 +176,13 @@ def _folder(arguments: argparse.Namespace) -> tuple[str, Path] | None:
     named = any(word.split("=")[0].lstrip("+") == f"hydra.{kind}.dir" for word in arguments.overrides)
     if kind == "sweep":
         configuration.check_name(composed.recipe_name)
-        return None if named else (kind, run_folder.new(Path(composed.hydra.sweep.dir)))
+        return None if named else (kind, run_folder.new(place))
     with open_dict(composed):
         del composed["hydra"]
     config = configuration.to_config(composed)
-    return (
-        None if named else (kind, run_folder.choose(Path("outputs") / config.recipe_name, configuration.dump(config)))
-    )
+    if named:
+        return None
+    return kind, run_folder.choose(Path("outputs") / config.recipe_name, configuration.dump(config))
 
 
 def _composed(arguments: argparse.Namespace, mode: RunMode) -> DictConfig:
@@ -222,10 +212,9 @@ def _signals() -> Iterator[None]:
 
     def stop(number: int, frame: FrameType | None) -> None:
         handler = signal.getsignal(signal.SIGINT)
-        if callable(handler):
-            handler(signal.SIGINT, frame)
-        else:  # shells make background processes ignore SIGINT
+        if not callable(handler):  # shells make background processes ignore SIGINT
             raise KeyboardInterrupt
+        handler(signal.SIGINT, frame)
 
     before = signal.signal(signal.SIGTERM, stop)
     try:
@@ -241,12 +230,13 @@ def _fail(message: str, status: int) -> int:
 
 def help_text() -> str:
     """The text of `--help`: commands, recipes, one line per configuration group, examples."""
-    groups = {"recipe": configuration.RECIPES}
-    groups |= {folder.name: folder for folder in sorted(configuration.CONF.iterdir()) if folder.is_dir()}
-    choices = []
-    for group, folder in groups.items():
+    groups = [("recipe", configuration.RECIPES)]
+    groups += [(folder.name, folder) for folder in sorted(configuration.CONF.iterdir()) if folder.is_dir()]
+    choices, recipes = [], []
+    for group, folder in groups:
         names = " | ".join(sorted(file.stem for file in folder.glob("*.yaml")))
         choices.append(textwrap.fill(names, 112, initial_indent=f"  {f'{group}=':<11}", subsequent_indent=" " * 13))
-    first = {file.stem: file.read_text().splitlines()[0] for file in sorted(groups["recipe"].glob("*.yaml"))}
-    recipes = [f"  {name:<18}{line[2:].split(': python -m')[0]}" for name, line in first.items()]
+    for file in sorted(configuration.RECIPES.glob("*.yaml")):
+        title = file.read_text().splitlines()[0].removeprefix("# ").partition(": python -m")[0]
+        recipes.append(f"  {file.stem:<18}{title}")
     return HELP.format(groups="\n".join(choices), recipes="\n".join(recipes))

@@ -1,12 +1,8 @@
-"""Controls: simpler ways to the same FLOPs, fine-tuned on as many images, that pruning should outperform.
-
-`random` removes random channels and otherwise follows the recipe. `smaller_input` keeps the whole network and reduces
-its input size, which needs none of this package.
-"""
+"""Controls: simpler ways to the same FLOPs, fine-tuned on as many images, that pruning should outperform."""
 
 from __future__ import annotations
 
-import logging
+import bisect
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
@@ -18,8 +14,6 @@ from compress.measurement.rows import flops_at
 from compress.product import Product, Reference
 from compress.stages import finetune, prune
 from compress.stages.context import Context
-
-log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -36,19 +30,16 @@ def random(reference: Reference, flops: int, context: Context) -> Control:
     pruning = replace(recipe, importance="random", allocation="global", objective=Objective.flops, rounds=1)
     folder = context.folder / "controls" / "random"
     folder.mkdir(parents=True, exist_ok=True)
-    context = replace(context, config=replace(context.config, prune=pruning), folder=folder)
-    context = _with_equal_images(context, recipe)
+    config = replace(context.config, prune=pruning)
+    context = _with_equal_images(replace(context, config=config, folder=folder), recipe)
     product = Product(_model(reference), reference)
     return Control(finetune.run(prune.run(product, context), context).model, context.data)
 
 
 def smaller_input(reference: Reference, flops: int, context: Context) -> Control:
-    """The unpruned network at the largest input size within `flops`, fine-tuned there without a teacher, since the only
-    more accurate network takes larger images.
-
-    Raises:
-        UserError: no input size is small enough.
-    """
+    """The unpruned network at the largest input size within `flops`, which needs none of this package. It is fine-tuned
+    without a teacher, since the only more accurate network takes larger images. Raises UserError if no input size is
+    small enough."""
     model = _model(reference)
     imgsz = input_within(model, flops)
     config = replace(context.config, finetune=replace(context.config.finetune, distillation=0.0, teacher=None))
@@ -63,27 +54,19 @@ def _model(reference: Reference) -> TorchModel:
 
 def _with_equal_images(context: Context, pruned: PruneConfig) -> Context:
     """Extends fine-tuning by the images that a model pruned with this config is tuned on between its rounds."""
-    config = context.config
-    images = config.finetune.images + (pruned.rounds - 1) * pruned.round_images
-    return replace(context, config=replace(config, finetune=replace(config.finetune, images=images)))
+    tuning = context.config.finetune
+    tuning = replace(tuning, images=tuning.images + (pruned.rounds - 1) * pruned.round_images)
+    return replace(context, config=replace(context.config, finetune=tuning))
 
 
 def input_within(model: Model, flops: int) -> int:
-    """The largest input side in pixels at which the deployed form of `model` costs at most `flops`.
-
-    Raises:
-        UserError: no input size is small enough.
-    """
-    low, high = 0, model.imgsz // model.stride + 1  # in strides: `low` meets the budget, `high` exceeds it
-    while high - low > 1:
-        middle = (low + high) // 2
-        if flops_at(model, middle * model.stride) <= flops:
-            low = middle
-        else:
-            high = middle
-    if low == 0:
+    """The largest input side in pixels at which the deployed form of `model` costs at most `flops`. Raises UserError if
+    no input size is small enough."""
+    sizes = range(model.stride, model.imgsz + 1, model.stride)
+    fitting = bisect.bisect_right(sizes, flops, key=lambda imgsz: flops_at(model, imgsz))
+    if fitting == 0:
         raise UserError("controls", True, f"no input of {type(model).__name__} meets the budget: set controls=false")
-    return low * model.stride
+    return sizes[fitting - 1]
 
 
 CONTROLS: dict[str, Callable[[Reference, int, Context], Control]] = {"random": random, "smaller_input": smaller_input}

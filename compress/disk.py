@@ -7,7 +7,7 @@ import os
 import shutil
 from pathlib import Path
 
-from compress.errors import UserError
+from compress.errors import UserError, chain
 
 FULL = (errno.ENOSPC, errno.EDQUOT)
 OTHER = (errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO, errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.EMFILE)
@@ -19,15 +19,9 @@ class Unwritable(OSError):
 
 
 def problem(error: BaseException, folder: Path) -> str | None:
-    """The message for an error that the file system caused, otherwise None.
-
-    Libraries wrap the system's error or only quote its text, so the causes and their texts are searched.
-
-    Args:
-        folder: the folder that was being written, for errors that name no path.
-    """
-    each: BaseException | None = error
-    while each is not None:
+    """The message for an error that the file system caused, otherwise None. `folder` was being written; it is named for
+    errors without a path. Libraries wrap the system's error or only quote its text, so all causes are searched."""
+    for each in chain(error):
         if isinstance(each, Unwritable):
             return str(each)
         path, text = getattr(each, "filename", None) or folder, str(each)
@@ -36,12 +30,11 @@ def problem(error: BaseException, folder: Path) -> str | None:
             return _full(Path(path), getattr(each, "needed", None), getattr(each, "free", None))
         if code in OTHER and not isinstance(error, UserError):  # its own remedy is better
             return f"{path}: {os.strerror(code or 0)}: fix it; the same command continues where it stopped"
-        each = each.__cause__ or each.__context__
     writing = isinstance(error, OSError | RuntimeError) or type(error).__name__ == "SafetensorError"
-    return _full(folder, None, None) if writing and _free(folder) < NEARLY_FULL else None
+    return _full(folder) if writing and _free(folder) < NEARLY_FULL else None
 
 
-def _full(path: Path, needed: int | None, free: int | None) -> str:
+def _full(path: Path, needed: int | None = None, free: int | None = None) -> str:
     free = _free(path) if free is None else free
     size = f"{needed:,} bytes were to be written, " if needed is not None else ""
     return f"{path}: the disk is full: {size}{free:,} are free. The same command continues where it stopped"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Iterator
 from typing import NoReturn
 
 
@@ -17,13 +18,17 @@ def named(error: BaseException) -> str:
     return f"{type(error).__name__}: {one_line(error)}"
 
 
+def chain(error: BaseException | None) -> Iterator[BaseException]:
+    """An error and its causes, the last one raised first."""
+    while error is not None:
+        yield error
+        error = error.__cause__ or error.__context__
+
+
 class UserError(Exception):
     """A mistake that the user can fix: a wrong key or value, a missing file, an absent extra. Exit status 2.
 
-    Args:
-        key: the configuration key or file, e.g. ``budget.flops`` or ``images/train/3.jpg``.
-        value: its value.
-        remedy: what to do, in one sentence.
+    `key` is a configuration key or file, e.g. ``budget.flops`` or ``images/train/3.jpg``; `remedy` is one sentence.
     """
 
     def __init__(self, key: str, value: object, remedy: str) -> None:

@@ -31,7 +31,6 @@ class Host:
     features: tuple[str, ...]  # those of `FEATURES` that the CPU has
 
     def as_dict(self) -> dict[str, Any]:
-        """As a JSON-serialisable dict."""
         return {**asdict(self), "features": list(self.features)}
 
 
@@ -44,9 +43,8 @@ def bfloat16_forbidden(environment: Mapping[str, str]) -> str:
 @functools.cache
 def host() -> Host:
     """The CPU of this machine, read once per process."""
-    fields = _cpuinfo()
+    fields, threads = _cpuinfo(), usable_threads()
     flags = fields.get("flags", fields.get("Features", "")).split()
-    threads = usable_threads()
     return Host(
         cpu=fields.get("model name") or platform.processor() or platform.machine(),
         cores=int(fields["cores"]) if "cores" in fields else os.cpu_count() or threads,
@@ -77,4 +75,4 @@ def _cpuinfo() -> dict[str, str]:
         for text in CPUINFO.read_text().strip().split("\n\n")
     ]
     cores = {(block.get("physical id"), block.get("core id")) for block in blocks if "core id" in block}
-    return {**blocks[0], **({"cores": str(len(cores))} if cores else {})}
+    return blocks[0] | ({"cores": str(len(cores))} if cores else {})

@@ -6,7 +6,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields
 from enum import StrEnum
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,7 @@ from compress import typed_json
 from compress.errors import UserError
 
 SCHEMA_VERSION = 1
+ALWAYS_WRITTEN = ("median", "p95", "threads", "batch", "inference_precision", "device")  # fields of latency_ms
 
 
 class Provenance(StrEnum):
@@ -26,29 +27,8 @@ class Provenance(StrEnum):
     not_run = "not_run"
 
 
-class _Entry:
-    """A JSON object with typed fields. A field of which the default is None, or empty, is written only if it is set,
-    unless it is in ALWAYS."""
-
-    ALWAYS: tuple[str, ...] = ()
-
-    def as_dict(self) -> dict[str, Any]:
-        """As written to the ledger."""
-        written = {}
-        for each in fields(self):  # type: ignore[arg-type]
-            value = getattr(self, each.name)
-            if value is None and each.name not in self.ALWAYS:
-                continue
-            if isinstance(value, Mapping):
-                if not value:
-                    continue
-                value = {name: entry.as_dict() for name, entry in value.items()}
-            written[each.name] = list(value) if isinstance(value, tuple) else value
-        return written
-
-
 @dataclass(frozen=True)
-class Accuracy(_Entry):
+class Accuracy:
     """Accuracy on a validation split, in [0, 1]."""
 
     metric: str
@@ -62,11 +42,9 @@ class Accuracy(_Entry):
 
 
 @dataclass(frozen=True)
-class Latency(_Entry):
+class Latency:
     """Latency of one image, in milliseconds. `low` and `high` bound the median during the measurement; `ratio` is that
     to the baseline in the same runtime, measured in turns."""
-
-    ALWAYS = ("median", "p95", "threads", "batch", "inference_precision", "device")
 
     median: float | None = None
     p95: float | None = None
@@ -87,7 +65,7 @@ class Latency(_Entry):
 
 
 @dataclass(frozen=True)
-class Energy(_Entry):
+class Energy:
     """Energy of one image, in millijoules."""
 
     value: float
@@ -106,9 +84,7 @@ class Row:
     flops_at_640: int | None = None  # detectors only: their published tables are for 640 px
     other_flops: int | None = None
     int8_mac_share: float | None = None
-    int8_mac_share_obtained: str | None = (
-        None  # "runtime" if the runtime reports it, "graph" if read from the Q/DQ placement
-    )
+    int8_mac_share_obtained: str | None = None  # reported by the "runtime", or read from the Q/DQ nodes of the "graph"
     params: int | None = None
     size_bytes: int | None = None  # all files of a target; torch: its checkpoint's model.safetensors
     onnx_size_bytes: int | None = None  # the ONNX file, if size_bytes is that of an engine built from it
@@ -138,16 +114,17 @@ class Row:
         return round(self.macs * (int8 * 8 * 8 + (1 - int8) * wide * wide))
 
     def as_dict(self, run_id: str) -> dict[str, Any]:
-        return {
-            "schema_version": SCHEMA_VERSION,
-            "run_id": run_id,
-            **{each.name: getattr(self, each.name) for each in fields(self)},
-            "accuracy": self.accuracy and self.accuracy.as_dict(),
-            "latency_ms": self.latency_ms and self.latency_ms.as_dict(),
-            "energy_mj": self.energy_mj and self.energy_mj.as_dict(),
-            "flops": self.flops,
-            "bit_operations": self.bit_operations,
-        }
+        head = {"schema_version": SCHEMA_VERSION, "run_id": run_id}
+        values = {each.name: getattr(self, each.name) for each in fields(self)}
+        for name in ("accuracy", "latency_ms", "energy_mj"):
+            values[name] = values[name] and asdict(values[name], dict_factory=_set_fields)
+        return {**head, **values, "flops": self.flops, "bit_operations": self.bit_operations}
+
+
+def _set_fields(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """The fields of an accuracy, latency or energy that are written: those that have a value, and ALWAYS_WRITTEN."""
+    written = [(name, value) for name, value in pairs if value not in (None, {}) or name in ALWAYS_WRITTEN]
+    return {name: list(value) if isinstance(value, tuple) else value for name, value in written}
 
 
 @dataclass(frozen=True)
@@ -163,10 +140,14 @@ def read(path: Path) -> list[Row]:
         OSError: the file cannot be read.
         UserError: another line is no row; file, line and field are named.
     """
-    rows: list[Row] = []
+    rows, remedy = list[Row](), "restore the file or remove the line"
     for number, line in lines(path).items():
+        name = f"{path}: line {number}"
         try:
-            rows.append(_parse(line, f"{path}: line {number}"))
+            version = typed_json.parse(_Header, line, name, remedy).schema_version
+            if version != SCHEMA_VERSION:
+                raise UserError(f"{name}: schema_version", version, f"this program reads {SCHEMA_VERSION}")
+            rows.append(typed_json.parse(Row, line, name, remedy))
         except UserError:
             if line.endswith("\n"):
                 raise
@@ -177,14 +158,6 @@ def lines(path: Path) -> dict[int, str]:
     """The lines of a ledger that are not blank, with their ends, by number from 1."""
     with open(path, encoding="utf-8", errors="replace", newline="\n") as file:
         return {number: line for number, line in enumerate(file, start=1) if line.strip()}
-
-
-def _parse(line: str, name: str) -> Row:
-    remedy = "restore the file or remove the line"
-    version = typed_json.parse(_Header, line, name, remedy).schema_version
-    if version != SCHEMA_VERSION:
-        raise UserError(f"{name}: schema_version", version, f"this program reads {SCHEMA_VERSION}")
-    return typed_json.parse(Row, line, name, remedy)
 
 
 class Ledger:

@@ -1,15 +1,12 @@
-"""Reference and teacher of a pruned model.
-
-The reference is the model before pruning. Its FLOPs determine the learning rate of fine-tuning. If distillation is on,
-the reference is the teacher, unless `finetune.teacher` names another model. A checkpoint records identity, FLOPs, input
-size and path of its reference.
-"""
+"""Reference and teacher of a pruned model. The reference is the model before pruning. Its FLOPs determine the
+learning rate of fine-tuning. If distillation is on, it is the teacher, unless `finetune.teacher` names another."""
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -34,9 +31,8 @@ def reference_for_pruning(product: Product, config: Config, folder: Path) -> Ref
     reference could not be loaded, the reference is the model of `product`; it is saved in the run folder `folder` if
     this run trained it.
     """
-    inherited = product.reference
-    if inherited is not None and inherited.model is not None:
-        return inherited
+    if product.reference is not None and product.reference.model is not None:
+        return product.reference
     model = require(product.model, TorchModel, "stages", "prune")
     path = config.model.path or config.model.weights
     if "train" in config.stages:  # otherwise `path` names the file that it was loaded from
@@ -46,10 +42,8 @@ def reference_for_pruning(product: Product, config: Config, folder: Path) -> Ref
 
 
 def recorded_reference(config: ModelConfig, model: Model) -> Reference | None:
-    """Returns the reference recorded in the checkpoint `config.path`, with its model if the model can be loaded.
-
-    None if `config` is not a checkpoint, or if the checkpoint has no valid record, as that of an unpruned model.
-    """
+    """Returns the reference recorded in the checkpoint `config.path`, with its model if the model can be loaded; None
+    if `config` is not a checkpoint, or if the checkpoint has no valid record, as that of an unpruned model."""
     if config.family is not Family.checkpoint or config.path is None:
         return None
     entry = checkpoint.describe(Path(config.path)).get("reference")
@@ -61,7 +55,7 @@ def recorded_reference(config: ModelConfig, model: Model) -> Reference | None:
     reference = Reference(str(entry.get("identity")), flops, imgsz, path if isinstance(path, str) else None)
     in_run_folder = Path(config.path).resolve().parent / FOLDER  # valid even if the run folder was moved
     for candidate in (str(in_run_folder), reference.path):
-        if candidate is None or not _exists(candidate):
+        if candidate is None or not (candidate in weights.baselines() or Path(candidate).exists()):
             continue
         if (teacher := _load_if_identical(candidate, reference.identity, model, config)) is not None:
             return replace(reference, model=teacher)
@@ -70,11 +64,8 @@ def recorded_reference(config: ModelConfig, model: Model) -> Reference | None:
 
 def as_dict(reference: Reference | None) -> dict[str, Any] | None:
     """The record of a reference in a checkpoint, a JSON object."""
-    if reference is None:
-        return None
-    return {
-        "identity": reference.identity, "flops": reference.flops, "imgsz": reference.imgsz, "path": reference.path
-    }  # fmt: skip
+    names = ("identity", "flops", "imgsz", "path")
+    return None if reference is None else {name: getattr(reference, name) for name in names}
 
 
 def check_teacher(product: Product, config: Config) -> None:
@@ -87,18 +78,14 @@ def check_teacher(product: Product, config: Config) -> None:
             return
         lost = product.reference.path if product.reference else None
         reason = f"the unpruned model {lost} could not be loaded" if lost else "this run does not prune"
-        remedy = f"set {KEY} to the folder or .pt of the unpruned model, or finetune.distillation=0"
-        raise UserError(
-            "finetune.distillation", config.finetune.distillation, f"{reason}, so there is no teacher: {remedy}"
-        )
+        why = f"{reason}, so there is no teacher: set {KEY} to the folder or .pt of the unpruned model, or "
+        raise UserError("finetune.distillation", config.finetune.distillation, why + "finetune.distillation=0")
 
 
 def with_distillation_weight(config: Config, reference: Reference | None) -> FinetuneConfig:
-    """Returns `config.finetune` with a weight instead of a null `distillation`.
-
-    The weight is 1 if `finetune.teacher` is set, or if this run fine-tunes a pruned checkpoint whose reference could be
-    loaded; otherwise 0. Runs that prune distil only if the recipe says so, as it costs a second forward pass.
-    """
+    """Returns `config.finetune` with a weight instead of a null `distillation`: 1 if `finetune.teacher` is set, or if
+    this run fine-tunes a pruned checkpoint whose reference could be loaded; otherwise 0. Runs that prune distil only if
+    the recipe says so, as it costs a second forward pass."""
     finetune = config.finetune
     if finetune.distillation is not None:
         return finetune
@@ -108,9 +95,8 @@ def with_distillation_weight(config: Config, reference: Reference | None) -> Fin
 
 def teacher(product: Product, config: Config) -> Model | None:
     """Returns the model to distil from: the one that `finetune.teacher` names, otherwise the reference."""
-    named = config.finetune.teacher
-    if named is not None:
-        return load_teacher(named, product.model, config.model)
+    if config.finetune.teacher is not None:
+        return load_teacher(config.finetune.teacher, product.model, config.model)
     return product.reference.model if product.reference else None
 
 
@@ -131,16 +117,9 @@ def cache_parts(teacher: Model | None, flops_before: int | None) -> Mapping[str,
 
 
 def load_teacher(path: str, model: Model, config: ModelConfig) -> Model:
-    """Loads the teacher at `path`: a checkpoint folder, the name of a shipped baseline or an Ultralytics .pt file.
-
-    Args:
-        model: the student.
-        config: of the student; only `trust` is used.
-
-    Raises:
-        UserError: the file cannot be read, or the teacher differs from the student in task, classes, input channels,
-            input size or kind of network.
-    """
+    """Loads the teacher at `path`: a checkpoint folder, the name of a shipped baseline or an Ultralytics .pt file. Of
+    `config`, only `trust` is used. Raises UserError if the file cannot be read, or the teacher differs from the student
+    `model` in task, number of classes, input channels, input size or kind of network."""
     try:
         teacher = _read(path, model, config.trust)
     except UserError as error:
@@ -154,10 +133,6 @@ def load_teacher(path: str, model: Model, config: ModelConfig) -> Model:
         if expected != actual:
             raise UserError(KEY, path, f"teacher and model must have the same {quantity}, not {actual} and {expected}")
     return teacher
-
-
-def _exists(path: str) -> bool:
-    return path in weights.baselines() or Path(path).exists()
 
 
 def _load_if_identical(path: str, identity: str, model: Model, config: ModelConfig) -> Model | None:
@@ -176,14 +151,11 @@ def _load_if_identical(path: str, identity: str, model: Model, config: ModelConf
 
 
 def _read(path: str, model: Model, trust: bool) -> Model:
-    """Loads a checkpoint folder, a shipped baseline or an Ultralytics .pt file. Without `trust`, a checkpoint may use
-    code of this package, of optional packages, and the code that the student `model` already uses."""
-    folder = weights.folder(path)
-    if folder is not None:
+    """Loads the model at `path`. Without `trust`, a checkpoint may name no code outside this package and its optional
+    packages but that of the student `model`."""
+    if (folder := weights.folder(path)) is not None:
         rebuild = models.rebuilder(require(model, checkpoint.Checkpointable, KEY, path))
-        return checkpoint.load(
-            folder, lambda entry: models.from_constructor(entry, trust=True) if trust else rebuild(entry)
-        )
+        return checkpoint.load(folder, partial(models.from_constructor, trust=True) if trust else rebuild)
     if not Path(path).is_file():
         raise UserError(KEY, path, "no such file or folder: set a checkpoint folder, a shipped baseline or a .pt file")
     return models.build(ModelConfig(Family.ultralytics, path=path, trust=trust))

@@ -17,9 +17,9 @@ TEMPLATES = {
 
 def main(arguments: list[str]) -> int:
     """Exit status: 0, or 2 for an invalid name or an existing folder."""
+    parser = Parser(prog="compress new", description=__doc__)
+    parser.add_argument("name", help="name of the recipe and of its folder")
     try:
-        parser = Parser(prog="compress new", description=__doc__)
-        parser.add_argument("name", help="name of the recipe and of its folder")
         print(create(parser.parse_args(arguments).name))
     except UserError as error:
         print(f"compress: error: {error}", file=sys.stderr)
@@ -28,11 +28,8 @@ def main(arguments: list[str]) -> int:
 
 
 def create(name: str) -> str:
-    """Writes the folder `name` into the working directory; returns what to do next.
-
-    Raises:
-        UserError: the name is not a Python identifier, or the folder exists.
-    """
+    """Writes the folder `name` into the working directory; returns what to do next. Raises UserError if the name is not
+    a Python identifier, or the folder exists."""
     check_name(name)
     if not name.isidentifier():
         raise UserError("name", name, "set a name of letters, digits and _, which does not begin with a digit")

@@ -1,7 +1,6 @@
 """Runs a recipe: loads and measures the model, runs and measures each stage, writes the verdict and the report.
 
-During a run only this module writes ledgers: `ledger.jsonl` has one row per measurement, and `controls.jsonl` has the
-rows of the controls, models made in simpler ways that the result is compared with (`compress.controls`).
+During a run only this module writes ledgers: `ledger.jsonl`, and `controls.jsonl` for `compress.controls`.
 """
 
 from __future__ import annotations
@@ -18,8 +17,7 @@ import torch
 
 from compress import atomic, checkpoint, data, devices, disk, lineage, models, report, run_folder, tasks, trackers
 from compress.budget import Remark, Verdict, baseline, guessing_remark, judge, undetermined
-from compress.cache import DEFAULT_ROOT as CACHE_ROOT
-from compress.cache import Cache
+from compress.cache import DEFAULT_ROOT, Cache
 from compress.capabilities import Checkpointable, Model
 from compress.config import Config, dump
 from compress.config.messages import nearest
@@ -32,7 +30,6 @@ from compress.ledger import Ledger, Row
 from compress.measurement import channels
 from compress.measurement.rows import Costs, FileMeasurements, measure_graph, measure_model
 from compress.product import Graph, Product, Reference
-from compress.run_folder import State
 from compress.stages import STAGES, Context
 from compress.targets import get as get_target
 from compress.targets.converter import Converter
@@ -44,11 +41,8 @@ from compress.training.settings import TrainingSettings
 
 log = logging.getLogger(__name__)
 
-MACHINE = "machine.json"  # in the run folder: the CPU, and the number format and threads of training
 UNTRAINED_MODEL_IMAGES = 200  # of the validation split, for evaluating the loaded model if the stage train follows
-CHECKPOINT = (
-    "pruned"  # in the run folder: the last torch model, pruned or not, for `compress.load` and model=checkpoint
-)
+CHECKPOINT = "pruned"  # in the run folder: the last torch model, pruned or not, for `compress.load`, model=checkpoint
 LOAD = "load"  # `stage` of the loaded model's row in the ledger; not a stage of a recipe
 
 GraphsOf = Callable[[str], Sequence[Graph]]  # returns the graphs of a target
@@ -65,20 +59,14 @@ class Result:
 
 @dataclass(frozen=True)
 class Plan:
-    """A checked configuration with its loaded model and data.
-
-    Attributes:
-        costs: of the model.
-        settings: how this machine trains; None if no stage trains or computes gradients.
-        placement: where networks are trained and evaluated.
-    """
+    """A checked configuration with its loaded model and data."""
 
     config: Config
     product: Product
-    costs: Costs
+    costs: Costs  # of the model
     data: DataSet
-    settings: TrainingSettings | None
-    placement: Placement
+    settings: TrainingSettings | None  # how this machine trains; None if no stage trains or computes gradients
+    placement: Placement  # where networks are trained and evaluated
     trackers: Trackers
 
 
@@ -88,8 +76,7 @@ def run(config: Config, folder: Path) -> Result:
 
     Raises:
         UserError: before the first stage, if the configuration is invalid, or the folder holds a finished run or one of
-            another configuration; later, if losses or gradients are not finite, usually because the learning rate is
-            too high.
+            another configuration; later, if losses or gradients are not finite.
         disk.Unwritable: the file system caused an error, such as a full disk.
     """
     with run_folder.hold(folder, dump(config)) as state:
@@ -103,21 +90,12 @@ def run(config: Config, folder: Path) -> Result:
     return result
 
 
-def default_folder(config: Config) -> Path:
-    """Returns the folder of an interrupted run of the same configuration, otherwise creates a new one."""
-    return run_folder.choose(Path("outputs") / config.recipe_name, dump(config))
-
-
 def _checked(config: Config) -> Plan:
     """Loads model and data, and checks the configuration with them as far as is possible before any work. Sets torch's
-    number of threads and its seed for the process.
-
-    Raises:
-        UserError: the configuration is invalid, or the model has an operator that cannot be counted.
-    """
+    number of threads and its seed for the process."""
     config = devices.resolve(config)
     _check_stages(config)
-    Cache(CACHE_ROOT).check()
+    Cache(DEFAULT_ROOT).check()
     models.check_files(config.model)
     loaded_trackers = trackers.load(config.trackers)
     custom_task = tasks.load(config.task.target) if config.task.target else None
@@ -126,9 +104,8 @@ def _checked(config: Config) -> Plan:
     for target in config.targets or []:
         get_target(target)  # raises for unknown names and missing packages
     if config.threads > (usable := usable_threads()):
-        log.warning(
-            "threads=%d: this process may use only %d CPUs; more threads than CPUs slow it down", config.threads, usable
-        )
+        message = "threads=%d: this process may use only %d CPUs; more threads than CPUs slow it down"
+        log.warning(message, config.threads, usable)
     placement = resolve(config.accelerator, config.devices, distributed.processes_here())
     distributed.use(len(placement.indices))
     torch.set_num_threads(config.threads)
@@ -158,19 +135,15 @@ def _check_stages(config: Config) -> None:
     for stage in config.stages:
         if stage not in STAGES:
             raise UserError("stages", stage, f"there is no such stage{nearest(stage, order)}")
-    places = [order.index(stage) for stage in config.stages]
-    if places != sorted(set(places)):
+    if list(config.stages) != [stage for stage in order if stage in config.stages]:
         names = ", ".join(config.stages)
         raise UserError("stages", f"[{names}]", f"name each stage at most once and in this order: {', '.join(order)}")
     _ = config.budget.flops_limit  # raises if it cannot be parsed
     for stage in config.stages:
         STAGES[stage].check_config(config)
     if config.controls and not {"prune", "finetune"} <= set(config.stages):
-        raise UserError(
-            "controls",
-            True,
-            "controls need a pruned and fine-tuned model to compare with: add prune and finetune to stages",
-        )
+        remedy = "controls need a pruned and fine-tuned model to compare with: add prune and finetune to stages"
+        raise UserError("controls", True, remedy)
 
 
 def _check_images(config: Config, dataset: DataSet) -> None:
@@ -185,15 +158,15 @@ def _check_images(config: Config, dataset: DataSet) -> None:
         raise UserError("targets", config.targets, "targets are measured on images: set targets=[], or set data")
 
 
-def _run(plan: Plan, folder: Path, state: State) -> Result:
+def _run(plan: Plan, folder: Path, state: run_folder.State) -> Result:
     config = plan.config
     state.begin(LOAD)
     atomic.write(folder / "config.yaml", dump(config))
     machine = {"schema_version": 1, "host": host().as_dict(), "training": plan.settings and plan.settings.as_dict()}
-    atomic.write(folder / MACHINE, json.dumps(machine, indent=1))
+    atomic.write(folder / "machine.json", json.dumps(machine, indent=1))
     scratch = Path(tempfile.mkdtemp())
     converter = Converter(scratch, config.export)
-    cache = Cache(CACHE_ROOT, config.cache)
+    cache = Cache(DEFAULT_ROOT, config.cache)
     context = Context(config, plan.data, folder, scratch, cache, converter, plan.settings, plan.placement)
     ledger = Ledger(folder / "ledger.jsonl", folder.name)
     plan.trackers.start(config, folder)
@@ -204,10 +177,10 @@ def _run(plan: Plan, folder: Path, state: State) -> Result:
         verdict = undetermined(recorder.stop_reason, baseline(ledger.rows), product.failures)
     else:
         controls = _measure_controls(product.reference, context, ledger.rows) if config.controls else []
-        int8_drop = config.quantize.max_accuracy_drop
         verdict = judge(
-            config.budget, int8_drop, ledger.rows, product.failures, config.device, controls, product.acceptance_checks
-        )
+            config.budget, config.quantize.max_accuracy_drop, ledger.rows, product.failures, config.device, controls,
+            product.acceptance_checks,
+        )  # fmt: skip
     round_to = config.prune.round_to if "prune" in config.stages else None
     further = devices.remarks(config.device, ledger.rows) + channels.remarks(product.model, costs.at_imgsz, round_to)
     verdict = replace(verdict, remarks=(*verdict.remarks, *further))
@@ -222,7 +195,7 @@ def _run(plan: Plan, folder: Path, state: State) -> Result:
     return Result(folder, tuple(ledger.rows), verdict)
 
 
-def _run_stages(plan: Plan, context: Context, recorder: Recorder, state: State) -> tuple[Product, Costs]:
+def _run_stages(plan: Plan, context: Context, recorder: Recorder, state: run_folder.State) -> tuple[Product, Costs]:
     """Runs the stages and measures each product. Returns the last product and the costs of its model."""
     stages, costs = plan.config.stages, plan.costs
     product = recorder.record(LOAD, plan.product, costs)
@@ -232,9 +205,8 @@ def _run_stages(plan: Plan, context: Context, recorder: Recorder, state: State) 
         log.info("stage %d of %d: %s", index + 1, len(stages), name)
         state.begin(name)
         plan.trackers.stage(name)
-        previous = product.model
-        product = STAGES[name].run(product, context)
-        if product.model is not previous:
+        previous, product = product, STAGES[name].run(product, context)
+        if product.model is not previous.model:
             costs = Costs.of(product.model)
         if isinstance(product.model, Checkpointable) and not product.graphs:  # with graphs, the model is unchanged
             folder = context.folder / CHECKPOINT
@@ -245,63 +217,48 @@ def _run_stages(plan: Plan, context: Context, recorder: Recorder, state: State) 
 
 
 class Recorder:
-    """Measures the product of each stage and writes the rows of the ledger.
-
-    Attributes:
-        stop_reason: why the run ends after its baseline; None if it continues.
-    """
+    """Measures the product of each stage and writes the rows of the ledger."""
 
     def __init__(self, context: Context, ledger: Ledger, trackers: Trackers) -> None:
-        self.stop_reason: Remark | None = None
+        self.stop_reason: Remark | None = None  # why the run ends after its baseline; None if it continues
         self._context, self._ledger, self._trackers = context, ledger, trackers
         self._stages = context.config.stages
         self._baseline_stage = next((name for name in self._stages if STAGES[name].makes_baseline), LOAD)
-        self._baseline: Model | None = (
-            None  # the baseline's model, with which its own row and all later rows are compared
-        )
+        self._baseline: Model | None = None  # with which its own row and all later rows are compared
+        first_with_files = next((index for index, name in enumerate(self._stages) if STAGES[name].makes_files), 0)
+        # Stages whose torch model is also measured in every runtime: that of the baseline, and the last one before
+        # files, so that INT8 is compared with FP32 in the same runtime.
+        self._in_runtimes = {self._baseline_stage, *self._stages[:first_with_files][-1:]}
         self._files: dict[str, FileMeasurements] = {}  # by file content, see `measure_graph`
         self._measured: set[Path] = set()  # paths of graphs that have a row
 
     def record(self, stage: str, product: Product, costs: Costs) -> Product:
-        """Writes one row per new graph of the product. Without graphs, writes one row for its model and, for some
-        stages, one per target (see `_measured_in_runtimes`). `costs` are those of the product's model.
-
-        Returns the product with the targets whose measurement failed added to its `failures`.
-        """
-        context, model = self._context, product.model
+        """Writes one row per new graph of the product. Without graphs, writes one row for its model, whose costs are
+        given, and for some stages one per target (see `_in_runtimes`). Returns the product with the targets
+        whose measurement failed added to its `failures`."""
+        context, model, dataset = self._context, product.model, self._context.data
         if stage == self._baseline_stage:
             self._baseline = model
         if product.graphs:
             new = [graph for graph in product.graphs if graph.path not in self._measured]
-            return self._measure_in_runtimes(
-                stage, product, costs, lambda target: [g for g in new if g.target == target]
-            )
-        threads, device = context.config.threads, context.device
-        if stage == LOAD and self._baseline_stage != LOAD:  # the stage train follows: a sample of the images is enough
-            sample = context.data.validation.subset(UNTRAINED_MODEL_IMAGES, context.config.seed)
-            sampled = replace(context.data, validation=sample, extra={})
-            row = measure_model(
-                stage, model, costs, sampled, threads=threads, cached=product.cached, wait=False, device=device
-            )
-            self._append(row)
-            return product
+            return self._measure_in_runtimes(stage, product, costs, lambda name: [g for g in new if g.target == name])
+        untrained = self._baseline is None  # the stage train follows: a sample of the images is enough
+        if untrained:
+            sample = dataset.validation.subset(UNTRAINED_MODEL_IMAGES, context.config.seed)
+            dataset = replace(dataset, validation=sample, extra={})
         row = measure_model(
-            stage, model, costs, context.data, threads=threads, cached=product.cached, baseline=self._baseline,
-            wait=bool(self._stages), device=device,
+            stage, model, costs, dataset, threads=context.config.threads, cached=product.cached,
+            baseline=self._baseline, wait=bool(self._stages) and not untrained,
+            device=context.device,
         )  # fmt: skip
         self._append(row)
-        if stage == self._baseline_stage:
-            self._check_baseline(row)
-        if self.stop_reason or stage not in self._measured_in_runtimes():
+        if stage == self._baseline_stage and (remark := guessing_remark(row)):
+            log.warning("%s", remark.text)
+            if self._stages and self._stages[-1] != stage and not context.config.force:
+                self.stop_reason = remark
+        if self.stop_reason or stage not in self._in_runtimes:
             return product
         return self._measure_in_runtimes(stage, product, costs, lambda target: [context.converter.fp32(model, target)])
-
-    def _measured_in_runtimes(self) -> set[str]:
-        """Stages whose torch model is also measured in every runtime: that of the baseline, because its model would be
-        deployed without compression, and the last one before the first stage that makes files, so that INT8 is compared
-        with FP32 in the same runtime."""
-        makes_files = [index for index, name in enumerate(self._stages) if STAGES[name].makes_files]
-        return {self._baseline_stage, *(self._stages[index - 1] for index in makes_files[:1] if index)}
 
     def _measure_in_runtimes(self, stage: str, product: Product, costs: Costs, graphs: GraphsOf) -> Product:
         """Writes one row per graph of every target. Returns the product with failed targets added to `failures`."""
@@ -324,15 +281,6 @@ class Recorder:
         self._ledger.append(row)
         self._trackers.row(row)
 
-    def _check_baseline(self, row: Row) -> None:
-        """Warns of a baseline no better than guessing; sets `stop_reason` if stages follow and `force` is off."""
-        remark = guessing_remark(row)
-        if remark is None:
-            return
-        log.warning("%s", remark.text)
-        if self._stages and self._stages[-1] != row.stage and not self._context.config.force:
-            self.stop_reason = remark
-
 
 def _measure_controls(reference: Reference | None, context: Context, rows: Sequence[Row]) -> list[Row]:
     """Makes and measures the controls (see `compress.controls`), with about the FLOPs of the last torch row."""
@@ -346,8 +294,7 @@ def _measure_controls(reference: Reference | None, context: Context, rows: Seque
         except UserError as error:  # a failed control must not fail the run, which is complete
             log.warning("control %s: %s", name, error)
             continue
-        costs = Costs.of(control.model)
-        threads = context.config.threads
+        costs, threads = Costs.of(control.model), context.config.threads
         row = measure_model(
             name, control.model, costs, control.data, threads=threads, cached=False, wait=False, device=context.device
         )

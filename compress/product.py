@@ -30,9 +30,7 @@ class Graph:
     precision: Precision
     scheme: str = ""  # how it was quantized, for people
     exclusions: Mapping[str, str] = field(default_factory=dict)  # {layer or node that stays in float: reason}
-    calibration: Mapping[str, Any] = field(
-        default_factory=dict
-    )  # number of images, method, split, fingerprint of the data
+    calibration: Mapping[str, Any] = field(default_factory=dict)  # images, method, split, fingerprint of the data
     postprocess: TopK | None = None  # to apply to the file's output, if the runtime cannot do it
 
     @property
@@ -49,34 +47,22 @@ class Graph:
 
 @dataclass(frozen=True)
 class Reference:
-    """The model before the first pruning, the default teacher in distillation.
-
-    `model` is None if a checkpoint names its reference, but the reference cannot be loaded.
-    """
+    """The model before the first pruning, the default teacher in distillation."""
 
     identity: str
     flops: int  # of the network as deployed (`Model.deployed`), at `imgsz`
     imgsz: int  # pixels
     path: str | None = None  # where to load it from
-    model: Model | None = None
+    model: Model | None = None  # None if a checkpoint names its reference, but the reference cannot be loaded
 
 
 @dataclass(frozen=True)
 class Product:
-    """Input and output of a stage.
+    """Input and output of a stage."""
 
-    Attributes:
-        model: the model after the stages so far; `graphs` are exported from it.
-        reference: the model before the first pruning; None if nothing was pruned, or if it is unknown.
-        graphs: model files; empty before the stages quantize and export.
-        cached: the stage's result was read from the cache.
-        failures: targets that failed so far, {target: reason}; later stages skip them.
-        acceptance_checks: results of the checks that the stage export runs on its files in a new process.
-    """
-
-    model: Model
-    reference: Reference | None = None
-    graphs: tuple[Graph, ...] = ()
-    cached: bool = False
-    failures: Mapping[str, str] = field(default_factory=dict)
-    acceptance_checks: tuple[Check, ...] = ()
+    model: Model  # after the stages so far
+    reference: Reference | None = None  # None if nothing was pruned, or if it is unknown
+    graphs: tuple[Graph, ...] = ()  # exported from `model`; empty before the stages quantize and export
+    cached: bool = False  # the stage's result was read from the cache
+    failures: Mapping[str, str] = field(default_factory=dict)  # {target that failed: reason}; later stages skip it
+    acceptance_checks: tuple[Check, ...] = ()  # results of those that the stage export runs in a new process

@@ -14,7 +14,7 @@ import os
 import shutil
 import socket
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import datetime
@@ -32,11 +32,12 @@ SCHEMA_VERSION = 1
 RUNNING, INTERRUPTED, FAILED, FINISHED = "running", "interrupted", "failed", "finished"
 SCRATCH = ".scratch"
 CHECKING = "check"  # state before the first stage
-# Output of an interrupted run, deleted when it continues. The models of finished stages come from the cache, but all
-# are measured again, so that all latencies come from one process.
+# Output of an interrupted run, deleted when it continues: all models are measured again, so that all latencies come
+# from one process.
 WRITTEN = ("ledger.jsonl", "controls.jsonl", "verdict.json", "report.html", "pruning.json", "quantization.json")
 WRITTEN_FOLDERS = ("pruned", "artifacts", SCRATCH)
 KEY = "hydra.run.dir"  # named in error messages
+IN_USE = "another run uses this folder: wait until it ends, or use another folder"
 
 
 class Finished(UserError):
@@ -48,7 +49,7 @@ class _Claim:
     """A folder that this process has locked."""
 
     descriptor: int  # holds the lock
-    created: list[Path]  # folders that were created for it, deepest first; removed again if they stay empty
+    created: Sequence[Path]  # folders that were created for it, deepest first; removed again if they stay empty
     in_use: bool = False  # while `hold` is active, so that a second one in this process fails
 
 
@@ -57,43 +58,22 @@ _claims: dict[Path, _Claim] = {}
 
 def choose(parent: Path, config_text: str) -> Path:
     """Returns the folder in `parent` for a run of this configuration: the newest with an unfinished run of the same
-    configuration, or a new one whose name is the date and time. Locks it until `release`.
-
-    Raises:
-        UserError: nothing can be written there.
-        OSError: the disk is full.
-    """
+    configuration, or a new one whose name is the date and time. Locks it until `release`. Raises UserError if nothing
+    can be written there, and OSError if the disk is full."""
     for folder in sorted(parent.glob("*"), reverse=True):
         with suppress(OSError):  # another user's folder
-            if unfinished(folder, config_text) and _lock(folder):
-                if unfinished(folder, config_text):  # check again under the lock: another process may have finished it
+            if _unfinished(folder, config_text) and _lock(folder):
+                if _unfinished(folder, config_text):  # check again under the lock: another process may have finished it
                     _check_writable(folder)
                     return folder
                 release(folder)
     created = _missing(parent)
     folder = new(parent / datetime.now().strftime("%Y-%m-%d_%H-%M-%S"))
     if not _lock(folder, [folder.absolute(), *created]):
-        raise InUse(KEY, folder, "another run uses this folder: wait until it ends, or use another folder")
+        raise InUse(KEY, folder, IN_USE)
     with _writing(folder):
         State(folder, config_text, new=True).begin(CHECKING)
     return folder
-
-
-def claim(folder: Path) -> None:
-    """Creates the folder that the user names if necessary, locks it and checks that it is writable.
-
-    Raises:
-        InUse: another process uses it.
-        UserError: nothing can be written there.
-        OSError: the disk is full.
-    """
-    created = _missing(folder)
-    with _writing(folder):
-        folder.mkdir(parents=True, exist_ok=True)
-        locked = _lock(folder, created)
-    if not locked:
-        raise InUse(KEY, folder, "another run uses this folder: wait until it ends, or use another folder")
-    _check_writable(folder)
 
 
 def _check_writable(folder: Path) -> None:
@@ -110,40 +90,27 @@ def _writing(folder: Path) -> Iterator[None]:
     except OSError as error:
         if error.errno in disk.FULL or isinstance(error, FileExistsError):
             raise
-        where = error.filename or folder
-        raise UserError(
-            KEY, where, f"the folder is not writable ({error.strerror}): fix it, or use another folder"
-        ) from error
+        remedy = f"the folder is not writable ({error.strerror}): fix it, or use another folder"
+        raise UserError(KEY, error.filename or folder, remedy) from error
 
 
 def new(folder: Path) -> Path:
     """Creates `folder` and returns its path. If it exists, appends _2, _3, … to the name, because two runs may start
-    within one second.
-
-    Raises:
-        UserError: it cannot be created.
-    """
-    number = 1
+    within one second. Raises UserError if it cannot be created."""
+    numbered, number = folder, 1
     while True:
-        numbered = folder if number == 1 else folder.with_name(f"{folder.name}_{number}")
-        try:
-            with _writing(numbered):
-                numbered.parent.mkdir(parents=True, exist_ok=True)
-                numbered.mkdir()
+        with suppress(FileExistsError), _writing(numbered):
+            numbered.parent.mkdir(parents=True, exist_ok=True)
+            numbered.mkdir()
             return numbered
-        except FileExistsError as error:
-            if not numbered.is_dir():
-                raise UserError(
-                    KEY,
-                    numbered,
-                    "a file has this name: delete the file, or use another folder",
-                ) from error
-            number += 1
+        if not numbered.is_dir():
+            raise UserError(KEY, numbered, "a file has this name: delete the file, or use another folder")
+        number += 1
+        numbered = folder.with_name(f"{folder.name}_{number}")
 
 
-def unfinished(folder: Path, config_text: str) -> bool:
-    """Whether `folder` has an unfinished run of this configuration that was started on this machine. It may be running:
-    only the lock tells."""
+def _unfinished(folder: Path, config_text: str) -> bool:
+    """Whether `folder` has an unfinished or running run of this configuration that was started on this machine."""
     state = read(folder)
     same = state.get("config") == digest(config_text) and state.get("host") == socket.gethostname()
     return same and state.get("status") in (RUNNING, INTERRUPTED, FAILED)
@@ -179,14 +146,19 @@ class State:
     def begin(self, stage: str) -> None:
         """Records that a stage starts."""
         self.stage = stage
-        self._write({"status": RUNNING, "stage": stage, "pid": os.getpid()})
+        self._write(status=RUNNING, stage=stage, pid=os.getpid())
 
-    def ended(self, status: str, error: BaseException | None = None) -> None:
-        """Records the final status, and the error if there is one."""
-        reason = {"error": str(error) or type(error).__name__} if error is not None else {}
-        self._write({"status": status, **({} if status == FINISHED else {"stage": self.stage}), **reason})
+    def finished(self) -> None:
+        self._write(status=FINISHED)
 
-    def _write(self, entries: Mapping[str, Any]) -> None:
+    def stopped(self, error: BaseException) -> None:
+        """Records the error that ended the run."""
+        if isinstance(error, KeyboardInterrupt):
+            self._write(status=INTERRUPTED, stage=self.stage)
+        else:
+            self._write(status=FAILED, stage=self.stage, error=str(error) or type(error).__name__)
+
+    def _write(self, **entries: Any) -> None:
         common = {"host": socket.gethostname(), "since": self.started, "config": self.config}
         state = {"schema_version": SCHEMA_VERSION, **entries, **common}
         atomic.write(self.folder / STATE, json.dumps(state, indent=1))
@@ -195,17 +167,19 @@ class State:
 @contextmanager
 def hold(folder: Path, config_text: str) -> Iterator[State]:
     """Creates and locks the run folder, or that of an interrupted run of the same configuration, for the `with` block.
-
     Writes to `state.json` how the block ends. Removes created folders if they stay empty.
 
     Raises:
         InUse: another process uses it.
         UserError: it holds a run of another configuration or a finished one, or cannot be written.
     """
-    claim(folder)
-    held = _claims[folder.resolve()]
-    if held.in_use:
-        raise InUse(KEY, folder, "another run uses this folder: wait until it ends, or use another folder")
+    created = _missing(folder)
+    with _writing(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        held = _lock(folder, created)
+    if held is None or held.in_use:
+        raise InUse(KEY, folder, IN_USE)
+    _check_writable(folder)
     held.in_use = True
     try:
         state = _prepare(folder, config_text, new=folder.absolute() in held.created)
@@ -216,11 +190,10 @@ def hold(folder: Path, config_text: str) -> Iterator[State]:
             if isinstance(error, UserError) and state.stage == CHECKING and state.new:
                 (folder / STATE).unlink(missing_ok=True)  # rejected before any work
             else:
-                interrupted = isinstance(error, KeyboardInterrupt)
                 with suppress(OSError):  # the disk is full; the state stays "running", without a lock
-                    state.ended(INTERRUPTED if interrupted else FAILED, None if interrupted else error)
+                    state.stopped(error)
             raise
-        state.ended(FINISHED)
+        state.finished()
     finally:
         with suppress(OSError):  # raised if a folder is not empty
             for directory in held.created:
@@ -252,8 +225,7 @@ def _prepare(folder: Path, config_text: str, new: bool) -> State:
 
 @contextmanager
 def _scratch_in(folder: Path) -> Iterator[None]:
-    """Puts temporary files of this process and its children into the run folder. A killed process cannot delete them;
-    the run that continues in the folder does."""
+    """Puts temporary files of this process and its children into the run folder, which a later run cleans up."""
     scratch = (folder / SCRATCH).resolve()
     scratch.mkdir(exist_ok=True)
     previous_tempdir, tempfile.tempdir = tempfile.tempdir, str(scratch)
@@ -285,24 +257,18 @@ def _missing(folder: Path) -> list[Path]:
     return [each.absolute() for each in (folder, *folder.parents) if not each.exists()]
 
 
-def _lock(folder: Path, created: list[Path] | None = None) -> bool:
-    """Tries to lock the folder. False if another process has locked it; True if this process has it now, or had it. The
-    system releases the lock when the process ends.
-
-    Args:
-        created: see `_Claim`; ignored if this process had the lock.
-    """
+def _lock(folder: Path, created: Sequence[Path] = ()) -> _Claim | None:
+    """The claim of this process, which is made with `created` if there is none; None if another process has one."""
     key = folder.resolve()
-    if key in _claims:
-        return True
-    descriptor = os.open(folder, os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        os.close(descriptor)
-        return False
-    _claims[key] = _Claim(descriptor, created or [])
-    return True
+    if key not in _claims:
+        descriptor = os.open(folder, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            os.close(descriptor)
+            return None
+        _claims[key] = _Claim(descriptor, created)
+    return _claims[key]
 
 
 def release(folder: Path) -> None:

@@ -24,11 +24,8 @@ def point(composed: DictConfig, folder: Path) -> tuple[float, float]:
     """Runs one point; returns (accuracy of the best artifact, FLOPs) for sweepers that optimise, NaN on failure.
 
     A point that an interrupted sweep finished in the same folder (`hydra.sweep.dir`) is not run again. The error of a
-    failed point is written to `failed.json`, and the sweep continues.
-
-    Raises:
-        Exception: the disk is full or not writable, so no other point can be run either.
-    """
+    failed point is written to `failed.json`, and the sweep continues; if no other point can be run either, because the
+    disk is full or not writable, the error is raised."""
     try:
         result = pipeline.run(to_config(composed), folder)
     except Finished:
@@ -57,5 +54,4 @@ class Report(Callback):
     """Hydra callback that writes the sweep report when all points are done."""
 
     def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
-        page = report.render_sweep(Path(config.hydra.sweep.dir))
-        log.info("sweep report: %s", page)
+        log.info("sweep report: %s", report.render_sweep(Path(config.hydra.sweep.dir)))

@@ -30,15 +30,11 @@ def speed(first: Timing, second: Timing) -> float | None:
 def differ(first: Timing, second: Timing) -> bool | None:
     """Whether two latencies differ by more than `TIMING_NOISE` and their ranges do not overlap. None if one is unknown
     or was measured while other programs used the CPU."""
-    pair = None if contended(first) or contended(second) else _comparable(first, second)
-    if pair is None:
+    pair = _comparable(first, second)
+    if pair is None or any(timing.contended for timing in (first, second) if timing):
         return None
     fast, slow = sorted(pair, key=lambda interval: interval.middle)
     return slow.middle > (1 + TIMING_NOISE) * fast.middle and slow.low > fast.high
-
-
-def contended(timing: Timing) -> bool:
-    return bool(timing and timing.contended)
 
 
 def in_turns(first: Timing, second: Timing) -> bool:
@@ -47,8 +43,7 @@ def in_turns(first: Timing, second: Timing) -> bool:
 
 
 def _comparable(first: Timing, second: Timing) -> tuple[Range, Range] | None:
-    read = _in_turns if in_turns(first, second) else _alone
-    a, b = read(first), read(second)
+    a, b = map(_in_turns if in_turns(first, second) else _alone, (first, second))
     return None if a is None or b is None else (a, b)
 
 

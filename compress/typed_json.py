@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import MISSING, fields, is_dataclass
-from enum import StrEnum
 from functools import cache
 from pathlib import Path
 from types import UnionType
@@ -20,15 +19,12 @@ MAX_INTEGER = 2**63  # larger integers cannot be converted to float without risk
 T = TypeVar("T")
 AnyFloat = Annotated[float, "NaN and infinity too"]
 
+_hints = cache(get_type_hints)
+
 
 class Mismatch(ValueError):
-    """A value is not of the annotated type.
-
-    Args:
-        field: path to the value, such as `checks[2].limit`; "" for the whole object.
-        value: the value, or `absent`.
-        expected: e.g. "a number".
-    """
+    """A value (or `absent`) is not of the annotated type. `field` is its path, such as `checks[2].limit`, or "" for the
+    whole object; `expected` is e.g. "a number"."""
 
     def __init__(self, field: str, value: str, expected: str) -> None:
         self.field, self.value, self.expected = field, value, expected
@@ -36,12 +32,8 @@ class Mismatch(ValueError):
 
 
 def read(kind: type[T], path: Path, remedy: str = REMEDY) -> T:
-    """The content of a JSON file as an instance of the dataclass `kind`.
-
-    Raises:
-        UserError: the file cannot be read, is not JSON, or has a missing or wrong field. The file and the field are
-            named.
-    """
+    """The content of a JSON file as an instance of the dataclass `kind`. Raises UserError, which names the file and the
+    field, if the file cannot be read, is not JSON, or has a missing or wrong field."""
     try:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
@@ -69,6 +61,10 @@ def decode(kind: Any, value: Any, field: str = "") -> Any:
     Raises:
         Mismatch: the value is of another type, or a field without a default is absent.
     """
+    if kind in _SCALARS:
+        accepts, expected = _SCALARS[kind]
+        _check(accepts(value), field, value, expected)
+        return value
     origin, arguments = get_origin(kind), get_args(kind)
     if origin in (Union, UnionType):
         if value is None:
@@ -77,9 +73,6 @@ def decode(kind: Any, value: Any, field: str = "") -> Any:
             return decode(arguments[0], value, field)
         except Mismatch as error:
             raise Mismatch(error.field, error.value, error.expected + " or null" * (error.field == field)) from None
-    if origin is Annotated:
-        _check(isinstance(value, float) or _is_number(value), field, value, "a number")
-        return value
     if is_dataclass(kind):
         return _decode_object(kind, value, field)
     if origin is Mapping:
@@ -90,27 +83,18 @@ def decode(kind: Any, value: Any, field: str = "") -> Any:
         kinds = arguments[:1] * len(value) if Ellipsis in arguments else arguments
         _check(len(value) == len(kinds), field, value, f"a list of {len(kinds)}")
         return tuple(decode(each, entry, f"{field}[{i}]") for i, (each, entry) in enumerate(zip(kinds, value)))
-    if issubclass(kind, StrEnum):
-        _check(value in list(kind), field, value, f"one of {', '.join(kind)}")
-        return kind(value)
-    accepts, expected = _SCALARS[kind]
-    _check(accepts(value), field, value, expected)
-    return value
+    _check(value in list(kind), field, value, f"one of {', '.join(kind)}")
+    return kind(value)
 
 
 def _decode_object(kind: Any, value: Any, field: str) -> Any:
     _check(isinstance(value, dict), field, value, "an object")
-    prefix, hints = f"{field}." if field else "", _hints(kind)
+    prefix, hints = f"{field}." if field else "", _hints(kind, include_extras=True)
     for each in fields(kind):
         if each.name not in value and each.default is MISSING and each.default_factory is MISSING:
             raise Mismatch(prefix + each.name, "absent", "a value")
     known = [each.name for each in fields(kind) if each.name in value]
     return kind(**{name: decode(hints[name], value[name], prefix + name) for name in known})
-
-
-@cache
-def _hints(kind: type) -> dict[str, Any]:
-    return get_type_hints(kind, include_extras=True)
 
 
 def _check(good: bool, field: str, value: Any, expected: str) -> None:
@@ -126,9 +110,10 @@ def _is_number(value: Any) -> bool:
     return _is_integer(value) or (isinstance(value, float) and math.isfinite(value))
 
 
-_SCALARS: dict[type, tuple[Any, str]] = {
+_SCALARS: dict[Any, tuple[Callable[[Any], bool], str]] = {
     bool: (lambda value: isinstance(value, bool), "true or false"),
     int: (_is_integer, "an integer"),
     float: (_is_number, "a number"),
+    AnyFloat: (lambda value: isinstance(value, float) or _is_number(value), "a number"),
     str: (lambda value: isinstance(value, str), "a string"),
 }

@@ -23,29 +23,21 @@ class FlopsLimit:
 
     @classmethod
     def parse(cls, text: str | float) -> FlopsLimit:
-        """Parses "50%", "1.2G", "800M", or a plain number of FLOPs.
-
-        Raises:
-            UserError: the text is anything else, or an absolute limit below 1 FLOP.
-        """
+        """Parses "50%", "1.2G", or a plain number of FLOPs. Raises UserError for others, and for less than 1 FLOP."""
         match = _FLOPS.fullmatch(str(text).strip())
         try:
             if match is None:
                 raise ValueError
-            if match.group(3):
-                return cls(text, float(match.group(3)), None)
-            limit = cls(text, None, float(match.group(1)) * _UNITS[match.group(2).upper()])
+            if match[3]:
+                return cls(text, float(match[3]), None)
+            limit = cls(text, None, float(match[1]) * _UNITS[match[2].upper()])
         except ValueError:
             raise UserError(_KEY, text, "set a percentage such as 50% or a number of FLOPs such as 1.2G") from None
         limit.of(10**9)
         return limit
 
     def of(self, full: int) -> int:
-        """The limit in FLOPs for a loaded model of `full` FLOPs.
-
-        Raises:
-            UserError: the limit is below 1 FLOP or infinite.
-        """
+        """The limit in FLOPs for a loaded model of `full` FLOPs. Raises UserError if it is below 1 or infinite."""
         value = self.absolute if self.percent is None else full * self.percent / 100
         if value is None or not 1 <= value < math.inf:
             raise UserError(_KEY, self.text, "set at least 1 FLOP, or a percentage with its sign, e.g. 50%")
@@ -54,7 +46,7 @@ class FlopsLimit:
 
 def format_flops(flops: float) -> str:
     """5.48e9 -> "5.48G"."""
-    for unit in ("T", "G", "M", "K"):
+    for unit in "TGMK":
         if flops >= _UNITS[unit]:
             return f"{flops / _UNITS[unit]:.4g}{unit}"
     return f"{flops:.0f}"

@@ -11,15 +11,8 @@ from compress.errors import UserError, named, one_line
 
 
 def find(key: str, path: str, expected: str) -> Any:
-    """The object at an import path such as `pkg.module.Name`; the module is imported.
-
-    Args:
-        key: the configuration key that holds the path, for errors.
-        expected: what the object should be, for errors.
-
-    Raises:
-        UserError: there is no such module or name, or importing it raises.
-    """
+    """The object at an import path such as `pkg.module.Name`; the module is imported. Raises UserError, which names the
+    configuration `key` and what is `expected`, if there is no such module or name, or importing it raises."""
     module, _, name = path.rpartition(".")
     if module.partition(".")[0] in sys.stdlib_module_names:
         raise UserError(key, path, f"is part of Python itself: name {expected}")
@@ -32,11 +25,8 @@ def find(key: str, path: str, expected: str) -> Any:
 
 
 def load(key: str, path: str, args: Mapping[str, Any], expected: str) -> Any:
-    """The object at `path`, called with `args` where it is a class or function.
-
-    Raises:
-        UserError: it cannot be imported, or raises.
-    """
+    """The object at `path`, called with `args` if it is a class or function. Raises UserError like `find`, and if the
+    call raises."""
     target = find(key, path, expected)
     if not isinstance(target, type) and not (callable(target) and hasattr(target, "__code__")):
         return target  # an instance

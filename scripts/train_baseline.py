@@ -67,12 +67,12 @@ def main() -> None:
     if options.compile:
         model.net.compile(dynamic=False)
     curve = Curve(options.work / "training.csv", model, dataset.validation, dataset.classes, options.start)
-    load = functools.partial(data.batches, dataset.train, batch=schedule.batch, seed=options.seed, augment=True)
+    batches = data.TrainingBatches(dataset.train, batch=schedule.batch, seed=options.seed, augment=True)
     start_time = time.time()
     trained = fit(
         model.net,
         model.loss,
-        lambda epoch: load(epoch=epoch),
+        batches,
         schedule,
         seed=options.seed,
         checkpoint=options.work / "state.safetensors",

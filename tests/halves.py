@@ -2,11 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import os
+import signal
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from typing import Any
 
 import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
 
 from compress.tasks import Batch
+from compress.training.precision import float32
+from compress.training.schedule import Schedule
 
 BATCH, BATCHES = 8, 5  # batches an epoch
 
@@ -61,3 +69,48 @@ class Halves:
     def start(self, epoch: int, index: int, part: tuple[int, int], accumulate: int) -> HalvesStream:
         self.streams.append(HalvesStream(epoch, index, part, accumulate))
         return self.streams[-1]
+
+
+class Tiny(nn.Sequential):
+    """Convolution, BatchNorm and Dropout: weights, running statistics and random numbers, all to be kept."""
+
+    def __init__(self, width: int = 4) -> None:
+        super().__init__(
+            nn.Conv2d(1, width, 3, padding=1), nn.BatchNorm2d(width), nn.ReLU(), nn.Conv2d(width, 8, 3, 2),
+            nn.ReLU(), nn.Dropout(0.1), nn.Flatten(), nn.Linear(8 * 9, 2),
+        )  # fmt: skip
+
+
+def tiny(seed: int = 0, width: int = 4) -> Tiny:
+    torch.manual_seed(seed)
+    return Tiny(width)
+
+
+def loss(net: nn.Module, batch: Batch) -> Tensor:
+    return F.cross_entropy(float32(net(batch["img"])), batch["cls"])
+
+
+def schedule(**changes: Any) -> Schedule:
+    return replace(Schedule(12 * BATCH, BATCH, 0.05, format="fp32", ema=0.9), **changes)
+
+
+def state(net: nn.Module) -> dict[str, Tensor]:
+    return {name: value.clone() for name, value in net.state_dict().items()}
+
+
+def same(a: dict[str, Tensor], b: dict[str, Tensor]) -> bool:
+    return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
+
+
+def interrupt_at(step: int) -> Callable[[nn.Module, Batch], Tensor]:
+    """The loss, with a Ctrl-C in the middle of a step (from 1)."""
+    calls = 0
+
+    def interrupted(net: nn.Module, batch: Batch) -> Tensor:
+        nonlocal calls
+        calls += 1
+        if calls == step:
+            os.kill(os.getpid(), signal.SIGINT)
+        return loss(net, batch)
+
+    return interrupted

@@ -20,31 +20,31 @@ BOTH = {aten.copy_.default, aten._to_copy.default, aten.set_.source_Tensor}  # o
 
 
 class SecondTensor(Tensor):
-    """A tensor on the second device; `inner` holds its values."""
+    """A tensor on the second device; `values_` holds its values."""
 
-    inner: Tensor
+    values_: Tensor
 
     @staticmethod
-    def __new__(cls, inner: Tensor) -> SecondTensor:
+    def __new__(cls, values: Tensor) -> SecondTensor:
         wrapper = Tensor._make_wrapper_subclass(  # type: ignore[attr-defined]
-            cls, inner.shape, strides=inner.stride(), storage_offset=inner.storage_offset(), dtype=inner.dtype,
+            cls, values.shape, strides=values.stride(), storage_offset=values.storage_offset(), dtype=values.dtype,
             device=torch.device(NAME, 0), requires_grad=False,
         )  # fmt: skip
-        wrapper.inner = inner
+        wrapper.values_ = values
         return wrapper
 
-    def __repr__(self, *, tensor_contents: object = None) -> str:
-        return f"SecondTensor({self.inner!r})"
+    def __repr__(self, **_: Any) -> str:  # type: ignore[override]
+        return f"SecondTensor({self.values_!r})"
 
     @classmethod
-    def __torch_dispatch__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+    def __torch_dispatch__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:  # type: ignore[override]
         if func._can_decompose():  # in inference mode, composite operations arrive as they are
             return func.decompose(*args, **(kwargs or {}))
         return compute(func, args, kwargs or {})
 
     def tolist(self) -> Any:
         """An accelerator's tensor has it too; PyTorch refuses it for subclasses."""
-        return self.inner.tolist()
+        return self.values_.tolist()
 
 
 def compute(func: Any, args: Any, kwargs: Any) -> Any:
@@ -53,12 +53,12 @@ def compute(func: Any, args: Any, kwargs: Any) -> Any:
     strangers = [leaf for leaf in leaves if not isinstance(leaf, SecondTensor) and leaf.ndim > 0]
     if strangers and func not in BOTH:
         raise RuntimeError(f"Expected all tensors to be on the same device: {func} got cpu and {NAME}")
-    wrappers = {id(leaf.inner): leaf for leaf in leaves if isinstance(leaf, SecondTensor)}
+    wrappers = {id(leaf.values_): leaf for leaf in leaves if isinstance(leaf, SecondTensor)}
     device = kwargs.get("device")
     to_cpu = func is aten._to_copy.default and device is not None and torch.device(device).type == "cpu"
     kwargs = {key: "cpu" if key == "device" and value is not None else value for key, value in kwargs.items()}
     kwargs.pop("pin_memory", None)
-    unwrap = lambda leaf: leaf.inner if isinstance(leaf, SecondTensor) else leaf  # noqa: E731
+    unwrap = lambda leaf: leaf.values_ if isinstance(leaf, SecondTensor) else leaf  # noqa: E731
     result = func(*pytree.tree_map(unwrap, args), **pytree.tree_map(unwrap, kwargs))
     if to_cpu or (func is aten.copy_.default and not isinstance(args[0], SecondTensor)):
         return args[0] if func is aten.copy_.default else result
@@ -80,8 +80,8 @@ class Backend(_DummyBackendModule):
 
 
 def _copy_from(source: Tensor, target: Tensor, non_blocking: bool = False) -> Tensor:
-    values = source.inner if isinstance(source, SecondTensor) else source
-    (target.inner if isinstance(target, SecondTensor) else target).copy_(values)
+    values = source.values_ if isinstance(source, SecondTensor) else source
+    (target.values_ if isinstance(target, SecondTensor) else target).copy_(values)
     return target
 
 

@@ -27,6 +27,8 @@ from compress.errors import UserError
 from compress.finetuning import RATE, choose_settings, learning_rate, tune
 from compress.models.plain_network import PlainNetwork
 from compress.pruning.solver import prune_to_ratio
+from compress.training.placement import Placement
+from compress.training.settings import TrainingSettings
 from tests.models.toy import layer, plain
 
 
@@ -74,12 +76,13 @@ def test_training_wins_accuracy_and_leaves_no_state(model: PlainNetwork, tmp_pat
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize("bfloat16", [False, True])
-def test_a_rate_that_diverges_is_the_users_error(model: PlainNetwork, tmp_path: Path, bfloat16: bool) -> None:
+@pytest.mark.parametrize("format", ["fp32", "bf16"])
+def test_a_rate_that_diverges_is_the_users_error(model: PlainNetwork, tmp_path: Path, format: str) -> None:
     data = load(DataConfig(name="digits"), 16, 1, 0)
-    config = FinetuneConfig(images=3200, batch=32, learning_rate=1e30, warmup=0.0, bfloat16=bfloat16)
+    config = FinetuneConfig(images=3200, batch=32, learning_rate=1e30, warmup=0.0)
+    settings = TrainingSettings(format)
     with pytest.raises(UserError, match="lower") as caught:
-        tune(model, None, data.train, config, seed=0, stage="finetune", folder=tmp_path)
+        tune(model, None, data.train, config, seed=0, stage="finetune", folder=tmp_path, settings=settings)
     assert caught.value.key == "finetune.learning_rate"
     assert list(tmp_path.iterdir()) == []
 
@@ -99,27 +102,29 @@ def test_preparing_changes_neither_network_nor_random_numbers_and_announces_long
     model: PlainNetwork, caplog: pytest.LogCaptureFixture
 ) -> None:
     data = load(DataConfig(name="digits"), 16, 1, 0)
-    plan = FinetuneConfig(images=100_000_000, batch=32, bfloat16=False)
+    plan = FinetuneConfig(images=100_000_000, batch=32)
     config = Config(stages=["finetune"], finetune=plan, precision=NumberFormat.bf16, threads=1)
     before, random = {k: v.clone() for k, v in model.net.state_dict().items()}, torch.get_rng_state()
-    settings = choose_settings(model, config, 0.0, data)
-    assert settings is not None and settings.bfloat16
+    settings = choose_settings(model, config, 0.0, data, Placement())
+    assert settings is not None and settings.format == "bf16"
     assert all(torch.equal(value, before[name]) for name, value in model.net.state_dict().items())
     assert torch.equal(torch.get_rng_state(), random)
-    assert "finetune.bfloat16 is deprecated: set precision=fp32" in caplog.text
     assert "to shorten it, set fewer finetune.images" in caplog.text
 
 
 def test_fine_tuning_between_rounds_of_pruning_has_settings(model: PlainNetwork) -> None:
     config = Config(stages=["prune"], prune=PruneConfig(importance="group_l2", rounds=2, round_images=64), threads=1)
-    assert choose_settings(model, config, 0.0, load(DataConfig(name="digits"), 16, 1, 0)) is not None
+    assert choose_settings(model, config, 0.0, load(DataConfig(name="digits"), 16, 1, 0), Placement()) is not None
 
 
 def test_nothing_is_prepared_or_said_where_nothing_is_trained(
     model: PlainNetwork, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level("INFO")
-    assert choose_settings(model, Config(stages=["export"]), 0.0, load(DataConfig(name="digits"), 16, 1, 0)) is None
+    assert (
+        choose_settings(model, Config(stages=["export"]), 0.0, load(DataConfig(name="digits"), 16, 1, 0), Placement())
+        is None
+    )
     assert caplog.text == ""
 
 

@@ -6,15 +6,6 @@ from compress.budget.selection import baseline, recommend
 from compress.budget.verdict import MET, NOT_MET, Verdict, judge, undetermined
 
 __all__ = [
-    "MET",
-    "NOT_MET",
-    "NO_DETECTION",
-    "Check",
-    "Remark",
-    "Verdict",
-    "baseline",
-    "guessing_remark",
-    "judge",
-    "recommend",
-    "undetermined",
+    "MET", "NOT_MET", "NO_DETECTION", "Check", "Remark", "Verdict", "baseline", "guessing_remark", "judge",
+    "recommend", "undetermined",
 ]  # fmt: skip

@@ -22,6 +22,13 @@ class Remark:
     lasting: bool = False  # not derived from ledger rows: kept when a run is judged again with more rows
 
 
+SRAM_IS_OF_TENSORS = Remark(
+    "sram_is_of_tensors",
+    "budget.sram_kb limits the memory of the tensors as LiteRT for Microcontrollers places them; its own structures "
+    "and the scratch buffers of its kernels need additional memory, from a few kilobytes to tens.",
+)
+
+
 def guessing_remark(row: Row) -> Remark | None:
     """A remark if a baseline is no better than guessing: a top-1 whose 95 % interval includes that of always answering
     the most frequent class, or an mAP50-95 below `NO_DETECTION`. None otherwise."""
@@ -44,7 +51,7 @@ def guessing_remark(row: Row) -> Remark | None:
 
 
 def runtime_remarks(rows: Sequence[Row], finals: Sequence[Row], recommended: Mapping[str | None, Row]) -> list[Remark]:
-    remarks: list[Remark] = _other_splits(baseline(rows), finals)
+    remarks = _other_splits(baseline(rows), finals)
     for target, best in recommended.items():
         int8 = next((row for row in finals if row.target == target and row.precision == "int8"), None)
         if int8 is not None:
@@ -53,14 +60,6 @@ def runtime_remarks(rows: Sequence[Row], finals: Sequence[Row], recommended: Map
         if any(row.target == target and row.stage in ("load", "train") for row in rows):
             remarks += _flops_are_not_time(baseline(rows, target), best)
     return remarks
-
-
-def sram_counts_tensors() -> Remark:
-    text = (
-        "budget.sram_kb limits the memory of the tensors as LiteRT for Microcontrollers places them; its own "
-        "structures and the scratch buffers of its kernels need additional memory, from a few kilobytes to tens."
-    )
-    return Remark("sram_is_of_tensors", text)
 
 
 def for_the_device(device: str, recommended: Mapping[str | None, Row], on_device: Sequence[Row]) -> Remark:
@@ -85,45 +84,38 @@ def baseline_too_weak(first: Row, drop: float) -> Remark:
 
 
 def _other_splits(first: Row, finals: Sequence[Row]) -> list[Remark]:
-    """Accuracy before and after on splits that are reported and not judged."""
     remarks = []
     for split, before in (first.accuracy.others if first.accuracy else {}).items():
-        numbers = {"baseline": before.value}
-        for row in finals:
-            after = row.accuracy.others.get(split) if row.accuracy else None
-            if after is not None:
-                numbers[f"{row.target}/{row.precision}"] = after.value
+        after = {
+            f"{row.target}/{row.precision}": row.accuracy.others[split].value
+            for row in finals
+            if row.accuracy and split in row.accuracy.others
+        }
         low, high = before.ci95 or (before.value, before.value)
         text = (
             f"On the split {split} ({before.images} images, not judged) {before.metric} was "
             f"{before.value:.3f} [{low:.3f}, {high:.3f}] in the baseline and is now "
-            + ", ".join(f"{value:.3f} ({name})" for name, value in numbers.items() if name != "baseline")
-            + "."
+            f"{', '.join(f'{value:.3f} ({name})' for name, value in after.items())}."
         )
-        remarks.append(Remark("other_split", text, numbers))
+        remarks.append(Remark("other_split", text, {"baseline": before.value, **after}))
     return remarks
 
 
 def control_remarks(tuned: Row, controls: Sequence[Row]) -> list[Remark]:
     """Compares the fine-tuned model with the controls, simpler ways to the same FLOPs."""
-    remarks: list[Remark] = []
+    remarks = []
     for row in controls:
         if tuned.accuracy is None or row.accuracy is None:
             continue
         pruned, control, name = tuned.accuracy.value, row.accuracy.value, row.stage.replace("_", " ")
         won = pruned > control
+        numbers = {"pruned": pruned, row.stage: control, "flops": row.flops, "imgsz": row.imgsz}
         text = (
             f"{'Pruning wins' if won else 'Pruning does NOT win'} against the control `{name}`: {pruned:.4f} at "
             f"{tuned.flops / 1e9:.3f} G FLOPs and {control:.4f} at {row.flops / 1e9:.3f} G ({row.imgsz} px), tuned "
             "with as many images."
         )
-        remarks.append(
-            Remark(
-                "control" if won else "pruning_does_not_win",
-                text,
-                {"pruned": pruned, row.stage: control, "flops": row.flops, "imgsz": row.imgsz},
-            )
-        )
+        remarks.append(Remark("control" if won else "pruning_does_not_win", text, numbers))
     return remarks
 
 
@@ -142,21 +134,17 @@ def _int8_does_not_pay(int8: Row, best: Row) -> list[Remark]:
 
 
 def _in_turns_clause(first: Row, second: Row) -> str:
-    """The ratio of two latencies that were measured in turns, as part of a sentence; else empty."""
     ratio = speed(first.latency_ms, second.latency_ms)
     return f" (in turns ×{ratio:.2f})" if ratio and in_turns(first.latency_ms, second.latency_ms) else ""
 
 
 def _int8_saves_no_time(int8: Row, best: Row, others: Sequence[Row]) -> list[Remark]:
-    """INT8 is recommended, but another file is as fast within noise."""
-    int8_ms = median(int8)
-    timed = [row for row in others if median(row) is not None]
+    int8_ms, timed = median(int8), [row for row in others if median(row) is not None]
     if best is not int8 or int8_ms is None or not timed:
         return []
     other = fastest_of(timed)
-    other_ms = median(other) or 0.0
+    other_ms, ratio = median(other) or 0.0, speed(int8.latency_ms, other.latency_ms)
     computed = (other.latency_ms and other.latency_ms.inference_precision) or other.precision
-    ratio = speed(int8.latency_ms, other.latency_ms)
     if ratio is None or ratio > 1 + TIMING_NOISE or differ(int8.latency_ms, other.latency_ms) is None:
         return []
     small, large = ((row.size_bytes or 0) / 1e6 for row in (int8, other))

@@ -42,11 +42,10 @@ def median(row: Row) -> float | None:
 
 def final_rows(rows: Sequence[Row]) -> list[Row]:
     """Rows of the run's result: the exported artifacts, else the quantized graphs."""
-    for stage in ("export", "quantize"):
-        final = [row for row in rows if row.stage == stage and row.target is not None]
-        if final:
-            return final
-    return []
+    exported, quantized = (
+        [row for row in rows if row.stage == stage and row.target is not None] for stage in ("export", "quantize")
+    )
+    return exported or quantized
 
 
 def same_runtime_fp32(rows: Sequence[Row], int8: Row) -> Row | None:

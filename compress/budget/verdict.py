@@ -7,29 +7,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from compress.budget import remarks, selection
 from compress.budget.limits import Check
-from compress.budget.remarks import (
-    NO_DETECTION,
-    Remark,
-    baseline_too_weak,
-    contended_timings,
-    control_remarks,
-    for_the_device,
-    guessing_remark,
-    runtime_remarks,
-    sram_counts_tensors,
-)
-from compress.budget.selection import (
-    accuracy_drop,
-    baseline,
-    final_rows,
-    from_another_device,
-    latency_on,
-    median,
-    recommend,
-    same_runtime_fp32,
-    timed_on,
-)
+from compress.budget.remarks import NO_DETECTION, Remark
 from compress.config import HOST, BudgetConfig, DeviceConfig
 from compress.ledger import Row
 
@@ -87,53 +67,47 @@ def judge(
             lead to remarks only.
         acceptance_checks: those of the artifacts; added to the checks.
     """
-    first = baseline(rows)
-    last = [row for row in rows if row.target is None][-1]
-    finals = [row for row in final_rows(rows) if not from_another_device(row)]
-    on_device = [row for row in final_rows(rows) if device.name != HOST and timed_on(row, device.name)]
+    first, last = selection.baseline(rows), [row for row in rows if row.target is None][-1]
+    all_finals = selection.final_rows(rows)
+    finals = [row for row in all_finals if not selection.from_another_device(row)]
+    on_device = [row for row in all_finals if device.name != HOST and selection.timed_on(row, device.name)]
     checks: list[Check] = []
     if (flops := budget.flops_limit) is not None:
         worst = max([last, *finals], key=lambda row: row.flops)
         checks.append(Check("budget.flops", None, None, flops.of(first.flops), worst.flops, "FLOPs"))
-    untrained = guessing_remark(first)
-    weak = budget.max_accuracy_drop is not None and (untrained or _proves_nothing(first, budget.max_accuracy_drop))
-    if budget.max_accuracy_drop is not None:
+    untrained, weak = remarks.guessing_remark(first), None
+    if (limit := budget.max_accuracy_drop) is not None:
+        if not untrained and first.accuracy is not None and first.accuracy.value <= limit:
+            weak = remarks.baseline_too_weak(first, limit)
         for row in finals or [last]:
-            drop = None if weak else accuracy_drop(first, row)
-            checks.append(
-                Check("budget.max_accuracy_drop", row.target, row.precision, budget.max_accuracy_drop, drop, "absolute")
-            )
+            drop = None if untrained or weak else selection.accuracy_drop(first, row)
+            checks.append(Check("budget.max_accuracy_drop", row.target, row.precision, limit, drop, "absolute"))
     for row in finals:
         if row.precision == "int8":
-            drop = accuracy_drop(same_runtime_fp32(rows, row), row)
+            drop = selection.accuracy_drop(selection.same_runtime_fp32(rows, row), row)
             checks.append(Check("quantize.max_accuracy_drop", row.target, "int8", max_quantize_drop, drop, "absolute"))
     names = dict.fromkeys(row.target for row in finals)
-    recommended_here = {target: recommend(finals, target, device.precisions) for target in names}
+    recommended_here = {target: selection.recommend(finals, target, device.precisions) for target in names}
     recommended = {
         target: _recommended_on_device(on_device, best, budget.latency_ms) for target, best in recommended_here.items()
     }
     # Without any artifact the limits on costs are undetermined.
     for best in recommended.values() or [None]:
-        for name, limit, value, unit in _costs(budget, best, device):
-            if limit is not None:
-                target, precision = (best.target, best.precision) if best else (None, None)
-                checks.append(Check(f"budget.{name}", target, precision, limit, value, unit))
+        target, precision = (best.target, best.precision) if best else (None, None)
+        for name, cost_limit, value, unit in _costs(budget, best, device):
+            if cost_limit is not None:
+                checks.append(Check(f"budget.{name}", target, precision, cost_limit, value, unit))
     # fps is not judged by itself: before the run it became flops and latency_ms.
     if budget.energy_mj is not None:  # nothing measures it yet: undetermined, never passed
         checks.append(Check("budget.energy_mj", None, None, budget.energy_mj, None, "mJ"))
-    checks += acceptance_checks
-    remarks = (
-        runtime_remarks(rows, finals, recommended_here) + control_remarks(last, controls) + contended_timings(rows)
-    )
+    notes = [remark for remark in (untrained, weak) if remark]
+    notes += remarks.runtime_remarks(rows, finals, recommended_here) + remarks.control_remarks(last, controls)
+    notes += remarks.contended_timings(rows)
     if budget.sram_kb is not None:
-        remarks.append(sram_counts_tensors())
+        notes.append(remarks.SRAM_IS_OF_TENSORS)
     if device.name != HOST and recommended_here:
-        remarks.append(for_the_device(device.name, recommended, on_device))
-    if untrained:
-        remarks.insert(0, untrained)
-    elif budget.max_accuracy_drop is not None and weak:
-        remarks.insert(0, baseline_too_weak(first, budget.max_accuracy_drop))
-    return Verdict(tuple(checks), tuple(remarks), failures)
+        notes.append(remarks.for_the_device(device.name, recommended, on_device))
+    return Verdict((*checks, *acceptance_checks), tuple(notes), failures)
 
 
 def undetermined(remark: Remark, row: Row, failures: Mapping[str, str]) -> Verdict:
@@ -154,7 +128,7 @@ def _costs(
 
     size, arena = (row.size_bytes, row.arena_bytes) if row else (None, None)
     return [
-        ("latency_ms", budget.latency_ms, latency_on(row, device.name) if row else None, "ms"),
+        ("latency_ms", budget.latency_ms, selection.latency_on(row, device.name) if row else None, "ms"),
         ("size_mb", budget.size_mb, in_units(size, 10**6), "MB"),
         ("sram_kb", budget.sram_kb, in_units(arena, 1024), "KB of 1,024 bytes"),
         ("flash_kb", budget.flash_kb, in_units(size, 1024), "KB of 1,024 bytes"),
@@ -162,16 +136,11 @@ def _costs(
 
 
 def _recommended_on_device(rows: Sequence[Row], guess: Row, limit_ms: float | None) -> Row:
-    """The artifact to use, given the rows timed on the device: the fastest of them. If `guess` is not among them, the
-    fastest replaces it only if it meets the limit."""
+    """The fastest of the rows timed on the device. If `guess` was not timed, only if the fastest meets the limit."""
     timed = [row for row in rows if row.target == guess.target]
     if not timed:
         return guess
-    fastest = recommend(timed, guess.target)
+    fastest = selection.recommend(timed, guess.target)
     known = guess.precision in {row.precision for row in timed}
-    return fastest if known or (limit_ms is not None and (median(fastest) or math.inf) <= limit_ms) else guess
-
-
-def _proves_nothing(first: Row, drop: float) -> bool:
-    """True if the baseline's accuracy does not exceed the allowed drop: keeping such a limit proves nothing."""
-    return first.accuracy is not None and first.accuracy.value <= drop
+    meets = limit_ms is not None and (selection.median(fastest) or math.inf) <= limit_ms
+    return fastest if known or meets else guess

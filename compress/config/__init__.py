@@ -1,8 +1,9 @@
 """The typed configuration. Hydra composes it once; the rest of the package receives plain dataclasses."""
 
 from compress.config.checks import MAX_OPSET
-from compress.config.composition import COMPOSING, CONF, RECIPES, compose, dump, explain, read, register, to_config
-from compress.config.device import HOST, PRECISIONS, DeviceConfig, LatencyFit
+from compress.config.composition import COMPOSING, CONF, RECIPES, compose, dump, read, register, to_config
+from compress.config.device import HOST, DeviceConfig, LatencyFit
+from compress.config.messages import explain
 from compress.config.schema import (
     MAX_CHANNELS,
     Accelerator,
@@ -25,36 +26,8 @@ from compress.config.schema import (
 )
 
 __all__ = [
-    "COMPOSING",
-    "CONF",
-    "HOST",
-    "MAX_CHANNELS",
-    "MAX_OPSET",
-    "PRECISIONS",
-    "RECIPES",
-    "Accelerator",
-    "Activation",
-    "BudgetConfig",
-    "Config",
-    "DataConfig",
-    "DeviceConfig",
-    "ExportConfig",
-    "Family",
-    "FinetuneConfig",
-    "LatencyFit",
-    "MetricConfig",
-    "ModelConfig",
-    "NumberFormat",
-    "Objective",
-    "Optimizer",
-    "PruneConfig",
-    "QuantizeConfig",
-    "TaskConfig",
-    "check_name",
-    "compose",
-    "dump",
-    "explain",
-    "read",
-    "register",
-    "to_config",
-]
+    "COMPOSING", "CONF", "HOST", "MAX_CHANNELS", "MAX_OPSET", "RECIPES", "Accelerator", "Activation", "BudgetConfig",
+    "Config", "DataConfig", "DeviceConfig", "ExportConfig", "Family", "FinetuneConfig", "LatencyFit", "MetricConfig",
+    "ModelConfig", "NumberFormat", "Objective", "Optimizer", "PruneConfig", "QuantizeConfig", "TaskConfig", "check_name", "compose",
+    "dump", "explain", "read", "register", "to_config",
+]  # fmt: skip

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import fields
 
 from compress.errors import UserError
@@ -15,6 +15,16 @@ MOST = 2**32  # upper limit of counts: a larger number is a typing error
 def check(condition: bool, key: str, value: object, remedy: str) -> None:
     if not condition:
         raise UserError(key, value, remedy)
+
+
+def check_each(
+    part: object, key: str, names: Sequence[str], remedy: str, good: Callable[[float], bool] | None = None
+) -> None:
+    """Checks several numbers of a dataclass with one rule, by default that they are positive. None passes."""
+    for name in names:
+        value = getattr(part, name)
+        passes = value is None or (good(value) if good else 0 < value < math.inf)
+        check(passes, f"{key}.{name}", value, remedy)
 
 
 def check_drop(key: str, value: float) -> None:

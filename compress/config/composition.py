@@ -12,13 +12,13 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
-from compress.config import aliases, messages, sources
+from compress.config import aliases, sources
+from compress.config.messages import explain
 from compress.config.schema import Config, check_required
 from compress.errors import UserError
 
-_PACKAGE = Path(__file__).resolve().parents[1]
-# A wheel carries conf/ and recipes/ inside the package (pyproject force-includes them); a checkout beside it.
-_ROOT = _PACKAGE if (_PACKAGE / "conf").is_dir() else _PACKAGE.parent
+# A wheel has conf/ and recipes/ inside the package (pyproject force-includes them), a checkout beside it.
+_ROOT = next(folder for folder in Path(__file__).resolve().parents[1:] if (folder / "conf").is_dir())
 CONF, RECIPES = _ROOT / "conf", _ROOT / "recipes"
 COMPOSING = (HydraException, OmegaConfBaseException, ValueError)  # raised by Hydra for a mistake in a config
 
@@ -42,8 +42,7 @@ def dump(config: Config) -> str:
 
 
 def read(run: Path) -> Config:
-    """The configuration that `dump` wrote into a run folder. Raises UserError where there is none, or one that this
-    version does not understand."""
+    """The configuration that `dump` wrote into a run folder. Raises UserError if none can be read."""
     path = run / "config.yaml"
     if not path.is_file():
         raise UserError("run", run, "no run folder: it holds no config.yaml")
@@ -55,14 +54,9 @@ def read(run: Path) -> Config:
 
 
 def register(words: Sequence[str] = ()) -> None:
-    """Registers the schema and every file in `recipes/` with Hydra, and checks files from elsewhere (`sources`).
-
-    Recipes are beside `conf/`, not inside it, since users read them first. Hydra's search path cannot name a folder
-    relative to the package, so each file is stored under the group `recipe`.
-
-    Args:
-        words: the command-line overrides; import paths among them are allowed.
-    """
+    """Registers the schema and every file in `recipes/` with Hydra, and checks files from elsewhere (`sources`), which
+    may set only the import paths among `words`, the overrides. Recipes are stored one by one, because Hydra's search
+    path cannot name a folder relative to the package."""
     sources.guard((CONF, RECIPES), words)
     store = ConfigStore.instance()
     store.store(name="schema", node=Config)
@@ -80,8 +74,3 @@ def compose(overrides: list[str]) -> Config:
             return to_config(hydra_compose("config", overrides))
         except COMPOSING as error:
             raise explain(error, overrides) from error
-
-
-def explain(error: Exception, words: Sequence[str] = ()) -> UserError:
-    """Converts Hydra's or OmegaConf's error into one with key, value and remedy; `words` are the overrides."""
-    return messages.refusal(error, Config, words)

@@ -19,9 +19,7 @@ class LatencyFit:
     a_ms: float = 1.0
     b_ms_per_gflop: float = 1.0
     error: float = 0.0  # largest relative error in leave-one-out cross-validation
-    gflops: list[float] = field(
-        default_factory=lambda: [0.0, 0.0]
-    )  # of the smallest and the largest network that it was fitted on
+    gflops: list[float] = field(default_factory=lambda: [0.0, 0.0])  # of the smallest and the largest fitted network
     error_fitted: float = 0.0  # largest relative error for the networks that it was fitted on
 
     def __post_init__(self) -> None:
@@ -29,12 +27,8 @@ class LatencyFit:
         check(self.a_ms > 0, "device.fits.a_ms", self.a_ms, "set a positive number, the milliseconds at 0 GFLOPs")
         slope = self.b_ms_per_gflop
         check(slope > 0, "device.fits.b_ms_per_gflop", slope, "set a positive number, the milliseconds per GFLOP")
-        check(
-            len(self.gflops) == 2,
-            "device.fits.gflops",
-            self.gflops,
-            "set two numbers, of the smallest and the largest fitted network",
-        )
+        remedy = "set two numbers, of the smallest and the largest fitted network"
+        check(len(self.gflops) == 2, "device.fits.gflops", self.gflops, remedy)
 
 
 @dataclass
@@ -44,12 +38,8 @@ class DeviceConfig:
     fits: list[LatencyFit] = field(default_factory=list)  # made by scripts/fit_devices.py
     # Used by runs that name no targets.
     targets: list[str] = field(default_factory=lambda: ["onnxruntime", "openvino", "tensorrt"])
-    precisions: list[str] = field(
-        default_factory=list
-    )  # that its chip supports, preferred first; empty: the fastest measured
-    int8_saturates: bool | None = (
-        None  # U8 x S8 products are added in 16 bits, which can saturate; null: measured on this machine
-    )
+    precisions: list[str] = field(default_factory=list)  # of its chip, preferred first; empty: the fastest measured
+    int8_saturates: bool | None = None  # U8 x S8 products are added in 16 bits; null: measured on this machine
     opset: int = MAX_OPSET  # newest ONNX opset that its runtimes read
 
     def __post_init__(self) -> None:

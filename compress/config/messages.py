@@ -15,27 +15,31 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException, MissingConfigException, OverrideParseException
 from omegaconf.errors import OmegaConfBaseException
 
-from compress.errors import UserError
+from compress.config.schema import Config
+from compress.errors import UserError, chain
 
 _KINDS = {
     int: "a whole number",
     float: "a number",
     bool: "true or false",
     str: "text; in quotes if it holds spaces, commas or brackets",
+    list: "a list in brackets, [a,b]",
+    dict: "keys and values in braces, {a: 1}",
 }
+_OPTIONS = (  # pattern of the message, option at fault, remedy
+    (r"Cannot find primary config '([^']+)'", "--config-name", "there is no such file in the folders of config files"),
+    (r"Check that the config directory '([^']+)'", "--config-path", "there is no such folder"),
+)
+_KEYS = (  # patterns of messages that name the key
+    r"Could not override '([^']+)'", r"Error merging override \+*([\w./@]+)=", r"Could not delete[^']*'([^']+)'",
+)  # fmt: skip
 _NOISE = ("In '", "full_key:", "object_type=", "reference_type=", "See https://hydra.cc", "Config search path")
 
 
-def refusal(error: Exception, schema: type, words: Sequence[str]) -> UserError:
-    """The error to show to the user.
-
-    Args:
-        error: raised by Hydra or OmegaConf while it composed.
-        schema: the dataclass of the whole config.
-        words: the overrides of the command line, where the value is looked up.
-    """
-    chain = list(_chain(error))
-    for each in chain:
+def explain(error: Exception, words: Sequence[str] = ()) -> UserError:
+    """The error to show for one that Hydra or OmegaConf raised. The value is looked up in `words`, the overrides."""
+    errors = list(chain(error))
+    for each in errors:
         if isinstance(each, OverrideParseException):
             return _unreadable(each.override)
         if isinstance(each, UserError):
@@ -43,21 +47,20 @@ def refusal(error: Exception, schema: type, words: Sequence[str]) -> UserError:
         if isinstance(each, MissingConfigException) and each.options is not None:
             group, _, choice = (each.missing_cfg_file or "").rpartition("/")
             return UserError(group, choice, f"there is no such choice{nearest(choice, each.options)}")
-    text = "\n".join(str(each) for each in chain)
+    text = "\n".join(str(each) for each in errors)
     if match := re.search(r"You must specify '([^']+)'.*?Available options:\n(.*)", text, re.DOTALL):
-        options = match[2].split()
-        return UserError(match[1], "???", f"it is missing; set {match[1]}=NAME, one of: {', '.join(options)}")
-    if match := re.search(r"Cannot find primary config '([^']+)'", text):
-        return UserError("--config-name", match[1], "there is no such file in the folders of config files")
-    if match := re.search(r"Check that the config directory '([^']+)'", text):
-        return UserError("--config-path", match[1], "there is no such folder")
+        options = ", ".join(match[2].split())
+        return UserError(match[1], "???", f"it is missing; set {match[1]}=NAME, one of: {options}")
+    for pattern, option, remedy in _OPTIONS:
+        if match := re.search(pattern, text):
+            return UserError(option, match[1], remedy)
     if match := re.search(r"Ambiguous value for argument '(.+)'\n", text):
         key, _, value = match[1].partition("=")
         return UserError(key, value, "add -m to sweep over these values; or set a list, [a,b], or text in quotes")
     if match := re.search(r"Could not load '([^']+)'", text):
         group, _, choice = match[1].rpartition("/")
         return UserError(group, choice, "there is no such choice")
-    key, file = _key(chain, text), re.search(r"[Ii]n '([^']+)'", text)
+    key, file = _key(errors, text), re.search(r"[Ii]n '([^']+)'", text)
     where = f"{file[1]}.yaml" if file else "config"
     if key is None:
         for word in words:
@@ -71,7 +74,7 @@ def refusal(error: Exception, schema: type, words: Sequence[str]) -> UserError:
     if value is None:
         match = re.search(r"[Vv]alue:? '?([^'\n]+?)'?(?: of type| is not|,? could not|, expected|\n|$)", text)
         value = match[1] if match else "…"
-    kind, siblings = _look_up(schema, key)
+    kind, siblings = _look_up(key)
     if kind is None and siblings and not re.search("not be converted|Invalid|Merge error|annot", text):
         parent, _, name = key.rpartition(".")
         keys = f"keys of {parent}: " if parent else "there are: "
@@ -92,12 +95,6 @@ def nearest(word: str, choices: Iterable[str]) -> str:
     return (_meant(word, choices) or ";") + f" choose from: {', '.join(choices)}"
 
 
-def _chain(error: BaseException | None) -> Iterable[BaseException]:
-    while error is not None:
-        yield error
-        error = error.__cause__ or error.__context__
-
-
 def _unreadable(word: str) -> UserError:
     if "=" not in word and not word.startswith("~"):
         return UserError(word, "", "set a value: key=value")
@@ -106,55 +103,41 @@ def _unreadable(word: str) -> UserError:
     return UserError(key, value, f"{remedy}'{key}=\"…\"'")
 
 
-def _key(chain: Sequence[BaseException], text: str) -> str | None:
+def _key(errors: Iterable[BaseException], text: str) -> str | None:
     """The full name of the key in question."""
-    for pattern in (
-        r"Could not override '([^']+)'",
-        r"Error merging override \+*([\w./@]+)=",
-        r"Could not delete[^']*'([^']+)'",
-    ):
+    for pattern in _KEYS:
         if match := re.search(pattern, text):
             return match[1]
-    for each in chain:
-        if isinstance(each, OmegaConfBaseException) and each.full_key:
-            return str(each.full_key)
-    return None
+    keys = (each.full_key for each in errors if isinstance(each, OmegaConfBaseException))
+    return next((str(key) for key in keys if key), None)
 
 
 def _given(key: str, words: Sequence[str]) -> str | None:
-    for word in reversed(words):  # of a key that is given twice the last counts
-        name, _, value = word.partition("=")
-        if name.lstrip("+~") == key:
-            return value
-    return None
+    given = (word.partition("=") for word in reversed(words))  # of a key that is given twice the last counts
+    return next((value for name, _, value in given if name.lstrip("+~") == key), None)
 
 
-def _look_up(schema: type, key: str) -> tuple[Any, list[str]]:
+def _look_up(key: str) -> tuple[Any, list[str]]:
     """The type of the key, None where there is none, and the keys beside it."""
-    kind: Any = schema
+    kind: Any = Config
     names: list[str] = []
     for step in re.split(r"[.\[]", key):
         kind = _without_none(kind)
         if typing.get_origin(kind) in (list, dict):
             kind = typing.get_args(kind)[-1]
             continue
-        if not dataclasses.is_dataclass(kind):
-            return None, []
-        if step == "hydra":
+        if not dataclasses.is_dataclass(kind) or step == "hydra":
             return None, []
         hints = typing.get_type_hints(kind)
-        names = list(hints)
-        if step not in hints:
+        names, kind = list(hints), hints.get(step)
+        if kind is None:
             return None, names
-        kind = hints[step]
     return kind, names
 
 
 def _without_none(kind: Any) -> Any:
-    if isinstance(kind, types.UnionType) or typing.get_origin(kind) is typing.Union:
-        kinds = [each for each in typing.get_args(kind) if each is not type(None)]
-        return kinds[0] if len(kinds) == 1 else kind
-    return kind
+    """X of `X | None`, the only unions in the configuration."""
+    return typing.get_args(kind)[0] if isinstance(kind, types.UnionType) else kind
 
 
 def _expected(kind: Any, value: str) -> str:
@@ -162,20 +145,11 @@ def _expected(kind: Any, value: str) -> str:
     bare = _without_none(kind)
     null = ", or null" if bare is not kind else ""
     if isinstance(bare, type) and issubclass(bare, Enum):
-        bad = value.strip("[]")
-        return f"one of: {', '.join(each.name for each in bare)}{null}{_meant(bad, [each.name for each in bare])}"
-    if typing.get_origin(bare) is list:
-        item = typing.get_args(bare)[0]
-        if isinstance(item, type) and issubclass(item, Enum):
-            names = [each.name for each in item]
-            bad = next((word.strip() for word in value.strip("[]").split(",") if word.strip() not in names), "")
-            return f"a list in brackets, of: {', '.join(names)}{null}{_meant(bad, names)}"
-        return f"a list in brackets, [a,b]{null}"
-    if typing.get_origin(bare) is dict:
-        return f"keys and values in braces, {{a: 1}}{null}"
+        names = [each.name for each in bare]
+        return f"one of: {', '.join(names)}{null}{_meant(value.strip('[]'), names)}"
     if dataclasses.is_dataclass(bare):
         return f"one of its keys: {', '.join(field.name for field in dataclasses.fields(bare))}"
-    return f"{_KINDS.get(bare, 'another value')}{null}"
+    return _KINDS.get(typing.get_origin(bare) or bare, "another value") + null
 
 
 def _meant(bad: str, names: Sequence[str], before: str = "") -> str:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any
 
-from compress.config.checks import check, check_drop, check_names, check_opset, check_plain
+from compress.config.checks import check, check_drop, check_each, check_names, check_opset, check_plain
 from compress.config.device import DeviceConfig
 from compress.host import usable_threads
 from compress.units import FlopsLimit
@@ -17,6 +17,10 @@ SPLITS = ("train", "val", "test")  # keys of data.annotations
 MAX_CHANNELS = 128  # of an image in OpenCV 5
 MAX_THREADS = 1024  # a larger number must be a typo, and runtimes would start that many threads
 MAX_WORKERS = 128
+
+
+def _fraction(value: float) -> bool:
+    return 0 <= value < 1
 
 
 class Family(Enum):
@@ -38,8 +42,6 @@ class Activation(Enum):
 
 
 class NumberFormat(Enum):
-    """Number format of training on this machine. `precision=32` selects fp32, `precision=16` fp16."""
-
     auto = "auto"
     fp32 = 32
     bf16 = "bf16"
@@ -73,11 +75,8 @@ class ModelConfig:
     target: str | None = None  # module: import path of a class or function, pkg.module.Net
     args: dict[str, Any] = field(default_factory=dict)  # module, timm: keyword arguments of the constructor
     trust: bool = False  # import and unpickle code that files name; settable only on the command line or in Python
-    protected: list[str] = field(
-        default_factory=list
-    )  # modules that keep their channels, besides those that the model itself excludes
-    # null (or 0): the model's own if known; otherwise 3 channels, and 640 px for Ultralytics' architectures, 224 px for
-    # others.
+    protected: list[str] = field(default_factory=list)  # modules that keep their channels, besides the model's own
+    # null (or 0): the model's own if known; otherwise 3 channels, and 640 px for Ultralytics, 224 px for others.
     channels: int | None = None  # of the input
     imgsz: int | None = None  # side of the square input, in pixels
     # Normalisation of pixels in [0, 1], one number per channel or one for all. null: the model's own, else none.
@@ -87,16 +86,12 @@ class ModelConfig:
     def __post_init__(self) -> None:
         check_plain(self, "model")
         self.imgsz, self.channels = self.imgsz or None, self.channels or None
-        side, channels = self.imgsz, self.channels
-        check(side is None or side > 0, "model.imgsz", side, "set the input side in pixels, e.g. 256, or null")
-        good = channels is None or 0 < channels <= MAX_CHANNELS
-        check(good, "model.channels", channels, f"set 1 (grey), 3 (RGB), another number up to {MAX_CHANNELS}, or null")
-        check(
-            (self.mean is None) == (self.std is None),
-            "model.std",
-            self.std,
-            "set both model.mean and model.std, or neither",
-        )
+        check_each(self, "model", ["imgsz"], "set the input side in pixels, e.g. 256, or null")
+        good = self.channels is None or 0 < self.channels <= MAX_CHANNELS
+        remedy = f"set 1 (grey), 3 (RGB), another number up to {MAX_CHANNELS}, or null"
+        check(good, "model.channels", self.channels, remedy)
+        both = (self.mean is None) == (self.std is None)
+        check(both, "model.std", self.std, "set both model.mean and model.std, or neither")
         for key, values in (("mean", self.mean), ("std", self.std)):
             good = values is None or (len(values) > 0 and all(math.isfinite(value) for value in values))
             check(good, f"model.{key}", values, "set a number for each channel, e.g. [0.5,0.5,0.5]")
@@ -128,20 +123,15 @@ class DataConfig:
 
     def __post_init__(self) -> None:
         check_plain(self, "data")
+        check_each(self, "data", ["calibration_images"], "set at least 1")
+        check_each(self, "data", ["validation_images"], "set at least 1, or null for all")
         for key, value in self.annotations.items():
             good = key in SPLITS and (value is None or isinstance(value, str))
             check(good, f"data.annotations.{key}", value, f"set a file name for {', '.join(SPLITS)}")
         named = [value for value in self.annotations.values() if value is not None]
         check(not named or self.name == "coco", "data.annotations", named, "only data=coco reads it: remove it")
-        check(
-            self.classes is None or self.name == "voc",
-            "data.classes",
-            self.classes,
-            "only data=voc reads it: remove it",
-        )
-        check(self.calibration_images > 0, "data.calibration_images", self.calibration_images, "set at least 1")
-        images = self.validation_images
-        check(images is None or images > 0, "data.validation_images", images, "set at least 1, or null for all")
+        remedy = "only data=voc reads it: remove it"
+        check(self.classes is None or self.name == "voc", "data.classes", self.classes, remedy)
         good = self.workers is None or 0 <= self.workers <= MAX_WORKERS
         check(good, "data.workers", self.workers, f"set 0 to {MAX_WORKERS} processes, or null")
 
@@ -182,11 +172,9 @@ class BudgetConfig:
     def __post_init__(self) -> None:
         if self.max_accuracy_drop is not None:
             check_drop("budget.max_accuracy_drop", self.max_accuracy_drop)
-        for name in ("latency_ms", "size_mb", "energy_mj", "sram_kb", "flash_kb"):
-            value = getattr(self, name)
-            check(value is None or 0 < value < math.inf, f"budget.{name}", value, "set a positive number, or null")
-        if self.fps is not None:
-            check(0 < self.fps < math.inf, "budget.fps", self.fps, "set a positive number of frames a second, e.g. 30")
+        names = ("latency_ms", "size_mb", "energy_mj", "sram_kb", "flash_kb")
+        check_each(self, "budget", names, "set a positive number, or null")
+        check_each(self, "budget", ["fps"], "set a positive number of frames a second, e.g. 30")
 
 
 @dataclass
@@ -200,19 +188,14 @@ class PruneConfig:
     round_images: int = 2000  # training images, counting repetitions, between two rounds; added to finetune.images
     round_to: int = 16  # channel counts stay multiples of this; 8 would half fill the vector registers of runtimes
     max_ratio: float = 0.9  # no layer loses a larger fraction of its channels
-    equal_split_widths: bool = (
-        False  # both halves of split blocks (C2f) stay equally wide: plain Ultralytics reads the .pt
-    )
+    equal_split_widths: bool = False  # both halves of split blocks (C2f) stay equal: plain Ultralytics reads the .pt
 
     def __post_init__(self) -> None:
         check_plain(self, "prune")
-        if self.ratio is not None:
-            check(0 <= self.ratio < 1, "prune.ratio", self.ratio, "set a fraction of channels in [0, 1), e.g. 0.3")
-        check(self.images >= 1, "prune.images", self.images, "set at least 1")
-        check(self.rounds >= 1, "prune.rounds", self.rounds, "set at least 1")
-        check(self.round_images >= 1, "prune.round_images", self.round_images, "set at least 1")
-        check(self.round_to >= 1, "prune.round_to", self.round_to, "set at least 1, e.g. 8 or 16")
-        check(0 <= self.max_ratio < 1, "prune.max_ratio", self.max_ratio, "set a fraction of channels in [0, 1)")
+        check_each(self, "prune", ["ratio"], "set a fraction of channels in [0, 1), e.g. 0.3", _fraction)
+        check_each(self, "prune", ["images", "rounds", "round_images"], "set at least 1")
+        check_each(self, "prune", ["round_to"], "set at least 1, e.g. 8 or 16")
+        check_each(self, "prune", ["max_ratio"], "set a fraction of channels in [0, 1)", _fraction)
         supported = self.objective is Objective.flops or self.allocation == "knapsack"
         check(supported, "prune.objective", self.objective.value, "latency needs prune.allocation=knapsack")
 
@@ -233,9 +216,7 @@ class FinetuneConfig:
     distillation: float | None = None
     teacher: str | None = None  # a checkpoint's folder, a shipped baseline or a .pt; null: the model before pruning
     augment: bool = True
-    activation: Activation | None = (
-        None  # replaces SiLU and the like before training; null: none. Runtimes fuse ReLU at no cost
-    )
+    activation: Activation | None = None  # replaces SiLU and the like before training. Runtimes fuse ReLU at no cost
 
     def check(self, stage: str) -> None:
         """Raises UserError for an invalid value. `stage`, `train` or `finetune`, is the prefix of the key."""
@@ -243,24 +224,16 @@ class FinetuneConfig:
             self.batch, self.accumulate = BATCH, None
         check(type(self.batch) is int, f"{stage}.batch", self.batch, "set a whole number from 1, or auto")
         check_plain(self, stage)
-        for name in ("images", "batch", "learning_rate", "accumulate"):
-            value = getattr(self, name)
-            good = value is None or (value > 0 and math.isfinite(value))
-            check(good, f"{stage}.{name}", value, "set a positive number")
-        for name in ("momentum", "warmup", "ema"):
-            value = getattr(self, name)
-            check(0 <= value < 1, f"{stage}.{name}", value, "set a fraction in [0, 1)")
-        for name in ("weight_decay", "distillation"):
-            value = getattr(self, name)
-            check(value is None or 0 <= value < math.inf, f"{stage}.{name}", value, "set 0 or a positive number")
+        check_each(self, stage, ["images", "batch", "learning_rate", "accumulate"], "set a positive number")
+        check_each(self, stage, ["momentum", "warmup", "ema"], "set a fraction in [0, 1)", _fraction)
+        not_negative = ["weight_decay", "distillation"]
+        check_each(self, stage, not_negative, "set 0 or a positive number", lambda value: 0 <= value < math.inf)
 
 
 @dataclass
 class QuantizeConfig:
     max_accuracy_drop: float = 0.01  # absolute, against the FP32 graph in the same runtime
-    search: bool = (
-        True  # try the schemes of a target, then mixed precision if all lose too much accuracy; false: use the first
-    )
+    search: bool = True  # try all schemes, then mixed precision if all lose too much accuracy; false: use the first
     minutes: float = 5  # search time per target; at least one candidate is made
     portable: bool = False  # use only schemes that cannot saturate on any CPU (7-bit weights)
     few_images: bool = False  # allow calibration on fewer than 32 images
@@ -295,15 +268,13 @@ class Config:
     finetune: FinetuneConfig = field(default_factory=FinetuneConfig)
     quantize: QuantizeConfig = field(default_factory=QuantizeConfig)
     export: ExportConfig = field(default_factory=ExportConfig)
-    controls: bool = (
-        False  # also fine-tune a randomly pruned model, and the unpruned one at a smaller input, of equal FLOPs
-    )
+    controls: bool = False  # also fine-tune models of equal FLOPs: randomly pruned, and unpruned with a smaller input
     force: bool = False  # continue even if the baseline is no better than guessing
     seed: int = 0
     threads: int = field(default_factory=usable_threads)  # default: what this process may use
     accelerator: Accelerator = Accelerator.auto  # what trains and evaluates; `device` is the deployment device
     devices: Any = 1  # how many GPUs, or processes on a CPU; auto: all GPUs; [0, 1]: these GPUs
-    precision: NumberFormat = NumberFormat.auto  # of training; auto: the faster one on this machine
+    precision: NumberFormat = NumberFormat.auto  # of training; auto: the faster one on this machine; 32: fp32; 16: fp16
     compile: bool = False  # compile networks for training with torch.compile
     cache: bool = True
     trackers: list[str] = field(default_factory=lambda: ["log"])  # see compress/trackers/__init__.py
@@ -333,13 +304,8 @@ def check_devices(devices: object) -> None:
 
 def check_name(recipe_name: str) -> None:
     """Raises UserError if `recipe_name` cannot be the name of a folder."""
-    plain = re.fullmatch(r"\w[\w.+-]*", recipe_name) is not None
-    check(
-        plain,
-        "recipe_name",
-        recipe_name,
-        "use only letters, digits and . _ + -, with a letter or digit first: the output folder gets this name",
-    )
+    remedy = "use only letters, digits and . _ + -, with a letter or digit first: the output folder gets this name"
+    check(re.fullmatch(r"\w[\w.+-]*", recipe_name) is not None, "recipe_name", recipe_name, remedy)
 
 
 def check_required(config: Config) -> None:
@@ -349,15 +315,13 @@ def check_required(config: Config) -> None:
     """
     model, data = config.model, config.data
     by_family = {
-        Family.ultralytics: ("path", model.path or model.name),
-        Family.timm: ("name", model.name),
-        Family.module: ("target", model.target),
-        Family.checkpoint: ("path", model.path),
-        Family.onnx: ("path", model.path),
+        Family.ultralytics: ("model.path", model.path or model.name),
+        Family.timm: ("model.name", model.name),
+        Family.module: ("model.target", model.target),
+        Family.checkpoint: ("model.path", model.path),
+        Family.onnx: ("model.path", model.path),
     }
-    key, value = by_family[model.family]
-    check(value is not None, f"model.{key}", "???", "set this value on the command line")
-    if data.name in ("coco", "image_folder", "voc", "yolo"):
-        check(data.path is not None, "data.path", "???", "set this value on the command line")
-    if data.name == "module":
-        check(data.target is not None, "data.target", "???", "set this value on the command line")
+    path, target = ("data.path", data.path), ("data.target", data.target)
+    by_data = {name: [path] for name in ("coco", "image_folder", "voc", "yolo")} | {"module": [target]}
+    for key, value in (by_family[model.family], *by_data.get(data.name, [])):
+        check(value is not None, key, "???", "set this value on the command line")

@@ -1,9 +1,8 @@
 """Configuration files from outside the package can set values only; they cannot run code or choose where to write.
 
 Hydra imports what a config names: `_target_` of callbacks, launchers and sweepers, `class` and `()` of log handlers,
-packages on the search path. `model.target`, `data.target`, `metric.target` and `task.target` are import paths of this
-package. Such keys in a foreign file are refused when the file is read, before it is composed, unless the command line
-has `model.trust=true`. Overrides on the command line are trusted.
+packages on the search path. `target` of a model, data set, metric or task is an import path of this package. Such keys
+in a foreign file are refused before it is composed, unless the command line, which is trusted, has `model.trust=true`.
 """
 
 from __future__ import annotations
@@ -29,7 +28,6 @@ from yaml import YAMLError
 from compress.config import aliases
 from compress.errors import UserError, one_line
 
-ALLOW = "model.trust=true"
 # Keys whose values are import paths, or that lift this check.
 IMPORTS = ("target", "_target_", "class", "()", "trust")
 # References to other keys, environment variables and the time. Other resolvers can make keys out of text.
@@ -56,12 +54,7 @@ _granted = Granted()
 
 
 def guard(roots: Sequence[Path], words: Sequence[str]) -> None:
-    """Makes Hydra read files below `roots` unchecked, and check all others as described above.
-
-    Args:
-        roots: folders of config files that belong to the package.
-        words: the command-line overrides.
-    """
+    """Makes Hydra read files below `roots` unchecked, and check all others; `words` are the command-line overrides."""
     global _granted
     _granted = Granted(tuple(root.resolve() for root in roots), _values(words))
     Plugins.instance()  # registers Hydra's own sources, which would replace ours
@@ -76,10 +69,9 @@ def _values(words: Sequence[str]) -> dict[str, list[str]]:
             override: Override = parser.parse_override(word)
         except HydraException:
             continue  # refused when it is composed
-        if override.is_delete():
-            continue
-        values = override.sweep_string_iterator() if override.is_sweep_override() else [override.get_value_string()]
-        values_by_key.setdefault(override.key_or_group, []).extend(str(value) for value in values)
+        if not override.is_delete():
+            values = override.sweep_string_iterator() if override.is_sweep_override() else [override.get_value_string()]
+            values_by_key.setdefault(override.key_or_group, []).extend(str(value) for value in values)
     return values_by_key
 
 
@@ -98,29 +90,23 @@ class _Checked:
             raise UserError(str(file), "unreadable", f"this is no YAML that can be read: {one_line(error)}") from error
         if not OmegaConf.is_dict(result.config):
             raise UserError(str(file), "unreadable", "it holds no keys and values")
+        group, _, name = config_path.lstrip("/").rpartition("/")
         if not self._own(config_path):
             if not self.granted.trust:
                 _check(file, config_path, result, self.granted)
-            group = config_path.lstrip("/").rpartition("/")[0]
             content = OmegaConf.to_container(result.config, resolve=False)
             renamed = aliases.tree(content, "" if group == "recipe" else group)
             if renamed != content:
                 result.config = OmegaConf.create(renamed)
-        return _as_recipe(config_path, result)
+        if group == "recipe":  # it is merged at the top level, and the run is named after its file
+            package = result.header["package"] = result.header.get("package") or "_global_"
+            if package == "_global_" and "recipe_name" not in result.config:
+                result.config["recipe_name"] = name.removesuffix(".yaml")
+        return result
 
     @abstractmethod
     def _own(self, config_path: str) -> bool:
         """Whether the file is part of this package or of Hydra."""
-
-
-def _as_recipe(config_path: str, result: ConfigResult) -> ConfigResult:
-    """Merges a recipe at the top level, and names the run after its file."""
-    group, _, name = config_path.lstrip("/").rpartition("/")
-    if group == "recipe":
-        result.header = {**(result.header or {}), "package": (result.header or {}).get("package") or "_global_"}
-        if result.header["package"] == "_global_" and "recipe_name" not in result.config:
-            result.config["recipe_name"] = name.removesuffix(".yaml")
-    return result
 
 
 class _Files(_Checked, FileConfigSource):
@@ -137,7 +123,7 @@ class _PackageFiles(_Checked, ImportlibResourcesConfigSource):
 def _check(file: PurePath, config_path: str, result: ConfigResult, granted: Granted) -> None:
     """Raises UserError where a file from outside the package sets what could run code."""
     content = OmegaConf.to_container(result.config, resolve=False)
-    package = (result.header or {}).get("package") or ""
+    package = result.header.get("package") or ""
     if content and "hydra" in (config_path.lstrip("/").split("/")[0], package.split(".")[0]):
         raise _refused(file, "hydra", "…")
     for path, value in _leaves(content, ()):
@@ -163,15 +149,13 @@ def _leaves(node: Any, path: tuple[str, ...]) -> Iterator[tuple[tuple[str, ...],
     if isinstance(node, dict):
         for key, value in node.items():
             yield from _leaves(value, (*path, str(key)))
-        return
-    if isinstance(node, list):
+    elif isinstance(node, list):
         for value in node:
             yield from _leaves(value, path)
-        return
-    if path:
+    else:
         yield path, node
 
 
 def _refused(file: PurePath, key: str, value: object, what: str = "could run code") -> UserError:
     remedy = f"it {what}. A config file outside the package may not set {key}: set it on the command line, or use "
-    return UserError(f"{file}: {key}", value, f"{remedy}{ALLOW} there if you know who wrote the file")
+    return UserError(f"{file}: {key}", value, f"{remedy}model.trust=true there if you know who wrote the file")

@@ -32,23 +32,17 @@ def fits(rows: Sequence[dict[str, str]]) -> list[LatencyFit]:
     groups: dict[tuple[str, str], list[tuple[float, float]]] = defaultdict(list)
     for row in rows:
         groups[row["runtime"], row["precision"]].append((float(row["gflops"]), float(row["ms"])))
-    return [_fit(runtime, precision, points) for (runtime, precision), points in groups.items()]
-
-
-def _fit(runtime: str, precision: str, points: Sequence[tuple[float, float]]) -> LatencyFit:
-    """Fits one line to all points. `error` is the largest relative error in leave-one-out cross-validation over
-    networks, `error_fitted` the largest one at the fitted points."""
-    a, b = line(points)
-    gflops = sorted({x for x, _ in points})
-    return LatencyFit(
-        runtime=runtime,
-        precision=precision,
-        a_ms=_rounded(a),
-        b_ms_per_gflop=_rounded(b),
-        error=round(left_out_error(points), 3),
-        error_fitted=round(largest_error((a, b), points), 3),
-        gflops=[_rounded(gflops[0]), _rounded(gflops[-1])],
-    )
+    result = []
+    for (runtime, precision), points in groups.items():
+        a, b = line(points)
+        result.append(
+            LatencyFit(
+                runtime, precision, _rounded(a), _rounded(b),
+                error=round(left_out_error(points), 3), error_fitted=round(largest_error((a, b), points), 3),
+                gflops=[_rounded(min(points)[0]), _rounded(max(points)[0])],
+            )
+        )  # fmt: skip
+    return result
 
 
 def line(points: Sequence[tuple[float, float]]) -> tuple[float, float]:
@@ -67,11 +61,10 @@ def largest_error(fitted: tuple[float, float], points: Sequence[tuple[float, flo
 
 def left_out_error(points: Sequence[tuple[float, float]]) -> float:
     """Largest relative error in leave-one-out cross-validation; all rows of a network are left out together."""
-    errors = []
-    for gflops in {x for x, _ in points}:
-        others = [point for point in points if point[0] != gflops]
-        errors.append(largest_error(line(others), [point for point in points if point[0] == gflops]))
-    return max(errors)
+    return max(
+        largest_error(line([point for point in points if point[0] != left_out]), [(left_out, ms)])
+        for left_out, ms in points
+    )
 
 
 def _rounded(value: float) -> float:

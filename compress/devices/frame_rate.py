@@ -22,11 +22,8 @@ def resolve(config: Config) -> Config:
     """Sets `budget.flops` and `budget.latency_ms` from `budget.fps`; a config without `budget.fps` is unchanged.
 
     The FLOPs are those of the fastest runtime and precision among the run's targets for which latencies were
-    published; INT8 only if the run quantizes. Resolving a resolved config changes nothing.
-
-    Raises:
-        UserError: there are no published latencies, no network reaches the frame rate on the device, or another key
-            also sets the budget.
+    published; INT8 only if the run quantizes. Resolving a resolved config changes nothing. Raises UserError if there
+    are no published latencies, no network reaches the frame rate on the device, or another key also sets the budget.
     """
     fps = config.budget.fps
     if fps is None:
@@ -70,26 +67,24 @@ def remarks(device: DeviceConfig, rows: Sequence[Row]) -> list[Remark]:
     """Predicted latencies of the final network's files on the device, as a remark; none without published latencies."""
     last = rows[-1]
     files = {(row.target, row.precision) for row in rows if row.flops == last.flops}
-    if device.precisions:
-        files = {(target, precision) for target, precision in files if precision in device.precisions}
     fits = [fit for fit in device.fits if (fit.runtime, fit.precision) in files]
+    fits = [fit for fit in fits if not device.precisions or fit.precision in device.precisions]
     if not fits:
         return []
     gflops = last.flops / 1e9
     numbers = {_label(fit): fit.a_ms + fit.b_ms_per_gflop * gflops for fit in fits}
     text = (
-        f"Predicted on {device.name}: "
-        + ", ".join(f"{ms:.3g} ms ({label})" for label, ms in numbers.items())
-        + ". Fitted to published latencies of other networks, with a leave-one-out error of up to "
-        + f"{max(fit.error for fit in fits):.0%}; networks of other generations can deviate more"
-        + _extrapolation(fits[0], gflops)
-        + ". Predictions are not judged: measure the files on the device with the bench kit."
+        f"Predicted on {device.name}: {', '.join(f'{ms:.3g} ms ({label})' for label, ms in numbers.items())}. Fitted "
+        "to published latencies of other networks, with a leave-one-out error of up to "
+        f"{max(fit.error for fit in fits):.0%}; networks of other generations can deviate more"
+        f"{_extrapolation(fits[0], gflops)}. Predictions are not judged: measure the files on the device with the "
+        "bench kit."
     )
     return [Remark("predicted_latency", text, numbers, lasting=True)]
 
 
 def _fits(config: Config) -> list[LatencyFit]:
-    """The device's lines for the targets and precisions of this run. Raises UserError if there are none."""
+    """The device's lines for the targets and precisions of this run."""
     device = config.device
     if not device.fits:
         profiles = {path.stem: yaml.safe_load(path.read_text()) for path in sorted((CONF / "device").glob("*.yaml"))}
@@ -97,12 +92,11 @@ def _fits(config: Config) -> list[LatencyFit]:
         remedy = f"device={device.name} has no published latencies: set budget.flops, or one of the devices {known}"
         raise UserError("budget.fps", config.budget.fps, remedy)
     fits = [fit for fit in device.fits if fit.precision != "int8" or "quantize" in config.stages]
-    usable = [fit for fit in fits if fit.runtime in (config.targets or [])]
-    if not usable:
-        runtimes = ", ".join(dict.fromkeys(fit.runtime for fit in fits))
-        remedy = f"{device.name} has latencies of {runtimes} only: add one, or set budget.flops instead of budget.fps"
-        raise UserError("targets", config.targets, remedy)
-    return usable
+    if usable := [fit for fit in fits if fit.runtime in (config.targets or [])]:
+        return usable
+    runtimes = ", ".join(dict.fromkeys(fit.runtime for fit in fits))
+    remedy = f"{device.name} has latencies of {runtimes} only: add one, or set budget.flops instead of budget.fps"
+    raise UserError("targets", config.targets, remedy)
 
 
 def _label(fit: LatencyFit) -> str:

@@ -53,7 +53,7 @@ def evaluate(
     """Accuracy of `decode(predict(images))` on the whole split.
 
     Args:
-        predict: float32 (b, c, s, s) in [0, 1] to raw outputs.
+        predict: contiguous float32 (b, c, s, s) in [0, 1] to raw outputs.
         decode: raw outputs to one Detections per image, or scores (b, classes).
         batch: images per call; the last call may have fewer.
         progress: label of the progress bar, which is drawn on terminals only; empty: no bar.
@@ -68,33 +68,21 @@ def evaluate(
     with tqdm(total=len(split), desc=progress, unit="img", disable=None if progress else True) as bar:
         for start in range(0, len(split), batch):
             indices = range(start, min(start + batch, len(split)))
-            images = np.stack([split.image(index) for index in indices])
-            outputs.extend(_checked(decode(predict(_network_input(images))), task, len(indices)))
+            planes = np.stack([split.image(index) for index in indices]).transpose(0, 3, 1, 2)
+            predictions = decode(predict(np.divide(np.ascontiguousarray(planes), 255, dtype=np.float32)))
+            if len(predictions) != len(indices):
+                raise TargetFailed(f"{len(predictions)} predictions for {len(indices)} images")
+            if any(np.isnan(array).any() for array in task.values(predictions)):
+                raise TargetFailed("predictions contain NaN: the graph is numerically broken in this runtime")
+            outputs.extend(predictions)
             bar.update(len(indices))
     targets = [split.target(index) for index in range(len(split))]
     return task.metric.evaluate(outputs, targets, classes)
 
 
 def paired_difference(a: Accuracy, b: Accuracy) -> tuple[float, tuple[float, float]]:
-    """a - b and its 95 % confidence interval, paired over images; a drop if `a` is the baseline.
-
-    Raises:
-        ValueError: the two are not the same metric on the same images.
-    """
+    """a - b and its 95 % confidence interval, paired over images; a drop if `a` is the baseline. Raises ValueError if
+    the two are not the same metric on the same images."""
     if a.resampled is None or b.resampled is None or (a.metric, a.fingerprint) != (b.metric, b.fingerprint):
         raise ValueError("a paired difference needs two results of `evaluate` on the same images")
     return a.value - b.value, interval(a.resampled - b.resampled)
-
-
-def _network_input(images: np.ndarray) -> np.ndarray:
-    """(b, s, s, c) in [0, 255] to contiguous float32 (b, c, s, s) in [0, 1]."""
-    planes = np.ascontiguousarray(images.transpose(0, 3, 1, 2))
-    return np.divide(planes, 255, dtype=np.float32)
-
-
-def _checked(predictions: Predictions, task: SupervisedTask, images: int) -> Predictions:
-    if len(predictions) != images:
-        raise TargetFailed(f"{len(predictions)} predictions for {images} images")
-    if any(np.isnan(array).any() for array in task.values(predictions)):
-        raise TargetFailed("predictions contain NaN: the graph is numerically broken in this runtime")
-    return predictions

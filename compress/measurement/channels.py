@@ -19,8 +19,7 @@ def remarks(model: Model, cost: Cost, round_to: int | None) -> list[Remark]:
 
     `cost`: of the model's deployed form. `round_to`: channel multiple of the pruning; None if nothing was pruned.
     """
-    net = model.deployed()
-    odd = [name for name, layer in net.named_modules() if name in cost.layers and _is_odd(layer)]
+    odd = [name for name, layer in model.deployed().named_modules() if name in cost.layers and _is_odd(layer)]
     fraction = sum(cost.layers[name].macs for name in odd) / max(cost.macs, 1)
     if fraction < WORTH_SAYING:
         return []

@@ -1,8 +1,7 @@
 """Acceptance checks for exported artifacts, run in a fresh process.
 
 mAP can stay the same while an INT8 graph halves every confidence, and a file can work only in the process that wrote
-it. So a fresh interpreter opens each artifact from disk, and its outputs are compared with those of torch, or of the
-ONNX file if the model is one.
+it. So a fresh interpreter opens it, and its outputs are compared with those of torch, or of the ONNX file given.
 """
 
 from __future__ import annotations
@@ -36,11 +35,8 @@ def verify(folder: Path, model: Evaluable, split: Split) -> list[Check]:
     """Checks the artifact in `folder`, exported from `model`, on `IMAGES` images of a split.
 
     Per graph: deterministic outputs, outputs close to torch's (FP32 and FP16), and confidences close to torch's (other
-    precisions, and FP32 graphs that the runtime computes in another format).
-
-    Raises:
-        TargetFailed: a file was altered, does not open in a fresh process, or its output shape differs from the
-            manifest.
+    precisions, and FP32 graphs that the runtime computes in another format). Raises TargetFailed if a file was altered,
+    does not open in a fresh process, or its output shape differs from the manifest.
     """
     batch = np.concatenate(list(images(split.subset(IMAGES, SEED))))
     with torch.inference_mode():

@@ -27,8 +27,8 @@ from __future__ import annotations
 
 import itertools
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -91,18 +91,12 @@ def count(net: nn.Module, example: Tensor) -> Cost:
     """
     counter = _Counter()
     # Inference tensors skip the decomposition to countable operators, so inference mode is disabled.
-    with (
-        torch.inference_mode(False),
-        torch.no_grad(),
-        _eval_mode(net),
-        _plain_execution(),
-        counter.watch(net),
-    ):
+    with torch.inference_mode(False), torch.no_grad(), _eval_mode(net), _plain_execution(), counter.watch(net):
         example = example.detach().clone()
-        counter.begin(example)
+        counter.open(example)
         with counter:
             outputs = net(example)
-    counter.finish(outputs)
+    counter.use(map(_key, _tensors(outputs)))
 
     parameters = [*net.parameters(), *packed_parameters(net)]
     if counter.macs == 0 and any(p.dim() >= 2 for p in parameters):
@@ -113,7 +107,7 @@ def count(net: nn.Module, example: Tensor) -> Cost:
         params=sum(p.numel() for p in parameters),
         param_bytes=sum(p.numel() * p.element_size() for p in parameters),
         bytes_moved=counter.bytes_moved,
-        activation_bytes=counter.peak(),
+        activation_bytes=peak_bytes((life.size, life.born, life.last_use) for life in counter.lives),
         layers=counter.layer_costs(net),
     )
 
@@ -152,9 +146,6 @@ def peak_bytes(lives: Iterable[tuple[int, int, int]]) -> int:
     return max(itertools.accumulate(changes[time] for time in sorted(changes)), default=0)
 
 
-# --- the pass -----------------------------------------------------------------------------------------------------
-
-
 @dataclass
 class _Storage:
     """Lifetime of the memory of an activation, in operator indices."""
@@ -173,7 +164,7 @@ class _Counter(TorchDispatchMode):
         super().__init__()
         self.macs = self.other_flops = self.bytes_moved = 0
         self._time = 0  # operators so far
-        self._lives: list[_Storage] = []
+        self.lives: list[_Storage] = []
         self._by_key: dict[int, _Storage] = {}  # storages that depend on the example
         self._running: list[str] = [""]
         self._recurrent: set[str] = set()  # names of torch's recurrent layers and cells
@@ -184,45 +175,23 @@ class _Counter(TorchDispatchMode):
     def watch(self, net: nn.Module) -> Iterator[None]:
         """Tracks the running module by temporary hooks."""
 
-        def enter(name: str) -> Callable[..., None]:
-            return lambda *_: self._running.append(name)
-
         def leave(*_: Any) -> None:
             self._running.pop()
 
-        hooks = []
-        for name, module in net.named_modules():
-            if isinstance(module, (nn.RNNBase, nn.RNNCellBase)):
-                self._recurrent.add(name)
-            hooks.append(module.register_forward_pre_hook(enter(name), prepend=True))
-            hooks.append(module.register_forward_hook(leave, always_call=True))
-        try:
+        with ExitStack() as hooks:
+            for name, module in net.named_modules():
+                if isinstance(module, (nn.RNNBase, nn.RNNCellBase)):
+                    self._recurrent.add(name)
+                enter = module.register_forward_pre_hook(lambda *_, name=name: self._running.append(name), prepend=True)
+                hooks.callback(enter.remove)
+                hooks.callback(module.register_forward_hook(leave, always_call=True).remove)
             yield
-        finally:
-            for hook in hooks:
-                hook.remove()
-
-    def begin(self, example: Tensor) -> None:
-        self._open(example)
-
-    def finish(self, outputs: Any) -> None:
-        """Extends the lifetime of the outputs to the end of the pass."""
-        for tensor in _tensors(outputs):
-            if (life := self._by_key.get(_key(tensor))) is not None:
-                life.last_use = self._time
-
-    def peak(self) -> int:
-        return peak_bytes((life.size, life.born, life.last_use) for life in self._lives)
 
     def layer_costs(self, net: nn.Module) -> dict[str, LayerCost]:
         modules = dict(net.named_modules())
+        params = {name: sum(p.numel() for p in modules[name].parameters(recurse=False)) for name in self._layers}
         return {
-            name: LayerCost(
-                macs,
-                sum(p.numel() for p in modules[name].parameters(recurse=False)),
-                moved,
-                self._shapes[name],
-            )
+            name: LayerCost(macs, params[name], moved, self._shapes[name])
             for name, (macs, moved) in self._layers.items()
         }
 
@@ -245,26 +214,27 @@ class _Counter(TorchDispatchMode):
         inputs, outputs = _tensors((args, kwargs)), _tensors(result)
         if not outputs:
             return
-        shape_only = func._overloadpacket.__name__ in SHAPE_ONLY
         if not inputs and self._running[-1] in self._recurrent:
             for tensor in outputs:  # the initial state
-                self._open(tensor)
+                self.open(tensor)
             return
-        if shape_only or not any(_key(tensor) in self._by_key for tensor in inputs):
+        keys = {_key(tensor) for tensor in inputs}
+        if func._overloadpacket.__name__ in SHAPE_ONLY or keys.isdisjoint(self._by_key):
             for tensor in outputs:  # a constant; may reuse the memory of a dead activation
                 self._by_key.pop(_key(tensor), None)
             return
-        keys = {_key(tensor) for tensor in inputs}
-        is_view = not func._schema.is_mutable and all(_key(tensor) in keys for tensor in outputs)
+        is_view = not func._schema.is_mutable and keys.issuperset(map(_key, outputs))
         if not is_view:
             self._time += 1
             self._add_cost(func, args, kwargs, result, inputs, outputs)
-        self._extend_lives(keys, outputs)
+        self.use(keys)
+        for tensor in outputs:
+            if _key(tensor) not in keys or _key(tensor) not in self._by_key:
+                self.open(tensor)
 
     def _add_cost(self, func: Any, args: Any, kwargs: Any, result: Any, inputs: Any, outputs: list[Tensor]) -> None:
         name, layer = func._overloadpacket.__name__, self._running[-1]
-        formula = formula_of(func)
-        if formula:
+        if formula := formula_of(func):
             macs = formula(*args, **kwargs, out_val=result) // 2 * (4 if outputs[0].is_complex() else 1)
         else:
             packed = packed_macs(func, args, outputs[0])
@@ -281,18 +251,16 @@ class _Counter(TorchDispatchMode):
         cost[1] += moved
         self._shapes[layer] = tuple(outputs[0].shape)
 
-    def _extend_lives(self, input_keys: set[int], outputs: list[Tensor]) -> None:
-        for key in input_keys:
+    def use(self, keys: Iterable[int]) -> None:
+        """Extends the lifetimes of these tensors to the present."""
+        for key in keys:
             if (life := self._by_key.get(key)) is not None:
                 life.last_use = self._time
-        for tensor in outputs:
-            key = _key(tensor)
-            if key not in input_keys or key not in self._by_key:
-                self._open(tensor)
 
-    def _open(self, tensor: Tensor) -> None:
+    def open(self, tensor: Tensor) -> None:
+        """Starts the lifetime of a tensor."""
         life = _Storage(tensor.untyped_storage().nbytes(), self._time, self._time)
-        self._lives.append(life)
+        self.lives.append(life)
         self._by_key[_key(tensor)] = life
 
 

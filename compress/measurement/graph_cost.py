@@ -18,20 +18,16 @@ from compress.measurement.flops import Cost, LayerCost, peak_bytes
 from compress.targets import onnx_graph, onnx_macs
 
 VIEWS = {"Reshape", "Flatten", "Squeeze", "Unsqueeze", "Identity", "Transpose", "Split", "Slice", "Expand", "Dropout"}
-MOVES = set(
-    """
+MOVES = """
     Concat Gather GatherElements GatherND ScatterElements ScatterND Pad Tile Cast CastLike Where DepthToSpace
     SpaceToDepth OneHot Trilu Shape Size ConstantOfShape Range EyeLike NonZero
 """.split()
-)
 PER_OUTPUT = {
-    **dict.fromkeys(VIEWS | MOVES, 0),
+    **dict.fromkeys([*VIEWS, *MOVES], 0),
     **dict.fromkeys(("Sigmoid", "Tanh", "HardSigmoid"), 4),
     **{"HardSwish": 5, "Gelu": 8, "Mish": 8, "Elu": 3, "Selu": 3, "Celu": 3, "Softplus": 3},
-    "BatchNormalization": 2,
     **dict.fromkeys(("LayerNormalization", "InstanceNormalization", "GroupNormalization", "RMSNormalization"), 7),
-    "Softmax": 5,
-    "LogSoftmax": 6,
+    **{"BatchNormalization": 2, "Softmax": 5, "LogSoftmax": 6},
 }
 PER_INPUT = {"GlobalAveragePool", "GlobalMaxPool", "TopK", "ArgMax", "ArgMin", "CumSum"}
 BIAS_INPUT = {"Conv": 2, "ConvTranspose": 2, "Gemm": 2, "FusedConv": 2, "DeformConv": 3}
@@ -46,12 +42,8 @@ LEARNED: dict[str, set[int] | None] = {
     "DeformConv": {1, 3},
     **{kind: {1, 2, 3, 7} for kind in ("LSTM", "GRU", "RNN")},
     "Einsum": None,
-    "QLinearConv": {3, 8},
-    "QLinearMatMul": {0, 3},
-    "ConvInteger": {1},
-    "MatMulInteger": {0, 1},
-    "MatMulIntegerToFloat": {0, 1, 6},
-    "QGemm": {3, 6},
+    **{"QLinearConv": {3, 8}, "QLinearMatMul": {0, 3}, "QGemm": {3, 6}},
+    **{"ConvInteger": {1}, "MatMulInteger": {0, 1}, "MatMulIntegerToFloat": {0, 1, 6}},
 }
 FLOATS = (TensorProto.FLOAT, TensorProto.DOUBLE, TensorProto.FLOAT16, TensorProto.BFLOAT16)
 INTEGERS = (TensorProto.INT8, TensorProto.UINT8, TensorProto.INT32)  # of quantized weights and biases
@@ -60,10 +52,7 @@ WITH_INTEGERS = {"QLinearConv", "QLinearMatMul", "ConvInteger", "MatMulInteger",
 
 def count(graph: ModelProto) -> Cost:
     """Counts one pass of a graph with static shapes and folded constants; `layers` of the result is by node name.
-
-    Raises:
-        UserError: an operator's products or shapes are unknown (the message names its node), or there are no products.
-    """
+    Raises UserError if products or shapes of a node are unknown (it names the node), or if there are no products."""
     for node in graph.graph.node:
         if not onnx_macs.is_known(node):
             remedy = "the products of this operator cannot be counted: use other operators instead"
@@ -76,7 +65,8 @@ def count(graph: ModelProto) -> Cost:
     kinds |= {name: tensor.data_type for name, tensor in constants.items()}
 
     def size(name: str) -> int:
-        return prod(shapes[name]) * _width(kinds[name])
+        width = onnx.helper.tensor_dtype_to_np_dtype(kinds[name]).itemsize if kinds[name] else 0  # unknown type: 0
+        return prod(shapes[name]) * width
 
     learned, halves = _learned(graph, constants), _silu_halves(graph)
     layers: dict[str, LayerCost] = {}
@@ -99,8 +89,7 @@ def count(graph: ModelProto) -> Cost:
         macs = onnx_macs.node_macs(node, shapes)
         # An input that is passed twice is read once, and an expanded tensor has the size of its storage.
         sources = {(storage.get(name, name), size(name)) for name in read}
-        moved = sum(min(nbytes, size(name)) for name, nbytes in sources) + sum(map(size, written))
-        moved = 0 if view else moved
+        moved = 0 if view else sum(min(nbytes, size(name)) for name, nbytes in sources) + sum(map(size, written))
         params = sum(prod(shapes[name]) for name in dict.fromkeys(read) if name in learned)
         layers[node.name] = LayerCost(macs, params, moved, shapes[written[0]])
         other += _other_flops(node, shapes, kinds)
@@ -121,35 +110,23 @@ def count(graph: ModelProto) -> Cost:
 
 
 def _where(node: NodeProto) -> str:
-    """Name and operator of a node, for messages."""
     return f"{node.name}: {f'{node.domain}.{node.op_type}'.strip('.')}"
 
 
 def _silu_halves(graph: ModelProto) -> set[str]:
     """Names of the sigmoid nodes that only occur in x * sigmoid(x)."""
-    readers: dict[str, list[NodeProto]] = {}
+    halves = set()
     for node in graph.graph.node:
-        for name in node.input:
-            readers.setdefault(name, []).append(node)
-    return {
-        node.name
-        for node in graph.graph.node
-        if node.op_type == "Sigmoid"
-        and all(
-            reader.op_type == "Mul" and set(reader.input) == {node.input[0], node.output[0]}
-            for reader in readers.get(node.output[0], [node])
-        )
-    }
-
-
-def _width(kind: int) -> int:
-    """Bytes per element; 0 for an unknown type."""
-    return onnx.helper.tensor_dtype_to_np_dtype(kind).itemsize if kind else 0
+        if node.op_type == "Sigmoid":
+            readers = [reader for reader in graph.graph.node if node.output[0] in reader.input]
+            factors = {node.input[0], node.output[0]}
+            if readers and all(reader.op_type == "Mul" and set(reader.input) == factors for reader in readers):
+                halves.add(node.name)
+    return halves
 
 
 def _learned(graph: ModelProto, constants: Mapping[str, TensorProto]) -> set[str]:
-    """Names of the constants that are parameters, including biases added to matrix products and the integers of
-    dequantized parameters."""
+    """Names of the parameters, including biases added to matrix products and the integers of dequantized ones."""
     products = {name for node in graph.graph.node if node.op_type == "MatMul" for name in node.output}
     stored = {node.output[0]: node.input[0] for node in graph.graph.node if node.op_type == "DequantizeLinear"}
     learned: set[str] = set()
@@ -159,11 +136,10 @@ def _learned(graph: ModelProto, constants: Mapping[str, TensorProto]) -> set[str
             continue
         positions = LEARNED.get(node.op_type)
         for position, name in enumerate(node.input):
-            integers = name in stored or node.op_type in WITH_INTEGERS
-            name = stored.get(name, name)
-            kinds = FLOATS + INTEGERS if integers else FLOATS
-            if (positions is None or position in positions) and name in constants:
-                learned |= {name} if constants[name].data_type in kinds else set()
+            kinds = FLOATS + INTEGERS if name in stored or node.op_type in WITH_INTEGERS else FLOATS
+            tensor = constants.get(stored.get(name, name))
+            if (positions is None or position in positions) and tensor is not None and tensor.data_type in kinds:
+                learned.add(tensor.name)
     return learned
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import fcntl
 import gc
 import logging
@@ -13,7 +12,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -35,10 +34,7 @@ _thread_lock = threading.RLock()
 
 @dataclass(frozen=True)
 class Latency:
-    """Milliseconds per call.
-
-    `ratio` is the median, over the rounds of `interleaved`, of this call's time divided by that of the first call.
-    """
+    """Milliseconds per call."""
 
     median: float
     p95: float
@@ -46,7 +42,7 @@ class Latency:
     low: float  # smallest median of the measurement's `PARTS` consecutive parts
     high: float  # largest one
     cpu_wait: float | None = None  # see `contention.Waiting.fraction`
-    ratio: float | None = None
+    ratio: float | None = None  # median, over the rounds of `interleaved`, of the time divided by the first call's
     ratio_ci95: tuple[float, float] | None = None  # 95 % confidence interval of `ratio`
     times: np.ndarray = field(default_factory=lambda: np.empty(0), repr=False, compare=False)  # of the calls, in order
 
@@ -70,11 +66,8 @@ def time_call(call: Call, *, seconds: float = 3, warmup: int = 10, min_runs: int
     """Times `call` for about `seconds` and at least `min_runs` times, after `warmup` untimed runs.
 
     If other programs use the CPU, measures up to `ATTEMPTS` times in all and returns the one with the lowest
-    `cpu_wait`. With `wait`, waits for the lock while another process is timing (see `timing_lock`): necessary for a
-    latency that is compared with other latencies.
-
-    Raises:
-        UserError: the lock file cannot be opened.
+    `cpu_wait`. With `wait`, waits for the lock while another process is timing (see `timing_lock`, also for errors):
+    necessary for a latency that is compared with other latencies.
     """
     with timing_lock(wait=wait), _no_garbage_collection():
         for _ in range(warmup):
@@ -137,8 +130,7 @@ def _compared(latency: Latency, ratios: np.ndarray) -> Latency:
     ordered, half = np.sort(ratios), 0.98 * math.sqrt(len(ratios))
     low = max(math.floor(len(ratios) / 2 - half) - 1, 0)
     high = min(math.ceil(len(ratios) / 2 + half), len(ratios) - 1)
-    bounds = float(ordered[low]), float(ordered[high])
-    return replace(latency, ratio=float(np.median(ratios)), ratio_ci95=bounds)
+    return replace(latency, ratio=float(np.median(ratios)), ratio_ci95=(float(ordered[low]), float(ordered[high])))
 
 
 def _milliseconds(call: Call) -> float:
@@ -164,10 +156,8 @@ def timing_lock(*, wait: bool = True) -> Iterator[None]:
     a thread.
 
     If another process holds it, logs its pid, command and since when it holds the lock, waits up to `LOCK_SECONDS`, and
-    then continues without the lock, with a warning. Without `wait` it continues at once, silently.
-
-    Raises:
-        UserError: the lock file cannot be opened.
+    then continues without the lock, with a warning. Without `wait` it continues at once, silently. Raises UserError if
+    the lock file cannot be opened.
     """
     global _depth
     with _thread_lock:
@@ -178,54 +168,61 @@ def timing_lock(*, wait: bool = True) -> Iterator[None]:
         finally:
             _depth -= 1
             if handle is not None:
-                with contextlib.suppress(OSError):
-                    _signature(os.getpid()).unlink(missing_ok=True)
+                with suppress(OSError):
+                    _signature().unlink(missing_ok=True)
                 os.close(handle)
 
 
 def _acquire(wait: bool) -> int:
-    """A handle of the lock file. It is locked, unless another process still holds the lock after `LOCK_SECONDS`
-    (with `wait`) or holds it now (without). The system releases the lock when its process ends."""
-    handle = _open_shared(LOCK)
-    if _try_to_lock(handle):
-        _sign()
+    """A handle of the lock file, locked if possible. The system releases the lock when its process ends."""
+    handle = _open_shared()
+    if _locked(handle) or not wait:
         return handle
-    if not wait:
-        return handle
-    holder = _holder()
-    log.info("waiting up to %g s for another process to finish timing: %s (%s)", LOCK_SECONDS, holder, LOCK)
+    log.info("waiting up to %g s for another process to finish timing: %s (%s)", LOCK_SECONDS, _holder(), LOCK)
     end = time.monotonic() + LOCK_SECONDS
     while time.monotonic() < end:
         time.sleep(0.1)
-        if _try_to_lock(handle):
-            _sign()
+        if _locked(handle):
             return handle
     log.warning("timing at the same time as another process, which has held the timing lock for more than %g s: %s; "
                 "measured times may be too long", LOCK_SECONDS, _holder())  # fmt: skip
     return handle
 
 
-def _try_to_lock(handle: int) -> bool:
+def _open_shared() -> int:
+    """Opens the lock file for reading, which suffices for flock. In a sticky folder Linux refuses O_CREAT on another
+    user's file (fs.protected_regular), and the umask may have made it unwritable."""
+    try:
+        with suppress(FileNotFoundError):
+            return os.open(LOCK, os.O_RDONLY | os.O_CLOEXEC)
+        handle = os.open(LOCK, os.O_RDONLY | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o666)
+        os.fchmod(handle, 0o666)  # the umask may have removed the rights of other users
+        return handle
+    except OSError as error:
+        remedy = (
+            f"the timing lock {LOCK.name} in it cannot be opened ({error.strerror}): delete it, or set another folder"
+        )
+        raise UserError("TMPDIR", LOCK.parent, remedy) from error
+
+
+def _locked(handle: int) -> bool:
+    """Tries to lock the file, and records who holds the lock and since when."""
     try:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         return False
+    command = " ".join(sys.argv)[:200].replace("\n", " ")
+    text = f"process {os.getpid()} ({command}) since {time.strftime('%Y-%m-%d %H:%M:%S')}"
+    with suppress(OSError):  # the signature only serves messages
+        signature = os.open(_signature(), os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, 0o644)
+        with os.fdopen(signature, "w", encoding="utf-8") as file:
+            file.write(text)
     return True
 
 
-def _signature(pid: int | str) -> Path:
+def _signature() -> Path:
     """File in which the holder describes itself. One per process, because another user's file cannot be overwritten."""
-    return LOCK.with_name(f"{LOCK.name}.{pid}")
-
-
-def _sign() -> None:
-    """Records who holds the lock and since when. Errors are ignored, because the file only serves messages."""
-    command = " ".join(sys.argv)[:200].replace("\n", " ")
-    text = f"process {os.getpid()} ({command}) since {time.strftime('%Y-%m-%d %H:%M:%S')}"
-    with contextlib.suppress(OSError):
-        handle = os.open(_signature(os.getpid()), os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, 0o644)
-        with os.fdopen(handle, "w", encoding="utf-8") as file:
-            file.write(text)
+    return LOCK.with_name(f"{LOCK.name}.{os.getpid()}")
 
 
 def _holder() -> str:
@@ -234,7 +231,7 @@ def _holder() -> str:
     for path in LOCK.parent.glob(f"{LOCK.name}.*"):
         pid = path.name.rpartition(".")[2]
         if pid.isdecimal() and _alive(int(pid)):
-            with contextlib.suppress(OSError, UnicodeDecodeError):
+            with suppress(OSError, UnicodeDecodeError):
                 signatures.append((path.stat().st_mtime, path.read_text(encoding="utf-8")[:400]))
     return max(signatures)[1] if signatures else "an unknown process"
 
@@ -242,25 +239,6 @@ def _holder() -> str:
 def _alive(pid: int) -> bool:
     try:
         os.kill(pid, 0)  # only checks: signal 0 is not delivered
-    except PermissionError:
-        return True  # of another user
-    except OSError:
-        return False
-    return True
-
-
-def _open_shared(path: Path) -> int:
-    """Opens the lock file for reading, which suffices for flock. In a sticky folder Linux refuses O_CREAT on another
-    user's file (fs.protected_regular), and the umask may have made it unwritable."""
-    try:
-        try:
-            return os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-        except FileNotFoundError:
-            handle = os.open(path, os.O_RDONLY | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o666)
-            os.fchmod(handle, 0o666)  # the umask may have removed the rights of other users
-            return handle
     except OSError as error:
-        remedy = (
-            f"the timing lock {path.name} in it cannot be opened ({error.strerror}): delete it, or set another folder"
-        )
-        raise UserError("TMPDIR", path.parent, remedy) from error
+        return isinstance(error, PermissionError)  # of another user
+    return True

@@ -15,7 +15,7 @@ from tempfile import TemporaryDirectory
 
 import onnx
 import onnxruntime
-from onnx import GraphProto, NodeProto
+from onnx import GraphProto
 from torch import nn
 from torch.nn.modules.conv import _ConvNd
 
@@ -31,24 +31,20 @@ LAYERS = ("Conv", "ConvTranspose", "Gemm", "MatMul")
 
 
 def layer_seconds(model: Model, threads: int) -> dict[str, float]:
-    """{convolution or linear layer of the deployed form: seconds per image}, medians of `RUNS` runs at batch 1.
-
-    Raises:
-        TargetFailed: the graph's nodes cannot be matched to layers.
-    """
+    """{convolution or linear layer of the deployed form: seconds per image}, medians of `RUNS` runs at batch 1. Raises
+    TargetFailed if the graph's nodes cannot be matched to layers."""
     with TemporaryDirectory(prefix="compress-") as scratch:
         graph = targets.get("onnxruntime").convert(model, Path(scratch), ExportConfig())
         nodes = onnx.load(graph.path).graph
         times = _profile(graph.path, model.example_input().numpy(), threads, Path(scratch))
     layers = _layers(nodes, model.deployed())
     charged = _charged(nodes, layers)
-    names = sorted(charged, key=len, reverse=True)
     seconds: dict[str, float] = defaultdict(float)
     for event, duration in times.items():
         # Optimised nodes have the name of the node that they replace and a suffix: /conv/Conv_output_0_nchwc
-        node = next((name for name in names if event.startswith(name)), None)
+        node = max(filter(event.startswith, charged), key=len, default="")
         for layer in charged[node] if node else ():
-            seconds[layer] += duration / len(charged[node])  # type: ignore[index]
+            seconds[layer] += duration / len(charged[node])
     return dict(seconds)
 
 
@@ -61,9 +57,8 @@ def _profile(path: Path, image: object, threads: int, folder: Path) -> dict[str,
     feed = {session.get_inputs()[0].name: image}
     for _ in range(WARM_UP + RUNS):
         session.run(None, feed)
-    events = json.loads(Path(session.end_profiling()).read_text())
     runs: dict[str, list[float]] = defaultdict(list)
-    for event in events:
+    for event in json.loads(Path(session.end_profiling()).read_text()):
         if event.get("cat") == "Node" and event["name"].endswith("_kernel_time"):
             runs[event["name"].removesuffix("_kernel_time")].append(event["dur"] / 1e6)
     return {name: statistics.median(durations[WARM_UP:]) for name, durations in runs.items()}
@@ -91,14 +86,9 @@ def _layers(graph: GraphProto, net: nn.Module) -> dict[str, str]:
 def _charged(graph: GraphProto, layers: dict[str, str]) -> dict[str, tuple[str, ...]]:
     """{node: the layers that its time is divided among}: itself if it is a layer, else the nearest ones upstream."""
     source: dict[str, tuple[str, ...]] = {}  # {value: layers}
-
-    def of(node: NodeProto) -> tuple[str, ...]:
-        if node.name in layers:
-            return (layers[node.name],)
-        return tuple(dict.fromkeys(layer for value in node.input for layer in source.get(value, ())))
-
     charged = {}
     for node in graph.node:  # in the order of execution
-        charged[node.name] = of(node)
+        upstream = dict.fromkeys(layer for value in node.input for layer in source.get(value, ()))
+        charged[node.name] = (layers[node.name],) if node.name in layers else tuple(upstream)
         source.update(dict.fromkeys(node.output, charged[node.name]))
     return charged

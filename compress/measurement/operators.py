@@ -12,53 +12,6 @@ from torch.utils.flop_counter import flop_registry, mm_flop, sdpa_flop_count
 
 aten = torch.ops.aten
 
-# --- products -------------------------------------------------------------------------------------------------
-
-
-def _sdpa_cpu(query: Tensor, key: Tensor, value: Tensor, *_: Any, **__: Any) -> int:
-    return sdpa_flop_count(query.shape, key.shape, value.shape)
-
-
-def _mv(matrix: Tensor, vector: Tensor, **_: Any) -> int:
-    return mm_flop(matrix, vector.unsqueeze(-1), out_val=None)
-
-
-def _addmv(_bias: Tensor, matrix: Tensor, vector: Tensor, **_: Any) -> int:
-    return 2 * matrix.numel()
-
-
-def _dot(left: Tensor, _right: Tensor, **_: Any) -> int:
-    return 2 * left.numel()
-
-
-def _addbmm(_bias: Tensor, left: Tensor, right: Tensor, **_: Any) -> int:
-    return 2 * left.numel() * right.shape[-1]
-
-
-def _mkldnn_rnn(input: Tensor, weight_ih: Tensor, weight_hh: Tensor, *_: Any, **__: Any) -> int:
-    """One layer in one direction: both weight matrices at each step of each sequence; input (t, b, features)."""
-    return 2 * prod(input.shape[:-1]) * (weight_ih.numel() + weight_hh.numel())
-
-
-def _euclidean_dist(left: Tensor, _right: Tensor, *, out_val: Tensor, **_: Any) -> int:
-    return 2 * out_val.numel() * (left.shape[-1] + 2)  # torch multiplies rows extended by both squared norms
-
-
-def _cdist(left: Tensor, _right: Tensor, *_: Any, out_val: Tensor, **__: Any) -> int:
-    return 2 * out_val.numel() * left.shape[-1]  # per pair and dimension: one difference, raised to the power and added
-
-
-def _pdist(points: Tensor, *_: Any, out_val: Tensor, **__: Any) -> int:
-    return 2 * out_val.numel() * points.shape[-1]
-
-
-def _affine_grid(theta: Tensor, *_: Any, out_val: Tensor, **__: Any) -> int:
-    return 2 * out_val.numel() * theta.shape[-1]  # every point of the grid times theta (n, 2, 3) or (n, 3, 4)
-
-
-def _conv_tbc(input: Tensor, weight: Tensor, *_: Any, out_val: Tensor, **__: Any) -> int:
-    return 2 * out_val.numel() * weight.shape[0] * weight.shape[1]  # weight (k, in, out)
-
 
 def _trilinear(left: Tensor, weight: Tensor, right: Tensor, *_: Any, **__: Any) -> int:
     """nn.Bilinear: left (n, 1, i, 1) or (n, i), weight (o, i, j), right (n, j): x W, then its product with y."""
@@ -66,64 +19,69 @@ def _trilinear(left: Tensor, weight: Tensor, right: Tensor, *_: Any, **__: Any) 
     return 2 * left.numel() // first * out * second * (first + 1)
 
 
-def _deform_conv2d(_input: Tensor, weight: Tensor, *_: Any, out_val: Tensor, **__: Any) -> int:
-    return 2 * out_val.numel() * prod(weight.shape[1:])
-
-
 # torch 2.14 counts 0 for attention on the CPU (pytorch#195460) and for products with a vector.
-_MISSING_FORMULAS: dict[Any, Callable[..., int]] = {
-    aten._scaled_dot_product_flash_attention_for_cpu: _sdpa_cpu,
-    aten.mv: _mv,
-    aten.addmv: _addmv,
-    aten.dot: _dot,
-    aten.vdot: _dot,
-    aten.conv_tbc: _conv_tbc,
-    aten._cdist_forward: _cdist,
-    aten._pdist_forward: _pdist,
-    aten.affine_grid_generator: _affine_grid,
-    aten.addbmm: _addbmm,
+FORMULAS: dict[Any, Callable[..., int]] = {
+    **flop_registry,
+    aten._scaled_dot_product_flash_attention_for_cpu: lambda query, key, value, *_, **__: sdpa_flop_count(
+        query.shape, key.shape, value.shape
+    ),
+    aten.mv: lambda matrix, vector, **_: 2 * matrix.numel(),
+    aten.addmv: lambda bias, matrix, vector, **_: 2 * matrix.numel(),
+    aten.dot: lambda left, right, **_: 2 * left.numel(),
+    aten.vdot: lambda left, right, **_: 2 * left.numel(),
+    aten.addbmm: lambda bias, left, right, **_: 2 * left.numel() * right.shape[-1],
     aten._int_mm: mm_flop,
-    aten.mkldnn_rnn_layer: _mkldnn_rnn,
-    aten._euclidean_dist: _euclidean_dist,
+    # Weights (k, in, out).
+    aten.conv_tbc: lambda input, weight, *_, out_val, **__: 2 * out_val.numel() * prod(weight.shape[:2]),
+    # Per pair and dimension: one difference, raised to the power and added.
+    aten._cdist_forward: lambda left, *_, out_val, **__: 2 * out_val.numel() * left.shape[-1],
+    aten._pdist_forward: lambda points, *_, out_val, **__: 2 * out_val.numel() * points.shape[-1],
+    # torch multiplies rows extended by both squared norms.
+    aten._euclidean_dist: lambda left, right, out_val, **_: 2 * out_val.numel() * (left.shape[-1] + 2),
+    # Every point of the grid times theta (n, 2, 3) or (n, 3, 4).
+    aten.affine_grid_generator: lambda theta, *_, out_val, **__: 2 * out_val.numel() * theta.shape[-1],
+    # One layer in one direction: both weight matrices at each step of each sequence; input (t, b, features).
+    aten.mkldnn_rnn_layer: lambda input, weight_ih, weight_hh, *_, **__: (
+        2 * prod(input.shape[:-1]) * (weight_ih.numel() + weight_hh.numel())
+    ),
     aten._trilinear: _trilinear,
 }
-FORMULAS: dict[Any, Callable[..., int]] = {**flop_registry, **_MISSING_FORMULAS}
 
 # By full name: torchvision registers it when it is imported.
-_FORMULAS_ELSEWHERE = {"torchvision::deform_conv2d": _deform_conv2d}
+_FORMULAS_ELSEWHERE: dict[str, Callable[..., int]] = {
+    "torchvision::deform_conv2d": lambda input, weight, *_, out_val, **__: 2 * out_val.numel() * prod(weight.shape[1:])
+}
 
 # ATen operators without products that torch tags neither pointwise nor reduction and `other_flops` does not list:
 # moves, random numbers and indexing, losses, norms, interpolation. By the name of the out-of-place form.
 _WITHOUT_PRODUCTS = set(
     """
-    _aminmax _batch_norm_no_update _batch_norm_with_update _batch_norm_with_update_functional _chunk_cat
-    _coalesced _conj_copy _convert_indices_from_coo_to_csr _cummax_helper _cummin_helper _embedding_bag
-    _embedding_bag_forward_only _fake_quantize_learnable_per_channel_affine _fake_quantize_learnable_per_tensor_affine
+    _aminmax _batch_norm_no_update _batch_norm_with_update _batch_norm_with_update_functional _chunk_cat _coalesced
+    _convert_indices_from_coo_to_csr _cummax_helper _cummin_helper _embedding_bag _embedding_bag_forward_only
+    _fake_quantize_learnable_per_channel_affine _fake_quantize_learnable_per_tensor_affine
     _fake_quantize_per_tensor_affine_cachemask_tensor_qparams _grid_sampler_2d_cpu_fallback _index_put_impl
     _jagged_to_padded_dense_forward _lazy_clone _linalg_check_errors _local_scalar_dense _logcumsumexp
     _make_per_channel_quantized_tensor _make_per_tensor_quantized_tensor _masked_scale _masked_softmax
     _mkldnn_reshape _mkldnn_transpose _native_batch_norm_legit _native_batch_norm_legit_functional
     _nested_from_padded _nested_from_padded_tensor _nested_tensor_from_mask _nested_tensor_from_tensor_list
     _nested_tensor_softmax_with_shape _pack_padded_sequence _padded_dense_to_jagged_forward _prelu_kernel
-    _reshape_alias _reshape_alias_copy _resize_output _safe_softmax _stack _to_dense _transform_bias_rescale_qkv
-    _unique _unique2 _unsafe_index_put _unsafe_masked_index _unsafe_masked_index_put_accumulate _unsafe_view
-    _upsample_bicubic2d_aa _upsample_nearest_exact1d _upsample_nearest_exact3d _weight_norm_interface addr
-    arange as_strided as_strided_copy as_strided_scatter batch_norm_elemt bernoulli
-    binary_cross_entropy binary_cross_entropy_with_logits block_diag bucketize channel_shuffle col2im complex copy
-    cudnn_grid_sampler cummax cummin cumprod dequantize diag_embed diagonal_scatter
-    dist embedding_renorm exponential eye fake_quantize_per_channel_affine_cachemask
+    _resize_output _safe_softmax _stack _to_dense _transform_bias_rescale_qkv _unique _unique2 _unsafe_index_put
+    _unsafe_masked_index _unsafe_masked_index_put_accumulate _unsafe_view _upsample_bicubic2d_aa
+    _upsample_nearest_exact1d _upsample_nearest_exact3d _weight_norm_interface addr arange as_strided_scatter
+    batch_norm_elemt bernoulli binary_cross_entropy binary_cross_entropy_with_logits block_diag bucketize col2im
+    complex copy cudnn_grid_sampler cummax cummin cumprod dequantize diag_embed diagonal_scatter dist
+    embedding_renorm exponential eye fake_quantize_per_channel_affine_cachemask
     fake_quantize_per_tensor_affine_cachemask fill floor_divide fractional_max_pool2d fractional_max_pool3d full
     geometric glu grid_sampler_2d grid_sampler_3d histc huber_loss index_add index_copy index_fill index_reduce
-    int_repr isin kthvalue lift lift_fresh linalg_cross linspace log_normal log_sigmoid_forward logcumsumexp logspace
+    int_repr isin kthvalue lift linalg_cross linspace log_normal log_sigmoid_forward logcumsumexp logspace
     masked_scatter masked_select max_pool3d max_unpool2d max_unpool3d median mkldnn_adaptive_avg_pool2d
     mkldnn_max_pool2d mkldnn_max_pool3d mode mse_loss multi_margin_loss multinomial nanmedian native_dropout
-    native_norm nll_loss2d_forward nll_loss_forward nonzero nonzero_static normal normal_functional ones poisson polar
-    put quantize_per_channel quantize_per_tensor quantize_per_tensor_dynamic rand_like randint randint_like randn_like
-    random randperm reflection_pad3d renorm replication_pad3d resize resize_as rot90 rrelu_with_noise
-    scalar_tensor scatter_add scatter_reduce searchsorted segment_reduce set smooth_l1_loss soft_margin_loss squeeze
-    t take to_mkldnn to_padded_tensor trace transpose tril_indices triu_indices unfold_copy uniform
-    unique_consecutive unique_dim unique_dim_consecutive unsafe_split unsafe_split_with_sizes unsqueeze
-    upsample_linear1d upsample_trilinear3d view_as_complex_copy view_as_real_copy zero zeros
+    native_norm nll_loss2d_forward nll_loss_forward nonzero nonzero_static normal normal_functional ones poisson
+    polar put quantize_per_channel quantize_per_tensor quantize_per_tensor_dynamic rand_like randint randint_like
+    randn_like random randperm reflection_pad3d renorm replication_pad3d resize resize_as rot90 rrelu_with_noise
+    scalar_tensor scatter_add scatter_reduce searchsorted segment_reduce set smooth_l1_loss soft_margin_loss take
+    to_mkldnn to_padded_tensor trace tril_indices triu_indices uniform unique_consecutive unique_dim
+    unique_dim_consecutive unsafe_split unsafe_split_with_sizes upsample_linear1d upsample_trilinear3d zero zeros
 """.split()
 )
 _TAGS = {torch.Tag.pointwise, torch.Tag.reduction, torch.Tag.view_copy}
@@ -132,8 +90,7 @@ _TORCHVISION = {"nms", "roi_align", "roi_pool", "ps_roi_align", "ps_roi_pool"}
 
 
 def formula_of(func: Any) -> Callable[..., int] | None:
-    """The formula of an operator's products, in FLOPs; None if there is none. In-place operators use the formula of
-    their out-of-place form."""
+    """The formula of an operator's products, in FLOPs, or of its out-of-place form; None if there is none."""
     packet = func._overloadpacket
     return FORMULAS.get(packet) or FORMULAS.get(_plain(packet)) or _FORMULAS_ELSEWHERE.get(func._schema.name)
 
@@ -157,9 +114,7 @@ def may_hide_products(func: Any, tensors: list[Tensor]) -> bool:
 
 def _without_products(packet: Any) -> bool:
     plain = _plain(packet)
-    if {packet.__name__, plain.__name__} & (_PER_OUTPUT.keys() | _PER_INPUT | SHAPE_ONLY | _WINDOWED):
-        return True
-    if plain.__name__ in _WITHOUT_PRODUCTS:
+    if {packet.__name__, plain.__name__} & _LISTED:
         return True
     overloads = [getattr(plain, name) for name in plain.overloads()]
     # A single overload may lack the tags. `view_copy` operators only move data.
@@ -181,18 +136,7 @@ _ATTENTION = {
     "_scaled_dot_product_efficient_attention",
     "_scaled_dot_product_cudnn_attention",
 }
-_BIAS_ARGUMENT = {
-    "convolution": 2,
-    "_convolution": 2,
-    "cudnn_convolution": 2,
-    "addmm": 0,
-    "baddbmm": 0,
-    "addmv": 0,
-}
-
-
-# --- everything else --------------------------------------------------------------------------------------------
-
+_BIAS_ARGUMENT = {"convolution": 2, "_convolution": 2, "cudnn_convolution": 2, "addmm": 0, "baddbmm": 0, "addmv": 0}
 _MOVES = """
     cat stack clone copy_ _to_copy contiguous index index_put index_put_ index_select gather scatter scatter_
     embedding constant_pad_nd reflection_pad1d reflection_pad2d replication_pad1d replication_pad2d roll flip repeat
@@ -208,11 +152,8 @@ _PER_OUTPUT = {
     **dict.fromkeys(["elu", "elu_", "softplus"], 3),
     **dict.fromkeys(["native_batch_norm", "_native_batch_norm_legit_no_training", "cudnn_batch_norm"], 2),
     **dict.fromkeys(["native_layer_norm", "native_group_norm", "_fused_rms_norm"], 7),
-    "_softmax": 5,
-    "_log_softmax": 6,
-    "upsample_bilinear2d": 7,
-    "_upsample_bilinear2d_aa": 7,
-    "upsample_bicubic2d": 35,
+    **{"_softmax": 5, "_log_softmax": 6},
+    **{"upsample_bilinear2d": 7, "_upsample_bilinear2d_aa": 7, "upsample_bicubic2d": 35},
 }
 _PER_INPUT = set(
     """
@@ -221,11 +162,10 @@ _PER_INPUT = set(
 """.split()
 )
 SHAPE_ONLY = set(
-    """
-    new_zeros new_ones new_full new_empty zeros_like ones_like full_like empty_like new_empty_strided
-""".split()
+    "new_zeros new_ones new_full new_empty zeros_like ones_like full_like empty_like new_empty_strided".split()
 )
 _WINDOWED = {"max_pool2d_with_indices", "max_pool3d_with_indices", "avg_pool2d", "avg_pool3d"}
+_LISTED = _WITHOUT_PRODUCTS | _PER_OUTPUT.keys() | _PER_INPUT | SHAPE_ONLY | _WINDOWED
 
 
 def other_flops(name: str, args: tuple[Any, ...], inputs: list[Tensor], output: Tensor) -> int:
@@ -241,8 +181,7 @@ def other_flops(name: str, args: tuple[Any, ...], inputs: list[Tensor], output: 
         return 0
     if name in _WINDOWED:
         dims = 3 if "3d" in name else 2
-        kernel = args[1]
-        return output.numel() * (prod(kernel) if len(kernel) > 1 else kernel[0] ** dims)
+        return output.numel() * (prod(args[1]) if len(args[1]) > 1 else args[1][0] ** dims)
     if name in _PER_INPUT and len(inputs) == 1:  # max and min of two tensors are elementwise
         return inputs[0].numel()
     return _PER_OUTPUT.get(name, 1) * output.numel()

@@ -33,17 +33,17 @@ SAME_AS_BASELINE: Ratio = (1.0, 1.0, 1.0)
 
 
 def flops_at(model: Model, imgsz: int) -> int:
-    """FLOPs of the deployed form for one square image of `imgsz` pixels.
+    """FLOPs of the deployed form for one image of `imgsz` x `imgsz` pixels. Raises UserError if the model is an ONNX
+    file for another size."""
+    if isinstance(model, GivenAsGraph) and imgsz != model.imgsz:
+        raise UserError("imgsz", imgsz, f"the graph {model.path} has a fixed input size: set {model.imgsz}")
+    return _count(model.with_imgsz(imgsz) if isinstance(model, TorchModel) else model).flops
 
-    Raises:
-        UserError: the model is an ONNX file for another size.
-    """
+
+def _count(model: Model) -> Cost:
     if isinstance(model, GivenAsGraph):
-        if imgsz != model.imgsz:
-            raise UserError("imgsz", imgsz, f"the graph {model.path} has a fixed input size: set {model.imgsz}")
-        return graph_cost.count(model.graph).flops
-    sized = model.with_imgsz(imgsz) if isinstance(model, TorchModel) else model
-    return flops.count(sized.deployed(), sized.example_input()).flops
+        return graph_cost.count(model.graph)
+    return flops.count(model.deployed(), model.example_input())
 
 
 @dataclass(frozen=True)
@@ -55,14 +55,12 @@ class Costs:
 
     @classmethod
     def of(cls, model: Model) -> Costs:
-        published_imgsz = model.task.published_imgsz
-        if isinstance(model, GivenAsGraph):
-            cost = graph_cost.count(model.graph)
-            return cls(cost, cost.flops if model.imgsz == published_imgsz else None)
-        cost = flops.count(model.deployed(), model.example_input())
-        if published_imgsz is None:
+        cost, published_imgsz = _count(model), model.task.published_imgsz
+        if model.imgsz == published_imgsz:
+            return cls(cost, cost.flops)
+        if published_imgsz is None or isinstance(model, GivenAsGraph):
             return cls(cost, None)
-        return cls(cost, cost.flops if model.imgsz == published_imgsz else flops_at(model, published_imgsz))
+        return cls(cost, flops_at(model, published_imgsz))
 
 
 @dataclass
@@ -89,26 +87,23 @@ def measure_model(
     """Measures a torch model in its deployed form in float32, or an ONNX file as it is. The latency is that of the CPU.
 
     Without validation images, neither accuracy nor latency is measured. `size_bytes` of the row is the size of the ONNX
-    file, or of `model.safetensors` in a checkpoint of the model before it is fused.
+    file, or of `model.safetensors` in a checkpoint of the model before it is fused. Raises UserError if the model has
+    no capability that the measurement needs.
 
     Args:
         threads: that torch uses; recorded in the row.
-        cached: the stage's product came from the cache; recorded in the row.
+        cached: whether the stage's product came from the cache; recorded in the row.
+        device: computes the predictions for the accuracy of a torch model.
         baseline: timed alternately with `model`. If it is `model` itself, the ratio is 1; if None, none is recorded.
         wait: wait while another process is timing, for a latency that is compared with other latencies.
-        device: computes the predictions for the accuracy of a torch model.
-
-    Raises:
-        UserError: the model has no capability that the measurement needs.
     """
     if isinstance(model, GivenAsGraph):
         runtime, size = model.runtime, model.size_bytes
     else:
         runtime, size = "torch", checkpoint.tensor_file_bytes(require(model, TorchModel, "model", stage).net)
-    net, example, cost = model.deployed(), model.example_input(), costs.at_imgsz
-
+    net, image, cost = model.deployed(), model.example_input().numpy(), costs.at_imgsz
     predict = accuracy.predictor(net)
-    image, timed, ratio = example.numpy(), None, None
+    timed = ratio = None
     if len(data.validation):  # otherwise only counts are needed, and timing would take most of the time
         timed = latency.time_call(lambda: predict(image), seconds=TIMING_SECONDS, wait=wait)
         if baseline is not None:
@@ -117,22 +112,12 @@ def measure_model(
                 ratio = _alternating_ratio([(accuracy.predictor(baseline.deployed()), predict)], image)
     predict = accuracy.predictor(net, CPU if isinstance(model, GivenAsGraph) else device)  # after it was timed
     return Row(
-        stage=stage,
-        target=None,
-        precision="fp32",
-        imgsz=model.imgsz,
-        macs=cost.macs,
-        flops_at_640=costs.flops_at_640,
-        other_flops=cost.other_flops,
-        int8_mac_share=0.0,
-        params=cost.params,
-        size_bytes=size,
-        bytes_moved=cost.bytes_moved,
-        activation_bytes=cost.activation_bytes,
+        stage, None, "fp32", imgsz=model.imgsz, macs=cost.macs, flops_at_640=costs.flops_at_640,
+        other_flops=cost.other_flops, int8_mac_share=0.0, params=cost.params, size_bytes=size,
+        bytes_moved=cost.bytes_moved, activation_bytes=cost.activation_bytes,
         accuracy=_accuracy(predict, model, data, TORCH_BATCH, f"{stage} {runtime}", "measured"),
-        latency_ms=_latency(timed, ratio, runtime, threads, "f32"),
-        cached=cached,
-    )
+        latency_ms=_latency(timed, ratio, runtime, threads, "f32"), cached=cached,
+    )  # fmt: skip
 
 
 def measure_graph(
@@ -150,7 +135,8 @@ def measure_graph(
 ) -> Row:
     """Measures a target's graph, loaded from disk, in its own runtime (TensorRT without a GPU is emulated).
 
-    Latency is measured even without validation images, but not if the runtime is emulated.
+    Latency is measured even without validation images, but not if the runtime is emulated. Raises TargetFailed if the
+    graph cannot be loaded.
 
     Args:
         model: the model that `graph` was exported from, with its `costs`.
@@ -159,9 +145,6 @@ def measure_graph(
             that was measured before is not evaluated again, even for another target. It is timed again, and the row
             merges both timings.
         baseline: timed alternately with `graph` in the same runtime. If it is `graph` itself, the ratio is 1.
-
-    Raises:
-        TargetFailed: the graph cannot be loaded.
     """
     predictor, cost = targets.load(graph, threads), costs.at_imgsz
     label = f"{stage} {graph.target} {graph.precision.value}"
@@ -179,27 +162,17 @@ def measure_graph(
             ratio = SAME_AS_BASELINE if baseline is graph else _merged(entry.ratio, _alternating_ratio(pairs, image))
             entry.ratio = ratio
     int8 = predictor.int8_mac_share()
+    fp32 = graph.precision.value == "fp32"  # bytes are counted for float32 tensors; other precisions move fewer
     return Row(
-        stage=stage,
-        target=graph.target,
-        precision=graph.precision.value,
-        imgsz=model.imgsz,
-        macs=cost.macs,
-        flops_at_640=costs.flops_at_640,
-        other_flops=cost.other_flops,
-        int8_mac_share=int8.overall,
-        int8_mac_share_obtained=int8.obtained,
-        params=cost.params,
-        size_bytes=targets.size_bytes(graph),
+        stage, graph.target, graph.precision.value, imgsz=model.imgsz, macs=cost.macs, flops_at_640=costs.flops_at_640,
+        other_flops=cost.other_flops, int8_mac_share=int8.overall, int8_mac_share_obtained=int8.obtained,
+        params=cost.params, size_bytes=targets.size_bytes(graph),
         onnx_size_bytes=targets.source_bytes(graph) if graph.engine else None,
-        # Counted for float32 tensors; other precisions move fewer bytes.
-        bytes_moved=cost.bytes_moved if graph.precision.value == "fp32" else None,
-        activation_bytes=cost.activation_bytes if graph.precision.value == "fp32" else None,
+        bytes_moved=cost.bytes_moved if fp32 else None, activation_bytes=cost.activation_bytes if fp32 else None,
         arena_bytes=None if predictor.arena_bytes is None else predictor.arena_bytes(),
         accuracy=entry.accuracy and replace(entry.accuracy, obtained=Provenance(predictor.obtained)),
-        latency_ms=_latency(timed, ratio, predictor.runtime, threads, predictor.inference_precision),
-        cached=cached,
-    )
+        latency_ms=_latency(timed, ratio, predictor.runtime, threads, predictor.inference_precision), cached=cached,
+    )  # fmt: skip
 
 
 def _accuracy(
@@ -222,8 +195,8 @@ def _accuracy(
 def _alternating_ratio(pairs: Iterable[tuple[accuracy.Predict, accuracy.Predict]], image: np.ndarray) -> Ratio:
     """Ratio of the time of the second of each pair to that of the first, for an image (1, c, s, s), over all pairs.
 
-    The pairs are sessions of the same two networks, which run alternately. Sessions of one file differ in speed because
-    tensors and threads are placed differently; the interval of one session does not include this.
+    The pairs are sessions of the same two networks. Sessions of one file differ in speed because tensors and threads
+    are placed differently, which the interval of one session does not include.
     """
     ratio: Ratio = None
     for baseline, network in pairs:

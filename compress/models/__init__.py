@@ -19,15 +19,10 @@ from compress.models import onnx_model, own_input, plain_network, ultralytics, u
 from compress.models.ultralytics_model import UltralyticsModel
 from compress.tasks import CLASSIFY, PlainNetworkTask, Task, check_same
 
-NATIVE = "model.pt"
-CLASSIFIERS = (Family.timm, Family.module)
 CHOICES = ("yolo26n", "yolo11n", "yolov8n")  # architectures that conf/model/ names
-
-NETWORK = ("yaml", "name", "target", "args", "task")  # keys of a constructor that select the code to run
+CODE = ("family", "yaml", "name", "target", "args", "task")  # keys of a constructor that select the code to run
 
 log = logging.getLogger(__name__)
-
-Builder = Callable[[ModelConfig, "tuple[str, ...] | None", "Task | None"], Model]
 
 
 def _checkpoint(config: ModelConfig, classes: tuple[str, ...] | None, task: Task | None) -> Model:
@@ -48,7 +43,7 @@ def _checkpoint(config: ModelConfig, classes: tuple[str, ...] | None, task: Task
     return model
 
 
-FAMILIES: dict[Family, Builder] = {
+FAMILIES: dict[Family, Callable[[ModelConfig, tuple[str, ...] | None, Task | None], Model]] = {
     Family.ultralytics: ultralytics.build,
     Family.timm: plain_network.build_timm,
     Family.module: plain_network.build_module,
@@ -76,31 +71,22 @@ def check_files(config: ModelConfig) -> None:
 
 def check_task(config: ModelConfig, task: Task | None) -> None:
     """Raises UserError if the model family does not support the data's task; runs before the data is read."""
-    if config.family in CLASSIFIERS:
+    if config.family in (Family.timm, Family.module):
         check_same(task if isinstance(task, PlainNetworkTask) else CLASSIFY, task)
 
 
 def resolve(config: Config) -> Config:
-    """Returns `config` with the input size and channels filled in from the model where they are not set.
-
-    Raises:
-        UserError: the model file cannot be read, or a stage or target does not support it.
-    """
+    """Returns `config` with the input size and channels filled in from the model where they are not set. Raises
+    UserError if the model file cannot be read, or a stage or target does not support it."""
     if config.model.family is Family.onnx:
         return onnx_model.resolve(config)
     return replace(config, model=own_input.resolve(config.model))
 
 
 def build(config: ModelConfig, classes: tuple[str, ...] | None = None, task: Task | None = None) -> Model:
-    """Builds the model that `config` names and loads its weights.
-
-    Args:
-        classes: class names of the data. A trained model keeps its own names, but their number must agree.
-        task: task of the data; None without data.
-
-    Raises:
-        UserError: an invalid configuration, or a model that does not match the data's task or number of classes.
-    """
+    """Builds the model that `config` names and loads its weights. `classes` and `task` are those of the data, None
+    without data. A trained model keeps its own class names. Raises UserError for an invalid configuration, or a model
+    that does not match the data's task or number of classes."""
     if config.family is not Family.onnx:
         config = own_input.resolve(config)
     model = FAMILIES[config.family](config, classes, task)
@@ -108,15 +94,12 @@ def build(config: ModelConfig, classes: tuple[str, ...] | None = None, task: Tas
         _check_network(model, config)
     check_same(model.task, task)
     if classes is not None and len(model.classes) != len(classes):
-        raise UserError(
-            "model", config.path or config.weights or config.name,
-            f"has {len(model.classes)} classes, the data has {len(classes)}{_start_from(model, config)}",
-        )  # fmt: skip
+        why = f"has {len(model.classes)} classes, the data has {len(classes)}{_start_from(model, config)}"
+        raise UserError("model", config.path or config.weights or config.name, why)
     return model
 
 
 def _check_network(model: Model, config: ModelConfig) -> None:
-    """Raises UserError if the network holds non-finite values or fails on an example image."""
     sources = {"weights": config.weights, "init": config.init, "path": config.path, "target": config.target}
     key, source = next(((key, value) for key, value in sources.items() if value), ("name", config.name))
     net = model.net if isinstance(model, TorchModel) else model.deployed()
@@ -137,12 +120,9 @@ def _start_from(model: Model, config: ModelConfig) -> str:
 
 def save_native(model: Model, folder: Path) -> Path | None:
     """Writes `model` in the format of its own library, for use without this package: `model.pt` for Ultralytics.
-
-    Returns:
-        The path of the file. None, with any old file removed, if there is no such format: for other families, and for
-        pruned networks that the library's stock blocks cannot represent.
-    """
-    path = folder / NATIVE
+    Returns its path, or None, with any old file removed, if there is no such format: for other families, and for pruned
+    networks that the library's stock blocks cannot represent."""
+    path = folder / "model.pt"
     if isinstance(model, UltralyticsModel) and ultralytics_pt.save(model, path):
         return path
     path.unlink(missing_ok=True)
@@ -150,15 +130,9 @@ def save_native(model: Model, folder: Path) -> Path | None:
 
 
 def from_constructor(constructor: dict[str, Any], trust: bool = False) -> Checkpointable:
-    """Builds the unpruned network, with random weights, that `Checkpointable.constructor` describes.
-
-    Args:
-        constructor: a return value of `Checkpointable.constructor`, or the same object read from JSON.
-        trust: whether it may name code that this package does not provide, which is then imported and called.
-
-    Raises:
-        UserError: an unknown family, missing or unreadable values, or other code without `trust`.
-    """
+    """Builds the unpruned network, with random weights, that `Checkpointable.constructor` describes. With `trust` it
+    may name code that this package does not provide, which is then imported and called. Raises UserError for an unknown
+    family, missing or unreadable values, or other code without `trust`."""
     family = constructor.get("family")
     if not isinstance(family, str) or family not in CONSTRUCTORS:
         raise UserError("checkpoint", family, f"unknown model family: choose from {', '.join(CONSTRUCTORS)}")
@@ -174,8 +148,4 @@ def rebuilder(model: Checkpointable) -> Callable[[dict[str, Any]], Checkpointabl
     """Returns a `from_constructor` for networks derived from `model`. Of code outside this package, they may name
     only the code that built `model`."""
     own = json.loads(json.dumps(model.constructor()))  # as read from a file: tuples are lists
-
-    def build(constructor: dict[str, Any]) -> Checkpointable:
-        return from_constructor(constructor, all(constructor.get(key) == own.get(key) for key in ("family", *NETWORK)))
-
-    return build
+    return lambda read: from_constructor(read, trust=all(read.get(key) == own.get(key) for key in CODE))

@@ -1,8 +1,6 @@
-"""Replaces the activation functions of a trained network before fine-tuning.
-
-SiLU costs few FLOPs but much time: runtimes read and write every value once or twice more for it, in INT8 even more
-often. ReLU is fused into the preceding convolution at no cost.
-"""
+"""Replaces the activation functions of a trained network before fine-tuning. SiLU costs few FLOPs but much time:
+runtimes read and write every value once or twice more for it, in INT8 even more often. ReLU is fused into the preceding
+convolution at no cost."""
 
 from __future__ import annotations
 
@@ -26,14 +24,11 @@ def swap(net: nn.Module, name: str | None) -> int:
     Returns the number of modules replaced."""
     if name is None:
         return 0
-    kind = KINDS[Activation(name)]
-    places = [
-        (parent, child, module)
-        for parent in net.modules()
-        for child, module in parent._modules.items()  # `named_children` yields a shared module only once
-        if type(module).__name__ in REPLACED
-    ]
-    for parent, child, module in places:
-        setattr(parent, child, kind(inplace=bool(getattr(module, "inplace", False))))
+    kind, count = KINDS[Activation(name)], 0
+    for parent in net.modules():
+        for child, module in parent._modules.items():  # `named_children` yields a shared module only once
+            if type(module).__name__ in REPLACED:
+                parent._modules[child] = kind(inplace=bool(getattr(module, "inplace", False)))
+                count += 1
     net.swapped_activation = name  # type: ignore[assignment]  # copied with the network, and saved in checkpoints
-    return len(places)
+    return count

@@ -1,8 +1,5 @@
-"""Networks named by import path or in a file, and the restrictions on what is imported and called for them.
-
-The user may name any network class on the command line. A file may come from an untrusted author, so it may name only
-what this package and its libraries provide, unless the user trusts it.
-"""
+"""Networks named by import path. The user may name any network class on the command line. A file may come from an
+untrusted author, so it may name only what this package and its libraries provide, unless the user trusts it."""
 
 from __future__ import annotations
 
@@ -29,13 +26,9 @@ MAX_PARAMETERS = 2**31  # limit for a network described in a file: 8 GiB in floa
 
 
 def network(target: str, args: dict[str, Any]) -> nn.Module:
-    """Calls the class or function at import path `target` with `args` and returns the network, in float32.
-
-    Only subclasses of `nn.Module`, and functions defined in the module (or package) that `target` names, are called.
-
-    Raises:
-        UserError: the target cannot be imported, is neither, raises, or does not return an `nn.Module`.
-    """
+    """Calls the class or function at import path `target` with `args` and returns the network, in float32. Only
+    subclasses of `nn.Module`, and functions defined in the module (or package) that `target` names, are called. Raises
+    UserError if the target cannot be imported, is neither, raises, or does not return an `nn.Module`."""
     factory = _factory(target)
     try:
         net = factory(**args)
@@ -47,11 +40,7 @@ def network(target: str, args: dict[str, Any]) -> nn.Module:
 
 
 def require_timm() -> Any:
-    """Imports and returns the package `timm`, with the telemetry of its download library disabled.
-
-    Raises:
-        MissingExtra: timm is not installed.
-    """
+    """The package `timm`, with the telemetry of its download library disabled. Raises MissingExtra if it is absent."""
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")  # read once, when huggingface_hub is imported
     try:
         import timm
@@ -61,11 +50,8 @@ def require_timm() -> Any:
 
 
 def check_provided(constructor: dict[str, Any], channels: int) -> None:
-    """Checks that the description of a `module` or `timm` network in a file needs no code from elsewhere.
-
-    Raises:
-        UserError: building the network would import other code or read other files, or it is too large.
-    """
+    """Raises UserError if building the `module` or `timm` network that a file describes would import code from
+    elsewhere or read other files, or if it is too large."""
     args = constructor.get("args")
     if not isinstance(args, dict):
         raise UserError("checkpoint", args, "the arguments of a network must be a map of names to values")
@@ -79,10 +65,9 @@ def check_provided(constructor: dict[str, Any], channels: int) -> None:
         return
     target = constructor.get("target")
     if not isinstance(target, str) or not re.fullmatch(re.escape(EXAMPLES) + r"\.[A-Za-z]\w*", target):
-        why = "its model.json names code outside this package, which would be imported and called: "
-        raise UserError(
-            "checkpoint", target, why + "set model.trust=true, or use compress.load(path, trust=True), if you trust it"
-        )
+        why = "its model.json names code outside this package, which would be imported and called: set "
+        why += "model.trust=true, or use compress.load(path, trust=True), if you trust it"
+        raise UserError("checkpoint", target, why)
     factory = _factory(target)
     if not isinstance(factory, type) or factory.__module__ != EXAMPLES:
         raise UserError("checkpoint", target, f"is not a network of {EXAMPLES}")
@@ -90,12 +75,8 @@ def check_provided(constructor: dict[str, Any], channels: int) -> None:
 
 
 def check_size(make: Callable[[], nn.Module], name: object) -> None:
-    """Counts the weights of the network that `make` returns, built on the meta device without allocating them.
-
-    If it cannot be built on the meta device, the check passes, and building it normally reports the error.
-
-    Raises:
-        UserError: the network has more than `MAX_PARAMETERS` weights.
+    """Raises UserError if the network that `make` returns has more than `MAX_PARAMETERS` weights. It is built on the
+    meta device, without allocating them; if that fails, the check passes, and building it normally reports the error.
     """
     try:
         with torch.random.fork_rng(devices=[]), torch.device("meta"):
@@ -118,7 +99,5 @@ def _factory(target: str) -> Callable[..., Any]:
     if own and module.partition(".")[0] != "torch":  # torch.hub.load and others run code from files
         return imported
     kind = f"the class {imported.__name__}" if isinstance(imported, type) else f"a {type(imported).__name__}"
-    raise UserError(
-        "model.target", target,
-        f"is {kind}: use a subclass of torch.nn.Module, or a function defined in {module} that returns one",
-    )  # fmt: skip
+    why = f"is {kind}: use a subclass of torch.nn.Module, or a function defined in {module} that returns one"
+    raise UserError("model.target", target, why)

@@ -1,9 +1,6 @@
-"""Input normalisation as the first operation of a network.
-
-It is part of the network, so training, pruning, exported files and FLOP counts all include it, and an exported file
-takes pixels in [0, 1]: users cannot apply the wrong normalisation. It is not folded into the first convolution, because
-with zero padding that would be inexact at the border.
-"""
+"""Input normalisation as the first operation of a network, so that exported files take pixels in [0, 1] and users
+cannot apply the wrong one. It is not folded into the first convolution, because with zero padding that would be inexact
+at the border."""
 
 from __future__ import annotations
 
@@ -48,16 +45,11 @@ class Normalised(nn.Module):
 
 
 def statistics(mean: Sequence[float] | None, std: Sequence[float] | None, channels: int) -> Statistics | None:
-    """Mean and std for an input of `channels`; None if they are not set or change nothing.
-
-    A single value applies to all channels; greyscale input gets the average of RGB values.
-
-    Raises:
-        UserError: the number of values is neither 1 nor `channels`.
-    """
+    """Mean and std for an input of `channels`; None if they are not set or change nothing. A single value applies to
+    all channels; greyscale input gets the average of RGB values. Raises UserError for any other number of values."""
     if mean is None or std is None:
         return None
-    per_channel = []
+    per_channel: list[tuple[float, ...]] = []
     for key, values in (("mean", mean), ("std", std)):
         if channels == 1 and len(values) == 3:
             values = [sum(values) / len(values)]
@@ -65,14 +57,9 @@ def statistics(mean: Sequence[float] | None, std: Sequence[float] | None, channe
             values = list(values) * channels
         if len(values) != channels:
             raise UserError(f"model.{key}", list(values), f"set 1 number, or {channels}: one for each channel")
-        per_channel.append(tuple(float(value) for value in values))
+        per_channel.append(tuple(map(float, values)))
     result = Statistics(*per_channel)
     return None if set(result.mean) == {0.0} and set(result.std) == {1.0} else result
-
-
-def wrap(net: nn.Module, statistics: Statistics | None) -> nn.Module:
-    """`net` preceded by its normalisation; `net` itself if `statistics` is None."""
-    return net if statistics is None else Normalised(net, statistics)
 
 
 def inner(net: nn.Module) -> nn.Module:
@@ -82,10 +69,10 @@ def inner(net: nn.Module) -> nn.Module:
 
 def module_names(net: nn.Module, names: Sequence[str]) -> tuple[str, ...]:
     """Converts module names of the unwrapped network to names in `net`, which may be wrapped."""
+    if not isinstance(net, Normalised):
+        return tuple(names)
     known = dict(net.named_modules())
-    return (
-        tuple(name if name in known else INNER + name for name in names) if isinstance(net, Normalised) else (*names,)
-    )
+    return tuple(name if name in known else INNER + name for name in names)
 
 
 def bare(tensors: dict[str, Tensor], constructor: dict[str, Any]) -> dict[str, Tensor]:

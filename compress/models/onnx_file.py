@@ -1,8 +1,5 @@
-"""Reads, checks and canonicalises a user's ONNX file.
-
-The result has standard operators on float32, one image as input, one tensor as output, fixed shapes and folded
-constants. A file that cannot be converted to this form is rejected with one error, before any work.
-"""
+"""Reads, checks and canonicalises a user's ONNX file: to standard operators on float32, one image as input, one tensor
+as output, fixed shapes and folded constants. Any other file is rejected with one error, before any work."""
 
 from __future__ import annotations
 
@@ -46,15 +43,8 @@ class OnnxFile:
 
 
 def read(path: Path, imgsz: int = 0, channels: int = 0) -> OnnxFile:
-    """Reads the file at `path`.
-
-    Args:
-        imgsz: input side in pixels if the file has a dynamic one; 0 for the file's own.
-        channels: input channels if the file has a dynamic number; 0 for the file's own.
-
-    Raises:
-        UserError: a missing or damaged file, or one that cannot be converted to the canonical form.
-    """
+    """Reads the file at `path`. `imgsz`, in pixels, and `channels` are for files with a dynamic input; 0: the file's
+    own. Raises UserError for a missing or damaged file, or one that cannot be converted to the canonical form."""
     graph, size = _load(path)
     _check_operators(path, graph)
     name, input_channels, side = _fix_input(path, graph, imgsz, channels)
@@ -62,8 +52,10 @@ def read(path: Path, imgsz: int = 0, channels: int = 0) -> OnnxFile:
     graph = _folded(path, graph)
     _check_values(path, graph.graph)
     _name_nodes(graph.graph)
-    output = _output_name(path, graph)
-    _rename(graph.graph, {name: onnx_graph.INPUT, output: onnx_graph.OUTPUT})
+    outputs = [value.name for value in graph.graph.output]
+    if len(outputs) != 1:
+        raise UserError(KEY, path, f"has {len(outputs)} outputs ({', '.join(outputs)}): export it with one output")
+    _rename(graph.graph, {name: onnx_graph.INPUT, outputs[0]: onnx_graph.OUTPUT})
     shape = onnx_graph.static_shapes(graph)[onnx_graph.OUTPUT]
     return OnnxFile(path, graph, metadata, side, input_channels, shape, size)
 
@@ -89,17 +81,9 @@ def _load(path: Path) -> tuple[ModelProto, int]:
 
 
 def _external_files(path: Path, graph: ModelProto) -> set[str]:
-    """Names of the files in the folder of `path` that hold external weights.
-
-    Raises:
-        UserError: a file lies elsewhere, is not a regular file, or is shorter than its tensors need.
-    """
+    """Names of the files in the folder of `path` that hold external weights, checked."""
     attributes = [attribute for node in _nodes(graph.graph) for attribute in node.attribute]
-    tensors = [
-        *graph.graph.initializer,
-        *(attribute.t for attribute in attributes),
-        *(tensor for attribute in attributes for tensor in attribute.tensors),
-    ]
+    tensors = [*graph.graph.initializer, *(tensor for each in attributes for tensor in (each.t, *each.tensors))]
     names: set[str] = set()
     for tensor in tensors:
         if tensor.data_location != TensorProto.EXTERNAL:
@@ -127,8 +111,7 @@ def _check_operators(path: Path, graph: ModelProto) -> None:
         where = f"operator {operator} at node {node.name or node.output[0]}"
         if node.op_type in QUANTIZED or node.op_type.startswith("QLinear"):
             raise UserError(KEY, path, f"is already quantized ({where}): use the original float32 file")
-        known = node.domain in ("", "ai.onnx") and onnx.defs.has(node.op_type, opset)
-        if not known:
+        if node.domain not in ("", "ai.onnx") or not onnx.defs.has(node.op_type, opset):
             why = f"{where} is not in ONNX opset {opset}: export the model with standard operators only"
             raise UserError(KEY, path, why)
     for tensor in graph.graph.initializer:
@@ -239,13 +222,6 @@ def _check_values(path: Path, graph: GraphProto) -> None:
         values = numpy_helper.to_array(tensor)
         if np.isnan(values).any() or (tensor.name in weights and np.isinf(values).any()):
             raise UserError(KEY, path, f"tensor {tensor.name} holds infinite values or NaN")
-
-
-def _output_name(path: Path, graph: ModelProto) -> str:
-    outputs = [value.name for value in graph.graph.output]
-    if len(outputs) != 1:
-        raise UserError(KEY, path, f"has {len(outputs)} outputs ({', '.join(outputs)}): export it with one output")
-    return outputs[0]
 
 
 def _name_nodes(graph: GraphProto) -> None:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import ast
 import hashlib
-import logging
 import re
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
-from typing import ClassVar, Self
+from typing import Any, ClassVar, Self
 
 import numpy as np
 import onnxruntime
@@ -21,7 +22,8 @@ from compress.config import Config, ModelConfig
 from compress.errors import TargetFailed, UserError, one_line
 from compress.models import onnx_file, ultralytics_head
 from compress.models.onnx_file import KEY
-from compress.targets import onnx_graph, quantization_exclusions
+from compress.targets import onnx_graph
+from compress.targets.quantization_exclusions import Node, module_path
 from compress.tasks import CLASSIFY, DETECT, Predictions, Task
 
 TORCH_ONLY = ("train", "prune", "finetune")
@@ -31,8 +33,6 @@ LAST = "last layer before the output: its quantization error passes directly int
 BINS = "expectation over distance bins: its softmax needs a fine quantization step"
 MAX_TEXT = 2**22  # characters of a metadata entry that is parsed as a Python literal
 MOVES = {"Transpose", "Reshape", "Unsqueeze", "Squeeze"}  # operators that only rearrange values
-
-log = logging.getLogger(__name__)
 
 
 class FileNet(nn.Module):
@@ -62,77 +62,30 @@ class FileNet(nn.Module):
 
 
 @dataclass(frozen=True)
-class Meaning:
-    """How the output of a file is interpreted."""
-
-    classes: tuple[str, ...]
-    postprocess: TopK | None = None
-    task: ClassVar[Task]
-    stride: ClassVar[int]  # default for files without this metadata entry
-
-    def decode(self, outputs: np.ndarray) -> Predictions:
-        raise NotImplementedError
-
-    def exclusions(self, graph: ModelProto) -> dict[str, str]:
-        """{module: reason} for the layers that INT8 should leave in float."""
-        return {}
-
-
-class Scores(Meaning):
-    """Classifier output (1, classes)."""
-
-    task, stride = CLASSIFY, 1
-
-    def decode(self, outputs: np.ndarray) -> Predictions:
-        return CLASSIFY.decode(outputs)
-
-
-class Boxes(Meaning):
-    """Detector output (1, n, 6) with x1, y1, x2, y2, score, class, or (1, 4 + classes, anchors)."""
-
-    task, stride = DETECT, 32
-
-    def decode(self, outputs: np.ndarray) -> Predictions:
-        return ultralytics_head.decode(outputs, end_to_end=self.postprocess is not None)
-
-    def exclusions(self, graph: ModelProto) -> dict[str, str]:
-        return _last_layers(graph)
-
-
-@dataclass(frozen=True)
 class OnnxModel:
-    """A model (`GivenAsGraph`, `Evaluable`) for an ONNX file."""
+    """A model (`GivenAsGraph`, `Evaluable`) for an ONNX file of a detector or a classifier."""
 
     net: FileNet  # runs the original file; exported graphs are compared with it
     graph: ModelProto
     path: Path
-    meaning: Meaning
     imgsz: int
     channels: int
     size_bytes: int  # of the original file and its external weights
-    carried: dict[str, str] = field(default_factory=dict)  # metadata of the original file
+    carried: dict[str, str]  # metadata of the original file
+    classes: tuple[str, ...]
+    task: Task = CLASSIFY
+    postprocess: TopK | None = None
+    default_stride: int = 1  # for files without this metadata entry
+    # Raw outputs (b, n, 6) or (b, 4 + classes, anchors) to detections, (b, classes) unchanged.
+    decode: Callable[[np.ndarray], Predictions] = CLASSIFY.decode
+    exclusions: Callable[[ModelProto], dict[str, str]] = lambda graph: {}  # {module: reason}: layers to leave in float
 
-    @property
-    def runtime(self) -> str:
-        """Name and version of the runtime that computes `net`."""
-        return f"onnxruntime {onnxruntime.__version__}"
+    runtime: ClassVar[str] = f"onnxruntime {onnxruntime.__version__}"  # computes `net`
 
     @property
     def stride(self) -> int:
         own = self.carried.get("stride", "")
-        return int(own) if re.fullmatch("[1-9][0-9]{0,3}", own) else self.meaning.stride
-
-    @property
-    def task(self) -> Task:
-        return self.meaning.task
-
-    @property
-    def classes(self) -> tuple[str, ...]:
-        return self.meaning.classes
-
-    @property
-    def postprocess(self) -> TopK | None:
-        return self.meaning.postprocess
+        return int(own) if re.fullmatch("[1-9][0-9]{0,3}", own) else self.default_stride
 
     def identity(self) -> str:
         return tensor_digest(self.net)
@@ -141,35 +94,28 @@ class OnnxModel:
         """The original file. `postprocess` is ignored, since only targets that convert from torch set it to False."""
         return self.net
 
-    def decode(self, outputs: np.ndarray) -> Predictions:
-        """Decodes raw outputs: (b, n, 6) or (b, 4 + classes, anchors) to detections, (b, classes) unchanged."""
-        return self.meaning.decode(outputs)
-
     def metadata(self) -> dict[str, str]:
         """Metadata of the original file, updated to the fixed shapes of `graph`."""
         entries = {"task": self.task.name, "names": str(dict(enumerate(self.classes))), **self.carried}
-        entries |= {key: str(value) for key, value in self._fixed().items() if key in entries}
-        return entries
-
-    def _fixed(self) -> dict[str, object]:
         args = _literal(self.carried.get("args"))
-        fixed = {"batch": 1, "dynamic": False}
-        args = {**args, **{key: fixed[key] for key in fixed if key in args}} if isinstance(args, dict) else {}
-        return {"batch": 1, "imgsz": [self.imgsz, self.imgsz], "args": args}
+        args = _updated(args, {"batch": 1, "dynamic": False}) if isinstance(args, dict) else {}
+        return _updated(entries, {"batch": "1", "imgsz": str([self.imgsz, self.imgsz]), "args": str(args)})
 
     def quantization_exclusions(self) -> dict[str, str]:
-        return self.meaning.exclusions(self.graph)
+        return self.exclusions(self.graph)
 
     def example_input(self, batch: int = 1) -> Tensor:
         return example_image(batch, self.channels, self.imgsz)
 
 
-def resolve(config: Config) -> Config:
-    """Returns `config` with the file's own input size and channels.
+def _updated(entries: dict[str, Any], values: dict[str, Any]) -> dict[str, Any]:
+    """`entries` with new values for the keys that it has."""
+    return {key: values.get(key, value) for key, value in entries.items()}
 
-    Raises:
-        UserError: a stage or target needs a torch network, or `onnx_file.read` rejects the file.
-    """
+
+def resolve(config: Config) -> Config:
+    """Returns `config` with the file's own input size and channels. Raises UserError if a stage or target needs a torch
+    network, or if `onnx_file.read` rejects the file."""
     for stage in config.stages:
         if stage in TORCH_ONLY:
             why = f"model=onnx has no torch network to {stage}, it supports only quantize and export: {REMEDY}"
@@ -183,18 +129,13 @@ def resolve(config: Config) -> Config:
 
 
 def build(config: ModelConfig, classes: tuple[str, ...] | None, task: Task | None = None) -> OnnxModel:
-    """Loads the model in the file `config.path`. Its task follows from its metadata and the shape of its output.
-
-    Args:
-        classes: class names of the data, used if the file has none.
-
-    Raises:
-        UserError: `onnx_file.read` rejects the file, or its output is of an unknown form.
-    """
+    """Loads the model in the file `config.path`. Its task follows from its metadata and the shape of its output, its
+    classes from the metadata, else they are `classes`. Raises UserError if `onnx_file.read` rejects the file, or its
+    output is of an unknown form."""
     file = _read(config)
     meaning = _meaning(file, _names(file.metadata) or classes)
     net = FileNet(file.path)
-    return OnnxModel(net, file.graph, file.path, meaning, file.imgsz, file.channels, file.size_bytes, file.metadata)
+    return OnnxModel(net, file.graph, file.path, file.imgsz, file.channels, file.size_bytes, file.metadata, **meaning)
 
 
 def _read(config: ModelConfig) -> onnx_file.OnnxFile:
@@ -205,34 +146,37 @@ def _read(config: ModelConfig) -> onnx_file.OnnxFile:
     return onnx_file.read(Path(config.path), config.imgsz or 0, config.channels or 0)
 
 
-def _meaning(file: onnx_file.OnnxFile, classes: tuple[str, ...] | None) -> Meaning:
+def _meaning(file: onnx_file.OnnxFile, classes: tuple[str, ...] | None) -> dict[str, Any]:
+    """The fields of `OnnxModel` that depend on the form of its output."""
     task, shape, count = file.metadata.get("task"), file.output, len(classes or ())
     if task not in (None, DETECT.name, CLASSIFY.name):
         raise UserError(KEY, file.path, f"its task is {task}: only detectors and classifiers are supported")
     if shape[:1] == (1,) and len(shape) == 2 and task != DETECT.name and count in (0, shape[1]):
-        return Scores(classes or _numbered(shape[1]))
+        return {"classes": classes or tuple(map(str, range(shape[1])))}
     if shape[:1] == (1,) and len(shape) == 3 and task != CLASSIFY.name:
         if shape[2] == 6 and file.metadata.get("end2end") != "False":
             if classes is None:
                 raise UserError(KEY, file.path, "has no class names in its metadata: set data that names the classes")
-            return Boxes(classes, TopK(count, shape[1]))
+            return _boxes(classes, TopK(count, shape[1]))
         if shape[1] == 4 + count or (count == 0 and 4 < shape[1] < shape[2]):
-            return Boxes(classes or _numbered(shape[1] - 4))
+            return _boxes(classes or tuple(map(str, range(shape[1] - 4))), None)
     supported = "(1, classes) scores, (1, n, 6) x1, y1, x2, y2, score, class, or (1, 4 + classes, anchors) of raw YOLO"
     known = f" for {count} classes" if count else ""
     raise UserError(KEY, file.path, f"its output has shape {shape}{known}: supported are {supported}")
 
 
-def _numbered(count: int) -> tuple[str, ...]:
-    return tuple(str(index) for index in range(count))
+def _boxes(classes: tuple[str, ...], postprocess: TopK | None) -> dict[str, Any]:
+    decode = partial(ultralytics_head.decode, end_to_end=postprocess is not None)
+    fields = {"default_stride": 32, "decode": decode, "exclusions": _last_layers}
+    return {"classes": classes, "task": DETECT, "postprocess": postprocess, **fields}
 
 
 def _names(metadata: dict[str, str]) -> tuple[str, ...] | None:
     """Class names as Ultralytics embeds them, `{0: 'person', …}` or a list; None if there are none."""
     names = _literal(metadata.get("names"))
-    if isinstance(names, dict) and names and names.keys() == set(range(len(names))):
-        return tuple(str(names[index]) for index in range(len(names)))
-    return tuple(str(name) for name in names) if isinstance(names, list) and names else None
+    if isinstance(names, dict) and names.keys() == set(range(len(names))):
+        names = [names[index] for index in range(len(names))]
+    return tuple(map(str, names)) if isinstance(names, list) and names else None
 
 
 def _literal(text: str | None) -> object:
@@ -245,8 +189,7 @@ def _literal(text: str | None) -> object:
 
 def _last_layers(graph: ModelProto) -> dict[str, str]:
     """{module: reason} for the weighted layers that no other weighted layer follows: their outputs, a detector's boxes
-    and scores, are unbounded. A projection of softmaxed bins (DFL) does not count as the last layer: it stays in float,
-    and so does the layer that computes the bins."""
+    and scores, are unbounded. A projection of softmaxed bins (DFL) and the layer before it stay in float too."""
     nodes = {node.name: node for node in onnx_graph.nodes(graph)}
     kinds = {node.name: node.op_type for node in graph.graph.node}
     pending = [node.name for node in graph.graph.node if onnx_graph.OUTPUT in node.output]
@@ -260,15 +203,13 @@ def _last_layers(graph: ModelProto) -> dict[str, str]:
         node = nodes[name]
         bins = node.weighted and _is_softmaxed(node, nodes, kinds)
         if node.weighted:
-            exclusions[quantization_exclusions.module_path(name)] = BINS if bins else LAST
+            exclusions[module_path(name)] = BINS if bins else LAST
         if bins or not node.weighted:
             pending.extend(node.parents)
     return exclusions
 
 
-def _is_softmaxed(
-    node: quantization_exclusions.Node, nodes: dict[str, quantization_exclusions.Node], kinds: dict[str, str]
-) -> bool:
+def _is_softmaxed(node: Node, nodes: dict[str, Node], kinds: dict[str, str]) -> bool:
     """True if the node's only input is a softmax, possibly rearranged by `MOVES`."""
     parents = node.parents
     while len(parents) == 1 and kinds.get(parents[0]) in MOVES:

@@ -1,13 +1,11 @@
 """Input size and channels of a model, determined before its network is built, because images are read at this size.
-
-A checkpoint, weights in a checkpoint folder, a .pt file and timm specify their own input size and channels. These apply
-unless the user sets others.
-"""
+Those that a checkpoint, a .pt file or timm specifies apply unless the user sets others."""
 
 from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from compress import checkpoint
 from compress.capabilities import Model
@@ -15,34 +13,28 @@ from compress.config import Family, ModelConfig
 from compress.errors import UserError
 from compress.models import normalisation, plain_network, ultralytics, weights
 
-CHANNELS = 3
 IMGSZ = 224  # pixels: default for classifiers
-
-Input = tuple[int | None, int | None]  # side in pixels, channels; None if unknown
 
 
 def resolve(config: ModelConfig) -> ModelConfig:
     """Returns `config` with `imgsz` and `channels` set: its own values, else the model's, else the family's defaults.
-
-    Raises:
-        UserError: a file of the model cannot be read.
-    """
+    Raises UserError if a file of the model cannot be read."""
     imgsz, channels = config.imgsz, config.channels
     if imgsz is None or channels is None:
         own_imgsz, own_channels = _own(config)
         default = ultralytics.IMGSZ if config.family is Family.ultralytics else IMGSZ
-        imgsz, channels = imgsz or own_imgsz or default, channels or own_channels or CHANNELS
+        imgsz, channels = imgsz or own_imgsz or default, channels or own_channels or 3
     return replace(config, imgsz=imgsz, channels=channels)
 
 
-def _own(config: ModelConfig) -> Input:
+def _own(config: ModelConfig) -> tuple[int | None, int | None]:
+    """Side in pixels and channels; None if unknown."""
     if config.family is Family.checkpoint and config.path is not None:
         return _of_constructor(checkpoint.describe(Path(config.path))["constructor"])
     if config.family is Family.ultralytics and config.path is not None:
         return ultralytics.pt_input(Path(config.path), "model.path", config.trust)
     if config.weights is not None:
-        folder = weights.folder(config.weights)
-        if folder is not None:
+        if (folder := weights.folder(config.weights)) is not None:
             return _of_constructor(checkpoint.describe(folder)["constructor"])
         if config.family is Family.ultralytics and Path(config.weights).suffix == ".pt":
             return ultralytics.pt_input(Path(config.weights), "model.weights", config.trust)
@@ -51,9 +43,8 @@ def _own(config: ModelConfig) -> Input:
     return None, None
 
 
-def _of_constructor(constructor: dict[str, object]) -> Input:
-    imgsz, channels = constructor.get("imgsz"), constructor.get("channels")
-    return imgsz if isinstance(imgsz, int) else None, channels if isinstance(channels, int) else None
+def _of_constructor(constructor: dict[str, Any]) -> tuple[int | None, int | None]:
+    return constructor.get("imgsz"), constructor.get("channels")  # `checkpoint.describe` has checked their types
 
 
 def check_normalisation(config: ModelConfig, model: Model) -> None:
@@ -64,6 +55,5 @@ def check_normalisation(config: ModelConfig, model: Model) -> None:
     own = model.statistics if isinstance(model, plain_network.PlainNetwork) else None
     if requested != own:
         trained = "none" if own is None else f"mean {list(own.mean)}, std {list(own.std)}"
-        raise UserError(
-            "model.mean", config.mean, f"{config.path} was trained with another normalisation ({trained}): set null"
-        )
+        why = f"{config.path} was trained with another normalisation ({trained}): set null"
+        raise UserError("model.mean", config.mean, why)

@@ -58,7 +58,7 @@ class PlainNetwork:
     def output_signature(self) -> tuple[object, ...]:
         return ("plain network",)
 
-    postprocess: ClassVar[None] = None  # the deployed network has no such step
+    postprocess: ClassVar[None] = None
 
     def deployed(self, *, postprocess: bool = True) -> nn.Module:
         """Float32 copy of `net` in eval mode. It is not fused: exporters and runtimes fold BatchNorm."""
@@ -106,14 +106,10 @@ def plain_loss(
     net: nn.Module,
     batch: Batch,
     teacher: Teacher | None,
-    outputs: Callable[[Any], Tensor] = float32,
+    outputs: Callable[..., Tensor] = float32,
 ) -> Tensor:
     """The task's loss, scalar, in float32. With a teacher, the distillation loss times `teacher.weight` is added.
-
-    Args:
-        batch: `img` (b, c, s, s), and what the task's loss needs.
-        outputs: extracts float32 (b, …) from the return value of a network.
-    """
+    `outputs` extracts float32 (b, …) from the return value of a network."""
     student = outputs(net(batch["img"]))
     value = task.network_loss(student, batch)
     if teacher is None:
@@ -124,12 +120,8 @@ def plain_loss(
 
 
 def build_timm(config: ModelConfig, classes: tuple[str, ...] | None, task: Task | None) -> PlainNetwork:
-    """Builds timm's architecture `config.name` with `config.args`. Never downloads weights.
-
-    Raises:
-        MissingExtra: timm is not installed.
-        UserError: there is no such model, or arguments or weights do not fit.
-    """
+    """Builds timm's architecture `config.name` with `config.args`. Never downloads weights. Raises MissingExtra without
+    timm, UserError if there is no such model, or if arguments or weights do not fit."""
     if not config.name:
         raise UserError("model.name", config.name, "set the name of a timm model, e.g. mobilenetv3_small_050")
     args = dict(config.args) | ({"num_classes": len(classes)} if classes else {})
@@ -137,37 +129,26 @@ def build_timm(config: ModelConfig, classes: tuple[str, ...] | None, task: Task 
 
 
 def build_module(config: ModelConfig, classes: tuple[str, ...] | None, task: Task | None) -> PlainNetwork:
-    """Builds a network by calling the class or function at import path `config.target` with `config.args`.
-
-    Raises:
-        UserError: the target cannot be imported or called, or output or weights do not fit.
-    """
+    """Builds a network by calling the class or function at import path `config.target` with `config.args`. Raises
+    UserError if that fails, or if output or weights do not fit."""
     if not config.target:
         raise UserError("model.target", config.target, "set the import path of a class or function: pkg.module.Net")
     return _build({"family": "module", "target": config.target, "args": dict(config.args)}, config, classes, task)
 
 
 def from_constructor(constructor: dict[str, Any], trust: bool = False) -> PlainNetwork:
-    """Builds the unpruned network, with random weights, that `PlainNetwork.constructor` describes.
-
-    Raises:
-        UserError: the network comes from neither this package nor timm, and `trust` is false.
-    """
+    """Builds the unpruned network, with random weights, that `PlainNetwork.constructor` describes. Raises UserError if
+    it comes from neither this package nor timm, and `trust` is false."""
     spec: dict[str, Any] = {key: constructor[key] for key in ("family", "name", "target", "args") if key in constructor}
     if isinstance(target := spec.get("target"), str):
         spec["target"] = imported.MOVED.get(target, target)
+    channels = constructor["channels"]
     if not trust:
-        imported.check_provided(spec, constructor["channels"])
-    statistics = normalisation.statistics(constructor.get("mean"), constructor.get("std"), constructor["channels"])
-    model = _assemble(
-        spec,
-        tuple(constructor["classes"]),
-        constructor["channels"],
-        constructor["imgsz"],
-        tuple(constructor["protected"]),
-        statistics,
-        tasks.of(constructor.get("task", CLASSIFY.name), trust),
-    )
+        imported.check_provided(spec, channels)
+    statistics = normalisation.statistics(constructor.get("mean"), constructor.get("std"), channels)
+    classes, imgsz, protected = constructor["classes"], constructor["imgsz"], constructor["protected"]
+    task = tasks.of(constructor.get("task", CLASSIFY.name), trust)
+    model = _assemble(spec, tuple(classes), channels, imgsz, tuple(protected), statistics, task)
     activation.swap(model.net, constructor.get("activation"))
     return model
 
@@ -175,14 +156,9 @@ def from_constructor(constructor: dict[str, Any], trust: bool = False) -> PlainN
 def _build(
     spec: dict[str, Any], config: ModelConfig, classes: tuple[str, ...] | None, task: Task | None
 ) -> PlainNetwork:
-    """Builds the network of `spec`, and loads `config.weights` or copies what fits of `config.init`.
-
-    Args:
-        classes: of the data; replaced by those of the weights, since the order of the outputs is theirs.
-        task: of the data; None: classification.
-    """
+    """Builds the network of `spec`, and loads `config.weights` or copies what fits of `config.init`."""
     loaded = weights.read(config.weights, trust=config.trust) if config.weights else None
-    if loaded and loaded.classes:
+    if loaded and loaded.classes:  # they replace those of the data, since the order of the outputs is theirs
         classes = loaded.classes
         if "num_classes" in spec["args"]:
             spec["args"]["num_classes"] = len(classes)
@@ -202,11 +178,12 @@ def _build(
 
 def _statistics(config: ModelConfig, constructor: dict[str, Any], channels: int) -> Statistics | None:
     """Normalisation from the configuration, else from the checkpoint of the weights, else from timm."""
-    if config.mean is not None or constructor:
-        source = {"mean": config.mean, "std": config.std} if config.mean is not None else constructor
-        return normalisation.statistics(source.get("mean"), source.get("std"), channels)
-    pretrained = _timm_config(config.name) if config.family is Family.timm else None
-    return normalisation.statistics(pretrained.mean, pretrained.std, channels) if pretrained is not None else None
+    mean, std = config.mean, config.std
+    if mean is None and constructor:
+        mean, std = constructor.get("mean"), constructor.get("std")
+    elif mean is None and config.family is Family.timm and (pretrained := _timm_config(config.name)) is not None:
+        mean, std = pretrained.mean, pretrained.std
+    return normalisation.statistics(mean, std, channels)
 
 
 def timm_input(config: ModelConfig) -> tuple[int | None, int | None]:
@@ -237,23 +214,19 @@ def _assemble(
     statistics: Statistics | None,
     task: PlainNetworkTask,
 ) -> PlainNetwork:
-    """Builds the network with normalisation and finds its last layer.
-
-    Raises:
-        UserError: arguments that are not JSON, or another number of classes than `classes`.
-    """
+    """Builds the network with normalisation and finds its last layer."""
     try:
         json.dumps(spec)
     except TypeError as error:
         raise UserError("model.args", spec["args"], "use only numbers, strings, lists and maps") from error
     net = _timm(spec, channels) if spec["family"] == "timm" else imported.network(spec["target"], spec["args"])
-    net = normalisation.wrap(net, statistics)
+    net = net if statistics is None else normalisation.Normalised(net, statistics)
     with torch.random.fork_rng(devices=[]):  # the trial pass must not change the random state of the run
         last_layer, count = _last_layer(net.eval(), example_image(1, channels, imgsz), task)
     if classes is not None and len(classes) != count:
         source = spec.get("target") or spec["name"]
         raise UserError("model", source, f"returns {count} classes, the data has {len(classes)}")
-    classes = classes or tuple(str(index) for index in range(count))
+    classes = classes or tuple(map(str, range(count)))
     return PlainNetwork(net.train(), spec, last_layer, imgsz, channels, classes, protected, statistics, task)
 
 

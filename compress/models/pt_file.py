@@ -1,9 +1,6 @@
-"""Reads `.pt` files without running code that they name.
-
-A pickle names classes and functions and calls them. Here every name except those torch needs for tensors is replaced by
-a stand-in that only stores its state. Networks are then rebuilt from these states. They consist of layers of torch and
-Ultralytics with tensors, plain values and other such layers; no constructor is called and no hook is restored.
-"""
+"""Reads `.pt` files without running code that they name. A pickle names classes and functions and calls them.
+Here every name except those torch needs for tensors is replaced by a stand-in that only stores its state. Networks of
+torch's and Ultralytics' layers are rebuilt from these states; no constructor is called and no hook is restored."""
 
 from __future__ import annotations
 
@@ -26,31 +23,24 @@ IGNORED = (
     "ultralytics.", "torchvision.transforms.", "torch.optim.", "numpy.", "pathlib.", "datetime.", "builtins.getattr",
     "builtins.slice",
 )  # fmt: skip
+PLAIN = (bool, int, float, complex, str, bytes, torch.dtype, torch.device, torch.Size)
 REPLACED = {"args", "criterion", "transforms"}  # attributes of a network that are never restored, but created again
 NETWORKS = ("ema", "model", "state_dict")  # keys under which files store the network, preferred first
-TRUST = "set model.trust=true to load it if you trust its author"
 
 log = logging.getLogger(__name__)
 
 
 def read(path: Path, key: str, trust: bool = False) -> Any:
     """Reads what `torch.save` wrote to `path`: plain values, tensors, networks, and containers of them. Other objects
-    beside the network are left out.
-
-    Args:
-        key: configuration key that names the file, for error messages.
-        trust: whether a file that cannot be read this way may be unpickled, which can run code of its author.
-
-    Raises:
-        UserError: the file is missing or unreadable, or needs `trust`.
-    """
+    beside the network are left out. With `trust`, a file that cannot be read this way is unpickled, which can run code
+    of its author. Raises UserError for `key` if the file is missing or unreadable, or needs `trust`."""
     if not path.is_file():
         raise UserError(key, path, "no such file")
     try:
         return _read(path, key)
     except _NeedsTrust as error:
         if not trust:
-            raise UserError(key, path, f"{error}: {TRUST}") from error
+            raise UserError(key, path, f"{error}: set model.trust=true to load it if you trust its author") from error
     log.warning("%s=%s is unpickled, which can run code in it", key, path)
     try:
         return torch.load(path, map_location="cpu", weights_only=False)
@@ -78,9 +68,6 @@ class _StandIn:
     def __init__(self, *args: object) -> None:
         """Does nothing when a pickle calls the name."""
 
-    def __new__(cls, *args: object) -> _StandIn:
-        return object.__new__(cls)
-
     def __setstate__(self, state: object) -> None:
         self.state = state
 
@@ -106,7 +93,7 @@ def _read(path: Path, key: str) -> Any:
     except Exception as error:
         raise _NeedsTrust(f"cannot be loaded with weights_only=True ({_shortened(error)})") from error
     try:
-        return _restored(content, kinds)
+        return _restored(content, _Restorer(kinds))
     except (RecursionError, RuntimeError, TypeError, ValueError, AttributeError) as error:
         raise UserError(key, path, f"holds a network that cannot be rebuilt ({_shortened(error)})") from error
 
@@ -127,15 +114,14 @@ def _check_archive(path: Path) -> None:
 def _layer(name: str) -> type[nn.Module] | None:
     """The layer class of that name, from modules that are imported already; None if there is none."""
     module, _, attribute = name.rpartition(".")
-    if not name.startswith(LAYERS):
+    if not name.startswith(LAYERS) or module not in sys.modules:
         return None
-    kind = vars(sys.modules[module]).get(attribute) if module in sys.modules else None
+    kind = vars(sys.modules[module]).get(attribute)
     known = isinstance(kind, type) and issubclass(kind, nn.Module) and f"{kind.__module__}.".startswith(LAYERS)
     return kind if known else None
 
 
-def _restored(content: Any, kinds: dict[str, type[nn.Module] | None]) -> Any:
-    restorer = _Restorer(kinds)
+def _restored(content: Any, restorer: _Restorer) -> Any:
     if not isinstance(content, dict):
         return restorer.value(content)
     restored = {}
@@ -159,9 +145,7 @@ class _Restorer:
 
     def value(self, loaded: Any) -> Any:
         """Raises _NeedsTrust for anything but plain values, tensors, layers, and containers of those."""
-        if loaded is None or type(loaded) in (bool, int, float, complex, str, bytes, torch.dtype, torch.device):
-            return loaded
-        if type(loaded) is torch.Size:
+        if loaded is None or type(loaded) in PLAIN:
             return loaded
         if id(loaded) in self.made:
             return self.made[id(loaded)][1]

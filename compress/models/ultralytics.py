@@ -23,17 +23,15 @@ from compress.tasks import CLASSIFY, DETECT, OBB, POSE, SEGMENT, Task
 
 # {head: (task, class of the network in ultralytics.nn.tasks, class of the model)}. Other subclasses of these heads are
 # not supported, because they decode their outputs differently.
-HEADS = {
+HEADS: dict[str, tuple[Task, str, type[UltralyticsModel]]] = {
     "Detect": (DETECT, "DetectionModel", UltralyticsDetector),
     "Classify": (CLASSIFY, "ClassificationModel", UltralyticsClassifier),
     "Segment": (SEGMENT, "SegmentationModel", UltralyticsModel),
-    "Segment26": (SEGMENT, "SegmentationModel", UltralyticsModel),
     "Pose": (POSE, "PoseModel", UltralyticsModel),
-    "Pose26": (POSE, "PoseModel", UltralyticsModel),
     "OBB": (OBB, "OBBModel", UltralyticsModel),
-    "OBB26": (OBB, "OBBModel", UltralyticsModel),
 }
-SUPPORTED = "supported heads are " + ", ".join(name for name in HEADS if "26" not in name)
+SUPPORTED = f"supported heads are {', '.join(HEADS)}"
+HEADS |= {f"{name}26": HEADS[name] for name in ("Segment", "Pose", "OBB")}
 
 IMGSZ = 640  # pixels: Ultralytics' default
 
@@ -42,15 +40,11 @@ log = logging.getLogger(__name__)
 
 def build(config: ModelConfig, classes: tuple[str, ...] | None, task: Task | None = None) -> UltralyticsModel:
     """Builds a model from `config.path` (a trained .pt) or `config.name` (an architecture) with `config.weights`.
-
-    Raises:
-        UserError: an unknown architecture, unreadable or mismatched weights, or a wrong number of classes.
-    """
+    Raises UserError for an unknown architecture, unreadable or mismatched weights, or a wrong number of classes."""
     require_ultralytics()
     if config.mean is not None:
-        raise UserError(
-            "model.mean", config.mean, "Ultralytics networks take pixels in [0, 1] without normalisation: set null"
-        )
+        why = "Ultralytics networks take pixels in [0, 1] without normalisation: set null"
+        raise UserError("model.mean", config.mean, why)
     if config.path is not None:
         try:
             return _from_pt(config)
@@ -64,7 +58,7 @@ def build(config: ModelConfig, classes: tuple[str, ...] | None, task: Task | Non
     classes = (loaded.classes if loaded else None) or classes
     yaml = _shipped_yaml(config.name)
     imgsz, channels = config.input
-    model = _assemble(yaml, config.name, classes, channels, imgsz, tuple(config.protected))
+    model = _assemble(yaml, config.name, classes, channels, imgsz, config.protected)
     if loaded:
         if loaded.constructor.get("split"):
             blocks.split_blocks(model.net)
@@ -76,17 +70,14 @@ def build(config: ModelConfig, classes: tuple[str, ...] | None, task: Task | Non
 
 
 def from_constructor(constructor: dict[str, Any], trust: bool = False) -> UltralyticsModel:
-    """Builds the unpruned network, with random weights, that `UltralyticsModel.constructor` describes.
-
-    Raises:
-        UserError: without `trust`, an architecture that `ultralytics_yaml.check` rejects.
-    """
+    """Builds the unpruned network, with random weights, that `UltralyticsModel.constructor` describes. Without `trust`,
+    raises UserError for an architecture that `ultralytics_yaml.check` rejects."""
     require_ultralytics()
     yaml, channels, classes = constructor["yaml"], constructor["channels"], constructor["classes"]
     if not trust:
         ultralytics_yaml.check(yaml, channels, len(classes))
-    protected = tuple(constructor["protected"])
-    model = _assemble(yaml, constructor["name"], tuple(classes), channels, constructor["imgsz"], protected)
+    name, imgsz, protected = constructor["name"], constructor["imgsz"], constructor["protected"]
+    model = _assemble(yaml, name, tuple(classes), channels, imgsz, protected)
     if constructor["split"]:
         blocks.split_blocks(model.net)
     activation.swap(model.net, constructor.get("activation"))
@@ -94,23 +85,17 @@ def from_constructor(constructor: dict[str, Any], trust: bool = False) -> Ultral
 
 
 def _assemble(
-    yaml: dict[str, Any],
-    name: str,
-    classes: tuple[str, ...] | None,
-    channels: int,
-    imgsz: int,
-    protected: tuple[str, ...],
+    yaml: dict[str, Any], name: str, classes: tuple[str, ...] | None, channels: int, imgsz: int, protected: list[str]
 ) -> UltralyticsModel:
     from ultralytics.nn import tasks
 
     last = yaml["head"][-1][2]
     if last not in HEADS:
         raise UserError("model.name", name, f"its head is {last}; {SUPPORTED}")
-    _, kind, _ = HEADS[last]
-    classes = classes or tuple(str(index) for index in range(yaml["nc"]))
+    classes = classes or tuple(map(str, range(yaml["nc"])))
     try:
         with quiet():
-            net = getattr(tasks, kind)(copy.deepcopy(yaml), ch=channels, nc=len(classes), verbose=False)
+            net = getattr(tasks, HEADS[last][1])(copy.deepcopy(yaml), ch=channels, nc=len(classes), verbose=False)
     except Exception as error:  # an architecture of another version of the package, or a damaged one
         why = f"the installed ultralytics cannot build it ({type(error).__name__}: {error})"
         raise UserError("model.name", name, why) from error
@@ -126,15 +111,14 @@ def _from_pt(config: ModelConfig) -> UltralyticsModel:
     if not isinstance(loaded, tasks.BaseModel):
         raise UserError("model.path", path, "holds no Ultralytics model")
     net: Any = loaded
-    last: Any = net.model[-1]
-    _, kind, _ = HEADS.get(type(last).__name__, (None, "", None))
-    if not kind or not isinstance(net, getattr(tasks, kind)):
-        raise UserError("model.path", path, f"is a {type(net).__name__} with a {type(last).__name__} head; {SUPPORTED}")
+    last = net.model[-1]
+    head = type(last).__name__
+    if head not in HEADS or not isinstance(net, getattr(tasks, HEADS[head][1])):
+        raise UserError("model.path", path, f"is a {type(net).__name__} with a {head} head; {SUPPORTED}")
     if net.is_fused() or getattr(last, "cv2", last) is None:
         why = "the model is fused: use the checkpoint that training wrote, or a checkpoint folder with model=checkpoint"
         raise UserError("model.path", path, why)
-    net = net.float()
-    net.requires_grad_(True)
+    net.float().requires_grad_(True)
     width = last.linear.out_features if hasattr(last, "linear") else last.nc
     classes = tuple(str(net.names[index]) for index in range(width))
     own_imgsz, channels = _input(content, net)
@@ -146,15 +130,12 @@ def _from_pt(config: ModelConfig) -> UltralyticsModel:
     if not config.trust:  # stages build the network again from its YAML, parts of which Ultralytics evaluates
         ultralytics_yaml.check(net.yaml, channels, len(classes))
     name = Path(net.yaml.get("yaml_file") or path).stem
-    return _model(net, type(last).__name__, name, imgsz, channels, classes, tuple(config.protected))
+    return _model(net, head, name, imgsz, channels, classes, config.protected)
 
 
 def pt_input(path: Path, key: str, trust: bool) -> tuple[int | None, int | None]:
     """Input side in pixels at which the network in a .pt was trained, and its channels; None if the file lacks them.
-
-    Raises:
-        UserError: the file is missing or unreadable, or needs `trust`.
-    """
+    Raises UserError if the file is missing or unreadable, or needs `trust`."""
     require_ultralytics()
     content = pt_file.read(path, key, trust)
     net = pt_file.network(content)
@@ -172,24 +153,13 @@ def _input(content: Any, net: Any) -> tuple[int | None, int]:
 
 
 def _model(
-    net: Any,
-    last: str,
-    name: str,
-    imgsz: int,
-    channels: int,
-    classes: tuple[str, ...],
-    protected: tuple[str, ...],
+    net: Any, head: str, name: str, imgsz: int, channels: int, classes: tuple[str, ...], protected: list[str]
 ) -> UltralyticsModel:
+    from ultralytics.cfg import get_cfg
+
     stride = int(net.stride.max())
     if imgsz % stride:
         raise UserError("model.imgsz", imgsz, f"set a multiple of the network's stride, {stride}")
-    task, _, kind = HEADS[last]
-    return kind(_prepared(net, classes), name, imgsz, channels, classes, protected, task)
-
-
-def _prepared(net: Any, classes: tuple[str, ...]) -> Any:
-    from ultralytics.cfg import get_cfg
-
     last = net.model[-1]
     net.names = dict(enumerate(classes))
     net.args = get_cfg()  # gains of the loss; those of a checkpoint are plain dicts and may lack new keys
@@ -202,7 +172,8 @@ def _prepared(net: Any, classes: tuple[str, ...]) -> Any:
     dfl = getattr(getattr(last, "dfl", None), "conv", None)
     if isinstance(dfl, nn.Conv2d):
         dfl.requires_grad_(False)  # a fixed projection, not a weight
-    return net
+    task, _, kind = HEADS[head]
+    return kind(net, name, imgsz, channels, classes, tuple(protected), task)
 
 
 def _shipped_yaml(name: str) -> dict[str, Any]:

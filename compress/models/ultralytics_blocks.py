@@ -1,10 +1,7 @@
 """Ultralytics blocks that split the output of one convolution, rewritten so that a dependency graph can prune them.
-
 `C2f` and its variants (C3k2, C2PSA) compute `a, b = split(cv1(x))`, process `b`, and join everything with `cv2`. The
-halves have different roles and should keep different channels, but a dependency graph sees one convolution. Here `cv1`
-becomes two parallel convolutions. BatchNorm works per channel, so splitting its weights and statistics does not change
-the function, in training mode either.
-"""
+halves have different roles and should keep different channels. So `cv1` becomes two parallel convolutions. BatchNorm
+works per channel, so splitting it does not change the function, in training mode either."""
 
 from __future__ import annotations
 
@@ -14,15 +11,15 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from compress import checkpoint
+
 UNSPLIT = "splits the output of one convolution in a way that pruning cannot trace"
 ATTENTION = "attention: its head sizes are constants in the code"
 
 
 class TwoWayBlock(nn.Module):
-    """Replaces a splitting block: `first` and `second` compute the halves, `m` processes the second, `cv2` joins.
-
-    With `keep_all` (C2f) the outputs of all inner blocks are joined, otherwise (C2PSA) only that of the last.
-    """
+    """Replaces a splitting block: `first` and `second` compute the halves, `m` processes the second, `cv2` joins. With
+    `keep_all` (C2f) the outputs of all inner blocks are joined, otherwise (C2PSA) only that of the last."""
 
     halves = ("first.conv", "second.conv")  # `merged` restores the stock block if they have equal widths
 
@@ -58,16 +55,13 @@ def split_blocks(net: nn.Module) -> nn.Module:
     for parent in list(net.modules()):
         for name, child in list(parent.named_children()):
             # Subclasses with the same `forward` (C3k2, C2fCIB, C2fPSA) differ only in their inner blocks.
-            if type(child).forward is C2f.forward:
-                setattr(parent, name, TwoWayBlock(child, keep_all=True))
-            elif type(child).forward is C2PSA.forward:
-                setattr(parent, name, TwoWayBlock(child, keep_all=False))
+            if (forward := type(child).forward) in (C2f.forward, C2PSA.forward):
+                setattr(parent, name, TwoWayBlock(child, keep_all=forward is C2f.forward))
     return net
 
 
 def merged(net: nn.Module) -> dict[str, Tensor] | None:
-    """The state dict of `net` with stock blocks in place of every `TwoWayBlock`; None if the halves of any differ in
-    width."""
+    """The state dict of `net` with stock blocks for every `TwoWayBlock`; None if the halves of any differ in width."""
     tensors = dict(net.state_dict())
     for name, block in net.named_modules():
         if not isinstance(block, TwoWayBlock):
@@ -77,8 +71,7 @@ def merged(net: nn.Module) -> dict[str, Tensor] | None:
             return None
         for part, value in first.items():
             # BatchNorm's counter is a scalar, the same in both halves.
-            whole = torch.cat((value, second[part])) if value.ndim else value
-            tensors[f"{name}.cv1.{part}"] = whole
+            tensors[f"{name}.cv1.{part}"] = torch.cat((value, second[part])) if value.ndim else value
             del tensors[f"{name}.first.{part}"], tensors[f"{name}.second.{part}"]
     return tensors
 
@@ -102,9 +95,7 @@ def protected(net: nn.Module) -> dict[str, str]:
     """{module name: reason} for attention, and for convolutions whose output a block splits that is not rewritten."""
     from ultralytics.nn.modules import block as blocks
 
-    kinds = tuple(
-        getattr(blocks, kind) for kind in ("C2", "C2f", "C2PSA", "PSA", "RepNCSPELAN4") if hasattr(blocks, kind)
-    )
+    kinds = (blocks.C2, blocks.C2f, blocks.C2PSA, blocks.PSA, blocks.RepNCSPELAN4)
     unsplit = {
         f"{name}.cv1.conv": f"{type(module).__name__} {UNSPLIT}"
         for name, module in net.named_modules()
@@ -117,17 +108,10 @@ def protected(net: nn.Module) -> dict[str, str]:
 def _channels_of(conv: Any, channels: slice) -> Any:
     """A copy of an Ultralytics `Conv` (convolution, BatchNorm, activation) with a slice of its output channels."""
     part = copy.deepcopy(conv)
-    for module in (part.conv, getattr(part, "bn", None)):
-        if module is None:
-            continue
-        for store in (module._parameters, module._buffers):
-            for name, value in store.items():
-                if value is not None and value.ndim:  # not BatchNorm's counter
-                    chosen = value.detach()[channels].clone()
-                    store[name] = (
-                        nn.Parameter(chosen, value.requires_grad) if isinstance(value, nn.Parameter) else chosen
-                    )
-    part.conv.out_channels = part.conv.weight.shape[0]
-    if hasattr(part, "bn"):
-        part.bn.num_features = part.conv.out_channels
+    tensors = {  # not BatchNorm's counter, a scalar
+        name: value[channels] if value.ndim and name.startswith(("conv.", "bn.")) else value
+        for name, value in conv.state_dict().items()
+    }
+    checkpoint.resize(part, tensors, type(conv).__name__)
+    part.load_state_dict(tensors)
     return part

@@ -1,8 +1,7 @@
 """Distillation loss between the raw outputs of a detector and those of its teacher.
 
-Labels locate the objects. A teacher's outputs also contain, at every anchor, a confidence and the similarity of
-classes, so a short training learns more from each image. Knowledge distillation: Hinton et al., arXiv:1503.02531; on
-the logits and boxes of dense detectors: Zheng et al., "Localization Distillation", arXiv:2102.12252.
+Knowledge distillation: Hinton et al., arXiv:1503.02531; on the logits and boxes of dense detectors: Zheng et al.,
+"Localization Distillation", arXiv:2102.12252.
 """
 
 from __future__ import annotations
@@ -15,12 +14,8 @@ from torch.nn import functional as F
 
 def distance(criterion: Any, student: dict[str, Any], teacher: dict[str, Any]) -> Tensor:
     """Cross-entropy with the teacher's scores at every anchor, plus the CIoU loss with its boxes, weighted by its
-    confidence. Scalar, normalised and scaled as the criterion does with its assigned labels.
-
-    Args:
-        criterion: Ultralytics' v8DetectionLoss.
-        student, teacher: raw outputs of one branch of a Detect head, float32: {boxes, scores, feats}.
-    """
+    confidence. Scalar, normalised and scaled as `criterion` (Ultralytics' v8DetectionLoss) does with its assigned
+    labels. `student` and `teacher`: raw outputs of one branch of a Detect head, float32: {boxes, scores, feats}."""
     from ultralytics.utils.metrics import bbox_iou
     from ultralytics.utils.tal import make_anchors
 

@@ -22,13 +22,12 @@ MOST_CANDIDATES = 30_000  # boxes that enter non-maximum suppression
 
 TRAINING_ONLY = "branch used only in training: pruning it does not reduce the deployed network"
 LAST = "last layer of a head's branch: its channels are the output"
+CONTENTS = {"cv2": "box distances", "cv3": "class logits"}  # of the branches of a head
 
 
 class Decode(nn.Module):
-    """Decodes head outputs to boxes and scores. A separate module, so that exported graphs show where it begins.
-
-    It has no weights: the DFL projection and the anchors remain in the head that it belongs to.
-    """
+    """Decodes head outputs to boxes and scores. A separate module, so that exported graphs show where it begins. The
+    DFL projection and the anchors remain in the head that it belongs to."""
 
     def __init__(self, head: Any, postprocess: bool) -> None:
         super().__init__()
@@ -46,11 +45,8 @@ class Decode(nn.Module):
 
 
 def show_unseen(net: Any) -> Any:
-    """Makes the training-only layers of the head run in eval mode too, in place; returns `net`.
-
-    The dependency graph is traced in eval mode. Without this, layers would be pruned although the keypoint sigma and
-    the semantic branch of masks (YOLO26) read them too.
-    """
+    """Makes the training-only layers of the head run in eval mode too, in place; returns `net`. The dependency graph is
+    traced in eval mode and would not contain the keypoint sigma and the semantic branch of masks (YOLO26)."""
     head = net.model[-1]
     for branch in ("cv4", "one2one_cv4"):
         readers = getattr(head, f"{branch}_sigma", None) or ()
@@ -82,23 +78,25 @@ def protected(net: Any) -> dict[str, str]:
     for branch, level, layers in _branches(head):
         path = f"{prefix}.{branch}.{level}"
         if branch.endswith("_sigma") or (head.end2end and not branch.startswith("one2one_")):
-            reasons |= {
-                f"{path}.{name}".removesuffix("."): TRAINING_ONLY
-                for name, layer in layers.named_modules()
-                if _has_own_channels(layer)
-            }
+            reasons |= _training_only(path, layers)
         if (last := _last(layers)) is not None:
             reasons[path + last] = LAST
     if isinstance(getattr(head.dfl, "conv", None), nn.Conv2d):
         reasons[f"{prefix}.dfl.conv"] = "a fixed projection, not a weight"
     if hasattr(head, "proto"):
         reasons[f"{prefix}.proto.cv3.conv"] = LAST
-        semantic = getattr(head.proto, "semseg", None) or nn.Sequential()
-        path = f"{prefix}.proto.semseg"
-        for name, layer in semantic.named_modules():
-            if _has_own_channels(layer):
-                reasons[f"{path}.{name}"] = TRAINING_ONLY
+        if (semantic := getattr(head.proto, "semseg", None)) is not None:
+            reasons |= _training_only(f"{prefix}.proto.semseg", semantic)
     return reasons
+
+
+def _training_only(path: str, layers: nn.Module) -> dict[str, str]:
+    """The convolutions in `layers`, except grouped ones: the channels of a depthwise layer follow its input."""
+    return {
+        f"{path}.{name}".removesuffix("."): TRAINING_ONLY
+        for name, layer in layers.named_modules()
+        if isinstance(layer, nn.Conv2d) and layer.groups == 1
+    }
 
 
 def _branches(head: Any) -> Iterator[tuple[str, int, nn.Module]]:
@@ -116,11 +114,6 @@ def _last(layers: nn.Module) -> str | None:
     return f".{len(layers) - 1}" if isinstance(layers, nn.Sequential) and isinstance(layers[-1], nn.Conv2d) else None
 
 
-def _has_own_channels(layer: nn.Module) -> bool:
-    """True for convolutions, except grouped ones: the channels of a depthwise layer follow its input."""
-    return isinstance(layer, nn.Conv2d) and layer.groups == 1
-
-
 def deployed(net: Any, example: Tensor, postprocess: bool = True) -> nn.Module:
     """A fused eval-mode copy of a DetectionModel that maps (b, c, s, s) to one tensor.
 
@@ -133,8 +126,7 @@ def deployed(net: Any, example: Tensor, postprocess: bool = True) -> nn.Module:
     hide_unseen(copied)
     head = copied.model[-1]
     copied.fuse(verbose=False)
-    for parameter in copied.parameters():
-        parameter.requires_grad_(False)
+    copied.requires_grad_(False)
     head.export, head.dynamic, head.format = True, False, None
     head.decode = Decode(head, postprocess)
     kind: Any = type(head)
@@ -186,17 +178,13 @@ def quantization_exclusions(net: Any) -> dict[str, str]:
         last = _last(layers)
         deployed = branch.startswith("one2one_") == bool(head.end2end) and not branch.endswith("_sigma")
         if last is not None and deployed:
-            reasons[f"{name}.{branch}.{level}{last}"] = (
-                f"last layer of the {_content(branch)} at level {level}: its error passes directly into the output"
-            )
+            content = CONTENTS.get(branch.removeprefix("one2one_"), "task's own values")
+            why = f"last layer of the {content} at level {level}: its error passes directly into the output"
+            reasons[f"{name}.{branch}.{level}{last}"] = why
     if head.reg_max > 1:
         reasons[f"{name}.dfl"] = "expectation over distance bins: its softmax needs a fine quantization step"
     reasons[f"{name}.decode"] = "box geometry and the sigmoid of scores: pixels and probabilities differ in scale"
     return reasons
-
-
-def _content(branch: str) -> str:
-    return {"cv2": "box distances", "cv3": "class logits"}.get(branch.removeprefix("one2one_"), "task's own values")
 
 
 def decode(outputs: np.ndarray, end_to_end: bool) -> list[Detections]:

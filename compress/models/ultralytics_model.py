@@ -20,8 +20,6 @@ from compress.tasks import DETECT, Batch, Task
 from compress.tasks.mean_ap import Detections
 from compress.training.precision import float32
 
-FAMILY = "ultralytics"
-
 # Not an attribute of the network, which is deep-copied, averaged and saved. A criterion does not reference its network,
 # so an entry is freed together with the network.
 _criteria: WeakKeyDictionary[nn.Module, Any] = WeakKeyDictionary()
@@ -68,7 +66,7 @@ class UltralyticsModel:
     def constructor(self) -> dict[str, Any]:
         yaml = {key: value for key, value in self.net.yaml.items() if key != "yaml_file"}
         return {
-            "family": FAMILY, "name": self.name, "yaml": yaml, "split": blocks.is_split(self.net),
+            "family": "ultralytics", "name": self.name, "yaml": yaml, "split": blocks.is_split(self.net),
             "classes": list(self.classes), "channels": self.channels, "imgsz": self.imgsz,
             "protected": list(self.protected), "activation": activation.of(self.net),
         }  # fmt: skip
@@ -109,12 +107,9 @@ class UltralyticsDetector(UltralyticsModel):
 
     def loss(self, net: nn.Module, batch: Batch, teacher: Teacher | None = None, parts: int = 1) -> Tensor:
         """Ultralytics' own criterion times the batch size, as in its trainer; scalar, in float32. For a part of a batch
-        the factor is the size of the whole batch, and each part is normalised by itself.
-
-        With a teacher its weighted distillation loss is added, and end-to-end networks train only the deployed
-        one-to-one head. Labels alone supervise that head too sparsely to train a backbone, which is why YOLO26 has a
-        second head for training; a teacher supervises every anchor.
-        """
+        the factor is the size of the whole batch, and each part is normalised by itself. With a
+        teacher its weighted distillation loss is added, and end-to-end networks train only the deployed one-to-one
+        head: labels alone supervise it too sparsely to train a backbone, but a teacher supervises every anchor."""
         criterion, images = _criterion(net), batch["img"]
         target: Any = None
         if teacher is None:
@@ -141,13 +136,11 @@ class UltralyticsDetector(UltralyticsModel):
 
     def schedule_loss(self, net: nn.Module, progress: float) -> None:
         """YOLO26 trains two heads: the loss weight shifts linearly from the one-to-many head, which alone trains the
-        backbone, to the one-to-one head, which is deployed. Networks with one head are left unchanged.
-        """
+        backbone, to the one-to-one head, which is deployed. Networks with one head are left unchanged."""
         criterion = _criterion(net)
         if hasattr(criterion, "final_o2m"):
-            criterion.o2m = criterion.o2m_copy + (criterion.final_o2m - criterion.o2m_copy) * min(
-                max(progress, 0.0), 1.0
-            )
+            fraction = min(max(progress, 0.0), 1.0)
+            criterion.o2m = criterion.o2m_copy + (criterion.final_o2m - criterion.o2m_copy) * fraction
             criterion.o2o = criterion.total - criterion.o2m
 
     def decode(self, outputs: np.ndarray) -> list[Detections]:

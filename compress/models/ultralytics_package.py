@@ -12,10 +12,7 @@ from compress.errors import MissingExtra
 
 def require_ultralytics() -> None:
     """Imports `ultralytics` offline: without usage events, package installation at run time, or a thread limit.
-
-    Raises:
-        MissingExtra: the package is not installed.
-    """
+    Raises MissingExtra if the package is not installed."""
     # Read once, at the first import: offline, Ultralytics sends no events, whatever its settings file contains.
     os.environ.setdefault("YOLO_OFFLINE", "true")
     os.environ.setdefault("YOLO_AUTOINSTALL", "false")

@@ -1,9 +1,7 @@
-"""Checks architectures of the Ultralytics package that come from a file against an allow-list of values.
-
-The package resolves names in them as attributes of modules, evaluates the activation as Python code, and looks up
-strings among its own local variables. So only layers of `ultralytics.nn.modules` and `torch.nn`, activations with
-literal arguments, and numbers within bounds are allowed.
-"""
+"""Checks architectures of the Ultralytics package that come from a file against an allow-list of values. The package
+resolves names in them as attributes of modules, evaluates the activation as Python code, and looks up strings among its
+own local variables. So only layers of `ultralytics.nn.modules` and `torch.nn`, activations with literal arguments, and
+numbers within bounds are allowed."""
 
 from __future__ import annotations
 
@@ -17,7 +15,6 @@ from compress.errors import UserError
 from compress.models import imported
 
 WORDS = {"None", "True", "False", "nc", "kpt_shape", "nearest", "bilinear", "bicubic", "area"}
-DOWNLOADS = {"TorchVision"}  # layers that download weights when they are built
 MAX_LAYERS, MAX_REPEATS, MAX_NUMBER = 1000, 100, 2**20
 
 
@@ -27,10 +24,10 @@ def check(yaml: Any, channels: int, classes: int) -> None:
 
     if not isinstance(yaml, dict):
         raise _error(yaml, "must be a map")
-    parts = [yaml.get("backbone"), yaml.get("head")]
-    if not all(isinstance(part, list) and part for part in parts):
+    backbone, head = yaml.get("backbone"), yaml.get("head")
+    if not (isinstance(backbone, list) and backbone and isinstance(head, list) and head):
         raise _error(list(yaml), "must have a backbone and a head")
-    layers = [layer for part in parts for layer in part]  # type: ignore[union-attr]
+    layers = backbone + head
     if len(layers) > MAX_LAYERS:
         raise _error(len(layers), f"must have at most {MAX_LAYERS} layers")
     for layer in layers:
@@ -68,7 +65,7 @@ def _check_layer(layer: Any) -> None:
 def _is_layer(name: str) -> bool:
     from ultralytics.nn import tasks
 
-    if name in DOWNLOADS:
+    if name == "TorchVision":  # it downloads weights when it is built
         return False
     kind = getattr(nn, name[3:], None) if name.startswith("nn.") else vars(tasks).get(name)
     package = "torch.nn.modules." if name.startswith("nn.") else "ultralytics.nn.modules."
@@ -82,7 +79,6 @@ def _check_value(value: Any, where: str, depth: int = 0) -> None:
             _check_value(item, where, depth + 1)
     elif not (
         value is None
-        or isinstance(value, bool)
         or (isinstance(value, int | float) and abs(value) <= MAX_NUMBER)
         or (isinstance(value, str) and value in WORDS)
     ):

@@ -45,20 +45,13 @@ def folder(source: str) -> Path | None:
 
 
 def read(source: str, key: str = "model.weights", trust: bool = False) -> Weights:
-    """Reads weights.
-
-    Args:
-        source: name of a shipped baseline, or path of a checkpoint folder or a .safetensors or .pt file.
-        key: configuration key that names the source, for error messages.
-        trust: whether a .pt that needs it may be unpickled, which can run code of its author.
-
-    Raises:
-        UserError: there is no such source, or it cannot be read.
-    """
-    path = Path(source)
+    """Reads the weights of a shipped baseline, by name, or at the path of a checkpoint folder, .safetensors or .pt.
+    With `trust`, a .pt may be unpickled, which can run code of its author. Raises UserError for `key` if there is no
+    such source, or it cannot be read."""
     if (checkpoint_folder := folder(source)) is not None:
         content, tensors = checkpoint.read(checkpoint_folder)
         return Weights(tensors, content["constructor"])
+    path = Path(source)
     if not path.is_file():
         known = ", ".join(baselines()) or "none in this installation"
         raise UserError(key, source, f"use a shipped baseline ({known}) or the path of a weights file")
@@ -67,28 +60,29 @@ def read(source: str, key: str = "model.weights", trust: bool = False) -> Weight
             return Weights(load_file(path), {})
         except (SafetensorError, OSError, ValueError, TypeError, KeyError, RuntimeError) as error:
             raise UserError(key, source, f"not a readable safetensors file ({error})") from error
-    return Weights(_read_pt(path, key, trust), {})
+    content = pt_file.read(path, key, trust)
+    if not _is_state_dict(content):
+        content = pt_file.network(content)
+    if isinstance(content, nn.Module):
+        content = content.float().state_dict()
+    if not _is_state_dict(content):
+        raise UserError(key, path, "contains no state dict, model or Ultralytics checkpoint")
+    return Weights(content, {})
 
 
 def fill(net: nn.Module, tensors: dict[str, Tensor], source: str, key: str = "model.weights") -> None:
-    """Copies `tensors` into `net`; names and shapes must agree exactly.
-
-    Raises:
-        UserError: a tensor is missing, unexpected, or of another shape or data type; names the first one.
-    """
+    """Copies `tensors` into `net`. Raises UserError for the first tensor that is missing, unexpected, or of another
+    shape or data type."""
     own = net.state_dict()
     for name, value in own.items():
         if name not in tensors:
             raise UserError(key, source, f"tensor {name} {list(value.shape)} is missing: use the same architecture")
         if tensors[name].shape != value.shape:
-            raise UserError(
-                key, source,
-                f"tensor {name} has shape {list(tensors[name].shape)}, the network expects {list(value.shape)}: "
-                "use the same architecture and number of classes",
-            )  # fmt: skip
-    for name in tensors:
+            why = f"tensor {name} has shape {list(tensors[name].shape)}, the network expects {list(value.shape)}: "
+            raise UserError(key, source, why + "use the same architecture and number of classes")
+    for name, value in tensors.items():
         if name not in own:
-            raise UserError(key, source, f"tensor {name} {list(tensors[name].shape)} does not exist in the network")
+            raise UserError(key, source, f"tensor {name} {list(value.shape)} does not exist in the network")
     _check_kinds(own, tensors, source, key)
     net.load_state_dict(tensors)
 
@@ -106,11 +100,8 @@ def _check_kinds(own: dict[str, Tensor], tensors: dict[str, Tensor], source: str
 
 
 def transfer(net: nn.Module, tensors: dict[str, Tensor], source: str) -> None:
-    """Copies tensors that match by name and shape into `net`, to initialise training. The others stay unchanged.
-
-    Raises:
-        UserError: less than half of the network's weights match, which means another architecture.
-    """
+    """Copies tensors that match by name and shape into `net`, to initialise training. The others stay unchanged. Raises
+    UserError if less than half of the network's weights match, which means another architecture."""
     own = net.state_dict()
     matching = {name: value for name, value in tensors.items() if name in own and value.shape == own[name].shape}
     copied, total = sum(own[name].numel() for name in matching), sum(value.numel() for value in own.values())
@@ -121,12 +112,5 @@ def transfer(net: nn.Module, tensors: dict[str, Tensor], source: str) -> None:
     log.info("%s: initialised %.1f %% of the weights, the rest is random", source, 100 * copied / total)
 
 
-def _read_pt(path: Path, key: str, trust: bool) -> dict[str, Tensor]:
-    content = pt_file.read(path, key, trust)
-    if isinstance(content, dict) and not all(isinstance(value, Tensor) for value in content.values()):
-        content = pt_file.network(content)
-    if isinstance(content, nn.Module):
-        content = content.float().state_dict()
-    if not isinstance(content, dict) or not all(isinstance(value, Tensor) for value in content.values()):
-        raise UserError(key, path, "contains no state dict, model or Ultralytics checkpoint")
-    return content
+def _is_state_dict(content: object) -> bool:
+    return isinstance(content, dict) and all(isinstance(value, Tensor) for value in content.values())

@@ -22,9 +22,7 @@ class Step:
 
     group: Group
     channels: tuple[int, ...]
-    fraction: (
-        float  # fraction of the group removed halfway through the step, so that a ratio is met by the nearest step
-    )
+    fraction: float  # of the group removed halfway through the step, so that a ratio is met by the nearest step
 
     @property
     def importance(self) -> float:
@@ -53,16 +51,6 @@ def steps_of(groups: Sequence[Group], config: PruneConfig, widths: Mapping[str, 
     return steps
 
 
-def _uniform(steps: Sequence[Step], cost: Estimate) -> list[Step]:
-    """The same fraction of channels from every group."""
-    return sorted(steps, key=lambda step: step.fraction)  # stable: ties stay in network order
-
-
-def _global(steps: Sequence[Step], cost: Estimate) -> list[Step]:
-    """One ranking of all channels of the network, regardless of their cost."""
-    return sorted(steps, key=lambda step: step.importance)
-
-
 def _knapsack(steps: Sequence[Step], cost: Estimate) -> list[Step]:
     """Lowest importance per unit of saved cost first, both in the state of the network at that step: a greedy knapsack
     (Shen et al. 2022, "Structural Pruning via Latency-Saliency Knapsack", arXiv:2210.06659, for latency)."""
@@ -74,40 +62,35 @@ def _knapsack(steps: Sequence[Step], cost: Estimate) -> list[Step]:
     remaining: dict[Group, list[Step]] = {}
     for step in reversed(steps):
         remaining.setdefault(step.group, []).append(step)  # the next step is last
-    heap = [(ratio(stack[-1]), index, group) for index, (group, stack) in enumerate(remaining.items())]
-    heapq.heapify(heap)
+    heap = sorted((ratio(stack[-1]), index, stack) for index, stack in enumerate(remaining.values()))
     order = []
     while heap:
-        _, index, group = heapq.heappop(heap)
-        stack = remaining[group]
+        _, index, stack = heapq.heappop(heap)
         # Ratios in the heap may be out of date. Steps of other groups can only raise them, because they reduce what a
         # step saves: a step that is still first with its current ratio is the best.
-        current = ratio(stack[-1])
-        if heap and current > heap[0][0]:
-            heapq.heappush(heap, (current, index, group))
-            continue
-        step = stack.pop()
-        cost.change(step.group.cuts, step.channels, -1)
-        order.append(step)
+        if not heap or ratio(stack[-1]) <= heap[0][0]:
+            step = stack.pop()
+            cost.change(step.group.cuts, step.channels, -1)
+            order.append(step)
         if stack:
-            heapq.heappush(heap, (ratio(stack[-1]), index, group))
+            heapq.heappush(heap, (ratio(stack[-1]), index, stack))
     for step in order:
         cost.change(step.group.cuts, step.channels, +1)
     return order
 
 
 ALLOCATIONS: dict[str, Callable[[Sequence[Step], Estimate], list[Step]]] = {
-    "uniform": _uniform,
-    "global": _global,
+    # The same fraction of channels from every group. The sort is stable: ties stay in network order.
+    "uniform": lambda steps, cost: sorted(steps, key=lambda step: step.fraction),
+    # One ranking of all channels of the network, regardless of their cost.
+    "global": lambda steps, cost: sorted(steps, key=lambda step: step.importance),
     "knapsack": _knapsack,
 }
 
 
 def order(steps: Sequence[Step], allocation: str, cost: Estimate) -> list[Step]:
-    """The steps in the order of removal.
+    """The steps in the order of removal by an allocation, a key of ALLOCATIONS.
 
-    Args:
-        allocation: a key of ALLOCATIONS.
-        cost: estimate of the whole network, in the unit that `knapsack` saves; unchanged on return.
+    `cost`: estimate of the whole network, in the unit that `knapsack` saves; unchanged on return.
     """
     return ALLOCATIONS[allocation](steps, cost)

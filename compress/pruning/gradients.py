@@ -24,16 +24,14 @@ def accumulate_gradients(
 ) -> None:
     """Stores the sum of the loss gradients over `batches` in `.grad` of every parameter of `net`.
 
-    BatchNorm layers use their running statistics and do not update them, as in the deployed network.
+    BatchNorm layers use their running statistics and do not update them, as in the deployed network. Raises
+    FloatingPointError if a loss is not finite.
 
     Args:
-        loss: (network, batch) to a tensor, of which the sum is differentiated.
+        loss: its sum is differentiated.
         squared: sum the squares of each batch's gradients instead.
         format: number format of the loss, "fp32", "bf16" or "fp16".
         device: where to compute. `net` and its gradients are on the CPU afterwards.
-
-    Raises:
-        FloatingPointError: a loss is not finite.
     """
     training = net.training
     net.to(device).train()  # detectors return the inputs of their loss in training mode only

@@ -27,6 +27,8 @@ TIE = "_compress_tie"
 UNCUTTABLE = "coupled to layers that cannot be pruned channel by channel"
 UNPAIRED = "must stay as wide as a layer that keeps its channels (prune.equal_split_widths)"
 SMALLEST_SCORE = 1e-12  # lower bound of scores, also for groups whose weights are all zero
+# Types of torch-pruning's nodes that have nothing to remove.
+WITHOUT_CHANNELS = {"CONCAT", "SPLIT", "ELEMENTWISE", "RESHAPE", "UNBIND", "EXPAND", "SLICE", "OUTPUT"}
 
 
 @dataclass(frozen=True)
@@ -40,7 +42,7 @@ class Cut:
     @property
     def cuts_outputs(self) -> bool:
         """True for output channels; depthwise layers and norms lose their input channels with them."""
-        return self.handler.__name__ == "prune_out_channels"
+        return _cuts_outputs(self)
 
 
 @dataclass(frozen=True, eq=False)  # identity: equality of tensors is elementwise
@@ -65,11 +67,8 @@ def find_groups(
         net: traced in eval mode with `example` (b, …); not changed.
         protected: {module name: reason}; the output channels of the module and of everything in it are kept.
 
-    Returns:
-        The groups that can be pruned, in a fixed order, and {leading layer: reason} of those that cannot.
-
-    Raises:
-        UserError: a protected module does not exist, or the network cannot be traced.
+    Returns the groups that can be pruned, in a fixed order, and {leading layer: reason} of those that cannot. Raises
+    UserError if a protected module does not exist, or the network cannot be traced.
     """
     names = dict(net.named_modules())
     for name in protected:
@@ -83,8 +82,7 @@ def find_groups(
         if any(_cuts_outputs(dep) and isinstance(dep.layer, nn.Module) and dep.layer in fixed for dep, _ in raw):
             continue
         cuts = _cuts(raw, layer_names)
-        scores = None if cuts is None else score(raw)
-        if scores is not None and cuts is not None:
+        if cuts is not None and (scores := score(raw)) is not None:
             scores = scores.detach().float().cpu().nan_to_num(0.0).clamp_min(SMALLEST_SCORE)
             groups.append(Group(cuts[0].layer, scores, cuts))
         elif leader := layer_names.get(id(raw[0].dep.layer)):
@@ -106,10 +104,7 @@ def tie(groups: Sequence[Group], pairs: Sequence[tuple[str, str]]) -> tuple[tupl
 
     Groups with the output channels of a pair become one. Its channel i consists of the i-th least important channel of
     each group, and its score is the sum of theirs. If one layer of a pair cannot be pruned, neither can the groups
-    that are tied to it.
-
-    Returns:
-        The groups, and {leading layer: reason} of those that can no longer be pruned.
+    that are tied to it. Returns the groups, and {leading layer: reason} of those that can no longer be pruned.
     """
     group_of = {cut.layer: group for group in groups for cut in group.cuts if cut.cuts_outputs}
     bundles = {group: [group] for group in groups}
@@ -219,26 +214,22 @@ def _coupled(graph: Any, layer: nn.Module, handler: Any, channels: list[int]) ->
 def _graph(net: nn.Module, example: Tensor, protected: list[nn.Module], fixed: set[nn.Module]) -> Any:
     """The dependency graph up to the outputs of protected layers, or of the network if those do not cover all layers.
 
-    The operations after the protected last layers (box decoding, concatenation of thousands of anchors) have no
-    channels, but torch-pruning treats them as if they had, and traversing them takes forever. The same holds for the
-    reshapes in attention, so the inside of a protected block is hidden.
+    The operations after the protected last layers (box decoding, concatenation of anchors) have no channels, but
+    torch-pruning traverses them forever. So it does with the reshapes in attention: protected blocks are hidden.
     """
     import torch_pruning as tp
 
     ends: list[Tensor] = []
     ran: set[nn.Module] = set()
-    leaves = [layer for layer in net.modules() if _has_channels(layer)]
-    hooks = [layer.register_forward_hook(lambda layer, _, __: ran.add(layer)) for layer in leaves]
-    hooks += [
-        layer.register_forward_hook(lambda _, __, out: ends.append(out)) for layer in protected if layer in leaves
-    ]
+    leaves = [layer for layer in net.modules() if isinstance(layer, (_ConvNd, nn.Linear))]
     with _hidden(net, example, [block for block in protected if block not in leaves]):
         graph = tp.DependencyGraph()
-        try:
+        with contextlib.ExitStack() as hooks:
+            for layer in leaves:
+                hooks.enter_context(layer.register_forward_hook(lambda layer, _, __: ran.add(layer)))
+                if layer in protected:
+                    hooks.enter_context(layer.register_forward_hook(lambda _, __, out: ends.append(out)))
             graph.build_dependency(net, (example,), output_transform=lambda out: ends or out, verbose=False)
-        finally:
-            for hook in hooks:
-                hook.remove()
         if ends and not ran - fixed <= graph.module2node.keys():
             graph = tp.DependencyGraph().build_dependency(net, (example,), verbose=False)
     return graph
@@ -246,10 +237,8 @@ def _graph(net: nn.Module, example: Tensor, protected: list[nn.Module], fixed: s
 
 @contextlib.contextmanager
 def _hidden(net: nn.Module, example: Tensor, blocks: list[nn.Module]) -> Iterator[None]:
-    """In this context, blocks whose output has the shape of their input appear as one depthwise convolution.
-
-    It is not a layer of the network, so `_cuts` rejects every group that contains it.
-    """
+    """In this context, blocks whose output has the shape of their input appear as one depthwise convolution, which is
+    not a layer of the network: `_cuts` rejects every group that contains it."""
 
     def add_substitute(block: nn.Module, inputs: tuple[Any, ...], output: Any) -> None:
         if len(inputs) == 1 and isinstance(output, Tensor) and output.shape == inputs[0].shape and output.ndim == 4:
@@ -260,46 +249,28 @@ def _hidden(net: nn.Module, example: Tensor, blocks: list[nn.Module]) -> Iterato
         return block.get_submodule(TIE)(inputs[0]) if hasattr(block, TIE) else output
 
     # torch-pruning collects the layers before it runs the network, so the substitutes must exist by then.
-    hooks = [block.register_forward_hook(add_substitute) for block in blocks]
     try:
-        if hooks:
-            with torch.no_grad():
+        if blocks:
+            with torch.no_grad(), contextlib.ExitStack() as hooks:
+                for block in blocks:
+                    hooks.enter_context(block.register_forward_hook(add_substitute))
                 net(example)
-            for hook in hooks:
-                hook.remove()
-            hooks = [block.register_forward_hook(hide) for block in blocks]
-        yield
+        with contextlib.ExitStack() as hooks:
+            for block in blocks:
+                hooks.enter_context(block.register_forward_hook(hide))
+            yield
     finally:
-        for hook in hooks:
-            hook.remove()
         for block in blocks:
             block._modules.pop(TIE, None)
 
 
-def _has_channels(layer: nn.Module) -> bool:
-    return isinstance(layer, (_ConvNd, nn.Linear))
-
-
 def _is_grouped(layer: nn.Module) -> bool:
     """Grouped but not depthwise: channels can only be removed from all groups at once."""
-    return (
-        isinstance(layer, _ConvNd) and layer.groups > 1 and not layer.groups == layer.in_channels == layer.out_channels
-    )
+    return isinstance(layer, _ConvNd) and layer.groups > 1 and {layer.groups} != {layer.in_channels, layer.out_channels}
 
 
-def _has_no_channels(dep: Any) -> bool:
-    """Concatenations, sums and reshapes: there is nothing to remove."""
-    from torch_pruning import ops
-
-    kinds = ops.OPTYPE
-    return dep.target.type in {
-        kinds.CONCAT, kinds.SPLIT, kinds.ELEMENTWISE, kinds.RESHAPE, kinds.UNBIND, kinds.EXPAND, kinds.SLICE,
-        kinds.OUTPUT,
-    }  # fmt: skip
-
-
-def _cuts_outputs(dep: Any) -> bool:
-    return dep.handler.__name__ == "prune_out_channels"
+def _cuts_outputs(part: Any) -> bool:
+    return part.handler.__name__ == "prune_out_channels"
 
 
 def _is_dead_end(dep: Any, channels: list[int], count: int) -> bool:
@@ -317,14 +288,10 @@ def _cuts(raw: Any, layer_names: Mapping[int, str]) -> tuple[Cut, ...] | None:
     for item in raw:
         layer = item.dep.layer
         if not isinstance(layer, nn.Module) or id(layer) not in layer_names:
-            if _has_no_channels(item.dep):
+            if item.dep.target.type.name in WITHOUT_CHANNELS:
                 continue
             return None
-        if (
-            _is_grouped(layer)
-            or any(root is None for root in item.root_idxs)
-            or _is_dead_end(item.dep, item.idxs, count)
-        ):
+        if _is_grouped(layer) or None in item.root_idxs or _is_dead_end(item.dep, item.idxs, count):
             return None
         channels: list[list[int]] = [[] for _ in range(count)]
         for index, root in zip(item.idxs, item.root_idxs, strict=True):

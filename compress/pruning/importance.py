@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
@@ -14,63 +15,16 @@ Importance = Callable[[Any], Tensor | None]
 """Maps a torch-pruning group to one score per channel of its first layer, or to None if it does not apply."""
 
 
-def _group_l1() -> Importance:
-    """Mean L1 norm of all weights coupled to a channel (Fang et al. 2023, DepGraph, arXiv:2301.12900)."""
-    from torch_pruning.pruner.importance import GroupMagnitudeImportance
+def _torch_pruning(kind: str, **options: Any) -> Importance:
+    from torch_pruning.pruner import importance
 
-    return GroupMagnitudeImportance(p=1)
-
-
-def _group_l2() -> Importance:
-    """Mean squared L2 norm of all weights coupled to a channel (Fang et al. 2023, DepGraph, arXiv:2301.12900)."""
-    from torch_pruning.pruner.importance import GroupMagnitudeImportance
-
-    return GroupMagnitudeImportance(p=2)
+    return getattr(importance, kind)(**options)
 
 
-def _bn_scale() -> Importance:
-    """Mean BatchNorm scale of a channel (Liu et al. 2017, Network Slimming, arXiv:1708.06519)."""
-    from torch_pruning.pruner.importance import BNScaleImportance
+def _with_gradients(name: str, kind: str) -> Importance:
+    # Not normalised per group: changes in loss are comparable across layers, as a global ranking requires.
+    score = _torch_pruning(kind, normalizer=None)
 
-    return BNScaleImportance()
-
-
-def _lamp() -> Importance:
-    """Squared norm over the sum of the squared norms not smaller (Lee et al. 2021, LAMP, arXiv:2010.07611, eq. 1)."""
-    from torch_pruning.pruner.importance import LAMPImportance
-
-    return LAMPImportance()
-
-
-def _fpgm() -> Importance:
-    """Sum of the distances to the other filters of the layer (He et al. 2019, FPGM, arXiv:1811.00250)."""
-    from torch_pruning.pruner.importance import FPGMImportance
-
-    return FPGMImportance()
-
-
-def _taylor() -> Importance:
-    """First-order estimate of the change in loss when a channel is removed: sum of |weight x gradient|, mean over the
-    convolutions and linear layers coupled to it (after Molchanov et al. 2019, "Importance Estimation for Neural Network
-    Pruning", arXiv:1906.10771).
-
-    Not normalised per group: changes in loss are comparable across layers, as a global ranking requires.
-    """
-    from torch_pruning.pruner.importance import GroupTaylorImportance
-
-    return _with_gradients("taylor", GroupTaylorImportance(normalizer=None))
-
-
-def _hessian() -> Importance:
-    """Second-order estimate of the same: sum of weight^2 x squared gradient, mean over the coupled layers (LeCun et al.
-    1989, "Optimal Brain Damage", eq. 5, with the diagonal of the Fisher matrix in place of the Hessian's: Theis et al.
-    2018, arXiv:1801.05787)."""
-    from torch_pruning.pruner.importance import GroupHessianImportance
-
-    return _with_gradients("hessian", GroupHessianImportance(normalizer=None))
-
-
-def _with_gradients(name: str, score: Importance) -> Importance:
     def checked(group: Any) -> Tensor | None:
         weights = (getattr(dep.target.module, "weight", None) for dep, _ in group)
         if all(weight.grad is None for weight in weights if weight is not None):
@@ -81,31 +35,37 @@ def _with_gradients(name: str, score: Importance) -> Importance:
 
 
 def _random() -> Importance:
-    """Random scores from a fixed seed: the control that other importances must beat."""
     generator = torch.Generator().manual_seed(0)
     return lambda group: torch.rand(len(group[0].idxs), generator=generator)
 
 
 IMPORTANCES: dict[str, Callable[[], Importance]] = {
-    "group_l1": _group_l1,
-    "group_l2": _group_l2,
-    "bn_scale": _bn_scale,
-    "lamp": _lamp,
-    "fpgm": _fpgm,
+    # Mean L1 and squared L2 norm of all weights coupled to a channel (Fang et al. 2023, DepGraph, arXiv:2301.12900).
+    "group_l1": partial(_torch_pruning, "GroupMagnitudeImportance", p=1),
+    "group_l2": partial(_torch_pruning, "GroupMagnitudeImportance", p=2),
+    # Mean BatchNorm scale of a channel (Liu et al. 2017, Network Slimming, arXiv:1708.06519).
+    "bn_scale": partial(_torch_pruning, "BNScaleImportance"),
+    # Squared norm over the sum of the squared norms not smaller (Lee et al. 2021, LAMP, arXiv:2010.07611, eq. 1).
+    "lamp": partial(_torch_pruning, "LAMPImportance"),
+    # Sum of the distances to the other filters of the layer (He et al. 2019, FPGM, arXiv:1811.00250).
+    "fpgm": partial(_torch_pruning, "FPGMImportance"),
+    # Random scores from a fixed seed: the control that other importances must beat.
     "random": _random,
-    "taylor": _taylor,
-    "hessian": _hessian,
+    # First-order estimate of the change in loss when a channel is removed: sum of |weight x gradient|, mean over the
+    # convolutions and linear layers coupled to it (after Molchanov et al. 2019, "Importance Estimation for Neural
+    # Network Pruning", arXiv:1906.10771).
+    "taylor": partial(_with_gradients, "taylor", "GroupTaylorImportance"),
+    # Second-order estimate of the same: sum of weight^2 x squared gradient, mean over the coupled layers (LeCun et al.
+    # 1989, "Optimal Brain Damage", eq. 5, with the diagonal of the Fisher matrix in place of the Hessian's: Theis et
+    # al. 2018, arXiv:1801.05787).
+    "hessian": partial(_with_gradients, "hessian", "GroupHessianImportance"),
 }
 # {importance that needs gradients: whether it needs them squared}, see `gradients.accumulate_gradients`
 NEED_GRADIENTS = {"taylor": False, "hessian": True}
 
 
 def importance(name: str) -> Importance:
-    """The importance with this name.
-
-    Raises:
-        UserError: unknown name.
-    """
+    """The importance with this name. Raises UserError if it is unknown."""
     if name not in IMPORTANCES:
         raise UserError("prune.importance", name, f"choose one of {', '.join(IMPORTANCES)}")
     return IMPORTANCES[name]()

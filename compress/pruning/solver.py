@@ -1,10 +1,6 @@
-"""Solver: prunes a network to a FLOPs budget or to a ratio of its channels.
+"""Solver: prunes a network to a FLOPs budget or to a ratio of its channels. See README.md for the method.
 
-Every group of coupled channels is divided into steps of at most `round_to` channels, least important first, and an
-allocation sorts the steps of all groups into one order. Taking the first n steps gives a pruned network, so a budget is
-met by a search for n: a cheap estimate proposes n, and an exact count decides whether the network meets it. Some of the
-steps are then undone if the budget allows. MACs are those of the deployed form (`Model.deployed`); 1 MAC = 2
-FLOPs.
+MACs are those of the deployed form (`Model.deployed`); 1 MAC = 2 FLOPs.
 """
 
 from __future__ import annotations
@@ -12,7 +8,7 @@ from __future__ import annotations
 import logging
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
@@ -29,6 +25,7 @@ GAP_LEFT_UNSEARCHED = 0.01  # fraction of the budget that may stay unused withou
 MAX_TRIALS = 5  # of searches, and of attempts to undo a step after each
 RATIO_TOLERANCE = 0.05  # a larger difference from the ratio is logged as a warning
 
+Count = Callable[[nn.Module], int]  # exact MACs of the deployed form of a network
 MacsAfter = Callable[[Sequence[Step]], int]  # exact MACs after these steps
 
 log = logging.getLogger(__name__)
@@ -71,36 +68,28 @@ def prune_to_ratio(
     """
     plan = _plan(net, example, protected, config, widths)
     steps = order(plan.steps, config.allocation, Estimate(net, example, seconds))
-    total = sum(group.channels for group in plan.groups)
     if config.allocation == "uniform":  # `fraction` is the lowest ratio at which the step is taken
         taken = [step for step in steps if step.fraction <= ratio]
     else:
-        taken, to_remove = [], ratio * total
+        taken, to_remove = [], ratio * plan.channels
         for step in steps:
             if to_remove < len(step.channels) / 2:
                 break
             taken.append(step)
             to_remove -= len(step.channels)
-    removed = _fraction(taken, total)
-    if abs(removed - ratio) > RATIO_TOLERANCE:
-        message = (
-            "prune.ratio=%g: removed the fraction %.3g; for a closer one, lower prune.round_to or raise prune.max_ratio"
-        )
-        log.warning(message, ratio, removed)
-    pruned = _cut(net, taken)
-    return Pruned(pruned, removed, changes(widths_of(net), pruned), plan.protected, _cut(net, steps))
+    result = _pruned(net, plan, taken, _cut(net, steps))
+    if abs(result.ratio - ratio) > RATIO_TOLERANCE:
+        remedy = "for a closer one, lower prune.round_to or raise prune.max_ratio"
+        log.warning("prune.ratio=%g: removed the fraction %.3g; %s", ratio, result.ratio, remedy)
+    return result
 
 
 def reachable(
-    net: nn.Module,
-    example: Tensor,
-    protected: Mapping[str, str],
-    config: PruneConfig,
-    count: Callable[[nn.Module], int],
+    net: nn.Module, example: Tensor, protected: Mapping[str, str], config: PruneConfig, count: Count
 ) -> tuple[int, int]:
     """Returns the MACs after all steps, and of the unpruned network. Arguments as in `prune_to_flops`, errors as in
     `prune_to_ratio`."""
-    steps = _plan(net, example, protected, config).steps
+    steps = _plan(net, example, protected, config, None).steps
     return count(_cut(net, steps)), count(net)
 
 
@@ -122,20 +111,14 @@ def prune_to_flops(
     config: PruneConfig,
     *,
     budget_macs: float,
-    count: Callable[[nn.Module], int],
+    count: Count,
     seconds: Mapping[str, float] | None = None,
     widths: Mapping[str, int] | None = None,
 ) -> Pruned:
     """Prunes to at most `budget_macs`: takes the fewest first steps of the order that meet the budget, then undoes
     single steps if the budget is still met.
 
-    Args:
-        budget_macs: maximum MACs.
-        count: returns the MACs of the deployed form of a network.
-        Others as in `prune_to_ratio`.
-
-    Raises:
-        UserError: the budget is out of reach (names the range); and as in `prune_to_ratio`.
+    Arguments and errors as in `prune_to_ratio`, and UserError, which names the range, if the budget is out of reach.
     """
     plan = _plan(net, example, protected, config, widths)
     steps = order(plan.steps, config.allocation, Estimate(net, example, seconds))
@@ -148,37 +131,38 @@ def prune_to_flops(
     check_reachable(budget_macs, least, full)
     # Each search modifies its estimate, so it gets a new one: in MACs, as the budget, even if the order used seconds.
     taken, macs = _search(steps, macs_of, budget_macs, full, least, lambda: Estimate(net, example))
-    pruned = _cut(net, taken)
-    removed = _fraction(taken, sum(group.channels for group in plan.groups))
-    return Pruned(pruned, removed, changes(widths_of(net), pruned), plan.protected, narrowest, macs, (least, full))
+    return replace(_pruned(net, plan, taken, narrowest), macs=macs, reachable=(least, full))
+
+
+def _pruned(net: nn.Module, plan: _Plan, taken: Sequence[Step], narrowest: nn.Module) -> Pruned:
+    pruned, removed = _cut(net, taken), sum(len(step.channels) for step in taken) / plan.channels
+    return Pruned(pruned, removed, changes(widths_of(net), pruned), plan.protected, narrowest)
 
 
 @dataclass(frozen=True)
-class PruningSteps:
-    """The steps that can be taken, group by group, and {module: reason} of the modules that cannot be pruned."""
-
-    groups: tuple[Group, ...]
-    steps: list[Step]
-    protected: dict[str, str]
+class _Plan:
+    steps: list[Step]  # that can be taken, group by group
+    channels: int  # of all groups
+    protected: dict[str, str]  # {module: reason} of the modules that cannot be pruned
 
 
 def _plan(
-    net: nn.Module,
-    example: Tensor,
-    protected: Mapping[str, str],
-    config: PruneConfig,
-    widths: Mapping[str, int] | None = None,
-) -> PruningSteps:
-    """Finds the groups and their steps, except groups whose channels the network's own code needs.
-
-    Raises:
-        UserError: as in `prune_to_ratio`, or no group can be pruned.
-    """
-    groups, without_group = _groups(net, example, protected, config)
+    net: nn.Module, example: Tensor, protected: Mapping[str, str], config: PruneConfig, widths: Mapping[str, int] | None
+) -> _Plan:
+    """Finds the groups and their steps, except groups whose channels the network's own code needs."""
+    if config.allocation not in ALLOCATIONS:
+        raise UserError("prune.allocation", config.allocation, f"choose one of {', '.join(ALLOCATIONS)}")
+    groups, without_group = find_groups(net, example, protected, importance(config.importance))
     protected = {**protected, **without_group}
+    if config.equal_split_widths:  # the groups of both outputs of a split are pruned together
+        groups, unpaired = tie(groups, halves(net))
+        protected |= unpaired
+    if not groups:
+        remedy = "no prunable channels: all are protected or coupled to protected ones"
+        raise UserError("prune", type(net).__name__, remedy)
     steps = steps_of(groups, config, widths)
     if _failure(net, example, steps) is None:
-        return PruningSteps(groups, steps, protected)
+        return _Plan(steps, sum(group.channels for group in groups), protected)
     # Code that assumes fixed numbers of channels (slices, reshapes, attention over channels) fails after pruning.
     # Bisection finds the groups that it depends on: each half is tried together with the groups known to work.
     failing: dict[str, str] = {}
@@ -201,8 +185,8 @@ def _plan(
     if not prunable:
         name, reason = next(iter(failing.items()))
         raise UserError("prune", type(net).__name__, f"no channels can be pruned; {name}: {reason}")
-    chosen = tuple(group for group in groups if group in prunable)
-    return PruningSteps(chosen, [step for step in steps if step.group in prunable], {**protected, **failing})
+    steps = [step for step in steps if step.group in prunable]
+    return _Plan(steps, sum(group.channels for group in prunable), protected | failing)
 
 
 def _failure(net: nn.Module, example: Tensor, taken: Sequence[Step]) -> str | None:
@@ -215,41 +199,20 @@ def _failure(net: nn.Module, example: Tensor, taken: Sequence[Step]) -> str | No
     return None
 
 
-def _groups(
-    net: nn.Module, example: Tensor, protected: Mapping[str, str], config: PruneConfig
-) -> tuple[tuple[Group, ...], dict[str, str]]:
-    """The groups of coupled channels, and {module: reason} of modules that are in none."""
-    if config.allocation not in ALLOCATIONS:
-        raise UserError("prune.allocation", config.allocation, f"choose one of {', '.join(ALLOCATIONS)}")
-    groups, without_group = find_groups(net, example, protected, importance(config.importance))
-    if config.equal_split_widths:  # the groups of both outputs of a split are pruned together
-        groups, unpaired = tie(groups, halves(net))
-        without_group = without_group | unpaired
-    if not groups:
-        raise UserError(
-            "prune", type(net).__name__, "no prunable channels: all are protected or coupled to protected ones"
-        )
-    return groups, without_group
-
-
 def _search(
-    steps: Sequence[Step], macs_of: MacsAfter, budget: float, full: int, least: int, estimate: Callable[[], Estimate]
+    steps: list[Step], macs_of: MacsAfter, budget: float, full: int, least: int, estimate: Callable[[], Estimate]
 ) -> tuple[list[Step], int]:
-    """Returns the steps to take and the MACs after them: the shortest prefix that meets the budget, less the steps that
-    can be undone. If much of the budget stays unused, the last step was too coarse: the search is repeated without that
-    step and later steps of its group."""
-    best: tuple[list[Step], int] = (list(steps), least)
-    candidates = list(steps)
+    """The shortest prefix that meets the budget, less the steps that can be undone, and the MACs after it. If much of
+    the budget stays unused, the last step was too coarse: repeated without it and later steps of its group."""
+    candidates, best = steps, (steps, least)
     for _ in range(MAX_TRIALS):
         cost = estimate()
         prefix, macs = _shortest_prefix(candidates, macs_of, budget, full, least, cost)
         taken, macs = _fill_gap(prefix, macs_of, budget, macs, cost)
-        if macs >= best[1]:
-            best = (taken, macs)
+        best = (taken, macs) if macs >= best[1] else best
         if not prefix or budget - best[1] <= GAP_LEFT_UNSEARCHED * budget:
             break
-        last = len(prefix) - 1
-        candidates = candidates[:last] + [step for step in candidates[last:] if step.group is not prefix[last].group]
+        candidates = prefix[:-1] + [step for step in candidates[len(prefix) :] if step.group is not prefix[-1].group]
         least = macs_of(candidates)
         if least > budget:
             break
@@ -257,7 +220,7 @@ def _search(
 
 
 def _shortest_prefix(
-    steps: Sequence[Step], macs_of: MacsAfter, budget: float, full: int, least: int, estimate: Estimate
+    steps: list[Step], macs_of: MacsAfter, budget: float, full: int, least: int, estimate: Estimate
 ) -> tuple[list[Step], int]:
     """Returns the fewest steps that meet the budget and the MACs after them. On return, `estimate` describes the
     network after these steps."""
@@ -282,21 +245,24 @@ def _shortest_prefix(
             low, macs_at_low = middle, counted
     for step in steps[high:]:
         estimate.change(step.group.cuts, step.channels, +1)
-    return list(steps[:high]), macs_at_high
+    return steps[:high], macs_at_high
 
 
 def _fill_gap(
     taken: list[Step], macs_of: MacsAfter, budget: float, macs: int, estimate: Estimate
 ) -> tuple[list[Step], int]:
     """Repeatedly undoes the last step of one group: the one that uses most of the remaining budget."""
-    rejected: set[int] = (
-        set()
-    )  # indices of steps that cannot be undone: the exact count exceeds the budget or stays the same
+    # Indices of steps that cannot be undone: the exact count exceeds the budget or stays the same.
+    rejected: set[int] = set()
     for _ in range(MAX_TRIALS):
         if budget - macs <= GAP_LEFT_UNFILLED * budget:
             break
         last = {step.group: index for index, step in enumerate(taken)}  # steps of a group are undone in reverse order
-        restored = {index: _macs_restored(taken[index], estimate) for index in last.values() if index not in rejected}
+        restored = {
+            index: -estimate.saved(taken[index].group.cuts, taken[index].channels, sign=+1)
+            for index in last.values()
+            if index not in rejected
+        }
         fitting = {index: added for index, added in restored.items() if 0 < added <= budget - macs}
         if not fitting:
             break
@@ -311,14 +277,6 @@ def _fill_gap(
     return taken, macs
 
 
-def _macs_restored(step: Step, estimate: Estimate) -> float:
-    """Estimated MACs that undoing the step adds."""
-    estimate.change(step.group.cuts, step.channels, +1)
-    macs = estimate.saved(step.group.cuts, step.channels)
-    estimate.change(step.group.cuts, step.channels, -1)
-    return macs
-
-
 def _cut(net: nn.Module, taken: Sequence[Step]) -> nn.Module:
     chosen: dict[Group, list[int]] = defaultdict(list)
     for step in taken:
@@ -326,18 +284,11 @@ def _cut(net: nn.Module, taken: Sequence[Step]) -> nn.Module:
     return cut(net, chosen)
 
 
-def _fraction(taken: Sequence[Step], total: int) -> float:
-    return sum(len(step.channels) for step in taken) / total
-
-
 def widths_of(net: nn.Module) -> dict[str, int]:
     """{layer: output channels} of all layers with channels."""
-    widths = {}
-    for name, layer in net.named_modules():
-        width = getattr(layer, "out_channels", getattr(layer, "out_features", None))
-        if isinstance(width, int):
-            widths[name] = width
-    return widths
+    layers = net.named_modules()
+    widths = {name: getattr(layer, "out_channels", getattr(layer, "out_features", None)) for name, layer in layers}
+    return {name: width for name, width in widths.items() if isinstance(width, int)}
 
 
 def changes(before: Mapping[str, int], after: nn.Module) -> dict[str, list[int]]:

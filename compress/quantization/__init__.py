@@ -1,5 +1,2 @@
-"""Search for the INT8 graph of a target: the quantization scheme, and the layers that stay in float.
-
-Layers that stay in float in every graph of a model are the model's `quantization_exclusions`;
-`targets/quantization_exclusions.py` finds them in a graph.
-"""
+"""Search for the INT8 graph of a target: the quantization scheme, and the layers that stay in float besides the model's
+`quantization_exclusions`, which `targets/quantization_exclusions.py` finds in a graph."""

@@ -1,9 +1,7 @@
 """Search over the quantization schemes of a target, with mixed precision if all of them lose too much accuracy.
 
 Candidates are compared with the FP32 graph in the same runtime on the calibration images. These come from the training
-split but are not trained on, so the validation split stays unseen until the result is measured. The schemes are tried
-in the target's order of preference. For mixed precision the layers are ranked once by the error that INT8 causes in
-each of them alone; bisection finds the smallest number of layers that must stay in float.
+split but are not trained on, so the validation split stays unseen until the result is measured.
 """
 
 from __future__ import annotations
@@ -70,36 +68,20 @@ class Candidate:
 
 @dataclass
 class Search:
-    """The search for one model on one target.
+    """The search for one model on one target."""
 
-    Attributes:
-        fp32: the graph to quantize.
-        split: the images and labels that candidates are evaluated on.
-        model: decodes the outputs and names the layers that stay in float.
-        images: one network input per image of `split`, float32 (1, c, s, s); also used for calibration.
-        folder: receives one subfolder per candidate.
-        limit: maximum accuracy drop below FP32, absolute.
-        seconds: time limit, checked between candidates; at least one candidate is made.
-        threads: CPU threads of the runtime.
-        timed: compare candidates by latency, since this machine is the target device. `run` clears it if the runtime is
-            emulated.
-        saturates: the device clips 16-bit sums of INT8 products; saturation-safe schemes are then tried first.
-        portable: try saturation-safe schemes only.
-        device: ranks the layers of a torch network.
-    """
-
-    fp32: Graph
-    model: Evaluable
-    split: Split
-    images: Sequence[np.ndarray]
-    folder: Path
-    limit: float
-    seconds: float
-    threads: int
-    timed: bool
-    saturates: bool = False
-    portable: bool = False
-    device: torch.device = CPU
+    fp32: Graph  # the graph to quantize
+    model: Evaluable  # decodes the outputs and names the layers that stay in float
+    split: Split  # the images and labels that candidates are evaluated on
+    images: Sequence[np.ndarray]  # one per image of `split`, float32 (1, c, s, s); also used for calibration
+    folder: Path  # receives one subfolder per candidate
+    limit: float  # maximum accuracy drop below FP32, absolute
+    seconds: float  # time limit, checked between candidates; at least one candidate is made
+    threads: int  # CPU threads of the runtime
+    timed: bool  # compare latencies, since this machine is the device; `run` clears it if the runtime is emulated
+    saturates: bool = False  # the device clips 16-bit sums of INT8 products: try saturation-safe schemes first
+    portable: bool = False  # try saturation-safe schemes only
+    device: torch.device = CPU  # ranks the layers of a torch network
     tried: list[Candidate] = field(default_factory=list)  # candidates that were made, in order
     failed: list[str] = field(default_factory=list)  # reasons, one per candidate that could not be made
 
@@ -109,16 +91,14 @@ class Search:
         If latency is compared, this is the most accurate of those within the limit that are as fast as the fastest;
         otherwise the one with the fewest layers in float, the earliest of equals. If no candidate is within the limit,
         it is the most accurate one without additional layers in float, which cost speed and did not help enough.
-
-        Raises:
-            TargetFailed: no scheme of the target can quantize this network.
+        Raises TargetFailed if no scheme of the target can quantize this network.
         """
-        target = targets.get(self.fp32.target)
         self._deadline = time.monotonic() + self.seconds
         reference = targets.load(self.fp32, self.threads)
         self.timed = self.timed and reference.obtained == "measured"
         self._reference = self._accuracy(reference)
-        for scheme in ordered(target.SCHEMES, saturates=self.saturates, portable=self.portable):
+        offered = targets.get(self.fp32.target).SCHEMES
+        for scheme in ordered(offered, saturates=self.saturates, portable=self.portable):
             # Fallbacks are slower, and 7-bit weights are coarser and only help if the device saturates.
             slower_or_coarser = scheme.fallback or (scheme.saturation_safe and not self.saturates)
             if self.tried and (self._out_of_time() or (self._acceptable() and (slower_or_coarser or not self.timed))):
@@ -147,15 +127,12 @@ class Search:
         return accuracy.evaluate(predictor, model.decode, self.split, supervised(self.split), model.classes).value
 
     def _try(self, scheme: Scheme, in_float: Sequence[str] = ()) -> Candidate | None:
-        """Quantizes and evaluates one candidate and adds it to `tried`. If the target fails, adds the reason to
-        `failed` and returns None."""
+        """Quantizes and evaluates one candidate; adds it to `tried`, or the reason of its failure to `failed`."""
         start = time.monotonic()
-        float_reasons = {
-            name: f"one of the {len(in_float)} layers that are most sensitive to INT8" for name in in_float
-        }
+        reasons = dict.fromkeys(in_float, f"one of the {len(in_float)} layers that are most sensitive to INT8")
         target, folder = targets.get(self.fp32.target), self.folder / str(len(self.tried) + len(self.failed))
         try:
-            graph = target.quantize(self.fp32, self.model, self.images, folder, scheme, float_reasons)
+            graph = target.quantize(self.fp32, self.model, self.images, folder, scheme, reasons)
             predictor = targets.load(graph, self.threads)
             int8_mac_share = predictor.int8_mac_share().overall
             if self.tried and not in_float and int8_mac_share < (1 - MAX_FLOAT_FRACTION) * self.tried[0].int8_mac_share:
@@ -165,8 +142,8 @@ class Search:
             log.warning("quantize: %s: %s failed: %s", self.fp32.target, scheme.description, error)
             self.failed.append(str(error))
             return None
-        candidate = Candidate(graph, scheme, measured, self._reference - measured, int8_mac_share, tuple(in_float))
-        candidate.seconds = time.monotonic() - start
+        drop, seconds = self._reference - measured, time.monotonic() - start
+        candidate = Candidate(graph, scheme, measured, drop, int8_mac_share, tuple(in_float), seconds=seconds)
         self.tried.append(candidate)
         log.info("quantize: %s: tried %s", self.fp32.target, self._describe(candidate))
         return candidate
@@ -176,8 +153,7 @@ class Search:
         return f"{candidate.scheme.description}{in_float}: accuracy drop {candidate.drop:.4f}, limit {self.limit:g}"
 
     def _try_mixed_precision(self, scheme: Scheme) -> None:
-        """Bisects for the smallest number of sensitive layers to leave in float. Gives up if `MAX_FLOAT_FRACTION` of
-        the layers in float is not enough."""
+        """Bisects for the smallest number of sensitive layers to leave in float, up to `MAX_FLOAT_FRACTION`."""
         log.info("quantize: %s: no scheme is within the limit, ranking layers by sensitivity", self.fp32.target)
         excluded = tuple(f"{prefix}." for prefix in self.model.quantization_exclusions())  # in float anyway
         order = [
@@ -194,8 +170,7 @@ class Search:
                 too_few = middle
 
     def _chosen(self) -> Candidate:
-        acceptable = self._acceptable()
-        if not acceptable:
+        if not (acceptable := self._acceptable()):
             log.warning("quantize: %s: no candidate is within the limit, using the most accurate", self.fp32.target)
             return min((c for c in self.tried if not c.layers_kept), key=lambda c: c.drop)
         if not self.timed:
@@ -208,15 +183,13 @@ class Search:
         return min(ties, key=lambda c: (c.drop, len(c.layers_kept)))  # the most accurate of the fastest
 
     def _latencies(self, candidates: Sequence[Candidate]) -> list[Latency]:
-        """For each candidate the lowest, the median and the highest of the median latencies of its sessions, in ms. The
-        sessions of all candidates are interleaved, so that drift of the machine affects all alike."""
+        """Median latencies in ms, with the lowest and highest of all sessions, which are interleaved against drift."""
         image = self.model.example_input().numpy()
-        session_names = [[f"{index}/{session}" for session in range(SESSIONS)] for index in range(len(candidates))]
-        loaded = {
-            name: targets.load(candidate.graph, self.threads)
-            for sessions, candidate in zip(session_names, candidates, strict=True)
-            for name in sessions
+        calls = {
+            f"{index}/{session}": functools.partial(targets.load(candidate.graph, self.threads), image)
+            for index, candidate in enumerate(candidates)
+            for session in range(SESSIONS)
         }
-        timings = latency.interleaved({name: functools.partial(predict, image) for name, predict in loaded.items()})
-        medians = [sorted(timings[name].median for name in sessions) for sessions in session_names]
-        return [Latency(times[len(times) // 2], low=times[0], high=times[-1]) for times in medians]
+        medians = [timing.median for timing in latency.interleaved(calls).values()]
+        sessions = (sorted(medians[first : first + SESSIONS]) for first in range(0, len(medians), SESSIONS))
+        return [Latency(times[SESSIONS // 2], low=times[0], high=times[-1]) for times in sessions]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -15,7 +16,8 @@ from torch import Tensor, nn
 from compress.capabilities import GivenAsGraph, Model
 from compress.config import MAX_OPSET
 from compress.product import Graph, Precision
-from compress.targets import onnx_graph, onnxruntime, quantization_exclusions
+from compress.targets import onnx_graph, onnxruntime
+from compress.targets.quantization_exclusions import module_path
 from compress.targets.scheme import Scheme
 from compress.training.placement import CPU
 
@@ -25,18 +27,13 @@ STEPS = 255  # between the lowest and the highest 8-bit activation
 
 
 def ranked(model: Model, images: Sequence[np.ndarray], device: torch.device = CPU) -> list[tuple[str, float]]:
-    """Ranks the convolutions and linear layers of a model by their sensitivity to INT8.
+    """Ranks the convolutions and linear layers of a model by their sensitivity to INT8, on the first `IMAGES` of
+    `images`, float32 (1, channels, s, s) in [0, 1]. A torch network is computed on
+    `device`. Returns (module name in `deployed()`, error), largest error first.
 
     Only one layer at a time uses INT8 weights (symmetric, one scale per output channel) and activations (one scale and
     zero point). Its error is the mean squared error of the network's raw outputs divided by their variance. Boxes and
     scores are normalised separately, or errors in pixels would outweigh those in probabilities.
-
-    Args:
-        images: float32 (1, channels, s, s) in [0, 1], of which the first `IMAGES` are used.
-        device: where a torch network is computed.
-
-    Returns:
-        (module name in `deployed()`, error) pairs, largest error first.
     """
     if isinstance(model, GivenAsGraph):
         return _ranked_nodes(model, images[:IMAGES])
@@ -45,49 +42,44 @@ def ranked(model: Model, images: Sequence[np.ndarray], device: torch.device = CP
     with torch.inference_mode():
         with _recorded(net) as ranges:
             exact = net(batch)
-        variance = _variance(exact).clamp(min=1e-12)
+        axes = _reduced_axes(exact)
+        variance = exact.var(axes, correction=0).clamp(min=1e-12)
         errors = []
         for name, (low, high) in ranges.items():
             layer = net.get_submodule(name)
             with _quantized(layer, low, high):
-                errors.append((name, float((_mean((net(batch) - exact) ** 2) / variance).mean())))
+                errors.append((name, float((((net(batch) - exact) ** 2).mean(axes) / variance).mean())))
     return sorted(errors, key=lambda pair: -pair[1])
 
 
 def _ranked_nodes(model: Model, images: Sequence[np.ndarray]) -> list[tuple[str, float]]:
-    """`ranked` for a model without a torch network: (module path of a node, error). It compares the outputs of the
-    model's excluded layers, which are the last ones of a detector: it may sort rows after them, and a changed order is
-    no error. Without excluded layers it compares the outputs of the graph."""
+    """`ranked` for a model without a torch network. It compares the outputs of the model's excluded layers, if any: a
+    detector may sort rows after them, and a changed order is no error."""
     with tempfile.TemporaryDirectory(prefix="compress-") as scratch:
         path = onnx_graph.export(model, Path(scratch, "fp32.onnx"), MAX_OPSET)
         layers = [node.name for node in onnx_graph.nodes(onnx_graph.read(path)) if node.weighted]
         exclusions = model.quantization_exclusions()
-        excluded = [name for name in layers if quantization_exclusions.module_path(name) in exclusions]
-        _replace_outputs(path, excluded)
+        excluded = [name for name in layers if module_path(name) in exclusions]
+        if excluded:
+            _replace_outputs(path, excluded)
         fp32 = Graph(path, onnxruntime.NAME, Precision.fp32)
         exact = _outputs(path, images)
         errors: dict[str, float] = {}
-        for name in layers:
-            if name in excluded:
-                continue
+        for name in (name for name in layers if name not in excluded):
             alone = Scheme("one layer", {"nodes_to_quantize": [name]})
-            int8 = onnxruntime.quantize(fp32, model, images, Path(scratch, "int8"), alone)
-            outputs = _outputs(int8.path, images)
+            outputs = _outputs(onnxruntime.quantize(fp32, model, images, Path(scratch, "int8"), alone).path, images)
             ratios = [np.square(a - b).mean() / max(float(b.var()), 1e-12) for a, b in zip(outputs, exact, strict=True)]
-            module = quantization_exclusions.module_path(name)
+            module = module_path(name)
             errors[module] = max(errors.get(module, 0.0), float(np.mean(ratios)))
     return sorted(errors.items(), key=lambda pair: -pair[1])
 
 
 def _replace_outputs(path: Path, nodes: Sequence[str]) -> None:
-    """Replaces the outputs of the graph in the file by those of `nodes`; does nothing if there are none."""
-    if not nodes:
-        return
+    """Replaces the outputs of the graph in the file by those of `nodes`."""
     graph = onnx_graph.read(path)
+    outputs = [node.output[0] for node in graph.graph.node if node.name in nodes]
     del graph.graph.output[:]
-    for node in graph.graph.node:
-        if node.name in nodes:
-            graph.graph.output.append(helper.make_tensor_value_info(node.output[0], TensorProto.FLOAT, None))
+    graph.graph.output.extend(helper.make_tensor_value_info(name, TensorProto.FLOAT, None) for name in outputs)
     onnx_graph.save(graph, path, {})
 
 
@@ -102,15 +94,12 @@ def _recorded(net: nn.Module) -> Iterator[dict[str, tuple[Tensor, Tensor]]]:
     """{layer: (minimum, maximum)} of its input, averaged over the images; filled by a forward pass in the context."""
     ranges: dict[str, tuple[Tensor, Tensor]] = {}
 
-    def hook(name: str) -> object:
-        def record(_: nn.Module, inputs: tuple[Tensor, ...]) -> None:
-            flat = inputs[0].flatten(1)
-            ranges[name] = (flat.amin(1).mean().clamp(max=0), flat.amax(1).mean().clamp(min=0))
-
-        return record
+    def record(name: str, _: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+        flat = inputs[0].flatten(1)
+        ranges[name] = (flat.amin(1).mean().clamp(max=0), flat.amax(1).mean().clamp(min=0))
 
     layers = {name: layer for name, layer in net.named_modules() if isinstance(layer, LAYERS)}
-    handles = [layer.register_forward_pre_hook(hook(name)) for name, layer in layers.items()]  # type: ignore[arg-type]
+    handles = [layer.register_forward_pre_hook(functools.partial(record, name)) for name, layer in layers.items()]
     try:
         yield ranges
     finally:
@@ -128,8 +117,8 @@ def _quantized(layer: nn.Module, low: Tensor, high: Tensor) -> Iterator[None]:
         return (((inputs[0] / step).round() + zero).clamp(0, STEPS).sub(zero) * step, *inputs[1:])
 
     handle, weight = layer.register_forward_pre_hook(activations), layer.weight
-    channels = 1 if isinstance(layer, nn.ConvTranspose2d) else 0
     assert isinstance(weight, nn.Parameter)
+    channels = 1 if isinstance(layer, nn.ConvTranspose2d) else 0
     others = [axis for axis in range(weight.ndim) if axis != channels]
     scale = weight.abs().amax(others, keepdim=True).clamp(min=1e-12) / 127
     layer.weight = nn.Parameter((weight / scale).round() * scale, requires_grad=False)
@@ -142,14 +131,5 @@ def _quantized(layer: nn.Module, low: Tensor, high: Tensor) -> Iterator[None]:
 
 def _reduced_axes(outputs: Tensor) -> list[int]:
     """All axes but that of the output channels (boxes, scores): the shortest one after the batch axis."""
-    sizes = list(outputs.shape[1:])
-    channels = 1 + sizes.index(min(sizes))
+    channels = min(range(1, outputs.ndim), key=lambda axis: outputs.shape[axis])
     return [axis for axis in range(outputs.ndim) if axis != channels]
-
-
-def _mean(outputs: Tensor) -> Tensor:
-    return outputs.mean(_reduced_axes(outputs))
-
-
-def _variance(outputs: Tensor) -> Tensor:
-    return outputs.var(_reduced_axes(outputs), correction=0)

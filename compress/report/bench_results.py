@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from operator import attrgetter
 from pathlib import Path, PurePosixPath
 
 from compress import atomic, ledger, typed_json
@@ -62,13 +63,7 @@ class Bench:
 def add(folder: Path, bench: Path) -> tuple[Row, Verdict | None]:
     """Append a row (stage `export`, latency measured on the named device) to the ledger of the run in `folder`, and
     judge the run by all its rows. Acceptance checks of artifacts and lasting remarks are kept from the old verdict.
-
-    Args:
-        folder: run folder.
-        bench: JSON file written by the bench kit of an artifact.
-
-    Returns:
-        The new row, and the new verdict, which is also written; None if the run has not been judged before.
+    Returns the new row, and the new verdict, which is also written; None if the run has not been judged before.
 
     Raises:
         UserError: no such run, missing or wrong fields in `bench`, files of another run, outputs that did not match
@@ -80,7 +75,8 @@ def add(folder: Path, bench: Path) -> tuple[Row, Verdict | None]:
     _check_values(result, bench)
     _check_files(run, result, bench)
     row = _row(run, result)
-    if any(_same(row, other) for other in run.rows):
+    artifact_and_latency = attrgetter("target", "precision", "latency_ms")
+    if artifact_and_latency(row) in map(artifact_and_latency, run.rows):
         raise UserError(str(bench), result.device, "this measurement is in the ledger already")
     verdict = _judge(run, [*run.rows, row])
     path = folder / "ledger.jsonl"
@@ -96,17 +92,17 @@ def add(folder: Path, bench: Path) -> tuple[Row, Verdict | None]:
 def _judge(run: Run, rows: list[Row]) -> Verdict | None:
     if run.verdict is None:
         return None
-    config, controls = configuration.read(run.folder), run.folder / "controls.jsonl"
-    control_rows = ledger.read(controls) if controls.is_file() else []
+    config, path = configuration.read(run.folder), run.folder / "controls.jsonl"
+    controls = ledger.read(path) if path.is_file() else []
     checks = [each for each in run.verdict.checks if each.name.startswith("contract.")]
-    remarks = [each for each in run.verdict.remarks if each.lasting]
+    lasting = [each for each in run.verdict.remarks if each.lasting]
     limit = config.quantize.max_accuracy_drop
     try:
-        verdict = judge(config.budget, limit, rows, run.verdict.failures, config.device, control_rows, checks)
+        verdict = judge(config.budget, limit, rows, run.verdict.failures, config.device, controls, checks)
     except IndexError as error:
         remedy = "it has no torch row of the baseline: run the recipe again"
         raise UserError("run", run.folder / "ledger.jsonl", remedy) from error
-    return replace(verdict, remarks=(*verdict.remarks, *remarks))
+    return replace(verdict, remarks=(*verdict.remarks, *lasting))
 
 
 def _check_values(result: Bench, path: Path) -> None:
@@ -119,22 +115,15 @@ def _check_values(result: Bench, path: Path) -> None:
         "exporting machine: INT8 sums may saturate on the device; export with quantize.portable=true"
     )
     other = "the outputs on the device differ from the recorded ones: this latency is of another computation"
-    version, expected_version = result.schema_version, f"this program reads {SCHEMA_VERSION}"
-    rules: list[tuple[bool, str, object, str]] = []
-    rules.append((version == SCHEMA_VERSION, "schema_version", version, expected_version))
-    for name in ("target", "precision", "device", "runtime"):
-        text = getattr(result, name)
-        good = bool(text.strip()) and len(text) <= MAX_NAME_LENGTH and text.isprintable()
-        rules.append((good, name, repr(text[:40]), one_line))
-    local = result.device.split()[:1] == ["host"]
-    rules.append((not local, "device", result.device, "name the device; `host` is the machine of the run"))
-    for name in ("median", "p95", "runs"):
-        value = getattr(timing, name)
-        rules.append((MIN_VALUE <= value <= MAX_VALUE, f"latency_ms.{name}", value, positive))
-    for name in ("batch", "threads", "peak_memory_bytes"):
-        value = getattr(result, name)
-        rules.append((value is None or value > 0, name, value, "expected a positive number"))
-    rules += [
+    local, version = result.device.split()[:1] == ["host"], result.schema_version
+    names = {name: getattr(result, name) for name in ("target", "precision", "device", "runtime")}
+    counts = {name: getattr(result, name) for name in ("batch", "threads", "peak_memory_bytes")}
+    rules: list[tuple[bool, str, object, str]] = [  # (good, field, value, remedy)
+        (version == SCHEMA_VERSION, "schema_version", version, f"this program reads {SCHEMA_VERSION}"),
+        *((_is_name(text), name, repr(text[:40]), one_line) for name, text in names.items()),
+        (not local, "device", result.device, "name the device; `host` is the machine of the run"),
+        *((MIN_VALUE <= v <= MAX_VALUE, f"latency_ms.{name}", v, positive) for name, v in vars(timing).items()),
+        *((v is None or v > 0, name, v, "expected a positive number") for name, v in counts.items()),
         (timing.p95 >= timing.median, "latency_ms.p95", timing.p95, f"is below the median, {timing.median}"),
         (0 <= labelled.value <= 1, "labelled_images.value", labelled.value, "expected a number in [0, 1]"),
         (0 <= labelled.expected <= 1, "labelled_images.expected", labelled.expected, "expected a number in [0, 1]"),
@@ -144,6 +133,10 @@ def _check_values(result: Bench, path: Path) -> None:
     for good, name, value, remedy in rules:
         if not good:
             raise UserError(f"{path}: {name}", value, remedy)
+
+
+def _is_name(text: str) -> bool:
+    return bool(text.strip()) and len(text) <= MAX_NAME_LENGTH and text.isprintable()
 
 
 def _check_files(run: Run, result: Bench, path: Path) -> None:
@@ -165,9 +158,10 @@ def _check_files(run: Run, result: Bench, path: Path) -> None:
 
 def _row(run: Run, result: Bench) -> Row:
     """The ledger row of the same file with the latency of the device; what the device did not measure is None."""
-    rows = [row for row in run.rows if (row.target, row.precision) == (result.target, result.precision)]
+    artifact = (result.target, result.precision)
+    rows = [row for row in run.rows if (row.target, row.precision) == artifact]
     if not rows:
-        raise UserError("bench", f"{result.target} {result.precision}", "the ledger has no row of this artifact")
+        raise UserError("bench", " ".join(artifact), "the ledger has no row of this artifact")
     exported = next((row for row in reversed(rows) if row.stage in ("export", "quantize")), rows[-1])
     timing = result.latency_ms
     latency = Latency(
@@ -179,7 +173,3 @@ def _row(run: Run, result: Bench) -> Row:
         exported, stage="export", cached=False, latency_ms=latency,
         accuracy=None, energy_mj=None, bytes_moved=None, activation_bytes=None,
     )  # fmt: skip
-
-
-def _same(row: Row, other: Row) -> bool:
-    return (row.target, row.precision, row.latency_ms) == (other.target, other.precision, other.latency_ms)

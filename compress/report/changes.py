@@ -19,21 +19,13 @@ PRECISIONS = ("fp32", "fp16", "int8")
 
 @dataclass(frozen=True)
 class Change:
-    """Difference between two rows.
+    """Difference between two rows. Ratios are later / earlier."""
 
-    Attributes:
-        flops: ratio, later / earlier.
-        accuracy: difference, later - earlier, in units of the metric.
-        latency: ratio, later / earlier.
-        precisions: inference precisions (earlier, later), if they differ.
-        latency_differs: whether the latencies differ by more than noise (`timing_noise.differ`).
-    """
-
-    flops: float | None = None
-    accuracy: float | None = None
-    latency: float | None = None
-    precisions: tuple[str, str] | None = None
-    latency_differs: bool | None = None
+    flops: float | None = None  # ratio
+    accuracy: float | None = None  # later - earlier, in units of the metric
+    latency: float | None = None  # ratio
+    precisions: tuple[str, str] | None = None  # inference precisions (earlier, later), if they differ
+    latency_differs: bool | None = None  # by more than noise, see `timing_noise.differ`
 
 
 def torch_rows(rows: Sequence[Row]) -> list[Row]:
@@ -50,7 +42,7 @@ def final_rows(rows: Sequence[Row]) -> list[Row]:
     final: list[Row] = []
     for target in dict.fromkeys(row.target for row in rows):
         of_target = [row for row in rows if row.target == target]
-        last = max(of_target, key=lambda row: _rank(STAGES, row.stage)).stage
+        last = max(of_target, key=_stage).stage
         final += [row for row in of_target if row.stage == last]
     return final
 
@@ -60,14 +52,14 @@ def change_from_baseline(rows: Sequence[Row], row: Row) -> Change:
     baseline = baseline_row(rows)
     if baseline is None or baseline is row or (row.stage == "load" and baseline.stage != "load"):
         return Change()
-    timed = [r for r in rows if r.stage == baseline.stage and r is not row and _same_timing(r, row)]
-    return _change(baseline, timed[0] if timed else None, row)
+    timed = (r for r in rows if r.stage == baseline.stage and r is not row and _same_timing(r, row))
+    return _change(baseline, next(timed, None), row)
 
 
 def change_from_previous(rows: Sequence[Row], row: Row) -> Change:
     """Change from `previous_row`; latency from the closest earlier row that was timed in the same way."""
     timed = [r for r in rows if _precedes(r, row) and _same_timing(r, row)]
-    return _change(previous_row(rows, row), _closest(timed, row) if timed else None, row)
+    return _change(previous_row(rows, row), _closest(timed, row), row)
 
 
 def change_between(first: Row, second: Row) -> Change:
@@ -79,21 +71,18 @@ def previous_row(rows: Sequence[Row], row: Row) -> Row | None:
     """The closest earlier row of the same target, preferably of the same precision (INT8 follows FP32). The first row
     of a target follows the torch row it was converted from."""
     earlier = [r for r in rows if r.target == row.target and _precedes(r, row)]
-    if earlier:
+    if earlier or row.target is None:
         return _closest(earlier, row)
-    if row.target is None:
-        return None
-    torch = [r for r in torch_rows(rows) if _rank(STAGES, r.stage) <= _rank(STAGES, row.stage)]
-    return torch[-1] if torch else None
+    return next((r for r in reversed(torch_rows(rows)) if _stage(r) <= _stage(row)), None)
 
 
 def _precedes(first: Row, second: Row) -> bool:
     return _precision(first) <= _precision(second) and _position(first) < _position(second)
 
 
-def _closest(earlier: list[Row], row: Row) -> Row:
+def _closest(earlier: list[Row], row: Row) -> Row | None:
     same = [r for r in earlier if r.precision == row.precision]
-    return max(same or earlier, key=_position)
+    return max(same or earlier, key=_position, default=None)
 
 
 def _change(reference: Row | None, timed: Row | None, row: Row) -> Change:
@@ -126,12 +115,12 @@ def _conditions(row: Row) -> tuple[object, ...] | None:
 
 
 def _position(row: Row) -> tuple[int, int]:
-    return _rank(STAGES, row.stage), _precision(row)
+    return _stage(row), _precision(row)
 
 
-def _rank(order: Sequence[str], value: str) -> int:
-    return order.index(value) if value in order else len(order)
+def _stage(row: Row) -> int:
+    return STAGES.index(row.stage) if row.stage in STAGES else len(STAGES)
 
 
 def _precision(row: Row) -> int:
-    return _rank(PRECISIONS, row.precision)
+    return PRECISIONS.index(row.precision) if row.precision in PRECISIONS else len(PRECISIONS)

@@ -16,7 +16,6 @@ CONVENTIONS = (
     "device; 'host' is the machine of the run, never the target device. Latency changes are measured in turns with "
     "the baseline; (noise) marks changes within measurement noise."
 )
-HEADLINES: dict[object, str] = {True: "Budget met", False: "Budget not met", None: "Undetermined"}
 MARKS: dict[object, str] = {True: "met", False: "MISSED", None: "unknown"}
 
 
@@ -37,8 +36,7 @@ def int8_percent(row: Row) -> tuple[str, str]:
     if row.int8_mac_share is None:
         return MISSING, ""
     source = row.int8_mac_share_obtained
-    text = f"{100 * row.int8_mac_share:.1f}\N{NO-BREAK SPACE}%"
-    return text, "" if source in (None, "runtime") else f"by {source}"
+    return f"{100 * row.int8_mac_share:.1f}\N{NO-BREAK SPACE}%", "" if source in (None, "runtime") else f"by {source}"
 
 
 def accuracy(row: Row) -> tuple[str, str, str]:
@@ -59,12 +57,6 @@ def latency(row: Row) -> str:
     return annotated(f"{timing.median:.2f}", *notes)
 
 
-def latency_range(row: Row) -> str:
-    """`5.61 to 5.94`: the range of the median over the measurement, in ms; "" if unknown."""
-    timing = row.latency_ms
-    return f"{timing.low:.2f} to {timing.high:.2f}" if timing and timing.low and timing.high else ""
-
-
 def p95(row: Row) -> str:
     return decimal(row.latency_ms.p95 if row.latency_ms else None, 2)
 
@@ -74,14 +66,10 @@ def timing_setup(row: Row) -> str:
     timing = row.latency_ms
     if timing is None or timing.median is None:
         return MISSING
-    words = [
-        timing.runtime or "runtime?",
-        inference_precision(row),
-        "threads n/a" if timing.threads is None else f"{timing.threads} thr",
-        "batch?" if timing.batch is None else f"b{timing.batch}",
-        timing.device or "device?",
-    ]
-    return " ".join(words)
+    threads = "threads n/a" if timing.threads is None else f"{timing.threads} thr"
+    batch = "batch?" if timing.batch is None else f"b{timing.batch}"
+    runtime, device = timing.runtime or "runtime?", timing.device or "device?"
+    return f"{runtime} {inference_precision(row)} {threads} {batch} {device}"
 
 
 def device(row: Row) -> str:
@@ -194,4 +182,4 @@ def headline(verdict: Verdict | None) -> str:
         return "Not judged"
     if not verdict.checks and verdict.met:
         return "Nothing to judge"
-    return HEADLINES[verdict.met]
+    return {True: "Budget met", False: "Budget not met", None: "Undetermined"}[verdict.met]

@@ -13,16 +13,9 @@ from compress.report import formatting, svg
 from compress.report.changes import STAGES, change_from_baseline
 
 # Suffixes of CSS classes.
-COLOURS = {
-    "torch": "0",
-    "as given": "0",
-    "onnxruntime": "1",
-    "openvino": "2",
-    "tensorrt": "3",
-    "ncnn": "4",
-    "litert": "6",
-}
+COLOURS = {"torch": 0, "as given": 0, "onnxruntime": 1, "openvino": 2, "tensorrt": 3, "ncnn": 4, "litert": 6}
 SHAPES = {"fp32": "circle", "fp16": "diamond", "int8": "square"}
+BITS = {"int8": 8, "fp16": 16}
 
 
 class Chart(NamedTuple):
@@ -69,13 +62,13 @@ def waterfall(rows: Sequence[Row], cost: Callable[[Row], int], unit: str) -> Mar
     """A cost in units of 10^9 and the accuracy after each stage; empty without rows."""
     steps: list[svg.Bar] = []
     for stage in STAGES:
-        row = _representative([r for r in rows if r.stage == stage])
-        if row is None:
-            continue
-        value, before = float(cost(row)), steps[-1].value if steps else None
-        colour = "0" if before is None else "5"
-        steps.append(svg.Bar(stage, value, _step_text(row, value, before, unit), colour, previous=before))
-    return svg.waterfall(steps, f"{unit} after each stage") if steps else Markup()
+        of_stage = [row for row in rows if row.stage == stage]
+        # If the stage produced graphs for targets only, the first of the lowest precision represents it.
+        if row := min(of_stage, key=lambda r: (r.target is not None, BITS.get(r.precision, 32)), default=None):
+            value, before = float(cost(row)), steps[-1].value if steps else None
+            text, colour = _step_text(row, value, before, unit), "0" if before is None else "5"
+            steps.append(svg.Bar(stage, value, text, colour, previous=before))
+    return svg.waterfall(steps, f"{unit} after each stage")
 
 
 def point(row: Row, colour: str, label: str, name: str, x: float | None = None, tooltip: str = "") -> svg.Point:
@@ -93,31 +86,21 @@ def _drawn(*charts: Chart) -> list[Chart]:
     return [chart for chart in charts if chart.drawing]
 
 
-def _representative(rows: Sequence[Row]) -> Row | None:
-    """The torch row of a stage; if the stage produced graphs for targets only, the first of the lowest precision."""
-    bits = {"int8": 8, "fp16": 16}
-    return min(rows, key=lambda r: (r.target is not None, bits.get(r.precision, 32)), default=None)
-
-
 def _step_text(row: Row, value: float, before: float | None, unit: str) -> str:
     text = f"{value / 1e9:.4g} {unit}"
     if before and abs(value / before - 1) >= 5e-4:
         text += f"  {formatting.signed(100 * (value / before - 1), 1)} %"
-    if row.target is None:
-        return f"{text}\n{metric([row])} {formatting.accuracy_text(row)}"
-    return f"{text}\n{row.target_name} {row.precision}: {formatting.accuracy_text(row)}"
+    source = metric([row]) if row.target is None else f"{row.target_name} {row.precision}:"
+    return f"{text}\n{source} {formatting.accuracy_text(row)}"
 
 
 def _accuracy_against_flops(rows: Sequence[Row]) -> Chart:
     scored = [row for row in rows if row.accuracy]
-    omitted: list[Row] = []
-    if any(row.stage == "finetune" for row in scored):
-        # Before fine-tuning the accuracy may be near zero, which would compress the scale of all other points.
-        omitted = [row for row in scored if row.stage == "prune"]
+    # Before fine-tuning the accuracy may be near zero, which would compress the scale of all other points.
+    tuned = any(row.stage == "finetune" for row in scored)
+    omitted = [row for row in scored if tuned and row.stage == "prune"]
     drawn = _latest([row for row in scored if row not in omitted])
     heading = "Accuracy against FLOPs"
-    if not drawn:
-        return Chart(heading, Markup())
     points = [_row_point(row, row.flops / 1e9) for row in drawn]
     path = [(p.x, p.y) for p, row in zip(points, drawn, strict=True) if row.target is None]
     chart = svg.scatter(points, path, "GFLOPs (2 × MACs)", metric(rows), heading)
@@ -129,7 +112,7 @@ def _accuracy_against_latency(device: str, timed: Sequence[Row], y_label: str) -
     """Latencies of one device only: those of different devices are not comparable."""
     points = [_row_point(row, median(row) or 0.0) for row in _latest([row for row in timed if row.accuracy])]
     heading, x_label = f"Accuracy against latency, {device}", f"median latency, ms ({device})"
-    return Chart(heading, svg.scatter(points, [], x_label, y_label, heading) if points else Markup())
+    return Chart(heading, svg.scatter(points, [], x_label, y_label, heading))
 
 
 def _row_point(row: Row, x: float) -> svg.Point:
@@ -163,7 +146,7 @@ def _bars(rows: Sequence[Row], title: str, bar: Callable[[Row], svg.Bar]) -> Mar
     groups: dict[str, list[svg.Bar]] = {}
     for row in rows:
         groups.setdefault(row.target_name, []).append(bar(row))
-    return svg.bars(list(groups.items()), title) if groups else Markup()
+    return svg.bars(list(groups.items()), title)
 
 
 def _label(row: Row) -> str:
@@ -172,7 +155,7 @@ def _label(row: Row) -> str:
 
 def _colour(row: Row) -> str:
     """A target has the same colour in all charts."""
-    return COLOURS.get(row.target_name, "4")
+    return str(COLOURS.get(row.target_name, 4))
 
 
 def _latest(rows: Sequence[Row]) -> list[Row]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -17,20 +18,19 @@ OMITTED = ("target", "precision", "at 640 px", "GMACs", "p95", "INT8 MACs", "vs.
 
 
 def compare(folders: Sequence[Path]) -> str:
-    """A table with one section per target, precision and device: the final row of each run.
-
-    Raises:
-        UserError: fewer than two folders, a folder is not a run folder, or a file in one is damaged.
-    """
+    """A table with one section per target, precision and device: the final row of each run. Raises UserError for fewer
+    than two folders, a folder that is not a run folder, or a damaged file in one."""
     if len(folders) < 2:
         raise UserError("compare", " ".join(map(str, folders)) or "nothing", "name at least two run folders")
     runs = [read_run(folder) for folder in folders]
-    finals = [(run, row) for run in runs for row in final_rows(run.rows)]
+    comparable_rows = defaultdict[tuple[str, str, str], list[tuple[Run, Row]]](list)
+    for run in runs:
+        for row in final_rows(run.rows):
+            comparable_rows[row.target_name, row.precision, formatting.device(row)].append((run, row))
     head = [Column(name, str) for name in ("target", "precision", "run")]
     head += [*_shown(runs[0]), Column("vs. first run", str)]
     sections = []
-    for target, precision, device in dict.fromkeys(_key(row) for _, row in finals):
-        same = [(run, row) for run, row in finals if _key(row) == (target, precision, device)]
+    for (target, precision, _), same in comparable_rows.items():
         first_run, first_row = same[0]
         section = []
         for run, row in same:
@@ -47,7 +47,3 @@ def compare(folders: Sequence[Path]) -> str:
 
 def _shown(run: Run) -> list[Column]:
     return [column for column in columns(run.rows) if column.name not in OMITTED]
-
-
-def _key(row: Row) -> tuple[str, str, str]:
-    return row.target_name, row.precision, formatting.device(row)

@@ -4,33 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
 
 from compress.budget import Verdict
 from compress.ledger import Row
 from compress.report import formatting, page, plots, tables
-from compress.report.changes import BASELINE_STAGES, Change, baseline_row, change_from_baseline, torch_rows
+from compress.report.changes import BASELINE_STAGES, baseline_row, change_from_baseline, torch_rows
 from compress.report.run_reader import Pruning, Run, read_run
 
-
-class Banner(NamedTuple):
-    tone: str  # CSS class
-    headline: str
-    details: str
-
-
-class Tile(NamedTuple):
-    label: str
-    value: str
-    note: str
+Tile = tuple[str, str, str]  # label, value, note
 
 
 def render(folder: Path) -> Path:
-    """Write `report.html` into a run folder, from the files in that folder alone, and return its path.
-
-    Raises:
-        UserError: `folder` is not a run folder, or one of its files is damaged.
-    """
+    """Write `report.html` into a run folder, from the files in that folder alone, and return its path. Raises UserError
+    if `folder` is not a run folder, or one of its files is damaged."""
     run = read_run(folder)
     rows = run.rows
     passed, checks = formatting.acceptance_checks(run.verdict)
@@ -62,8 +48,7 @@ def render(folder: Path) -> Path:
 
 def _summary(run: Run) -> list[str]:
     """Run, model, data and device."""
-    words = [run.name]
-    model = run.config.get("model")
+    words, model = [run.name], run.config.get("model")
     if isinstance(model, dict):
         name = model.get("name") or model.get("path") or model.get("target") or model.get("family")
         words.append(f"{name} at {model.get('imgsz')} px")
@@ -74,17 +59,18 @@ def _summary(run: Run) -> list[str]:
     return words
 
 
-def _banner(verdict: Verdict | None) -> Banner:
+def _banner(verdict: Verdict | None) -> tuple[str, str, str]:
+    """(CSS class, headline, details)."""
     headline = formatting.headline(verdict)
     if verdict is None:
-        return Banner("open", headline, "This run has no verdict yet.")
+        return "open", headline, "This run has no verdict yet."
     states = [check.met for check in verdict.checks]
     kinds = ((True, "met"), (False, "missed"), (None, "could not be measured"))
     details = [f"{states.count(state)} {kind}" for state, kind in kinds if states.count(state)]
     details += [f"{target} failed: {reason}" for target, reason in verdict.failures.items()]
     details += [remark.text for remark in verdict.remarks[:1] if remark.kind == "baseline_knows_nothing"]
     tone = tables.TONES[verdict.met] if states or verdict.met is False else "open"
-    return Banner(tone, headline, ", ".join(details) or "No limit was set for this run.")
+    return tone, headline, ", ".join(details) or "No limit was set for this run."
 
 
 def _torch_tiles(rows: Sequence[Row]) -> list[Tile]:
@@ -93,38 +79,31 @@ def _torch_tiles(rows: Sequence[Row]) -> list[Tile]:
     if baseline is None or torch[-1] is baseline:
         return []
     tiles, last = [], torch[-1]
-    for label, old, new, show in (
-        ("GFLOPs", baseline.flops, last.flops, formatting.giga),
-        ("Parameters, M", baseline.params, last.params, formatting.mega),
-    ):
+    costs = ("GFLOPs", "flops", formatting.giga), ("Parameters, M", "params", formatting.mega)
+    for label, name, show in costs:
+        old, new = getattr(baseline, name), getattr(last, name)
         if old and new is not None:
-            tiles.append(Tile(label, f"{show(old)} → {show(new)}", f"{formatting.signed(100 * (new / old - 1), 1)} %"))
+            tiles.append((label, f"{show(old)} → {show(new)}", f"{formatting.signed(100 * (new / old - 1), 1)} %"))
     change, before, after = change_from_baseline(rows, last).accuracy, baseline.accuracy, last.accuracy
     if change is not None and before and after:
         note = f"{formatting.signed(change)} on {after.images} images"
         note = formatting.annotated(note, formatting.provenance(after.obtained))
-        tiles.append(Tile(f"{after.metric}, torch", f"{before.value:.4f} → {after.value:.4f}", note))
+        tiles.append((f"{after.metric}, torch", f"{before.value:.4f} → {after.value:.4f}", note))
     return tiles
 
 
 def _latency_tiles(rows: Sequence[Row]) -> list[Tile]:
     """The fastest row of each runtime and device that has a baseline to compare with."""
-    fastest: dict[tuple[str, str], tuple[float, Change, Row]] = {}
+    fastest: dict[str, tuple[float, Tile]] = {}
     for row in rows:
         change = change_from_baseline(rows, row)
         if row.stage in BASELINE_STAGES or change.latency is None or row.target is None:
             continue
-        key = (row.target_name, formatting.device(row))
-        if key not in fastest or change.latency <= fastest[key][0]:
-            fastest[key] = (change.latency, change, row)
-    return [
-        Tile(
-            f"{target} on {device}, ms",
-            formatting.latency(row),
-            f"{formatting.latency_ratio(change)} of the baseline, {row.precision} file",
-        )
-        for (target, device), (_, change, row) in fastest.items()
-    ]
+        label = f"{row.target_name} on {formatting.device(row)}, ms"
+        if label not in fastest or change.latency <= fastest[label][0]:
+            note = f"{formatting.latency_ratio(change)} of the baseline, {row.precision} file"
+            fastest[label] = change.latency, (label, formatting.latency(row), note)
+    return [tile for _, tile in fastest.values()]
 
 
 def _pruning(record: Pruning) -> str:

@@ -19,19 +19,12 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Pruning:
-    """`pruning.json`. Keys are module names.
+    """`pruning.json`. Keys are module names."""
 
-    Attributes:
-        channels: before and after, of narrowed layers.
-        protected: why a module kept all channels.
-        out_of_reach: FLOPs of protected modules that pruning cannot reduce.
-        reachable: least and most MACs of the network.
-    """
-
-    channels: Mapping[str, tuple[int, int]] = field(default_factory=dict)
-    protected: Mapping[str, str] = field(default_factory=dict)
-    out_of_reach: Mapping[str, float] = field(default_factory=dict)
-    reachable: tuple[float, float] | None = None
+    channels: Mapping[str, tuple[int, int]] = field(default_factory=dict)  # before and after, of narrowed layers
+    protected: Mapping[str, str] = field(default_factory=dict)  # why a module kept all channels
+    out_of_reach: Mapping[str, float] = field(default_factory=dict)  # FLOPs of protected modules, not reducible
+    reachable: tuple[float, float] | None = None  # least and most MACs of the network
 
 
 @dataclass(frozen=True)
@@ -99,18 +92,16 @@ class Run:
 
 
 def read_run(folder: Path) -> Run:
-    """Read everything that the report needs.
-
-    Raises:
-        UserError: `folder` is not a run folder, or one of its files is damaged (named, with the line of a ledger).
-    """
-    path = folder / "ledger.jsonl"
+    """Read everything that the report needs. Raises UserError if `folder` is not a run folder, or one of its files is
+    damaged (named, with the line of a ledger)."""
+    path, notes = folder / "ledger.jsonl", []
     if not path.is_file():
         raise UserError("run", folder, "no ledger.jsonl in it: name a run folder, outputs/<recipe>/<date_time>")
     rows, lines = ledger.read(path), ledger.lines(path)
-    notes = [] if lines else ["ledger.jsonl has no rows yet."]
+    if not lines:
+        notes.append("ledger.jsonl has no rows yet.")
     if len(rows) < len(lines):
-        notes = ["ledger.jsonl: the last line is cut short and was ignored."]
+        notes.append("ledger.jsonl: the last line is cut short and was ignored.")
     config, text = read_config(folder / "config.yaml")
     if not text:
         notes.append("config.yaml is missing: the configuration of this run is unknown.")
@@ -134,11 +125,8 @@ def read_file(kind: type[T], path: Path) -> T | None:
 
 
 def read_config(path: Path) -> tuple[dict[str, Any], str]:
-    """Read a composed configuration as plain objects and as text; ({}, "") if the file is missing.
-
-    Raises:
-        UserError: the file is not YAML.
-    """
+    """A composed configuration as plain objects and as text; ({}, "") if the file is missing. Raises UserError if it is
+    not YAML."""
     if not path.is_file():
         return {}, ""
     text = path.read_text(encoding="utf-8", errors="replace")
@@ -146,4 +134,4 @@ def read_config(path: Path) -> tuple[dict[str, Any], str]:
         loaded = yaml.safe_load(text)
     except (yaml.YAMLError, ValueError, RecursionError) as error:
         raise UserError(str(path), "unreadable", f"not YAML: {one_line(error)}") from error
-    return ({str(k): v for k, v in loaded.items()} if isinstance(loaded, dict) else {}), text
+    return {str(k): v for k, v in loaded.items()} if isinstance(loaded, dict) else {}, text

@@ -1,5 +1,5 @@
 """SVG charts: scatter plot, horizontal bars, waterfall. Colours are CSS classes of the page, so that one chart serves
-light and dark mode. All texts are escaped."""
+light and dark mode. All texts are escaped. A chart without values is empty."""
 
 from __future__ import annotations
 
@@ -55,7 +55,9 @@ def scatter(
     points: Sequence[Point], path: Sequence[tuple[float, float]], x_label: str, y_label: str, title: str
 ) -> Markup:
     """Scatter plot with error bars; a dashed line connects the data coordinates in `path`."""
-    height, left, right, top, bottom = 330, 62, WIDTH - 24, 26, 330 - 44
+    if not points:
+        return Markup()
+    height, left, right, top, bottom = 330, 62, WIDTH - 24, 26, 286
     x_low, x_high = _padded([p.x for p in points])
     y_low, y_high = _padded([v for p in points for v in (p.y, p.low, p.high) if v is not None])
 
@@ -132,6 +134,8 @@ def _element(tag: str, *children: str, **attributes: object) -> Markup:
 
 
 def _svg(parts: Sequence[str], height: int, title: str) -> Markup:
+    if not parts:
+        return Markup()
     label = _element("title", title)
     return _element("svg", label, *parts, viewBox=f"0 0 {WIDTH} {height}", role="img", aria_label=title)
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Sequence
-from functools import partial
 from pathlib import Path
 
 from markupsafe import Markup
@@ -18,11 +17,7 @@ from compress.report.terminal_table import plain_text, text_table
 
 
 def render_sweep(folder: Path) -> Path:
-    """Write `report.html` into the folder of a sweep and return its path.
-
-    Raises:
-        UserError: `folder` has no points.
-    """
+    """Write `report.html` into the folder of a sweep and return its path. Raises UserError if it has no points."""
     points = read_sweep(folder)
     keys = varying_keys(points)
     return page.write(
@@ -38,11 +33,7 @@ def render_sweep(folder: Path) -> Path:
 
 
 def sweep_table(folder: Path) -> str:
-    """The points as plain text.
-
-    Raises:
-        UserError: `folder` has no points.
-    """
+    """The points as plain text. Raises UserError if `folder` has no points."""
     points = read_sweep(folder)
     columns = _columns(varying_keys(points))[:-1]
     columns.append(Column("verdict", lambda point: point.state))
@@ -52,7 +43,7 @@ def sweep_table(folder: Path) -> str:
 def _columns(keys: Sequence[str]) -> list[Column]:
     return [
         Column("point", lambda point: point.name),
-        *(Column(key, partial(_setting, key), True) for key in keys),
+        *(Column(key, _setting(key), True) for key in keys),
         Column("GFLOPs", _last(lambda row: formatting.giga(row.flops)), True),
         Column("params M", _last(lambda row: formatting.mega(row.params, 3)), True),
         Column("accuracy", _last(formatting.accuracy_text), True),
@@ -65,8 +56,8 @@ def _last(show: Callable[[Row], str]) -> Callable[[SweepPoint], str]:
     return lambda point: show(point.last_row) if point.last_row else formatting.MISSING
 
 
-def _setting(key: str, point: SweepPoint) -> str:
-    return str(point.config.get(key, formatting.MISSING))
+def _setting(key: str) -> Callable[[SweepPoint], str]:
+    return lambda point: str(point.config.get(key, formatting.MISSING))
 
 
 def _change(point: SweepPoint) -> str:
@@ -77,13 +68,19 @@ def _change(point: SweepPoint) -> str:
 
 
 def _state(point: SweepPoint) -> Cell:
-    tone = tables.TONES[False if point.status == "failed" else point.met]
-    return Cell(point.status, [Detail(point.reason)] if point.status == "failed" else [], tone)
+    if point.status == "failed":
+        return Cell(point.status, [Detail(point.reason)], tables.TONES[False])
+    return Cell(point.status, tag=tables.TONES[point.met])
 
 
 def _chart(points: Sequence[SweepPoint], keys: Sequence[str]) -> Markup:
     """Accuracy against FLOPs of the finished points and of the baseline."""
-    marks = [mark for point in points if (mark := _mark(point, keys)) is not None]
+    marks = []
+    for point in points:
+        row = point.last_row
+        if point.run and point.run.verdict and row and row.accuracy:
+            label = ", ".join(str(point.config.get(key)) for key in keys) or point.name
+            marks.append(plots.point(row, "1" if point.met else "3", label, point.name))
     if not marks:
         return Markup()
     baseline = baseline_row(next(point.run.rows for point in points if point.run and point.run.rows))
@@ -92,11 +89,3 @@ def _chart(points: Sequence[SweepPoint], keys: Sequence[str]) -> Markup:
     path = sorted((mark.x, mark.y) for mark in marks)
     title = "Accuracy against FLOPs of each point"
     return svg.scatter(marks, path, "GFLOPs (2 × MACs)", plots.metric([baseline] if baseline else []), title)
-
-
-def _mark(point: SweepPoint, keys: Sequence[str]) -> svg.Point | None:
-    row = point.last_row if point.run and point.run.verdict else None
-    if row is None or row.accuracy is None:
-        return None
-    label = ", ".join(str(point.config.get(key)) for key in keys) or point.name
-    return plots.point(row, "1" if point.met else "3", label, point.name)

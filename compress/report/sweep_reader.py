@@ -12,8 +12,6 @@ from compress.ledger import Row
 from compress.report.changes import torch_rows
 from compress.report.run_reader import Run, read_config, read_file, read_run
 
-PRUNING_KEYS = ("prune.ratio", "budget.flops")
-
 
 @dataclass(frozen=True)
 class SweepPoint:
@@ -43,8 +41,7 @@ class SweepPoint:
     @property
     def last_row(self) -> Row | None:
         """The last torch row: the network that the point ended with."""
-        rows = torch_rows(self.run.rows) if self.run else []
-        return rows[-1] if rows else None
+        return next(reversed(torch_rows(self.run.rows)), None) if self.run else None
 
 
 @dataclass(frozen=True)
@@ -59,11 +56,7 @@ def is_sweep(folder: Path) -> bool:
 
 
 def read_sweep(folder: Path) -> list[SweepPoint]:
-    """All points, including those that failed.
-
-    Raises:
-        UserError: `folder` has no points.
-    """
+    """All points, including those that failed. Raises UserError if `folder` has no points."""
     folders = _point_folders(folder)
     if not folders:
         raise UserError("sweep", folder, "no points in it: name outputs/sweeps/<recipe>/<date_time>")
@@ -75,14 +68,13 @@ def varying_keys(points: Sequence[SweepPoint]) -> list[str]:
     configs = [point.config for point in points if point.config]
     keys = dict.fromkeys(key for config in configs for key in config)
     varying = [key for key in keys if len({str(config.get(key)) for config in configs}) > 1]
-    return varying or [key for key in PRUNING_KEYS if any(config.get(key) is not None for config in configs)]
+    pruning = ("prune.ratio", "budget.flops")
+    return varying or [key for key in pruning if any(config.get(key) is not None for config in configs)]
 
 
 def _point_folders(folder: Path) -> list[Path]:
-    if not folder.is_dir():
-        return []
     files = ("config.yaml", "ledger.jsonl", "log.txt", "failed.json", ".hydra")
-    points = [path for path in folder.iterdir() if path.is_dir() and any((path / file).exists() for file in files)]
+    points = [path for path in folder.glob("*") if path.is_dir() and any((path / file).exists() for file in files)]
     return sorted(points, key=lambda path: (len(path.name), path.name) if path.name.isdigit() else (99, path.name))
 
 

@@ -102,12 +102,13 @@ def _flops(row: Row) -> Cell:
 
 
 def _latency(row: Row) -> Cell:
-    setup = formatting.timing_setup(row)
-    if setup == MISSING:
+    timing = row.latency_ms
+    if timing is None or timing.median is None:
         return Cell(formatting.latency(row))
-    low_high = formatting.latency_range(row)
-    p95 = f"p95 {formatting.p95(row)}"
-    return _cell(formatting.latency(row), f"{low_high}, {p95}" if low_high else p95, setup)
+    spread = f"p95 {formatting.p95(row)}"
+    if timing.low and timing.high:  # the range of the median over the measurement
+        spread = f"{timing.low:.2f} to {timing.high:.2f}, {spread}"
+    return _cell(formatting.latency(row), spread, formatting.timing_setup(row))
 
 
 def _change(change: Change) -> Cell:

@@ -49,10 +49,9 @@ def table(rows: Sequence[Row]) -> str:
 
 
 def plain_text(rich_table: Table) -> str:
-    console = Console(file=StringIO(), width=PLAIN_WIDTH, no_color=True, force_terminal=False)
-    console.print(rich_table)
-    assert isinstance(console.file, StringIO)
-    return "\n".join(line.rstrip() for line in console.file.getvalue().strip("\n").split("\n"))
+    text = StringIO()
+    Console(file=text, width=PLAIN_WIDTH, no_color=True, force_terminal=False).print(rich_table)
+    return "\n".join(line.rstrip() for line in text.getvalue().strip("\n").split("\n"))
 
 
 def text_table(columns: Iterable[Column], sections: Iterable[Iterable[Iterable[str]]]) -> Table:
@@ -68,13 +67,8 @@ def text_table(columns: Iterable[Column], sections: Iterable[Iterable[Iterable[s
 
 
 def print_table(folder: Path, console: Console | None = None) -> None:
-    """Print the table of a run, then its checks and remarks.
-
-    A terminal gets the columns that fit and the names of the others; a pipe or a file gets all columns.
-
-    Raises:
-        UserError: `folder` is not a run folder, or one of its files is damaged.
-    """
+    """Print the table of a run, then its checks and remarks. A terminal gets the columns that fit and the names of the
+    others; a pipe or a file gets all columns. Raises UserError as `read_run` does."""
     run = read_run(folder)
     console = console or Console()
     if console.is_terminal:
@@ -84,10 +78,11 @@ def print_table(folder: Path, console: Console | None = None) -> None:
             console.print(f"Omitted here, see report.html: {', '.join(omitted)}.", style="dim")
     else:
         console.print(table(run.rows), soft_wrap=True, markup=False, highlight=False)
-    for line, style in [(_conventions(run.rows), "dim"), *_verdict_lines(run.verdict)]:
+    metrics = ", ".join(dict.fromkeys(row.accuracy.metric for row in run.rows if row.accuracy))
+    conventions = formatting.CONVENTIONS + (f" Accuracy is {metrics}." if metrics else "")
+    notes = [(f"note: {note}", "yellow") for note in run.notes]
+    for line, style in [(conventions, "dim"), *_verdict_lines(run.verdict), *notes]:
         console.print(Text(line, style=style), soft_wrap=True)
-    for note in run.notes:
-        console.print(Text(f"note: {note}", style="yellow"), soft_wrap=True)
 
 
 def _fitting(rows: Sequence[Row], console: Console) -> tuple[list[Column], list[str]]:
@@ -104,11 +99,6 @@ def _fitting(rows: Sequence[Row], console: Console) -> tuple[list[Column], list[
 
 def _stage_table(rows: Sequence[Row], shown: Sequence[Column]) -> Table:
     return text_table(shown, by_stage(shown, rows))
-
-
-def _conventions(rows: Sequence[Row]) -> str:
-    names = ", ".join(dict.fromkeys(row.accuracy.metric for row in rows if row.accuracy))
-    return formatting.CONVENTIONS + (f" Accuracy is {names}." if names else "")
 
 
 def _verdict_lines(verdict: Verdict | None) -> list[tuple[str, str]]:

@@ -48,9 +48,7 @@ class Context:
     def for_each_target(self, product: Product, work: Callable[[str], T]) -> tuple[list[T], dict[str, str]]:
         """Calls `work` with every target that has not failed. Returns the results and {target: reason} of failures."""
         results, failures = [], dict(product.failures)
-        for target in self.config.targets or []:
-            if target in failures:
-                continue
+        for target in [each for each in self.config.targets or [] if each not in failures]:
             try:
                 results.append(work(target))
             except TargetFailed as error:
@@ -61,19 +59,11 @@ class Context:
         return results, failures
 
     def cached_model(
-        self,
-        stage: str,
-        model: Model,
-        parts: Mapping[str, Any],
-        make: Callable[[Path], TorchModel],
-        record: str = "",
+        self, stage: str, model: Model, parts: Mapping[str, Any], make: Callable[[Path], TorchModel], record: str = ""
     ) -> tuple[Checkpointable, bool]:
         """Returns the model that `make(folder)` makes, or the cached one of the same inputs, and whether it was cached.
-
-        Args:
-            parts: what else the result depends on, besides the model, the data and the seed.
-            record: name of a file that `make` writes; it is copied into the run folder.
-        """
+        `parts` is what else the result depends on, besides the model, the data and the seed. `record` names a file that
+        `make` writes; it is copied into the run folder."""
         source = require(model, Checkpointable, "stages", stage)
         inputs = {
             "model": source.identity(),
@@ -84,11 +74,11 @@ class Context:
             "numerics": self.settings.numerics if self.settings else None,
             **parts,
         }
-        folder, cached = self.cache.fetch(
-            stage,
-            inputs,
-            lambda folder: checkpoint.save(require(make(folder), Checkpointable, "stages", stage), folder / "product"),
-        )
+
+        def make_and_save(folder: Path) -> None:
+            checkpoint.save(require(make(folder), Checkpointable, "stages", stage), folder / "product")
+
+        folder, cached = self.cache.fetch(stage, inputs, make_and_save)
         if record:
             shutil.copyfile(folder / record, self.folder / record)
         return checkpoint.load(folder / "product", models.rebuilder(source)), cached

@@ -13,6 +13,7 @@ from compress.product import Graph, Product
 from compress.stages.context import Context
 from compress.stages.stage import Stage
 from compress.targets import artifact
+from compress.targets.bench_kit import labelled_images
 
 NAME = "export"
 LABELLED = 32  # most validation images in an artifact, for its bench kit to compute the accuracy
@@ -30,17 +31,15 @@ def run(product: Product, context: Context) -> Product:
     def package(target: str) -> tuple[tuple[Graph, ...], list[Check]]:
         own = [graph for graph in product.graphs if graph.target == target]
         graphs = own or [context.converter.fp32(model, target)]
-        if artifact.kit_can_evaluate(graphs[0], model):
+        if artifact.output_kind(graphs[0], model) in labelled_images.KINDS:
             artifact.add_labelled_images(folder / target, *labelled)
         packed = targets.get(target).package(graphs, folder / target, model, recorded)
         return packed, contracts.verify(folder / target, model, context.data.validation)
 
     made, failures = context.for_each_target(product, package)
     graphs = tuple(graph for packed, _ in made for graph in packed)
-    checks = tuple(check for _, target_checks in made for check in target_checks)
-    return replace(
-        product, graphs=graphs, failures=failures, acceptance_checks=(*product.acceptance_checks, *checks), cached=False
-    )
+    checks = (*product.acceptance_checks, *(check for _, target_checks in made for check in target_checks))
+    return replace(product, graphs=graphs, failures=failures, acceptance_checks=checks, cached=False)
 
 
 STAGE = Stage(NAME, run, images=lambda _: ("validation",), makes_files=True)

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 import json
 import logging
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -45,10 +46,7 @@ def check_config(config: Config) -> None:
 
 def check(product: Product, config: Config, data: DataSet) -> None:
     """Before any stage runs, raises UserError if the network cannot be pruned, or if pruning cannot reach the budget.
-
-    Takes a few seconds for a nano model. Which widths are reachable does not depend on the weights, so the result also
-    holds after a train stage.
-    """
+    Which widths are reachable does not depend on the weights, so the result also holds after a train stage."""
     model = require(product.model, Prunable, "stages", NAME)
     net, protected = model.prunable()
     if config.prune.equal_split_widths and not groups.halves(net):
@@ -80,10 +78,7 @@ def run(product: Product, context: Context) -> Product:
         parts["finetune"] = asdict(lineage.with_distillation_weight(context.config, product.reference))
         teacher = lineage.teacher(product, context.config)
         parts |= lineage.cache_parts(teacher, lineage.reference_flops(product))
-
-    def make(folder: Path) -> TorchModel:
-        return _prune(product, context, folder)
-
+    make = functools.partial(_prune, product, context)
     model, cached = context.cached_model(NAME, product.model, parts, make, record=RECORD)
     return replace(product, model=model, cached=cached)
 
@@ -91,12 +86,10 @@ def run(product: Product, context: Context) -> Product:
 def _prune(product: Product, context: Context, folder: Path) -> TorchModel:
     """All rounds, with fine-tuning between them."""
     model = require(product.model, Prunable, "stages", NAME)
-    count, rounds = counter(model), context.config.prune.rounds
+    count, rounds, limit = counter(model), context.config.prune.rounds, context.config.budget.flops_limit
     net, _ = model.prunable()
     full, widths, remaining = count(net), solver.widths_of(net), 1.0
-    after = full
-    limit = context.config.budget.flops_limit
-    goal = None if limit is None else limit.of(2 * full) / 2
+    after, goal = full, None if limit is None else limit.of(2 * full) / 2
     for number in range(1, rounds + 1):
         # Every round keeps the same fraction of its MACs, or of its channels.
         macs = None if goal is None else full * (goal / full) ** (number / rounds)
@@ -112,7 +105,9 @@ def _prune(product: Product, context: Context, folder: Path) -> TorchModel:
     record |= {"macs_before": full, "macs_after": after, "ratio": 1 - remaining}
     record["reachable"] = None if result.reachable is None else (result.reachable[0], full)
     record |= {"channels": solver.changes(widths, result.net), "protected": result.protected}
-    record["out_of_reach"] = _unprunable_flops(model.with_net(result.narrowest), result.protected)
+    cost = flops.count(model.with_net(result.narrowest).deployed(), model.example_input())
+    stuck = {name: 2 * cost.macs_within(name) for name in result.protected}  # FLOPs in the narrowest network
+    record["out_of_reach"] = {name: count for name, count in stuck.items() if count}
     (folder / RECORD).write_text(json.dumps(record, indent=1))
     return model
 
@@ -160,26 +155,17 @@ def _tune(product: Product, context: Context, folder: Path) -> Checkpointable:
     return checkpoint.load(folder, models.rebuilder(require(product.model, Checkpointable, "stages", NAME)))
 
 
-def _unprunable_flops(narrowest: TorchModel, protected: Iterable[str]) -> dict[str, int]:
-    """{protected module: its FLOPs in the narrowest network}, without modules that cost nothing or are not deployed."""
-    cost = flops.count(narrowest.deployed(), narrowest.example_input())
-    remaining = {name: 2 * cost.macs_within(name) for name in protected}
-    return {name: count for name, count in remaining.items() if count}
-
-
 def _accumulate(net: nn.Module, model: TorchModel, context: Context) -> None:
-    """Accumulates the gradients of the loss on `prune.images` training images, rounded to whole batches,
-    for importances that need them."""
-    config, data = context.config, context.data
-    size = min(config.finetune.batch, len(data.train))
-    stream = batches(data.train, batch=size, seed=config.seed, epoch=0, augment=False)
+    """Accumulates the gradients of the loss on `prune.images` training images, rounded to whole batches."""
+    config, train = context.config, context.data.train
+    size = min(config.finetune.batch, len(train))
+    stream = batches(train, batch=size, seed=config.seed, epoch=0, augment=False)
     trainable = require(model, Trainable, "prune.importance", config.prune.importance)
     if isinstance(model, LossScheduled):
         model.schedule_loss(net, 1.0)
     selected = itertools.islice(stream, max(1, config.prune.images // size))
-    squared = NEED_GRADIENTS[config.prune.importance]  # {importance that needs gradients: whether squared}
-    format = context.settings.format if context.settings else "fp32"
-    device = context.device
+    squared = NEED_GRADIENTS[config.prune.importance]
+    format, device = context.settings.format if context.settings else "fp32", context.device
     try:
         accumulate_gradients(net, trainable.loss, selected, squared=squared, format=format, device=device)
     except FloatingPointError as error:

@@ -92,20 +92,18 @@ def _search(
     config = context.config
     saturates, portable = _saturates(fp32.target, config), config.quantize.portable
     if not config.quantize.search:
-        module = targets.get(fp32.target)
-        first = ordered(module.SCHEMES, saturates=saturates, portable=portable)[0]
-        return module.quantize(fp32, model, calibration, folder, first), []
+        target = targets.get(fp32.target)
+        first = ordered(target.SCHEMES, saturates=saturates, portable=portable)[0]
+        return target.quantize(fp32, model, calibration, folder, first), []
     search = Search(
         fp32, model, split, calibration, folder, config.quantize.max_accuracy_drop, 60 * config.quantize.minutes,
-        threads=config.threads, timed=config.device.name == HOST,
-        saturates=saturates, portable=portable, device=context.device,
+        threads=config.threads, timed=config.device.name == HOST, saturates=saturates, portable=portable,
+        device=context.device,
     )  # fmt: skip
     chosen = search.run()
     return chosen.graph, [{**each.row(), "chosen": each is chosen} for each in search.tried]
 
 
-def _images(config: Config) -> Sequence[str]:
-    return ("calibration",) if config.targets else ()
-
-
-STAGE = Stage(NAME, run, check=check, images=_images, makes_files=True)
+STAGE = Stage(
+    NAME, run, check=check, images=lambda config: ("calibration",) if config.targets else (), makes_files=True
+)

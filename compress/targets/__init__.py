@@ -29,32 +29,23 @@ TARGETS = {
 class Target(Protocol):
     """Interface of a target module."""
 
+    QUANTIZED: Precision  # of the graphs that `quantize` writes: INT8, or FP16 if the target has no INT8
+    SCHEMES: Sequence[Scheme]  # preferred first
+
     def require(self) -> None:
         """Raises MissingExtra if a package that this target needs is not installed."""
 
     def convert(self, model: Model, folder: Path, config: ExportConfig) -> Graph:
         """Writes the FP32 graph of `model.deployed()` (static batch 1) into `folder`."""
 
-    QUANTIZED: Precision
-    """Precision of the graphs that `quantize` writes: INT8, or FP16 if the target has no INT8."""
-
-    SCHEMES: Sequence[Scheme]
-    """Quantization schemes, preferred first."""
-
     def quantize(
-        self,
-        graph: Graph,
-        model: Model,
-        calibration: Sequence[np.ndarray],
-        folder: Path,
-        scheme: Scheme = ...,
-        kept: Mapping[str, str] | None = None,
-    ) -> Graph:
-        """Writes the quantized graph into `folder`.
+        self, graph: Graph, model: Model, calibration: Sequence[np.ndarray], folder: Path,
+        scheme: Scheme = ..., kept: Mapping[str, str] | None = None,
+    ) -> Graph:  # fmt: skip
+        """Writes the graph, quantized by one of `SCHEMES`, into `folder`.
 
         Args:
             calibration: images, float32 (1, channels, s, s) in [0, 1]; unused for FP16.
-            scheme: one of `SCHEMES`; the first by default.
             kept: {module name prefix: reason} of modules to leave in float besides `model.quantization_exclusions()`.
         """
 
@@ -70,12 +61,8 @@ class Target(Protocol):
 
 
 def get(name: str) -> Target:
-    """Returns the module of a target.
-
-    Raises:
-        UserError: unknown target.
-        MissingExtra: a package that the target needs is not installed.
-    """
+    """Returns the module of a target. Raises UserError if it is unknown, MissingExtra if a package that it needs is not
+    installed."""
     if name not in TARGETS:
         raise UserError("targets", name, f"choose from {', '.join(TARGETS)}")
     target = cast(Target, importlib.import_module(TARGETS[name]))
@@ -85,16 +72,11 @@ def get(name: str) -> Target:
 
 def load(graph: Graph, threads: int) -> Predictor:
     """Opens a graph in the runtime of its target and applies `graph.postprocess` to its output, so that the predictors
-    of all targets return the same as the torch model.
-
-    Raises:
-        TargetFailed: the runtime cannot open the file.
-    """
+    of all targets return the same as the torch model. Raises TargetFailed if the runtime cannot open the file."""
     predictor = get(graph.target).load(graph, threads)
     if (postprocess := graph.postprocess) is None:
         return predictor
-    run = predictor.run
-    return replace(predictor, run=lambda image: postprocess(run(image)))
+    return replace(predictor, run=lambda image: postprocess(predictor.run(image)))
 
 
 def size_bytes(graph: Graph) -> int:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import yaml
 
 from compress import atomic
 from compress.capabilities import Model, Preprocessed, TopK
@@ -23,7 +24,6 @@ from compress.targets.bench_kit import labelled_images
 from compress.targets.onnx_graph import INPUT, OUTPUT
 from compress.targets.predictor import Predictor
 
-SCHEMA_VERSION = 1
 KIT = Path(__file__).parent / "bench_kit"
 MAX_LABELLED_BYTES, MIN_LABELLED_IMAGES = 4_000_000, 4  # before compression
 # Largest accepted difference from the shipped output, as a fraction of the largest absolute value of that output.
@@ -32,39 +32,40 @@ TOLERANCE = {Precision.fp32: 0.02, Precision.fp16: 0.05, Precision.int8: 0.1}
 
 
 def copy(graph: Graph, folder: Path) -> Graph:
-    """Copies the files of `graph` into `folder` as model.<suffix> (OpenVINO's and ncnn's weights as model.bin), and
-    returns the copied graph."""
+    """Copies the files of `graph` into `folder` as model.<suffix>; returns the copied graph."""
     folder.mkdir(parents=True, exist_ok=True)
     for file in graph.files:
         shutil.copyfile(file, folder / f"model{file.suffix}")
     return dataclasses.replace(graph, path=folder / f"model{graph.path.suffix}")
 
 
+def copy_for_ultralytics(graph: Graph, folder: Path, model: Model) -> Graph:
+    """As `copy`, with metadata.yaml, into a subfolder whose suffix tells Ultralytics the runtime."""
+    copied = copy(graph, folder / f"{graph.precision.value}_{graph.target}_model")
+    text = yaml.safe_dump(model.metadata(), sort_keys=False, allow_unicode=True)
+    copied.path.with_name("metadata.yaml").write_text(text, encoding="utf-8")
+    return copied
+
+
 def finish(
-    graphs: Sequence[Graph],
-    folder: Path,
-    model: Model,
-    load: Callable[[Graph, int], Predictor],
-    provenance: Mapping[str, Any],
-    versions: Mapping[str, str],
-    names: tuple[str, str] = (INPUT, OUTPUT),
-) -> None:
+    graphs: Sequence[Graph], folder: Path, model: Model, load: Callable[[Graph, int], Predictor],
+    provenance: Mapping[str, Any], versions: Mapping[str, str], names: tuple[str, str] = (INPUT, OUTPUT),
+) -> tuple[Graph, ...]:  # fmt: skip
     """Completes an artifact folder: reloads every graph, stores its output for a sample image, and writes the bench kit
-    and the manifest. The manifest is written last; its presence means that the folder is complete.
+    and the manifest. The manifest is written last; its presence means that the folder is complete. Returns `graphs`.
+    Raises TargetFailed if a graph does not load, or its output is not finite.
 
     Args:
         graphs: of one target, one per precision.
         load, provenance: see `compress.targets.Target`.
         versions: of the packages that made the files, by name.
         names: of the input and the output tensor in the files.
-
-    Raises:
-        TargetFailed: a graph does not load, or its output is not finite.
     """
     target = graphs[0].target
     sample = model.example_input().numpy()
     np.save(folder / "sample_input.npy", sample)
-    models = {}
+    labelled = folder / labelled_images.FILE
+    models: dict[str, dict[str, Any]] = {}
     for graph in graphs:
         name = graph.precision.value
         predict = load(graph, 1)
@@ -72,19 +73,25 @@ def finish(
         if not np.isfinite(output).all():
             raise TargetFailed(f"{target} {name}: the reloaded graph returns NaN or infinity for the sample input")
         np.save(folder / f"expected_output_{name}.npy", output)
-        labelled = _evaluate_labelled_images(folder, graph, model, predict)
         models[name] = {
             "model": graph.path.relative_to(folder).as_posix(),
             "scheme": graph.scheme,
             "expected_output": f"expected_output_{name}.npy",
             "tolerance": TOLERANCE[graph.precision],
             "output_shape": list(output.shape),
-            **({"labelled_images": labelled} if labelled else {}),
         }
+        if labelled.exists():
+            accuracy = labelled_images.judge(labelled, output_kind(graph, model), len(model.classes), predict)
+            models[name]["labelled_images"] = accuracy
     _write_kit(folder, target)
     manifest = _manifest(graphs, model, models, provenance, versions, names)
-    manifest["files"] = {path.relative_to(folder).as_posix(): _sha256(path) for path in _files(folder)}
+    skipped = ("manifest.json", "bench.json")  # the latter is written by the bench kit, later
+    files = (path for path in sorted(folder.rglob("*")) if path.is_file() and path.parent.name != "__pycache__")
+    manifest["files"] = {
+        path.relative_to(folder).as_posix(): _sha256(path) for path in files if path.name not in skipped
+    }
     atomic.write(folder / "manifest.json", json.dumps(manifest, indent=1) + "\n")
+    return tuple(graphs)
 
 
 def add_labelled_images(folder: Path, images: Sequence[np.ndarray], labels: Sequence[Any]) -> None:
@@ -95,50 +102,31 @@ def add_labelled_images(folder: Path, images: Sequence[np.ndarray], labels: Sequ
             into MAX_LABELLED_BYTES, but at least MIN_LABELLED_IMAGES.
         labels: one per image: a class index, or float32 (n, 5): class, x1, y1, x2, y2 in input pixels.
     """
-    limit = max(MIN_LABELLED_IMAGES, MAX_LABELLED_BYTES // max(1, images[0].nbytes)) if images else 0
-    images, labels = images[:limit], labels[:limit]
     if not images:
         return
+    limit = max(MIN_LABELLED_IMAGES, MAX_LABELLED_BYTES // max(1, images[0].nbytes))
+    images, labels = images[:limit], labels[:limit]
     rows = [np.asarray([[label]], np.float32) if np.ndim(label) == 0 else np.asarray(label) for label in labels]
     image_index = np.repeat(np.arange(len(rows)), [len(row) for row in rows])
     folder.mkdir(parents=True, exist_ok=True)
     table = np.concatenate(rows).astype(np.float32)
-    path = folder / labelled_images.FILE
-    np.savez_compressed(path, images=np.stack(images), labels=table, owner=image_index)
+    np.savez_compressed(folder / labelled_images.FILE, images=np.stack(images), labels=table, owner=image_index)
 
 
 def output_kind(graph: Graph, model: Model) -> str:
-    """Kind of a file's raw output, as `bench_kit/labelled_images.py` names it."""
-    # `graph.postprocess` is the step that the file does not contain.
+    """Kind of a file's raw output, which lacks `graph.postprocess`, as `bench_kit/labelled_images.py` names it."""
     return model.task.output_kind(end_to_end=model.postprocess is not None, postprocessed=graph.postprocess is None)
 
 
-def kit_can_evaluate(graph: Graph, model: Model) -> bool:
-    """True if the bench kit can evaluate the output of `graph` on labelled images."""
-    return output_kind(graph, model) in labelled_images.KINDS
-
-
-def _evaluate_labelled_images(folder: Path, graph: Graph, model: Model, predict: Predictor) -> dict[str, Any] | None:
-    """Accuracy of a packaged graph on the labelled images; None if the folder has none."""
-    path = folder / labelled_images.FILE
-    if not path.exists():
-        return None
-    return labelled_images.judge(path, output_kind(graph, model), len(model.classes), predict)
-
-
 def _manifest(
-    graphs: Sequence[Graph],
-    model: Model,
-    models: Mapping[str, Mapping[str, Any]],
-    provenance: Mapping[str, Any],
-    versions: Mapping[str, str],
-    names: tuple[str, str],
-) -> dict[str, Any]:
+    graphs: Sequence[Graph], model: Model, models: Mapping[str, Mapping[str, Any]],
+    provenance: Mapping[str, Any], versions: Mapping[str, str], names: tuple[str, str],
+) -> dict[str, Any]:  # fmt: skip
     int8 = [graph for graph in graphs if graph.precision is Precision.int8]
     exclusions = {layer: reason for graph in int8 for layer, reason in graph.exclusions.items()}
     shapes = {tuple(entry["output_shape"]) for entry in models.values()}
     return {
-        "schema_version": SCHEMA_VERSION,
+        "schema_version": 1,
         "target": graphs[0].target,
         "precision": [graph.precision.value for graph in graphs],
         "models": models,
@@ -151,7 +139,12 @@ def _manifest(
         "calibration": dict(int8[0].calibration) if int8 else {},
         "kept_float": [[layer, reason] for layer, reason in exclusions.items()],
         "versions": dict(versions),
-        "checked_on": checked_on(graphs[0].target),
+        # The machine that computed the expected outputs: INT8 outputs depend on its instruction sets.
+        "checked_on": {
+            "cpu": host().cpu,
+            "instruction_sets": list(host().features),
+            "int8_saturates": saturation.saturates(graphs[0].target),
+        },
         **provenance,
     }
 
@@ -172,22 +165,9 @@ def preprocessing(model: Model) -> dict[str, Any]:
     }
 
 
-def checked_on(target: str) -> dict[str, Any]:
-    """Manifest entry: the machine that computed the expected outputs. INT8 outputs depend on its instruction sets."""
-    machine = host()
-    return {
-        "cpu": machine.cpu,
-        "instruction_sets": list(machine.features),
-        "int8_saturates": saturation.saturates(target),
-    }
-
-
 def read(folder: Path) -> list[tuple[Graph, tuple[int, ...]]]:
-    """Returns the graphs in an artifact folder, each with the shape of its file's raw output for one image.
-
-    Raises:
-        TargetFailed: the manifest cannot be read, a file is missing, or its checksum is not that in the manifest.
-    """
+    """Returns the graphs in an artifact folder, each with the shape of its file's raw output for one image. Raises
+    TargetFailed if the manifest cannot be read, a file is missing, or its checksum is not that in the manifest."""
     path = folder / "manifest.json"
     try:
         manifest = json.loads(path.read_text(encoding="utf-8"))
@@ -198,33 +178,23 @@ def read(folder: Path) -> list[tuple[Graph, tuple[int, ...]]]:
         if not file.is_file() or _sha256(file) != digest:
             raise TargetFailed(f"{file} is missing or was changed after the export: export the model again")
     postprocess = manifest["tail"] and TopK(manifest["tail"]["classes"], manifest["tail"]["most"])
-    return [
-        (
-            Graph(
-                folder / entry["model"],
-                manifest["target"],
-                Precision(precision),
-                entry["scheme"],
-                postprocess=postprocess,
-            ),
-            tuple(entry["output_shape"]),
-        )
-        for precision, entry in manifest["models"].items()
-    ]
+    graphs = []
+    for precision, entry in manifest["models"].items():
+        path, scheme = folder / entry["model"], entry["scheme"]
+        graph = Graph(path, manifest["target"], Precision(precision), scheme, postprocess=postprocess)
+        graphs.append((graph, tuple(entry["output_shape"])))
+    return graphs
 
 
 def _postprocess(graph: Graph) -> dict[str, Any] | None:
     """Manifest entry: the postprocessing step that is not in the file; None if there is none."""
     if graph.postprocess is None:
         return None
-    description = (
-        "one row per anchor: x1, y1, x2, y2 in pixels, then one score per class; select the `most` anchors with the "
-        "highest class score, then the `most` (anchor, class) pairs with the highest score among them; non-maximum "
-        "suppression is not needed"
-    )
     return {
         "kind": "top_k",
-        "what": description,
+        "what": "one row per anchor: x1, y1, x2, y2 in pixels, then one score per class; select the `most` anchors "
+        "with the highest class score, then the `most` (anchor, class) pairs with the highest score among them; "
+        "non-maximum suppression is not needed",
         "classes": graph.postprocess.classes,
         "most": graph.postprocess.max_detections,
     }
@@ -238,13 +208,6 @@ def _write_kit(folder: Path, target: str) -> None:
     shutil.copyfile(KIT / "labelled_images.py", folder / "labelled_images.py")
     shutil.copyfile(KIT / f"runtime_{target}.py", folder / "runtime.py")
     shutil.copyfile(KIT / f"README_{target}.md", folder / "README.md")
-
-
-def _files(folder: Path) -> list[Path]:
-    skipped = ("manifest.json", "bench.json")  # the latter is written by the bench kit, later
-    return sorted(
-        p for p in folder.rglob("*") if p.is_file() and p.name not in skipped and p.parent.name != "__pycache__"
-    )
 
 
 def _sha256(path: Path) -> str:

@@ -1,15 +1,11 @@
-"""LiteRT, the successor of TensorFlow Lite, for Android phones and microcontrollers. On the CPU it computes in XNNPACK.
-
-`litert_torch` converts the torch network directly, without ONNX; `ai_edge_quantizer` then quantizes to static INT8.
-Inputs and outputs are float32, and images are (1, c, s, s), as in all targets. LiteRT's own layout is channels last:
-the transpose before the first convolution costs 0.3 ms of drone_nano's 6 ms.
-"""
+"""LiteRT, the successor of TensorFlow Lite, for Android phones and microcontrollers. `litert_torch` converts the torch
+network directly, without ONNX; `ai_edge_quantizer` then quantizes to static INT8. LiteRT's own layout is channels last:
+the transpose of the images (1, c, s, s) before the first convolution costs 0.3 ms of drone_nano's 6 ms."""
 
 from __future__ import annotations
 
 import contextlib
 import copy
-import importlib
 import importlib.util
 import logging
 import os
@@ -28,23 +24,17 @@ from compress.capabilities import Model
 from compress.config import ExportConfig
 from compress.errors import MissingExtra, TargetFailed
 from compress.product import Graph, Precision
-from compress.targets import artifact, litert_graph, quantization_exclusions
+from compress.targets import artifact, litert_graph
 from compress.targets.calibration import EXTREMES, MEAN, METHODS, check, ranges_of
 from compress.targets.predictor import Predictor
+from compress.targets.quantization_exclusions import by_module, kept_nodes, module_path
 from compress.targets.scheme import Scheme
 
 NAME = "litert"
 QUANTIZED = Precision.int8
 _WHAT = "static: S8 asymmetric activations, S8 symmetric per-channel weights, all operators"
-SCHEMES = (
-    Scheme(_WHAT),
-    Scheme(f"{_WHAT}, ranges from the extremes of all images", {"ranges": EXTREMES}),
-)
-PACKAGES = {
-    "litert_torch": "litert-torch",
-    "ai_edge_litert": "ai-edge-litert",
-    "ai_edge_quantizer": "ai-edge-quantizer",
-}
+SCHEMES = (Scheme(_WHAT), Scheme(f"{_WHAT}, ranges from the extremes of all images", {"ranges": EXTREMES}))
+PACKAGES = {module: module.replace("_", "-") for module in ("litert_torch", "ai_edge_litert", "ai_edge_quantizer")}
 
 
 def require() -> None:
@@ -56,11 +46,8 @@ def require() -> None:
 
 def convert(model: Model, folder: Path, config: ExportConfig) -> Graph:
     """Writes `folder`/model.tflite in FP32. The graph of a detector that selects by value returns all rows instead:
-    accelerators of phones lack top-k, so `Graph.postprocess` does it in NumPy.
-
-    Raises:
-        TargetFailed: the network cannot be converted.
-    """
+    accelerators of phones lack top-k, so `Graph.postprocess` does it in NumPy. Raises TargetFailed if the network
+    cannot be converted."""
     net, example = model.deployed(postprocess=False), model.example_input()
     path = folder / "model.tflite"
     folder.mkdir(parents=True, exist_ok=True)
@@ -77,11 +64,8 @@ def convert(model: Model, folder: Path, config: ExportConfig) -> Graph:
 
 
 def _use_paths_as_class_names(net: nn.Module) -> None:
-    """Sets the class name of every module of `net` to its path, in place.
-
-    The converter names an operation by the classes of the modules around it and the last part of their paths, which
-    does not distinguish the branches of a detector's head.
-    """
+    """Sets the class name of every module of `net` to its path, in place: the converter names an operation by classes
+    and the last part of paths, which does not distinguish the branches of a detector's head."""
     seen: set[int] = set()
     for path, module in list(net.named_modules(remove_duplicate=False)):
         if id(module) in seen:  # an activation function shared by several layers: one copy per path
@@ -92,21 +76,14 @@ def _use_paths_as_class_names(net: nn.Module) -> None:
 
 
 def quantize(
-    graph: Graph,
-    model: Model,
-    calibration: Sequence[np.ndarray],
-    folder: Path,
-    scheme: Scheme = SCHEMES[0],
-    kept: Mapping[str, str] | None = None,
-) -> Graph:
-    """Writes `folder`/model.tflite in INT8.
-
-    Raises:
-        TargetFailed: unreadable graph, no calibration images, or the quantizer fails.
-    """
+    graph: Graph, model: Model, calibration: Sequence[np.ndarray], folder: Path,
+    scheme: Scheme = SCHEMES[0], kept: Mapping[str, str] | None = None,
+) -> Graph:  # fmt: skip
+    """Writes `folder`/model.tflite in INT8. Raises TargetFailed: unreadable graph, no calibration images, or the
+    quantizer fails."""
     check(calibration)
     nodes, method = litert_graph.nodes_of(graph.path), scheme.options.get("ranges", MEAN)
-    excluded = quantization_exclusions.kept_nodes(nodes, {**(kept or {}), **model.quantization_exclusions()})
+    excluded = kept_nodes(nodes, {**(kept or {}), **model.quantization_exclusions()})
     path = folder / "model.tflite"
     folder.mkdir(parents=True, exist_ok=True)
     with _quiet():
@@ -127,11 +104,8 @@ def quantize(
         except Exception as error:  # a chain of Python passes over the graph raises exceptions of any type
             raise TargetFailed(f"LiteRT cannot quantize {graph.path}: {error}") from error
     # A transpose after a convolution has the name of the convolution's module, but may belong to the postprocessing.
-    int8 = {
-        quantization_exclusions.module_path(node.name) for node in nodes if node.weighted and node.name not in excluded
-    }
-    by_module = quantization_exclusions.by_module(excluded)
-    exclusions = {module: reason for module, reason in by_module.items() if module not in int8}
+    int8 = {module_path(node.name) for node in nodes if node.weighted and node.name not in excluded}
+    exclusions = {module: reason for module, reason in by_module(excluded).items() if module not in int8}
     record = {"images": len(calibration), "method": METHODS[method]}
     return Graph(path, NAME, Precision.int8, scheme.description, exclusions, record, graph.postprocess)
 
@@ -153,18 +127,14 @@ def _ranges(path: Path, images: Sequence[np.ndarray], method: str) -> dict[str, 
         values = [interpreter.get_tensor(tensor) for tensor in tensors]
         extremes.append([[value.min() for value in values], [value.max() for value in values]])
     return {
-        subgraph.tensors[tensor].name.decode(): {
-            "min": np.full(1, lowest, np.float32),
-            "max": np.full(1, highest, np.float32),
-        }
+        subgraph.tensors[tensor].name.decode(): {"min": lowest.reshape(1), "max": highest.reshape(1)}
         for tensor, lowest, highest in zip(tensors, *ranges_of(np.array(extremes), method), strict=True)
     }
 
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """Silences the packages: progress bars, log lines, warnings, and C++ output to file descriptor 2. Errors are not
-    lost, since they are exceptions."""
+    """Silences progress bars, log lines, warnings, and C++ output to file descriptor 2; errors are exceptions."""
     absl_logging: Any = importlib.import_module("absl.logging")  # all three packages import it
     # Hydra closes all log handlers when it sets up its own. This handler then closes its stream, unless that is stderr.
     absl_logging.get_absl_handler().python_handler.setStream(sys.__stderr__)
@@ -189,16 +159,11 @@ def package(graphs: Sequence[Graph], folder: Path, model: Model, provenance: Map
     """Writes `folder`/{fp32,int8}/model.tflite, the manifest and the bench kit; returns the graphs in `folder`."""
     packed = [artifact.copy(graph, folder / graph.precision.value) for graph in graphs]
     versions = {package: version(package) for package in PACKAGES.values()}
-    artifact.finish(packed, folder, model, load, provenance, versions)
-    return tuple(packed)
+    return artifact.finish(packed, folder, model, load, provenance, versions)
 
 
 def load(graph: Graph, threads: int, *, exact: bool = False) -> Predictor:
-    """Opens a graph in LiteRT on the CPU (XNNPACK).
-
-    Raises:
-        TargetFailed: missing or damaged file.
-    """
+    """Opens a graph in LiteRT on the CPU (XNNPACK). Raises TargetFailed for a missing or damaged file."""
     require()
     from ai_edge_litert.interpreter import Interpreter
 
@@ -216,9 +181,8 @@ def load(graph: Graph, threads: int, *, exact: bool = False) -> Predictor:
         return interpreter.get_tensor(sink)  # a copy
 
     precision = "int8" if graph.precision is Precision.int8 else "f32"
-    runtime = f"litert {version(PACKAGES['ai_edge_litert'])}"
-
-    def arena() -> int:
-        return litert_graph.arena_bytes(litert_graph.read(graph.path))
-
-    return Predictor(run, runtime, precision, "measured", lambda: litert_graph.layers(graph), "graph", arena)
+    return Predictor(
+        run, f"litert {version(PACKAGES['ai_edge_litert'])}", precision, "measured",
+        layers=lambda: litert_graph.layers(graph), layers_obtained="graph",
+        arena_bytes=lambda: litert_graph.arena_bytes(litert_graph.read(graph.path)),
+    )  # fmt: skip

@@ -10,9 +10,9 @@ from typing import Any
 
 from compress.errors import TargetFailed
 from compress.product import Graph
-from compress.targets import quantization_exclusions
 from compress.targets.onnx_graph import INPUT
 from compress.targets.predictor import LayerMacs
+from compress.targets.quantization_exclusions import Node, module_path
 
 # {operator with products: (index of the data input, index of the weights or of the second factor)}
 PRODUCTS = {"CONV_2D": (0, 1), "DEPTHWISE_CONV_2D": (0, 1), "FULLY_CONNECTED": (0, 1), "BATCH_MATMUL": (0, 1)}
@@ -45,12 +45,8 @@ def rename_tensors(path: Path) -> None:
     names = {}
     for index, operator in enumerate(subgraph.operators):
         # The name of the graph's output has no module path, but those of the operator's weights have.
-        candidates = [
-            subgraph.tensors[i].name.decode().split(";;")[0]
-            for i in (*operator.outputs, *operator.inputs[1:])
-            if i >= 0
-        ]
-        paths = (re.findall("<([^<>]*)>", name) for name in candidates)
+        tensors = [subgraph.tensors[i] for i in (*operator.outputs, *operator.inputs[1:]) if i >= 0]
+        paths = (re.findall("<([^<>]*)>", tensor.name.decode().split(";;")[0]) for tensor in tensors)
         module = next((nested[-1] for nested in paths if nested), "")
         for nth, output in enumerate(operator.outputs):
             short = f"{_kind(graph, operator)}.{index}" + (f".{nth}" if nth else "")
@@ -63,7 +59,7 @@ def rename_tensors(path: Path) -> None:
     _flatbuffers().write_model(graph, str(path))
 
 
-def nodes_of(path: Path) -> list[quantization_exclusions.Node]:
+def nodes_of(path: Path) -> list[Node]:
     """The graph's operations for `quantization_exclusions`; the converter has already folded constants."""
     graph = read(path)
     tensors, nodes = graph.subgraphs[0].tensors, []
@@ -73,7 +69,7 @@ def nodes_of(path: Path) -> list[quantization_exclusions.Node]:
         parents = tuple(producers[i] for i in operator.inputs if i in producers)
         factors = [operator.inputs[i] for i in PRODUCTS.get(kind, ())]
         weighted = any(graph.buffers[tensors[i].buffer].data is not None for i in factors)
-        nodes.append(quantization_exclusions.Node(name, parents, weighted, bool(factors) and not weighted))
+        nodes.append(Node(name, parents, weighted, bool(factors) and not weighted))
         producers.update(dict.fromkeys(operator.outputs, name))
     return nodes
 
@@ -90,9 +86,7 @@ def layers(graph: Graph) -> list[LayerMacs]:
         name = tensors[operator.outputs[0]].name.decode()
         macs = _macs(kind, operator, *(tuple(tensor.shape) for tensor in (*factors, tensors[operator.outputs[0]])))
         int8 = all(_flatbuffers().type_to_name(factor.type) == "INT8" for factor in factors)
-        products.append(
-            LayerMacs(name, macs, int8, (quantization_exclusions.module_path(name) or name) in graph.exclusions)
-        )
+        products.append(LayerMacs(name, macs, int8, (module_path(name) or name) in graph.exclusions))
     return products
 
 
@@ -110,8 +104,7 @@ def _macs(kind: str, operator: Any, data: tuple[int, ...], weights: tuple[int, .
 def arena_bytes(graph: Any) -> int:
     """Bytes of the tensor arena of LiteRT for Microcontrollers, laid out as by its GreedyMemoryPlanner: the largest
     tensor first, each in the first gap between the tensors that are alive at the same time. The interpreter's own
-    data, some kilobytes, are not included.
-    """
+    data, some kilobytes, are not included."""
     subgraph = graph.subgraphs[0]
     first = dict.fromkeys(subgraph.inputs, 0)
     last: dict[int, int] = {}

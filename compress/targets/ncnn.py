@@ -1,8 +1,5 @@
-"""ncnn: the fastest float runtime on ARM boards such as the Raspberry Pi.
-
-pnnx converts a traced network to ncnn files in FP32 or FP16. ncnn has no operator that selects by value, so graphs
-contain the network without that last step (`Model.postprocess`).
-"""
+"""ncnn: the fastest float runtime on ARM boards such as the Raspberry Pi. pnnx converts a traced network to FP32 or
+FP16. ncnn has no operator that selects by value, so graphs lack that last step (`Model.postprocess`)."""
 
 from __future__ import annotations
 
@@ -16,7 +13,6 @@ from typing import Any
 
 import numpy as np
 import torch
-import yaml
 from torch.utils._pytree import tree_leaves
 
 from compress.capabilities import Model
@@ -29,12 +25,11 @@ from compress.targets.scheme import Scheme
 
 NAME = "ncnn"
 QUANTIZED = Precision.fp16
-SCHEMES = (
-    Scheme(
-        "weights in FP16, arithmetic too if the CPU supports it (ARMv8.2: Raspberry Pi 5); no INT8, since the tools "
-        "for it, ncnn2table and ncnn2int8, are not in ncnn's Python package"
-    ),
+_WHAT = (
+    "weights in FP16, arithmetic too if the CPU supports it (ARMv8.2: Raspberry Pi 5); no INT8, since the tools "
+    "for it, ncnn2table and ncnn2int8, are not in ncnn's Python package"
 )
+SCHEMES = (Scheme(_WHAT),)
 INPUT, OUTPUT = "in0", "out0"  # set by pnnx
 
 
@@ -46,12 +41,8 @@ def require() -> None:
 
 
 def convert(model: Model, folder: Path, config: ExportConfig) -> Graph:
-    """Writes `folder`/model.param and model.bin in FP32.
-
-    Raises:
-        TargetFailed: the network cannot be traced or converted, has more than one output, needs operators that ncnn
-            does not have, or its output differs from torch.
-    """
+    """Writes `folder`/model.param and model.bin in FP32. Raises TargetFailed if the network cannot be traced or
+    converted, has more than one output, needs operators that ncnn does not have, or its output differs from torch."""
     graph, expected = _convert(model, folder, Precision.fp32)
     output = load(graph, 1)(model.example_input().numpy())
     if output.shape != expected.shape:
@@ -64,19 +55,11 @@ def convert(model: Model, folder: Path, config: ExportConfig) -> Graph:
 
 
 def quantize(
-    graph: Graph,
-    model: Model,
-    calibration: Sequence[np.ndarray],
-    folder: Path,
-    scheme: Scheme = SCHEMES[0],
-    kept: Mapping[str, str] | None = None,
-) -> Graph:
+    graph: Graph, model: Model, calibration: Sequence[np.ndarray], folder: Path,
+    scheme: Scheme = SCHEMES[0], kept: Mapping[str, str] | None = None,
+) -> Graph:  # fmt: skip
     """Writes `folder`/model.param and model.bin in FP16; `calibration` and `kept` are not used. pnnx rounds during the
-    conversion, so the file is converted from `model`, not from `graph`.
-
-    Raises:
-        TargetFailed: the network cannot be traced or converted.
-    """
+    conversion, so the file is converted from `model`, not from `graph`. Raises TargetFailed if that fails."""
     return _convert(model, folder, Precision.fp16)[0]
 
 
@@ -90,7 +73,7 @@ def _convert(model: Model, folder: Path, precision: Precision) -> tuple[Graph, n
         _pnnx(traced, path, tuple(image.shape), precision)
     if unknown := _unknown_operators(path):
         raise TargetFailed(f"ncnn does not support these operators of the network: {', '.join(unknown)}")
-    scheme = SCHEMES[0].description if precision is Precision.fp16 else ""
+    scheme = _WHAT if precision is Precision.fp16 else ""
     return Graph(path, NAME, precision, scheme, postprocess=model.postprocess), expected
 
 
@@ -114,10 +97,9 @@ def _pnnx(traced: Path, path: Path, shape: Sequence[int], precision: Precision) 
     """Writes `path` and its .bin file; pnnx writes its other files beside `traced`."""
     import pnnx
 
-    sizes = ",".join(str(side) for side in shape)
-    half = int(precision is Precision.fp16)
+    size, half = ",".join(map(str, shape)), int(precision is Precision.fp16)
     files = [f"ncnnparam={path.resolve()}", f"ncnnbin={path.resolve().with_suffix('.bin')}"]
-    command = [pnnx.EXEC_PATH, str(traced), f"inputshape=[{sizes}]", f"fp16={half}", *files]
+    command = [pnnx.EXEC_PATH, str(traced), f"inputshape=[{size}]", f"fp16={half}", *files]
     try:
         done = subprocess.run(command, cwd=traced.parent, capture_output=True, text=True, errors="replace")
     except OSError as error:
@@ -128,8 +110,7 @@ def _pnnx(traced: Path, path: Path, shape: Sequence[int], precision: Precision) 
 
 
 def _unknown_operators(path: Path) -> list[str]:
-    """Layer types in a .param file that ncnn does not support. pnnx writes operators that it cannot convert under their
-    torch name and reports success."""
+    """Layer types in a .param file that ncnn lacks: pnnx writes them under their torch name and reports success."""
     import ncnn
 
     # Two header lines, then one line per layer that starts with its type.
@@ -140,45 +121,43 @@ def _unknown_operators(path: Path) -> list[str]:
 def package(graphs: Sequence[Graph], folder: Path, model: Model, provenance: Mapping[str, Any]) -> tuple[Graph, ...]:
     """Writes `folder`/{fp32,fp16}_ncnn_model/{model.param, model.bin, metadata.yaml}, the manifest and the bench kit;
     returns the graphs in `folder`. Graphs with postprocessing in NumPy go to `folder`/{fp32,fp16}, without metadata.
-
-    Raises:
-        TargetFailed: a packed graph does not load.
-    """
+    Raises TargetFailed if a packed graph does not load."""
     import ncnn
     import pnnx
 
-    packed = []
-    for graph in graphs:
-        name = graph.precision.value
-        if graph.postprocess is not None:
-            # Ultralytics would interpret the rows of all anchors as selected detections.
-            packed.append(artifact.copy(graph, folder / name))
-            continue
-        packed.append(artifact.copy(graph, folder / f"{name}_ncnn_model"))  # Ultralytics recognises ncnn by this suffix
-        text = yaml.safe_dump(model.metadata(), sort_keys=False, allow_unicode=True)
-        packed[-1].path.with_name("metadata.yaml").write_text(text, encoding="utf-8")
+    packed = [
+        artifact.copy_for_ultralytics(graph, folder, model)
+        if graph.postprocess is None  # Ultralytics would interpret the rows of all anchors as selected detections
+        else artifact.copy(graph, folder / graph.precision.value)
+        for graph in graphs
+    ]
     versions = {"ncnn": ncnn.__version__, "pnnx": pnnx.__version__}
-    artifact.finish(packed, folder, model, load, provenance, versions, names=(INPUT, OUTPUT))
-    return tuple(packed)
+    return artifact.finish(packed, folder, model, load, provenance, versions, names=(INPUT, OUTPUT))
 
 
 def load(graph: Graph, threads: int, *, exact: bool = False) -> Predictor:
-    """Opens a graph in ncnn on the CPU. It computes FP16 files in float16 on ARMv8.2, and in float32 otherwise.
-
-    Raises:
-        TargetFailed: missing or damaged file.
-    """
+    """Opens a graph in ncnn on the CPU. It computes FP16 files in float16 on ARMv8.2, and in float32 otherwise. Raises
+    TargetFailed for a missing or damaged file."""
     import ncnn
 
     # By default ncnn computes in float16 wherever the CPU supports it, whatever the precision of the file, and it does
     # not report the precision used. So the precision is set explicitly, and reported as set.
     half = graph.precision is Precision.fp16 and ncnn.cpu_support_arm_asimdhp()
-    net = _net(graph.path, threads, half)
+    net = ncnn.Net()
+    net.opt.num_threads = threads
+    net.opt.use_vulkan_compute = net.opt.use_bf16_storage = False
+    net.opt.use_fp16_packed = net.opt.use_fp16_storage = net.opt.use_fp16_arithmetic = half
+    for read, file in ((net.load_param, graph.path), (net.load_model, graph.path.with_suffix(".bin"))):
+        if read(str(file)) != 0:  # ncnn writes the reason to stderr and raises nothing
+            raise TargetFailed(f"ncnn cannot open {file}: missing or damaged")
+    # An extractor that is asked for an unknown name crashes the process.
+    if (names := (net.input_names(), net.output_names())) != ([INPUT], [OUTPUT]):
+        wanted = f"instead of {INPUT} and {OUTPUT}"
+        raise TargetFailed(f"ncnn cannot use {graph.path}: inputs and outputs are {names} {wanted}")
 
     def run(image: np.ndarray) -> np.ndarray:
-        # ncnn.Mat has no batch axis and does not own NumPy's memory. A layer that computes in place ends the process
-        # on memory that ncnn does not own, so ncnn gets a copy.
-        with net.create_extractor() as extractor:
+        with net.create_extractor() as extractor:  # ncnn.Mat has no batch axis
+            # A copy: a first layer that computes in place ends the process on memory that ncnn does not own.
             extractor.input(INPUT, ncnn.Mat(image[0]).clone())
             status, output = extractor.extract(OUTPUT)
             if status != 0:
@@ -187,20 +166,3 @@ def load(graph: Graph, threads: int, *, exact: bool = False) -> Predictor:
 
     precision = "f16" if half else "f32"
     return Predictor(run, f"ncnn {ncnn.__version__}", precision, "measured", list, layers_obtained="graph")
-
-
-def _net(path: Path, threads: int, half: bool) -> Any:
-    import ncnn
-
-    net = ncnn.Net()
-    net.opt.num_threads = threads
-    net.opt.use_vulkan_compute = False
-    net.opt.use_fp16_packed = net.opt.use_fp16_storage = net.opt.use_fp16_arithmetic = half
-    net.opt.use_bf16_storage = False
-    for read, file in ((net.load_param, path), (net.load_model, path.with_suffix(".bin"))):
-        if read(str(file)) != 0:  # ncnn writes the reason to stderr and raises nothing
-            raise TargetFailed(f"ncnn cannot open {file}: missing or damaged")
-    # An extractor that is asked for an unknown name crashes the process.
-    if (names := (net.input_names(), net.output_names())) != ([INPUT], [OUTPUT]):
-        raise TargetFailed(f"ncnn cannot use {path}: inputs and outputs are {names} instead of {INPUT} and {OUTPUT}")
-    return net

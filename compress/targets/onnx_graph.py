@@ -5,20 +5,23 @@ from __future__ import annotations
 import logging
 import tempfile
 import warnings
-from collections.abc import Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import onnx
 import onnxruntime
 import torch
-from onnx import ModelProto, NodeProto, TensorProto, helper, shape_inference, version_converter
+from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper, shape_inference, version_converter
 from torch.utils._pytree import tree_leaves
 
 from compress.capabilities import GivenAsGraph, Model
 from compress.errors import TargetFailed
+from compress.product import Graph
 from compress.targets import onnx_macs
-from compress.targets.quantization_exclusions import Node
+from compress.targets.predictor import LayerMacs
+from compress.targets.quantization_exclusions import Node, module_path
 
 INPUT, OUTPUT = "images", "output0"
 LEAST_OPSET = 13  # the first with per-channel scales in QuantizeLinear and DequantizeLinear
@@ -26,7 +29,6 @@ LEAST_OPSET = 13  # the first with per-channel scales in QuantizeLinear and Dequ
 log = logging.getLogger(__name__)
 
 _HIDDEN = "compress.hidden"  # domain of nodes that the version converter must not see
-
 _WEIGHTS_INPUT = {"Conv": 1, "ConvTranspose": 1, "ConvInteger": 1, "Gemm": 1, "MatMul": 1, "MatMulInteger": 1}
 _WEIGHTS_INPUT |= {"QLinearConv": 3, "QLinearMatMul": 3}
 
@@ -35,9 +37,7 @@ def export(model: Model, path: Path, opset: int) -> Path:
     """Writes the FP32 graph of `model.deployed()`: static batch 1, input `images`, output `output0` (and `output1` of
     networks with two outputs), constants folded, `model.metadata()` embedded. A model that is already an ONNX graph is
     converted to `opset` if its own opset is newer or below `LEAST_OPSET`, and if the ONNX version converter can do it.
-
-    Raises:
-        TargetFailed: torch cannot export the network.
+    Raises TargetFailed if torch cannot export the network.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory() as scratch:
@@ -47,8 +47,7 @@ def export(model: Model, path: Path, opset: int) -> Path:
         else:
             _torch_export(model, raw, opset)
         optimized(raw, folded, onnxruntime.GraphOptimizationLevel.ORT_ENABLE_BASIC)
-        graph = onnx.load(folded)
-    save(graph, path, model.metadata())
+        save(onnx.load(folded), path, model.metadata())
     return path
 
 
@@ -60,8 +59,10 @@ def _torch_export(model: Model, path: Path, opset: int) -> None:
             warnings.simplefilter("ignore")
             # The dynamo exporter requires onnxscript, and its node names do not contain the module path.
             outputs = [f"output{index}" for index in range(len(tree_leaves(net(example))))]
-            names: dict[str, Any] = {"input_names": [INPUT], "output_names": outputs, "opset_version": opset}
-            torch.onnx.export(net, (example,), str(path), dynamo=False, **names)
+            torch.onnx.export(
+                net, (example,), str(path), dynamo=False,
+                input_names=[INPUT], output_names=outputs, opset_version=opset,
+            )  # fmt: skip
     except Exception as error:  # torch raises exceptions of any type here
         raise TargetFailed(f"torch cannot export this network to ONNX: {error}") from error
 
@@ -81,8 +82,7 @@ def _in_opset(graph: ModelProto, opset: int) -> ModelProto:
         except Exception as error:  # from C++, which cannot convert some operators
             log.debug("opset %d to %d: %s", own, version, error)
             continue
-        if hide_splits:
-            _show_splits(converted)
+        _show_splits(converted)
         if version != requested:
             log.warning("the graph is in opset %d: it cannot be converted from %d to %d", version, own, requested)
         return converted
@@ -96,26 +96,27 @@ def _hide_splits(graph: ModelProto) -> None:
     for index, node in enumerate(graph.graph.node):
         if node.op_type != "Split":
             continue
-        axis = next((attribute.i for attribute in node.attribute if attribute.name == "axis"), 0)
         retained = [attribute for attribute in node.attribute if attribute.name == "axis"]
-        del node.attribute[:]
-        node.attribute.extend(retained)
+        _replace(node.attribute, retained)
         if len(node.input) < 2:
-            sizes = [shapes[name][axis] for name in node.output]
-            graph.graph.initializer.append(
-                helper.make_tensor(f"{_HIDDEN}/{index}", TensorProto.INT64, [len(sizes)], sizes)
-            )
-            node.input.append(f"{_HIDDEN}/{index}")
+            axis = retained[0].i if retained else 0
+            constant, sizes = f"{_HIDDEN}/{index}", [shapes[name][axis] for name in node.output]
+            graph.graph.initializer.append(helper.make_tensor(constant, TensorProto.INT64, [len(sizes)], sizes))
+            node.input.append(constant)
         node.domain = _HIDDEN
     graph.opset_import.append(helper.make_opsetid(_HIDDEN, 1))
 
 
 def _show_splits(graph: ModelProto) -> None:
     for node in graph.graph.node:
-        node.domain = "" if node.domain == _HIDDEN else node.domain
-    opsets = [opset for opset in graph.opset_import if opset.domain != _HIDDEN]
-    del graph.opset_import[:]
-    graph.opset_import.extend(opsets)
+        node.domain = node.domain.removeprefix(_HIDDEN)
+    _replace(graph.opset_import, [opset for opset in graph.opset_import if opset.domain != _HIDDEN])
+
+
+def _replace(field: Any, messages: Sequence[Any]) -> None:
+    """Replaces the contents of a repeated field of a protobuf message."""
+    del field[:]
+    field.extend(messages)
 
 
 def own_opset(graph: ModelProto) -> int:
@@ -152,6 +153,12 @@ def open_session(path: Path, options: onnxruntime.SessionOptions) -> onnxruntime
         raise TargetFailed(f"ONNX Runtime cannot open {path}: {error}") from error
 
 
+def runner(session: onnxruntime.InferenceSession) -> Callable[[np.ndarray], np.ndarray]:
+    """Maps an image to the first output of a session."""
+    name = session.get_inputs()[0].name
+    return lambda image: session.run(None, {name: image})[0]
+
+
 def read(path: Path) -> ModelProto:
     """Reads an ONNX file. Raises TargetFailed if it is missing or damaged."""
     try:
@@ -168,9 +175,7 @@ def save(graph: ModelProto, path: Path, metadata: Mapping[str, str]) -> None:
         node.doc_string = ""
     del graph.graph.value_info[:]
     used = {node.domain for node in graph.graph.node} | {""}
-    opsets = [opset for opset in graph.opset_import if opset.domain in used]
-    del graph.opset_import[:]
-    graph.opset_import.extend(opsets)
+    _replace(graph.opset_import, [opset for opset in graph.opset_import if opset.domain in used])
     onnx.helper.set_model_props(graph, dict(metadata))
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(graph.SerializeToString(deterministic=True))
@@ -183,16 +188,14 @@ def shrink(graph: ModelProto) -> None:
     new: dict[str, str] = {value.name: value.name for value in (*graph.graph.input, *graph.graph.output)} | {"": ""}
     constants = []
     for constant in graph.graph.initializer:
-        values = onnx.numpy_helper.to_array(constant)
-        key = (constant.data_type, tuple(constant.dims), values.tobytes())
+        key = (constant.data_type, tuple(constant.dims), numpy_helper.to_array(constant).tobytes())
         if key not in merged:
             merged[key] = f"c{len(merged)}"
             constants.append(constant)
         new[constant.name] = merged[key]
     for constant in constants:
         constant.name = new[constant.name]
-    del graph.graph.initializer[:]
-    graph.graph.initializer.extend(constants)
+    _replace(graph.graph.initializer, constants)
     for node in graph.graph.node:
         for names in (node.input, node.output):
             names[:] = [new.setdefault(name, f"t{len(new)}") for name in names]
@@ -218,14 +221,19 @@ def nodes(graph: ModelProto) -> list[Node]:
 
 
 def count_macs(path: Path) -> dict[str, int]:
-    """Returns the MACs at the static shapes of every operator with products: {node name: MACs}.
-
-    Raises:
-        TargetFailed: unreadable file, or a shape that cannot be inferred.
-    """
+    """Returns the MACs at the static shapes of every operator with products: {node name: MACs}. Raises TargetFailed for
+    an unreadable file, or a shape that cannot be inferred."""
     graph = shape_inference.infer_shapes(read(path), data_prop=True)
     shapes = static_shapes(graph)
     return {node.name: onnx_macs.node_macs(node, shapes) for node in graph.graph.node if onnx_macs.has_products(node)}
+
+
+def layers(graph: Graph, int8: Collection[str]) -> list[LayerMacs]:
+    """MACs of every operator with products; `int8` has the names of the nodes that are computed in INT8."""
+    return [
+        LayerMacs(name, macs, name in int8, module_path(name) in graph.exclusions)
+        for name, macs in count_macs(graph.path).items()
+    ]
 
 
 def static_shapes(graph: ModelProto) -> dict[str, tuple[int, ...]]:

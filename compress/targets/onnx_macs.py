@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from math import prod
 
-from onnx import NodeProto, helper
+from onnx import AttributeProto, NodeProto
 
 from compress.errors import TargetFailed
 
 Shapes = Mapping[str, tuple[int, ...]]
+Formula = Callable[[NodeProto, Shapes], int]
 
 STANDARD, ONNXRUNTIME = ("", "ai.onnx"), "com.microsoft"
 # Operators without products are listed explicitly. An operator in none of the lists is refused, not counted as 0.
@@ -43,39 +44,26 @@ ONNXRUNTIME_WITHOUT_PRODUCTS = set(
 
 def is_known(node: NodeProto) -> bool:
     """True if the MACs of an operator can be counted."""
-    kind = node.op_type
-    if node.domain == ONNXRUNTIME:
-        return kind in ONNXRUNTIME_FORMULAS or kind in ONNXRUNTIME_WITHOUT_PRODUCTS
-    return node.domain in STANDARD and (kind in FORMULAS or kind in WITHOUT_PRODUCTS)
+    without_products = ONNXRUNTIME_WITHOUT_PRODUCTS if node.domain == ONNXRUNTIME else WITHOUT_PRODUCTS
+    return node.domain in (*STANDARD, ONNXRUNTIME) and (has_products(node) or node.op_type in without_products)
 
 
 def has_products(node: NodeProto) -> bool:
     """True if an operator computes products, so that it has a formula for its MACs."""
-    return node.op_type in _formulas(node)
+    return _formula(node) is not None
 
 
-def _formulas(node: NodeProto) -> Mapping[str, Callable[[NodeProto, Shapes], int]]:
-    """Formulas of the operator's domain."""
-    return ONNXRUNTIME_FORMULAS if node.domain == ONNXRUNTIME else FORMULAS
+def _formula(node: NodeProto) -> Formula | None:
+    return (ONNXRUNTIME_FORMULAS if node.domain == ONNXRUNTIME else FORMULAS).get(node.op_type)
 
 
 def node_macs(node: NodeProto, shapes: Shapes) -> int:
-    """MACs of one node; 0 if its operator has no formula, see `is_known`.
-
-    Raises:
-        TargetFailed: `shapes` lacks a tensor that the formula needs.
-    """
-    formula = _formulas(node).get(node.op_type)
-    if formula is None:
-        return 0
+    """MACs of one node; 0 if its operator has no formula, see `is_known`. Raises TargetFailed if `shapes` lacks a
+    tensor that the formula needs."""
     try:
-        return formula(node, shapes)
+        return formula(node, shapes) if (formula := _formula(node)) else 0
     except KeyError as error:
         raise TargetFailed(f"the shape of {error} at node {node.name} cannot be inferred") from error
-
-
-def attributes(node: NodeProto) -> dict[str, object]:
-    return {attribute.name: helper.get_attribute_value(attribute) for attribute in node.attribute}
 
 
 def states(node: NodeProto, shapes: Shapes) -> int:
@@ -86,20 +74,20 @@ def states(node: NodeProto, shapes: Shapes) -> int:
 
 def attention_scores(node: NodeProto, shapes: Shapes) -> int:
     """Number of scores of an Attention node: one per query head, query and key, including past keys."""
-    query, heads = shapes[node.input[0]], _heads(node, shapes)
-    return query[0] * heads * query[-2] * _keys(node, shapes)
+    query = shapes[node.input[0]]
+    heads = query[1] if len(query) == 4 else _attribute(node, "q_num_heads").i
+    past = node.input[4] if len(node.input) > 4 else ""
+    keys = shapes[node.input[1]][-2] + (shapes[past][-2] if past else 0)
+    return query[0] * heads * query[-2] * keys
 
 
-# --- formulas -----------------------------------------------------------------------------------------------------
+def _attribute(node: NodeProto, name: str) -> AttributeProto:
+    return {attribute.name: attribute for attribute in node.attribute}[name]
 
 
-def _convolution(weights: int) -> Callable[[NodeProto, Shapes], int]:
+def _convolution(weights: int) -> Formula:
     """Formula of a convolution whose input `weights` has the weights, (out, in / groups, kh, kw)."""
     return lambda node, shapes: prod(shapes[node.output[0]]) * prod(shapes[node.input[weights]][1:])
-
-
-def _transposed_convolution(node: NodeProto, shapes: Shapes) -> int:  # weights (in, out / groups, kh, kw)
-    return prod(shapes[node.input[0]]) * prod(shapes[node.input[1]][1:])
 
 
 def _matrix_product(node: NodeProto, shapes: Shapes) -> int:
@@ -108,16 +96,14 @@ def _matrix_product(node: NodeProto, shapes: Shapes) -> int:
 
 
 def _recurrent(node: NodeProto, shapes: Shapes) -> int:
-    """Both weight matrices, at every step of every sequence and in every direction. X is (steps, batch, inputs) or
-    (batch, steps, inputs). Shorter sequences count at full length, as most runtimes compute them."""
-    steps = prod(shapes[node.input[0]][:2])
-    return steps * (prod(shapes[node.input[1]]) + prod(shapes[node.input[2]]))
+    """Both weight matrices, in all directions, at each step of X, (steps, batch, inputs) or (batch, steps, inputs).
+    Shorter sequences count at full length, as most runtimes compute them."""
+    return prod(shapes[node.input[0]][:2]) * (prod(shapes[node.input[1]]) + prod(shapes[node.input[2]]))
 
 
 def _einsum(node: NodeProto, shapes: Shapes) -> int:
-    equation = attributes(node)["equation"]
-    assert isinstance(equation, bytes)
-    return einsum(equation.decode(), [shapes[name] for name in node.input], len(shapes[node.output[0]]))
+    equation = _attribute(node, "equation").s.decode()
+    return einsum(equation, [shapes[name] for name in node.input], len(shapes[node.output[0]]))
 
 
 def einsum(equation: str, operands: Sequence[tuple[int, ...]], rank: int) -> int:
@@ -135,10 +121,8 @@ def einsum(equation: str, operands: Sequence[tuple[int, ...]], rank: int) -> int
         for label, size in zip(labels, shape, strict=True):
             sizes[label] = max(size, sizes.get(label, 1))
         terms.append(set(labels))
-    if arrow:
-        result = set(_labels(right, rank))
-    else:
-        result = {label for label in sizes if len(label) > 1 or left.count(label) == 1}
+    implicit = {label for label in sizes if len(label) > 1 or left.count(label) == 1}
+    result = set(_labels(right, rank)) if arrow else implicit
     macs, current = 0, terms[0]
     for index, term in enumerate(terms[1:], start=2):
         later = result.union(*terms[index:])
@@ -162,43 +146,23 @@ def _attention(node: NodeProto, shapes: Shapes) -> int:
     if len(query) == 4:
         sizes = query[-1] + value[-1]
     else:
-        heads = attributes(node)
-        sizes = query[-1] // _number(heads["q_num_heads"]) + value[-1] // _number(heads["kv_num_heads"])
+        sizes = query[-1] // _attribute(node, "q_num_heads").i + value[-1] // _attribute(node, "kv_num_heads").i
     return attention_scores(node, shapes) * sizes
 
 
-def _heads(node: NodeProto, shapes: Shapes) -> int:
-    query = shapes[node.input[0]]
-    return query[1] if len(query) == 4 else _number(attributes(node)["q_num_heads"])
-
-
-def _keys(node: NodeProto, shapes: Shapes) -> int:
-    past = node.input[4] if len(node.input) > 4 else ""
-    return shapes[node.input[1]][-2] + (shapes[past][-2] if past else 0)
-
-
-def _number(value: object) -> int:
-    assert isinstance(value, int)
-    return value
-
-
-def _affine_grid(node: NodeProto, shapes: Shapes) -> int:  # theta (n, 2, 3) or (n, 3, 4)
-    return prod(shapes[node.output[0]]) * shapes[node.input[0]][-1]
-
-
-FORMULAS: dict[str, Callable[[NodeProto, Shapes], int]] = {
-    "Conv": _convolution(1),
-    "ConvInteger": _convolution(1),
-    "DeformConv": _convolution(1),
+FORMULAS: dict[str, Formula] = {
+    **dict.fromkeys(("Conv", "ConvInteger", "DeformConv"), _convolution(1)),
     "QLinearConv": _convolution(3),
-    "ConvTranspose": _transposed_convolution,
+    # Weights are (in, out / groups, kh, kw).
+    "ConvTranspose": lambda node, shapes: prod(shapes[node.input[0]]) * prod(shapes[node.input[1]][1:]),
     **dict.fromkeys(("Gemm", "MatMul", "MatMulInteger", "QLinearMatMul"), _matrix_product),
     **dict.fromkeys(("LSTM", "GRU", "RNN"), _recurrent),
     "Einsum": _einsum,
     "Attention": _attention,
-    "AffineGrid": _affine_grid,
+    # theta is (n, 2, 3) or (n, 3, 4).
+    "AffineGrid": lambda node, shapes: prod(shapes[node.output[0]]) * shapes[node.input[0]][-1],
 }
-ONNXRUNTIME_FORMULAS: dict[str, Callable[[NodeProto, Shapes], int]] = {
+ONNXRUNTIME_FORMULAS: dict[str, Formula] = {
     "FusedConv": _convolution(1),
     **dict.fromkeys(("QGemm", "MatMulIntegerToFloat"), _matrix_product),
 }

@@ -1,9 +1,6 @@
-"""ONNX Runtime: static INT8 in the QDQ format of its own quantizer.
-
-U8 activations and S8 per-channel weights, all operators. In this runtime symmetric S8S8 graphs and NNCF's graphs are
-slower than FP32. So are graphs with quantized convolutions only, because every activation function between them then
-needs two conversions.
-"""
+"""ONNX Runtime: static INT8 in the QDQ format of its own quantizer, U8 activations and S8 per-channel weights, all
+operators. Symmetric S8S8 graphs and NNCF's graphs are slower than FP32 here. So are graphs with quantized convolutions
+only, because every activation function between them then needs two conversions."""
 
 from __future__ import annotations
 
@@ -22,9 +19,10 @@ from compress.capabilities import Model
 from compress.config import ExportConfig
 from compress.errors import TargetFailed
 from compress.product import Graph, Precision
-from compress.targets import artifact, onnx_graph, quantization_exclusions
+from compress.targets import artifact, onnx_graph
 from compress.targets.calibration import EXTREMES, MEAN, METHODS, tensor_ranges
 from compress.targets.predictor import LayerMacs, Predictor
+from compress.targets.quantization_exclusions import by_module, first_layers, kept_nodes
 from compress.targets.scheme import Scheme
 
 NAME = "onnxruntime"
@@ -49,73 +47,53 @@ def require() -> None:
 
 
 def convert(model: Model, folder: Path, config: ExportConfig) -> Graph:
-    """Writes `folder`/model.onnx in FP32.
-
-    Raises:
-        TargetFailed: the network cannot be exported.
-    """
+    """Writes `folder`/model.onnx in FP32. Raises TargetFailed if the network cannot be exported."""
     return Graph(onnx_graph.export(model, folder / "model.onnx", config.opset), NAME, Precision.fp32)
 
 
 def quantize(
-    graph: Graph,
-    model: Model,
-    calibration: Sequence[np.ndarray],
-    folder: Path,
-    scheme: Scheme = SCHEMES[0],
-    kept: Mapping[str, str] | None = None,
-) -> Graph:
-    """Writes `folder`/model.onnx in INT8.
-
-    Raises:
-        TargetFailed: unreadable graph, no calibration images, or the quantizer fails.
-    """
+    graph: Graph, model: Model, calibration: Sequence[np.ndarray], folder: Path,
+    scheme: Scheme = SCHEMES[0], kept: Mapping[str, str] | None = None,
+) -> Graph:  # fmt: skip
+    """Writes `folder`/model.onnx in INT8. Raises TargetFailed as `static_qdq`."""
     from onnxruntime.quantization import QuantType
 
-    options = {"activation_qType": QuantType.QUInt8, "weight_qType": QuantType.QInt8, **scheme.options}
-    return static_qdq(graph, folder / "model.onnx", model, calibration, scheme.description, options, kept or {})
+    types = {"activation_qType": QuantType.QUInt8, "weight_qType": QuantType.QInt8}
+    return static_qdq(graph, model, calibration, folder, scheme, kept, **types)
 
 
 def static_qdq(
-    source: Graph,
-    path: Path,
-    model: Model,
-    calibration: Sequence[np.ndarray],
-    description: str,
-    options: Mapping[str, Any],
-    excluded_modules: Mapping[str, str],
-) -> Graph:
-    """Quantizes `source` with ONNX Runtime's static quantizer and writes `path` in the QDQ format.
+    source: Graph, model: Model, calibration: Sequence[np.ndarray], folder: Path,
+    scheme: Scheme, kept: Mapping[str, str] | None, **defaults: Any,
+) -> Graph:  # fmt: skip
+    """Quantizes `source` with ONNX Runtime's static quantizer and writes `folder`/model.onnx in the QDQ format. Raises
+    TargetFailed: unreadable graph, no calibration images, or the quantizer fails.
 
     Args:
-        description: of the scheme.
-        options: arguments of QDQQuantizer; besides them `ranges`, a key of `calibration.METHODS`, and `float_layers`,
-            the number of first layers that stay in float.
-        excluded_modules: {module name prefix: reason} of modules to leave in float besides
-            `model.quantization_exclusions()`.
-
-    Raises:
-        TargetFailed: unreadable graph, no calibration images, or the quantizer fails.
+        scheme: its options are arguments of QDQQuantizer, and `ranges`, a key of `calibration.METHODS`, and
+            `float_layers`, the number of first layers that stay in float.
+        kept: see `compress.targets.Target.quantize`.
+        defaults: arguments of QDQQuantizer that are not in the scheme.
     """
     from onnxruntime.quantization.calibrate import CalibrationMethod, TensorsData
     from onnxruntime.quantization.qdq_quantizer import QDQQuantizer
     from onnxruntime.quantization.quant_utils import load_model_with_shape_infer
     from onnxruntime.quantization.registry import QDQRegistry, QLinearOpsRegistry
 
-    graph, method = onnx_graph.read(source.path), options.get("ranges", MEAN)
+    options = {**defaults, **scheme.options}
+    graph, method = onnx_graph.read(source.path), options.pop("ranges", MEAN)
     nodes = onnx_graph.nodes(graph)
-    excluded = quantization_exclusions.kept_nodes(nodes, {**excluded_modules, **model.quantization_exclusions()})
-    excluded = quantization_exclusions.first_layers(nodes, options.get("float_layers", 0)) | excluded
-    ranges = TensorsData(CalibrationMethod.MinMax, tensor_ranges(graph, calibration, method))
+    excluded = first_layers(nodes, options.pop("float_layers", 0))
+    excluded |= kept_nodes(nodes, {**(kept or {}), **model.quantization_exclusions()})
     settings = {
         "per_channel": True,
         "reduce_range": False,
-        "tensors_range": ranges,
+        "tensors_range": TensorsData(CalibrationMethod.MinMax, tensor_ranges(graph, calibration, method)),
         "nodes_to_quantize": [],
         "extra_options": {},
         "nodes_to_exclude": sorted(excluded),
         "op_types_to_quantize": sorted({*QDQRegistry, *QLinearOpsRegistry}),
-        **{key: value for key, value in options.items() if key not in ("ranges", "float_layers")},
+        **options,
     }
     with _quiet():
         try:
@@ -124,11 +102,11 @@ def static_qdq(
         except Exception as error:  # a chain of Python passes over the graph raises exceptions of any type
             raise TargetFailed(f"ONNX Runtime cannot quantize {source.path}: {error}") from error
     quantizer.model.topological_sort()  # shape inference requires sorted nodes
-    quantized = quantizer.model.model
+    quantized, path = quantizer.model.model, folder / "model.onnx"
     onnx_graph.shrink(quantized)
     onnx_graph.save(quantized, path, model.metadata())
     record = {"images": len(calibration), "method": METHODS[method]}
-    return Graph(path, source.target, Precision.int8, description, quantization_exclusions.by_module(excluded), record)
+    return Graph(path, source.target, Precision.int8, scheme.description, by_module(excluded), record)
 
 
 @contextmanager
@@ -153,22 +131,12 @@ def package(graphs: Sequence[Graph], folder: Path, model: Model, provenance: Map
     """Writes `folder`/{fp32,int8}/model.onnx, the manifest and the bench kit; returns the graphs in `folder`."""
     packed = [artifact.copy(graph, folder / graph.precision.value) for graph in graphs]
     versions = {"onnx": onnx.__version__, "onnxruntime": onnxruntime.__version__}
-    artifact.finish(packed, folder, model, load, provenance, versions)
-    return tuple(packed)
+    return artifact.finish(packed, folder, model, load, provenance, versions)
 
 
 def load(graph: Graph, threads: int, *, exact: bool = False) -> Predictor:
-    """Opens a graph in ONNX Runtime on the CPU.
-
-    Raises:
-        TargetFailed: missing or damaged file.
-    """
-    session = onnx_graph.open_session(graph.path, onnx_graph.session_options(threads))
-    name = session.get_inputs()[0].name
-
-    def run(image: np.ndarray) -> np.ndarray:
-        return session.run(None, {name: image})[0]
-
+    """Opens a graph in ONNX Runtime on the CPU. Raises TargetFailed for a missing or damaged file."""
+    run = onnx_graph.runner(onnx_graph.open_session(graph.path, onnx_graph.session_options(threads)))
     precision = "int8" if graph.precision is Precision.int8 else "f32"
     return Predictor(run, f"onnxruntime {onnxruntime.__version__}", precision, "measured", lambda: layers(graph))
 
@@ -180,7 +148,4 @@ def layers(graph: Graph) -> list[LayerMacs]:
         # One level below the default: the highest level only changes layouts, and it renames nodes.
         onnx_graph.optimized(graph.path, path, onnxruntime.GraphOptimizationLevel.ORT_ENABLE_EXTENDED)
         executed = {node.name for node in onnx_graph.read(path).graph.node if node.op_type in INT8_OPERATORS}
-    return [
-        LayerMacs(name, macs, name in executed, quantization_exclusions.module_path(name) in graph.exclusions)
-        for name, macs in onnx_graph.count_macs(graph.path).items()
-    ]
+    return onnx_graph.layers(graph, executed)

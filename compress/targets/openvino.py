@@ -1,13 +1,11 @@
-"""OpenVINO on the CPU: NNCF's post-training quantization of the OpenVINO graph.
-
-OpenVINO rejects ONNX Runtime's QDQ graphs. On CPUs with AMX it runs FP32 graphs in BF16 by default, so every predictor
-reports the precision that OpenVINO selected.
-"""
+"""OpenVINO on the CPU: NNCF's post-training quantization of the OpenVINO graph. OpenVINO rejects ONNX Runtime's QDQ
+graphs. On CPUs with AMX it runs FP32 graphs in BF16, so every predictor reports the precision that was selected."""
 
 from __future__ import annotations
 
 import contextlib
 import ctypes
+import functools
 import io
 import logging
 import os
@@ -19,53 +17,41 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import yaml
 
 from compress.capabilities import Model
 from compress.config import ExportConfig
 from compress.errors import TargetFailed
 from compress.host import bfloat16_forbidden
 from compress.product import Graph, Precision
-from compress.targets import artifact, onnx_graph, onnx_macs, quantization_exclusions
+from compress.targets import artifact, onnx_graph, onnx_macs
 from compress.targets.calibration import check
 from compress.targets.openvino_package import package_without_telemetry
 from compress.targets.openvino_package import require as require  # the target's, called by `targets.get`
 from compress.targets.predictor import LayerMacs, Predictor
+from compress.targets.quantization_exclusions import Node, by_module, kept_nodes, module_path
 from compress.targets.scheme import Scheme
 
 NAME = "openvino"
 QUANTIZED = Precision.int8
 _WHAT = "NNCF post-training quantization, S8 per-channel weights"
+_PERFORMANCE = "preset performance: symmetric activations, fast bias correction"
+_MIXED = f"{_WHAT}, preset mixed: asymmetric activations"
 SCHEMES = (
     # Without zero points the CPU plugin was 10 to 20 % faster at the same accuracy.
-    Scheme(f"{_WHAT}, preset performance: symmetric activations, fast bias correction"),
-    Scheme(f"{_WHAT}, preset mixed: asymmetric activations, fast bias correction", {"preset": "mixed"}),
-    Scheme(
-        f"{_WHAT}, preset mixed: asymmetric activations, accurate bias correction",
-        {"preset": "mixed", "fast_bias_correction": False},
-        fallback=True,
-    ),
-    Scheme(
-        f"{_WHAT} of 7 bits, preset performance: symmetric activations, fast bias correction",
-        {"seven_bits": True},
-        saturation_safe=True,
-    ),
+    Scheme(f"{_WHAT}, {_PERFORMANCE}"),
+    Scheme(f"{_MIXED}, fast bias correction", {"preset": "mixed"}),
+    Scheme(f"{_MIXED}, accurate bias correction", {"preset": "mixed", "fast_bias_correction": False}, fallback=True),
+    Scheme(f"{_WHAT} of 7 bits, {_PERFORMANCE}", {"seven_bits": True}, saturation_safe=True),
 )
 PRODUCTS = ("Convolution", "GroupConvolution", "ConvolutionBackpropData", "GroupConvolutionBackpropData", "MatMul")
-RECURRENT = ("GRU", "LSTM", "RNN")
+RECURRENT = tuple(f"{kind}{form}" for kind in ("GRU", "LSTM", "RNN") for form in ("Cell", "Sequence"))
 # Further operators with products: their MACs are counted, but they are not treated as layers with weights.
-OTHER_PRODUCTS = (
-    *("Einsum", "ScaledDotProductAttention", "DeformableConvolution"),
-    *(f"{kind}{form}" for kind in RECURRENT for form in ("Cell", "Sequence")),
-)
+OTHER_PRODUCTS = ("Einsum", "ScaledDotProductAttention", "DeformableConvolution", *RECURRENT)
 
 
 def convert(model: Model, folder: Path, config: ExportConfig) -> Graph:
-    """Writes `folder`/model.xml and model.bin in FP32, uncompressed.
-
-    Raises:
-        TargetFailed: the network cannot be exported, or OpenVINO cannot read it.
-    """
+    """Writes `folder`/model.xml and model.bin in FP32, uncompressed. Raises TargetFailed if the network cannot be
+    exported, or OpenVINO cannot read it."""
     openvino = package_without_telemetry()
     path = folder / "model.xml"
     with tempfile.TemporaryDirectory() as scratch:
@@ -74,53 +60,37 @@ def convert(model: Model, folder: Path, config: ExportConfig) -> Graph:
             converted = openvino.convert_model(source)
         except Exception as error:  # OpenVINO raises RuntimeError and its own types
             raise TargetFailed(f"OpenVINO cannot convert this network: {error}") from error
-        _save(openvino, converted, path)
+        openvino.save_model(converted, path, compress_to_fp16=False)
     return Graph(path, NAME, Precision.fp32)
 
 
-def _save(openvino: Any, graph: Any, path: Path) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    openvino.save_model(graph, path, compress_to_fp16=False)
-
-
 def quantize(
-    graph: Graph,
-    model: Model,
-    calibration: Sequence[np.ndarray],
-    folder: Path,
-    scheme: Scheme = SCHEMES[0],
-    kept: Mapping[str, str] | None = None,
-) -> Graph:
-    """Writes `folder`/model.xml and model.bin in INT8.
-
-    Raises:
-        TargetFailed: unreadable graph, no calibration images, or NNCF fails.
-    """
+    graph: Graph, model: Model, calibration: Sequence[np.ndarray], folder: Path,
+    scheme: Scheme = SCHEMES[0], kept: Mapping[str, str] | None = None,
+) -> Graph:  # fmt: skip
+    """Writes `folder`/model.xml and .bin in INT8. Raises TargetFailed: unreadable graph, no images, or NNCF fails."""
     check(calibration)
     openvino = package_without_telemetry()
     source = _read(openvino, graph.path)
-    excluded = quantization_exclusions.kept_nodes(_nodes(source), {**(kept or {}), **model.quantization_exclusions()})
+    excluded = kept_nodes(_nodes(source), {**(kept or {}), **model.quantization_exclusions()})
     with _quiet(), _own_signal_stack():
         import nncf
 
         try:
+            overflow_fix = nncf.OverflowFix.ENABLE if scheme.options.get("seven_bits") else None
             quantized = nncf.quantize(
-                source,
-                nncf.Dataset(calibration),
+                source, nncf.Dataset(calibration), subset_size=len(calibration),
                 preset=nncf.QuantizationPreset(scheme.options.get("preset", "performance")),
-                subset_size=len(calibration),
                 fast_bias_correction=scheme.options.get("fast_bias_correction", True),
-                advanced_parameters=nncf.AdvancedQuantizationParameters(
-                    overflow_fix=nncf.OverflowFix.ENABLE if scheme.options.get("seven_bits") else None
-                ),
+                advanced_parameters=nncf.AdvancedQuantizationParameters(overflow_fix=overflow_fix),
                 ignored_scope=nncf.IgnoredScope(names=sorted(excluded), validate=False),
-            )
+            )  # fmt: skip
         except Exception as error:  # a chain of Python passes over the graph raises exceptions of any type
             raise TargetFailed(f"NNCF cannot quantize {graph.path}: {error}") from error
     path = folder / "model.xml"
-    _save(openvino, quantized, path)
+    openvino.save_model(quantized, path, compress_to_fp16=False)
     record = {"images": len(calibration), "method": "NNCF: minimum and maximum, averaged over images"}
-    exclusions = quantization_exclusions.by_module({_onnx_name(name): reason for name, reason in excluded.items()})
+    exclusions = by_module({_onnx_name(name): reason for name, reason in excluded.items()})
     return Graph(path, NAME, Precision.int8, scheme.description, exclusions, record)
 
 
@@ -132,8 +102,7 @@ def _quiet() -> Iterator[None]:
 
     logger = logging.getLogger("nncf")
     handlers, propagate, level = list(logger.handlers), logger.propagate, logger.level
-    logger.handlers.clear()
-    logger.propagate = True
+    logger.handlers[:], logger.propagate = [], True
     logger.setLevel(logging.WARNING)
     try:
         with contextlib.redirect_stdout(io.StringIO()):
@@ -151,11 +120,8 @@ class _SignalStack(ctypes.Structure):
 
 @contextlib.contextmanager
 def _own_signal_stack() -> Iterator[None]:
-    """Restores the alternate signal stack of this thread, which compiling a model for AMX replaces.
-
-    The new stack belongs to the compiled model. If several models are freed in a different order than they were
-    compiled, a freed stack stays installed, and a later Ctrl-C, for example during fine-tuning, kills the process.
-    """
+    """Restores the alternate signal stack of this thread, which compiling a model for AMX replaces by one of the model.
+    If models are freed in another order than compiled, a freed stack stays installed, and Ctrl-C kills the process."""
     if not sys.platform.startswith("linux"):
         yield
         return
@@ -174,49 +140,37 @@ def _read(openvino: Any, path: Path) -> Any:
         raise TargetFailed(f"OpenVINO cannot open {path}: {error}") from error
 
 
-def _nodes(graph: Any) -> list[quantization_exclusions.Node]:
+def _nodes(graph: Any) -> list[Node]:
     """The graph's operations for `quantization_exclusions`, without constants."""
     nodes = []
     constant: set[str] = set()
     for operation in graph.get_ordered_ops():
+        name, kind = operation.friendly_name, operation.get_type_name()
         sources = [value.get_source_output().get_node().friendly_name for value in operation.inputs()]
-        is_product = operation.get_type_name() in PRODUCTS
-        if operation.get_type_name() != "Parameter" and all(name in constant for name in sources):
-            constant.add(operation.friendly_name)
+        if kind != "Parameter" and constant.issuperset(sources):
+            constant.add(name)
             continue
-        weighted = is_product and any(name in constant for name in sources)
-        parents = tuple(name for name in sources if name not in constant)
-        nodes.append(
-            quantization_exclusions.Node(operation.friendly_name, parents, weighted, is_product and not weighted)
-        )
+        parents, is_product = tuple(source for source in sources if source not in constant), kind in PRODUCTS
+        weighted = is_product and len(parents) < len(sources)
+        nodes.append(Node(name, parents, weighted, is_product and not weighted))
     return nodes
 
 
 def package(graphs: Sequence[Graph], folder: Path, model: Model, provenance: Mapping[str, Any]) -> tuple[Graph, ...]:
     """Writes `folder`/{fp32,int8}_openvino_model/{model.xml, model.bin, metadata.yaml}, the manifest and the bench
     kit; returns the graphs in `folder`."""
-    packed = []
-    for graph in graphs:
-        # Ultralytics recognises the runtime by this suffix.
-        packed.append(artifact.copy(graph, folder / f"{graph.precision.value}_openvino_model"))
-        text = yaml.safe_dump(model.metadata(), sort_keys=False, allow_unicode=True)
-        packed[-1].path.with_name("metadata.yaml").write_text(text, encoding="utf-8")
     import nncf
 
+    packed = [artifact.copy_for_ultralytics(graph, folder, model) for graph in graphs]
     versions = {"openvino": package_without_telemetry().__version__, "nncf": nncf.__version__}
-    artifact.finish(packed, folder, model, load, provenance, versions)
-    return tuple(packed)
+    return artifact.finish(packed, folder, model, load, provenance, versions)
 
 
 def load(graph: Graph, threads: int, *, exact: bool = False) -> Predictor:
-    """Opens a graph in OpenVINO on the CPU.
+    """Opens a graph in OpenVINO on the CPU. Raises TargetFailed for a missing or damaged file.
 
-    Args:
-        exact: compute float layers in float32, instead of the precision that OpenVINO selects for this CPU. They are
-            also computed in float32 if ONEDNN_MAX_CPU_ISA excludes bfloat16. The predictor reports the precision used.
-
-    Raises:
-        TargetFailed: missing or damaged file.
+    Float layers are computed in the precision that OpenVINO selects for this CPU; in float32 with `exact`, or if
+    ONEDNN_MAX_CPU_ISA excludes bfloat16. The predictor reports the precision used.
     """
     openvino = package_without_telemetry()
     settings: dict[str, Any] = {"INFERENCE_NUM_THREADS": threads, "PERFORMANCE_HINT": "LATENCY"}
@@ -230,36 +184,29 @@ def load(graph: Graph, threads: int, *, exact: bool = False) -> Predictor:
     except Exception as error:  # RuntimeError from C++
         raise TargetFailed(f"OpenVINO cannot compile {graph.path}: {error}") from error
     request = compiled.create_infer_request()
-
-    def run(image: np.ndarray) -> np.ndarray:
-        return request.infer([image])[0].copy()
-
     float_precision = compiled.get_property("INFERENCE_PRECISION_HINT").to_string()
     precision = "int8" if graph.precision is Precision.int8 else float_precision
     runtime = f"openvino {openvino.__version__.split('-')[0]}"  # the rest is a build number
-    return Predictor(run, runtime, precision, "measured", lambda: _layers(graph, source, compiled))
+    layers = functools.partial(_layers, graph, source, compiled)
+    return Predictor(lambda image: request.infer([image])[0].copy(), runtime, precision, "measured", layers)
 
 
 def _layers(graph: Graph, source: Any, compiled: Any) -> list[LayerMacs]:
-    """MACs of every product, and whether it runs in INT8 according to `runtimePrecision` in the compiled graph, whose
-    nodes list the original operations that they were fused from."""
+    """MACs of every product, and whether the compiled graph, whose nodes list the operations fused, runs it in INT8."""
     executed: set[str] = set()
     for operation in compiled.get_runtime_model().get_ops():
         info = operation.get_rt_info()
         if str(info["runtimePrecision"].astype(str)) in ("i8", "u8"):
             executed.update(info["originalLayersNames"].astype(str).split(","))
     return [
-        LayerMacs(
-            name, macs, name in executed, quantization_exclusions.module_path(_onnx_name(name)) in graph.exclusions
-        )
+        LayerMacs(name, macs, name in executed, module_path(_onnx_name(name)) in graph.exclusions)
         for name, macs in _count_macs(source).items()
     ]
 
 
 def _count_macs(graph: Any) -> dict[str, int]:
-    """{operation: MACs} of the operations with products, which are defined in
-    https://docs.openvino.ai/2026/documentation/openvino-ir-format/operation-sets.html. Convolution weights are
-    (out, in, k, k), grouped ones (groups, out, in, k, k)."""
+    """{operation: MACs} of https://docs.openvino.ai/2026/documentation/openvino-ir-format/operation-sets.html that have
+    products. Convolution weights are (out, in, k, k), grouped ones (groups, out, in, k, k)."""
     counted = {}
     for operation in graph.get_ops():
         kind = operation.get_type_name()
@@ -274,7 +221,7 @@ def _count_macs(graph: Any) -> dict[str, int]:
             macs = onnx_macs.einsum(attributes["equation"], shapes, len(output))
         elif kind == "ScaledDotProductAttention":  # (…, queries, size), (…, keys, size), (…, keys, size of values)
             macs = prod(shapes[0][:-1]) * shapes[1][-2] * (shapes[0][-1] + shapes[2][-1])
-        elif kind.startswith(RECURRENT):  # input (batch, inputs) of a cell, (batch, steps, inputs) of a sequence
+        elif kind in RECURRENT:  # input (batch, inputs) of a cell, (batch, steps, inputs) of a sequence
             weights = 2 + kind.startswith("LSTM") + kind.endswith("Sequence")  # after input, states and lengths
             macs = prod(shapes[0][:-1]) * sum(prod(shape) for shape in shapes[weights : weights + 2])
         elif "Backprop" in kind:  # weights (in, out, k, k)

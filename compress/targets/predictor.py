@@ -29,13 +29,12 @@ class Int8Share:
 
 def int8_share(layers: Sequence[LayerMacs], obtained: str) -> Int8Share:
     """Fractions of the MACs of `layers` that are computed in INT8; 0 if there are no MACs."""
-    quantizable = [layer for layer in layers if not layer.kept]
-    return Int8Share(_int8_fraction(layers), _int8_fraction(quantizable), obtained)
 
+    def fraction(counted: Sequence[LayerMacs]) -> float:
+        total = sum(layer.macs for layer in counted)
+        return sum(layer.macs for layer in counted if layer.int8) / total if total else 0.0
 
-def _int8_fraction(layers: Sequence[LayerMacs]) -> float:
-    total = sum(layer.macs for layer in layers)
-    return sum(layer.macs for layer in layers if layer.int8) / total if total else 0.0
+    return Int8Share(fraction(layers), fraction([layer for layer in layers if not layer.kept]), obtained)
 
 
 @dataclass(frozen=True)

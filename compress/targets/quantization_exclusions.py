@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 TAIL = "postprocessing: no quantized layer follows, and box coordinates and scores need different scales"
 FIRST = "large activations with few channels: converting them costs more than INT8 saves"
@@ -26,22 +27,15 @@ def module_path(node_name: str) -> str:
     torch's exporter writes one path segment per module call. The segment of a Sequential's child repeats that of the
     Sequential (`cv3.0/cv3.0.1`); the repetition is removed here.
     """
-    parts: list[str] = []
-    previous = ""
-    for segment in node_name.strip("/").split("/")[:-1]:
-        parts.append(segment[len(previous) + 1 :] if previous and segment.startswith(previous + ".") else segment)
-        previous = segment
-    return ".".join(parts)
+    segments = node_name.strip("/").split("/")[:-1]
+    own = (inner.removeprefix(f"{outer}.") if outer else inner for outer, inner in pairwise(["", *segments]))
+    return ".".join(own)
 
 
-def kept_nodes(nodes: Iterable[Node], modules: Mapping[str, str]) -> dict[str, str]:
+def kept_nodes(nodes: Sequence[Node], modules: Mapping[str, str]) -> dict[str, str]:
     """Selects the nodes that stay in float: those in `modules` {module name prefix: reason}, attention products and the
-    other nodes without weights in their modules, and all nodes after the last quantized layers.
-
-    Returns:
-        {node name: reason}.
-    """
-    nodes = list(nodes)
+    other nodes without weights in their modules, and all nodes after the last quantized layers. Returns {node name:
+    reason}."""
     excluded: dict[str, str] = {}
     attention = {module_path(node.name) for node in nodes if node.product}
     for node in nodes:
@@ -56,10 +50,9 @@ def kept_nodes(nodes: Iterable[Node], modules: Mapping[str, str]) -> dict[str, s
     return excluded
 
 
-def first_layers(nodes: Iterable[Node], count: int) -> dict[str, str]:
+def first_layers(nodes: Sequence[Node], count: int) -> dict[str, str]:
     """Selects the first `count` weighted layers in order of execution, and the nodes that depend on no other weighted
     layers. Returns {node name: reason}."""
-    nodes = list(nodes)
     first = {node.name for node in [node for node in nodes if node.weighted][:count]}
     dependencies: dict[str, set[str]] = {}  # weighted layers that a node depends on, including itself
     for node in nodes:
@@ -68,14 +61,13 @@ def first_layers(nodes: Iterable[Node], count: int) -> dict[str, str]:
     return {name: FIRST for name, layers in dependencies.items() if layers and layers <= first}
 
 
-def _tail(nodes: Iterable[Node], excluded: Collection[str]) -> list[str]:
+def _tail(nodes: Sequence[Node], excluded: Collection[str]) -> list[str]:
     """Nodes from which no weighted layer outside `excluded` can be reached."""
     by_name = {node.name: node for node in nodes}
     pending = [node.name for node in by_name.values() if node.weighted and node.name not in excluded]
     before: set[str] = set()
     while pending:
-        name = pending.pop()
-        if name not in before:
+        if (name := pending.pop()) not in before:
             before.add(name)
             pending.extend(parent for parent in by_name[name].parents if parent in by_name)
     return [name for name in by_name if name not in before]

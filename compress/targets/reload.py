@@ -1,8 +1,6 @@
-"""Opens an artifact in a fresh process, as on a device, and stores its outputs.
+"""Opens an artifact in a fresh process, as on a device, and stores its outputs. `compress.measurement.contracts` runs
 
-    python -m compress.targets.reload artifacts/onnxruntime images.npy outputs.npz
-
-`compress.measurement.contracts` runs it.
+python -m compress.targets.reload artifacts/onnxruntime images.npy outputs.npz
 """
 
 from __future__ import annotations
@@ -27,23 +25,22 @@ def main(folder: Path, images: Path, outputs: Path) -> None:
 
     Writes the .npz file `outputs`: {precision} (b, …), and {precision}/again for the first images once more. FP32 runs
     in float32; fp32/as_run has the outputs in the precision that the runtime selects, if that is another one (OpenVINO:
-    BF16 on some CPUs).
-
-    Raises:
-        TargetFailed: a file is not the one that was packed or does not open, or the manifest has another output shape.
+    BF16 on some CPUs). Raises TargetFailed if a file is not the one that was packed or does not open, or the manifest
+    has another output shape.
     """
-    batch, results = np.load(images), {}
+    batch = np.load(images)
+    results: dict[str, np.ndarray] = {}
     for graph, shape in artifact.read(folder):
         target, exact = targets.get(graph.target), graph.precision is Precision.fp32
         predict = target.load(graph, 1, exact=exact)
         output = predict(batch)
         if output.shape[1:] != shape[1:]:
             raise TargetFailed(f"{graph.path} returns shape {output.shape[1:]}, its manifest says {shape[1:]}")
-        results[graph.precision.value] = output
-        results[f"{graph.precision.value}/{AGAIN}"] = predict(batch[:REPEATED])
+        name = graph.precision.value
+        results |= {name: output, f"{name}/{AGAIN}": predict(batch[:REPEATED])}
         as_run = target.load(graph, 1) if exact else predict
         if as_run.inference_precision != predict.inference_precision:
-            results[f"{graph.precision.value}/{AS_RUN}"] = as_run(batch)
+            results[f"{name}/{AS_RUN}"] = as_run(batch)
     np.savez(outputs, **results)  # type: ignore[arg-type]  # savez has a keyword argument of type bool
 
 

@@ -1,13 +1,10 @@
-"""TensorRT: symmetric INT8 Q/DQ, FP16, and engines built with TensorRT-RTX, which needs no GPU for building.
-
-TensorRT rejects asymmetric U8 activations, which ONNX Runtime prefers. If a GPU is present, engines are run, timed and
-evaluated on it. Otherwise accuracy is emulated: ONNX Runtime evaluates the same ONNX file and computes each Q/DQ pair
-as written, without fusing it.
-"""
+"""TensorRT: symmetric INT8 Q/DQ, FP16, and engines built with TensorRT-RTX, which needs no GPU for building. It rejects
+asymmetric U8 activations, which ONNX Runtime prefers. Engines are run, timed and evaluated on a GPU if there is one;
+otherwise ONNX Runtime emulates accuracy: it evaluates the same ONNX file and computes each Q/DQ pair as written."""
 
 from __future__ import annotations
 
-import importlib
+import functools
 import importlib.util
 import logging
 import warnings
@@ -25,7 +22,7 @@ from compress.capabilities import Model
 from compress.config import ExportConfig
 from compress.errors import MissingExtra, TargetFailed
 from compress.product import ENGINE, Graph, Precision
-from compress.targets import artifact, onnx_graph, quantization_exclusions
+from compress.targets import artifact, onnx_graph
 from compress.targets.bench_kit import runtime_tensorrt
 from compress.targets.calibration import EXTREMES
 from compress.targets.onnxruntime import PRODUCTS, static_qdq
@@ -36,10 +33,7 @@ NAME = "tensorrt"
 AMPERE = (8, 0)  # compute capability of the oldest generation that TensorRT-RTX supports
 QUANTIZED = Precision.int8
 _WHAT = "static Q/DQ: S8 symmetric activations, S8 symmetric per-channel weights stored as INT8"
-SCHEMES = (
-    Scheme(_WHAT),
-    Scheme(f"{_WHAT}, ranges from the extremes of all images", {"ranges": EXTREMES}),
-)
+SCHEMES = (Scheme(_WHAT), Scheme(f"{_WHAT}, ranges from the extremes of all images", {"ranges": EXTREMES}))
 
 log = logging.getLogger(__name__)
 
@@ -51,38 +45,24 @@ def require() -> None:
 
 
 def convert(model: Model, folder: Path, config: ExportConfig) -> Graph:
-    """Writes `folder`/model.onnx in FP32, the source of the INT8 and FP16 graphs.
-
-    Raises:
-        TargetFailed: the network cannot be exported.
-    """
+    """Writes `folder`/model.onnx in FP32, for INT8 and FP16. Raises TargetFailed if the network cannot be exported."""
     return Graph(onnx_graph.export(model, folder / "model.onnx", config.opset), NAME, Precision.fp32)
 
 
 def quantize(
-    graph: Graph,
-    model: Model,
-    calibration: Sequence[np.ndarray],
-    folder: Path,
-    scheme: Scheme = SCHEMES[0],
-    kept: Mapping[str, str] | None = None,
-) -> Graph:
-    """Writes `folder`/model.onnx in INT8, and verifies that TensorRT can parse it.
-
-    Raises:
-        TargetFailed: unreadable graph, no calibration images, or TensorRT rejects the result.
-    """
+    graph: Graph, model: Model, calibration: Sequence[np.ndarray], folder: Path,
+    scheme: Scheme = SCHEMES[0], kept: Mapping[str, str] | None = None,
+) -> Graph:  # fmt: skip
+    """Writes `folder`/model.onnx in INT8, and verifies that TensorRT can parse it. Raises TargetFailed as `static_qdq`,
+    or if TensorRT rejects the result."""
     from onnxruntime.quantization import QuantType
 
     # Only products get Q/DQ pairs: TensorRT fuses activation functions into them, and a pair it cannot fuse costs time.
-    options = {
-        "activation_qType": QuantType.QInt8,
-        "weight_qType": QuantType.QInt8,
-        "op_types_to_quantize": PRODUCTS,
-        "extra_options": {"ActivationSymmetric": True, "WeightSymmetric": True, "QuantizeBias": False},
-        **scheme.options,
-    }
-    int8 = static_qdq(graph, folder / "model.onnx", model, calibration, scheme.description, options, kept or {})
+    int8 = static_qdq(
+        graph, model, calibration, folder, scheme, kept,
+        activation_qType=QuantType.QInt8, weight_qType=QuantType.QInt8, op_types_to_quantize=PRODUCTS,
+        extra_options={"ActivationSymmetric": True, "WeightSymmetric": True, "QuantizeBias": False},
+    )  # fmt: skip
     parse(int8.path)
     return int8
 
@@ -102,27 +82,20 @@ def half(graph: Graph, model: Model, folder: Path) -> Graph:
 
 def package(graphs: Sequence[Graph], folder: Path, model: Model, provenance: Mapping[str, Any]) -> tuple[Graph, ...]:
     """Writes `folder`/{fp16,int8}/{model.onnx, model.engine, build.sh}, the manifest and the bench kit; returns the
-    graphs in `folder`. An FP32 graph is converted to FP16 and not shipped itself.
-
-    Raises:
-        TargetFailed: TensorRT rejects a graph.
-    """
-    packed = []
-    for graph in graphs:
-        if graph.precision is Precision.fp32:
-            packed.append(half(graph, model, folder / Precision.fp16.value))
-        else:
-            packed.append(artifact.copy(graph, folder / graph.precision.value))
+    graphs in `folder`. An FP32 graph is converted to FP16 and not shipped itself. Raises TargetFailed if TensorRT
+    rejects a graph."""
+    packed = [
+        half(graph, model, folder / "fp16")
+        if graph.precision is Precision.fp32
+        else artifact.copy(graph, folder / graph.precision.value)
+        for graph in graphs
+    ]
     for graph in packed:
         build(graph.path, graph.path.with_name(ENGINE))
         _write_build_script(graph)
-    versions = {
-        "onnx": onnx.__version__,
-        "onnxruntime": onnxruntime.__version__,
-        "tensorrt_rtx": importlib.import_module("tensorrt_rtx").__version__,
-    }
-    artifact.finish(packed, folder, model, load, provenance, versions)
-    return tuple(packed)
+    trt: Any = importlib.import_module("tensorrt_rtx")
+    versions = {"onnx": onnx.__version__, "onnxruntime": onnxruntime.__version__, "tensorrt_rtx": trt.__version__}
+    return artifact.finish(packed, folder, model, load, provenance, versions)
 
 
 def _write_build_script(graph: Graph) -> None:
@@ -144,16 +117,13 @@ def _write_build_script(graph: Graph) -> None:
 
 
 def parse(path: Path) -> tuple[Any, Any]:
-    """Parses an ONNX file with TensorRT-RTX; returns its builder and network.
-
-    Raises:
-        TargetFailed: the parser rejects the file; the message names the node.
-    """
+    """Parses an ONNX file with TensorRT-RTX; returns its builder and network. Raises TargetFailed if the parser rejects
+    the file; the message names the node."""
     require()
     trt: Any = importlib.import_module("tensorrt_rtx")
-    builder = trt.Builder(_logger(trt))
+    builder = trt.Builder(_logger())
     network = builder.create_network(1 << int(trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED))
-    parser = trt.OnnxParser(network, _logger(trt))
+    parser = trt.OnnxParser(network, _logger())
     if not parser.parse_from_file(str(path)):
         reasons = "; ".join(str(parser.get_error(i)) for i in range(parser.num_errors))
         raise TargetFailed(f"TensorRT rejects {path}: {reasons}")
@@ -161,47 +131,35 @@ def parse(path: Path) -> tuple[Any, Any]:
 
 
 def build(path: Path, engine: Path) -> None:
-    """Writes a TensorRT-RTX engine for an ONNX file. The GPU that loads it completes the compilation.
+    """Writes a TensorRT-RTX engine for an ONNX file. The GPU that loads it completes the compilation. Raises
+    TargetFailed if TensorRT rejects the file or cannot build an engine for it.
 
     The engine therefore contains the CUDA source of each fused kernel: 13.9 of 17.2 MB of drone_nano's INT8 engine, and
     4.3 of 9.3 MB in FP16, although INT8 halves the weights. Compressed, the engines have 3.5 and 4.8 MB. Stripping
     weights (STRIP_PLAN, REFIT) needs a GPU. Engines that trtexec builds on a Jetson contain machine code.
-
-    Raises:
-        TargetFailed: TensorRT rejects the file or cannot build an engine for it.
     """
     builder, network = parse(path)
-    serialized = builder.build_serialized_network(network, builder.create_builder_config())
-    if serialized is None:
+    if (serialized := builder.build_serialized_network(network, builder.create_builder_config())) is None:
         raise TargetFailed(f"TensorRT cannot build an engine for {path}")
     engine.write_bytes(bytes(serialized))
 
 
-def _logger(trt: Any) -> Any:
-    class Logger(trt.ILogger):  # type: ignore[misc, name-defined]
-        def __init__(self) -> None:
-            trt.ILogger.__init__(self)
+@functools.cache  # must stay alive: TensorRT keeps a raw pointer to the first logger it receives
+def _logger() -> Any:
+    trt: Any = importlib.import_module("tensorrt_rtx")
 
+    class Logger(trt.ILogger):  # type: ignore[misc, name-defined]
         def log(self, severity: Any, message: str) -> None:
             # The parser reports errors to the caller, so the log needs them at debug level only.
             log.debug("%s: %s", severity, message)
 
-    global _shared_logger
-    if _shared_logger is None:
-        _shared_logger = Logger()
-    return _shared_logger
-
-
-_shared_logger: Any = None  # must stay alive: TensorRT keeps a raw pointer to the first logger it receives
+    return Logger()
 
 
 def load(graph: Graph, threads: int, *, exact: bool = False) -> Predictor:
     """Opens a graph's engine on the GPU; latencies include the copies to and from it. Without a GPU, opens the ONNX
-    file in ONNX Runtime, which emulates TensorRT for accuracy only, not for latency.
-
-    Raises:
-        TargetFailed: missing or damaged file, or an engine that this GPU cannot run.
-    """
+    file in ONNX Runtime, which emulates TensorRT for accuracy only, not for latency. Raises TargetFailed for a missing
+    or damaged file, or an engine that this GPU cannot run."""
     return _on_gpu(graph) if gpu_is_present() else _emulated(graph, threads)
 
 
@@ -214,15 +172,10 @@ def _on_gpu(graph: Graph) -> Predictor:
     engine = graph.path.with_name(ENGINE)
     if not engine.exists():
         build(graph.path, engine)
-    with _exit_as_failure(engine):
-        predict, runtime, _ = runtime_tensorrt.load(graph.path, None)
-
-    def run(image: np.ndarray) -> np.ndarray:
-        with _exit_as_failure(engine):
-            return predict(image)
-
+    guarded = _exit_as_failure(engine)  # as a decorator
+    predict, runtime, _ = guarded(runtime_tensorrt.load)(graph.path, None)
     precision = {Precision.fp32: "tf32", Precision.fp16: "f16", Precision.int8: "int8"}[graph.precision]
-    return Predictor(run, runtime, precision, "measured", lambda: layers(graph), layers_obtained="graph")
+    return Predictor(guarded(predict), runtime, precision, "measured", lambda: layers(graph), layers_obtained="graph")
 
 
 @contextmanager
@@ -238,18 +191,15 @@ def _emulated(graph: Graph, threads: int) -> Predictor:
     options = onnx_graph.session_options(threads)
     # Fused INT8 kernels saturate on some CPUs and round differently from TensorRT, so Q/DQ pairs are not fused.
     options.add_session_config_entry("session.disable_quant_qdq", "1")
-    session = onnx_graph.open_session(graph.path, options)
-
-    def run(image: np.ndarray) -> np.ndarray:
-        return session.run(None, {onnx_graph.INPUT: image})[0]
-
+    run = onnx_graph.runner(onnx_graph.open_session(graph.path, options))
     precision = {Precision.fp32: "f32", Precision.fp16: "f16", Precision.int8: "int8"}[graph.precision]
-    runtime = f"onnxruntime {onnxruntime.__version__} in place of tensorrt"
+    runtime = f"onnxruntime {onnxruntime.__version__}"
     # Without Q/DQ pairs the entry above has no effect: the target onnxruntime computes the same outputs.
-    same_as = "" if graph.precision is Precision.int8 else f"onnxruntime {onnxruntime.__version__} {precision}"
+    same_as = "" if graph.precision is Precision.int8 else f"{runtime} {precision}"
     return Predictor(
-        run, runtime, precision, "emulated", lambda: layers(graph), layers_obtained="graph", computed_by=same_as
-    )
+        run, f"{runtime} in place of tensorrt", precision, "emulated",
+        layers=lambda: layers(graph), layers_obtained="graph", computed_by=same_as,
+    )  # fmt: skip
 
 
 def layers(graph: Graph) -> list[LayerMacs]:
@@ -259,7 +209,4 @@ def layers(graph: Graph) -> list[LayerMacs]:
     model = onnx_graph.read(graph.path)
     dequantized = {name for node in model.graph.node if node.op_type == "DequantizeLinear" for name in node.output}
     int8 = {node.name for node in model.graph.node if all(name in dequantized for name in node.input[:2])}
-    return [
-        LayerMacs(name, macs, name in int8, quantization_exclusions.module_path(name) in graph.exclusions)
-        for name, macs in onnx_graph.count_macs(graph.path).items()
-    ]
+    return onnx_graph.layers(graph, int8)

@@ -22,10 +22,7 @@ __all__ = [
 
 def load(path: str, key: str = "task.target") -> SupervisedTask:
     """Loads a user-defined task from an import path: a `SupervisedTask`, or a class or function that returns one.
-
-    Raises:
-        UserError: it cannot be imported, raises, or is not a `SupervisedTask`.
-    """
+    Raises UserError if it cannot be imported, raises, or is not a `SupervisedTask`."""
     task = user_code.load(key, path, {}, "an instance of compress.tasks.SupervisedTask, or a callable that returns one")
     if not isinstance(task, SupervisedTask):
         raise UserError(key, path, f"is a {type(task).__name__}, not a compress.tasks.SupervisedTask")
@@ -33,16 +30,12 @@ def load(path: str, key: str = "task.target") -> SupervisedTask:
 
 
 def of(name: str, trust: bool) -> PlainNetworkTask:
-    """Returns the task that a checkpoint names: a key of `TASKS` or, only with `trust`, an import path.
-
-    Raises:
-        UserError: the name is an import path without `trust`, or the task is not a `PlainNetworkTask`.
-    """
-    task = TASKS.get(name)
-    if task is None and not trust:
+    """Returns the task that a checkpoint names: a key of `TASKS` or, only with `trust`, an import path. Raises
+    UserError for an import path without `trust`, and for a task that is not a `PlainNetworkTask`."""
+    if name not in TASKS and not trust:
         why = "its model.json names a task outside this package, which would be imported: set model.trust=true"
         raise UserError("checkpoint", name, why)
-    task = load(name, "checkpoint") if task is None else task
+    task = TASKS.get(name) or load(name, "checkpoint")
     if not isinstance(task, PlainNetworkTask):
         raise UserError("checkpoint", name, "is not a task for plain networks")
     return task
@@ -53,8 +46,6 @@ TASKS: dict[str, Task] = {task.name: task for task in (DETECT, CLASSIFY, SEGMENT
 
 def check_same(model: Task, data: Task | None) -> None:
     """Raises UserError if model and data are for different tasks. `data` is None if there is no data."""
-    if data is None or model.name == data.name:
-        return
-    supervised = isinstance(model, SupervisedTask)
-    limits = "" if supervised else ": such models can be pruned and exported only"
-    raise UserError("data", data.name, f"the data is for {data.name}, the model for {model.name}{limits}")
+    if data is not None and model.name != data.name:
+        limits = "" if isinstance(model, SupervisedTask) else ": such models can be pruned and exported only"
+        raise UserError("data", data.name, f"the data is for {data.name}, the model for {model.name}{limits}")

@@ -1,8 +1,4 @@
-"""Training-time augmentation, cheap enough to run on the same two cores as training.
-
-Scaling and translation are one resize and one slice, colour changes are one look-up table per channel, and a mosaic
-reuses images of the batch, so no further image is decoded.
-"""
+"""Training-time augmentation, cheap enough to run on the same two cores as training."""
 
 from __future__ import annotations
 
@@ -16,6 +12,9 @@ SMALLEST_SIDE = 2.0  # pixels
 GREY = 114  # padding value, as in letterboxing
 MIRROR_X = np.array([1, -1, 1, -1, 1], np.float32)  # factors for class, x1, y1, x2, y2
 MIRROR_Y = np.array([1, 1, -1, 1, -1], np.float32)
+
+
+Labelled = tuple[np.ndarray, np.ndarray]  # image uint8 (s, s, c); boxes float32 (n, 5) class, x1, y1, x2, y2 in pixels
 
 
 @dataclass(frozen=True)
@@ -33,6 +32,9 @@ class Augmentation:
     mosaic: float = 0.0  # probability of replacing an image by a mosaic of four
 
 
+AERIAL = Augmentation(flip_up_down=True, swap_axes=True)
+
+
 def placement(size: tuple[int, int], imgsz: int) -> tuple[int, int, int, int]:
     """Returns width, height, left and top, in pixels, of an image of `size` (width, height) letterboxed to a square."""
     scale = imgsz / max(size)
@@ -40,54 +42,30 @@ def placement(size: tuple[int, int], imgsz: int) -> tuple[int, int, int, int]:
     return width, height, (imgsz - width) // 2, (imgsz - height) // 2
 
 
-AERIAL = Augmentation(flip_up_down=True, swap_axes=True)
-
-
-def augment_image(
-    image: np.ndarray, boxes: np.ndarray, policy: Augmentation, rng: np.random.Generator
-) -> tuple[np.ndarray, np.ndarray]:
-    """Randomly flips, scales, translates and recolours one image.
-
-    Args:
-        image: (s, s, c) in [0, 255], uint8 or float32.
-        boxes: float32 (n, 5) class, x1, y1, x2, y2 in pixels; (0, 5) for classification.
-
-    Returns:
-        The augmented image and the boxes that remain visible, in the same formats.
-    """
+def augment_image(image: np.ndarray, boxes: np.ndarray, policy: Augmentation, rng: np.random.Generator) -> Labelled:
+    """Randomly flips, scales, translates and recolours one image. Returns it with the boxes that remain visible."""
     image, boxes = _scale_and_shift(*_flip(image, boxes, policy, rng), policy, rng)
     return _recolour(image, policy, rng), boxes
 
 
-def _flip(
-    image: np.ndarray, boxes: np.ndarray, policy: Augmentation, rng: np.random.Generator
-) -> tuple[np.ndarray, np.ndarray]:
+def _flip(image: np.ndarray, boxes: np.ndarray, policy: Augmentation, rng: np.random.Generator) -> Labelled:
     shape, side = image.shape, image.shape[0]
-    swap, left_right, up_down = (rng.random(3) < 0.5) & (
-        policy.swap_axes,
-        policy.flip_left_right,
-        policy.flip_up_down,
-    )
+    allowed = (policy.swap_axes, policy.flip_left_right, policy.flip_up_down)
+    swap, left_right, up_down = (rng.random(3) < 0.5) & allowed
     if swap:
         few = shape[2] <= 4  # OpenCV transposes no more channels, but these faster
         image = cv2.transpose(image) if few else np.ascontiguousarray(image.transpose(1, 0, 2))
         boxes = boxes[:, [0, 2, 1, 4, 3]]
     if left_right:
-        image, boxes = (
-            cv2.flip(image, 1),
-            boxes[:, [0, 3, 2, 1, 4]] * MIRROR_X + np.float32(side) * (MIRROR_X < 0),
-        )
+        image = cv2.flip(image, 1)
+        boxes = boxes[:, [0, 3, 2, 1, 4]] * MIRROR_X + np.float32(side) * (MIRROR_X < 0)
     if up_down:
-        image, boxes = (
-            cv2.flip(image, 0),
-            boxes[:, [0, 1, 4, 3, 2]] * MIRROR_Y + np.float32(side) * (MIRROR_Y < 0),
-        )
+        image = cv2.flip(image, 0)
+        boxes = boxes[:, [0, 1, 4, 3, 2]] * MIRROR_Y + np.float32(side) * (MIRROR_Y < 0)
     return image.reshape(shape), boxes
 
 
-def _scale_and_shift(
-    image: np.ndarray, boxes: np.ndarray, policy: Augmentation, rng: np.random.Generator
-) -> tuple[np.ndarray, np.ndarray]:
+def _scale_and_shift(image: np.ndarray, boxes: np.ndarray, policy: Augmentation, rng: np.random.Generator) -> Labelled:
     """Scales and translates. A resize and a slice take a third of the time of an affine warp."""
     side, channels = image.shape[0], image.shape[2]
     size = round(side * np.exp(rng.uniform(*np.log(policy.scale))))
@@ -127,10 +105,8 @@ def _recolour(image: np.ndarray, policy: Augmentation, rng: np.random.Generator)
     return cv2.LUT(image, table).reshape(image.shape)
 
 
-def mosaic(
-    images: list[np.ndarray], boxes: list[np.ndarray], first: int, rng: np.random.Generator
-) -> tuple[np.ndarray, np.ndarray]:
-    """Combines random crops of image `first` and three random ones of a batch; formats as in `augment_image`."""
+def mosaic(images: list[np.ndarray], boxes: list[np.ndarray], first: int, rng: np.random.Generator) -> Labelled:
+    """Combines random crops of image `first` and three random ones of a batch, so that no further one is decoded."""
     side = images[0].shape[0]
     cut_x, cut_y = rng.integers(int(0.3 * side), int(0.7 * side) + 1, 2).tolist()
     indices = [first, *rng.integers(len(images), size=3).tolist()]

@@ -35,7 +35,6 @@ class Top1:
             chance=float(np.bincount(labels).max() / len(labels)),
             ci95=interval(resampled),
             per_class={n: float(correct[labels == i].mean()) for i, n in enumerate(classes) if (labels == i).any()},
-            records=correct,
             resampled=resampled,
             fingerprint=fingerprint([labels]),
         )
@@ -92,8 +91,9 @@ class Classify(PlainNetworkTask):
         return outputs
 
     def output_classes(self, output: object, images: int) -> int | None:
-        valid = isinstance(output, Tensor) and output.ndim == 2 and len(output) == images
-        return output.shape[1] if valid and isinstance(output, Tensor) else None
+        if isinstance(output, Tensor) and output.ndim == 2 and len(output) == images:
+            return output.shape[1]
+        return None
 
 
 def _probabilities(scores: Predictions) -> np.ndarray:

@@ -25,11 +25,8 @@ class MeanAveragePrecision:
     name = "mAP50-95"
 
     def evaluate(self, predictions: Sequence[Any], targets: Sequence[Any], classes: Sequence[str]) -> Accuracy:
-        """Evaluates `Detections` against targets float32 (n, 5): class, x1, y1, x2, y2 in input pixels.
-
-        Raises:
-            UserError: no image has a labelled object.
-        """
+        """Evaluates `Detections` against targets float32 (n, 5): class, x1, y1, x2, y2 in input pixels. Raises
+        UserError if no image has a labelled object."""
         truths = [np.asarray(target, dtype=np.float32).reshape(-1, 5) for target in targets]
         matches = collect(predictions, truths, len(classes))
         if not matches.truths.any():
@@ -47,7 +44,6 @@ class MeanAveragePrecision:
             ci95=interval(resampled),
             map50=float(ap[present, 0].mean()),
             per_class={name: float(ap[i].mean()) for i, name in enumerate(classes) if present[i]},
-            records=matches,
             resampled=resampled,
             fingerprint=fingerprint(truths),
         )
@@ -61,9 +57,9 @@ class Detect(SupervisedTask):
     """Boxes with classes.
 
     Labels are float32 (n, 5): class, then centre x, y, width, height as fractions of the image. Targets are float32
-    (n, 5): class, x1, y1, x2, y2 in input pixels. A batch of b images with m boxes
-    has `img` float32 (b, c, s, s), `cls` (m, 1), `bboxes` (m, 4) with centre x, y, width, height as fractions of the
-    input, and `batch_idx` (m,), the index of the image of each box.
+    (n, 5): class, x1, y1, x2, y2 in input pixels. A batch of b images with m boxes has `img` float32 (b, c, s, s),
+    `cls` (m, 1), `bboxes` (m, 4), centre x, y, width, height as fractions of the input, and `batch_idx` (m,), the index
+    of the image of each box.
     """
 
     metric: Metric = MEAN_AVERAGE_PRECISION

@@ -19,24 +19,17 @@ _RECALLS = 101
 
 @dataclass(frozen=True)
 class Detections:
-    """Detections in one image, sorted by descending score.
+    """Detections in one image, sorted by descending score."""
 
-    Attributes:
-        boxes: (n, 4) x1, y1, x2, y2 in input pixels.
-        scores: (n,) in [0, 1].
-        classes: (n,) int64.
-    """
-
-    boxes: np.ndarray
-    scores: np.ndarray
-    classes: np.ndarray
+    boxes: np.ndarray  # (n, 4) x1, y1, x2, y2 in input pixels
+    scores: np.ndarray  # (n,) in [0, 1]
+    classes: np.ndarray  # (n,) int64
 
 
 @dataclass(frozen=True)
 class Matches:
     """The n detections of a validation set and their matches with the ground truth."""
 
-    images: int
     image: np.ndarray  # (n,) int64, image index
     score: np.ndarray  # (n,) float64
     label: np.ndarray  # (n,) int64, class index
@@ -45,14 +38,8 @@ class Matches:
 
 
 def match(detections: Detections, truth: np.ndarray) -> np.ndarray:
-    """Matches the detections of one image with its ground truth at each IoU threshold.
-
-    Args:
-        truth: float32 (m, 5) class, x1, y1, x2, y2 in the same pixels as `detections.boxes`.
-
-    Returns:
-        (n, 10) bool: whether each detection is a true positive at each threshold.
-    """
+    """Returns (n, 10) bool: whether each detection of one image is a true positive at each IoU threshold. `truth` is
+    float32 (m, 5) class, x1, y1, x2, y2 in the same pixels as `detections.boxes`."""
     overlap = iou(detections.boxes, truth[:, 1:])
     levels = np.searchsorted(THRESHOLDS, overlap, side="right")  # number of thresholds that each pair passes
     levels[detections.classes[:, None] != truth[:, 0].astype(np.int64)[None, :]] = 0
@@ -83,7 +70,6 @@ def collect(detections: Sequence[Detections], truths: Sequence[np.ndarray], clas
     detections = [_best(image) for image in detections]
     counts = [np.bincount(truth[:, 0].astype(np.int64), minlength=classes)[:classes] for truth in truths]
     return Matches(
-        images=len(detections),
         image=np.repeat(np.arange(len(detections)), [len(image.scores) for image in detections]),
         score=np.concatenate([image.scores for image in detections]).astype(np.float64),
         label=np.concatenate([image.classes for image in detections]).astype(np.int64),
@@ -98,11 +84,8 @@ def _best(detections: Detections) -> Detections:
 
 
 def average_precision(matches: Matches, weights: np.ndarray) -> np.ndarray:
-    """Computes AP (b, classes, 10) for b resamples; NaN for a class without ground truth in a resample.
-
-    Args:
-        weights: (images, b), number of occurrences of each image in each resample; ones for the original set.
-    """
+    """Computes AP (b, classes, 10) for b resamples; NaN for a class without ground truth in a resample. `weights`
+    (images, b) is the number of occurrences of each image in each resample; ones for the original set."""
     classes = matches.truths.shape[1]
     result = np.full((weights.shape[1], classes, len(THRESHOLDS)), np.nan)
     weights = weights.astype(np.float32)

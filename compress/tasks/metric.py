@@ -1,13 +1,10 @@
-"""Metrics: accuracy in [0, 1] on a set of images, with a bootstrap confidence interval.
-
-Intervals are percentile bootstraps over images (Efron and Tibshirani, An Introduction to the Bootstrap, 1993, ch. 13).
-All evaluations use the same resamples, so that two models can be compared on the same images by a paired bootstrap.
+"""Metrics: accuracy in [0, 1] on a set of images, with the interval of a percentile bootstrap over images (Efron and
+Tibshirani, An Introduction to the Bootstrap, 1993, ch. 13). All evaluations use the same resamples, for paired tests.
 """
 
 from __future__ import annotations
 
 import hashlib
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
@@ -20,7 +17,6 @@ from compress.errors import UserError, named
 
 RESAMPLES = 500
 RESAMPLES_OF_USER_METRIC = 100  # fewer, since each calls the metric again
-_SEED = 0
 KEY = "metric.target"
 EXPECTED = "a function (predictions, targets, classes) -> float in [0, 1], or a class with such a __call__"
 
@@ -36,7 +32,6 @@ class Accuracy:
     map50: float | None = None
     chance: float | None = None  # top-1 accuracy of always predicting the most frequent class
     per_class: dict[str, float] = field(default_factory=dict)  # AP50-95 or top-1 of classes with ground truth
-    records: Any = field(default=None, repr=False, compare=False)  # `mean_ap.Matches`, or (images,) bool correct
     resampled: np.ndarray | None = field(default=None, repr=False, compare=False)  # (500,), value of each resample
     fingerprint: str = field(default="", repr=False)  # of the targets: equal for evaluations on the same images
 
@@ -54,12 +49,8 @@ class Metric(Protocol):
     def name(self) -> str: ...
 
     def evaluate(self, predictions: Sequence[Any], targets: Sequence[Any], classes: Sequence[str]) -> Accuracy:
-        """Returns the accuracy of predictions, one per image.
-
-        Raises:
-            UserError: the targets do not allow a measurement, for example because no object is labelled.
-        """
-        ...
+        """Returns the accuracy of predictions, one per image. Raises UserError if the targets do not allow it, for
+        example because no object is labelled."""
 
 
 @dataclass(frozen=True)
@@ -75,9 +66,8 @@ class UserMetric:
         value = self._value(predictions, targets, classes)
         counts = resamples(len(targets), RESAMPLES_OF_USER_METRIC)
         samples = [np.repeat(np.arange(len(targets)), column).tolist() for column in counts.T]
-        resampled = np.array(
-            [self._value([predictions[i] for i in rows], [targets[i] for i in rows], classes) for rows in samples]
-        )
+        pairs = (([predictions[i] for i in rows], [targets[i] for i in rows]) for rows in samples)
+        resampled = np.array([self._value(*pair, classes) for pair in pairs])
         digest = fingerprint([np.asarray(target) for target in targets])
         return Accuracy(self.name, value, len(targets), interval(resampled), resampled=resampled, fingerprint=digest)
 
@@ -88,17 +78,14 @@ class UserMetric:
             raise
         except (Exception, SystemExit) as error:  # the user's own code
             raise UserError(KEY, self.path, f"raised {named(error)}: return a number in [0, 1]") from error
-        if not (math.isfinite(value) and 0 <= value <= 1):
+        if not 0 <= value <= 1:
             raise UserError(KEY, self.path, f"returned {value}: return a number in [0, 1], higher is better")
         return value
 
 
 def load(config: MetricConfig) -> Metric | None:
-    """Loads the metric at `config.target`; None if it is not set.
-
-    Raises:
-        UserError: it cannot be imported or instantiated, or is not callable.
-    """
+    """Loads the metric at `config.target`; None if it is not set. Raises UserError if it cannot be imported or
+    instantiated, or is not callable."""
     if config.target is None:
         return None
     function = user_code.find(KEY, config.target, EXPECTED)
@@ -112,7 +99,7 @@ def load(config: MetricConfig) -> Metric | None:
 
 def resamples(images: int, count: int = RESAMPLES) -> np.ndarray:
     """Returns (images, count), the number of occurrences of each image in each resample; fixed for given arguments."""
-    drawn = np.random.default_rng(_SEED).integers(images, size=(count, images))
+    drawn = np.random.default_rng(0).integers(images, size=(count, images))
     return np.stack([np.bincount(row, minlength=images) for row in drawn], axis=1)
 
 

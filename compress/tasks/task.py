@@ -1,8 +1,5 @@
-"""Interfaces of tasks.
-
-`Task` suffices for pruning, saving and exporting a model. `SupervisedTask` adds labels, batches and a metric, which are
-needed for training and evaluation. `PlainNetworkTask` adds loss and decoding for networks that have none of their own
-(timm, `model=module`).
+"""Interfaces of tasks. `Task` suffices for pruning, saving and exporting a model. `SupervisedTask` adds labels, batches
+and a metric for training and evaluation, `PlainNetworkTask` loss and decoding for networks without them (timm, module).
 """
 
 from __future__ import annotations
@@ -19,55 +16,34 @@ from torch import Tensor
 from compress.tasks.augmentation import Augmentation
 from compress.tasks.metric import Metric
 
+# A training batch. `img`: float32 (b, c, s, s) in [0, 1], RGB. Further entries are defined by the task's `collate`.
 Batch = dict[str, Tensor]
-"""A training batch. `img`: float32 (b, c, s, s) in [0, 1], RGB. Further entries are defined by the task's `collate`."""
-
-
-Predictions = Sequence[Any] | np.ndarray
-"""One prediction per image, as the task's `decode` returns them."""
+Predictions = Sequence[Any] | np.ndarray  # one per image, as the task's `decode` returns them
 
 
 @dataclass(frozen=True)
 class Task:
-    """What a model predicts, for example boxes or classes.
+    """What a model predicts, for example boxes or classes."""
 
-    Attributes:
-        name: name in configuration files, manifests and Ultralytics.
-        published_imgsz: input side in pixels for which FLOPs of such models are usually published; None: no convention.
-        path: import path of a user-defined task, stored in checkpoints; empty for the tasks of this package.
-    """
-
-    name: str
-    published_imgsz: int | None = None
-    path: str = ""
+    name: str  # in configuration files, manifests and Ultralytics
+    published_imgsz: int | None = None  # input side in pixels for which FLOPs are usually published, if there is one
+    path: str = ""  # import path of a user-defined task, stored in checkpoints
 
     def output_kind(self, *, end_to_end: bool, postprocessed: bool) -> str:
-        """Returns the name of an exported file's output format, for manifest and bench kit.
-
-        Args:
-            end_to_end: the network selects the final detections itself.
-            postprocessed: this selection is part of the exported file.
-        """
+        """Returns the name of an exported file's output format, for manifest and bench kit. `end_to_end`: the network
+        selects the final detections itself. `postprocessed`: this selection is part of the exported file."""
         return self.name
 
 
 @dataclass(frozen=True)
 class SupervisedTask(Task):
-    """A task with labels: its models can be trained and evaluated.
-
-    Labels are those of `compress.data.Sample`. Targets are labels in the coordinates of the network's input.
-    """
+    """A task with labels (those of `compress.data.Sample`): its models can be trained and evaluated. Targets are labels
+    in the coordinates of the network's input."""
 
     metric: Metric = field(kw_only=True)
 
     def target(self, label: Any, size: tuple[int, int], imgsz: int) -> Any:
-        """Converts a label to the coordinates of the letterboxed input.
-
-        Args:
-            label: the label of a sample.
-            size: width and height of the original image, in pixels.
-            imgsz: side of the square input, in pixels.
-        """
+        """Converts a label of an image of `size`, (width, height), to the letterboxed input of side `imgsz`; pixels."""
         return label
 
     def classes_in(self, label: Any) -> set[int]:
@@ -75,11 +51,7 @@ class SupervisedTask(Task):
         return set()
 
     def label_problem(self, label: Any, classes: int) -> str | None:
-        """Validates a label of a user-defined data set. Returns an error message, or None if the label is valid.
-
-        Args:
-            classes: number of classes of the data set.
-        """
+        """Returns why a label of a user-defined data set with so many classes is invalid; None if it is valid."""
         floats = isinstance(label, float | np.floating) or (isinstance(label, np.ndarray) and label.dtype.kind == "f")
         return "the label has a value that is not finite" if floats and not np.isfinite(label).all() else None
 
@@ -87,14 +59,8 @@ class SupervisedTask(Task):
     def collate(
         self, images: list[np.ndarray], targets: list[Any], augmentation: Augmentation, rng: np.random.Generator | None
     ) -> Batch:
-        """Makes a training batch.
-
-        Args:
-            images: (s, s, c) in [0, 255] each, uint8, or float32 of 16-bit files.
-            targets: return value of `target` for each image.
-            augmentation: random changes that the data set allows.
-            rng: random generator for the augmentation; None: no augmentation.
-        """
+        """Makes a training batch of images (s, s, c) in [0, 255], uint8 or float32, and their targets. `rng` None: no
+        augmentation."""
 
     @abstractmethod
     def values(self, predictions: Predictions) -> list[np.ndarray]:
@@ -108,13 +74,9 @@ class SupervisedTask(Task):
 
 @dataclass(frozen=True)
 class PlainNetworkTask(SupervisedTask):
-    """A task for which any module that maps images to outputs can be trained.
+    """A task for which any module that maps images to outputs can be trained."""
 
-    Attributes:
-        expected_output: description of a network's output, for error messages.
-    """
-
-    expected_output: ClassVar[str] = "a network returns (batch, …)"
+    expected_output: ClassVar[str] = "a network returns (batch, …)"  # for error messages
 
     @abstractmethod
     def network_loss(self, outputs: Tensor, batch: Batch) -> Tensor:

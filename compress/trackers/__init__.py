@@ -3,7 +3,6 @@ named by its import path: `trackers=[log,pkg.MyTracker]`."""
 
 from __future__ import annotations
 
-import importlib
 import logging
 from collections.abc import Sequence
 from pathlib import Path
@@ -24,24 +23,18 @@ log = logging.getLogger(__name__)
 
 
 def load(names: Sequence[str]) -> Trackers:
-    """The trackers that a config names.
-
-    Raises:
-        UserError: an unknown name, or an import path of something other than a `Tracker`.
-    """
-    return Trackers([_load(name) for name in names])
-
-
-def _load(name: str) -> Tracker:
-    if name not in TRACKERS and "." not in name:
-        raise UserError(KEY, name, f"choose from {', '.join(TRACKERS)}, or set an import path: pkg.module.MyTracker")
-    if name in TRACKERS:
-        module, _, attribute = TRACKERS[name].rpartition(".")
-        return getattr(importlib.import_module(module), attribute)()
-    tracker = user_code.load(KEY, name, {}, "a subclass of compress.trackers.Tracker")
-    if not isinstance(tracker, Tracker):
-        raise UserError(KEY, name, f"is a {type(tracker).__name__}, not a compress.trackers.Tracker")
-    return tracker
+    """The trackers that a config names. Raises UserError for an unknown name, or an import path of something other than
+    a `Tracker`."""
+    trackers: list[Tracker] = []
+    for name in names:
+        if name not in TRACKERS and "." not in name:
+            choices = ", ".join(TRACKERS)
+            raise UserError(KEY, name, f"choose from {choices}, or set an import path: pkg.module.MyTracker")
+        tracker = user_code.load(KEY, TRACKERS.get(name, name), {}, "a subclass of compress.trackers.Tracker")
+        if not isinstance(tracker, Tracker):
+            raise UserError(KEY, name, f"is a {type(tracker).__name__}, not a compress.trackers.Tracker")
+        trackers.append(tracker)
+    return Trackers(trackers)
 
 
 class Trackers:

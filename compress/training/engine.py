@@ -64,11 +64,13 @@ def fit(
     checkpoint: Path | None = None,
     label: str = "finetune",
     on_step: Callable[[float], None] | None = None,
+    on_epoch: Callable[[int, nn.Module, float], None] | None = None,
 ) -> nn.Module:
     """Trains `net` in place, on `device`. Returns the exponential moving average of its weights, or a copy of `net` if
     the schedule has none, on the CPU in eval mode, float32 and contiguous memory format.
 
-    The state is saved to `checkpoint` every SAVE_EVERY seconds, and on KeyboardInterrupt and UserError. A later call
+    The state is saved to `checkpoint` every SAVE_EVERY seconds, on KeyboardInterrupt, and if `batches` raises
+    UserError. A later call
     resumes from it, or renames it with a warning and starts afresh if it is damaged or from another run. On the CPU the
     resumed training ends with the weights of an undisturbed one, bit for bit.
 
@@ -82,6 +84,8 @@ def fit(
             smallest power of two that fits into memory.
         on_step: `on_step(fraction)` runs before each step with the fraction of the training done, 0 to 1, for losses
             whose weights change during training. It must depend on `fraction` only, because its state is not saved.
+        on_epoch: `on_epoch(epoch, average, loss)` runs on rank 0 after each epoch, also after an incomplete last one,
+            with the last loss. It must not change weights or buffers.
         label: prefix of keys in errors, name of the progress bar, and prefix of log lines.
 
     Raises:
@@ -131,8 +135,13 @@ def fit(
             if on_step is not None:
                 on_step(run.step / schedule.steps)
             try:
+                batch = [next(stream) for _ in range(memory.parts)]
+            except UserError:  # in the data; before a forward pass has changed running statistics
+                save()
+                raise
+            try:
                 with _uninterrupted():
-                    value = run.gradients(stream, loss, memory.parts)
+                    value = run.gradients(batch, loss)
                     memory.check_fit()
                     run.update(value)
             except RuntimeError as error:
@@ -143,13 +152,17 @@ def fit(
                 stream = stream_from_here()
                 continue
             bar.update(schedule.batch)
+            if on_epoch is not None and is_first and (run.step == schedule.steps or run.step % len(batches) == 0):
+                run.check()
+                on_epoch((run.step - 1) // len(batches), run.average.eval(), run.loss)
+                net.train()  # without EMA, `run.average` is `net`
             if bar.disable and is_first:
                 progress.log(run, stream.waited)
             if time.monotonic() - saved >= SAVE_EVERY:
                 saved = save()
         run.check()
         save()
-    except (KeyboardInterrupt, UserError):
+    except KeyboardInterrupt:
         save()
         raise
     finally:

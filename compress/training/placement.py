@@ -52,9 +52,8 @@ def resolve(accelerator: Accelerator, devices: int | str | Sequence[int], proces
         kind = next((kind for kind in ("cuda", "mps") if available[kind]), "cpu")
     elif not available[kind]:
         present = ", ".join(kind for kind, count in available.items() if count)
-        raise UserError(
-            "accelerator", kind, f"this machine has none that PyTorch {torch.__version__} can use: {present}"
-        )
+        remedy = f"this machine has none that PyTorch {torch.__version__} can use: set auto, or one of {present}"
+        raise UserError("accelerator", kind, remedy)
     if isinstance(devices, int | str):  # the only text is "auto"
         default = 1 if kind == "cpu" else available[kind]
         count = processes or (default if devices == "auto" else int(devices))

@@ -6,7 +6,7 @@ import copy
 import json
 import math
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -61,14 +61,14 @@ class TrainingState:
         shapes = {name: list(value.shape) for name, value in net.state_dict().items()}
         self.identity = digest([asdict(schedule), seed, shapes])
 
-    def gradients(self, stream: Iterator[Batch], loss: Callable[[nn.Module, Batch], Tensor], parts: int) -> Tensor:
-        """Computes the gradients of the next batch, which arrives in `parts` parts. Returns the loss, scalar."""
+    def gradients(self, parts: Sequence[Batch], loss: Callable[[nn.Module, Batch], Tensor]) -> Tensor:
+        """Computes the gradients of a batch, given in equal parts. Returns the loss, scalar."""
         self.optimizer.zero_grad(set_to_none=True)
         total: Tensor | float = 0.0
-        for _ in range(parts):
-            batch = {key: _place(item, self.device, self.schedule.channels_last) for key, item in next(stream).items()}
+        for part in parts:
+            batch = {key: _place(item, self.device, self.schedule.channels_last) for key, item in part.items()}
             with autocast(self.device, self.schedule.format):
-                value = loss(self.net, batch).sum() / parts
+                value = loss(self.net, batch).sum() / len(parts)
             self.scaler.scale(value).backward()
             total = total + value.detach()
         assert isinstance(total, Tensor)

@@ -19,7 +19,6 @@ from contextlib import ExitStack, closing
 from pathlib import Path
 
 import common
-import numpy as np
 
 from compress.data import Sample, Split, TrainingBatches
 from compress.data.labels import read_labels
@@ -65,8 +64,8 @@ def scenes(folder: Path, images: int, side: int, imgsz: int) -> Split:
     write_split(folder, "train", images, side)
     samples = []
     for file in sorted((folder / "images" / "train").iterdir()):
-        label = read_labels(folder / "labels" / "train" / f"{file.stem}.txt", len(CLASSES))
-        samples.append(Sample(file, label.astype(np.float32), (side, side)))
+        (label,) = read_labels([str(folder / "labels" / "train" / f"{file.stem}.txt")], len(CLASSES))
+        samples.append(Sample(file, label, (side, side)))
     return Split("train", samples, imgsz, 3, DETECT, AERIAL)
 
 

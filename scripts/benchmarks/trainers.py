@@ -123,7 +123,7 @@ class Bench:
 def train_here(
     bench: Bench, way: Way, model: Trainable, split: data.Split, settings: Schedule, clock: Clock, seed: int
 ) -> nn.Module:
-    load = functools.partial(data.batches, split, batch=settings.batch, seed=seed, augment=False)
+    batches = data.TrainingBatches(split, batch=settings.batch, seed=seed, augment=False)
     teacher = None
     if way.distillation:
         net = copy.deepcopy(bench.unpruned.net).eval().requires_grad_(False)
@@ -132,7 +132,7 @@ def train_here(
     if isinstance(model, LossScheduled):
         model.schedule_loss(model.net, 1.0)
     loss = functools.partial(model.loss, teacher=teacher)
-    return fit(model.net, loss, lambda epoch: load(epoch=epoch), settings, seed=seed, on_step=clock.tick)
+    return fit(model.net, loss, batches, settings, seed=seed, on_step=clock.tick)
 
 
 def train_with_ultralytics(

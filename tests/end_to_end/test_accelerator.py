@@ -4,6 +4,7 @@ CPU. A tensor that is made on the CPU by mistake is an error there, as it would 
 from __future__ import annotations
 
 import copy
+import functools
 from dataclasses import replace
 from pathlib import Path
 
@@ -66,8 +67,8 @@ def test_finetuning(
     for placement in (Placement(), Placement(NAME)):
         settings = TrainingSettings(threads=1, placement=placement)
         tuned = tune(
-            model.with_net(copy.deepcopy(model.net)), model, dataset.train, replace(plan, distillation=1.0), seed=0, stage="finetune", folder=tmp_path,
-            settings=settings,
+            model.with_net(copy.deepcopy(model.net)), model, dataset.train, replace(plan, distillation=1.0),
+            seed=0, stage="finetune", folder=tmp_path, settings=settings,
         )  # fmt: skip
         assert {value.device for value in tuned.net.state_dict().values()} == {CPU}
         results.append(tuned.net)
@@ -86,7 +87,7 @@ def test_gradients(case: tuple[Config, Trainable, DataSet], second: torch.device
         net = copy.deepcopy(model.net)
         on_device = replace(teacher, net=teacher.net.to(device))
         stream = batches(dataset.train, batch=4, seed=0, epoch=0, augment=False)
-        accumulate_gradients(net, lambda n, b, t=on_device: model.loss(n, b, t), [next(stream)], device=device)
+        accumulate_gradients(net, functools.partial(model.loss, teacher=on_device), [next(stream)], device=device)
         stream.close()
         gradients.append([parameter.grad for parameter in net.parameters()])
     assert all(grad is not None and grad.device == CPU for grad in gradients[1])

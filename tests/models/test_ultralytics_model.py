@@ -109,13 +109,12 @@ def test_the_weight_of_the_head_for_training_falls_on_a_line_and_stays_at_its_en
     assert (criterion.o2m, criterion.o2o) == (pytest.approx(weight), pytest.approx(1 - weight))
 
 
-def test_the_loss_is_that_of_ultralytics_times_the_processes(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_loss_is_that_of_ultralytics_times_the_parts_of_the_batch() -> None:
     model = make("yolov8n")
     net, data = model.net.train(), batch()
     wanted = net.init_criterion()(net(data["img"]), data)[0].sum()
     assert torch.allclose(model.loss(net, data), wanted, rtol=1e-4)
-    monkeypatch.setattr(ultralytics_model.distributed, "world", lambda: 3)
-    assert torch.allclose(model.loss(net, data), 3 * wanted, rtol=1e-4)
+    assert torch.allclose(model.loss(net, data, parts=3), 3 * wanted, rtol=1e-4)
 
 
 def test_a_criterion_is_freed_with_its_network() -> None:

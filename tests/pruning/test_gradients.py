@@ -18,11 +18,11 @@ def net() -> Net:
     return randomise(Net(width=64))
 
 
-@pytest.mark.parametrize("bfloat16", [False, True])
-def test_gradients_of_a_loss_that_is_not_finite_are_none(net: Net, bfloat16: bool) -> None:
+@pytest.mark.parametrize("format", ["fp32", "bf16"])
+def test_gradients_of_a_loss_that_is_not_finite_are_none(net: Net, format: str) -> None:
     batch = {"img": EXAMPLE}
     with pytest.raises(FloatingPointError, match="nan"):
-        accumulate_gradients(net, lambda net, batch: net(batch["img"]).sum() * torch.nan, [batch], bfloat16=bfloat16)
+        accumulate_gradients(net, lambda net, batch: net(batch["img"]).sum() * torch.nan, [batch], format=format)
 
 
 def batches() -> list[dict[str, Tensor]]:

@@ -1,31 +1,23 @@
 from __future__ import annotations
 
-import copy
-import dataclasses
 import json
 import math
-import os
 import signal
 from collections.abc import Callable, Iterator
-from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
 from safetensors import safe_open
-from safetensors.torch import save as serialise
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from compress.errors import UserError
 from compress.tasks import Batch
 from compress.training import engine
 from compress.training.engine import fit
-from compress.training.precision import float32
 from compress.training.schedule import Schedule
 from tests.fakes import Clock
-from tests.halves import BATCH, Halves, epoch
+from tests.halves import BATCH, Halves, HalvesStream, epoch, interrupt_at, loss, same, schedule, state, tiny
 
 
 @pytest.fixture(autouse=True)
@@ -35,51 +27,6 @@ def one_thread() -> Iterator[None]:
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(threads)
-
-
-class Tiny(nn.Sequential):
-    """Convolution, BatchNorm and Dropout: weights, running statistics and random numbers, all to be kept."""
-
-    def __init__(self, width: int = 4) -> None:
-        super().__init__(
-            nn.Conv2d(1, width, 3, padding=1), nn.BatchNorm2d(width), nn.ReLU(), nn.Conv2d(width, 8, 3, 2),
-            nn.ReLU(), nn.Dropout(0.1), nn.Flatten(), nn.Linear(8 * 9, 2),
-        )  # fmt: skip
-
-
-def tiny(seed: int = 0, width: int = 4) -> Tiny:
-    torch.manual_seed(seed)
-    return Tiny(width)
-
-
-def loss(net: nn.Module, batch: Batch) -> Tensor:
-    return F.cross_entropy(float32(net(batch["img"])), batch["cls"])
-
-
-def schedule(**changes: Any) -> Schedule:
-    return replace(Schedule(12 * BATCH, BATCH, 0.05, format="fp32", ema=0.9), **changes)
-
-
-def state(net: nn.Module) -> dict[str, Tensor]:
-    return {name: value.clone() for name, value in net.state_dict().items()}
-
-
-def same(a: dict[str, Tensor], b: dict[str, Tensor]) -> bool:
-    return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
-
-
-def interrupt_at(step: int) -> Callable[[nn.Module, Batch], Tensor]:
-    """The loss, with a Ctrl-C in the middle of a step (from 1)."""
-    calls = 0
-
-    def interrupted(net: nn.Module, batch: Batch) -> Tensor:
-        nonlocal calls
-        calls += 1
-        if calls == step:
-            os.kill(os.getpid(), signal.SIGINT)
-        return loss(net, batch)
-
-    return interrupted
 
 
 # --- training -------------------------------------------------------------------------------------------------
@@ -122,6 +69,13 @@ def test_the_fraction_done_is_announced_before_each_step() -> None:
     fractions: list[float] = []
     fit(tiny(), loss, Halves(), schedule(), seed=0, on_step=fractions.append)
     assert fractions == [step / 12 for step in range(12)]
+
+
+def test_epochs_are_announced() -> None:
+    epochs: list[tuple[int, bool]] = []
+    on_epoch = lambda number, net, loss: epochs.append((number, net.training))  # noqa: E731
+    fit(tiny(), loss, Halves(), schedule(), seed=0, on_epoch=on_epoch)
+    assert epochs == [(0, False), (1, False), (2, False)]  # 12 steps: two epochs of 5, and a part
 
 
 @pytest.mark.parametrize("accumulate", [2, 4])
@@ -173,108 +127,6 @@ def test_weight_decay_spares_norms_and_biases() -> None:
     assert torch.equal(after["1.weight"], before["1.weight"])
 
 
-# --- going on -------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    ("optimizer", "step"),
-    [
-        ("sgd", 3),
-        ("adamw", 3),
-        ("adamw", 5),  # at the end of an epoch
-        ("adamw", 8),
-        ("sgd", 60),  # at the very end
-    ],
-)
-def test_interrupted_and_resumed_is_bit_identical(optimizer: str, step: int, tmp_path: Path) -> None:
-    steps = 60  # enough for an average that is not the network itself
-    plan = schedule(images=steps * BATCH, optimizer=optimizer, learning_rate=0.01)
-    file = tmp_path / "deep" / "state.safetensors"
-    straight_net, net = tiny(), tiny()
-    straight = fit(straight_net, loss, Halves(), plan, seed=3)
-    with pytest.raises(KeyboardInterrupt):
-        fit(net, interrupt_at(step), Halves(), plan, seed=3, checkpoint=file)
-    other = tiny(seed=9)  # nothing but the file carries over
-    torch.manual_seed(77)
-    resumed = fit(other, loss, Halves(), plan, seed=3, checkpoint=file)
-    assert same(state(resumed), state(straight))
-    assert same(state(other), state(straight_net))
-    assert [path.name for path in file.parent.iterdir()] == [file.name]
-
-
-def test_a_finished_training_is_not_repeated(tmp_path: Path) -> None:
-    plan, file = schedule(), tmp_path / "state.safetensors"
-    trained = fit(tiny(), loss, Halves(), plan, seed=0, checkpoint=file)
-
-    def never(net: nn.Module, batch: Batch) -> Tensor:
-        raise AssertionError("trained again")
-
-    assert same(state(fit(tiny(5), never, Halves(), plan, seed=0, checkpoint=file)), state(trained))
-
-
-@pytest.mark.parametrize(
-    ("net", "changes", "seed"),
-    [(tiny(width=5), {}, 0), (tiny(), {"learning_rate": 0.04}, 0), (tiny(), {"images": 800}, 0), (tiny(), {}, 1)],
-    ids=["network", "rate", "length", "seed"],
-)
-def test_a_foreign_checkpoint_is_set_aside(
-    net: Tiny, changes: dict[str, Any], seed: int, tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
-    file = tmp_path / "state.safetensors"
-    fit(tiny(), loss, Halves(), schedule(), seed=0, checkpoint=file)
-    kept, plan = file.read_bytes(), dataclasses.replace(schedule(), **changes)
-    afresh = fit(copy.deepcopy(net), loss, Halves(), plan, seed=seed)
-    trained = fit(net, loss, Halves(), plan, seed=seed, checkpoint=file)
-    assert "another network, schedule or seed" in caplog.text
-    assert same(state(trained), state(afresh))
-    assert file.with_suffix(".unusable").read_bytes() == kept
-
-
-def _cut_short(file: Path) -> None:
-    file.write_bytes(file.read_bytes()[:-100])
-
-
-def _empty(file: Path) -> None:
-    file.write_bytes(b"")
-
-
-def _without(prefix: str) -> Callable[[Path], None]:
-    def damage(file: Path) -> None:
-        with safe_open(file, "pt") as content:
-            tensors = {key: content.get_tensor(key) for key in content.keys() if not key.startswith(prefix)}  # noqa: SIM118
-            meta = content.metadata()
-        file.write_bytes(serialise(tensors, meta))
-
-    return damage
-
-
-def _other_state(text: str) -> Callable[[Path], None]:
-    def damage(file: Path) -> None:
-        with safe_open(file, "pt") as content:
-            tensors = {key: content.get_tensor(key) for key in content.keys()}  # noqa: SIM118
-            meta = content.metadata()
-        file.write_bytes(serialise(tensors, {**meta, "state": text}))
-
-    return damage
-
-
-@pytest.mark.parametrize(
-    "damage",
-    [_cut_short, _empty, _without("net.0"), _without("ema.0"), _without("rng"), _other_state("[]"), _other_state("{")],
-)
-def test_a_damaged_checkpoint_is_set_aside(
-    damage: Callable[[Path], None], tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
-    file, plan = tmp_path / "state.safetensors", schedule()
-    straight = fit(tiny(), loss, Halves(), plan, seed=0)
-    with pytest.raises(KeyboardInterrupt):
-        fit(tiny(), interrupt_at(5), Halves(), plan, seed=0, checkpoint=file)
-    damage(file)
-    trained = fit(tiny(), loss, Halves(), plan, seed=0, checkpoint=file)
-    assert "starting afresh" in caplog.text
-    assert same(state(trained), state(straight))
-
-
 # --- what goes wrong ------------------------------------------------------------------------------------------
 
 
@@ -308,57 +160,27 @@ def test_what_is_not_finite_stops_the_training(broken: Callable[[nn.Module, Batc
     assert same(dict(net.named_parameters()), weights)  # the step was not taken
 
 
-OUT_OF_MEMORY = torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB")
+def test_an_error_of_the_data_keeps_the_state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In the second part of the 8th batch."""
+    file, whole, calls = tmp_path / "state.safetensors", HalvesStream.__next__, 0
 
-
-def limited_to(images: int) -> Callable[[nn.Module, Batch], Tensor]:
-    """The loss on a device whose memory holds the activations of so many images."""
-
-    def limited(net: nn.Module, batch: Batch) -> Tensor:
-        if len(batch["img"]) > images:
-            raise OUT_OF_MEMORY
-        return loss(net, batch)
-
-    return limited
-
-
-def test_a_batch_that_does_not_fit_is_computed_in_parts() -> None:
-    net, expected, batches = tiny(), tiny(), Halves()
-    fit(net, limited_to(3), batches, schedule(), seed=0, accumulate=None)
-    fit(expected, loss, Halves(), schedule(), seed=0, accumulate=4)
-    assert same(state(net), state(expected))
-    assert [stream.closed for stream in batches.streams] == [True, True, True]  # of 8, 4 and 2 images
-
-
-def test_out_of_memory_names_the_batch_that_fits(tmp_path: Path) -> None:
-    file = tmp_path / "state.safetensors"
-    fit(tiny(), loss, Halves(), schedule(images=5 * BATCH), seed=0, checkpoint=file)
-    with pytest.raises(
-        UserError, match=r"finetune\.batch=8: cpu has too little memory for 8 images at once; 2 fit: "
-    ) as caught:
-        fit(tiny(), limited_to(3), Halves(), schedule(), seed=0)
-    assert "set finetune.batch=2, or finetune.accumulate=4" in str(caught.value)
-
-
-def test_memory_too_small_for_one_image() -> None:
-    with pytest.raises(UserError, match=r"too little memory for 1 images at once \(CUDA out of memory"):
-        fit(tiny(), limited_to(0), Halves(), schedule(), seed=0, accumulate=None)
-
-
-def test_an_error_of_the_data_keeps_the_state(tmp_path: Path) -> None:
-    file, calls = tmp_path / "state.safetensors", 0
-
-    def broken_image(net: nn.Module, batch: Batch) -> Tensor:
+    def broken(stream: HalvesStream) -> Batch:
         nonlocal calls
         calls += 1
-        if calls == 8:
+        if calls == 16:
             raise UserError("data", "3.jpg", "the image cannot be decoded: fix or remove it")
-        return loss(net, batch)
+        return whole(stream)
 
-    with pytest.raises(UserError, match=r"3\.jpg"):
-        fit(tiny(), broken_image, Halves(), schedule(), seed=0, checkpoint=file)
+    undisturbed, resumed = tiny(), tiny(4)
+    fit(undisturbed, loss, Halves(), schedule(), seed=0, accumulate=2)
+    with monkeypatch.context() as patch:
+        patch.setattr(HalvesStream, "__next__", broken)
+        with pytest.raises(UserError, match=r"3\.jpg"):
+            fit(tiny(), loss, Halves(), schedule(), seed=0, checkpoint=file, accumulate=2)
     with safe_open(file, "pt") as content:
         assert json.loads(content.metadata()["state"])["step"] == 7
+    fit(resumed, loss, Halves(), schedule(), seed=0, checkpoint=file, accumulate=2)  # with the image repaired
+    assert same(state(resumed), state(undisturbed))
 
 
 def test_slow_loading_is_named_in_the_log(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:

@@ -82,7 +82,7 @@ def test_the_format(
 ) -> None:
     on(monkeypatch, features)
     settings = choose(asked, 2, 16, steps, HOURS)
-    assert settings.bfloat16 is bfloat16
+    assert (settings.format == "bf16") is bfloat16
     assert settings.reason and settings.images_per_second
     formats = {each.format for each in steps.seen}
     assert formats == ({"fp32", "bf16"} if features is CASCADE_LAKE else {settings.format})
@@ -97,7 +97,7 @@ def test_a_load_that_begins_during_the_timing_decides_nothing(monkeypatch: pytes
         if len(steps.seen) > 1 + STEPS:
             CLOCK.sleep(0.01)
 
-    assert choose(NumberFormat.auto, 2, 16, loaded, HOURS).bfloat16 is False
+    assert choose(NumberFormat.auto, 2, 16, loaded, HOURS).format == "fp32"
 
 
 @pytest.mark.parametrize(("factor", "channels_last"), [(2.0, True), (0.95, True), (0.4, False)])
@@ -127,13 +127,13 @@ def test_timing_ends_in_time(monkeypatch: pytest.MonkeyPatch) -> None:
     on(monkeypatch, CASCADE_LAKE)
     monkeypatch.setattr(settings, "PATIENCE", -1.0)
     steps = Steps(fp32=1, bf16=1)
-    assert choose(NumberFormat.auto, 2, 16, steps, HOURS).bfloat16 is False
+    assert choose(NumberFormat.auto, 2, 16, steps, HOURS).format == "fp32"
     assert len(steps.seen) == 1
 
 
 def test_without_timing_doubt_means_float32(monkeypatch: pytest.MonkeyPatch) -> None:
     on(monkeypatch, CASCADE_LAKE)
-    assert by_capability(2).bfloat16 is False and by_capability(2).channels_last
+    assert by_capability(2).format == "fp32" and by_capability(2).channels_last
 
 
 def test_threads_are_those_of_this_process() -> None:

@@ -1,8 +1,6 @@
-"""Evaluates a model on the labelled images that are shipped with it, since INT8 outputs may differ between CPUs.
-
-Classifiers: top-1 accuracy. Detectors: F1 score of the detections with a score of at least CONFIDENCE, each matched to
-one labelled box of its class with an IoU (intersection over union) of at least OVERLAP. Needs only numpy.
-"""
+"""Evaluates a model on the labelled images shipped with it, since INT8 outputs may differ between CPUs. Classifiers:
+top-1 accuracy. Detectors: F1 score of the detections with a score of at least CONFIDENCE, each matched to one labelled
+box of its class with an IoU (intersection over union) of at least OVERLAP. Needs only numpy."""
 
 import pathlib
 from collections.abc import Callable

@@ -12,9 +12,8 @@ def load(path: pathlib.Path, threads: "int | None") -> tuple:
     net = ncnn.Net()
     if threads:
         net.opt.num_threads = threads
-    net.opt.use_vulkan_compute = False
+    net.opt.use_vulkan_compute = net.opt.use_bf16_storage = False
     net.opt.use_fp16_packed = net.opt.use_fp16_storage = net.opt.use_fp16_arithmetic = half
-    net.opt.use_bf16_storage = False
     if net.load_param(str(path)) != 0 or net.load_model(str(path.with_suffix(".bin"))) != 0:
         raise SystemExit(f"ncnn cannot open {path}")
 
