@@ -245,7 +245,9 @@ def _serve() -> None:
 def _lost(processes: int) -> UserError:
     """The error of a rank that has ended."""
     if _store is not None and _store.check([PROBLEM]):
-        return UserError(*json.loads(_store.get(PROBLEM)))
+        problem = json.loads(_store.get(PROBLEM))
+        stop()
+        return UserError(*problem)
     statuses = [status for process in _started if (status := process.poll()) is not None]
     killed = [signal.Signals(-status).name for status in statuses if status < 0]
     reason = f" (killed by {killed[0]}; the system may be out of memory)" if killed else ": see its error above"

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import itertools
+import json
 import multiprocessing
 import os
 import signal
 import socket
 import subprocess
 import sys
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -190,3 +192,77 @@ def test_the_pipeline_under_torchrun(tmp_path: Path) -> None:
     (entry,) = (tmp_path / "outputs" / ".cache").glob("train-*/entry.json")
     assert entry.with_name("product").is_dir()
     assert (done.stderr + done.stdout).count("stage 1 of 1: train") == 1
+
+
+# --- processes that `devices` asks for --------------------------------------------------------------------------
+
+
+@pytest.fixture
+def two() -> Iterator[None]:
+    distributed.use(2)
+    yield
+    distributed.use(1)
+    distributed.stop()
+
+
+def total() -> int:
+    """A sum over the ranks: 1 + 2."""
+    value = torch.tensor(distributed.rank() + 1)
+    torch.distributed.all_reduce(value)
+    return int(value)
+
+
+def killed() -> bool:
+    if distributed.rank() == 1:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return distributed.agree(1)
+
+
+def broken_image() -> bool:
+    if distributed.rank() == 1:
+        raise UserError("data", "3.jpg", "the image cannot be decoded: fix or remove it")
+    return distributed.agree(1)
+
+
+def bug() -> bool:
+    if distributed.rank() == 1:
+        raise ZeroDivisionError
+    return distributed.agree(1)
+
+
+def test_processes_are_started_once_and_end(two: None) -> None:
+    assert distributed.processes() == 2
+    assert distributed.run_on_all_ranks(total) == 3
+    (process,) = distributed._started
+    assert distributed.run_on_all_ranks(total) == 3
+    assert distributed._started == [process] and process.poll() is None
+    distributed.stop()
+    assert process.returncode is not None
+    distributed.use(1)
+    assert distributed.run_on_all_ranks(distributed.world) == 1
+
+
+@pytest.mark.parametrize(
+    ("function", "message"),
+    [
+        (killed, r"devices=2: another training process has ended \(killed by SIGKILL; .*repeat the command to resume"),
+        (broken_image, r"data=3\.jpg: the image cannot be decoded: fix or remove it"),
+        (bug, r"devices=2: another training process has ended: see its error above"),
+    ],
+)
+def test_a_process_that_ends_is_one_error(two: None, function: Callable[[], bool], message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        distributed.run_on_all_ranks(function)
+    assert distributed.run_on_all_ranks(total) == 3  # in new processes
+
+
+def test_the_pipeline_with_two_devices(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "compress", "recipe=digits", "stages=[train]", "targets=[]", "train.images=2048"]
+    command += ["budget.flops=null", "budget.max_accuracy_drop=null", "data.validation_images=100"]
+    command += ["accelerator=cpu", "devices=2", "threads=2"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=200)
+    assert done.returncode == 0, done.stderr[-3000:]
+    (run,) = (tmp_path / "outputs" / "digits").iterdir()
+    rows = [json.loads(line) for line in (run / "ledger.jsonl").read_text().splitlines()]
+    assert rows[-1]["accuracy"]["value"] > 0.5
+    assert json.loads((run / "machine.json").read_text())["training"]["placement"]["indices"] == [0, 1]
