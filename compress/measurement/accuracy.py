@@ -12,7 +12,7 @@ from tqdm import tqdm
 
 from compress.errors import TargetFailed, UserError
 from compress.tasks import Predictions, SupervisedTask
-from compress.tasks.metric import Accuracy, interval
+from compress.tasks.metric import Accuracy
 
 Predict = Callable[[np.ndarray], np.ndarray]
 
@@ -76,11 +76,3 @@ def evaluate(
             bar.update(len(indices))
     targets = [split.target(index) for index in range(len(split))]
     return task.metric.evaluate(outputs, targets, classes)
-
-
-def paired_difference(a: Accuracy, b: Accuracy) -> tuple[float, tuple[float, float]]:
-    """a - b and its 95 % confidence interval, paired over images; a drop if `a` is the baseline. Raises ValueError if
-    the two are not the same metric on the same images."""
-    if a.resampled is None or b.resampled is None or (a.metric, a.fingerprint) != (b.metric, b.fingerprint):
-        raise ValueError("a paired difference needs two results of `evaluate` on the same images")
-    return a.value - b.value, interval(a.resampled - b.resampled)

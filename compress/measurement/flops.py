@@ -74,9 +74,8 @@ class Cost:
 
     def macs_within(self, module: str) -> int:
         """MACs of a module and its submodules; 0 if it did not run."""
-        return sum(
-            layer.macs for name, layer in self.layers.items() if not module or f"{name}.".startswith(f"{module}.")
-        )
+        prefix = f"{module}." if module else ""
+        return sum(layer.macs for name, layer in self.layers.items() if f"{name}.".startswith(prefix))
 
 
 def count(net: nn.Module, example: Tensor) -> Cost:

@@ -24,6 +24,7 @@ from compress.capabilities import Model
 from compress.config import ExportConfig
 from compress.errors import TargetFailed
 from compress.targets import onnx_graph
+from compress.targets.quantization_exclusions import module_path
 
 RUNS = 40
 WARM_UP = 5
@@ -65,19 +66,11 @@ def _profile(path: Path, image: object, threads: int, folder: Path) -> dict[str,
 
 
 def _layers(graph: GraphProto, net: nn.Module) -> dict[str, str]:
-    """{node: layer}. Exported nodes are named after their enclosing modules; modules in a Sequential repeat its name:
-    /model.22/m.0/m.0.1/conv/Conv is model.22.m.0.1.conv."""
+    """{node: layer}."""
     known = {name for name, layer in net.named_modules() if isinstance(layer, (_ConvNd, nn.Linear))}
     weights = {tensor.name for tensor in graph.initializer}
-    layers = {}
-    for node in graph.node:
-        if node.op_type in LAYERS and node.input[1] in weights:
-            path: list[str] = []
-            for part in node.name.strip("/").split("/")[:-1]:
-                if path and part.startswith(f"{path[-1]}."):
-                    path.pop()
-                path.append(part)
-            layers[node.name] = ".".join(path)
+    weighted = (node.name for node in graph.node if node.op_type in LAYERS and node.input[1] in weights)
+    layers = {name: module_path(name) for name in weighted}
     if not layers or not known.issuperset(layers.values()):
         raise TargetFailed("the nodes of the ONNX graph cannot be matched to layers, so layers cannot be timed")
     return layers

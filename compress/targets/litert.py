@@ -165,21 +165,13 @@ def package(graphs: Sequence[Graph], folder: Path, model: Model, provenance: Map
 def load(graph: Graph, threads: int, *, exact: bool = False) -> Predictor:
     """Opens a graph in LiteRT on the CPU (XNNPACK). Raises TargetFailed for a missing or damaged file."""
     require()
-    from ai_edge_litert.interpreter import Interpreter
+    from compress.targets.bench_kit import runtime_litert
 
     try:
         with _quiet():
-            interpreter = Interpreter(str(graph.path), num_threads=threads)
-            interpreter.allocate_tensors()
+            run, _, _ = runtime_litert.load(graph.path, threads)
     except (ValueError, RuntimeError) as error:
         raise TargetFailed(f"LiteRT cannot open {graph.path}: {error}") from error
-    source, sink = interpreter.get_input_details()[0]["index"], interpreter.get_output_details()[0]["index"]
-
-    def run(image: np.ndarray) -> np.ndarray:
-        interpreter.set_tensor(source, image)
-        interpreter.invoke()
-        return interpreter.get_tensor(sink)  # a copy
-
     precision = "int8" if graph.precision is Precision.int8 else "f32"
     return Predictor(
         run, f"litert {version(PACKAGES['ai_edge_litert'])}", precision, "measured",

@@ -209,4 +209,4 @@ def layers(graph: Graph) -> list[LayerMacs]:
     model = onnx_graph.read(graph.path)
     dequantized = {name for node in model.graph.node if node.op_type == "DequantizeLinear" for name in node.output}
     int8 = {node.name for node in model.graph.node if all(name in dequantized for name in node.input[:2])}
-    return onnx_graph.layers(graph, int8)
+    return onnx_graph.layers(graph.path, int8)
