@@ -30,12 +30,7 @@ class Split(Protocol):
 
 def predictor(net: nn.Module) -> Predict:
     """Wraps a torch network for `evaluate`."""
-
-    def predict(images: np.ndarray) -> np.ndarray:
-        with torch.inference_mode():
-            return net(torch.from_numpy(images)).numpy()
-
-    return predict
+    return torch.inference_mode()(lambda images: net(torch.from_numpy(images)).numpy())
 
 
 def evaluate(
