@@ -69,5 +69,4 @@ def evaluate(
                 raise TargetFailed("predictions contain NaN: the graph is numerically broken in this runtime")
             outputs.extend(predictions)
             bar.update(len(indices))
-    targets = [split.target(index) for index in range(len(split))]
-    return task.metric.evaluate(outputs, targets, classes)
+    return task.metric.evaluate(outputs, [split.target(index) for index in range(len(split))], classes)

@@ -85,8 +85,7 @@ def _outputs(folder: Path, batch: np.ndarray) -> dict[str, np.ndarray]:
 
 
 def _nearest_rows(actual: np.ndarray, expected: np.ndarray) -> float:
-    """`_off` between each row (box, score, class) and the nearest row of the other array, because rows with nearly the
-    same score may change places."""
+    """`_off` between each row (box, score, class) and the nearest row of the other array: equal scores change places."""
     worst = 0.0
     for pair in zip(actual, expected, strict=True):
         for rows, others in (pair, pair[::-1]):

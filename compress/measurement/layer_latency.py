@@ -38,8 +38,7 @@ def layer_seconds(model: Model, threads: int) -> dict[str, float]:
         graph = targets.get("onnxruntime").convert(model, Path(scratch), ExportConfig())
         nodes = onnx.load(graph.path).graph
         times = _profile(graph.path, model.example_input().numpy(), threads, Path(scratch))
-    layers = _layers(nodes, model.deployed())
-    charged = _charged(nodes, layers)
+    charged = _charged(nodes, _layers(nodes, model.deployed()))
     seconds: dict[str, float] = defaultdict(float)
     for event, duration in times.items():
         # Optimised nodes have the name of the node that they replace and a suffix: /conv/Conv_output_0_nchwc

@@ -31,8 +31,7 @@ SAME_AS_BASELINE: Ratio = (1.0, 1.0, 1.0)
 
 
 def flops_at(model: Model, imgsz: int) -> int:
-    """FLOPs of the deployed form for one image of `imgsz` x `imgsz` pixels. Raises UserError if the model is an ONNX
-    file for another size."""
+    """FLOPs of the deployed form for one image of `imgsz` pixels a side. Raises UserError for ONNX files of another."""
     if isinstance(model, GivenAsGraph) and imgsz != model.imgsz:
         raise UserError("imgsz", imgsz, f"the graph {model.path} has a fixed input size: set {model.imgsz}")
     return _count(model.with_imgsz(imgsz) if isinstance(model, TorchModel) else model).flops

@@ -45,9 +45,8 @@ def require() -> None:
 
 
 def convert(model: Model, folder: Path, config: ExportConfig) -> Graph:
-    """Writes `folder`/model.tflite in FP32. The graph of a detector that selects by value returns all rows instead:
-    accelerators of phones lack top-k, so `Graph.postprocess` does it in NumPy. Raises TargetFailed if the network
-    cannot be converted."""
+    """Writes `folder`/model.tflite in FP32. Detectors that select by value return all rows: accelerators of phones lack
+    top-k, so `Graph.postprocess` does it in NumPy. Raises TargetFailed if the network cannot be converted."""
     net, example = model.deployed(postprocess=False), model.example_input()
     path = folder / "model.tflite"
     folder.mkdir(parents=True, exist_ok=True)
@@ -79,8 +78,7 @@ def quantize(
     graph: Graph, model: Model, calibration: Sequence[np.ndarray], folder: Path,
     scheme: Scheme = SCHEMES[0], kept: Mapping[str, str] | None = None,
 ) -> Graph:  # fmt: skip
-    """Writes `folder`/model.tflite in INT8. Raises TargetFailed: unreadable graph, no calibration images, or the
-    quantizer fails."""
+    """Writes `folder`/model.tflite in INT8. Raises TargetFailed: unreadable graph, no images, or the quantizer fails."""
     check(calibration)
     nodes, method = litert_graph.nodes_of(graph.path), scheme.options.get("ranges", MEAN)
     excluded = kept_nodes(nodes, {**(kept or {}), **model.quantization_exclusions()})

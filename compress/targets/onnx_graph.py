@@ -36,8 +36,7 @@ def export(model: Model, path: Path, opset: int) -> Path:
     """Writes the FP32 graph of `model.deployed()`: static batch 1, input `images`, output `output0` (and `output1` of
     networks with two outputs), constants folded, `model.metadata()` embedded. A model that is already an ONNX graph is
     converted to `opset` if its own opset is newer or below `LEAST_OPSET`, and if the ONNX version converter can do it.
-    Raises TargetFailed if torch cannot export the network.
-    """
+    Raises TargetFailed if torch cannot export the network."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory() as scratch:
         raw, folded = Path(scratch, "raw.onnx"), Path(scratch, "folded.onnx")

@@ -82,8 +82,7 @@ def half(graph: Graph, model: Model, folder: Path) -> Graph:
 
 def package(graphs: Sequence[Graph], folder: Path, model: Model, provenance: Mapping[str, Any]) -> tuple[Graph, ...]:
     """Writes `folder`/{fp16,int8}/{model.onnx, model.engine, build.sh}, the manifest and the bench kit; returns the
-    graphs in `folder`. An FP32 graph is converted to FP16 and not shipped itself. Raises TargetFailed if TensorRT
-    rejects a graph."""
+    graphs in `folder`. FP32 graphs are shipped as FP16 only. Raises TargetFailed if TensorRT rejects a graph."""
     packed = [
         half(graph, model, folder / "fp16")
         if graph.precision is Precision.fp32
