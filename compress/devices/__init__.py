@@ -1,8 +1,6 @@
-"""Device profiles: convert a frame rate on a device to a FLOPs budget, from published latencies. Imports no torch.
-
-The model is `ms = a + b x GFLOPs`, one line per device, runtime and precision (`conf/device/*.yaml`, fitted by
-`fit.py`). Its predictions are shown but not judged: only latencies measured on the device count.
-"""
+"""Device profiles: convert a frame rate on a device to a FLOPs budget, from published latencies. Imports no torch. The
+model is `ms = a + b x GFLOPs`, one line per device, runtime and precision (`conf/device/*.yaml`, fitted by `fit.py`).
+Its predictions are shown but not judged: only latencies measured on the device count."""
 
 from compress.devices.frame_rate import errors_name_fps, remarks, resolve
 

@@ -1,9 +1,7 @@
-"""Latency of a network by layer, in ONNX Runtime on this machine.
-
-A layer takes another time alone than in the network: runtimes choose layouts for chains of layers, and early
-layers are bound by memory traffic as much as by arithmetic. So the whole graph runs under the runtime's profiler. The
-time of other nodes (activations, sums, concatenations) is divided among the layers that feed them.
-"""
+"""Latency of a network by layer, in ONNX Runtime on this machine. A layer takes another time alone than in the network:
+runtimes choose layouts for chains of layers, and early layers are bound by memory traffic as much as by arithmetic. So
+the whole graph runs under the runtime's profiler. The time of other nodes (activations, sums, concatenations) is
+divided among the layers that feed them."""
 
 from __future__ import annotations
 

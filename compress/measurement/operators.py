@@ -93,11 +93,9 @@ def formula_of(func: Any) -> Callable[..., int] | None:
 
 
 def may_hide_products(func: Any, tensors: list[Tensor]) -> bool:
-    """Whether an operator without a formula may contain products; true unless it is known to have none.
-
-    Known are the operators listed in this file, those that torch tags pointwise or reduction, and those of ATen with
-    integer tensors only, whose products have formulas. `tensors`: its inputs and outputs.
-    """
+    """Whether an operator without a formula may contain products; true unless it is known to have none. Known are the
+    operators listed in this file, those that torch tags pointwise or reduction, and those of ATen with integer tensors
+    only, whose products have formulas. `tensors`: its inputs and outputs."""
     namespace, _, name = func._schema.name.partition("::")
     if namespace == "aten":
         integers = not any(t.is_floating_point() or t.is_complex() or t.is_quantized for t in tensors)

@@ -1,8 +1,6 @@
-"""Changes between ledger rows: which row each row is compared with, and by how much it differs.
-
-Latencies are compared only if runtime, device, threads, batch and image size agree and both were measured; accuracies
-only if metric and number of images agree. Otherwise the change is None.
-"""
+"""Changes between ledger rows: which row each row is compared with, and by how much it differs. Latencies are compared
+only if both were measured under the same `CONDITIONS`, accuracies only if metric and number of images agree. Otherwise
+the change is None."""
 
 from __future__ import annotations
 

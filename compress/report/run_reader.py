@@ -125,7 +125,7 @@ def read_file(kind: type[T], path: Path) -> T | None:
 
 
 def read_config(path: Path) -> tuple[dict[str, Any], str]:
-    """A composed configuration as objects and as text; ({}, "") if it is missing. Raises UserError if it is not YAML."""
+    """The configuration as objects and as text; ({}, "") if it is missing. Raises UserError if it is not YAML."""
     if not path.is_file():
         return {}, ""
     text = path.read_text(encoding="utf-8", errors="replace")

@@ -78,7 +78,7 @@ def quantize(
     graph: Graph, model: Model, calibration: Sequence[np.ndarray], folder: Path,
     scheme: Scheme = SCHEMES[0], kept: Mapping[str, str] | None = None,
 ) -> Graph:  # fmt: skip
-    """Writes `folder`/model.tflite in INT8. Raises TargetFailed: unreadable graph, no images, or the quantizer fails."""
+    """Writes `folder`/model.tflite in INT8. Raises TargetFailed: unreadable graph, no images, quantizer failed."""
     check(calibration)
     nodes, method = litert_graph.nodes_of(graph.path), scheme.options.get("ranges", MEAN)
     excluded = kept_nodes(nodes, {**(kept or {}), **model.quantization_exclusions()})
