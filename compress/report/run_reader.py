@@ -23,7 +23,7 @@ class Pruning:
 
     channels: Mapping[str, tuple[int, int]] = field(default_factory=dict)  # before and after, of narrowed layers
     protected: Mapping[str, str] = field(default_factory=dict)  # why a module kept all channels
-    out_of_reach: Mapping[str, float] = field(default_factory=dict)  # FLOPs of protected modules, not reducible
+    out_of_reach: Mapping[str, float] = field(default_factory=dict)  # FLOPs left in protected modules at the least MACs
     reachable: tuple[float, float] | None = None  # least and most MACs of the network
 
 
