@@ -113,7 +113,7 @@ def undetermined_verdict(remark: Remark, row: Row, failures: Mapping[str, str]) 
     """The verdict on a run that ended at its baseline, whose `row` led to `remark` (see `chance_level_remark`)."""
     assert row.accuracy is not None  # the remark is about it
     limit = NO_DETECTION if row.accuracy.chance is None else row.accuracy.chance
-    check = Check("baseline.above_chance", None, None, limit, None, row.accuracy.metric)
+    check = Check("baseline.knows_something", None, None, limit, None, row.accuracy.metric)
     return Verdict((check,), (remark,), failures)
 
 
