@@ -1,9 +1,8 @@
-"""A cache of the results of stages, shared by runs and sweeps: `compress cache list | prune | verify`.
+"""On-disk cache of stage results, shared by runs and sweeps. Its command line: `compress cache list | verify | prune`.
 
 An entry is a folder named by the hash of everything its content depends on. It is complete once it contains
 `entry.json`, which is written last and lists size and SHA-256 of every other file. Damage is detected on reading, and
-the result is computed again. An unfinished entry is kept, so that a stage can resume its training.
-"""
+the result is computed again. An unfinished entry is kept, so that a stage can resume its training."""
 
 from __future__ import annotations
 
@@ -30,8 +29,8 @@ from compress.errors import Parser, UserError
 DEFAULT_ROOT = Path("outputs/.cache")
 ENTRY = "entry.json"
 DAMAGED = 3  # exit status of `verify`
-SCHEMA_VERSION = 2  # 1 listed no files
-NAME = re.compile(r".+-[0-9a-f]{20}")  # of an entry; `prune` deletes nothing else
+SCHEMA_VERSION = 2  # version 1 did not list the files
+ENTRY_NAME = re.compile(r".+-[0-9a-f]{20}")  # folder name of an entry; `compress cache prune` deletes no other folders
 
 log = logging.getLogger(__name__)
 
@@ -40,13 +39,13 @@ class Damaged(Exception):
     """An entry differs from what was written; the message names the first difference."""
 
 
-class Outdated(Exception):
-    """An entry was written by another version of the program."""
+class SchemaMismatch(Exception):
+    """An entry has another schema version."""
 
 
 @dataclass(frozen=True)
 class Cache:
-    """The entries below `root`. If not `enabled`, every result is computed again."""
+    """The entries below `root`. If not `enabled`, each requested entry is deleted, computed and stored again."""
 
     root: Path
     enabled: bool = True
@@ -55,35 +54,36 @@ class Cache:
         """Raises UserError if the cache cannot be written. Creates nothing."""
         place = next(place for place in (self.root, *self.root.absolute().parents) if os.path.lexists(place))
         if not place.is_dir() or not os.access(place, os.W_OK):
-            remedy = f"the cache {self.root} needs a writable folder here: make it one, or run in another folder"
+            remedy = f"the cache {self.root} needs a writable folder: make {place} one, or run in another folder"
             raise UserError("cache", place, remedy)
 
     def fetch(self, stage: str, parts: Mapping[str, Any], make: Callable[[Path], None]) -> tuple[Path, bool]:
-        """Returns the folder that `make(folder)` filled, now or earlier, and whether it was cached. A second process
-        that needs the same entry waits for the first. A damaged entry is made again, with a warning."""
+        """Returns the folder of the entry, which `make(folder)` has filled, and whether it was cached. `parts` are all
+        inputs of the result, JSON-like. The folder may hold files of an interrupted call; it is kept if `make` raises.
+        A second process that needs the entry waits for the first. A damaged entry is made again, with a warning."""
         key = digest(parts)
         folder = self.root / f"{stage}-{key[:20]}"
         with _locked(folder):
             if not self.enabled:
                 _remove(folder)
-            elif _usable(folder, stage, key):
+            elif _validate_or_remove(folder, stage, key):
                 os.utime(folder / ENTRY)  # marks it as used; `prune` deletes the entries used longest ago first
                 return folder, True
             folder.mkdir(parents=True, exist_ok=True)
             start = time.time()
             make(folder)
-            seconds = round(time.time() - start, 1)
-            _write_entry(folder, {"stage": stage, "key": key, "parts": parts, "seconds": seconds})
+            _write_entry(folder, stage=stage, key=key, parts=parts, seconds=round(time.time() - start, 1))
             return folder, False
 
     def entries(self) -> list[Path]:
         """Folders of the entries, most recently used first."""
-        entries = [path for path in self.root.glob("*-*") if NAME.fullmatch(path.name) and path.is_dir()]
+        entries = [path for path in self.root.glob("*-*") if ENTRY_NAME.fullmatch(path.name) and path.is_dir()]
         return sorted(entries, key=_last_used, reverse=True)
 
 
-def _usable(folder: Path, stage: str, key: str) -> bool:
-    """Whether the entry is complete and undamaged. Removes a damaged entry; an unfinished one stays."""
+def _validate_or_remove(folder: Path, stage: str, key: str) -> bool:
+    """Whether the entry is complete and undamaged. Removes an entry that is damaged or of another schema version."""
+    # Nothing is there, or a real folder without entry.json: new or unfinished, which `make` continues.
     if not os.path.lexists(folder / ENTRY) and not folder.is_symlink() and (folder.is_dir() or not folder.exists()):
         return False
     try:
@@ -93,21 +93,21 @@ def _usable(folder: Path, stage: str, key: str) -> bool:
         return True
     except Damaged as error:
         log.warning("cache: %s is damaged and is computed again: %s", folder.name, error)
-    except Outdated:
-        log.info("cache: %s was written by another version of the program and is computed again", folder.name)
+    except SchemaMismatch:
+        log.info("cache: %s has another schema version and is computed again", folder.name)
     _remove(folder)
     return False
 
 
-def _write_entry(folder: Path, record: Mapping[str, Any]) -> None:
+def _write_entry(folder: Path, **record: Any) -> None:
     """Completes an entry: writes `record`, and size and SHA-256 of every file in `folder`, to `entry.json`."""
-    files = {name: _identity(path) for name, path in _files(folder).items()}
+    files = {name: _fingerprint(path) for name, path in _files(folder).items()}
     entry = json.loads(json.dumps({"schema_version": SCHEMA_VERSION, **record, "files": files}, default=str))
     atomic.write(folder / ENTRY, json.dumps({**entry, "sha256": digest(entry)}, indent=1))
 
 
 def verify(folder: Path) -> dict[str, Any]:
-    """Returns the content of `entry.json` after checking every file of a complete entry. Raises Damaged or Outdated."""
+    """Checks every file of a complete entry. Returns `entry.json` without its hash. Raises Damaged, SchemaMismatch."""
     if folder.is_symlink() or not folder.is_dir():
         raise Damaged("not a folder")
     try:
@@ -117,7 +117,7 @@ def verify(folder: Path) -> dict[str, Any]:
     if not isinstance(entry, dict):
         raise Damaged(f"{ENTRY} is not a JSON object")
     if entry.get("schema_version") != SCHEMA_VERSION:
-        raise Outdated
+        raise SchemaMismatch
     if entry.pop("sha256", None) != digest(entry):
         raise Damaged(f"{ENTRY} does not match its own hash")
     try:
@@ -125,8 +125,8 @@ def verify(folder: Path) -> dict[str, Any]:
         for name in sorted(files.keys() ^ entry["files"].keys()):
             raise Damaged(f"{name} {'was added' if name in files else 'is missing'}")
         for name, path in files.items():
-            if path.is_symlink() or _identity(path) != entry["files"][name]:
-                raise Damaged(f"{name} is not as it was written")
+            if path.is_symlink() or _fingerprint(path) != entry["files"][name]:
+                raise Damaged(f"{name} has changed since it was written")
     except OSError as error:
         raise Damaged(f"it cannot be read ({error})") from error
     return entry
@@ -138,7 +138,7 @@ def _files(folder: Path) -> dict[str, Path]:
     return {path.relative_to(folder).as_posix(): path for path in paths if path != folder / ENTRY}
 
 
-def _identity(path: Path) -> dict[str, Any]:
+def _fingerprint(path: Path) -> dict[str, Any]:
     with path.open("rb") as file:
         return {"bytes": os.fstat(file.fileno()).st_size, "sha256": hashlib.file_digest(file, "sha256").hexdigest()}
 
@@ -169,8 +169,8 @@ def _state(folder: Path) -> str:
         verify(folder)
     except Damaged as error:
         return f"damaged: {error}"
-    except Outdated:
-        return "of another version of the program"
+    except SchemaMismatch:
+        return "other schema version: will be computed again"
     return "undamaged"
 
 
@@ -189,13 +189,13 @@ def _command(arguments: list[str] | None) -> int:
     commands = parser.add_subparsers(dest="command", required=True)
     commands.add_parser("list", help="entries, most recently used first")
     commands.add_parser("verify", help="reads every complete entry; exit status 3 if one is damaged")
-    prune = commands.add_parser("prune", help="delete all entries, or with --keep-gb those used longest ago")
-    keep_help = "gigabytes to keep, of the entries used last (default: 0)"
+    prune = commands.add_parser("prune", help="delete the least recently used entries (not the stage prune)")
+    keep_help = "GB (10^9 bytes) of the most recently used entries to keep (default: 0, delete all)"
     prune.add_argument("--keep-gb", type=float, default=0.0, help=keep_help)
     options = parser.parse_args(arguments)
     root = options.root or DEFAULT_ROOT
     if not root.is_dir() and (options.root or os.path.lexists(root)):
-        raise UserError("--root", root, "there is no such folder")
+        raise UserError("--root", root, "not a folder: set the folder of a cache")
     if options.command == "prune" and not 0 <= options.keep_gb < math.inf:
         raise UserError("--keep-gb", options.keep_gb, "set 0 or a positive number of gigabytes")
     entries, total, status = Cache(root).entries(), 0, 0

@@ -1,6 +1,5 @@
 """Protocols of models, one per capability. Every model implements `Model`; the others depend on its origin:
-Ultralytics, timm, an ONNX file, …. A function requires the protocol that it uses.
-"""
+Ultralytics, timm, an ONNX file, …. `require` gives a model the type of a protocol, or raises UserError."""
 
 from __future__ import annotations
 
@@ -32,14 +31,15 @@ class Teacher:
 
 @dataclass(frozen=True)
 class TopK:
-    """Selects an end-to-end detector's detections from one row per anchor, in NumPy, for runtimes without top-k: as in
-    YOLO26's head, the anchors with the highest class score, then the best (anchor, class) pairs among them."""
+    """NumPy version of the last step of an end-to-end detector (YOLO26's head), for runtimes without a top-k operator:
+    selects the anchors with the highest class score, then the best (anchor, class) pairs among them."""
 
     classes: int
     max_detections: int  # per image
 
     def __call__(self, rows: np.ndarray) -> np.ndarray:
-        """(b, anchors, 4 + classes + extra) to (b, k, 6 + extra): box, score, class, extra; by descending score."""
+        """(b, anchors, 4 + classes + e) to (b, k, 6 + e), k = min(max_detections, anchors), by descending score: box (4
+        numbers, unchanged), score, class index, and the e further values of the anchor, such as mask coefficients."""
         return np.stack([self._of(image) for image in rows])
 
     def _of(self, rows: np.ndarray) -> np.ndarray:
@@ -76,15 +76,14 @@ class Model(Protocol):
 
     @property
     def postprocess(self) -> TopK | None:
-        """The last step of the deployed network if it keeps the detections with the highest scores, otherwise None."""
+        """What `deployed(postprocess=False)` lacks: its caller applies this to the output. None if it lacks nothing."""
 
     def identity(self) -> str:
         """Hash of names, shapes, types and values of all tensors, hexadecimal: `tensor_digest`."""
 
     def deployed(self, *, postprocess: bool = True) -> nn.Module:
-        """A copy as it is deployed: fused, in eval mode, from an image batch to one raw output tensor (two for
-        instance segmentation); with `postprocess` including the step `self.postprocess`. FLOPs are counted on it and
-        graphs are exported from it."""
+        """A copy as it is deployed: fused, in eval mode, from an image batch to one raw output tensor (instance
+        segmentation: two), with the step `self.postprocess` if `postprocess`. FLOPs are counted and graphs exported."""
 
     def metadata(self) -> dict[str, str]:
         """Key/value pairs to embed in exported graphs. For Ultralytics models: the keys that its own loader reads."""
@@ -101,7 +100,7 @@ class Evaluable(Model, Protocol):
     """A model whose outputs can be decoded to predictions of its task."""
 
     def decode(self, outputs: np.ndarray) -> Predictions:
-        """Predictions for raw outputs (b, …) of the deployed network, one per image."""
+        """Decodes the raw output (b, …) of `deployed()`, a single tensor. Returns the predictions of each image."""
 
 
 @runtime_checkable
@@ -112,7 +111,8 @@ class TorchModel(Model, Protocol):
     def net(self) -> nn.Module:
         """The network with its weights as trained: not fused, float32."""
 
-    def with_net(self, net: nn.Module) -> Self: ...
+    def with_net(self, net: nn.Module) -> Self:
+        """This model with `net`, which is not copied, instead of its network. Channels may differ."""
 
     def with_imgsz(self, imgsz: int) -> Self:
         """The same network for another square input, in pixels."""
@@ -128,7 +128,7 @@ class Trainable(TorchModel, Protocol):
         loss of the whole."""
 
     def output_signature(self) -> tuple[object, ...]:
-        """Properties of the output, besides its shape, in which a teacher must equal the network in training."""
+        """Properties of the output, besides its shape, that must be equal in teacher and student, such as strides."""
 
 
 @runtime_checkable
@@ -136,7 +136,7 @@ class LossScheduled(Trainable, Protocol):
     """A trainable model whose loss terms change during training."""
 
     def schedule_loss(self, net: nn.Module, progress: float) -> None:
-        """Sets the loss terms of `net` for the fraction `progress` of the training, in [0, 1]."""
+        """Sets the weights of the loss terms of `net` for the fraction `progress` of the training, in [0, 1]."""
 
 
 @runtime_checkable
@@ -144,8 +144,8 @@ class Prunable(TorchModel, Protocol):
     """A model whose channels can be pruned."""
 
     def prunable(self) -> tuple[nn.Module, dict[str, str]]:
-        """A copy of `net` that computes the same function and that a dependency graph can prune, and the modules in
-        it that keep their output channels: {module name: reason}."""
+        """A copy of `net` that computes the same function and whose channel dependencies can be traced, and the modules
+        in it whose output channels must not be pruned: {module name: reason}."""
 
 
 @runtime_checkable
@@ -174,7 +174,7 @@ class GivenAsGraph(Model, Protocol):
 
     @property
     def runtime(self) -> str:
-        """Name and version of the runtime that computes the original file."""
+        """Name and version of the runtime that executes the original file."""
 
 
 @runtime_checkable
@@ -182,11 +182,12 @@ class Preprocessed(Model, Protocol):
     """A model with image preprocessing beyond scaling to [0, 1]."""
 
     def preprocessing(self) -> dict[str, Any]:
-        """Entries for `manifest.json` of an artifact: `normalised_in_graph` {mean, std}, which the graph applies, and
-        the preprocessing of the library that the network is from, where it differs."""
+        """Entries for `manifest.json` of an artifact: `normalised_in_graph` {mean, std}, numbers per channel that the
+        graph applies to images in [0, 1], and `timm`, if timm resizes and crops images differently."""
 
 
-VERBS: dict[object, str] = {
+ACTIONS: dict[object, str] = {  # what only a model with the capability can be
+    TorchModel: "used as a torch network",
     Trainable: "trained",
     Prunable: "pruned",
     Checkpointable: "saved as a checkpoint",
@@ -195,10 +196,10 @@ VERBS: dict[object, str] = {
 
 
 def require(model: Model, capability: type[Capability], key: str, value: object) -> Capability:
-    """`model`, typed as `capability`. Raises UserError for `key` and `value` if it does not implement the protocol."""
+    """Returns `model` if it implements `capability`. Otherwise raises UserError for the configuration `key`=`value`."""
     if not isinstance(model, capability):
-        verb = VERBS.get(capability, "used")
-        raise UserError(key, value, f"the {type(model).__name__} for the task {model.task.name} cannot be {verb} here")
+        cannot = f"the {type(model).__name__} for the task {model.task.name} cannot be {ACTIONS[capability]} here"
+        raise UserError(key, value, cannot)
     return model
 
 

@@ -79,8 +79,7 @@ def check_computes(net: nn.Module, example: Tensor, key: str, source: object) ->
         with torch.no_grad():  # on a copy, since networks may store intermediate results
             outputs = tree_leaves(copy.deepcopy(net).eval()(example))
     except Exception as error:
-        why = f"the network cannot compute with these tensors ({named(error)})"
-        raise UserError(key, source, why) from error
+        raise UserError(key, source, f"the network cannot compute with these tensors ({named(error)})") from error
     if any(isinstance(output, Tensor) and torch.isnan(output).any() for output in outputs):
         raise UserError(key, source, "the network returns NaN: check its weights")
 

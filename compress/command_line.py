@@ -164,8 +164,7 @@ def _arguments() -> argparse.Namespace:
 
 
 def _folder(arguments: argparse.Namespace) -> tuple[str, Path] | None:
-    """("run" or "sweep", output folder), chosen before Hydra opens its log there; None if the user names the folder, or
-    if nothing is run."""
+    """("run" or "sweep", output folder), before Hydra opens its log; None if the user names it or nothing runs."""
     if any((arguments.help, arguments.hydra_help, arguments.cfg, arguments.info, arguments.shell_completion)):
         return None
     composed = _composed(arguments, RunMode.MULTIRUN if arguments.multirun else RunMode.RUN)

@@ -25,12 +25,12 @@ class Control:
 
 
 def random(reference: Reference, flops: int, context: Context) -> Control:
-    """Removes random channels until the budget is met, then fine-tunes as the recipe does."""
-    recipe = context.config.prune
-    pruning = replace(recipe, importance="random", allocation="global", objective=Objective.flops, rounds=1)
+    """Removes random channels until at most `flops` remain, then fine-tunes as the recipe does."""
+    recipe, budget = context.config.prune, replace(context.config.budget, flops=str(flops))
+    pruning = replace(recipe, ratio=None, importance="random", allocation="global", objective=Objective.flops, rounds=1)
     folder = context.folder / "controls" / "random"
     folder.mkdir(parents=True, exist_ok=True)
-    config = replace(context.config, prune=pruning)
+    config = replace(context.config, prune=pruning, budget=budget)
     context = _with_equal_images(replace(context, config=config, folder=folder), recipe)
     product = Product(_model(reference), reference)
     return Control(finetune.run(prune.run(product, context), context).model, context.data)

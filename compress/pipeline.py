@@ -1,7 +1,6 @@
 """Runs a recipe: loads and measures the model, runs and measures each stage, writes the verdict and the report.
 
-During a run only this module writes ledgers: `ledger.jsonl`, and `controls.jsonl` for `compress.controls`.
-"""
+During a run only this module writes ledgers: `ledger.jsonl`, and `controls.jsonl` for `compress.controls`."""
 
 from __future__ import annotations
 
@@ -16,7 +15,7 @@ from pathlib import Path
 import torch
 
 from compress import atomic, checkpoint, data, devices, disk, lineage, models, report, run_folder, tasks, trackers
-from compress.budget import Remark, Verdict, baseline, guessing_remark, judge, undetermined
+from compress.budget import Remark, Verdict, baseline, chance_level_remark, judge, undetermined_verdict
 from compress.cache import DEFAULT_ROOT, Cache
 from compress.capabilities import Checkpointable, Model
 from compress.config import Config, dump
@@ -42,7 +41,7 @@ from compress.training.settings import TrainingSettings
 log = logging.getLogger(__name__)
 
 UNTRAINED_MODEL_IMAGES = 200  # of the validation split, for evaluating the loaded model if the stage train follows
-CHECKPOINT = "pruned"  # in the run folder: the last torch model, pruned or not, for `compress.load`, model=checkpoint
+CHECKPOINT = "pruned"  # in the run folder: the last torch model, also if no stage pruned it
 LOAD = "load"  # `stage` of the loaded model's row in the ledger; not a stage of a recipe
 
 GraphsOf = Callable[[str], Sequence[Graph]]  # returns the graphs of a target
@@ -71,12 +70,12 @@ class Plan:
 
 
 def run(config: Config, folder: Path) -> Result:
-    """Runs a recipe in `folder`, or continues an interrupted run of the same configuration: finished stages that made a
-    torch model are read from the cache, and all products are measured again.
+    """Runs a recipe in `folder`, which is created if it is missing. If it holds an interrupted run of the same
+    configuration, continues that run: torch models of finished stages come from the cache, all are measured again.
 
     Raises:
-        UserError: before the first stage, if the configuration is invalid, or the folder holds a finished run or one of
-            another configuration; later, if losses or gradients are not finite.
+        UserError: before the first stage, if the configuration is invalid, or `folder` holds a finished run or a run of
+            another configuration; during a stage, if losses or gradients are not finite.
         disk.Unwritable: the file system caused an error, such as a full disk.
     """
     with run_folder.hold(folder, dump(config)) as state:
@@ -121,7 +120,7 @@ def _checked(config: Config) -> Plan:
     _check_images(config, dataset)
     costs = Costs.of(model)
     product = Product(model, lineage.recorded_reference(config.model, model))
-    with devices.errors_name_fps(config):
+    with devices.fps_named_in_errors(config):
         for stage in config.stages:
             STAGES[stage].check(product, config, dataset)
     distillation = lineage.with_distillation_weight(config, product.reference).distillation or 0.0
@@ -174,7 +173,7 @@ def _run(plan: Plan, folder: Path, state: run_folder.State) -> Result:
     product, costs = _run_stages(plan, context, recorder, state)
     state.begin("report")
     if recorder.stop_reason:
-        verdict = undetermined(recorder.stop_reason, baseline(ledger.rows), product.failures)
+        verdict = undetermined_verdict(recorder.stop_reason, baseline(ledger.rows), product.failures)
     else:
         controls = _measure_controls(product.reference, context, ledger.rows) if config.controls else []
         verdict = judge(
@@ -224,18 +223,19 @@ class Recorder:
         self._context, self._ledger, self._trackers = context, ledger, trackers
         self._stages = context.config.stages
         self._baseline_stage = next((name for name in self._stages if STAGES[name].makes_baseline), LOAD)
-        self._baseline: Model | None = None  # with which its own row and all later rows are compared
+        self._baseline: Model | None = None  # the model that rows are compared with; None before its stage has run
+        self._wait = bool(self._stages)  # for other processes to finish timing; not if no latencies will be compared
         first_with_files = next((index for index, name in enumerate(self._stages) if STAGES[name].makes_files), 0)
-        # Stages whose torch model is also measured in every runtime: that of the baseline, and the last one before
-        # files, so that INT8 is compared with FP32 in the same runtime.
+        # Stages whose torch model is also converted to FP32 and measured in every runtime: the baseline's, and the one
+        # before the first stage that makes files (if any), so that INT8 is compared with FP32 in the same runtime.
         self._in_runtimes = {self._baseline_stage, *self._stages[:first_with_files][-1:]}
         self._files: dict[str, FileMeasurements] = {}  # by file content, see `measure_graph`
         self._measured: set[Path] = set()  # paths of graphs that have a row
 
     def record(self, stage: str, product: Product, costs: Costs) -> Product:
-        """Writes one row per new graph of the product. Without graphs, writes one row for its model, whose costs are
-        given, and for some stages one per target (see `_in_runtimes`). Returns the product with the targets
-        whose measurement failed added to its `failures`."""
+        """Measures a product and writes one row per graph that has none yet or, without graphs, one for its model (with
+        `costs`) and, if `stage` is in `_in_runtimes`, one per target. Sets `stop_reason` if the run must end here.
+        Returns the product with the targets that could not be measured added to its `failures`."""
         context, model, dataset = self._context, product.model, self._context.data
         if stage == self._baseline_stage:
             self._baseline = model
@@ -248,11 +248,11 @@ class Recorder:
             dataset = replace(dataset, validation=sample, extra={})
         row = measure_model(
             stage, model, costs, dataset, threads=context.config.threads, cached=product.cached,
-            baseline=self._baseline, wait=bool(self._stages) and not untrained,
+            baseline=self._baseline, wait=self._wait and not untrained,
             device=context.device,
         )  # fmt: skip
         self._append(row)
-        if stage == self._baseline_stage and (remark := guessing_remark(row)):
+        if stage == self._baseline_stage and (remark := chance_level_remark(row)):
             log.warning("%s", remark.text)
             if self._stages and self._stages[-1] != stage and not context.config.force:
                 self.stop_reason = remark
@@ -269,7 +269,7 @@ class Recorder:
                 row = measure_graph(
                     stage, graph, product.model, costs, self._context.data,
                     threads=self._context.config.threads, cached=product.cached, measured=self._files,
-                    baseline=self._context.converter.fp32(self._baseline, target), wait=bool(self._stages),
+                    baseline=self._context.converter.fp32(self._baseline, target), wait=self._wait,
                 )  # fmt: skip
                 self._append(row)
                 self._measured.add(graph.path)
@@ -283,7 +283,8 @@ class Recorder:
 
 
 def _measure_controls(reference: Reference | None, context: Context, rows: Sequence[Row]) -> list[Row]:
-    """Makes and measures the controls (see `compress.controls`), with about the FLOPs of the last torch row."""
+    """Makes and measures the controls: models from simpler methods (see `compress.controls`), with about the FLOPs of
+    the last torch row. Writes and returns their rows; controls that raise UserError are logged and omitted."""
     assert reference is not None  # controls require the stage prune, which sets it
     flops = [row for row in rows if row.target is None][-1].flops
     ledger = Ledger(context.folder / "controls.jsonl", context.folder.name)

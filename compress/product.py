@@ -1,4 +1,4 @@
-"""What stages pass on: a model, and later one model file per target and precision."""
+"""What stages pass to the next: a torch model and, from `quantize` on, one model file per target and precision."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ ENGINE = "model.engine"  # built by TensorRT from the ONNX file in the same fold
 
 @dataclass(frozen=True)
 class Graph:
-    """A model file of one target, such as an ONNX file or OpenVINO's xml."""
+    """A model file for one target (a runtime to export to), such as an ONNX file or OpenVINO's .xml."""
 
     path: Path
     target: str
     precision: Precision
-    scheme: str = ""  # how it was quantized, for people
+    scheme: str = ""  # readable description of the quantization; "" if none
     exclusions: Mapping[str, str] = field(default_factory=dict)  # {layer or node that stays in float: reason}
     calibration: Mapping[str, Any] = field(default_factory=dict)  # images, method, split, fingerprint of the data
     postprocess: TopK | None = None  # to apply to the file's output, if the runtime cannot do it
@@ -40,7 +40,7 @@ class Graph:
 
     @property
     def engine(self) -> Path | None:
-        """The TensorRT engine that was built from the file and runs instead of it; None if there is none."""
+        """Path of the TensorRT engine, which is executed instead of the model file; None if the disk has none."""
         path = self.path.with_name(ENGINE)
         return path if path.exists() else None
 
@@ -49,9 +49,9 @@ class Graph:
 class Reference:
     """The model before the first pruning, the default teacher in distillation."""
 
-    identity: str
-    flops: int  # of the network as deployed (`Model.deployed`), at `imgsz`
-    imgsz: int  # pixels
+    identity: str  # `Model.identity`: a hash of the tensors
+    flops: int  # 2 x MACs of one image of size `imgsz`, in the deployed form (`Model.deployed`)
+    imgsz: int  # side of the square input, in pixels
     path: str | None = None  # where to load it from
     model: Model | None = None  # None if a checkpoint names its reference, but the reference cannot be loaded
 
@@ -65,4 +65,4 @@ class Product:
     graphs: tuple[Graph, ...] = ()  # exported from `model`; empty before the stages quantize and export
     cached: bool = False  # the stage's result was read from the cache
     failures: Mapping[str, str] = field(default_factory=dict)  # {target that failed: reason}; later stages skip it
-    acceptance_checks: tuple[Check, ...] = ()  # results of those that the stage export runs in a new process
+    acceptance_checks: tuple[Check, ...] = ()  # of the exported files, run by `export` in a new process

@@ -1,9 +1,7 @@
-"""The folder of one run: its name, its lock, its state (`state.json`) and its temporary files.
-
-A run of the same configuration continues in the folder of an interrupted one. A killed process cannot write its state,
-but the system releases its lock: a folder in state `running` that is not locked was interrupted. The folder itself is
-locked, not a file in it, so that a rejected run leaves no file behind.
-"""
+"""The folder of one run: its name, its lock, its state (`state.json`) and its temporary files. A run of the same
+configuration continues in the folder of an interrupted one. A killed process cannot write its state, but the system
+releases its lock: a folder in state `running` that is not locked was interrupted. The folder itself is locked, not a
+file in it, so that a rejected run leaves no file behind."""
 
 from __future__ import annotations
 

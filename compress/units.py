@@ -43,6 +43,10 @@ class FlopsLimit:
             raise UserError(_KEY, self.text, "set at least 1 FLOP, or a percentage with its sign, e.g. 50%")
         return int(value)
 
+    def macs(self, full: int) -> float:
+        """The limit in MACs for a loaded model of `full` MACs. Errors as in `of`."""
+        return self.of(2 * full) / 2
+
 
 def format_flops(flops: float) -> str:
     """5.48e9 -> "5.48G"."""

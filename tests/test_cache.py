@@ -220,7 +220,7 @@ def test_an_entry_of_an_older_version_is_made_again_and_is_not_called_damaged(
     folder, _ = store.fetch("prune", PARTS, _whole)
     (folder / ENTRY).write_text('{"stage": "prune", "parts": {"seed": 0}}')
     assert cache.main(["--root", str(store.root), "verify"]) == 0
-    assert "of another version of the program" in capsys.readouterr().out
+    assert "other schema version" in capsys.readouterr().out
     assert store.fetch("prune", PARTS, _whole) == (folder, False) and "damaged" not in caplog.text
     assert store.fetch("prune", PARTS, _whole) == (folder, True)
 
@@ -251,7 +251,7 @@ def test_a_cache_that_is_no_folder_is_the_users_error(made: str, tmp_path: Path)
     else:
         root.symlink_to(tmp_path / "file")
         (tmp_path / "file").touch()
-    with pytest.raises(UserError, match="needs a writable folder here") as caught:
+    with pytest.raises(UserError, match="needs a writable folder: make") as caught:
         Cache(root).check()
     assert (caught.value.key, caught.value.value) == ("cache", root)
 
@@ -264,7 +264,7 @@ def test_verify(store: Cache, capsys: pytest.CaptureFixture[str]) -> None:
     (folders[1] / ENTRY).unlink()
     assert cache.main(["--root", str(store.root), "verify"]) == cache.DAMAGED
     said = dict(line.split("  ", 1) for line in capsys.readouterr().out.splitlines())
-    assert said[folders[0].name] == "damaged: product is not as it was written"
+    assert said[folders[0].name] == "damaged: product has changed since it was written"
     assert (said[folders[1].name], said[folders[2].name]) == ("unfinished", "undamaged")
 
 

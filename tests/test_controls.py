@@ -59,13 +59,28 @@ def test_a_run_with_controls_weighs_them_apart(tmp_path: Path, monkeypatch: pyte
     random, smaller = rows
     assert random["imgsz"] == tuned.imgsz > smaller["imgsz"]
     budget = result.rows[1].flops / 2
-    assert 0.7 * budget < random["flops"] <= budget and smaller["flops"] <= tuned.flops <= budget
+    assert 0.7 * budget < random["flops"] <= tuned.flops <= budget and smaller["flops"] <= tuned.flops
     assert random["accuracy"]["images"] == smaller["accuracy"]["images"] == 100
     kinds = {"control", "pruning_does_not_win"}
     assert sum(remark.kind in kinds for remark in result.verdict.remarks) == 2
     assert (tmp_path / "run" / "pruning.json").read_text() != (
         tmp_path / "run/controls/random/pruning.json"
     ).read_text()
+
+
+def test_controls_of_a_checkpoint_that_was_pruned_before_have_the_flops_of_the_result(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its budget of 50 % refers to the checkpoint, and the controls start from the network before both prunings."""
+    monkeypatch.chdir(tmp_path)
+    compress.run(compress.compose(SHORT), tmp_path / "first")
+    again = ["recipe=digits", "model=checkpoint", "model.path=first/pruned", "stages=[prune,finetune]", "targets=[]"]
+    again += ["finetune.images=320", "budget.max_accuracy_drop=null", "data.validation_images=100", "controls=true"]
+    result = compress.run(compress.compose([*again, "cache=false", "force=true"]), tmp_path / "second")
+    rows = [json.loads(line) for line in (tmp_path / "second" / "controls.jsonl").read_text().splitlines()]
+    random, smaller = (row["flops"] for row in rows)
+    limit = result.rows[-1].flops
+    assert 0.6 * limit < random <= limit and smaller <= limit
 
 
 def test_controls_need_something_to_compare_with() -> None:

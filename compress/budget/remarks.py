@@ -29,7 +29,7 @@ SRAM_IS_OF_TENSORS = Remark(
 )
 
 
-def guessing_remark(row: Row) -> Remark | None:
+def chance_level_remark(row: Row) -> Remark | None:
     """A remark if a baseline is no better than guessing: a top-1 whose 95 % interval includes that of always answering
     the most frequent class, or an mAP50-95 below `NO_DETECTION`. None otherwise."""
     accuracy = row.accuracy

@@ -13,12 +13,13 @@ from compress.budget.remarks import NO_DETECTION, Remark
 from compress.config import HOST, BudgetConfig, DeviceConfig
 from compress.ledger import Row
 
-MET, NOT_MET = 0, 3  # exit status
+MET, NOT_MET = 0, 3  # exit statuses; an undetermined verdict has that of NOT_MET
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """`met` is True, False, or None if it is undetermined (a number that is needed could not be measured)."""
+    """`met` is False if a check or a target failed, else None (undetermined) if a number that a check needs was not
+    measured, else True."""
 
     checks: tuple[Check, ...]
     remarks: tuple[Remark, ...] = ()
@@ -54,64 +55,62 @@ def judge(
     controls: Sequence[Row] = (),
     acceptance_checks: Sequence[Check] = (),
 ) -> Verdict:
-    """Compares a budget with the ledger of a finished run. The baseline is the model as loaded, or as trained by the
-    recipe's `train` stage.
-
-    FLOPs are judged on the largest of the last torch row and the artifacts, accuracy on every artifact (on the last
-    torch row if there is none), that of INT8 also against the FP32 graph in the same runtime. Latency and size are
-    judged on the artifact recommended for each target, according to times from the device if there are any.
+    """Compares a budget with the ledger of a finished run. What is judged:
+    - FLOPs: the largest of the last torch row and the artifacts.
+    - Accuracy: each artifact (the last torch row if there is none) against the baseline, the model as loaded or as
+      trained by the run, and INT8 also against FP32 in the same runtime. The drop from a baseline that is at chance
+      level, or not above the allowed drop, is undetermined.
+    - Latency, size, SRAM, flash: the artifact recommended for each target, by latencies from the device if it has any.
 
     Args:
-        max_quantize_drop: largest absolute drop of accuracy from FP32 to INT8 in the same runtime.
-        controls: rows of networks that were brought to the same FLOPs in a simpler way and fine-tuned equally. They
-            lead to remarks only.
+        max_quantize_drop: largest drop of accuracy from FP32 to INT8 in the same runtime, as a fraction in [0, 1].
+        rows: in order of measurement, at least one of them of torch. failures: {target: reason}.
+        device: rows that were timed on it decide the recommendation.
+        controls: rows of networks that other methods brought to about the same FLOPs; for remarks only.
         acceptance_checks: those of the artifacts; added to the checks.
     """
     first, last = selection.baseline(rows), [row for row in rows if row.target is None][-1]
-    all_finals = selection.final_rows(rows)
-    finals = [row for row in all_finals if not selection.from_another_device(row)]
-    on_device = [row for row in all_finals if device.name != HOST and selection.timed_on(row, device.name)]
+    artifact_rows = selection.final_rows(rows)
+    finals = [row for row in artifact_rows if not selection.from_another_device(row)]  # measured on this machine
+    on_device = [row for row in artifact_rows if device.name != HOST and selection.timed_on(row, device.name)]
     checks: list[Check] = []
     if (flops := budget.flops_limit) is not None:
         worst = max([last, *finals], key=lambda row: row.flops)
         checks.append(Check("budget.flops", None, None, flops.of(first.flops), worst.flops, "FLOPs"))
-    untrained, weak = remarks.guessing_remark(first), None
+    at_chance, too_weak = remarks.chance_level_remark(first), None
     if (limit := budget.max_accuracy_drop) is not None:
-        if not untrained and first.accuracy is not None and first.accuracy.value <= limit:
-            weak = remarks.baseline_too_weak(first, limit)
+        if not at_chance and first.accuracy is not None and first.accuracy.value <= limit:
+            too_weak = remarks.baseline_too_weak(first, limit)
         for row in finals or [last]:
-            drop = None if untrained or weak else selection.accuracy_drop(first, row)
+            drop = None if at_chance or too_weak else selection.accuracy_drop(first, row)
             checks.append(Check("budget.max_accuracy_drop", row.target, row.precision, limit, drop, "absolute"))
     for row in finals:
         if row.precision == "int8":
             drop = selection.accuracy_drop(selection.same_runtime_fp32(rows, row), row)
             checks.append(Check("quantize.max_accuracy_drop", row.target, "int8", max_quantize_drop, drop, "absolute"))
     names = dict.fromkeys(row.target for row in finals)
-    recommended_here = {target: selection.recommend(finals, target, device.precisions) for target in names}
-    recommended = {
-        target: _recommended_on_device(on_device, best, budget.latency_ms) for target, best in recommended_here.items()
-    }
-    # Without any artifact the limits on costs are undetermined.
-    for best in recommended.values() or [None]:
+    by_host = {target: selection.recommend(finals, target, device.precisions) for target in names}
+    recommended = {name: _recommended_on_device(on_device, row, budget.latency_ms) for name, row in by_host.items()}
+    for best in recommended.values() or [None]:  # without any artifact, limits on latency and memory are undetermined
         target, precision = (best.target, best.precision) if best else (None, None)
         for name, cost_limit, value, unit in _costs(budget, best, device):
             if cost_limit is not None:
                 checks.append(Check(f"budget.{name}", target, precision, cost_limit, value, unit))
-    # fps is not judged by itself: before the run it became flops and latency_ms.
+    # budget.fps needs no check: `devices.resolve` has converted it to limits on FLOPs and latency.
     if budget.energy_mj is not None:  # nothing measures it yet: undetermined, never passed
         checks.append(Check("budget.energy_mj", None, None, budget.energy_mj, None, "mJ"))
-    notes = [remark for remark in (untrained, weak) if remark]
-    notes += remarks.runtime_remarks(rows, finals, recommended_here) + remarks.control_remarks(last, controls)
+    notes = [remark for remark in (at_chance, too_weak) if remark]
+    notes += remarks.runtime_remarks(rows, finals, by_host) + remarks.control_remarks(last, controls)
     notes += remarks.contended_timings(rows)
     if budget.sram_kb is not None:
         notes.append(remarks.SRAM_IS_OF_TENSORS)
-    if device.name != HOST and recommended_here:
+    if device.name != HOST and by_host:
         notes.append(remarks.for_the_device(device.name, recommended, on_device))
     return Verdict((*checks, *acceptance_checks), tuple(notes), failures)
 
 
-def undetermined(remark: Remark, row: Row, failures: Mapping[str, str]) -> Verdict:
-    """The verdict on a run that ended at its baseline (see `guessing_remark`): undetermined."""
+def undetermined_verdict(remark: Remark, row: Row, failures: Mapping[str, str]) -> Verdict:
+    """The verdict on a run that ended at its baseline, whose `row` led to `remark` (see `chance_level_remark`)."""
     assert row.accuracy is not None  # the remark is about it
     limit = NO_DETECTION if row.accuracy.chance is None else row.accuracy.chance
     check = Check("baseline.knows_something", None, None, limit, None, row.accuracy.metric)
@@ -121,7 +120,7 @@ def undetermined(remark: Remark, row: Row, failures: Mapping[str, str]) -> Verdi
 def _costs(
     budget: BudgetConfig, row: Row | None, device: DeviceConfig
 ) -> list[tuple[str, float | None, float | None, str]]:
-    """(name, limit, value of the artifact, unit)."""
+    """(name, limit, value of the artifact, unit) for the limits on latency and memory; None for what is unknown."""
 
     def in_units(count: int | None, unit: int) -> float | None:
         return None if count is None else count / unit
@@ -135,12 +134,13 @@ def _costs(
     ]
 
 
-def _recommended_on_device(rows: Sequence[Row], guess: Row, limit_ms: float | None) -> Row:
-    """The fastest of the rows timed on the device. If `guess` was not timed, only if the fastest meets the limit."""
-    timed = [row for row in rows if row.target == guess.target]
+def _recommended_on_device(rows: Sequence[Row], by_host: Row, limit_ms: float | None) -> Row:
+    """The fastest of `rows`, which were timed on the device, with the target of `by_host`. Returns `by_host` if there
+    is none, or if its precision was not timed on the device and the fastest row does not meet `limit_ms`."""
+    timed = [row for row in rows if row.target == by_host.target]
     if not timed:
-        return guess
-    fastest = selection.recommend(timed, guess.target)
-    known = guess.precision in {row.precision for row in timed}
+        return by_host
+    fastest = selection.recommend(timed, by_host.target)
+    known = by_host.precision in {row.precision for row in timed}
     meets = limit_ms is not None and (selection.median(fastest) or math.inf) <= limit_ms
-    return fastest if known or meets else guess
+    return fastest if known or meets else by_host

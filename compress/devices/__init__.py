@@ -1,9 +1,7 @@
-"""Device profiles: convert a frame rate on a device to a FLOPs budget, from published latencies. Imports no torch.
+"""Device profiles: convert a frame rate on a device to a FLOPs budget, from published latencies. Imports no torch. The
+model is `ms = a + b x GFLOPs`, one line per device, runtime and precision (`conf/device/*.yaml`, fitted by `fit.py`).
+Its predictions are shown but not judged: only latencies measured on the device count."""
 
-The model is `ms = a + b x GFLOPs`, one line per device, runtime and precision (`conf/device/*.yaml`, fitted by
-`fit.py`). Its predictions are shown but not judged: only latencies measured on the device count.
-"""
+from compress.devices.frame_rate import fps_named_in_errors, remarks, resolve
 
-from compress.devices.frame_rate import errors_name_fps, remarks, resolve
-
-__all__ = ["errors_name_fps", "remarks", "resolve"]
+__all__ = ["fps_named_in_errors", "remarks", "resolve"]

@@ -1,8 +1,6 @@
-"""Fits `ms = a + b x GFLOPs` to the published latencies of whole networks in `published_latency.csv`.
-
-One row is one network on one device. `ms` is the latency of inference alone at batch 1, published on the page `source`.
-`gflops` are those of the fused network at `imgsz` (1 MAC = 2 FLOPs), counted by `compress.get_flops`.
-"""
+"""Fits `ms = a + b x GFLOPs` to the published latencies of whole networks in `published_latency.csv`. One row is one
+network on one device. `ms` is the latency of inference alone at batch 1, published on the page `source`. `gflops` are
+those of the fused network at `imgsz` (1 MAC = 2 FLOPs), counted by `compress.get_flops`."""
 
 from __future__ import annotations
 

@@ -52,7 +52,7 @@ def resolve(config: Config) -> Config:
 
 
 @contextmanager
-def errors_name_fps(config: Config) -> Iterator[None]:
+def fps_named_in_errors(config: Config) -> Iterator[None]:
     """In this context, a UserError on the `budget.flops` that `resolve` derived names `budget.fps` instead."""
     try:
         yield

@@ -12,7 +12,7 @@ from tqdm import tqdm
 
 from compress.errors import TargetFailed, UserError
 from compress.tasks import Predictions, SupervisedTask
-from compress.tasks.metric import Accuracy, interval
+from compress.tasks.metric import Accuracy
 from compress.training.placement import CPU
 
 Predict = Callable[[np.ndarray], np.ndarray]
@@ -32,12 +32,7 @@ class Split(Protocol):
 def predictor(net: nn.Module, device: torch.device = CPU) -> Predict:
     """Wraps a torch network for `evaluate`. It is moved to `device`."""
     net.to(device)
-
-    def predict(images: np.ndarray) -> np.ndarray:
-        with torch.inference_mode():
-            return net(torch.from_numpy(images).to(device)).cpu().numpy()
-
-    return predict
+    return torch.inference_mode()(lambda images: net(torch.from_numpy(images).to(device)).cpu().numpy())
 
 
 def evaluate(
@@ -76,13 +71,4 @@ def evaluate(
                 raise TargetFailed("predictions contain NaN: the graph is numerically broken in this runtime")
             outputs.extend(predictions)
             bar.update(len(indices))
-    targets = [split.target(index) for index in range(len(split))]
-    return task.metric.evaluate(outputs, targets, classes)
-
-
-def paired_difference(a: Accuracy, b: Accuracy) -> tuple[float, tuple[float, float]]:
-    """a - b and its 95 % confidence interval, paired over images; a drop if `a` is the baseline. Raises ValueError if
-    the two are not the same metric on the same images."""
-    if a.resampled is None or b.resampled is None or (a.metric, a.fingerprint) != (b.metric, b.fingerprint):
-        raise ValueError("a paired difference needs two results of `evaluate` on the same images")
-    return a.value - b.value, interval(a.resampled - b.resampled)
+    return task.metric.evaluate(outputs, [split.target(index) for index in range(len(split))], classes)

@@ -16,9 +16,7 @@ IMAGE = 4  # most input channels of a first layer, for which runtimes have speci
 
 def remarks(model: Model, cost: Cost, round_to: int | None) -> list[Remark]:
     """A remark if layers whose channels do not fill blocks have a large fraction of the MACs; else an empty list.
-
-    `cost`: of the model's deployed form. `round_to`: channel multiple of the pruning; None if nothing was pruned.
-    """
+    `cost`: of the model's deployed form. `round_to`: channel multiple of the pruning; None if nothing was pruned."""
     odd = [name for name, layer in model.deployed().named_modules() if name in cost.layers and _is_odd(layer)]
     fraction = sum(cost.layers[name].macs for name in odd) / max(cost.macs, 1)
     if fraction < WORTH_SAYING:

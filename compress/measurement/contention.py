@@ -1,9 +1,7 @@
-"""Detects other programs that use the CPU during a measurement.
-
-For each thread, Linux records how long it ran and how long it was ready but waited for a CPU
-(`/proc/<pid>/task/<tid>/schedstat`, https://docs.kernel.org/scheduler/sched-stats.html), and for a virtual machine, how
-long its host ran others instead (`steal` in `/proc/stat`). Programs on other cores cause no waiting and do not count.
-"""
+"""Detects other programs that use the CPU during a measurement. For each thread, Linux records how long it ran and how
+long it was ready but waited for a CPU (`/proc/<pid>/task/<tid>/schedstat`,
+https://docs.kernel.org/scheduler/sched-stats.html), and for a virtual machine, how long its host ran others instead
+(`steal` in `/proc/stat`). Programs on other cores cause no waiting and do not count."""
 
 from __future__ import annotations
 

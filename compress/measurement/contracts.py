@@ -1,8 +1,6 @@
-"""Acceptance checks for exported artifacts, run in a fresh process.
-
-mAP can stay the same while an INT8 graph halves every confidence, and a file can work only in the process that wrote
-it. So a fresh interpreter opens it, and its outputs are compared with those of torch, or of the ONNX file given.
-"""
+"""Acceptance checks for exported artifacts, run in a fresh process. mAP can stay the same while an INT8 graph halves
+every confidence, and a file can work only in the process that wrote it. So a fresh interpreter opens it, and its
+outputs are compared with those of torch, or of the ONNX file given."""
 
 from __future__ import annotations
 
@@ -32,12 +30,10 @@ SECONDS = 600  # time limit of the fresh interpreter
 
 
 def verify(folder: Path, model: Evaluable, split: Split) -> list[Check]:
-    """Checks the artifact in `folder`, exported from `model`, on `IMAGES` images of a split.
-
-    Per graph: deterministic outputs, outputs close to torch's (FP32 and FP16), and confidences close to torch's (other
-    precisions, and FP32 graphs that the runtime computes in another format). Raises TargetFailed if a file was altered,
-    does not open in a fresh process, or its output shape differs from the manifest.
-    """
+    """Checks the artifact in `folder`, exported from `model`, on `IMAGES` images of a split. Per graph: deterministic
+    outputs, outputs close to torch's (FP32 and FP16), and confidences close to torch's (other precisions, and FP32
+    graphs that the runtime computes in another format). Raises TargetFailed if a file was altered, does not open in a
+    fresh process, or its output shape differs from the manifest."""
     batch = np.concatenate(list(images(split.subset(IMAGES, SEED))))
     with torch.inference_mode():
         raw, final = (model.deployed(postprocess=flag)(torch.from_numpy(batch)).numpy() for flag in (False, True))
@@ -85,8 +81,7 @@ def _outputs(folder: Path, batch: np.ndarray) -> dict[str, np.ndarray]:
 
 
 def _nearest_rows(actual: np.ndarray, expected: np.ndarray) -> float:
-    """`_off` between each row (box, score, class) and the nearest row of the other array, because rows with nearly the
-    same score may change places."""
+    """`_off` between each row (box, score, class) and the nearest of the other array: rows of close scores may swap."""
     worst = 0.0
     for pair in zip(actual, expected, strict=True):
         for rows, others in (pair, pair[::-1]):

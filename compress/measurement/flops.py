@@ -74,21 +74,15 @@ class Cost:
 
     def macs_within(self, module: str) -> int:
         """MACs of a module and its submodules; 0 if it did not run."""
-        return sum(
-            layer.macs for name, layer in self.layers.items() if not module or f"{name}.".startswith(f"{module}.")
-        )
+        prefix = f"{module}." if module else ""
+        return sum(layer.macs for name, layer in self.layers.items() if f"{name}.".startswith(prefix))
 
 
 def count(net: nn.Module, example: Tensor) -> Cost:
-    """Counts one forward pass of `net` in evaluation mode on `example` (b, c, h, w); train/eval modes are restored.
-
-    Args:
-        net: the deployed form of the network, with batch norms fused.
-
-    Raises:
-        UserError: no product was counted although the network has weight matrices (its forward computes outside torch,
-            e.g. in numpy), or an operator's products cannot be counted; the message names it.
-    """
+    """Counts one forward pass of `net`, a deployed form with fused batch norms, in evaluation mode on `example`
+    (b, c, h, w); train/eval modes are restored. Raises UserError if no product was counted although the network has
+    weight matrices (its forward computes outside torch, e.g. in numpy), or if an operator's products cannot be counted;
+    the message names it."""
     counter = _Counter()
     # Inference tensors skip the decomposition to countable operators, so inference mode is disabled.
     with torch.inference_mode(False), torch.no_grad(), _eval_mode(net), _plain_execution(), counter.watch(net):

@@ -1,9 +1,7 @@
-"""Cost of an ONNX graph without its torch network, by the conventions of `flops.py`.
-
-MACs and parameters equal those of the torch network that a graph was exported from. Other FLOPs and traffic differ a
-little where one operator of ONNX is several of ATen, or the reverse; the two nodes of SiLU count as one. Nothing is
-computed in place, so more activations are alive at a time than in torch.
-"""
+"""Cost of an ONNX graph without its torch network, by the conventions of `flops.py`. MACs and parameters equal those of
+the torch network that a graph was exported from. Other FLOPs and traffic differ a little where one operator of ONNX is
+several of ATen, or the reverse; the two nodes of SiLU count as one. Nothing is computed in place, so more activations
+are alive at a time than in torch."""
 
 from __future__ import annotations
 

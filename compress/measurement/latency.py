@@ -24,6 +24,7 @@ from compress.measurement.contention import CONTENDED, Waiting
 Call = Callable[[], object]
 LOCK = Path(tempfile.gettempdir()) / "compress-timing.lock"
 LOCK_SECONDS = 60.0  # longest wait for another process
+MIN_ROUNDS = 10  # of `interleaved`, even after its time is over
 PARTS = 8  # consecutive parts of a measurement; the extremes of their medians are `low` and `high`
 ATTEMPTS = 3  # at most, if other programs used the CPU
 
@@ -34,15 +35,15 @@ _thread_lock = threading.RLock()
 
 @dataclass(frozen=True)
 class Latency:
-    """Milliseconds per call."""
+    """Latency of a call. All times are in milliseconds."""
 
     median: float
     p95: float
     runs: int
     low: float  # smallest median of the measurement's `PARTS` consecutive parts
     high: float  # largest one
-    cpu_wait: float | None = None  # see `contention.Waiting.fraction`
-    ratio: float | None = None  # median, over the rounds of `interleaved`, of the time divided by the first call's
+    cpu_wait: float | None = None  # fraction of their time that threads waited for a CPU, `contention.Waiting.fraction`
+    ratio: float | None = None  # to the first call of `interleaved`: median over the rounds of the ratio of medians
     ratio_ci95: tuple[float, float] | None = None  # 95 % confidence interval of `ratio`
     times: np.ndarray = field(default_factory=lambda: np.empty(0), repr=False, compare=False)  # of the calls, in order
 
@@ -52,8 +53,8 @@ class Latency:
         return self.cpu_wait is not None and self.cpu_wait > CONTENDED
 
     def merged_with(self, earlier: Latency | None) -> Latency:
-        """Merges this with an earlier measurement of the same call: `low` and `high` then include the machine's drift
-        between the two. If this one is contended, returns the other, and vice versa. A merged one has no `ratio`."""
+        """Merges this with an earlier measurement of the same call: `low` and `high` then include drift between both.
+        There is no `ratio`. If only this one is contended, returns `earlier`; if that is contended or None, `self`."""
         if earlier is None or earlier.contended:
             return self
         if self.contended:
@@ -63,12 +64,11 @@ class Latency:
 
 
 def time_call(call: Call, *, seconds: float = 3, warmup: int = 10, min_runs: int = 30, wait: bool = True) -> Latency:
-    """Times `call` for about `seconds` and at least `min_runs` times, after `warmup` untimed runs.
+    """Times `call` for about `seconds` and at least `min_runs` times, after `warmup` untimed runs. If other programs
+    use the CPU, measures up to `ATTEMPTS` times in all and returns the measurement with the lowest `cpu_wait`.
 
-    If other programs use the CPU, measures up to `ATTEMPTS` times in all and returns the one with the lowest
-    `cpu_wait`. With `wait`, waits for the lock while another process is timing (see `timing_lock`, also for errors):
-    necessary for a latency that is compared with other latencies.
-    """
+    If `wait`, waits up to `LOCK_SECONDS` while another process is timing; set it for latencies that will be compared.
+    Otherwise measures at once, even without the lock. Raises UserError if the lock file cannot be opened."""
     with timing_lock(wait=wait), _no_garbage_collection():
         for _ in range(warmup):
             call()
@@ -78,7 +78,7 @@ def time_call(call: Call, *, seconds: float = 3, warmup: int = 10, min_runs: int
                 break
             best = min(best, _timed(call, seconds, min_runs), key=lambda latency: latency.cpu_wait or 0.0)
     if best.contended:
-        log.warning("other programs used the CPU during timing: threads waited for it %.0f %% of their time, so "
+        log.warning("other programs used the CPU during timing: threads waited for a CPU %.0f %% of their time, so "
                     "measured times may be too long", 100 * (best.cpu_wait or 0.0))  # fmt: skip
     return best
 
@@ -100,19 +100,18 @@ def _latency(times: np.ndarray, cpu_wait: float | None) -> Latency:
 def interleaved(
     calls: Mapping[str, Call], *, rounds: int = 20, block: int = 5, seconds: float = math.inf
 ) -> dict[str, Latency]:
-    """Times calls under the same conditions: each round runs every call `block` times, in rotating order. Stops after
-    `seconds`, but not before 10 rounds. The latencies have a `ratio` to the first call.
+    """Times calls under the same conditions: each round runs every call `block` times, in rotating order, so that slow
+    drifts of the machine affect all calls alike. Stops after `rounds`, or after `seconds` and `MIN_ROUNDS`. Latencies
+    have a `ratio` to the first call. Waits for the lock and raises UserError as `time_call` does; measures only once.
 
-    Slow drifts of the machine (clock frequency, other programs) then affect all calls alike. One untimed run precedes
-    each block, because the preceding call has evicted the weights from the CPU's cache, which does not
-    happen to a deployed model, as it runs alone.
-    """
+    Each block starts with an untimed run, because the preceding call has evicted the weights from the CPU's cache. A
+    deployed model runs alone and keeps them there."""
     names = list(calls)
     times: dict[str, list[list[float]]] = {name: [] for name in names}
     with timing_lock(), _no_garbage_collection():
         waiting, end = Waiting(), time.perf_counter() + seconds
         for index in range(rounds):
-            if index >= 10 and time.perf_counter() > end:
+            if index >= MIN_ROUNDS and time.perf_counter() > end:
                 break
             shift = index % len(names)
             for name in names[shift:] + names[:shift]:
@@ -121,10 +120,10 @@ def interleaved(
         cpu_wait = waiting.fraction()
     medians = {name: np.median(times[name], axis=1) for name in names}
     latencies = {name: _latency(np.ravel(times[name]), cpu_wait) for name in names}
-    return {name: _compared(latencies[name], medians[name] / medians[names[0]]) for name in names}
+    return {name: _with_ratio(latencies[name], medians[name] / medians[names[0]]) for name in names}
 
 
-def _compared(latency: Latency, ratios: np.ndarray) -> Latency:
+def _with_ratio(latency: Latency, ratios: np.ndarray) -> Latency:
     # Order statistics bound a median without assuming a distribution: ranks n/2 - 1.96 sqrt(n)/2
     # and 1 + n/2 + 1.96 sqrt(n)/2, counted from 1.
     ordered, half = np.sort(ratios), 0.98 * math.sqrt(len(ratios))
@@ -152,13 +151,12 @@ def _no_garbage_collection() -> Iterator[None]:
 
 @contextmanager
 def timing_lock(*, wait: bool = True) -> Iterator[None]:
-    """Holds the timing lock, which all processes with the same folder for temporary files share; may be nested within
-    a thread.
+    """Holds the timing lock, which all processes with the same folder for temporary files share. May be nested within a
+    thread; other threads of the process block until it is released, whatever `wait` is.
 
-    If another process holds it, logs its pid, command and since when it holds the lock, waits up to `LOCK_SECONDS`, and
-    then continues without the lock, with a warning. Without `wait` it continues at once, silently. Raises UserError if
-    the lock file cannot be opened.
-    """
+    If another process holds the lock, logs its pid, command and since when it holds it, waits up to `LOCK_SECONDS`, and
+    then continues without the lock, with a warning; if not `wait`, continues without the lock at once, silently. Raises
+    UserError if the lock file cannot be opened."""
     global _depth
     with _thread_lock:
         handle = _acquire(wait) if _depth == 0 else None
@@ -169,20 +167,20 @@ def timing_lock(*, wait: bool = True) -> Iterator[None]:
             _depth -= 1
             if handle is not None:
                 with suppress(OSError):
-                    _signature().unlink(missing_ok=True)
+                    _holder_file().unlink(missing_ok=True)
                 os.close(handle)
 
 
 def _acquire(wait: bool) -> int:
     """A handle of the lock file, locked if possible. The system releases the lock when its process ends."""
     handle = _open_shared()
-    if _locked(handle) or not wait:
+    if _try_lock(handle) or not wait:
         return handle
     log.info("waiting up to %g s for another process to finish timing: %s (%s)", LOCK_SECONDS, _holder(), LOCK)
     end = time.monotonic() + LOCK_SECONDS
     while time.monotonic() < end:
         time.sleep(0.1)
-        if _locked(handle):
+        if _try_lock(handle):
             return handle
     log.warning("timing at the same time as another process, which has held the timing lock for more than %g s: %s; "
                 "measured times may be too long", LOCK_SECONDS, _holder())  # fmt: skip
@@ -199,41 +197,39 @@ def _open_shared() -> int:
         os.fchmod(handle, 0o666)  # the umask may have removed the rights of other users
         return handle
     except OSError as error:
-        remedy = (
-            f"the timing lock {LOCK.name} in it cannot be opened ({error.strerror}): delete it, or set another folder"
-        )
+        remedy = f"cannot open {LOCK.name} in it ({error.strerror}): delete that file, or set another folder"
         raise UserError("TMPDIR", LOCK.parent, remedy) from error
 
 
-def _locked(handle: int) -> bool:
-    """Tries to lock the file, and records who holds the lock and since when."""
+def _try_lock(handle: int) -> bool:
+    """Locks the file if no other process has, and then records who holds the lock. Returns whether it is locked."""
     try:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         return False
     command = " ".join(sys.argv)[:200].replace("\n", " ")
     text = f"process {os.getpid()} ({command}) since {time.strftime('%Y-%m-%d %H:%M:%S')}"
-    with suppress(OSError):  # the signature only serves messages
-        signature = os.open(_signature(), os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, 0o644)
-        with os.fdopen(signature, "w", encoding="utf-8") as file:
+    with suppress(OSError):  # this file only serves messages
+        description = os.open(_holder_file(), os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, 0o644)
+        with os.fdopen(description, "w", encoding="utf-8") as file:
             file.write(text)
     return True
 
 
-def _signature() -> Path:
+def _holder_file() -> Path:
     """File in which the holder describes itself. One per process, because another user's file cannot be overwritten."""
     return LOCK.with_name(f"{LOCK.name}.{os.getpid()}")
 
 
 def _holder() -> str:
-    """The newest signature of a living process."""
-    signatures: list[tuple[float, str]] = []
+    """The newest description of a living process that holds or held the lock."""
+    described: list[tuple[float, str]] = []
     for path in LOCK.parent.glob(f"{LOCK.name}.*"):
         pid = path.name.rpartition(".")[2]
         if pid.isdecimal() and _alive(int(pid)):
             with suppress(OSError, UnicodeDecodeError):
-                signatures.append((path.stat().st_mtime, path.read_text(encoding="utf-8")[:400]))
-    return max(signatures)[1] if signatures else "an unknown process"
+                described.append((path.stat().st_mtime, path.read_text(encoding="utf-8")[:400]))
+    return max(described)[1] if described else "an unknown process"
 
 
 def _alive(pid: int) -> bool:

@@ -1,9 +1,7 @@
-"""Latency of a network by layer, in ONNX Runtime on this machine.
-
-A layer takes another time alone than in the network: runtimes choose layouts for chains of layers, and early
-layers are bound by memory traffic as much as by arithmetic. So the whole graph runs under the runtime's profiler. The
-time of other nodes (activations, sums, concatenations) is divided among the layers that feed them.
-"""
+"""Latency of a network by layer, in ONNX Runtime on this machine. A layer takes another time alone than in the network:
+runtimes choose layouts for chains of layers, and early layers are bound by memory traffic as much as by arithmetic. So
+the whole graph runs under the runtime's profiler. The time of other nodes (activations, sums, concatenations) is
+divided among the layers that feed them."""
 
 from __future__ import annotations
 
@@ -24,6 +22,7 @@ from compress.capabilities import Model
 from compress.config import ExportConfig
 from compress.errors import TargetFailed
 from compress.targets import onnx_graph
+from compress.targets.quantization_exclusions import module_path
 
 RUNS = 40
 WARM_UP = 5
@@ -37,8 +36,7 @@ def layer_seconds(model: Model, threads: int) -> dict[str, float]:
         graph = targets.get("onnxruntime").convert(model, Path(scratch), ExportConfig())
         nodes = onnx.load(graph.path).graph
         times = _profile(graph.path, model.example_input().numpy(), threads, Path(scratch))
-    layers = _layers(nodes, model.deployed())
-    charged = _charged(nodes, layers)
+    charged = _charged(nodes, _layers(nodes, model.deployed()))
     seconds: dict[str, float] = defaultdict(float)
     for event, duration in times.items():
         # Optimised nodes have the name of the node that they replace and a suffix: /conv/Conv_output_0_nchwc
@@ -65,19 +63,11 @@ def _profile(path: Path, image: object, threads: int, folder: Path) -> dict[str,
 
 
 def _layers(graph: GraphProto, net: nn.Module) -> dict[str, str]:
-    """{node: layer}. Exported nodes are named after their enclosing modules; modules in a Sequential repeat its name:
-    /model.22/m.0/m.0.1/conv/Conv is model.22.m.0.1.conv."""
+    """{node: layer}."""
     known = {name for name, layer in net.named_modules() if isinstance(layer, (_ConvNd, nn.Linear))}
     weights = {tensor.name for tensor in graph.initializer}
-    layers = {}
-    for node in graph.node:
-        if node.op_type in LAYERS and node.input[1] in weights:
-            path: list[str] = []
-            for part in node.name.strip("/").split("/")[:-1]:
-                if path and part.startswith(f"{path[-1]}."):
-                    path.pop()
-                path.append(part)
-            layers[node.name] = ".".join(path)
+    weighted = (node.name for node in graph.node if node.op_type in LAYERS and node.input[1] in weights)
+    layers = {name: module_path(name) for name in weighted}
     if not layers or not known.issuperset(layers.values()):
         raise TargetFailed("the nodes of the ONNX graph cannot be matched to layers, so layers cannot be timed")
     return layers

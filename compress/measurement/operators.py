@@ -45,11 +45,8 @@ FORMULAS: dict[Any, Callable[..., int]] = {
         2 * prod(input.shape[:-1]) * (weight_ih.numel() + weight_hh.numel())
     ),
     aten._trilinear: _trilinear,
-}
-
-# By full name: torchvision registers it when it is imported.
-_FORMULAS_ELSEWHERE: dict[str, Callable[..., int]] = {
-    "torchvision::deform_conv2d": lambda input, weight, *_, out_val, **__: 2 * out_val.numel() * prod(weight.shape[1:])
+    # By full name: torchvision registers it when it is imported.
+    "torchvision::deform_conv2d": lambda input, weight, *_, out_val, **__: 2 * out_val.numel() * prod(weight.shape[1:]),
 }
 
 # ATen operators without products that torch tags neither pointwise nor reduction and `other_flops` does not list:
@@ -92,15 +89,13 @@ _TORCHVISION = {"nms", "roi_align", "roi_pool", "ps_roi_align", "ps_roi_pool"}
 def formula_of(func: Any) -> Callable[..., int] | None:
     """The formula of an operator's products, in FLOPs, or of its out-of-place form; None if there is none."""
     packet = func._overloadpacket
-    return FORMULAS.get(packet) or FORMULAS.get(_plain(packet)) or _FORMULAS_ELSEWHERE.get(func._schema.name)
+    return FORMULAS.get(packet) or FORMULAS.get(_plain(packet)) or FORMULAS.get(func._schema.name)
 
 
 def may_hide_products(func: Any, tensors: list[Tensor]) -> bool:
-    """Whether an operator without a formula may contain products; true unless it is known to have none.
-
-    Known are the operators listed in this file, those that torch tags pointwise or reduction, and those of ATen with
-    integer tensors only, whose products have formulas. `tensors`: its inputs and outputs.
-    """
+    """Whether an operator without a formula may contain products; true unless it is known to have none. Known are the
+    operators listed in this file, those that torch tags pointwise or reduction, and those of ATen with integer tensors
+    only, whose products have formulas. `tensors`: its inputs and outputs."""
     namespace, _, name = func._schema.name.partition("::")
     if namespace == "aten":
         integers = not any(t.is_floating_point() or t.is_complex() or t.is_quantized for t in tensors)
@@ -130,12 +125,6 @@ def _plain(packet: Any) -> Any:
     return getattr(aten, name[:-1], packet) if name.endswith("_") and not name.endswith("__") else packet
 
 
-_ATTENTION = {
-    "_scaled_dot_product_flash_attention_for_cpu",
-    "_scaled_dot_product_flash_attention",
-    "_scaled_dot_product_efficient_attention",
-    "_scaled_dot_product_cudnn_attention",
-}
 _BIAS_ARGUMENT = {"convolution": 2, "_convolution": 2, "cudnn_convolution": 2, "addmm": 0, "baddbmm": 0, "addmv": 0}
 _MOVES = """
     cat stack clone copy_ _to_copy contiguous index index_put index_put_ index_select gather scatter scatter_
@@ -172,7 +161,7 @@ def other_flops(name: str, args: tuple[Any, ...], inputs: list[Tensor], output: 
     """FLOPs of an operator outside products, by the conventions of `flops.py`."""
     if name in _BIAS_ARGUMENT:
         return output.numel() if args[_BIAS_ARGUMENT[name]] is not None else 0
-    if name in _ATTENTION:
+    if name.startswith("_scaled_dot_product"):  # attention
         query, key = inputs[:2]
         return 6 * prod(query.shape[:-1]) * key.shape[-2]
     if name == "mkldnn_rnn_layer":

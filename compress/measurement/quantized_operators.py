@@ -10,14 +10,12 @@ import torch
 from torch import Tensor, nn
 
 # Operators of the namespace `quantized` without products.
-WITHOUT_PRODUCTS = set(
-    """
+WITHOUT_PRODUCTS = """
     add add_relu add_scalar add_scalar_relu batch_norm batch_norm1d batch_norm1d_relu batch_norm2d batch_norm2d_relu
     batch_norm3d batch_norm3d_relu batch_norm_relu cat cat_relu celu clamp dropout elu group_norm hardswish
     instance_norm layer_norm leaky_relu max_pool1d max_pool2d mul mul_relu mul_scalar mul_scalar_relu prelu relu6
     sigmoid softmax threshold
 """.split()
-)
 
 
 def packed_macs(func: Any, args: tuple[Any, ...], output: Tensor) -> int | None:

@@ -33,8 +33,7 @@ SAME_AS_BASELINE: Ratio = (1.0, 1.0, 1.0)
 
 
 def flops_at(model: Model, imgsz: int) -> int:
-    """FLOPs of the deployed form for one image of `imgsz` x `imgsz` pixels. Raises UserError if the model is an ONNX
-    file for another size."""
+    """FLOPs of the deployed form for one image of `imgsz` pixels a side. Raises UserError for ONNX files of another."""
     if isinstance(model, GivenAsGraph) and imgsz != model.imgsz:
         raise UserError("imgsz", imgsz, f"the graph {model.path} has a fixed input size: set {model.imgsz}")
     return _count(model.with_imgsz(imgsz) if isinstance(model, TorchModel) else model).flops
@@ -161,12 +160,11 @@ def measure_graph(
             pairs = ((targets.load(baseline, threads), targets.load(graph, threads)) for _ in range(SESSIONS))
             ratio = SAME_AS_BASELINE if baseline is graph else _merged(entry.ratio, _alternating_ratio(pairs, image))
             entry.ratio = ratio
-    int8 = predictor.int8_mac_share()
     fp32 = graph.precision.value == "fp32"  # bytes are counted for float32 tensors; other precisions move fewer
     return Row(
         stage, graph.target, graph.precision.value, imgsz=model.imgsz, macs=cost.macs, flops_at_640=costs.flops_at_640,
-        other_flops=cost.other_flops, int8_mac_share=int8.overall, int8_mac_share_obtained=int8.obtained,
-        params=cost.params, size_bytes=targets.size_bytes(graph),
+        other_flops=cost.other_flops, int8_mac_share=predictor.int8_mac_share(),
+        int8_mac_share_obtained=predictor.layers_obtained, params=cost.params, size_bytes=targets.size_bytes(graph),
         onnx_size_bytes=targets.source_bytes(graph) if graph.engine else None,
         bytes_moved=cost.bytes_moved if fp32 else None, activation_bytes=cost.activation_bytes if fp32 else None,
         arena_bytes=None if predictor.arena_bytes is None else predictor.arena_bytes(),

@@ -76,8 +76,7 @@ def check_provided(constructor: dict[str, Any], channels: int) -> None:
 
 def check_size(make: Callable[[], nn.Module], name: object) -> None:
     """Raises UserError if the network that `make` returns has more than `MAX_PARAMETERS` weights. It is built on the
-    meta device, without allocating them; if that fails, the check passes, and building it normally reports the error.
-    """
+    meta device, which allocates none; if that fails, the check passes, and building it normally reports the error."""
     try:
         with torch.random.fork_rng(devices=[]), torch.device("meta"):
             count = sum(value.numel() for value in make().state_dict().values())

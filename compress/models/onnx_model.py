@@ -36,8 +36,7 @@ MOVES = {"Transpose", "Reshape", "Unsqueeze", "Squeeze"}  # operators that only 
 
 
 class FileNet(nn.Module):
-    """Runs the original file in ONNX Runtime, one image at a time: (b, c, s, s) to the file's output for b images.
-    It has no torch parameters."""
+    """Runs the original file, without torch parameters, image by image: (b, c, s, s) to its output for b images."""
 
     sha256: Tensor
 
@@ -129,9 +128,8 @@ def resolve(config: Config) -> Config:
 
 
 def build(config: ModelConfig, classes: tuple[str, ...] | None, task: Task | None = None) -> OnnxModel:
-    """Loads the model in the file `config.path`. Its task follows from its metadata and the shape of its output, its
-    classes from the metadata, else they are `classes`. Raises UserError if `onnx_file.read` rejects the file, or its
-    output is of an unknown form."""
+    """Loads the file `config.path`. The task follows from its metadata and output shape, the classes from its metadata,
+    else they are `classes`. Raises UserError if `onnx_file.read` rejects it, or its output is of an unknown form."""
     file = _read(config)
     meaning = _meaning(file, _names(file.metadata) or classes)
     net = FileNet(file.path)

@@ -181,8 +181,7 @@ def _shipped_yaml(name: str) -> dict[str, Any]:
     import ultralytics
     from ultralytics.nn.tasks import yaml_model_load
 
-    folder = Path(ultralytics.__file__).parent / "cfg" / "models"
-    known = {path.stem for path in folder.rglob("*.yaml")}
+    known = {path.stem for path in (Path(ultralytics.__file__).parent / "cfg" / "models").rglob("*.yaml")}
     stem = re.sub(r"(\d)([nslmx])(-.+)?$", r"\1\3", name)  # yolo26n -> yolo26
     if stem not in known and name not in known:
         plain = sorted(known_name for known_name in known if re.fullmatch(r"yolov?\d+", known_name))

@@ -1,8 +1,6 @@
-"""Distillation loss between the raw outputs of a detector and those of its teacher.
-
-Knowledge distillation: Hinton et al., arXiv:1503.02531; on the logits and boxes of dense detectors: Zheng et al.,
-"Localization Distillation", arXiv:2102.12252.
-"""
+"""Distillation loss between the raw outputs of a detector and those of its teacher. Knowledge distillation: Hinton et
+al., arXiv:1503.02531; on the logits and boxes of dense detectors: Zheng et al., "Localization Distillation",
+arXiv:2102.12252."""
 
 from __future__ import annotations
 

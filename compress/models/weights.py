@@ -71,8 +71,7 @@ def read(source: str, key: str = "model.weights", trust: bool = False) -> Weight
 
 
 def fill(net: nn.Module, tensors: dict[str, Tensor], source: str, key: str = "model.weights") -> None:
-    """Copies `tensors` into `net`. Raises UserError for the first tensor that is missing, unexpected, or of another
-    shape or data type."""
+    """Copies `tensors` into `net`. Raises UserError if one is missing, unexpected, or of another shape or data type."""
     own = net.state_dict()
     for name, value in own.items():
         if name not in tensors:

@@ -1,7 +1,7 @@
 """Solver: prunes a network to a FLOPs budget or to a ratio of its channels. See README.md for the method.
 
-MACs are those of the deployed form (`Model.deployed`); 1 MAC = 2 FLOPs.
-"""
+A step removes channels, at most `round_to`, from one group of coupled layers (`allocation.Step`, `groups.Group`). MACs
+are those of the deployed form (`Model.deployed`); 1 MAC = 2 FLOPs."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ from compress.pruning.estimate import Estimate
 from compress.pruning.groups import Group, cut, find_groups, halves, tie
 from compress.pruning.importance import importance
 
-GAP_LEFT_UNFILLED = 0.005  # fraction of the budget that may stay unused without an attempt to undo steps
-GAP_LEFT_UNSEARCHED = 0.01  # fraction of the budget that may stay unused without another search
-MAX_TRIALS = 5  # of searches, and of attempts to undo a step after each
+UNDO_TOLERANCE = 0.005  # steps are undone only if a larger fraction of the budget is unused
+SEARCH_TOLERANCE = 0.01  # the search is repeated only if a larger fraction of the budget is unused
+MAX_TRIALS = 5  # limit on searches, and on attempts to undo a step within each search
 RATIO_TOLERANCE = 0.05  # a larger difference from the ratio is logged as a warning
 
 Count = Callable[[nn.Module], int]  # exact MACs of the deployed form of a network
@@ -39,7 +39,7 @@ class Pruned:
     ratio: float  # fraction of the prunable channels that was removed
     channels: dict[str, list[int]]  # {layer: [output channels before, after]}, changed layers only; see `changes`
     protected: dict[str, str]  # {module: reason why it keeps its channels}
-    narrowest: nn.Module  # the network after all steps; its MACs are the lowest possible budget
+    narrowest: nn.Module  # the network after all steps; its MACs are the lowest reachable ones
     macs: int | None = None  # None if pruned to a ratio
     reachable: tuple[int, int] | None = None  # MACs of `narrowest` and of the unpruned network
 
@@ -59,8 +59,8 @@ def prune_to_ratio(
         net: a network whose dependency graph can be traced (`Prunable.prunable`); not changed.
         example: (b, c, s, s) input.
         protected: {module name: reason} of modules that keep their output channels.
-        seconds: {layer: seconds of one forward pass of `example`}, minimised by the allocation `knapsack`; None: it
-            minimises MACs. Other allocations ignore it.
+        seconds: {layer: seconds of one forward pass of `example`}, the cost that the allocation `knapsack` saves; None:
+            it saves MACs. Other allocations ignore it.
         widths: {layer: output channels} before any pruning, which `max_ratio` refers to; None: those of `net`.
 
     Raises:
@@ -79,8 +79,8 @@ def prune_to_ratio(
             to_remove -= len(step.channels)
     result = _pruned(net, plan, taken, _cut(net, steps))
     if abs(result.ratio - ratio) > RATIO_TOLERANCE:
-        remedy = "for a closer one, lower prune.round_to or raise prune.max_ratio"
-        log.warning("prune.ratio=%g: removed the fraction %.3g; %s", ratio, result.ratio, remedy)
+        message = "prune.ratio=%g: removed %.3g of the prunable channels; lower prune.round_to or raise prune.max_ratio"
+        log.warning(message, ratio, result.ratio)
     return result
 
 
@@ -115,22 +115,19 @@ def prune_to_flops(
     seconds: Mapping[str, float] | None = None,
     widths: Mapping[str, int] | None = None,
 ) -> Pruned:
-    """Prunes to at most `budget_macs`: takes the fewest first steps of the order that meet the budget, then undoes
-    single steps if the budget is still met.
+    """Prunes to at most `budget_macs`, half the limit in FLOPs: takes the shortest prefix of the ordered steps that
+    meets the budget, then undoes single steps as long as the budget is still met.
 
-    Arguments and errors as in `prune_to_ratio`, and UserError, which names the range, if the budget is out of reach.
-    """
+    `count` returns the exact MACs of one image in the deployed form of a network. Other arguments and errors as in
+    `prune_to_ratio`, and UserError, which names the range, if the budget is out of reach."""
     plan = _plan(net, example, protected, config, widths)
     steps = order(plan.steps, config.allocation, Estimate(net, example, seconds))
-
-    def macs_of(taken: Sequence[Step]) -> int:
-        return count(_cut(net, taken))
-
     narrowest = _cut(net, steps)
-    full, least = macs_of([]), count(narrowest)
+    full, least = count(net), count(narrowest)
     check_reachable(budget_macs, least, full)
-    # Each search modifies its estimate, so it gets a new one: in MACs, as the budget, even if the order used seconds.
-    taken, macs = _search(steps, macs_of, budget_macs, full, least, lambda: Estimate(net, example))
+    # Each trial modifies its estimate, so `_search` makes a new one per trial, in MACs even if `order` used seconds.
+    macs_of, estimate = lambda taken: count(_cut(net, taken)), lambda: Estimate(net, example)
+    taken, macs = _search(steps, macs_of, budget_macs, full, least, estimate)
     return replace(_pruned(net, plan, taken, narrowest), macs=macs, reachable=(least, full))
 
 
@@ -149,7 +146,7 @@ class _Plan:
 def _plan(
     net: nn.Module, example: Tensor, protected: Mapping[str, str], config: PruneConfig, widths: Mapping[str, int] | None
 ) -> _Plan:
-    """Finds the groups and their steps, except groups whose channels the network's own code needs."""
+    """Finds the groups that can be pruned without an error in the forward pass, and their steps. Raises UserError."""
     if config.allocation not in ALLOCATIONS:
         raise UserError("prune.allocation", config.allocation, f"choose one of {', '.join(ALLOCATIONS)}")
     groups, without_group = find_groups(net, example, protected, importance(config.importance))
@@ -158,8 +155,7 @@ def _plan(
         groups, unpaired = tie(groups, halves(net))
         protected |= unpaired
     if not groups:
-        remedy = "no prunable channels: all are protected or coupled to protected ones"
-        raise UserError("prune", type(net).__name__, remedy)
+        raise UserError("prune", type(net).__name__, "all channels are protected or coupled to protected ones")
     steps = steps_of(groups, config, widths)
     if _failure(net, example, steps) is None:
         return _Plan(steps, sum(group.channels for group in groups), protected)
@@ -174,14 +170,14 @@ def _plan(
         if failure is None:
             prunable.update(candidates)
         elif len(candidates) == 1:
-            failing[candidates[0].name] = f"the network's own code fails without some of its channels ({failure})"
+            failing[candidates[0].name] = f"the forward pass fails if its channels are removed ({failure})"
         else:
             middle = len(candidates) // 2
             bisect(candidates[:middle])
             bisect(candidates[middle:])
 
     bisect(groups)
-    log.warning("%d of %d groups keep their channels: the network fails without them", len(failing), len(groups))
+    log.warning("%d of %d channel groups are not pruned: the forward pass would fail", len(failing), len(groups))
     if not prunable:
         name, reason = next(iter(failing.items()))
         raise UserError("prune", type(net).__name__, f"no channels can be pruned; {name}: {reason}")
@@ -202,15 +198,16 @@ def _failure(net: nn.Module, example: Tensor, taken: Sequence[Step]) -> str | No
 def _search(
     steps: list[Step], macs_of: MacsAfter, budget: float, full: int, least: int, estimate: Callable[[], Estimate]
 ) -> tuple[list[Step], int]:
-    """The shortest prefix that meets the budget, less the steps that can be undone, and the MACs after it. If much of
-    the budget stays unused, the last step was too coarse: repeated without it and later steps of its group."""
+    """Returns the steps to take, and the MACs after them: the shortest prefix that meets the budget, minus the steps
+    that `_fill_gap` undoes. If more than `SEARCH_TOLERANCE` stays unused, searches again without the last step of the
+    prefix, which is too coarse, and later steps of its group. The result with the most MACs counts."""
     candidates, best = steps, (steps, least)
     for _ in range(MAX_TRIALS):
         cost = estimate()
         prefix, macs = _shortest_prefix(candidates, macs_of, budget, full, least, cost)
         taken, macs = _fill_gap(prefix, macs_of, budget, macs, cost)
         best = (taken, macs) if macs >= best[1] else best
-        if not prefix or budget - best[1] <= GAP_LEFT_UNSEARCHED * budget:
+        if not prefix or budget - best[1] <= SEARCH_TOLERANCE * budget:
             break
         candidates = prefix[:-1] + [step for step in candidates[len(prefix) :] if step.group is not prefix[-1].group]
         least = macs_of(candidates)
@@ -251,11 +248,12 @@ def _shortest_prefix(
 def _fill_gap(
     taken: list[Step], macs_of: MacsAfter, budget: float, macs: int, estimate: Estimate
 ) -> tuple[list[Step], int]:
-    """Repeatedly undoes the last step of one group: the one that uses most of the remaining budget."""
+    """Undoes steps to use the remaining budget: each time, of the last steps of all groups, the one that restores most
+    MACs within it. Stops at `UNDO_TOLERANCE` or if none fits. Returns the remaining steps and the MACs after them."""
     # Indices of steps that cannot be undone: the exact count exceeds the budget or stays the same.
     rejected: set[int] = set()
     for _ in range(MAX_TRIALS):
-        if budget - macs <= GAP_LEFT_UNFILLED * budget:
+        if budget - macs <= UNDO_TOLERANCE * budget:
             break
         last = {step.group: index for index, step in enumerate(taken)}  # steps of a group are undone in reverse order
         restored = {

@@ -134,7 +134,7 @@ class Search:
         try:
             graph = target.quantize(self.fp32, self.model, self.images, folder, scheme, reasons)
             predictor = targets.load(graph, self.threads)
-            int8_mac_share = predictor.int8_mac_share().overall
+            int8_mac_share = predictor.int8_mac_share()
             if self.tried and not in_float and int8_mac_share < (1 - MAX_FLOAT_FRACTION) * self.tried[0].int8_mac_share:
                 raise TargetFailed(f"leaves {1 - int8_mac_share:.0%} of the MACs in float")
             measured = self._accuracy(predictor)

@@ -1,7 +1,5 @@
-"""Adds a latency measured on a device to the ledger of the run that produced the files, and judges the run again.
-
-A measurement is accepted only if the checksums of its files are those in the manifests of the run.
-"""
+"""Adds a latency measured on a device to the ledger of the run that produced the files, and judges the run again. A
+measurement is accepted only if the checksums of its files are those in the manifests of the run."""
 
 from __future__ import annotations
 

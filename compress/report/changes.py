@@ -1,13 +1,12 @@
-"""Changes between ledger rows: which row each row is compared with, and by how much it differs.
-
-Latencies are compared only if runtime, device, threads, batch and image size agree and both were measured; accuracies
-only if metric and number of images agree. Otherwise the change is None.
-"""
+"""Changes between ledger rows: which row each row is compared with, and by how much it differs. Latencies are compared
+only if both were measured under the same `CONDITIONS`, accuracies only if metric and number of images agree. Otherwise
+the change is None."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from operator import attrgetter
 
 from compress.ledger import Provenance, Row
 from compress.timing_noise import differ, speed
@@ -15,6 +14,8 @@ from compress.timing_noise import differ, speed
 STAGES = ("load", "train", "prune", "finetune", "quantize", "export")
 BASELINE_STAGES = ("load", "train")  # the model as loaded, or as trained by the recipe's `train` stage
 PRECISIONS = ("fp32", "fp16", "int8")
+TIMED_BY = ("runtime", "device", "threads", "batch")
+CONDITIONS = attrgetter("target", "imgsz", *(f"latency_ms.{name}" for name in TIMED_BY))  # equal if comparable
 
 
 @dataclass(frozen=True)
@@ -102,16 +103,9 @@ def _change(reference: Row | None, timed: Row | None, row: Row) -> Change:
 
 
 def _same_timing(first: Row, second: Row) -> bool:
-    conditions = _conditions(first)
-    return conditions is not None and conditions == _conditions(second)
-
-
-def _conditions(row: Row) -> tuple[object, ...] | None:
-    """What two latencies must have in common to be compared; None without a measured latency."""
-    time = row.latency_ms
-    if time is None or time.obtained is not Provenance.measured:
-        return None
-    return row.target, row.imgsz, time.runtime, time.device, time.threads, time.batch
+    """True if both latencies were measured, and under the same conditions."""
+    measured = all(row.latency_ms and row.latency_ms.obtained is Provenance.measured for row in (first, second))
+    return measured and CONDITIONS(first) == CONDITIONS(second)
 
 
 def _position(row: Row) -> tuple[int, int]:

@@ -128,8 +128,7 @@ def _latency_chart(rows: Sequence[Row], device: str, timed: Sequence[Row]) -> Ch
         return svg.Bar(_label(row), median(row) or 0.0, text, _colour(row), hollow)
 
     note = "×: against the baseline in the same runtime. Last: the precision that the runtime computed in."
-    drawing = _bars(timed, f"Median latency on {device}", bar)
-    return Chart(f"Median latency, {device} (ms)", drawing, note)
+    return Chart(f"Median latency, {device} (ms)", _bars(timed, f"Median latency on {device}", bar), note)
 
 
 def _size_chart(rows: Sequence[Row]) -> Chart:

@@ -41,8 +41,7 @@ def compare(folders: Sequence[Path]) -> str:
         sections.append(section)
     verdicts = [f"{run.name}: {formatting.headline(run.verdict).lower()}" for run in runs]
     notes = [f"note: {run.name}: {note}" for run in runs for note in run.notes]
-    table = plain_text(text_table(head, sections))
-    return "\n".join([table, "", *verdicts, *notes, formatting.CONVENTIONS])
+    return "\n".join([plain_text(text_table(head, sections)), "", *verdicts, *notes, formatting.CONVENTIONS])
 
 
 def _shown(run: Run) -> list[Column]:

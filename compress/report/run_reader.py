@@ -23,7 +23,7 @@ class Pruning:
 
     channels: Mapping[str, tuple[int, int]] = field(default_factory=dict)  # before and after, of narrowed layers
     protected: Mapping[str, str] = field(default_factory=dict)  # why a module kept all channels
-    out_of_reach: Mapping[str, float] = field(default_factory=dict)  # FLOPs of protected modules, not reducible
+    out_of_reach: Mapping[str, float] = field(default_factory=dict)  # FLOPs left in protected modules at the least MACs
     reachable: tuple[float, float] | None = None  # least and most MACs of the network
 
 
@@ -125,8 +125,7 @@ def read_file(kind: type[T], path: Path) -> T | None:
 
 
 def read_config(path: Path) -> tuple[dict[str, Any], str]:
-    """A composed configuration as plain objects and as text; ({}, "") if the file is missing. Raises UserError if it is
-    not YAML."""
+    """The configuration as objects and as text; ({}, "") if it is missing. Raises UserError if it is not YAML."""
     if not path.is_file():
         return {}, ""
     text = path.read_text(encoding="utf-8", errors="replace")

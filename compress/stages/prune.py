@@ -31,7 +31,7 @@ from compress.units import format_flops
 
 NAME = "prune"
 VERSION = 5
-RECORD = "pruning.json"  # in the run folder: MACs and widths before and after, reachable MACs, protected modules
+RECORD = "pruning.json"  # its keys are described in docs/user-guide/run-folder.md
 
 log = logging.getLogger(__name__)
 
@@ -40,17 +40,17 @@ def check_config(config: Config) -> None:
     """Raises UserError unless exactly one of `prune.ratio` and `budget.flops` is set."""
     ratio, budget = config.prune.ratio, config.budget.flops
     if (ratio is None) == (budget is None):
-        value = f"prune.ratio={ratio}, budget.flops={budget}"
-        raise UserError("prune", value, "set either budget.flops (e.g. 50%) or prune.ratio (e.g. 0.3), not both")
+        remedy = "set exactly one: budget.flops (FLOPs to keep, e.g. 50%) or prune.ratio (channels to remove, e.g. 0.3)"
+        raise UserError("prune", f"prune.ratio={ratio}, budget.flops={budget}", remedy)
 
 
 def check(product: Product, config: Config, data: DataSet) -> None:
-    """Before any stage runs, raises UserError if the network cannot be pruned, or if pruning cannot reach the budget.
-    Which widths are reachable does not depend on the weights, so the result also holds after a train stage."""
+    """Raises UserError if the network cannot be pruned, the budget is out of reach, or `finetune.teacher` cannot teach
+    between rounds. The reachable range does not depend on the weights, so a later train stage does not change it."""
     model = require(product.model, Prunable, "stages", NAME)
     net, protected = model.prunable()
     if config.prune.equal_split_widths and not groups.halves(net):
-        remedy = "the network has no blocks that split their channels (such as Ultralytics' C2f): set it to false"
+        remedy = "no block of the network splits its channels (as Ultralytics' C2f): set prune.equal_split_widths=false"
         raise UserError("prune.equal_split_widths", True, remedy)
     # The reachable range does not depend on the order of removal, so any importance will do.
     pruning = replace(config.prune, importance="random") if config.prune.importance in NEED_GRADIENTS else config.prune
@@ -59,7 +59,7 @@ def check(product: Product, config: Config, data: DataSet) -> None:
         lineage.load_teacher(config.finetune.teacher, model, config.model)  # raises if it cannot teach `model`
     log.info("pruning can reach %s to %s FLOPs", format_flops(2 * least), format_flops(2 * full))
     if (limit := config.budget.flops_limit) is not None:
-        solver.check_reachable(limit.of(2 * full) / 2, least, full)
+        solver.check_reachable(limit.macs(full), least, full)
 
 
 def counter(model: TorchModel) -> Callable[[nn.Module], int]:
@@ -84,17 +84,17 @@ def run(product: Product, context: Context) -> Product:
 
 
 def _prune(product: Product, context: Context, folder: Path) -> TorchModel:
-    """All rounds, with fine-tuning between them."""
+    """Returns the model pruned in `prune.rounds` rounds, with fine-tuning between them. Writes `RECORD` to `folder`."""
     model = require(product.model, Prunable, "stages", NAME)
     count, rounds, limit = counter(model), context.config.prune.rounds, context.config.budget.flops_limit
     net, _ = model.prunable()
     full, widths, remaining = count(net), solver.widths_of(net), 1.0
-    after, goal = full, None if limit is None else limit.of(2 * full) / 2
+    after, goal = full, None if limit is None else limit.macs(full)
     for number in range(1, rounds + 1):
-        # Every round keeps the same fraction of its MACs, or of its channels.
+        # Each round keeps the same fraction of the MACs, or of the channels, that the previous round left.
         macs = None if goal is None else full * (goal / full) ** (number / rounds)
         if macs is not None and number > 1 and after <= macs:
-            continue  # earlier rounds removed more than their part: channels are removed `round_to` at a time
+            continue  # already met: whole steps of `round_to` channels may remove more than a round's part
         if number > 1:
             tuned = _tune(replace(product, model=model), context, folder / f"round-{number - 1}")
             model = require(tuned, Prunable, "stages", NAME)
@@ -106,8 +106,8 @@ def _prune(product: Product, context: Context, folder: Path) -> TorchModel:
     record["reachable"] = None if result.reachable is None else (result.reachable[0], full)
     record |= {"channels": solver.changes(widths, result.net), "protected": result.protected}
     cost = flops.count(model.with_net(result.narrowest).deployed(), model.example_input())
-    stuck = {name: 2 * cost.macs_within(name) for name in result.protected}  # FLOPs in the narrowest network
-    record["out_of_reach"] = {name: count for name, count in stuck.items() if count}
+    protected_flops = {name: 2 * cost.macs_within(name) for name in result.protected}  # with all else at minimum width
+    record["out_of_reach"] = {name: value for name, value in protected_flops.items() if value}
     (folder / RECORD).write_text(json.dumps(record, indent=1))
     return model
 
@@ -126,7 +126,7 @@ def _round(
         try:
             seconds = layer_seconds(model.with_net(net), config.threads)
         except TargetFailed as error:
-            raise UserError("prune.objective", "latency", f"{error}: set flops") from error
+            raise UserError("prune.objective", "latency", f"{error}: set prune.objective=flops") from error
         record["layer_milliseconds"] = {layer: round(1000 * time, 5) for layer, time in seconds.items()}
     if macs is not None:
         result = solver.prune_to_flops(
@@ -169,7 +169,7 @@ def _accumulate(net: nn.Module, model: TorchModel, context: Context) -> None:
     try:
         accumulate_gradients(net, trainable.loss, selected, squared=squared, format=format, device=device)
     except FloatingPointError as error:
-        remedy = f"{error} on the training images: set group_l2, which needs no images, or check weights and data"
+        remedy = f"{error} on the training images: check weights and data, or set prune.importance=group_l2"
         raise UserError("prune.importance", config.prune.importance, remedy) from error
 
 

@@ -52,8 +52,7 @@ class Target(Protocol):
     def package(
         self, graphs: Sequence[Graph], folder: Path, model: Model, provenance: Mapping[str, Any]
     ) -> tuple[Graph, ...]:
-        """Writes the artifact `folder` (artifacts/<target>) and returns the graphs in it. The entries of `provenance`
-        are added to its manifest."""
+        """Writes the artifact `folder`, with `provenance` in its manifest, and returns the graphs in it."""
 
     def load(self, graph: Graph, threads: int, *, exact: bool = False) -> Predictor:
         """Opens a graph from disk in its runtime. The predictor returns the raw output, without `graph.postprocess`.
@@ -61,8 +60,7 @@ class Target(Protocol):
 
 
 def get(name: str) -> Target:
-    """Returns the module of a target. Raises UserError if it is unknown, MissingExtra if a package that it needs is not
-    installed."""
+    """Returns the module of a target. Raises UserError if it is unknown, MissingExtra if it needs a missing package."""
     if name not in TARGETS:
         raise UserError("targets", name, f"choose from {', '.join(TARGETS)}")
     target = cast(Target, importlib.import_module(TARGETS[name]))

@@ -45,9 +45,8 @@ def require() -> None:
 
 
 def convert(model: Model, folder: Path, config: ExportConfig) -> Graph:
-    """Writes `folder`/model.tflite in FP32. The graph of a detector that selects by value returns all rows instead:
-    accelerators of phones lack top-k, so `Graph.postprocess` does it in NumPy. Raises TargetFailed if the network
-    cannot be converted."""
+    """Writes `folder`/model.tflite in FP32. Detectors that select by value return all rows: accelerators of phones lack
+    top-k, so `Graph.postprocess` does it in NumPy. Raises TargetFailed if the network cannot be converted."""
     net, example = model.deployed(postprocess=False), model.example_input()
     path = folder / "model.tflite"
     folder.mkdir(parents=True, exist_ok=True)
@@ -79,8 +78,7 @@ def quantize(
     graph: Graph, model: Model, calibration: Sequence[np.ndarray], folder: Path,
     scheme: Scheme = SCHEMES[0], kept: Mapping[str, str] | None = None,
 ) -> Graph:  # fmt: skip
-    """Writes `folder`/model.tflite in INT8. Raises TargetFailed: unreadable graph, no calibration images, or the
-    quantizer fails."""
+    """Writes `folder`/model.tflite in INT8. Raises TargetFailed: unreadable graph, no images, quantizer failed."""
     check(calibration)
     nodes, method = litert_graph.nodes_of(graph.path), scheme.options.get("ranges", MEAN)
     excluded = kept_nodes(nodes, {**(kept or {}), **model.quantization_exclusions()})
@@ -165,21 +163,13 @@ def package(graphs: Sequence[Graph], folder: Path, model: Model, provenance: Map
 def load(graph: Graph, threads: int, *, exact: bool = False) -> Predictor:
     """Opens a graph in LiteRT on the CPU (XNNPACK). Raises TargetFailed for a missing or damaged file."""
     require()
-    from ai_edge_litert.interpreter import Interpreter
+    from compress.targets.bench_kit import runtime_litert
 
     try:
         with _quiet():
-            interpreter = Interpreter(str(graph.path), num_threads=threads)
-            interpreter.allocate_tensors()
+            run, _, _ = runtime_litert.load(graph.path, threads)
     except (ValueError, RuntimeError) as error:
         raise TargetFailed(f"LiteRT cannot open {graph.path}: {error}") from error
-    source, sink = interpreter.get_input_details()[0]["index"], interpreter.get_output_details()[0]["index"]
-
-    def run(image: np.ndarray) -> np.ndarray:
-        interpreter.set_tensor(source, image)
-        interpreter.invoke()
-        return interpreter.get_tensor(sink)  # a copy
-
     precision = "int8" if graph.precision is Precision.int8 else "f32"
     return Predictor(
         run, f"litert {version(PACKAGES['ai_edge_litert'])}", precision, "measured",

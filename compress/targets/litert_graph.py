@@ -12,7 +12,7 @@ from compress.errors import TargetFailed
 from compress.product import Graph
 from compress.targets.onnx_graph import INPUT
 from compress.targets.predictor import LayerMacs
-from compress.targets.quantization_exclusions import Node, module_path
+from compress.targets.quantization_exclusions import Node
 
 # {operator with products: (index of the data input, index of the weights or of the second factor)}
 PRODUCTS = {"CONV_2D": (0, 1), "DEPTHWISE_CONV_2D": (0, 1), "FULLY_CONNECTED": (0, 1), "BATCH_MATMUL": (0, 1)}
@@ -86,7 +86,7 @@ def layers(graph: Graph) -> list[LayerMacs]:
         name = tensors[operator.outputs[0]].name.decode()
         macs = _macs(kind, operator, *(tuple(tensor.shape) for tensor in (*factors, tensors[operator.outputs[0]])))
         int8 = all(_flatbuffers().type_to_name(factor.type) == "INT8" for factor in factors)
-        products.append(LayerMacs(name, macs, int8, (module_path(name) or name) in graph.exclusions))
+        products.append(LayerMacs(name, macs, int8))
     return products
 
 

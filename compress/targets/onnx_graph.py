@@ -18,10 +18,9 @@ from torch.utils._pytree import tree_leaves
 
 from compress.capabilities import GivenAsGraph, Model
 from compress.errors import TargetFailed
-from compress.product import Graph
 from compress.targets import onnx_macs
 from compress.targets.predictor import LayerMacs
-from compress.targets.quantization_exclusions import Node, module_path
+from compress.targets.quantization_exclusions import Node
 
 INPUT, OUTPUT = "images", "output0"
 LEAST_OPSET = 13  # the first with per-channel scales in QuantizeLinear and DequantizeLinear
@@ -37,8 +36,7 @@ def export(model: Model, path: Path, opset: int) -> Path:
     """Writes the FP32 graph of `model.deployed()`: static batch 1, input `images`, output `output0` (and `output1` of
     networks with two outputs), constants folded, `model.metadata()` embedded. A model that is already an ONNX graph is
     converted to `opset` if its own opset is newer or below `LEAST_OPSET`, and if the ONNX version converter can do it.
-    Raises TargetFailed if torch cannot export the network.
-    """
+    Raises TargetFailed if torch cannot export the network."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory() as scratch:
         raw, folded = Path(scratch, "raw.onnx"), Path(scratch, "folded.onnx")
@@ -220,20 +218,12 @@ def nodes(graph: ModelProto) -> list[Node]:
     return reduced
 
 
-def count_macs(path: Path) -> dict[str, int]:
-    """Returns the MACs at the static shapes of every operator with products: {node name: MACs}. Raises TargetFailed for
-    an unreadable file, or a shape that cannot be inferred."""
+def layers(path: Path, int8: Collection[str]) -> list[LayerMacs]:
+    """MACs of every operator with products, at the static shapes; `int8` has the names of the nodes that are computed
+    in INT8. Raises TargetFailed for an unreadable file, or a shape that cannot be inferred."""
     graph = shape_inference.infer_shapes(read(path), data_prop=True)
-    shapes = static_shapes(graph)
-    return {node.name: onnx_macs.node_macs(node, shapes) for node in graph.graph.node if onnx_macs.has_products(node)}
-
-
-def layers(graph: Graph, int8: Collection[str]) -> list[LayerMacs]:
-    """MACs of every operator with products; `int8` has the names of the nodes that are computed in INT8."""
-    return [
-        LayerMacs(name, macs, name in int8, module_path(name) in graph.exclusions)
-        for name, macs in count_macs(graph.path).items()
-    ]
+    shapes, products = static_shapes(graph), filter(onnx_macs.has_products, graph.graph.node)
+    return [LayerMacs(node.name, onnx_macs.node_macs(node, shapes), node.name in int8) for node in products]
 
 
 def static_shapes(graph: ModelProto) -> dict[str, tuple[int, ...]]:

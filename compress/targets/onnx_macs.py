@@ -14,8 +14,7 @@ Formula = Callable[[NodeProto, Shapes], int]
 
 STANDARD, ONNXRUNTIME = ("", "ai.onnx"), "com.microsoft"
 # Operators without products are listed explicitly. An operator in none of the lists is refused, not counted as 0.
-WITHOUT_PRODUCTS = set(
-    """
+WITHOUT_PRODUCTS = """
     Abs Acos Acosh Add And ArgMax ArgMin Asin Asinh Atan Atanh AveragePool BatchNormalization Bernoulli BitCast BitShift
     BitwiseAnd BitwiseNot BitwiseOr BitwiseXor BlackmanWindow Cast CastLike Ceil Celu CenterCropPad Clip Col2Im Compress
     Concat ConcatFromSequence Constant ConstantOfShape Cos Cosh CumProd CumSum DepthToSpace DequantizeLinear Div Dropout
@@ -31,15 +30,12 @@ WITHOUT_PRODUCTS = set(
     Slice Softmax Softplus Softsign SpaceToDepth Split SplitToSequence Sqrt Squeeze Sub Sum SwiGLU Swish Tan Tanh
     TensorScatter ThresholdedRelu Tile TopK Transpose Trilu Unique Unsqueeze Upsample Where Xor
 """.split()
-)
 # ONNX Runtime's domain: https://github.com/microsoft/onnxruntime/blob/main/docs/ContribOperators.md
-ONNXRUNTIME_WITHOUT_PRODUCTS = set(
-    """
+ONNXRUNTIME_WITHOUT_PRODUCTS = """
     QuantizeLinear DequantizeLinear QLinearAdd QLinearMul QLinearSigmoid QLinearSoftmax QLinearLeakyRelu QLinearConcat
     QLinearWhere QLinearAveragePool QLinearGlobalAveragePool QLinearReduceMean Gelu FastGelu QuickGelu BiasGelu
     LayerNormalization SkipLayerNormalization
 """.split()
-)
 
 
 def is_known(node: NodeProto) -> bool:

@@ -148,4 +148,4 @@ def layers(graph: Graph) -> list[LayerMacs]:
         # One level below the default: the highest level only changes layouts, and it renames nodes.
         onnx_graph.optimized(graph.path, path, onnxruntime.GraphOptimizationLevel.ORT_ENABLE_EXTENDED)
         executed = {node.name for node in onnx_graph.read(path).graph.node if node.op_type in INT8_OPERATORS}
-    return onnx_graph.layers(graph, executed)
+    return onnx_graph.layers(graph.path, executed)

@@ -28,7 +28,7 @@ from compress.targets.calibration import check
 from compress.targets.openvino_package import package_without_telemetry
 from compress.targets.openvino_package import require as require  # the target's, called by `targets.get`
 from compress.targets.predictor import LayerMacs, Predictor
-from compress.targets.quantization_exclusions import Node, by_module, kept_nodes, module_path
+from compress.targets.quantization_exclusions import Node, by_module, kept_nodes
 from compress.targets.scheme import Scheme
 
 NAME = "openvino"
@@ -187,21 +187,18 @@ def load(graph: Graph, threads: int, *, exact: bool = False) -> Predictor:
     float_precision = compiled.get_property("INFERENCE_PRECISION_HINT").to_string()
     precision = "int8" if graph.precision is Precision.int8 else float_precision
     runtime = f"openvino {openvino.__version__.split('-')[0]}"  # the rest is a build number
-    layers = functools.partial(_layers, graph, source, compiled)
+    layers = functools.partial(_layers, source, compiled)
     return Predictor(lambda image: request.infer([image])[0].copy(), runtime, precision, "measured", layers)
 
 
-def _layers(graph: Graph, source: Any, compiled: Any) -> list[LayerMacs]:
+def _layers(source: Any, compiled: Any) -> list[LayerMacs]:
     """MACs of every product, and whether the compiled graph, whose nodes list the operations fused, runs it in INT8."""
     executed: set[str] = set()
     for operation in compiled.get_runtime_model().get_ops():
         info = operation.get_rt_info()
         if str(info["runtimePrecision"].astype(str)) in ("i8", "u8"):
             executed.update(info["originalLayersNames"].astype(str).split(","))
-    return [
-        LayerMacs(name, macs, name in executed, module_path(_onnx_name(name)) in graph.exclusions)
-        for name, macs in _count_macs(source).items()
-    ]
+    return [LayerMacs(name, macs, name in executed) for name, macs in _count_macs(source).items()]
 
 
 def _count_macs(graph: Any) -> dict[str, int]:

@@ -15,26 +15,6 @@ class LayerMacs:
     name: str
     macs: int
     int8: bool  # computed in INT8
-    kept: bool  # left in float on purpose
-
-
-@dataclass(frozen=True)
-class Int8Share:
-    """Fractions of the MACs computed in INT8, in [0, 1]."""
-
-    overall: float
-    outside_kept: float  # of the layers that were not left in float on purpose
-    obtained: str  # "runtime": reported by the runtime; "graph": inferred from the file, e.g. from its Q/DQ pairs
-
-
-def int8_share(layers: Sequence[LayerMacs], obtained: str) -> Int8Share:
-    """Fractions of the MACs of `layers` that are computed in INT8; 0 if there are no MACs."""
-
-    def fraction(counted: Sequence[LayerMacs]) -> float:
-        total = sum(layer.macs for layer in counted)
-        return sum(layer.macs for layer in counted if layer.int8) / total if total else 0.0
-
-    return Int8Share(fraction(layers), fraction([layer for layer in layers if not layer.kept]), obtained)
 
 
 @dataclass(frozen=True)
@@ -46,7 +26,7 @@ class Predictor:
     inference_precision: str  # of most of the arithmetic: f32, tf32, bf16, f16, int8
     obtained: str  # "measured", or "emulated" if another runtime replaces the target's
     layers: Callable[[], Sequence[LayerMacs]] = field(repr=False)
-    layers_obtained: str = "runtime"
+    layers_obtained: str = "runtime"  # reported by it; "graph": inferred from the file, e.g. from its Q/DQ pairs
     arena_bytes: Callable[[], int] | None = None  # bytes of its tensors during inference, if the file determines them
     computed_by: str = ""  # what determines the outputs besides the file; "": the runtime and its precision
 
@@ -59,6 +39,8 @@ class Predictor:
         images = np.ascontiguousarray(images, dtype=np.float32)
         return np.concatenate([self.run(images[i : i + 1]) for i in range(len(images))]).astype(np.float32, copy=False)
 
-    def int8_mac_share(self) -> Int8Share:
-        """Fractions of the MACs computed in INT8. Slow: may compile the graph again."""
-        return int8_share(self.layers(), self.layers_obtained)
+    def int8_mac_share(self) -> float:
+        """Fraction of the MACs that are computed in INT8; 0 if there are none. Slow: may compile the graph again."""
+        layers = self.layers()
+        total = sum(layer.macs for layer in layers)
+        return sum(layer.macs for layer in layers if layer.int8) / total if total else 0.0

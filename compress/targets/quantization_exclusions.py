@@ -33,9 +33,8 @@ def module_path(node_name: str) -> str:
 
 
 def kept_nodes(nodes: Sequence[Node], modules: Mapping[str, str]) -> dict[str, str]:
-    """Selects the nodes that stay in float: those in `modules` {module name prefix: reason}, attention products and the
-    other nodes without weights in their modules, and all nodes after the last quantized layers. Returns {node name:
-    reason}."""
+    """{node name: reason} for nodes that stay in float: those in `modules` {module name prefix: reason}, attention
+    products and other nodes without weights in their modules, and all nodes after the last quantized layers."""
     excluded: dict[str, str] = {}
     attention = {module_path(node.name) for node in nodes if node.product}
     for node in nodes:

@@ -25,8 +25,7 @@ def main(folder: Path, images: Path, outputs: Path) -> None:
 
     Writes the .npz file `outputs`: {precision} (b, …), and {precision}/again for the first images once more. FP32 runs
     in float32; fp32/as_run has the outputs in the precision that the runtime selects, if that is another one (OpenVINO:
-    BF16 on some CPUs). Raises TargetFailed if a file is not the one that was packed or does not open, or the manifest
-    has another output shape.
+    BF16 on some CPUs). Raises TargetFailed if a file was changed or does not open, or has another output shape.
     """
     batch = np.load(images)
     results: dict[str, np.ndarray] = {}

@@ -82,8 +82,7 @@ def half(graph: Graph, model: Model, folder: Path) -> Graph:
 
 def package(graphs: Sequence[Graph], folder: Path, model: Model, provenance: Mapping[str, Any]) -> tuple[Graph, ...]:
     """Writes `folder`/{fp16,int8}/{model.onnx, model.engine, build.sh}, the manifest and the bench kit; returns the
-    graphs in `folder`. An FP32 graph is converted to FP16 and not shipped itself. Raises TargetFailed if TensorRT
-    rejects a graph."""
+    graphs in `folder`. FP32 graphs are shipped as FP16 only. Raises TargetFailed if TensorRT rejects a graph."""
     packed = [
         half(graph, model, folder / "fp16")
         if graph.precision is Precision.fp32
@@ -209,4 +208,4 @@ def layers(graph: Graph) -> list[LayerMacs]:
     model = onnx_graph.read(graph.path)
     dequantized = {name for node in model.graph.node if node.op_type == "DequantizeLinear" for name in node.output}
     int8 = {node.name for node in model.graph.node if all(name in dequantized for name in node.input[:2])}
-    return onnx_graph.layers(graph, int8)
+    return onnx_graph.layers(graph.path, int8)

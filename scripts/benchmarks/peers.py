@@ -208,7 +208,7 @@ def rows_of(
     for name, (latency, ratio, text) in common.in_turns(calls, options.rounds).items():
         row: Row = {"runtime": runtime, "size": size, "name": name, "bytes": targets.size_bytes(graphs[name])}
         row |= {"ms": latency.median, "p95": latency.p95, "ratio": ratio, "turns": text}
-        row |= {"computed": loaded[name].inference_precision, "int8": loaded[name].int8_mac_share().overall}
+        row |= {"computed": loaded[name].inference_precision, "int8": loaded[name].int8_mac_share()}
         if evaluation is not None:
             digest = "" if graphs[name].path.is_relative_to(tempfile.gettempdir()) else f" {_digest(graphs[name])}"
             row["map"] = accuracy(options.out / f"{runtime} {name}{digest}.json", loaded[name], model, evaluation)

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from compress.budget import NO_DETECTION, guessing_remark, judge, recommend
+from compress.budget import NO_DETECTION, chance_level_remark, judge, recommend
 from compress.config import BudgetConfig, DeviceConfig
 from compress.ledger import Accuracy, Row
 from tests.budget.conftest import FULL, check, fp32, int8, ledger, row, timed, verdict
@@ -114,27 +114,27 @@ def rated(metric: str, value: float, ci95: tuple[float, float], chance: float | 
     ],
 )
 def test_a_baseline_that_may_be_guessing_is_remarked_on(result: Row, guesses: bool) -> None:
-    assert (guessing_remark(result) is not None) is guesses
+    assert (chance_level_remark(result) is not None) is guesses
 
 
 def test_the_remark_states_what_the_baseline_is_compared_with() -> None:
-    guessing = guessing_remark(rated("top1", 0.3, (0.21, 0.39), 0.25))
+    guessing = chance_level_remark(rated("top1", 0.3, (0.21, 0.39), 0.25))
     assert guessing is not None
     assert guessing.kind == "baseline_knows_nothing" and guessing.numbers == {"baseline": 0.3, "chance": 0.25}
     assert "top1 is 0.3000 on 100 images" in guessing.text and "0.2500 [95 % interval 0.2100, 0.3900]" in guessing.text
-    blind = guessing_remark(rated("mAP50-95", 0.001, (0.0, 0.002)))
+    blind = chance_level_remark(rated("mAP50-95", 0.001, (0.0, 0.002)))
     assert blind is not None and blind.numbers == {"baseline": 0.001, "chance": NO_DETECTION}
     assert f"below {NO_DETECTION:g}" in blind.text
 
 
 @pytest.mark.parametrize("chance", [0.0, 1.0])
 def test_with_a_single_class_top_1_shows_nothing(chance: float) -> None:
-    assert guessing_remark(rated("top1", chance, (chance, chance), chance)) is None
+    assert chance_level_remark(rated("top1", chance, (chance, chance), chance)) is None
 
 
 def test_without_an_interval_the_value_itself_is_compared_with_chance() -> None:
-    assert guessing_remark(replace(row(), accuracy=Accuracy("top1", 0.25, chance=0.25))) is not None
-    assert guessing_remark(replace(row(), accuracy=Accuracy("top1", 0.26, chance=0.25))) is None
+    assert chance_level_remark(replace(row(), accuracy=Accuracy("top1", 0.25, chance=0.25))) is not None
+    assert chance_level_remark(replace(row(), accuracy=Accuracy("top1", 0.26, chance=0.25))) is None
 
 
 def test_timed_in_turns_the_ratio_decides_and_is_named() -> None:

@@ -94,11 +94,11 @@ def test_what_pruning_refuses_is_said_of_the_frame_rate() -> None:
     asked = devices.resolve(config(100))
     mistake = UserError("budget.flops", "6e+09", "the model already costs less")
     renamed = "budget.fps=100: is 6G FLOPs on board: the model already costs less"
-    with pytest.raises(UserError, match=renamed), devices.errors_name_fps(asked):
+    with pytest.raises(UserError, match=renamed), devices.fps_named_in_errors(asked):
         raise mistake
-    with pytest.raises(UserError, match="^budget.flops=6e"), devices.errors_name_fps(Config()):
+    with pytest.raises(UserError, match="^budget.flops=6e"), devices.fps_named_in_errors(Config()):
         raise mistake
-    with pytest.raises(UserError, match="^model=net"), devices.errors_name_fps(asked):
+    with pytest.raises(UserError, match="^model=net"), devices.fps_named_in_errors(asked):
         raise UserError("model", "net", "cannot be traced")
 
 

@@ -15,6 +15,7 @@ from compress.config import ExportConfig
 from compress.errors import TargetFailed, UserError
 from compress.product import Graph, Precision
 from compress.targets import tensorrt
+from compress.targets.quantization_exclusions import module_path
 from tests.fakes import SIDE, FakeModel, small_model
 
 PACKAGES = {  # that a target needs
@@ -57,9 +58,10 @@ def test_a_model_becomes_an_artifact(name: str, model: FakeModel, images: list[n
         assert result.shape == wanted.shape and result.dtype == np.float32
         limit = 0.1 if graph.precision is Precision.int8 else 0.02
         assert np.abs(result - wanted).max() < limit * np.abs(wanted).max()
-        share = predictor.int8_mac_share()
-        assert share.outside_kept == (1.0 if graph.precision is Precision.int8 else 0.0)
-        assert share.overall <= share.outside_kept
+        computed = {layer.name.removesuffix("/WithoutBiases"): layer.int8 for layer in predictor.layers()}
+        quantized = [int8 for node, int8 in computed.items() if module_path(node) not in small.exclusions]
+        assert set(quantized) <= {graph.precision is Precision.int8}
+        assert (predictor.int8_mac_share() > 0) == (graph.precision is Precision.int8)
 
     manifest = json.loads((tmp_path / "artifact/manifest.json").read_text())
     assert manifest["kept_float"] == [[layer, why] for layer, why in small.exclusions.items()]

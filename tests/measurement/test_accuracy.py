@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 
 from compress.errors import TargetFailed, UserError
-from compress.measurement.accuracy import evaluate, paired_difference
+from compress.measurement.accuracy import evaluate
 from compress.tasks import CLASSIFY, DETECT
 from compress.tasks.mean_ap import Detections
-from compress.tasks.metric import Accuracy
+from compress.tasks.metric import Accuracy, interval
 from tests.fakes import detections, random_case, truth
 
 CLASSES = ("cow", "pig")
@@ -64,12 +64,12 @@ def test_intervals_cover_and_pairs_are_tighter() -> None:
     better = run(result, truths)
     assert better.ci95[0] < better.value < better.ci95[1]
     worse = run([Detections(d.boxes + 0.5, d.scores, d.classes) for d in result], truths)
-    difference, (low, high) = paired_difference(better, worse)
-    assert difference == pytest.approx(better.value - worse.value) and low < difference < high
+    assert better.resampled is not None and better.fingerprint == worse.fingerprint
+    low, high = interval(better.resampled - worse.resampled)  # of the same images
+    assert low < better.value - worse.value < high
     assert high - low < (better.ci95[1] - better.ci95[0]) / 2
     assert run(result, truths, batch=7) == better  # seeded, and batches do not matter
-    with pytest.raises(ValueError, match="same images"):
-        paired_difference(better, run(result[:50], truths[:50]))
+    assert run(result[:50], truths[:50]).fingerprint != better.fingerprint
 
 
 def test_top1() -> None:

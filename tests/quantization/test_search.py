@@ -72,7 +72,7 @@ class Known:
 
         def layers() -> list[LayerMacs]:
             left = int(graph.path.read_text().split()[2])
-            return [LayerMacs(str(i), 1, i >= left, False) for i in range(LAYERS)]
+            return [LayerMacs(str(i), 1, i >= left) for i in range(LAYERS)]
 
         return Predictor(run, "known", "int8", self.obtained, layers)
 

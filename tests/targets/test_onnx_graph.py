@@ -19,7 +19,7 @@ from tests.fakes import FakeModel
 
 def test_macs_of_an_onnx_graph(model: FakeModel, tmp_path: Path) -> None:
     path = onnx_graph.export(model, tmp_path / "model.onnx", 17)
-    assert sum(onnx_graph.count_macs(path).values()) == 16 * 16 * 16 * 27 + 8 * 8 * 32 * 16 * 9 + 32 * 3
+    assert sum(layer.macs for layer in onnx_graph.layers(path, ())) == 16 * 16 * 16 * 27 + 8 * 8 * 32 * 16 * 9 + 32 * 3
 
 
 def test_metadata_is_embedded(model: FakeModel, tmp_path: Path) -> None:

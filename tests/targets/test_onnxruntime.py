@@ -41,7 +41,7 @@ def test_a_scheme_may_leave_the_first_layers_in_float(
 def test_layers_of_a_float_file_run_in_float(fp32: Graph) -> None:
     result = onnxruntime.layers(fp32)
     assert {layer.name: layer.macs for layer in result} == MACS
-    assert not any(layer.int8 or layer.kept for layer in result)
+    assert not any(layer.int8 for layer in result)
 
 
 def test_modules_to_keep_join_those_of_the_model(
@@ -49,9 +49,8 @@ def test_modules_to_keep_join_those_of_the_model(
 ) -> None:
     made = onnxruntime.quantize(fp32, model, images, tmp_path, kept={"2": "too sensitive"})
     assert made.exclusions["2"] == "too sensitive" and made.exclusions["6"] == "the last layer"
-    assert {layer.name: (layer.int8, layer.kept) for layer in onnxruntime.layers(made)} == {
-        "/0/Conv": (True, False), "/2/Conv": (False, True), "/6/Gemm": (False, True),
-    }  # fmt: skip
+    computed = {layer.name: layer.int8 for layer in onnxruntime.layers(made)}
+    assert computed == {"/0/Conv": True, "/2/Conv": False, "/6/Gemm": False}
 
 
 def test_the_scheme_of_extremes_spans_the_largest_image(

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
-from compress.targets.predictor import Int8Share, LayerMacs, Predictor, int8_share
+from compress.targets.predictor import LayerMacs, Predictor
 
 LAYERS = [
-    LayerMacs("first", 100, int8=False, kept=True),
-    LayerMacs("second", 300, int8=True, kept=False),
-    LayerMacs("third", 100, int8=False, kept=False),
+    LayerMacs("first", 100, int8=False),
+    LayerMacs("second", 300, int8=True),
+    LayerMacs("third", 100, int8=False),
 ]
 
 
@@ -31,13 +33,13 @@ def test_images_run_one_by_one_in_float32() -> None:
     assert result.tolist() == images.sum(axis=(1, 2, 3))[:, None].tolist()
 
 
-def test_shares_are_weighted_by_macs_and_leave_out_what_is_kept() -> None:
-    assert predictor([]).int8_mac_share() == Int8Share(overall=300 / 500, outside_kept=300 / 400, obtained="graph")
+def test_shares_are_weighted_by_macs() -> None:
+    assert predictor([]).int8_mac_share() == 300 / 500
 
 
-@pytest.mark.parametrize("layers", [[], [LayerMacs("empty", 0, int8=True, kept=False)]])
+@pytest.mark.parametrize("layers", [[], [LayerMacs("empty", 0, int8=True)]])
 def test_without_macs_the_share_is_zero(layers: list[LayerMacs]) -> None:
-    assert int8_share(layers, "runtime") == Int8Share(0.0, 0.0, "runtime")
+    assert replace(predictor([]), layers=lambda: layers).int8_mac_share() == 0.0
 
 
 def test_an_evaluator_is_the_runtime_and_its_precision_unless_said_otherwise() -> None:

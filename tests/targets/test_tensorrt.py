@@ -99,9 +99,9 @@ def q_dq(tmp_path: Path) -> Graph:
 
 def test_a_product_runs_in_int8_where_both_operands_are_dequantized(tmp_path: Path) -> None:
     assert tensorrt.layers(q_dq(tmp_path)) == [
-        LayerMacs("/first/MatMul", 3 * 4 * 4, int8=True, kept=False),
-        LayerMacs("/float/MatMul", 3 * 4 * 4, int8=False, kept=False),
-        LayerMacs("/last/MatMul", 3 * 4 * 4, int8=False, kept=True),
+        LayerMacs("/first/MatMul", 3 * 4 * 4, int8=True),
+        LayerMacs("/float/MatMul", 3 * 4 * 4, int8=False),
+        LayerMacs("/last/MatMul", 3 * 4 * 4, int8=False),
     ]
 
 
