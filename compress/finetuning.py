@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import logging
 from collections.abc import Callable, Mapping
+from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -21,7 +22,8 @@ from compress.pruning.importance import NEED_GRADIENTS
 from compress.tasks import Batch
 from compress.training import distributed
 from compress.training.engine import fit
-from compress.training.placement import Placement, synchronise
+from compress.training.memory import out_of_memory
+from compress.training.placement import Placement, prepare, synchronise
 from compress.training.precision import autocast
 from compress.training.schedule import Schedule
 from compress.training.settings import LONG, TrainingSettings, by_capability, choose, native_bfloat16
@@ -130,6 +132,7 @@ class _Training:
 
     def __call__(self) -> nn.Module:
         device = self.placement.device(distributed.local_rank())
+        prepare(device)
         teacher = self.teacher and replace(self.teacher, net=self.teacher.net.to(device))
         batches = TrainingBatches(
             self.train, batch=self.plan.batch, seed=self.seed, augment=self.augment, pin_memory=device.type == "cuda"
@@ -206,11 +209,18 @@ def choose_settings(
     plan = config.train if "train" in stages and not finetunes else config.finetune
     weight = distillation if finetunes else 0.0
     model = require(model, Trainable, "stages", next(iter(images)))
-    size = min(plan.batch, len(data.train))
-    stream = batches(data.train, batch=size, seed=config.seed, epoch=0, augment=False)
-    step = _trial(model, next(stream), teach(model, weight) if weight else None, placement.device())
-    stream.close()
-    settings = choose(config.precision, config.threads, size, step, sum(images.values()), placement)
+    teacher = teach(model, weight) if weight else None
+    size = min(plan.batch // (plan.accumulate or 1), len(data.train))
+    while True:
+        with closing(batches(data.train, batch=size, seed=config.seed, epoch=0, augment=False)) as stream:
+            step = _trial(model, next(stream), teacher, placement.device())
+        try:
+            settings = choose(config.precision, config.threads, size, step, sum(images.values()), placement)
+            break
+        except RuntimeError as error:  # the training itself says which batch fits
+            if not out_of_memory(error) or size == 1:
+                raise
+            size //= 2
     settings = replace(settings, compile=config.compile)
     log.info("training uses %s", settings)
     if settings.images_per_second:

@@ -35,7 +35,7 @@ from compress.targets.converter import Converter
 from compress.tasks import metric
 from compress.trackers import Trackers
 from compress.training import distributed
-from compress.training.placement import Placement, resolve
+from compress.training.placement import Placement, prepare, resolve
 from compress.training.settings import TrainingSettings
 
 log = logging.getLogger(__name__)
@@ -106,6 +106,7 @@ def _checked(config: Config) -> Plan:
         message = "threads=%d: this process may use only %d CPUs; more threads than CPUs slow it down"
         log.warning(message, config.threads, usable)
     placement = resolve(config.accelerator, config.devices, distributed.processes_here())
+    prepare(placement.device())
     distributed.use(len(placement.indices))
     torch.set_num_threads(config.threads)
     torch.manual_seed(config.seed)

@@ -27,6 +27,7 @@ from compress.pruning.gradients import accumulate_gradients
 from compress.pruning.importance import NEED_GRADIENTS
 from compress.stages.context import Context
 from compress.stages.stage import Stage
+from compress.training.memory import out_of_memory
 from compress.units import format_flops
 
 NAME = "prune"
@@ -168,6 +169,11 @@ def _accumulate(net: nn.Module, model: TorchModel, context: Context) -> None:
     format, device = context.settings.format if context.settings else "fp32", context.device
     try:
         accumulate_gradients(net, trainable.loss, selected, squared=squared, format=format, device=device)
+    except RuntimeError as error:
+        if not out_of_memory(error):
+            raise
+        remedy = f"{device} has too little memory for the gradients of a batch: set a smaller one, or group_l2"
+        raise UserError("finetune.batch", size, remedy) from error
     except FloatingPointError as error:
         remedy = f"{error} on the training images: check weights and data, or set prune.importance=group_l2"
         raise UserError("prune.importance", config.prune.importance, remedy) from error

@@ -36,6 +36,13 @@ class Placement:
         return torch.cuda.get_device_name(self.device()) if self.kind == "cuda" else host().cpu
 
 
+def prepare(device: torch.device) -> None:
+    """Sets PyTorch to repeatable algorithms and to float32 without TF32's rounding to 10 bits, for this process."""
+    if device.type == "cuda":
+        torch.backends.cudnn.deterministic, torch.backends.cudnn.benchmark = True, False
+        torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False
+
+
 def resolve(accelerator: Accelerator, devices: int | str | Sequence[int], processes: int | None = None) -> Placement:
     """The devices that `accelerator` and `devices` select.
 

@@ -22,6 +22,7 @@ import torch
 from compress.config import NumberFormat
 from compress.errors import UserError
 from compress.host import Host, bfloat16_forbidden, host
+from compress.training import distributed
 from compress.training.placement import Placement
 
 MARGIN = 1.2  # speed ratio
@@ -52,6 +53,8 @@ class TrainingSettings:
         numerics: dict[str, Any] = {"bfloat16": self.format == "bf16", "channels_last": self.channels_last}
         if self.placement.kind != "cpu":
             numerics |= {"hardware": self.placement.name, "format": self.format}
+        processes = distributed.processes()  # each normalises and augments its own part of a batch
+        numerics |= {"processes": processes} if processes > 1 else {}
         return numerics | ({"compile": True} if self.compile else {})
 
     def as_dict(self) -> dict[str, Any]:

@@ -3,6 +3,7 @@ CPU. A tensor that is made on the CPU by mistake is an error there, as it would 
 
 from __future__ import annotations
 
+import ast
 import copy
 import functools
 from dataclasses import replace
@@ -24,6 +25,32 @@ from compress.quantization.sensitivity import ranked
 from compress.training.placement import CPU, Placement
 from compress.training.settings import TrainingSettings
 from tests.second_device import NAME, install
+
+PACKAGE = Path(__file__).parents[2] / "compress"
+MAKERS = {
+    "arange", "as_tensor", "empty", "eye", "from_numpy", "full", "linspace", "normal", "ones", "rand", "randint",
+    "randn", "randperm", "tensor", "zeros",
+}  # fmt: skip
+# Functions that may make tensors on the CPU without saying so, or call `.numpy()` on a tensor that is there.
+ON_THE_CPU = {
+    "__init__": {"get_flops"},
+    "capabilities": {"example_image", "tensor_digest"},  # networks are on the CPU between uses
+    "measurement.accuracy": {"predictor"},  # moved in the same line
+    "measurement.contracts": {"verify"},  # files in runtimes, compared with torch on the CPU
+    "measurement.layer_latency": {"layer_seconds"},
+    "measurement.rows": {"measure_model", "measure_graph"},  # example images for runtimes
+    "models.normalisation": {"Normalised.__init__"},  # buffers, moved with the network
+    "models.onnx_model": {"FileNet.__init__", "FileNet.forward"},  # ONNX Runtime
+    "models.ultralytics_head": {"decode", "_sorted"},  # outputs of all runtimes
+    "pruning.importance": {"_random"},  # scores are compared on the CPU
+    "quantization.search": {"Search._latencies"},
+    "quantization.sensitivity": {"ranked"},  # moved in the same line
+    "targets.artifact": {"finish"},
+    "targets.ncnn": {"convert", "_trace"},
+    "tasks.classify": {"Classify.collate"},  # batches are made on the CPU, also in worker processes
+    "tasks.detect": {"Detect.collate"},
+    "tasks.task": {"images_to_tensor"},
+}
 
 RECIPES = {
     "digits": ["recipe=digits", "finetune.batch=8"],
@@ -113,3 +140,35 @@ def test_modules_are_moved_back(case: tuple[Config, Trainable, DataSet]) -> None
     _, model, _ = case
     assert isinstance(model.net, nn.Module)
     assert {value.device for value in model.net.state_dict().values()} == {CPU}
+
+
+def implicit(tree: ast.AST, scope: str = "") -> set[str]:
+    """Functions that make a tensor without `device=`, or call `.numpy()` without `.cpu()` before it."""
+    result = set()
+    for node in ast.iter_child_nodes(tree):
+        inner = f"{scope}.{node.name}".strip(".") if isinstance(node, ast.FunctionDef | ast.ClassDef) else scope
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute):
+            of, named = node.func.value, {keyword.arg for keyword in node.keywords}
+            maker = isinstance(of, ast.Name) and of.id == "torch" and node.func.attr in MAKERS
+            from_cpu = isinstance(of, ast.Call) and isinstance(of.func, ast.Attribute) and of.func.attr == "cpu"
+            if (maker and "device" not in named) or (node.func.attr == "numpy" and not from_cpu):
+                result.add(scope)
+        result |= implicit(node, inner)
+    return result
+
+
+def test_the_static_check_sees_what_it_should() -> None:
+    code = """
+def a(): return torch.zeros(3)
+def b(x): return torch.zeros(3, device=x.device), x.cpu().numpy()
+class C:
+    def d(self): return self.x.numpy()
+"""
+    assert implicit(ast.parse(code)) == {"a", "C.d"}
+
+
+def test_no_tensor_is_made_on_an_implicit_device() -> None:
+    files = [file for file in PACKAGE.rglob("*.py") if not {"bench_kit", "examples"} & set(file.parts)]
+    names = {".".join(file.relative_to(PACKAGE).with_suffix("").parts): file for file in files}
+    seen = {name: implicit(ast.parse(file.read_text())) for name, file in names.items()}
+    assert {name: functions for name, functions in seen.items() if functions} == ON_THE_CPU
