@@ -20,8 +20,8 @@ ROOT = Path(__file__).parents[1]
         (["--config-name", "none", "recipe=digits"], ["--config-name=none: there is no such file"]),
         (["--config-dir", "none", "recipe=digits"], ["--config-dir=none: there is no such folder"]),
         (["recipe=digits", "--none"], ["unrecognized arguments: --none"]),
-        (["recipe=digits", "prune.ratio=0.3"], ["prune.ratio=0.3", "budget.flops=50%", "either"]),
-        (["recipe=digits", "budget.flops=null"], ["prune.ratio=None", "budget.flops=None", "either"]),
+        (["recipe=digits", "prune.ratio=0.3"], ["prune.ratio=0.3", "budget.flops=50%", "exactly one"]),
+        (["recipe=digits", "budget.flops=null"], ["prune.ratio=None", "budget.flops=None", "exactly one"]),
     ],
     ids=["unknown recipe", "sweep", "config", "folder", "option", "ratio and budget", "neither ratio nor budget"],
 )
