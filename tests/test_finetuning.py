@@ -11,6 +11,7 @@ import pytest
 import torch
 from torch import nn
 
+from compress import finetuning
 from compress.capabilities import Model, TorchModel
 from compress.config import (
     Activation,
@@ -21,6 +22,7 @@ from compress.config import (
     ModelConfig,
     NumberFormat,
     PruneConfig,
+    compose,
 )
 from compress.data import load
 from compress.errors import UserError
@@ -167,3 +169,32 @@ def test_a_training_interrupted_inside_an_epoch_resumes_with_workers_to_equal_we
     assert "resuming at step 8 of 14" in caplog.text  # the 4th batch of an epoch
     undisturbed = trained(0)
     assert all(torch.equal(value, resumed[name]) for name, value in undisturbed.items())
+
+
+def test_a_batch_that_does_not_fit_is_timed_in_halves(model: PlainNetwork, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen = []
+
+    def limited(precision: NumberFormat, threads: int, images: int, *_: object) -> TrainingSettings:
+        seen.append(images)
+        if images > 5:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return TrainingSettings()
+
+    monkeypatch.setattr(finetuning, "choose", limited)
+    config = Config(stages=["finetune"], finetune=FinetuneConfig(images=64, batch=32, accumulate=2), threads=1)
+    choose_settings(model, config, 0.0, load(DataConfig(name="digits"), 16, 1, 0), Placement())
+    assert seen == [16, 8, 4]
+
+
+def test_batch_auto_is_computed_in_as_many_parts_as_fit() -> None:
+    config = compose(["recipe=digits", "finetune.batch=auto"])
+    assert (config.finetune.batch, config.finetune.accumulate) == (16, None)
+    for batch in ("0", "many", "2.5"):
+        with pytest.raises(UserError, match=r"finetune\.batch"):
+            compose(["recipe=digits", f"finetune.batch={batch}"])
+
+
+def test_a_batch_that_cannot_be_divided_is_refused(model: PlainNetwork) -> None:
+    data = load(DataConfig(name="digits"), 16, 1, 0)
+    with pytest.raises(UserError, match=r"finetune\.batch=16: set a multiple of 3, the number of processes times"):
+        finetuning.check_training(model, FinetuneConfig(batch=16, accumulate=3), data, "finetune")

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from compress.errors import UserError
+from compress.errors import UserError, named
 from compress.tasks import Batch
 from compress.training import distributed
 from compress.training.memory import Memory, out_of_memory
@@ -145,6 +145,10 @@ def fit(
                     memory.check_fit()
                     run.update(value)
             except RuntimeError as error:
+                if schedule.compile and type(error).__module__.startswith(("torch._dynamo", "torch._inductor")):
+                    raise UserError(
+                        "compile", True, f"the network cannot be compiled ({named(error)[:300]})"
+                    ) from error
                 if not out_of_memory(error):
                     raise
                 stream.close()

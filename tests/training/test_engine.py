@@ -1,10 +1,12 @@
 from __future__ import annotations
 
+import functools
 import json
 import math
 import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -203,3 +205,29 @@ def test_ctrl_c_works_again_afterwards() -> None:
     with pytest.raises(KeyboardInterrupt):
         fit(tiny(), interrupt_at(2), Halves(), schedule(), seed=0)
     assert signal.getsignal(signal.SIGINT) is before
+
+
+def test_a_compiled_network_is_trained_alike() -> None:
+    calls = []
+
+    def backend(graph: torch.fx.GraphModule, inputs: list[Tensor]) -> Callable[..., Any]:
+        calls.append(graph)
+        return graph.forward
+
+    nets = [tiny(), tiny()]
+    compile_with = functools.partial(nets[1].compile, backend=backend)
+    object.__setattr__(nets[1], "compile", compile_with)
+    for net, compiled in zip(nets, (False, True)):
+        fit(net, loss, Halves(), schedule(compile=compiled), seed=0)
+    assert calls
+    assert all(torch.allclose(a, b, atol=1e-6) for a, b in zip(state(nets[0]).values(), state(nets[1]).values()))
+
+
+def test_a_network_that_cannot_be_compiled(monkeypatch: pytest.MonkeyPatch) -> None:
+    def backend(graph: torch.fx.GraphModule, inputs: list[Tensor]) -> Callable[..., Any]:
+        raise ValueError("no such operator")
+
+    net = tiny()
+    object.__setattr__(net, "compile", functools.partial(net.compile, backend=backend))
+    with pytest.raises(UserError, match=r"compile=True: the network cannot be compiled .*no such operator"):
+        fit(net, loss, Halves(), schedule(compile=True), seed=0)

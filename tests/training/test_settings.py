@@ -8,7 +8,8 @@ import torch
 from compress.config import Config, NumberFormat
 from compress.errors import UserError
 from compress.host import Host
-from compress.training import settings
+from compress.training import distributed, settings
+from compress.training.placement import Placement
 from compress.training.settings import STEPS, TrainingSettings, by_capability, choose, native_bfloat16
 from tests.fakes import Clock
 
@@ -144,3 +145,49 @@ def test_threads_are_those_of_this_process() -> None:
 def test_absurd_numbers_of_threads_are_refused(threads: int) -> None:
     with pytest.raises(UserError, match=f"threads={threads}: set 1 to"):
         Config(threads=threads)
+
+
+GPUS = {  # compute capability, bfloat16 units
+    "H100": ((9, 0), True),
+    "T4": ((7, 5), False),
+    "P100": ((6, 0), False),
+}
+
+
+@pytest.mark.parametrize(
+    ("gpu", "asked", "format"),
+    [
+        ("H100", NumberFormat.auto, "bf16"),
+        ("T4", NumberFormat.auto, "fp16"),
+        ("P100", NumberFormat.auto, "fp32"),
+        ("H100", NumberFormat.fp16, "fp16"),
+        ("H100", NumberFormat.fp32, "fp32"),
+        ("T4", NumberFormat.bf16, r"precision=bf16: a T4 cannot compute in it: set one of fp16, fp32"),
+        ("P100", NumberFormat.fp16, r"precision=fp16: a P100 cannot compute in it: set one of fp32"),
+    ],
+)
+def test_the_format_of_gpus(gpu: str, asked: NumberFormat, format: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    capability, bfloat16 = GPUS[gpu]
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: f"a {gpu}")
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: capability)
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation: bfloat16)
+    placement = Placement("cuda")
+    if "=" in format:
+        with pytest.raises(UserError, match=format):
+            by_capability(2, asked, placement)
+    else:
+        chosen = by_capability(2, asked, placement)
+        assert chosen.format == format
+        assert chosen.numerics["hardware"] == f"a {gpu}"
+
+
+def test_float16_on_a_cpu_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    on(monkeypatch, ZEN5)
+    with pytest.raises(UserError, match=r"precision=fp16: .* cannot compute in it: set one of bf16, fp32"):
+        choose(NumberFormat.fp16, 2, 16, Steps(), HOURS)
+
+
+def test_the_number_of_processes_is_part_of_cache_keys(monkeypatch: pytest.MonkeyPatch) -> None:
+    alone = TrainingSettings().numerics
+    monkeypatch.setattr(distributed, "processes", lambda: 2)
+    assert TrainingSettings().numerics == {**alone, "processes": 2}
