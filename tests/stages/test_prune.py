@@ -5,9 +5,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 import compress
 from compress.capabilities import Trainable
+from compress.errors import TargetFailed, UserError
 from compress.stages import prune
 
 SHORT = ["recipe=digits", "stages=[train,prune]", "targets=[]", "data.validation_images=100", "train.images=1600"]
@@ -84,3 +86,32 @@ def test_the_objective_latency_leaves_the_times_it_went_by(place: Path) -> None:
     result = record(place / "a", "prune=latency")
     assert set(result["layer_milliseconds"]) >= set(result["channels"])
     assert all(took > 0 for took in result["layer_milliseconds"].values())
+
+
+def raising(error: Exception) -> Any:
+    def fail(*_: Any, **__: Any) -> Any:
+        raise error
+
+    return fail
+
+
+@pytest.mark.parametrize(
+    ("function", "error", "overrides", "message"),
+    [
+        ("layer_seconds", TargetFailed("no profile"), ["prune=latency"], "prune.objective=latency: no profile: set"),
+        (
+            "accumulate_gradients", torch.OutOfMemoryError("CUDA out of memory"), ["prune=taylor"],
+            r"finetune\.batch=\d+: cpu has too little memory for the gradients of a batch: set a smaller one",
+        ),
+        (
+            "accumulate_gradients", FloatingPointError("loss is not finite (nan)"), ["prune=taylor"],
+            r"prune\.importance=taylor: loss is not finite \(nan\) on the training images: check weights and data, or set",
+        ),
+    ],
+)  # fmt: skip
+def test_failures_of_a_round_are_the_users_error(
+    function: str, error: Exception, overrides: list[str], message: str, place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(prune, function, raising(error))
+    with pytest.raises(UserError, match=message):
+        record(place / "a", "stages=[prune]", "force=true", *overrides)
