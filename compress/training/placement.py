@@ -71,7 +71,7 @@ def resolve(accelerator: Accelerator, devices: int | str | Sequence[int], proces
             raise UserError("devices", list(indices), f"indices select CUDA devices: for {kind} set a number")
         if processes and processes > len(indices):
             raise UserError("devices", list(indices), f"torchrun started {processes} processes: name as many devices")
-    if max(indices) >= available[kind]:
+    if max(indices) >= available[kind] and not (kind == "cpu" and processes):  # CPUs may be shared
         one = "CPU that this process may use" if kind == "cpu" else f"{kind} device"
         remedy = f"there {'is 1' if available[kind] == 1 else f'are {available[kind]}'} ({one}): set fewer"
         raise UserError("devices", list(indices) if isinstance(devices, Sequence) else len(indices), remedy)

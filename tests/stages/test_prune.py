@@ -105,7 +105,7 @@ def raising(error: Exception) -> Any:
         ),
         (
             "accumulate_gradients", FloatingPointError("loss is not finite (nan)"), ["prune=taylor"],
-            r"prune\.importance=taylor: loss is not finite \(nan\) on the training images: check weights and data, or set",
+            r"prune\.importance=taylor: loss is not finite \(nan\) on the training images: check weights and data",
         ),
     ],
 )  # fmt: skip

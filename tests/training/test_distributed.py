@@ -256,11 +256,17 @@ def test_a_process_that_ends_is_one_error(two: None, function: Callable[[], bool
     assert distributed.run_on_all_ranks(total) == 3  # in new processes
 
 
+def all_cpus() -> None:
+    """The tests of one process are pinned to one CPU."""
+    os.sched_setaffinity(0, range(os.cpu_count() or 1))
+
+
+@pytest.mark.skipif((os.cpu_count() or 1) < 2, reason="needs two CPUs")
 def test_the_pipeline_with_two_devices(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "compress", "recipe=digits", "stages=[train]", "targets=[]", "train.images=2048"]
     command += ["budget.flops=null", "budget.max_accuracy_drop=null", "data.validation_images=100"]
     command += ["accelerator=cpu", "devices=2", "threads=2"]
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=200)
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=200, preexec_fn=all_cpus)
     assert done.returncode == 0, done.stderr[-3000:]
     (run,) = (tmp_path / "outputs" / "digits").iterdir()
     rows = [json.loads(line) for line in (run / "ledger.jsonl").read_text().splitlines()]

@@ -24,6 +24,7 @@ MAC = {"cuda": 0, "mps": 1, "cpu": 8}
         (CPU_ONLY, "auto", "auto", None, "cpu", (0,)),  # one process uses all cores
         (CPU_ONLY, "cpu", 2, None, "cpu", (0, 1)),
         (CPU_ONLY, "auto", 1, 2, "cpu", (0, 1)),  # torchrun decides
+        (CPU_ONLY, "auto", 1, 5, "cpu", (0, 1, 2, 3, 4)),
         (TWO_GPUS, "auto", 1, None, "cuda", (0,)),
         (TWO_GPUS, "auto", "auto", None, "cuda", (0, 1)),
         (TWO_GPUS, "cuda", [1], None, "cuda", (1,)),
