@@ -30,6 +30,8 @@ VARIABLES = ("RANK", "LOCAL_RANK", "WORLD_SIZE")  # if they are set, Ultralytics
 PROBLEM = "problem"  # key in the store: the error that ended another rank
 READY = "ready"  # prefix of keys in the store: a started process has reached `run`
 
+DYING = 5.0  # seconds until the exit status of a process that broke its connection is known
+
 T = TypeVar("T")
 
 _planned = 1  # see `use`
@@ -248,7 +250,10 @@ def _lost(processes: int) -> UserError:
         problem = json.loads(_store.get(PROBLEM))
         stop()
         return UserError(*problem)
-    statuses = [status for process in _started if (status := process.poll()) is not None]
+    deadline = time.monotonic() + DYING
+    while _started and time.monotonic() < deadline and all(process.poll() is None for process in _started):
+        time.sleep(0.05)  # its connection ends before it does
+    statuses = [process.returncode for process in _started if process.returncode is not None]
     killed = [signal.Signals(-status).name for status in statuses if status < 0]
     reason = f" (killed by {killed[0]}; the system may be out of memory)" if killed else ": see its error above"
     stop()
