@@ -138,7 +138,10 @@ def test_workers_leave_ctrl_c_to_the_main_process() -> None:
 
 def test_ctrl_c_stops_a_script_and_its_workers(tmp_path: Path) -> None:
     file = tmp_path / "script.py"
-    file.write_text(SCRIPT + "try:\n    while True: next(stream)\nexcept KeyboardInterrupt: stream.close()\n")
+    file.write_text(
+        SCRIPT
+        + "try:\n    print('ready', flush=True)\n    while True: next(stream)\nexcept KeyboardInterrupt: stream.close()\n"
+    )
     environment = {**os.environ, "PYTHONPATH": str(makers.ROOT)}
     file.write_text(file.read_text().replace("(square, range(1, 40)", "(slow, range(10**6)"))
     script = subprocess.Popen(
@@ -148,6 +151,7 @@ def test_ctrl_c_stops_a_script_and_its_workers(tmp_path: Path) -> None:
     assert script.stdout is not None
     pids = [int(pid) for pid in script.stdout.readline().split()]
     assert len(pids) == 2
+    assert script.stdout.readline() == "ready\n"
     os.killpg(script.pid, signal.SIGINT)
     _, err = script.communicate(timeout=60)
     assert (script.returncode, err) == (0, "")
