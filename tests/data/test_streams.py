@@ -138,10 +138,9 @@ def test_workers_leave_ctrl_c_to_the_main_process() -> None:
 
 def test_ctrl_c_stops_a_script_and_its_workers(tmp_path: Path) -> None:
     file = tmp_path / "script.py"
-    file.write_text(
-        SCRIPT
-        + "try:\n    print('ready', flush=True)\n    while True: next(stream)\nexcept KeyboardInterrupt: stream.close()\n"
-    )
+    loop = "try:\n    next(stream), next(stream)\n"  # one from each worker, which ignores Ctrl-C from then on
+    loop += "    print('ready', flush=True)\n    while True: next(stream)\n"
+    file.write_text(SCRIPT + loop + "except KeyboardInterrupt: stream.close()\n")
     environment = {**os.environ, "PYTHONPATH": str(makers.ROOT)}
     file.write_text(file.read_text().replace("(square, range(1, 40)", "(slow, range(10**6)"))
     script = subprocess.Popen(
