@@ -155,6 +155,14 @@ def test_workers_end_with_a_main_process_that_is_killed(tmp_path: Path) -> None:
     assert ended(pids)
 
 
+def test_a_temporary_folder_of_the_run_is_not_used_for_sockets(tmp_path: Path) -> None:
+    """A run deletes the folder before its process ends, and the path may be longer than a socket's may be."""
+    place = str(tmp_path / ("x" * 100))
+    before = f"import os, tempfile\ntempfile.tempdir = os.environ['TMPDIR'] = {place!r}\n"
+    done = makers.run_script(before + SCRIPT + "stream.close()", folder=tmp_path)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
 @needs_mount
 def test_batches_do_not_need_the_shared_memory_of_a_container(tmp_path: Path) -> None:
     code = SCRIPT + "print(first['img'].stride(), [int(batch['img'][0, 0]) for batch in stream])"
