@@ -10,11 +10,13 @@ from __future__ import annotations
 
 import mmap
 import multiprocessing.connection
+import multiprocessing.util
 import os
 import pickle
 import shutil
 import signal
 import sys
+import tempfile
 import threading
 import time
 import types
@@ -42,6 +44,7 @@ MOST = 8  # workers that are chosen without the user's request
 AHEAD = 2  # batches that a thread, and each worker process, prepares beyond the one in use
 SHARED_MEMORY = Path("/dev/shm")
 FULL = 2**20  # bytes; with less free shared memory a message names it
+SOCKETS = "/tmp"
 ALIGNMENT = 64  # bytes
 DYING = 5.0  # seconds until the exit status of a worker that broke its connection is known
 
@@ -129,6 +132,7 @@ class ProcessStream(Stream):
         server = "forkserver" in multiprocessing.get_all_start_methods()
         context = multiprocessing.get_context("forkserver" if server else "spawn")
         context.set_forkserver_preload([__name__, "compress.data.batches"])
+        _put_sockets_outside_the_run()
         try:
             with _hidden_script(), warnings.catch_warnings():
                 warnings.filterwarnings("ignore", "This DataLoader will create")  # `TrainingBatches` warns itself
@@ -288,3 +292,18 @@ def _hidden_script() -> Iterator[None]:
         yield
     finally:
         sys.modules["__main__"] = script
+
+
+def _put_sockets_outside_the_run() -> None:
+    """Makes multiprocessing's folder of sockets in /tmp.
+
+    During a run, temporary files are in a folder of the run, which is deleted before this process ends, and whose path
+    may be too long for a socket.
+    """
+    previous = tempfile.tempdir
+    if os.access(SOCKETS, os.W_OK):
+        tempfile.tempdir = SOCKETS
+    try:
+        multiprocessing.util.get_temp_dir()
+    finally:
+        tempfile.tempdir = previous
