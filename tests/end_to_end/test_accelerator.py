@@ -19,6 +19,7 @@ MAKERS = {
 ON_THE_CPU = {
     "__init__": {"get_flops"},
     "capabilities": {"example_image", "tensor_digest"},  # networks are on the CPU between uses
+    "data.batches": {"BatchMaker._make"},  # batches are made on the CPU
     "measurement.accuracy": {"predictor"},  # moved in the same line
     "measurement.contracts": {"verify"},  # files in runtimes, compared with torch on the CPU
     "measurement.layer_latency": {"layer_seconds"},
