@@ -1,12 +1,15 @@
-"""The CPU of this machine: name, physical cores, threads that this process may use, and instruction sets."""
+"""The CPU of this machine: name, physical cores, threads that this process may use, and instruction sets; and the
+garbage collection of this process."""
 
 from __future__ import annotations
 
 import functools
+import gc
 import math
 import os
 import platform
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -76,3 +79,15 @@ def _cpuinfo() -> dict[str, str]:
     ]
     cores = {(block.get("physical id"), block.get("core id")) for block in blocks if "core id" in block}
     return blocks[0] | ({"cores": str(len(cores))} if cores else {})
+
+
+@contextmanager
+def without_garbage_collection() -> Iterator[None]:
+    """Suspends Python's search for cycles of objects in this process."""
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import gc
 import importlib
 import logging
-from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import nullcontext
 
 from compress.config import DataConfig
 from compress.data.batches import TrainingBatches, batches, images
 from compress.data.dataset import DataSet, Split, resized, supervised, with_metric, with_workers, without_images
 from compress.data.sample import Sample
 from compress.errors import UserError
+from compress.host import without_garbage_collection
 from compress.tasks import CLASSIFY, DETECT, SupervisedTask, Task
 
 __all__ = [
@@ -68,7 +67,7 @@ def load(config: DataConfig, imgsz: int, channels: int, seed: int, task: Supervi
     if task is not None and config.name != "module":
         raise UserError("task.target", task.path, f"data={config.name} has a task of its own: remove task.target")
     module = importlib.import_module(LOADERS[config.name][0])
-    with nullcontext() if config.name == "module" else _without_garbage_collection():  # user-defined code may need it
+    with nullcontext() if config.name == "module" else without_garbage_collection():  # user-defined code may need it
         data: DataSet = module.load(config, imgsz, channels, seed, **({} if task is None else {"task": task}))
     if channels not in (1, 3):  # which are never converted: a wrong number is in all images
         for split in (data.train, data.calibration, data.validation, *data.extra.values()):
@@ -80,15 +79,3 @@ def load(config: DataConfig, imgsz: int, channels: int, seed: int, task: Supervi
     if config.test and not data.extra:
         raise UserError("data.test", True, f"data={config.name} has no test split: remove data.test=true")
     return with_workers(data, config.workers)
-
-
-@contextmanager
-def _without_garbage_collection() -> Iterator[None]:
-    """Halves the time to load 100,000 images: a million objects without cycles are not searched for cycles."""
-    enabled = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if enabled:
-            gc.enable()

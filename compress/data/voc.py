@@ -6,7 +6,7 @@ Without `train` the data can only be used for evaluation.
 
 Objects marked `difficult` are left out, in training and in evaluation, as Ultralytics does. Pixels are counted from 1
 and xmax, ymax are included, so a box is x from xmin - 1 to xmax. It is clipped to the image, and left out if it has no
-area. The log counts what is left out. An XML with a document type, which could expand entities, is refused.
+area. The log counts the omitted objects. An XML with a document type, which could expand entities, is refused.
 """
 
 from __future__ import annotations
@@ -67,7 +67,7 @@ def load(config: DataConfig, imgsz: int, channels: int, seed: int) -> DataSet:
 
 
 def _images(root: Path, split: str, files: Mapping[str, Path] | None) -> list[Path]:
-    """The images of a split, of which `files` has those in JPEGImages by name; None: it has a folder of its own."""
+    """The images of a split. `files` are those in JPEGImages, by name; None: each split has a separate folder."""
     if files is None:
         folder = next((folder for name in FOLDERS[split] if (folder := root / name).is_dir()), None)
         return image_files(folder) if folder else []

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import fcntl
-import gc
 import logging
 import math
 import os
@@ -19,6 +18,7 @@ from pathlib import Path
 import numpy as np
 
 from compress.errors import UserError
+from compress.host import without_garbage_collection
 from compress.measurement.contention import CONTENDED, Waiting
 
 Call = Callable[[], object]
@@ -69,7 +69,7 @@ def time_call(call: Call, *, seconds: float = 3, warmup: int = 10, min_runs: int
 
     If `wait`, waits up to `LOCK_SECONDS` while another process is timing; set it for latencies that will be compared.
     Otherwise measures at once, even without the lock. Raises UserError if the lock file cannot be opened."""
-    with timing_lock(wait=wait), _no_garbage_collection():
+    with timing_lock(wait=wait), without_garbage_collection():
         for _ in range(warmup):
             call()
         best = _timed(call, seconds, min_runs)
@@ -108,7 +108,7 @@ def interleaved(
     deployed model runs alone and keeps them there."""
     names = list(calls)
     times: dict[str, list[list[float]]] = {name: [] for name in names}
-    with timing_lock(), _no_garbage_collection():
+    with timing_lock(), without_garbage_collection():
         waiting, end = Waiting(), time.perf_counter() + seconds
         for index in range(rounds):
             if index >= MIN_ROUNDS and time.perf_counter() > end:
@@ -136,17 +136,6 @@ def _milliseconds(call: Call) -> float:
     start = time.perf_counter_ns()
     call()
     return (time.perf_counter_ns() - start) / 1e6
-
-
-@contextmanager
-def _no_garbage_collection() -> Iterator[None]:
-    enabled = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if enabled:
-            gc.enable()
 
 
 @contextmanager

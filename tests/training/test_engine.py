@@ -4,7 +4,7 @@ import functools
 import json
 import math
 import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -21,14 +21,7 @@ from compress.training.schedule import Schedule
 from tests.fakes import Clock
 from tests.halves import BATCH, Halves, HalvesStream, epoch, interrupt_at, loss, same, schedule, state, tiny
 
-
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    """A network this small only waits for further threads."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 # --- training -------------------------------------------------------------------------------------------------
