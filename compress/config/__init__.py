@@ -5,6 +5,8 @@ from compress.config.composition import COMPOSING, CONF, RECIPES, compose, dump,
 from compress.config.device import HOST, DeviceConfig, LatencyFit
 from compress.config.messages import explain
 from compress.config.schema import (
+    DATA_TASKS,
+    TASK_FORMATS,
     MAX_CHANNELS,
     Accelerator,
     Activation,

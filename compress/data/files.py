@@ -148,5 +148,6 @@ def fingerprint(classes: Sequence[str], splits: Mapping[str, Sequence[Sample]]) 
             else:
                 digest.update(sample.source.tobytes())
             label = sample.label
-            digest.update(str(label).encode() if isinstance(label, int) else np.asarray(label).tobytes())
+            content = label if hasattr(label, "tobytes") else np.asarray(label)
+            digest.update(str(label).encode() if isinstance(label, int) else content.tobytes())
     return digest.hexdigest()

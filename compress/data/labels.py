@@ -8,11 +8,13 @@ import stat
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from compress.data.index import read_all
 from compress.errors import UserError
+from compress.tasks import Instances, InstanceTask, SupervisedTask
 
 BOX = 5  # class, centre x, centre y, width, height
 POLYGON = 7  # class and three points: the smallest polygon
@@ -20,17 +22,22 @@ SHOWN = 80  # characters of a row in an error message
 TOLERANCE = 1e-4  # labels are often rounded to few decimals
 
 
-def read_labels(files: Sequence[str], classes: int) -> list[np.ndarray]:
-    """Reads float32 (n, 5) rows of each file: class, then centre x, y, width, height as fractions of the image.
+def read_labels(files: Sequence[str], classes: int, task: SupervisedTask | None = None) -> list[Any]:
+    """Reads the labels in each file, for detection float32 (n, 5): class, then centre x, y, width, height as fractions
+    of the image. There, a polygon becomes its bounding box. For an `InstanceTask` they are `Instances`.
 
-    A polygon becomes its bounding box. An absent file means an image without objects, (0, 5). Files that are unchanged
-    since an earlier run are not opened, see `compress.data.index`.
+    An absent file means an image without objects. Files that are unchanged since an earlier run are not opened, see
+    `compress.data.index`.
 
     Raises:
         UserError: a file cannot be read, or a row has the wrong number of columns, a value that is not a number, a
-            class out of range, a coordinate outside [0, 1] or a box without area. The message names file and line.
+            class out of range, a coordinate outside [0, 1] or a box without area, or is a label of another task. The
+            message names file and line.
     """
-    return unpacked(read_all(files, f"labels of {classes} classes", partial(_read, classes)))
+    if not isinstance(task, InstanceTask):
+        return unpacked(read_all(files, f"labels of {classes} classes", partial(_read, classes, None)))
+    kind = f"{task.name} labels of {classes} classes, {getattr(task, 'keypoints', '')}"
+    return [unpacked_instances(value, task.columns) for value in read_all(files, kind, partial(_read, classes, task))]
 
 
 def packed(rows: np.ndarray) -> str:
@@ -46,7 +53,19 @@ def unpacked(values: Sequence[str]) -> list[np.ndarray]:
     return [rows[first:end] for first, end in zip([0, *ends[:-1].tolist()], ends.tolist())]
 
 
-def _read(classes: int, path: Path, status: os.stat_result | None) -> str:
+def packed_instances(objects: Instances) -> list[Any]:
+    """The labels of an image as a JSON value."""
+    return [packed(objects.boxes), packed(objects.points), objects.counts.tolist()]
+
+
+def unpacked_instances(value: Any, columns: int) -> Instances:
+    """The inverse of `packed_instances`. `columns`: of a point."""
+    boxes, points, counts = value or ("", "", [])
+    tables = [np.frombuffer(bytearray(base64.b64decode(text)), "<f4") for text in (boxes, points)]
+    return Instances(tables[0].reshape(-1, BOX), tables[1].reshape(-1, columns), np.array(counts, np.int64))
+
+
+def _read(classes: int, task: InstanceTask | None, path: Path, status: os.stat_result | None) -> Any:
     try:
         if status is not None and not stat.S_ISREG(status.st_mode):  # a folder, or a pipe, on which reading would block
             raise OSError("not a regular file")
@@ -55,30 +74,44 @@ def _read(classes: int, path: Path, status: os.stat_result | None) -> str:
         return ""
     except (OSError, UnicodeDecodeError) as error:
         raise UserError("data", path, f"the label file cannot be read ({error}): fix or remove it") from error
-    rows: dict[str, list[float]] = {}  # repeated rows are one object
+    rows: dict[str, tuple[list[float], list[float]]] = {}  # repeated rows are one object
     for number, line in enumerate(text.splitlines(), 1):
         if line.strip():
-            rows[line.strip()] = _row(f"{path}:{number}", line, classes)
-    return packed(np.array(list(rows.values()), np.float32))
+            rows[line.strip()] = _row(f"{path}:{number}", line, classes, task)
+    boxes, shapes = [box for box, _ in rows.values()], [np.array(points) for _, points in rows.values()]
+    if task is not None:
+        return packed_instances(Instances.of(boxes, shapes, task.columns))
+    return packed(np.array(boxes, np.float32))
 
 
-def _row(location: str, line: str, classes: int) -> list[float]:
+def _row(location: str, line: str, classes: int, task: InstanceTask | None) -> tuple[list[float], list[float]]:
+    """Class and box; and for an `InstanceTask` the points."""
     try:
         values = [float(word) for word in line.split()]
     except ValueError:
         raise UserError(location, _short(line), "a label row must have numbers only") from None
-    if len(values) != BOX and (len(values) < POLYGON or len(values) % 2 == 0):
+    points: list[float] = []
+    box = values
+    if task is not None:
+        try:
+            own, points = task.row(values[1:])
+        except ValueError as error:
+            raise UserError(location, _short(line), str(error)) from None
+        box = [values[0], *own]
+    elif len(values) != BOX and (len(values) < POLYGON or len(values) % 2 == 0):
         raise UserError(
             location, _short(line), f"{len(values)} columns: use class x y width height, or class x1 y1 x2 y2 x3 y3 …"
         )
     if not values[0].is_integer() or not 0 <= values[0] < classes:
         raise UserError(location, _short(line), f"class {values[0]:g} is out of range: `names` has {classes} classes")
-    if not all(-TOLERANCE <= value <= 1 + TOLERANCE for value in values[1:]):
+    columns = task.columns if task else 2
+    coordinates = [*box[1:], *(value for index, value in enumerate(points) if index % columns < 2)] if task else values[1:]
+    if not all(-TOLERANCE <= value <= 1 + TOLERANCE for value in coordinates):
         raise UserError(location, _short(line), "coordinates must be fractions of the image, in [0, 1]")
-    box = values if len(values) == BOX else _bounding_box(values)
+    box = box if len(box) == BOX else _bounding_box(values)
     if box[3] <= 0 or box[4] <= 0:
         raise UserError(location, _short(line), "the box has no area: remove the row")
-    return box
+    return box, points
 
 
 def _short(line: str) -> str:

@@ -1,21 +1,26 @@
-"""`data=yolo data.path=data.yaml`: a detection data set in the Ultralytics format, validated before work starts.
+"""`data=yolo data.path=data.yaml`: a data set in the Ultralytics format, validated before work starts.
 
 Keys of the YAML are `path` (the root folder, relative to the YAML or the working directory), `train`, `val`, optionally
 `test` (each a folder, a .txt list of images, or a list of those) and `names`. Without `train` the data can only be used
 for evaluation. The labels of `images/…/x.jpg` are in `labels/…/x.txt`, one row per object: class and centre x, y,
-width, height as fractions of the image, or class and polygon, which is replaced by its bounding box.
+width, height as fractions of the image, or class and polygon, which is replaced by its bounding box. For the tasks
+segment and obb the rows are class and polygon, or class and four corners. For pose, class, box and keypoints, of which
+`kpt_shape` in the YAML states how many there are and how many numbers each has, and `flip_idx` which one each is in a
+mirror.
 If there is a `calibration.txt` beside the YAML, it lists the calibration images. Otherwise they are held out of
 `train` by seed.
 """
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import yaml
 
 from compress.config import DataConfig
@@ -26,10 +31,15 @@ from compress.data.labels import read_labels
 from compress.data.sample import Sample
 from compress.data.subset import stratified
 from compress.errors import UserError, one_line
-from compress.tasks import DETECT
+from compress.tasks import DETECT, TASKS, SupervisedTask
 from compress.tasks.augmentation import Augmentation
+from compress.tasks.pose import Pose
 
 LONGEST = 4096  # characters in a path
+LABELS = "labels"
+MAX_KEYPOINTS = 1000
+
+log = logging.getLogger(__name__)
 
 
 def load(config: DataConfig, imgsz: int, channels: int, seed: int) -> DataSet:
@@ -54,12 +64,14 @@ def load_yaml(
     extra: Mapping[str, str],
     augmentation: Augmentation | None = None,
     shuffled: bool = False,
+    labels: str = LABELS,
 ) -> DataSet:
     """Loads the data set that a YAML describes.
 
     Args:
         extra: optional keys of the YAML for further splits, mapped to the names of those splits.
         augmentation: random changes allowed in training; None: the defaults of `Augmentation`.
+        labels: folder of the labels, in place of `images`.
         shuffled: calibration.txt is in random order, so its first images can be used without stratification.
 
     Raises:
@@ -69,22 +81,24 @@ def load_yaml(
     classes = _classes(path, spec)
     root = _root(path, spec)
     keys = {key: name for key, name in {"train": "train", "val": "validation", **extra}.items() if spec.get(key)}
-    samples = {name: _samples(path, key, spec, root, len(classes)) for key, name in keys.items()}
+    task = _task(path, spec, config.task)
+    reader = partial(_read_samples, classes=len(classes), task=task, labels=labels)
+    samples = {name: reader(_files(path, key, spec, root)) for key, name in keys.items()}
     key = "train" if "train" in samples else "val"
-    _check_labelled(path, key, samples[keys[key]])
+    _check_labelled(path, key, samples[keys[key]], labels)
     chosen = None
     calibration_list = path.with_name("calibration.txt")
     if calibration_list.is_file():
-        samples["calibration"] = listed = _read_samples(_from_list(calibration_list, root), len(classes))
+        samples["calibration"] = listed = reader(_from_list(calibration_list, root))
         sources = {sample.source for sample in listed}
         train = [sample for sample in samples.get("train", []) if sample.source not in sources]
         count = config.calibration_images
         if not shuffled and count < len(listed):
-            present = [DETECT.classes_in(sample.label) for sample in listed]
+            present = [task.classes_in(sample.label) for sample in listed]
             listed = [listed[i] for i in stratified(present, count, seed)]
         chosen = train, listed[:count]
     return assemble(
-        DETECT, classes, samples, config, imgsz, channels, seed, chosen=chosen, augmentation=augmentation
+        task, classes, samples, config, imgsz, channels, seed, chosen=chosen, augmentation=augmentation
     )  # fmt: skip
 
 
@@ -123,6 +137,25 @@ def _classes(path: Path, spec: Mapping[str, Any]) -> tuple[str, ...]:
     return tuple(str(name) for name in names)
 
 
+def _task(path: Path, spec: Mapping[str, Any], name: str | None) -> SupervisedTask:
+    """The task with the keypoints that the YAML describes."""
+    task = TASKS[name] if name else DETECT
+    assert isinstance(task, SupervisedTask)  # `DataConfig` has checked the name
+    if not isinstance(task, Pose):
+        return task
+    shape, flip = spec.get("kpt_shape"), spec.get("flip_idx")
+    good = isinstance(shape, list) and len(shape) == 2 and all(type(number) is int for number in shape)
+    if not good or not 1 <= shape[0] <= MAX_KEYPOINTS or shape[1] not in (2, 3):
+        why = "set the number of keypoints and 2 (x, y) or 3 (x, y, visibility), e.g. [17, 3]"
+        raise UserError(f"{path}: kpt_shape", shape, why)
+    if flip is not None and (not isinstance(flip, list) or sorted(map(str, flip)) != sorted(map(str, range(shape[0])))):
+        why = f"set which of the {shape[0]} keypoints, numbered from 0, each one is in a mirror, or remove it"
+        raise UserError(f"{path}: flip_idx", str(flip)[:80], why)
+    if flip is None:
+        log.warning("%s has no flip_idx: images are not mirrored in training", path)
+    return replace(task, keypoints=(shape[0], shape[1]), flip_index=None if flip is None else tuple(map(int, flip)))
+
+
 def _root(path: Path, spec: Mapping[str, Any]) -> Path:
     folder = spec.get("path")
     if not folder:
@@ -135,7 +168,7 @@ def _root(path: Path, spec: Mapping[str, Any]) -> Path:
     raise UserError(f"{path}: path", folder, "no such folder, relative to the YAML or to the working directory")
 
 
-def _samples(path: Path, key: str, spec: Mapping[str, Any], root: Path, classes: int) -> list[Sample]:
+def _files(path: Path, key: str, spec: Mapping[str, Any], root: Path) -> list[Path]:
     entries = spec[key] if isinstance(spec[key], list) else [spec[key]]
     files: list[Path] = []
     for entry in entries:
@@ -154,7 +187,7 @@ def _samples(path: Path, key: str, spec: Mapping[str, Any], root: Path, classes:
             raise UserError(f"{path}: {key}", entry, f"no such folder or .txt list ({location})")
     if not files:
         raise UserError(f"{path}: {key}", spec[key], "no images in it")
-    return _read_samples(files, classes)
+    return files
 
 
 def _from_list(path: Path, root: Path) -> list[Path]:
@@ -175,16 +208,16 @@ def _from_list(path: Path, root: Path) -> list[Path]:
     return files
 
 
-def _read_samples(files: Sequence[Path], classes: int) -> list[Sample]:
+def _read_samples(files: Sequence[Path], classes: int, task: SupervisedTask, labels: str) -> list[Sample]:
     files = list(dict.fromkeys(files))  # without duplicates
-    labels = read_labels(_label_files(files), classes)
+    contents = read_labels(_label_files(files, labels), classes, task)
     return [
         Sample(file, label, size, digest)
-        for file, label, (size, digest) in zip(files, labels, probe_all(files), strict=True)
+        for file, label, (size, digest) in zip(files, contents, probe_all(files), strict=True)
     ]
 
 
-def _label_files(images: Sequence[Path]) -> list[str]:
+def _label_files(images: Sequence[Path], labels: str = LABELS) -> list[str]:
     """images/…/x.jpg -> labels/…/x.txt, by the last folder named `images`; without one, x.txt beside the image."""
     folders: dict[str, str] = {}
     files = []
@@ -193,14 +226,14 @@ def _label_files(images: Sequence[Path]) -> list[str]:
         if folder not in folders:
             parts = list(image.parent.parts)
             if "images" in parts:
-                parts[len(parts) - 1 - parts[::-1].index("images")] = "labels"
+                parts[len(parts) - 1 - parts[::-1].index("images")] = labels
             folders[folder] = str(Path(*parts))
         files.append(f"{folders[folder]}{os.sep}{name.rpartition('.')[0] or name}.txt")
     return files
 
 
-def _check_labelled(path: Path, key: str, samples: Sequence[Sample]) -> None:
+def _check_labelled(path: Path, key: str, samples: Sequence[Sample], labels: str) -> None:
     """Rejects a split without any label. Single images may have none, but here the label folder must be misplaced."""
-    if not any(isinstance(sample.label, np.ndarray) and len(sample.label) for sample in samples):
-        [file] = _label_files([Path(str(samples[0].source))])
+    if not any(len(sample.label) for sample in samples):
+        [file] = _label_files([Path(str(samples[0].source))], labels)
         raise UserError(f"{path}: {key}", samples[0].source, f"no image has a label; expected its labels in {file}")

@@ -13,7 +13,7 @@ from typing import Any
 
 from compress import checkpoint
 from compress.capabilities import Checkpointable, Model, TorchModel
-from compress.config import Config, Family, ModelConfig
+from compress.config import DATA_TASKS, TASK_FORMATS, Config, Family, ModelConfig
 from compress.errors import UserError
 from compress.models import onnx_model, own_input, plain_network, ultralytics, ultralytics_pt, weights
 from compress.models.ultralytics_model import UltralyticsModel
@@ -76,11 +76,17 @@ def check_task(config: ModelConfig, task: Task | None) -> None:
 
 
 def resolve(config: Config) -> Config:
-    """Returns `config` with the input size and channels filled in from the model where they are not set. Raises
-    UserError if the model file cannot be read, or a stage or target does not support it."""
+    """Returns `config` with the input size and channels, and the task of data whose format holds labels of several,
+    filled in from the model where they are not set. Raises UserError if the model file cannot be read, or a stage or
+    target does not support it."""
     if config.model.family is Family.onnx:
         return onnx_model.resolve(config)
-    return replace(config, model=own_input.resolve(config.model))
+    config = replace(config, model=own_input.resolve(config.model))
+    if config.data.task is None and config.data.name in TASK_FORMATS:
+        own = own_input.task_of(config.model)
+        name = own.name if own is not None and own.name in DATA_TASKS else None
+        config = replace(config, data=replace(config.data, task=name))
+    return config
 
 
 def build(config: ModelConfig, classes: tuple[str, ...] | None = None, task: Task | None = None) -> Model:

@@ -12,6 +12,7 @@ from compress.capabilities import Model
 from compress.config import Family, ModelConfig
 from compress.errors import UserError
 from compress.models import normalisation, plain_network, ultralytics, weights
+from compress.tasks import Task
 
 IMGSZ = 224  # pixels: default for classifiers
 
@@ -25,6 +26,16 @@ def resolve(config: ModelConfig) -> ModelConfig:
         default = ultralytics.IMGSZ if config.family is Family.ultralytics else IMGSZ
         imgsz, channels = imgsz or own_imgsz or default, channels or own_channels or 3
     return replace(config, imgsz=imgsz, channels=channels)
+
+
+def task_of(config: ModelConfig) -> Task | None:
+    """The task of the model, without building it; None if it is not known before. Raises UserError if a file of the
+    model cannot be read."""
+    if config.family is Family.ultralytics:
+        return ultralytics.task_of(config)
+    if config.family is Family.checkpoint and config.path is not None:
+        return ultralytics.yaml_task(checkpoint.describe(Path(config.path))["constructor"].get("yaml"))
+    return None
 
 
 def _own(config: ModelConfig) -> tuple[int | None, int | None]:

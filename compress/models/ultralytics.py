@@ -6,6 +6,7 @@ from __future__ import annotations
 import copy
 import logging
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,18 +18,20 @@ from compress.errors import UserError, named
 from compress.models import activation, pt_file, ultralytics_yaml, weights
 from compress.models import ultralytics_blocks as blocks
 from compress.models.ultralytics_classify import UltralyticsClassifier
+from compress.models.ultralytics_instances import UltralyticsOBB, UltralyticsPose, UltralyticsSegmenter
 from compress.models.ultralytics_model import UltralyticsDetector, UltralyticsModel
 from compress.models.ultralytics_package import quiet, require_ultralytics
 from compress.tasks import CLASSIFY, DETECT, OBB, POSE, SEGMENT, Task
+from compress.tasks.pose import Pose
 
 # {head: (task, class of the network in ultralytics.nn.tasks, class of the model)}. Other subclasses of these heads are
 # not supported, because they decode their outputs differently.
 HEADS: dict[str, tuple[Task, str, type[UltralyticsModel]]] = {
     "Detect": (DETECT, "DetectionModel", UltralyticsDetector),
     "Classify": (CLASSIFY, "ClassificationModel", UltralyticsClassifier),
-    "Segment": (SEGMENT, "SegmentationModel", UltralyticsModel),
-    "Pose": (POSE, "PoseModel", UltralyticsModel),
-    "OBB": (OBB, "OBBModel", UltralyticsModel),
+    "Segment": (SEGMENT, "SegmentationModel", UltralyticsSegmenter),
+    "Pose": (POSE, "PoseModel", UltralyticsPose),
+    "OBB": (OBB, "OBBModel", UltralyticsOBB),
 }
 SUPPORTED = f"supported heads are {', '.join(HEADS)}"
 HEADS |= {f"{name}26": HEADS[name] for name in ("Segment", "Pose", "OBB")}
@@ -57,6 +60,8 @@ def build(config: ModelConfig, classes: tuple[str, ...] | None, task: Task | Non
         raise UserError("model.weights", config.weights, f"these are weights of {own}: set model.name={own}")
     classes = (loaded.classes if loaded else None) or classes
     yaml = _shipped_yaml(config.name)
+    if isinstance(task, Pose) and "kpt_shape" in yaml:
+        yaml["kpt_shape"] = list(task.keypoints)
     imgsz, channels = config.input
     model = _assemble(yaml, config.name, classes, channels, imgsz, config.protected)
     if loaded:
@@ -67,6 +72,24 @@ def build(config: ModelConfig, classes: tuple[str, ...] | None, task: Task | Non
     elif config.init:
         weights.transfer(model.net, weights.read(config.init, "model.init", config.trust).tensors, config.init)
     return model
+
+
+def task_of(config: ModelConfig) -> Task | None:
+    """The task of the network that `config` names; None if its head is not supported. Raises UserError as `build`."""
+    require_ultralytics()
+    if config.path is not None:
+        net: Any = pt_file.network(pt_file.read(Path(config.path), "model.path", config.trust))
+        head = type(net.model[-1]).__name__ if hasattr(net, "model") else ""
+        return HEADS[head][0] if head in HEADS else None
+    return yaml_task(_shipped_yaml(config.name)) if config.name else None
+
+
+def yaml_task(yaml: Any) -> Task | None:
+    """The task of an architecture; None if its head is not supported."""
+    try:
+        return HEADS[yaml["head"][-1][2]][0]
+    except (LookupError, TypeError):
+        return None
 
 
 def from_constructor(constructor: dict[str, Any], trust: bool = False) -> UltralyticsModel:
@@ -173,6 +196,8 @@ def _model(
     if isinstance(dfl, nn.Conv2d):
         dfl.requires_grad_(False)  # a fixed projection, not a weight
     task, _, kind = HEADS[head]
+    if isinstance(task, Pose):
+        task = replace(task, keypoints=tuple(last.kpt_shape))
     return kind(net, name, imgsz, channels, classes, tuple(protected), task)
 
 

@@ -6,15 +6,26 @@ from __future__ import annotations
 
 from typing import Any
 
+import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from compress.tasks.segment import STRIDE
+
+
+MASKS = 32  # anchors per image whose masks are compared: those of which the teacher is most confident
+
 
 def distance(criterion: Any, student: dict[str, Any], teacher: dict[str, Any]) -> Tensor:
-    """Cross-entropy with the teacher's scores at every anchor, plus the CIoU loss with its boxes, weighted by its
-    confidence. Scalar, normalised and scaled as `criterion` (Ultralytics' v8DetectionLoss) does with its assigned
-    labels. `student` and `teacher`: raw outputs of one branch of a Detect head, float32: {boxes, scores, feats}."""
-    from ultralytics.utils.metrics import bbox_iou
+    """Cross-entropy with the teacher's scores at every anchor, plus the distance from its boxes and from what else it
+    predicts, weighted by its confidence. Scalar, normalised and scaled as `criterion` (Ultralytics' v8DetectionLoss or
+    a subclass) does with its assigned labels. `student` and `teacher`: raw outputs of one branch of a Detect head or
+    one derived from it, float32: {boxes, scores, feats, …}.
+
+    The distance of boxes is the CIoU loss, that of turned boxes one minus their probabilistic IoU. Masks are compared
+    by cross-entropy inside the teacher's box, and keypoints by their similarity (OKS) at the scale of that box.
+    """
+    from ultralytics.utils.metrics import bbox_iou, probiou
     from ultralytics.utils.tal import make_anchors
 
     soft = teacher["scores"].sigmoid()  # (b, classes, anchors)
@@ -22,9 +33,60 @@ def distance(criterion: Any, student: dict[str, Any], teacher: dict[str, Any]) -
     total = confidence.sum().clamp(min=1)
     scores = F.binary_cross_entropy_with_logits(student["scores"], soft, reduction="sum") / total
 
-    anchors, _ = make_anchors(student["feats"], criterion.stride, 0.5)
-    own, target = (criterion.bbox_decode(anchors, raw["boxes"].permute(0, 2, 1)) for raw in (student, teacher))
-    overlap = bbox_iou(own, target, xywh=False, CIoU=True).squeeze(-1)  # (b, anchors)
+    anchors, strides = make_anchors(student["feats"], criterion.stride, 0.5)
+    angles = [(raw["angle"].permute(0, 2, 1),) if "angle" in raw else () for raw in (student, teacher)]
+    own, target = (
+        criterion.bbox_decode(anchors, raw["boxes"].permute(0, 2, 1), *angle)
+        for raw, angle in zip((student, teacher), angles)
+    )
+    if angles[0]:
+        overlap = probiou(own.flatten(0, 1), target.flatten(0, 1)).view(confidence.shape)
+    else:
+        overlap = bbox_iou(own, target, xywh=False, CIoU=True).squeeze(-1)  # (b, anchors)
     boxes = ((1 - overlap) * confidence).sum() / total
     gains = criterion.hyp
-    return (gains.cls * scores + gains.box * boxes) * len(soft)
+    value = gains.cls * scores + gains.box * boxes
+    if "mask_coefficient" in student:
+        value = value + gains.box * _masks(student, teacher, target * strides, confidence)
+    if "kpts" in student:
+        value = value + _keypoints(criterion, student, teacher, anchors, target, confidence / total)
+    return value * len(soft)
+
+
+def _masks(student: dict[str, Any], teacher: dict[str, Any], boxes: Tensor, confidence: Tensor) -> Tensor:
+    """Mean cross-entropy of mask logits with the teacher's masks, over the pixels in its boxes (b, anchors, 4)."""
+    from ultralytics.utils.ops import crop_mask
+
+    weight, best = confidence.topk(min(MASKS, confidence.shape[1]), dim=1)  # (b, k)
+    own, soft = (_mask_logits(raw, best) for raw in (student, teacher))  # (b, k, h, w)
+    chosen = boxes.gather(1, best[..., None].expand(-1, -1, 4)) / STRIDE
+    loss = F.binary_cross_entropy_with_logits(own, soft.sigmoid(), reduction="none").flatten(0, 1)
+    inside = crop_mask(torch.ones_like(loss), chosen.flatten(0, 1))
+    mean = (loss * inside).sum((1, 2)) / inside.sum((1, 2)).clamp(min=1)
+    return (mean * weight.flatten()).sum() / weight.sum().clamp(min=1)
+
+
+def _mask_logits(raw: dict[str, Any], anchors: Tensor) -> Tensor:
+    prototypes = raw["proto"][0] if isinstance(raw["proto"], tuple) else raw["proto"]  # (b, m, h, w)
+    coefficients = raw["mask_coefficient"]  # (b, m, anchors)
+    chosen = coefficients.gather(2, anchors[:, None].expand(-1, coefficients.shape[1], -1))
+    return torch.einsum("bmk,bmhw->bkhw", chosen, prototypes)
+
+
+def _keypoints(
+    criterion: Any, student: dict[str, Any], teacher: dict[str, Any], anchors: Tensor, boxes: Tensor, weight: Tensor
+) -> Tensor:
+    """One minus OKS of the keypoints, and the cross-entropy of their visibility, each with its gain. `boxes` (b,
+    anchors, 4) of the teacher in units of the stride, `weight` (b, anchors)."""
+    shape = (*weight.shape, *criterion.kpt_shape)
+    own, target = (
+        criterion.kpts_decode(anchors, raw["kpts"].permute(0, 2, 1).reshape(shape)) for raw in (student, teacher)
+    )
+    area = (boxes[..., 2:] - boxes[..., :2]).clamp(min=0).prod(-1)[..., None]
+    squares = (own[..., :2] - target[..., :2]).pow(2).sum(-1)  # (b, anchors, k)
+    near = torch.exp(-squares / (2 * (2 * criterion.keypoint_loss.sigmas).pow(2) * (area + 1e-9)))
+    value = criterion.hyp.pose * ((1 - near).mean(-1) * weight).sum()
+    if shape[-1] == 3:
+        visible = F.binary_cross_entropy_with_logits(own[..., 2], target[..., 2].sigmoid(), reduction="none")
+        value = value + criterion.hyp.kobj * (visible.mean(-1) * weight).sum()
+    return value

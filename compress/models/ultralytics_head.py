@@ -19,6 +19,7 @@ CONFIDENCE = 0.001  # lowest score in validation; Ultralytics' own `val` uses th
 IOU = 0.7
 MOST = 300  # detections per image
 MOST_CANDIDATES = 30_000  # boxes that enter non-maximum suppression
+APART = 7680  # pixels between the classes in the suppression of turned boxes
 
 TRAINING_ONLY = "branch used only in training: pruning it does not reduce the deployed network"
 LAST = "last layer of a head's branch: its channels are the output"
@@ -138,8 +139,8 @@ def deployed(net: Any, example: Tensor, postprocess: bool = True) -> nn.Module:
 
 @contextmanager
 def deployed_branch(net: Any) -> Iterator[None]:
-    """Context in which `net` returns the raw outputs of the deployed branch only, {boxes, scores, feats}, in training
-    and eval mode, with gradients into the backbone."""
+    """Context in which `net` returns the raw outputs of the deployed branch only, {boxes, scores, feats} and those of
+    its task, in training and eval mode, with gradients into the backbone."""
     head = net.model[-1]
     original: Any = type(head)
     head.__class__ = _classes(original)[0]
@@ -156,16 +157,19 @@ def _classes(kind: type) -> tuple[type, type]:
 
     class Branch(kind):  # type: ignore[misc, valid-type]
         def forward(self, x: list[Tensor]) -> Any:
-            return self.forward_head(x, **(self.one2one if self.end2end else self.one2many))
+            raw = self.forward_head(x, **(self.one2one if self.end2end else self.one2many))
+            return raw | {"proto": self.prototypes(x)} if hasattr(self, "proto") else raw
+
+        def prototypes(self, x: list[Tensor]) -> Any:
+            """Mask prototypes; in training YOLO26's semantic segmentation too."""
+            return self.proto(x if isinstance(self.proto, Proto26) else x[0])
 
     class Deployed(Branch):
         decode: Any  # a module in this class
 
         def forward(self, x: list[Tensor]) -> Any:
-            decoded = self.decode(super().forward(x))
-            if not hasattr(self, "proto"):
-                return decoded
-            return decoded, self.proto(x if isinstance(self.proto, Proto26) else x[0])
+            raw = super().forward(x)
+            return (self.decode(raw), raw["proto"]) if hasattr(self, "proto") else self.decode(raw)
 
     return Branch, Deployed
 
@@ -189,31 +193,42 @@ def quantization_exclusions(net: Any) -> dict[str, str]:
 
 def decode(outputs: np.ndarray, end_to_end: bool) -> list[Detections]:
     """Decodes raw outputs (b, …) of `deployed` to detections above CONFIDENCE, at most MOST per image."""
-    decode_image = _select if end_to_end else _suppress
-    return [decode_image(image) for image in torch.from_numpy(np.ascontiguousarray(outputs, dtype=np.float32))]
+    images = torch.from_numpy(np.ascontiguousarray(outputs, dtype=np.float32))
+    return [detections(select(image) if end_to_end else suppress(image, len(image) - 4)) for image in images]
 
 
-def _select(rows: Tensor) -> Detections:
+def select(rows: Tensor) -> Tensor:
+    """The rows (m, 6 + e) of an end-to-end output (n, 6 + e) above CONFIDENCE: box, score, class, further values."""
     rows = rows[rows[:, 4] > CONFIDENCE][:MOST]
-    return _sorted(rows[:, :4], rows[:, 4], rows[:, 5].round())
+    return rows[rows[:, 4].argsort(descending=True, stable=True)]
 
 
-def _suppress(columns: Tensor) -> Detections:
-    """Non-maximum suppression per class. A box may have several classes, as in Ultralytics' validation."""
+def suppress(columns: Tensor, classes: int) -> Tensor:
+    """Non-maximum suppression per class of (4 + classes + e, anchors). A box may have several classes, as in
+    Ultralytics' validation. Returns rows as `select`."""
     from torchvision.ops import batched_nms
 
-    box, scores = columns[:4].T, columns[4:].T
+    anchor, cls, score = candidates(columns, classes)
+    box = columns[:4].T
+    centre, half = box[anchor, :2], box[anchor, 2:] / 2
+    corners = torch.cat((centre - half, centre + half), 1)
+    keep = batched_nms(corners, score, cls, IOU)[:MOST]
+    keep = keep[score[keep].argsort(descending=True, stable=True)]
+    further = columns[4 + classes :].T[anchor[keep]]
+    return torch.cat((corners[keep], score[keep, None], cls[keep, None].to(score.dtype), further), 1)
+
+
+def candidates(columns: Tensor, classes: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Anchor, class and score, each (n,), of what enters non-maximum suppression."""
+    scores = columns[4 : 4 + classes].T
     anchor, cls = torch.where(scores > CONFIDENCE)
     score = scores[anchor, cls]
     if len(score) > MOST_CANDIDATES:
         score, best = score.topk(MOST_CANDIDATES)
         anchor, cls = anchor[best], cls[best]
-    centre, half = box[anchor, :2], box[anchor, 2:] / 2
-    corners = torch.cat((centre - half, centre + half), 1)
-    keep = batched_nms(corners, score, cls, IOU)[:MOST]
-    return _sorted(corners[keep], score[keep], cls[keep])
+    return anchor, cls, score
 
 
-def _sorted(boxes: Tensor, scores: Tensor, classes: Tensor) -> Detections:
-    order = scores.argsort(descending=True, stable=True)
-    return Detections(boxes[order].numpy(), scores[order].numpy(), classes[order].numpy().astype(np.int64))
+def detections(rows: Tensor) -> Detections:
+    """Rows of `select` as detections, without their further values."""
+    return Detections(rows[:, :4].numpy(), rows[:, 4].numpy(), rows[:, 5].round().numpy().astype(np.int64))

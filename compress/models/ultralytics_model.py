@@ -17,7 +17,6 @@ from compress.models import ultralytics_blocks as blocks
 from compress.models import ultralytics_distillation as distillation
 from compress.models import ultralytics_head as head
 from compress.tasks import DETECT, Batch, Task
-from compress.tasks.mean_ap import Detections
 from compress.training.precision import float32
 
 # Not an attribute of the network, which is deep-copied, averaged and saved. A criterion does not reference its network,
@@ -143,8 +142,17 @@ class UltralyticsDetector(UltralyticsModel):
             criterion.o2m = criterion.o2m_copy + (criterion.final_o2m - criterion.o2m_copy) * fraction
             criterion.o2o = criterion.total - criterion.o2m
 
-    def decode(self, outputs: np.ndarray) -> list[Detections]:
+    def decode(self, outputs: Any) -> list[Any]:
         return head.decode(outputs, bool(self.net.end2end))
+
+    def _images(self, outputs: np.ndarray) -> Tensor:
+        return torch.from_numpy(np.ascontiguousarray(outputs, dtype=np.float32))
+
+    def _rows(self, outputs: np.ndarray) -> list[Tensor]:
+        """Per image the rows of `ultralytics_head.select`."""
+        if self.net.end2end:
+            return [head.select(image) for image in self._images(outputs)]
+        return [head.suppress(image, len(self.classes)) for image in self._images(outputs)]
 
 
 def _criterion(net: Any) -> Any:

@@ -9,13 +9,15 @@ from compress import user_code
 from compress.errors import UserError
 from compress.tasks.classify import CLASSIFY
 from compress.tasks.detect import DETECT
+from compress.tasks.instances import Instances, InstanceTask
 from compress.tasks.obb import OBB
-from compress.tasks.pose import POSE
+from compress.tasks.pose import POSE, Pose
 from compress.tasks.segment import SEGMENT
 from compress.tasks.task import Batch, PlainNetworkTask, Predictions, SupervisedTask, Task
 
 __all__ = [
-    "CLASSIFY", "DETECT", "OBB", "POSE", "SEGMENT", "TASKS", "Batch", "PlainNetworkTask", "Predictions",
+    "CLASSIFY", "DETECT", "OBB", "POSE", "SEGMENT", "TASKS", "Batch", "InstanceTask", "Instances",
+    "PlainNetworkTask", "Predictions",
     "SupervisedTask", "Task", "check_same", "load", "of",
 ]  # fmt: skip
 
@@ -45,7 +47,10 @@ TASKS: dict[str, Task] = {task.name: task for task in (DETECT, CLASSIFY, SEGMENT
 
 
 def check_same(model: Task, data: Task | None) -> None:
-    """Raises UserError if model and data are for different tasks. `data` is None if there is no data."""
+    """Raises UserError if model and data are for different tasks, or for different keypoints. `data` is None if there
+    is no data."""
     if data is not None and model.name != data.name:
-        limits = "" if isinstance(model, SupervisedTask) else ": such models can be pruned and exported only"
-        raise UserError("data", data.name, f"the data is for {data.name}, the model for {model.name}{limits}")
+        raise UserError("data", data.name, f"the data is for {data.name}, the model for {model.name}")
+    if isinstance(model, Pose) and isinstance(data, Pose) and model.keypoints != data.keypoints:
+        own, other = ("{} keypoints of {} numbers".format(*task.keypoints) for task in (model, data))
+        raise UserError("data", data.name, f"the data has {other}, the model predicts {own}: use a model for such data")

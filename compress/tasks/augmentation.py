@@ -14,6 +14,7 @@ MIRROR_X = np.array([1, -1, 1, -1, 1], np.float32)  # factors for class, x1, y1,
 MIRROR_Y = np.array([1, 1, -1, 1, -1], np.float32)
 
 
+Window = tuple[float, float, float, float]  # x1, y1, x2, y2 in pixels
 Labelled = tuple[np.ndarray, np.ndarray]  # image uint8 (s, s, c); boxes float32 (n, 5) class, x1, y1, x2, y2 in pixels
 
 
@@ -42,57 +43,103 @@ def placement(size: tuple[int, int], imgsz: int) -> tuple[int, int, int, int]:
     return width, height, (imgsz - width) // 2, (imgsz - height) // 2
 
 
-def augment_image(image: np.ndarray, boxes: np.ndarray, policy: Augmentation, rng: np.random.Generator) -> Labelled:
-    """Randomly flips, scales, translates and recolours one image. Returns it with the boxes that remain visible."""
-    image, boxes = _scale_and_shift(*_flip(image, boxes, policy, rng), policy, rng)
-    return _recolour(image, policy, rng), boxes
+@dataclass(frozen=True)
+class Geometry:
+    """A random flip, transposition, scaling and shift of square images, applied in this order. Lengths in pixels."""
 
+    side: int  # of the image
+    swap_axes: bool
+    left_right: bool
+    up_down: bool
+    size: int  # of the scaled image
+    left: int  # of the scaled image in the result
+    top: int
 
-def _flip(image: np.ndarray, boxes: np.ndarray, policy: Augmentation, rng: np.random.Generator) -> Labelled:
-    shape, side = image.shape, image.shape[0]
-    allowed = (policy.swap_axes, policy.flip_left_right, policy.flip_up_down)
-    swap, left_right, up_down = (rng.random(3) < 0.5) & allowed
-    if swap:
-        few = shape[2] <= 4  # OpenCV transposes no more channels, but these faster
-        image = cv2.transpose(image) if few else np.ascontiguousarray(image.transpose(1, 0, 2))
-        boxes = boxes[:, [0, 2, 1, 4, 3]]
-    if left_right:
-        image = cv2.flip(image, 1)
-        boxes = boxes[:, [0, 3, 2, 1, 4]] * MIRROR_X + np.float32(side) * (MIRROR_X < 0)
-    if up_down:
-        image = cv2.flip(image, 0)
-        boxes = boxes[:, [0, 1, 4, 3, 2]] * MIRROR_Y + np.float32(side) * (MIRROR_Y < 0)
-    return image.reshape(shape), boxes
+    @classmethod
+    def draw(cls, side: int, policy: Augmentation, rng: np.random.Generator) -> Geometry:
+        allowed = (policy.swap_axes, policy.flip_left_right, policy.flip_up_down)
+        swap, left_right, up_down = ((rng.random(3) < 0.5) & allowed).tolist()
+        size = round(side * np.exp(rng.uniform(*np.log(policy.scale))))
+        left, top = np.rint((side - size) / 2 + rng.uniform(-1, 1, 2) * policy.translate * side).astype(int).tolist()
+        return cls(side, swap, left_right, up_down, size, left, top)
 
+    @property
+    def is_reflection(self) -> bool:
+        """Whether left and right of an object are exchanged, rather than the object turned."""
+        return (self.swap_axes + self.left_right + self.up_down) % 2 == 1
 
-def _scale_and_shift(image: np.ndarray, boxes: np.ndarray, policy: Augmentation, rng: np.random.Generator) -> Labelled:
-    """Scales and translates. A resize and a slice take a third of the time of an affine warp."""
-    side, channels = image.shape[0], image.shape[2]
-    size = round(side * np.exp(rng.uniform(*np.log(policy.scale))))
-    left, top = np.rint((side - size) / 2 + rng.uniform(-1, 1, 2) * policy.translate * side).astype(int).tolist()
-    resized = cv2.resize(image, (size, size), interpolation=cv2.INTER_LINEAR).reshape(size, size, channels)
-    x1, y1, x2, y2 = max(left, 0), max(top, 0), min(left + size, side), min(top + size, side)
-    canvas = resized
-    if (x1, y1, x2, y2, size) != (0, 0, side, side, side):
+    def image(self, image: np.ndarray) -> np.ndarray:
+        shape = image.shape
+        if self.swap_axes:
+            few = shape[2] <= 4  # OpenCV transposes no more channels, but these faster
+            image = cv2.transpose(image) if few else np.ascontiguousarray(image.transpose(1, 0, 2))
+        if self.left_right:
+            image = cv2.flip(image, 1)
+        if self.up_down:
+            image = cv2.flip(image, 0)
+        return self._scaled(image.reshape(shape))
+
+    def _scaled(self, image: np.ndarray) -> np.ndarray:
+        """Scales and translates. A resize and a slice take a third of the time of an affine warp."""
+        side, size, left, top = self.side, self.size, self.left, self.top
+        resized = cv2.resize(image, (size, size), interpolation=cv2.INTER_LINEAR).reshape(size, size, image.shape[2])
+        x1, y1, x2, y2 = max(left, 0), max(top, 0), min(left + size, side), min(top + size, side)
+        if (x1, y1, x2, y2, size) == (0, 0, side, side, side):
+            return resized
         canvas = np.full_like(image, GREY)
         canvas[y1:y2, x1:x2] = resized[y1 - top : y2 - top, x1 - left : x2 - left]
-    boxes = boxes.copy()
-    boxes[:, 1:] = boxes[:, 1:] * np.float32(size / side) + np.array([left, top, left, top], np.float32)
-    return canvas, clip(boxes, (0, 0, side, side))
+        return canvas
+
+    def boxes(self, boxes: np.ndarray) -> np.ndarray:
+        """Moves boxes (n, 5) of class, x1, y1, x2, y2, which may then lie outside the image."""
+        if self.swap_axes:
+            boxes = boxes[:, [0, 2, 1, 4, 3]]
+        if self.left_right:
+            boxes = boxes[:, [0, 3, 2, 1, 4]] * MIRROR_X + np.float32(self.side) * (MIRROR_X < 0)
+        if self.up_down:
+            boxes = boxes[:, [0, 1, 4, 3, 2]] * MIRROR_Y + np.float32(self.side) * (MIRROR_Y < 0)
+        boxes = boxes.copy()
+        offset = np.array([self.left, self.top, self.left, self.top], np.float32)
+        boxes[:, 1:] = boxes[:, 1:] * np.float32(self.size / self.side) + offset
+        return boxes
+
+    def points(self, points: np.ndarray) -> np.ndarray:
+        """Moves points (n, 2) or more columns, of which the first two are x and y."""
+        points = points.copy()
+        if self.swap_axes:
+            points[:, :2] = points[:, 1::-1]
+        if self.left_right:
+            points[:, 0] = self.side - points[:, 0]
+        if self.up_down:
+            points[:, 1] = self.side - points[:, 1]
+        points[:, :2] = points[:, :2] * np.float32(self.size / self.side) + np.array([self.left, self.top], np.float32)
+        return points
 
 
-def clip(boxes: np.ndarray, window: tuple[float, float, float, float], visible: float = KEPT_AREA) -> np.ndarray:
-    """Clips boxes (n, 5) to a window x1, y1, x2, y2. Drops tiny boxes and those with a fraction < `visible` inside."""
+def augment_image(image: np.ndarray, boxes: np.ndarray, policy: Augmentation, rng: np.random.Generator) -> Labelled:
+    """Randomly flips, scales, translates and recolours one image. Returns it with the boxes that remain visible."""
+    geometry = Geometry.draw(image.shape[0], policy, rng)
+    boxes = clip(geometry.boxes(boxes), (0, 0, geometry.side, geometry.side))
+    return recolour(geometry.image(image), policy, rng), boxes
+
+
+def clip(boxes: np.ndarray, window: Window, visible: float = KEPT_AREA) -> np.ndarray:
+    """Clips boxes (n, 5) to a window. Drops tiny boxes and those with a fraction < `visible` inside."""
+    clipped, kept = clipped_boxes(boxes, window, visible)
+    return clipped[kept]
+
+
+def clipped_boxes(boxes: np.ndarray, window: Window, visible: float = KEPT_AREA) -> tuple[np.ndarray, np.ndarray]:
+    """All boxes, clipped to a window, and a mask (n,) of those that `clip` returns."""
     clipped = boxes.copy()
     clipped[:, 1::2] = clipped[:, 1::2].clip(window[0], window[2])
     clipped[:, 2::2] = clipped[:, 2::2].clip(window[1], window[3])
     width, height = clipped[:, 3] - clipped[:, 1], clipped[:, 4] - clipped[:, 2]
     area = (boxes[:, 3] - boxes[:, 1]) * (boxes[:, 4] - boxes[:, 2])
-    keep = (width >= SMALLEST_SIDE) & (height >= SMALLEST_SIDE) & (width * height >= visible * area)
-    return clipped[keep]
+    return clipped, (width >= SMALLEST_SIDE) & (height >= SMALLEST_SIDE) & (width * height >= visible * area)
 
 
-def _recolour(image: np.ndarray, policy: Augmentation, rng: np.random.Generator) -> np.ndarray:
+def recolour(image: np.ndarray, policy: Augmentation, rng: np.random.Generator) -> np.ndarray:
     """Changes brightness, colour balance and tone curve; of bytes with one look-up table per channel."""
     channels = image.shape[2]
     gain = 1 + policy.brightness * rng.uniform(-1, 1) + policy.colour * rng.uniform(-1, 1, channels)
@@ -105,7 +152,16 @@ def _recolour(image: np.ndarray, policy: Augmentation, rng: np.random.Generator)
     return cv2.LUT(image, table).reshape(image.shape)
 
 
-def mosaic(images: list[np.ndarray], boxes: list[np.ndarray], first: int, rng: np.random.Generator) -> Labelled:
+@dataclass(frozen=True)
+class Tile:
+    """A part of a mosaic."""
+
+    index: int  # of the image
+    window: Window  # of that image
+    offset: tuple[int, int]  # from the image to the mosaic
+
+
+def tiles(images: list[np.ndarray], first: int, rng: np.random.Generator) -> tuple[np.ndarray, list[Tile]]:
     """Combines random crops of image `first` and three random ones of a batch, so that no further one is decoded."""
     side = images[0].shape[0]
     cut_x, cut_y = rng.integers(int(0.3 * side), int(0.7 * side) + 1, 2).tolist()
@@ -115,6 +171,12 @@ def mosaic(images: list[np.ndarray], boxes: list[np.ndarray], first: int, rng: n
         width, height = (side - cut_x if x else cut_x), (side - cut_y if y else cut_y)
         left, top = int(rng.integers(side - width + 1)), int(rng.integers(side - height + 1))
         canvas[y : y + height, x : x + width] = images[index][top : top + height, left : left + width]
-        clipped = clip(boxes[index], (left, top, left + width, top + height))
-        parts.append(clipped + np.array([0, x - left, y - top, x - left, y - top], np.float32))
-    return canvas, np.concatenate(parts)
+        parts.append(Tile(index, (left, top, left + width, top + height), (x - left, y - top)))
+    return canvas, parts
+
+
+def mosaic(images: list[np.ndarray], boxes: list[np.ndarray], first: int, rng: np.random.Generator) -> Labelled:
+    """Returns a mosaic, see `tiles`, with the boxes that remain visible."""
+    canvas, parts = tiles(images, first, rng)
+    moved = [clip(boxes[tile.index], tile.window) + np.array([0, *tile.offset * 2], np.float32) for tile in parts]
+    return canvas, np.concatenate(moved)

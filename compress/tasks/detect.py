@@ -9,10 +9,9 @@ from typing import Any
 import numpy as np
 import torch
 
-from compress.errors import UserError
 from compress.tasks.augmentation import Augmentation, augment_image, mosaic, placement
-from compress.tasks.mean_ap import Detections, average_precision, collect, iou
-from compress.tasks.metric import Accuracy, Metric, fingerprint, interval, resamples
+from compress.tasks.mean_ap import Detections, accuracy, collect, iou
+from compress.tasks.metric import Accuracy, Metric
 from compress.tasks.task import Batch, Predictions, SupervisedTask, images_to_tensor
 
 MIN_SCORE = 0.25  # minimum score of the detections compared in `confidence_shift`
@@ -28,25 +27,7 @@ class MeanAveragePrecision:
         """Evaluates `Detections` against targets float32 (n, 5): class, x1, y1, x2, y2 in input pixels. Raises
         UserError if no image has a labelled object."""
         truths = [np.asarray(target, dtype=np.float32).reshape(-1, 5) for target in targets]
-        matches = collect(predictions, truths, len(classes))
-        if not matches.truths.any():
-            raise UserError("data", f"{len(truths)} validation images", "none has a labelled object: add labels")
-        ap = average_precision(matches, np.ones((len(truths), 1)))[0]  # (classes, 10)
-        present = np.asarray(matches.truths.any(axis=0))
-        # (resamples, present classes); NaN where a resample has no object of the class
-        per_class = average_precision(matches, resamples(len(truths)))[:, present].mean(axis=2)
-        occurs = ~np.isnan(per_class)
-        resampled = np.where(occurs, per_class, 0).sum(axis=1) / np.maximum(occurs.sum(axis=1), 1)
-        return Accuracy(
-            metric=self.name,
-            value=float(ap[present].mean()),
-            images=len(truths),
-            ci95=interval(resampled),
-            map50=float(ap[present, 0].mean()),
-            per_class={name: float(ap[i].mean()) for i, name in enumerate(classes) if present[i]},
-            resampled=resampled,
-            fingerprint=fingerprint(truths),
-        )
+        return accuracy(collect(predictions, truths, len(classes)), classes, self.name, truths)
 
 
 MEAN_AVERAGE_PRECISION = MeanAveragePrecision()

@@ -7,10 +7,14 @@ averaged over 101 recall levels; the mean is taken over classes with ground trut
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, fields
+from typing import Self
 
 import numpy as np
+
+from compress.errors import UserError
+from compress.tasks.metric import Accuracy, fingerprint, interval, resamples
 
 THRESHOLDS = np.linspace(0.5, 0.95, 10)
 MAX_DETECTIONS = 300
@@ -24,6 +28,14 @@ class Detections:
     boxes: np.ndarray  # (n, 4) x1, y1, x2, y2 in input pixels
     scores: np.ndarray  # (n,) in [0, 1]
     classes: np.ndarray  # (n,) int64
+
+    def take(self, indices: np.ndarray) -> Self:
+        """The detections at these indices. Every field of a subclass is an array with one entry per detection too."""
+        return type(self)(*(getattr(self, field.name)[indices] for field in fields(self)))
+
+
+# Similarities in [0, 1] of detections and ground truths of the image with an index: (n, m).
+Similarity = Callable[[int, Detections], np.ndarray]
 
 
 @dataclass(frozen=True)
@@ -40,15 +52,20 @@ class Matches:
 def match(detections: Detections, truth: np.ndarray) -> np.ndarray:
     """Returns (n, 10) bool: whether each detection of one image is a true positive at each IoU threshold. `truth` is
     float32 (m, 5) class, x1, y1, x2, y2 in the same pixels as `detections.boxes`."""
-    overlap = iou(detections.boxes, truth[:, 1:])
+    return match_similar(iou(detections.boxes, truth[:, 1:]), detections.classes, truth[:, 0])
+
+
+def match_similar(overlap: np.ndarray, classes: np.ndarray, truth_classes: np.ndarray) -> np.ndarray:
+    """As `match`, for any similarity `overlap` (n, m) in [0, 1] of detections in descending order of score and ground
+    truths, with their classes (n,) and (m,)."""
     levels = np.searchsorted(THRESHOLDS, overlap, side="right")  # number of thresholds that each pair passes
-    levels[detections.classes[:, None] != truth[:, 0].astype(np.int64)[None, :]] = 0
+    levels[classes[:, None] != truth_classes.astype(np.int64)[None, :]] = 0
     rows, columns = np.nonzero(levels)
     order = np.lexsort((-overlap[rows, columns], rows))
     rows, columns = rows[order], columns[order]
     passed = (1 << levels[rows, columns]) - 1
     # Bit t of an integer is threshold t, so that one loop over the few overlapping pairs handles all ten thresholds.
-    taken, matched = [0] * len(truth), [0] * len(detections.scores)
+    taken, matched = [0] * len(truth_classes), [0] * len(classes)
     for row, column, bits in zip(rows.tolist(), columns.tolist(), passed.tolist(), strict=True):
         free = bits & ~taken[column] & ~matched[row]
         taken[column] |= free
@@ -65,22 +82,31 @@ def iou(left: np.ndarray, right: np.ndarray) -> np.ndarray:
     return np.divide(intersection, union, out=np.zeros_like(intersection), where=union > 0)
 
 
-def collect(detections: Sequence[Detections], truths: Sequence[np.ndarray], classes: int) -> Matches:
-    """Matches the detections of all images, see `match`. Per image, only the 300 highest scores are used."""
+def collect(
+    detections: Sequence[Detections], truths: Sequence[np.ndarray], classes: int, similarity: Similarity | None = None
+) -> Matches:
+    """Matches the detections of all images, see `match`. Per image, only the 300 highest scores are used. The first
+    column of `truths` has the classes. `similarity`: None: IoU of the boxes."""
     detections = [_best(image) for image in detections]
+    if similarity is None:
+        matched = [match(*pair) for pair in zip(detections, truths, strict=True)]
+    else:
+        matched = [
+            match_similar(similarity(index, image), image.classes, truth[:, 0])
+            for index, (image, truth) in enumerate(zip(detections, truths, strict=True))
+        ]
     counts = [np.bincount(truth[:, 0].astype(np.int64), minlength=classes)[:classes] for truth in truths]
     return Matches(
         image=np.repeat(np.arange(len(detections)), [len(image.scores) for image in detections]),
         score=np.concatenate([image.scores for image in detections]).astype(np.float64),
         label=np.concatenate([image.classes for image in detections]).astype(np.int64),
-        matched=np.concatenate([match(*pair) for pair in zip(detections, truths, strict=True)]),
+        matched=np.concatenate(matched),
         truths=np.stack(counts),
     )
 
 
 def _best(detections: Detections) -> Detections:
-    order = np.argsort(-detections.scores, kind="stable")[:MAX_DETECTIONS]
-    return Detections(detections.boxes[order], detections.scores[order], detections.classes[order])
+    return detections.take(np.argsort(-detections.scores, kind="stable")[:MAX_DETECTIONS])
 
 
 def average_precision(matches: Matches, weights: np.ndarray) -> np.ndarray:
@@ -123,3 +149,27 @@ def _interpolate(true: np.ndarray, detected: np.ndarray, positives: np.ndarray) 
     reached = np.floor((_RECALLS - 1) * true / np.maximum(positives, 1) + 1e-6) + 1  # recall levels reached by each hit
     gained = np.diff(reached, axis=0, prepend=0)
     return (envelope * gained).sum(axis=0) / _RECALLS
+
+
+def accuracy(matches: Matches, classes: Sequence[str], name: str, identity: Sequence[np.ndarray]) -> Accuracy:
+    """Mean average precision with its bootstrap interval. `identity`: arrays that determine the ground truth. Raises
+    UserError if no image has a labelled object."""
+    images = len(matches.truths)
+    if not matches.truths.any():
+        raise UserError("data", f"{images} validation images", "none has a labelled object: add labels")
+    ap = average_precision(matches, np.ones((images, 1)))[0]  # (classes, 10)
+    present = np.asarray(matches.truths.any(axis=0))
+    # (resamples, present classes); NaN where a resample has no object of the class
+    per_class = average_precision(matches, resamples(images))[:, present].mean(axis=2)
+    occurs = ~np.isnan(per_class)
+    resampled = np.where(occurs, per_class, 0).sum(axis=1) / np.maximum(occurs.sum(axis=1), 1)
+    return Accuracy(
+        metric=name,
+        value=float(ap[present].mean()),
+        images=images,
+        ci95=interval(resampled),
+        map50=float(ap[present, 0].mean()),
+        per_class={name: float(ap[i].mean()) for i, name in enumerate(classes) if present[i]},
+        resampled=resampled,
+        fingerprint=fingerprint(identity),
+    )

@@ -31,14 +31,15 @@ class Accuracy:
     ci95: tuple[float, float]
     map50: float | None = None
     chance: float | None = None  # top-1 accuracy of always predicting the most frequent class
+    details: dict[str, float] = field(default_factory=dict)  # further figures by name, such as those of the boxes
     per_class: dict[str, float] = field(default_factory=dict)  # AP50-95 or top-1 of classes with ground truth
     resampled: np.ndarray | None = field(default=None, repr=False, compare=False)  # (500,), value of each resample
     fingerprint: str = field(default="", repr=False)  # of the targets: equal for evaluations on the same images
 
     def row(self) -> dict[str, Any]:
-        """Returns the entries of a ledger row: metric, value, images, ci95, and map50 and chance if they are set."""
+        """Returns the entries of a ledger row: metric, value, images, ci95, and map50, chance and details if set."""
         row = {"metric": self.metric, "value": self.value, "images": self.images, "ci95": list(self.ci95)}
-        optional = {"map50": self.map50, "chance": self.chance}
+        optional = {"map50": self.map50, "chance": self.chance, "details": self.details or None}
         return {**row, **{key: value for key, value in optional.items() if value is not None}}
 
 

@@ -1,0 +1,271 @@
+"""Base of the tasks whose labelled objects have a shape besides their box: `segment`, `pose` and `obb`."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+
+from compress.tasks.augmentation import (
+    SMALLEST_SIDE,
+    Augmentation,
+    Geometry,
+    Window,
+    clipped_boxes,
+    placement,
+    recolour,
+    tiles,
+)
+from compress.tasks.mean_ap import Detections, accuracy, average_precision, collect
+from compress.tasks.metric import Accuracy
+from compress.tasks.task import Batch, Predictions, SupervisedTask, images_to_tensor
+
+MIN_SCORE = 0.25  # minimum score of the detections compared in `confidence_shift`
+SAME = 0.5  # minimum similarity of two detections of a class that are regarded as the same
+WHOLE = (0.0, 0.0, 1.0, 1.0)  # the window of an image, in fractions
+
+
+@dataclass(frozen=True, eq=False)
+class Instances:
+    """The labelled objects of one image.
+
+    In labels, coordinates are fractions of the image and boxes are class, centre x, y, width, height. In targets they
+    are input pixels and boxes are class, x1, y1, x2, y2.
+    """
+
+    boxes: np.ndarray  # float32 (n, 5)
+    points: np.ndarray  # float32 (p, 2 or 3): x, y and for keypoints visibility, of all objects one after another
+    counts: np.ndarray  # int64 (n,), points of each object; their sum is p
+
+    def __len__(self) -> int:
+        return len(self.boxes)
+
+    @classmethod
+    def of(cls, boxes: Any, shapes: Sequence[np.ndarray], columns: int = 2) -> Instances:
+        """From boxes (n, 5) and the points (p, `columns`) of each object."""
+        points = [np.asarray(shape, np.float32).reshape(-1, columns) for shape in shapes]
+        counts = np.array([len(shape) for shape in points], np.int64)
+        table = np.concatenate([np.zeros((0, columns), np.float32), *points])
+        return cls(np.asarray(boxes, np.float32).reshape(-1, 5), table, counts)
+
+    def shapes(self) -> list[np.ndarray]:
+        """The points of each object."""
+        return np.split(self.points, np.cumsum(self.counts)[:-1]) if len(self) else []
+
+    def take(self, indices: Any) -> Instances:
+        """The objects at these indices."""
+        shapes = self.shapes()
+        chosen = [shapes[index] for index in np.arange(len(self))[indices]]
+        return Instances.of(self.boxes[indices], chosen, self.points.shape[1])
+
+    def tobytes(self) -> bytes:
+        """For hashes: the content, independent of the machine."""
+        return self.boxes.tobytes() + self.points.tobytes() + self.counts.tobytes()
+
+
+def joined(parts: Sequence[Instances]) -> Instances:
+    """The objects of several images as those of one."""
+    fields = zip(*((part.boxes, part.points, part.counts) for part in parts))
+    return Instances(*(np.concatenate(field) for field in fields))
+
+
+class InstanceAveragePrecision:
+    """Mean average precision by the similarity of the task's shapes, see `compress.tasks.mean_ap`."""
+
+    def __init__(self, name: str, similarity: Any, boxes: bool) -> None:
+        """`similarity(detections, target)`: (n, m) in [0, 1]. `boxes`: also report that of the boxes."""
+        self.name, self._similarity, self._boxes = name, similarity, boxes
+
+    def evaluate(self, predictions: Sequence[Any], targets: Sequence[Any], classes: Sequence[str]) -> Accuracy:
+        """Evaluates `Detections` with shapes against `Instances` in input pixels. Raises UserError if no image has a
+        labelled object."""
+        truths, similarity = [target.boxes for target in targets], self._similarity
+        matches = collect(predictions, truths, len(classes), lambda index, each: similarity(each, targets[index]))
+        identity = [array for target in targets for array in (target.boxes, target.points)]
+        result = accuracy(matches, classes, self.name, identity)
+        if self._boxes:
+            ap = average_precision(collect(predictions, truths, len(classes)), np.ones((len(targets), 1)))[0]
+            present = matches.truths.any(axis=0)
+            result.details.update({"box_mAP50-95": float(ap[present].mean()), "box_mAP50": float(ap[present, 0].mean())})
+        return result
+
+
+@dataclass(frozen=True)
+class InstanceTask(SupervisedTask):
+    """A task whose labels and targets are `Instances`.
+
+    A batch of b images with m objects has `img` float32 (b, c, s, s), `cls` (m, 1), `bboxes` (m, 4), centre x, y,
+    width, height as fractions of the input, `batch_idx` (m,), the index of the image of each object, and the entries of
+    the task, as the losses of the Ultralytics package expect them.
+    """
+
+    columns: ClassVar[int] = 2  # of a point
+    suffix: ClassVar[str]  # of the names of models for this task
+    shape: ClassVar[str]  # of an object, for messages
+
+    @abstractmethod
+    def row(self, values: Sequence[float]) -> tuple[list[float], list[float]]:
+        """Converts the numbers after the class in a row of a YOLO label file to a box (centre x, y, width, height) and
+        points, all fractions of the image. Raises ValueError with the reason if they are no label of this task."""
+
+    @abstractmethod
+    def cut(self, objects: Instances, window: Window) -> Instances:
+        """The objects, in pixels, of which enough is inside a window, with the shape and the box of that part."""
+
+    @abstractmethod
+    def similarity(self, predictions: Any, others: Any) -> np.ndarray:
+        """Similarity (n, m) in [0, 1] of two sets of predictions for an image."""
+
+    def entries(self, targets: list[Instances], side: int) -> Batch:
+        """The entries of a batch that only this task has. `side`: of the images, pixels."""
+        return {}
+
+    def arranged(self, target: Instances, side: int) -> Instances:
+        """The objects in the order in which a batch has them."""
+        return target
+
+    def target(self, label: Any, size: tuple[int, int], imgsz: int) -> Instances:
+        width, height, left, top = placement(size, imgsz)
+        centre = label.boxes[:, 1:3] * (width, height) + (left, top)
+        half = label.boxes[:, 3:5] * (width / 2, height / 2)
+        boxes = np.concatenate([label.boxes[:, :1], centre - half, centre + half], axis=1).astype(np.float32)
+        points = label.points.copy()
+        points[:, :2] = points[:, :2] * (width, height) + (left, top)
+        return Instances(boxes, points, label.counts)
+
+    def classes_in(self, label: Any) -> set[int]:
+        return set(label.boxes[:, 0].astype(int).tolist())
+
+    def label_problem(self, label: Any, classes: int) -> str | None:
+        if not isinstance(label, Instances) or label.points.ndim != 2 or label.points.shape[1] != self.columns:
+            return f"the label is a {type(label).__name__}; expected compress.tasks.Instances with {self.shape}"
+        if label.boxes.shape != (len(label.counts), 5) or label.counts.sum() != len(label.points):
+            return "the label's boxes, points and counts do not belong together"
+        points = label.points[~np.isnan(label.points[:, 0]), :2]  # NaN separates the rings of a polygon
+        if not all(((array >= 0) & (array <= 1)).all() for array in (label.boxes[:, 1:], points)):
+            return "the label's coordinates must be fractions of the image, in [0, 1]"
+        index = label.boxes[:, 0]
+        if (index != index.astype(int)).any() or (index < 0).any() or (index >= classes).any():
+            return f"the label's classes must be whole numbers from 0 to {classes - 1}"
+        return None
+
+    def collate(
+        self, images: list[np.ndarray], targets: list[Any], augmentation: Augmentation, rng: np.random.Generator | None
+    ) -> Batch:
+        side = images[0].shape[0]
+        if rng is not None:
+            pairs = [self._augmented(image, each, augmentation, rng) for image, each in zip(images, targets)]
+            images, targets = [image for image, _ in pairs], [each for _, each in pairs]
+            chance = augmentation.mosaic
+            pairs = [
+                self._mosaic(images, targets, i, rng) if rng.random() < chance else pairs[i] for i in range(len(images))
+            ]
+            images, targets = [image for image, _ in pairs], [each for _, each in pairs]
+        targets = [self.arranged(target, side) for target in targets]
+        table = torch.from_numpy(np.concatenate([target.boxes for target in targets]))
+        corners = table[:, 1:] / side
+        image_index = np.repeat(np.arange(len(targets), dtype=np.float32), [len(target) for target in targets])
+        return {
+            "img": images_to_tensor(images),
+            "cls": table[:, :1].clone(),
+            "bboxes": torch.cat([(corners[:, :2] + corners[:, 2:]) / 2, corners[:, 2:] - corners[:, :2]], dim=1),
+            "batch_idx": torch.from_numpy(image_index),
+            **self.entries(targets, side),
+        }
+
+    def _augmented(
+        self, image: np.ndarray, objects: Instances, policy: Augmentation, rng: np.random.Generator
+    ) -> tuple[np.ndarray, Instances]:
+        geometry = Geometry.draw(image.shape[0], policy, rng)
+        moved = self.reflected(objects) if geometry.is_reflection else objects
+        moved = Instances(geometry.boxes(moved.boxes), geometry.points(moved.points), moved.counts)
+        return recolour(geometry.image(image), policy, rng), self.cut(moved, (0, 0, geometry.side, geometry.side))
+
+    def reflected(self, objects: Instances) -> Instances:
+        """The objects as they are named in a mirror; their coordinates are those of the image before."""
+        return objects
+
+    def _mosaic(
+        self, images: list[np.ndarray], targets: list[Instances], first: int, rng: np.random.Generator
+    ) -> tuple[np.ndarray, Instances]:
+        canvas, parts = tiles(images, first, rng)
+        moved = []
+        for tile in parts:
+            objects, (dx, dy) = self.cut(targets[tile.index], tile.window), tile.offset
+            offset = np.array([dx, dy, 0], np.float32)[: self.columns]
+            boxes = objects.boxes + np.array([0, dx, dy, dx, dy], np.float32)
+            moved.append(Instances(boxes, objects.points + offset, objects.counts))
+        return canvas, joined(moved)
+
+    def values(self, predictions: Predictions) -> list[np.ndarray]:
+        return [array for image in predictions for array in (image.boxes, image.scores)]
+
+    def confidence_shift(self, expected: Predictions, obtained: Predictions) -> float | None:
+        """Median absolute change of the score, over the expected detections that score at least MIN_SCORE. A detection
+        without a similar one of its class counts as a change of 1."""
+        changes = []
+        for before, after in zip(expected, obtained, strict=True):
+            assert isinstance(before, Detections) and isinstance(after, Detections)
+            confident = before.take(np.flatnonzero(before.scores >= MIN_SCORE))
+            same = confident.classes[:, None] == after.classes[None]
+            same &= self.similarity(confident, after) >= SAME
+            for score, row in zip(confident.scores, same, strict=True):
+                changes.append(abs(float(score) - float(after.scores[row].max())) if row.any() else 1.0)
+        return float(np.median(changes)) if changes else None
+
+
+def cut_polygons(objects: Instances, window: Window) -> Instances:
+    """Polygons, clipped to a window where they cross its border, with the bounding boxes of what remains. Those with a
+    small part inside are dropped, see `augmentation.clip`."""
+    clipped, kept = clipped_boxes(objects.boxes, window)
+    crossing = (clipped != objects.boxes).any(axis=1)
+    boxes, shapes, all_shapes = [], [], objects.shapes()
+    for index in np.flatnonzero(kept):
+        shape, box = all_shapes[index], clipped[index]
+        if crossing[index]:
+            shape = clip_polygon(shape, window)
+            if not len(shape):
+                continue
+            low, high = np.nanmin(shape, axis=0), np.nanmax(shape, axis=0)
+            if (high - low < SMALLEST_SIDE).any():
+                continue
+            box = np.array([box[0], *low, *high], np.float32)
+        boxes.append(box)
+        shapes.append(shape)
+    return Instances.of(boxes, shapes)
+
+
+def rings(shape: np.ndarray) -> list[np.ndarray]:
+    """The closed lines of a shape (p, 2), which rows of NaN separate."""
+    breaks = np.flatnonzero(np.isnan(shape[:, 0]))
+    if not len(breaks):
+        return [shape]
+    return [part[~np.isnan(part[:, 0])] for part in np.split(shape, breaks)]
+
+
+def clip_polygon(shape: np.ndarray, window: Window) -> np.ndarray:
+    """The part of a polygon (p, 2) inside a window (Sutherland and Hodgman, Reentrant Polygon Clipping, 1974); (0, 2)
+    if there is none."""
+    clipped = []
+    for ring in rings(shape):
+        for axis, sign, limit in ((0, 1, window[0]), (0, -1, -window[2]), (1, 1, window[1]), (1, -1, -window[3])):
+            ring = _inside(ring, axis, sign, limit)
+        if len(ring) > 2:
+            clipped += [np.full((1, 2), np.nan, np.float32), ring]
+    return np.concatenate(clipped[1:]).astype(np.float32) if clipped else np.zeros((0, 2), np.float32)
+
+
+def _inside(ring: np.ndarray, axis: int, sign: int, limit: float) -> np.ndarray:
+    """The part of a closed line where sign * coordinate >= limit."""
+    if not len(ring):
+        return ring
+    distance = sign * ring[:, axis] - limit
+    following, next_distance = np.roll(ring, -1, axis=0), np.roll(distance, -1)
+    inside, crossing = distance >= 0, (distance >= 0) != (next_distance >= 0)
+    step = np.divide(distance, distance - next_distance, out=np.zeros_like(distance), where=crossing)
+    both = np.stack([ring, ring + step[:, None] * (following - ring)], axis=1)
+    return both[np.stack([inside, crossing], axis=1)]
