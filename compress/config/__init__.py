@@ -6,8 +6,8 @@ from compress.config.device import HOST, DeviceConfig, LatencyFit
 from compress.config.messages import explain
 from compress.config.schema import (
     DATA_TASKS,
-    TASK_FORMATS,
     MAX_CHANNELS,
+    TASK_FORMATS,
     Accelerator,
     Activation,
     BudgetConfig,
@@ -28,8 +28,8 @@ from compress.config.schema import (
 )
 
 __all__ = [
-    "COMPOSING", "CONF", "HOST", "MAX_CHANNELS", "MAX_OPSET", "RECIPES", "Accelerator", "Activation", "BudgetConfig",
-    "Config", "DataConfig", "DeviceConfig", "ExportConfig", "Family", "FinetuneConfig", "LatencyFit", "MetricConfig",
-    "ModelConfig", "NumberFormat", "Objective", "Optimizer", "PruneConfig", "QuantizeConfig", "TaskConfig",
-    "check_name", "compose", "dump", "explain", "read", "register", "to_config",
+    "COMPOSING", "CONF", "DATA_TASKS", "HOST", "MAX_CHANNELS", "MAX_OPSET", "RECIPES", "TASK_FORMATS", "Accelerator",
+    "Activation", "BudgetConfig", "Config", "DataConfig", "DeviceConfig", "ExportConfig", "Family", "FinetuneConfig",
+    "LatencyFit", "MetricConfig", "ModelConfig", "NumberFormat", "Objective", "Optimizer", "PruneConfig",
+    "QuantizeConfig", "TaskConfig", "check_name", "compose", "dump", "explain", "read", "register", "to_config",
 ]  # fmt: skip

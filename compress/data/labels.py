@@ -104,8 +104,9 @@ def _row(location: str, line: str, classes: int, task: InstanceTask | None) -> t
         )
     if not values[0].is_integer() or not 0 <= values[0] < classes:
         raise UserError(location, _short(line), f"class {values[0]:g} is out of range: `names` has {classes} classes")
-    columns = task.columns if task else 2
-    coordinates = [*box[1:], *(value for index, value in enumerate(points) if index % columns < 2)] if task else values[1:]
+    coordinates = values[1:]
+    if task is not None:
+        coordinates = [*box[1:], *(value for index, value in enumerate(points) if index % task.columns < 2)]
     if not all(-TOLERANCE <= value <= 1 + TOLERANCE for value in coordinates):
         raise UserError(location, _short(line), "coordinates must be fractions of the image, in [0, 1]")
     box = box if len(box) == BOX else _bounding_box(values)

@@ -12,7 +12,6 @@ from torch.nn import functional as F
 
 from compress.tasks.segment import STRIDE
 
-
 MASKS = 32  # anchors per image whose masks are compared: those of which the teacher is most confident
 
 

@@ -77,6 +77,6 @@ def _suppress_rotated(columns: Tensor, classes: int) -> Tensor:
     anchor, cls, score = head.candidates(columns, classes)
     box, angle = columns[:4].T[anchor], columns[4 + classes :].T[anchor]
     apart = cls[:, None] * head.APART  # boxes of different classes do not overlap
-    keep = TorchNMS.fast_nms(torch.cat((box[:, :2] + apart, box[:, 2:], angle), 1), score, head.IOU, iou_func=batch_probiou)
-    keep = keep[: head.MOST]
+    turned = torch.cat((box[:, :2] + apart, box[:, 2:], angle), 1)
+    keep = TorchNMS.fast_nms(turned, score, head.IOU, iou_func=batch_probiou)[: head.MOST]
     return torch.cat((box[keep], score[keep, None], cls[keep, None].to(score.dtype), angle[keep]), 1)

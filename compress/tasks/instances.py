@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
 import numpy as np
@@ -90,7 +90,8 @@ class InstanceAveragePrecision:
         if self._boxes:
             ap = average_precision(collect(predictions, truths, len(classes)), np.ones((len(targets), 1)))[0]
             present = matches.truths.any(axis=0)
-            result.details.update({"box_mAP50-95": float(ap[present].mean()), "box_mAP50": float(ap[present, 0].mean())})
+            boxes = {"box_mAP50-95": float(ap[present].mean()), "box_mAP50": float(ap[present, 0].mean())}
+            result = replace(result, details={**result.details, **boxes})
         return result
 
 

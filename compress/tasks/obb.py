@@ -76,12 +76,15 @@ def rotated_similarity(predictions: RotatedDetections, target: Instances | Rotat
     return probiou(predictions.rotated, others)
 
 
+ROTATED_AP = InstanceAveragePrecision("rotated_mAP50-95", rotated_similarity, boxes=False)
+
+
 @dataclass(frozen=True)
 class OrientedBoxes(InstanceTask):
     """Four corners for each object. In batches `bboxes` are (m, 5): centre x, y, width, height as fractions of the
     input, and the angle in radians."""
 
-    metric: Metric = InstanceAveragePrecision("rotated_mAP50-95", rotated_similarity, boxes=False)
+    metric: Metric = ROTATED_AP
     suffix: ClassVar[str] = "-obb"
     shape: ClassVar[str] = "four corners"
 

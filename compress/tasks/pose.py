@@ -55,6 +55,9 @@ def keypoint_similarity(predictions: KeypointDetections, target: Instances | Key
     return oks(predictions.keypoints, truth, sides.prod(axis=1) * AREA)
 
 
+KEYPOINT_AP = InstanceAveragePrecision("keypoint_mAP50-95", keypoint_similarity, boxes=True)
+
+
 @dataclass(frozen=True)
 class Pose(InstanceTask):
     """k points (x, y, visibility) for each object. Visibility is 0 where a point is not labelled; its x and y then mean
@@ -63,7 +66,7 @@ class Pose(InstanceTask):
     Batches also have `keypoints` float32 (m, k, 3), x and y as fractions of the input.
     """
 
-    metric: Metric = InstanceAveragePrecision("keypoint_mAP50-95", keypoint_similarity, boxes=True)
+    metric: Metric = KEYPOINT_AP
     keypoints: tuple[int, int] = COCO_SHAPE  # keypoints and numbers of each in the data: x, y, and visibility
     flip_index: tuple[int, ...] | None = None  # which keypoint each one is in a mirror; None: images are not mirrored
     columns: ClassVar[int] = 3

@@ -72,6 +72,9 @@ def mask_similarity(predictions: MaskDetections, target: Instances | MaskDetecti
     return np.asarray(coco_mask.iou(list(predictions.masks), list(others), [0] * len(others)))
 
 
+MASK_AP = InstanceAveragePrecision("mask_mAP50-95", mask_similarity, boxes=True)
+
+
 @dataclass(frozen=True)
 class Segment(InstanceTask):
     """Polygons, whose rings rows of NaN separate: an object of several parts, or with holes.
@@ -80,7 +83,7 @@ class Segment(InstanceTask):
     class there. Objects are in descending order of area; smaller ones lie on larger ones.
     """
 
-    metric: Metric = InstanceAveragePrecision("mask_mAP50-95", mask_similarity, boxes=True)
+    metric: Metric = MASK_AP
     suffix: ClassVar[str] = "-seg"
     shape: ClassVar[str] = "polygons"
 

@@ -51,6 +51,7 @@ class _Item:
     x: int
     y: int
     height: float  # pixels, for the shadow
+    rectangle: np.ndarray  # (4, 2) corners of the whole sprite: front left, front right, rear right, rear left
 
     @property
     def window(self) -> tuple[slice, slice]:
@@ -61,6 +62,12 @@ class _Item:
     def solid(self) -> np.ndarray:
         return self.rgba[..., 3] > 89  # alpha above 0.35
 
+    def outline(self) -> np.ndarray:
+        """The largest outline (p, 2) of the visible part, through the centres of its pixels."""
+        found, _ = cv2.findContours(self.solid.astype(np.uint8), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_SIMPLE)
+        largest = max(found, key=cv2.contourArea)
+        return largest.reshape(-1, 2) + (self.x + 0.5, self.y + 0.5)
+
     def box(self) -> tuple[float, float, float, float]:
         x, y, w, h = cv2.boundingRect(self.solid.astype(np.uint8))
         return self.x + x, self.y + y, self.x + x + w, self.y + y + h
@@ -68,10 +75,11 @@ class _Item:
 
 def _warp(
     levels: list[np.ndarray], long_side: float, turn: float, flip: bool, centre: np.ndarray, imgsz: int
-) -> tuple[np.ndarray, int, int, float] | None:
+) -> tuple[np.ndarray, int, int, float, np.ndarray] | None:
     """Scales, rotates (``turn``, in radians) and translates a sprite, and clips it to the image.
 
-    Returns RGBA, its x and y, and the fraction of the sprite inside the image; None if it is completely outside.
+    Returns RGBA, its x and y, the fraction of the sprite inside the image, and the sprite's rectangle, see `_Item`;
+    None if it is completely outside.
     """
     level = min(int(max(math.log2(SPRITE / long_side), 0)), len(levels) - 1)
     source = levels[level]
@@ -94,7 +102,10 @@ def _warp(
     inside = patch[top:bottom, left:right]
     total = int(np.count_nonzero(patch[..., 3] > 89))
     fraction = np.count_nonzero(inside[..., 3] > 89) / max(total, 1)
-    return inside, x0 + left, y0 + top, fraction
+    along, across = np.array([c, s]) * (w - 4) / 2, np.array([-s, c]) * (h - 4) / 2  # to its front and its right
+    signs = ((1, -1), (1, 1), (-1, 1), (-1, -1))
+    rectangle = np.array([centre + 0.5 + a * along + b * across for a, b in signs])
+    return inside, x0 + left, y0 + top, fraction, rectangle
 
 
 def _plan(rng: Rng, zoom: float, imgsz: int) -> list[_Plan]:
@@ -141,7 +152,7 @@ def _place(
             warped = _warp(levels, long_side, turn, bool(rng.random() < 0.5), spot, imgsz)
             if warped is None or warped[3] < 0.45:
                 continue
-            item = _Item(label, *warped[:3], height=height * long_side / mean)
+            item = _Item(label, *warped[:3], height=height * long_side / mean, rectangle=warped[4])
             x1, y1, x2, y2 = item.box()
             if max(x2 - x1, y2 - y1) < 9 * unit or min(x2 - x1, y2 - y1) < 7 * unit:
                 continue
@@ -165,7 +176,7 @@ def _place_clutter(rng: Rng, pool: range, zoom: float, cover: np.ndarray) -> lis
         warped = _warp(sprite("clutter", pick(rng, pool)), size, turn, False, spot, imgsz)
         if warped is None:
             continue
-        item = _Item(-1, *warped[:3], height=0.2 * size)
+        item = _Item(-1, *warped[:3], height=0.2 * size, rectangle=warped[4])
         if not cover[item.window].any() or rng.random() < 0.15:
             items.append(item)
     return items
@@ -230,17 +241,44 @@ def _expose(rng: Rng, scene: np.ndarray) -> np.ndarray:
     return cv2.LUT(exposed, np.round(ramp).astype(np.uint8))
 
 
-def render(split: str, index: int, imgsz: int = 256) -> tuple[np.ndarray, np.ndarray]:
-    """Returns uint8 RGB (imgsz, imgsz, 3) and float32 (n, 5) boxes: class, x1, y1, x2, y2 in pixels."""
+def _placed(split: str, index: int, imgsz: int) -> tuple[Rng, float, float, np.ndarray, list[_Item], np.ndarray]:
+    """Plans a scene: its generator, zoom and sun, the ground, the objects and the mask that they cover."""
     rng = np.random.default_rng([GENERATOR_VERSION, SPLITS[split][0], index])
     part = "train" if split == "train" else "other"
     zoom = math.exp(rng.uniform(math.log(9.5), math.log(66))) * imgsz / 256  # length of a person, pixels
     sun = rng.uniform(0, 2 * math.pi)  # direction of the shadows, radians
     scene = lay_ground(rng, _TILES[part], zoom, imgsz)
     objects, cover = _place(rng, _SPRITES[part], _plan(rng, zoom, imgsz), zoom, sun, imgsz)
+    return rng, zoom, sun, scene, objects, cover
+
+
+def render(split: str, index: int, imgsz: int = 256) -> tuple[np.ndarray, np.ndarray]:
+    """Returns uint8 RGB (imgsz, imgsz, 3) and float32 (n, 5) boxes: class, x1, y1, x2, y2 in pixels."""
+    rng, zoom, sun, scene, objects, cover = _placed(split, index, imgsz)
+    part = "train" if split == "train" else "other"
     clutter = _place_clutter(rng, _CLUTTER[part], zoom, cover)
     _cast_shadows(rng, scene, objects + clutter, sun)
     for item in clutter + objects[::-1]:  # the tallest were placed first and are drawn last
         _blend(scene, item)
     rows = [(item.label, *item.box()) for item in objects]
     return _expose(rng, scene), np.array(rows, np.float32).reshape(-1, 5)
+
+
+@dataclass(frozen=True)
+class Shape:
+    """An object of a scene, as far as it is inside the image. All lengths are in pixels."""
+
+    label: int  # class
+    box: tuple[float, float, float, float]  # x1, y1, x2, y2
+    outline: np.ndarray  # (p, 2), through the centres of the pixels of its border
+    rectangle: np.ndarray  # (4, 2), the least rectangle along its heading, front left first, clockwise; not clipped
+
+    def keypoints(self) -> np.ndarray:
+        """The middles (4, 2) of the rectangle's sides: front, right, rear, left."""
+        return (self.rectangle + np.roll(self.rectangle, -1, axis=0)) / 2
+
+
+def shapes(split: str, index: int, imgsz: int = 256) -> list[Shape]:
+    """The objects of the scene that `render` draws, without drawing it, in the same order."""
+    objects = _placed(split, index, imgsz)[4]
+    return [Shape(item.label, item.box(), item.outline(), item.rectangle) for item in objects]

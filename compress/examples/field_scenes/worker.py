@@ -11,15 +11,17 @@ import sys
 
 import cv2
 
-from compress.examples.field_scenes.image_file import write_image
+from compress.examples.field_scenes.image_file import write_image, write_shapes
+
+WRITERS = {"image": write_image, "shapes": write_shapes}  # what a worker writes of each scene
 
 
-def main(folder: str, split: str, count: str, imgsz: str, first: str, step: str) -> None:
+def main(what: str, folder: str, split: str, count: str, imgsz: str, first: str, step: str) -> None:
     cv2.setNumThreads(1)  # the processes share the cores
     for index in range(int(first), int(count), int(step)):
         error_args = None
         try:
-            write_image(index, folder, split, int(imgsz))
+            WRITERS[what](index, folder, split, int(imgsz))
         except OSError as error:
             error_args = [*error.args[:2], *([error.filename] if error.filename else [])]
         os.write(sys.stdout.fileno(), f"{json.dumps(error_args)}\n".encode())  # one write per line: the pipe is shared
