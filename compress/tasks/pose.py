@@ -45,13 +45,13 @@ def oks(points: np.ndarray, truth: np.ndarray, area: np.ndarray) -> np.ndarray:
 
 def keypoint_similarity(predictions: KeypointDetections, target: Instances | KeypointDetections) -> np.ndarray:
     """`oks` of detections with labelled objects, or with other detections, all of whose points count."""
-    sides = target.boxes[:, -2:] - target.boxes[:, -4:-2]
+    if not len(target.boxes) or not len(predictions.keypoints):
+        return np.zeros((len(predictions.keypoints), len(target.boxes)))
     if isinstance(target, Instances):
         truth = target.points.reshape(len(target), -1, 3)
     else:
         truth = np.insert(target.keypoints[:, :, :2], 2, 1, axis=2)
-    if not len(truth) or not len(predictions.keypoints):
-        return np.zeros((len(predictions.keypoints), len(truth)))
+    sides = target.boxes[:, -2:] - target.boxes[:, -4:-2]
     return oks(predictions.keypoints, truth, sides.prod(axis=1) * AREA)
 
 
@@ -102,7 +102,7 @@ class Pose(InstanceTask):
 
     def reflected(self, objects: Instances) -> Instances:
         assert self.flip_index is not None
-        points = objects.points.reshape(len(objects), -1, 3)[:, list(self.flip_index)]
+        points = objects.points.reshape(-1, self.keypoints[0], 3)[:, list(self.flip_index)]
         return replace(objects, points=points.reshape(-1, 3))
 
     def collate(

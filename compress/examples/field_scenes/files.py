@@ -14,9 +14,8 @@ import numpy as np
 from tqdm import tqdm
 
 from compress import atomic
-from compress.examples.field_scenes.image_file import POSE_CLASSES
+from compress.examples.field_scenes.image_file import POSE_CLASSES, WRITERS
 from compress.examples.field_scenes.scene import CLASSES, GENERATOR_VERSION, SPLITS
-from compress.examples.field_scenes.worker import WRITERS
 
 CALIBRATION_IMAGES = 512
 SHAPES = ("segment", "pose", "obb")  # tasks with labels of their own, in labels_<task>/

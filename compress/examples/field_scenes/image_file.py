@@ -68,3 +68,6 @@ def _box_and_keypoints(shape: Shape, imgsz: int) -> list[float | int]:
         inside = 0 <= x <= imgsz and 0 <= y <= imgsz
         values += [x, y, 2] if inside else [0.0, 0.0, 0]
     return values
+
+
+WRITERS = {"image": write_image, "shapes": write_shapes}  # what is written of each scene, by name

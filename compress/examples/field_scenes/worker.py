@@ -11,9 +11,7 @@ import sys
 
 import cv2
 
-from compress.examples.field_scenes.image_file import write_image, write_shapes
-
-WRITERS = {"image": write_image, "shapes": write_shapes}  # what a worker writes of each scene
+from compress.examples.field_scenes.image_file import WRITERS
 
 
 def main(what: str, folder: str, split: str, count: str, imgsz: str, first: str, step: str) -> None:
