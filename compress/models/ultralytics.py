@@ -196,7 +196,7 @@ def _model(
     if isinstance(dfl, nn.Conv2d):
         dfl.requires_grad_(False)  # a fixed projection, not a weight
     task, _, kind = HEADS[head]
-    if isinstance(task, Pose):
+    if isinstance(task, Pose) and tuple(last.kpt_shape) != task.keypoints:
         task = replace(task, keypoints=tuple(last.kpt_shape))
     return kind(net, name, imgsz, channels, classes, tuple(protected), task)
 

@@ -125,7 +125,7 @@ class InstanceTask(SupervisedTask):
         """The entries of a batch that only this task has. `side`: of the images, pixels."""
         return {}
 
-    def arranged(self, target: Instances, side: int) -> Instances:
+    def arranged(self, target: Instances) -> Instances:
         """The objects in the order in which a batch has them."""
         return target
 
@@ -166,7 +166,7 @@ class InstanceTask(SupervisedTask):
                 self._mosaic(images, targets, i, rng) if rng.random() < chance else pairs[i] for i in range(len(images))
             ]
             images, targets = [image for image, _ in pairs], [each for _, each in pairs]
-        targets = [self.arranged(target, side) for target in targets]
+        targets = [self.arranged(target) for target in targets]
         table = torch.from_numpy(np.concatenate([target.boxes for target in targets]))
         corners = table[:, 1:] / side
         image_index = np.repeat(np.arange(len(targets), dtype=np.float32), [len(target) for target in targets])

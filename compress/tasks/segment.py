@@ -105,8 +105,8 @@ class Segment(InstanceTask):
             return "the label has a polygon of fewer than three points"
         return super().label_problem(label, classes)
 
-    def arranged(self, target: Instances, side: int) -> Instances:
-        areas = rasterised(target.shapes(), side).sum(axis=(1, 2), dtype=np.int64)
+    def arranged(self, target: Instances) -> Instances:
+        areas = np.array([area(shape) for shape in target.shapes()])
         return target.take(np.argsort(-areas, kind="stable"))
 
     def entries(self, targets: list[Instances], side: int) -> Batch:
@@ -120,6 +120,13 @@ class Segment(InstanceTask):
             "masks": torch.from_numpy(np.stack(masks).astype(kind)),
             "sem_masks": torch.from_numpy(np.stack(classes)),
         }
+
+
+def area(shape: np.ndarray) -> float:
+    """Sum of the areas of a polygon's rings, by the shoelace formula."""
+    following = [np.roll(ring, -1, axis=0) for ring in rings(shape)]
+    crosses = (ring[:, 0] * after[:, 1] - ring[:, 1] * after[:, 0] for ring, after in zip(rings(shape), following))
+    return sum(abs(float(each.sum())) / 2 for each in crosses)
 
 
 def box_around(xs: Sequence[float], ys: Sequence[float]) -> list[float]:

@@ -16,7 +16,8 @@ GROUPS = {folder.name for folder in CONF.iterdir() if folder.is_dir()}
 
 # The groups and choices that the contract names; those that exist bear these names.
 CONTRACT_GROUPS = {"recipe", "model", "data", "device", "prune", "finetune", "quantize", "export", "target"}
-MODELS = ["checkpoint", "digits_cnn", "drone_nano", "module", "onnx", "timm", "tree_crowns", "ultralytics"]
+MODELS = ["checkpoint", "digits_cnn", "drone_nano", "drone_obb", "drone_pose", "drone_segment", "module", "onnx"]
+MODELS += ["timm", "tree_crowns", "ultralytics"]
 MODELS += ["yolo11n", "yolo26n", "yolov8n"]
 
 

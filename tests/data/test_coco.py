@@ -240,3 +240,43 @@ def test_the_content_of_a_file(folder: Path) -> None:
     assert content.images[21] == ("21.png", 64, 32) and content.categories == {7: "dog", 3: "cat"}
     np.testing.assert_array_equal(content.boxes[1], [7, 16, 8, 32, 16, 0])
     np.testing.assert_array_equal(content.owners, [20, 21, 22, 23])
+
+
+def shaped(folder: Path, **values: object) -> None:
+    """Adds values to the annotations of both files; those of keypoints are in files of their own name."""
+    for name in (TRAIN, VAL):
+        change(folder / name, lambda made: [item.update(values) for item in made["annotations"]])
+
+
+def test_masks_are_read_for_segment(folder: Path) -> None:
+    shaped(folder, segmentation=[[16, 8, 48, 8, 48, 24, 16, 24]])
+    data = open_coco(folder, task="segment")
+    target = data.validation.target(0)
+    np.testing.assert_allclose(target.boxes, [[0, 16, 24, 48, 40]])
+    np.testing.assert_allclose(target.points, [[16, 24], [48, 24], [48, 40], [16, 40]])
+    assert data.task.name == "segment" and data.fingerprint != open_coco(folder).fingerprint
+
+
+def test_a_mask_of_another_size_than_its_image_is_refused(folder: Path) -> None:
+    shaped(folder, segmentation={"size": [64, 32], "counts": [40, 20, 64 * 32 - 60]})
+    with pytest.raises(UserError, match=r"annotations\[0\]\.segmentation=.*the mask is 32x64 pixels, its image 64x32"):
+        open_coco(folder, task="segment")
+
+
+def test_keypoints_are_read_for_pose(folder: Path, caplog: pytest.LogCaptureFixture) -> None:
+    shaped(folder, keypoints=[16, 8, 2, 48, 24, 1])
+    change(folder / VAL, lambda made: made["annotations"][0].update(keypoints=[0] * 6))
+    for name in (TRAIN, VAL):
+        change(folder / name, lambda made: [c.update(keypoints=["left", "right"]) for c in made["categories"]])
+        (folder / name).rename(folder / name.replace("instances", "person_keypoints"))
+    with caplog.at_level(logging.WARNING):
+        data = open_coco(folder, task="pose")
+    assert "1 objects without a labelled keypoint" in caplog.text
+    assert len(data.validation.target(0)) == 0
+    np.testing.assert_allclose(data.validation.target(1).points, [[16, 24, 2], [48, 40, 1]])
+    assert getattr(data.task, "flip_index", None) == (1, 0)
+
+
+def test_there_are_no_turned_boxes(folder: Path) -> None:
+    with pytest.raises(UserError, match=r"data\.task=obb: COCO files have no labels for obb.*data=yolo"):
+        open_coco(folder, task="obb")

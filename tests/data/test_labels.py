@@ -9,7 +9,9 @@ import pytest
 from compress.data import index, labels
 from compress.data.labels import read_labels
 from compress.errors import UserError
+from compress.tasks import OBB, SEGMENT, InstanceTask
 from tests.data.faults import Change, assert_refused, in_turn, label, open_yolo
+from tests.tasks.shapes import pose
 
 
 def test_rows_polygons_and_repetitions(tmp_path: Path) -> None:
@@ -117,3 +119,39 @@ READ: dict[str, Change] = {
 def test_read_as_it_should_be(case: str, yolo_folder: Path) -> None:
     READ[case](yolo_folder)
     open_yolo(yolo_folder)
+
+
+def test_shapes_are_read_and_packed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(index, "FEWEST", 2)
+    monkeypatch.setattr(index, "SETTLED", 0)
+    (tmp_path / "a.txt").write_text("1 0.1 0.2 0.5 0.2 0.3 0.8\n0 0 0 1 0 1 1 0 1\n")
+    files = [str(tmp_path / "a.txt"), str(tmp_path / "absent.txt")]
+    first = read_labels(files, 2, SEGMENT)
+    monkeypatch.setattr(labels, "_row", None)
+    for found, empty in (first, read_labels(files, 2, SEGMENT)):
+        np.testing.assert_allclose(found.boxes[0], [1, 0.3, 0.5, 0.4, 0.6], rtol=1e-6)
+        assert [len(shape) for shape in found.shapes()] == [3, 4]
+        assert len(empty) == 0 and empty.points.shape == (0, 2)
+
+
+@pytest.mark.parametrize(
+    ("task", "row", "message"),
+    [
+        (SEGMENT, "0 0.5 0.5 0.2 0.2", "polygon of two points"),
+        (SEGMENT, "0 0.1 0.1 0.2 0.2 0.3 1.3", "in [0, 1]"),
+        (SEGMENT, "0 0.1 0.1 0.2 0.1 0.3 0.1", "no area"),
+        (SEGMENT, "2 0.1 0.1 0.2 0.1 0.3 0.4", "class 2 is out of range"),
+        (OBB, "0 0.5 0.5 0.2 0.2", "these are boxes: use a model for detect"),
+        (OBB, "0 0.1 0.1 0.2 0.2 0.3 0.3 0.4 0.1 0.2 0.2 0.3 0.3", "-seg"),
+        (pose(2), "0 0.5 0.5 0.2 0.2", "these are boxes"),
+        (pose(2), "0 0.1 0.1 0.2 0.2 0.3 0.3 0.4 0.1", "-obb"),
+        (pose(2), "0 0.5 0.5 0.2 0.2 0.4 0.4 2 0.4 1.4 2", "in [0, 1]"),
+    ],
+)
+def test_a_row_of_another_task_is_named(task: InstanceTask, row: str, message: str, tmp_path: Path) -> None:
+    path = tmp_path / "a.txt"
+    path.write_text(f"{row}\n")
+    with pytest.raises(UserError) as caught:
+        read_labels([str(path)], 2, task)
+    assert f"{path}:1" in str(caught.value) and message in str(caught.value)

@@ -254,3 +254,43 @@ def test_read_as_it_should_be(case: str, yolo_folder: Path) -> None:
 def test_a_path_of_the_wrong_kind(yolo_folder: Path) -> None:
     with pytest.raises(UserError, match="no such file"):
         read(load(DataConfig(name="yolo", path=str(yolo_folder)), 32, 3, 0))
+
+
+def keypoint_folder(folder: Path, lines: str) -> None:
+    """Turns the labels into boxes with two keypoints, and adds lines to the YAML."""
+    for file in (folder / "labels").rglob("*.txt"):
+        file.write_text("1 0.5 0.5 0.25 0.5 0.4 0.5 2 0.6 0.5 0\n")
+    with (folder / "data.yaml").open("a") as file:
+        file.write(lines)
+
+
+def test_keypoints_are_those_of_the_yaml(yolo_folder: Path) -> None:
+    keypoint_folder(yolo_folder, "kpt_shape: [2, 3]\nflip_idx: [1, 0]\n")
+    data = open_yolo(yolo_folder, task="pose")
+    assert getattr(data.task, "keypoints", None) == (2, 3) and getattr(data.task, "flip_index", None) == (1, 0)
+    # the second one is not labelled: its place means nothing
+    np.testing.assert_allclose(data.validation.target(1).points[0], [25.6, 32, 2], rtol=1e-5)
+    assert data.validation.target(1).points[1, 2] == 0
+
+
+@pytest.mark.parametrize(
+    ("lines", "message"),
+    [
+        ("", r"kpt_shape=None: set the number of keypoints"),
+        ("kpt_shape: [2, 4]\n", r"kpt_shape=\[2, 4\]"),
+        ("kpt_shape: 17\n", r"kpt_shape=17"),
+        ("kpt_shape: [2, 3]\nflip_idx: [0, 0]\n", r"flip_idx=\[0, 0\]: set which of the 2"),
+        ("kpt_shape: [3, 3]\n", r"\.txt:1.*columns instead of 14.*3 keypoints of 3 numbers"),
+    ],
+)
+def test_keypoints_that_the_yaml_does_not_describe_are_refused(yolo_folder: Path, lines: str, message: str) -> None:
+    keypoint_folder(yolo_folder, lines)
+    with pytest.raises(UserError, match=message):
+        open_yolo(yolo_folder, task="pose")
+
+
+def test_without_flip_idx_images_are_not_mirrored(yolo_folder: Path, caplog: pytest.LogCaptureFixture) -> None:
+    keypoint_folder(yolo_folder, "kpt_shape: [2, 3]\n")
+    with caplog.at_level(logging.WARNING):
+        assert getattr(open_yolo(yolo_folder, task="pose").task, "flip_index", 0) is None
+    assert "no flip_idx: images are not mirrored" in caplog.text

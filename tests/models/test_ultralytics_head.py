@@ -15,7 +15,7 @@ from torch import nn
 
 import compress
 from compress import checkpoint, targets
-from compress.capabilities import Evaluable, Prunable, TopK, Trainable, require
+from compress.capabilities import TopK
 from compress.config import ExportConfig, ModelConfig
 from compress.errors import UserError
 from compress.models import build, from_constructor, ultralytics_head
@@ -69,13 +69,17 @@ def test_pruned_saved_loaded_and_exported(name: str, task: str, tmp_path: Path) 
         assert ours.shape == theirs.shape and np.abs(ours.numpy() - theirs).max() <= 1e-3 * np.abs(theirs).max()
 
 
-def test_what_is_not_offered_is_said() -> None:
-    model = build(ModelConfig(name="yolo11n-seg", imgsz=SIZE), ("a", "b"))
-    assert isinstance(model, Prunable) and not isinstance(model, Trainable) and not isinstance(model, Evaluable)
-    with pytest.raises(UserError, match="stages=finetune: .*segment cannot be trained here"):
-        require(model, Trainable, "stages", "finetune")
-    with pytest.raises(UserError, match="the model for segment.*pruned and exported only"):
+def test_data_for_another_task_is_refused() -> None:
+    with pytest.raises(UserError, match="the data is for detect, the model for segment"):
         build(ModelConfig(name="yolo11n-seg", imgsz=SIZE), ("a", "b"), DETECT)
+
+
+def test_the_branch_that_is_trained_with_a_teacher_has_prototypes() -> None:
+    for name, semantic in (("yolo26n-seg", True), ("yolov8n-seg", False)):
+        net = build(ModelConfig(name=name, imgsz=SIZE), ("a", "b")).net  # type: ignore[attr-defined]
+        with ultralytics_head.deployed_branch(net):
+            trained, evaluated = net.train()(torch.zeros(2, 3, SIZE, SIZE)), net.eval()(torch.zeros(2, 3, SIZE, SIZE))
+        assert isinstance(trained["proto"], tuple) == semantic and evaluated["proto"].shape == (2, 32, 16, 16)
 
 
 @pytest.mark.parametrize("name", ["yolo26n", "yolo26n-pose", "yolo11n"])

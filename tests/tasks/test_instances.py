@@ -28,7 +28,10 @@ def test_labels_become_pixels_of_the_letterboxed_input(task: InstanceTask) -> No
     label = labelled(task, [0.25, 0.25, 0.75, 0.75])
     target = task.target(label, (200, 100), 64)
     assert target.boxes.tolist() == [[1, 16, 24, 48, 40]]
-    assert target.points[:, :2].min(axis=0).tolist() == [16, 24] and target.points[:, :2].max(axis=0).tolist() == [48, 40]
+    assert target.points[:, :2].min(axis=0).tolist() == [16, 24] and target.points[:, :2].max(axis=0).tolist() == [
+        48,
+        40,
+    ]
     assert task.classes_in(label) == {1} and task.label_problem(label, 2) is None
 
 
@@ -70,7 +73,9 @@ def test_mosaics_show_the_objects_of_several_images(task: InstanceTask) -> None:
     target = Instances.of([[1, 24, 16, 52, 40]], labelled(task, [24, 16, 52, 40]).shapes(), task.columns)
     counts = set()
     for seed in range(10):
-        batch = task.collate([image], [target], Augmentation(mosaic=1, brightness=0, colour=0, gamma=0), np.random.default_rng(seed))
+        batch = task.collate(
+            [image], [target], Augmentation(mosaic=1, brightness=0, colour=0, gamma=0), np.random.default_rng(seed)
+        )
         counts.add(len(batch["bboxes"]))
         for x, y in (batch["bboxes"][:, :2] * 64).int().tolist():
             assert batch["img"][0, 0, y, x] > 0.7

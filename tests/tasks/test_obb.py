@@ -39,7 +39,9 @@ def test_overlap_equals_that_of_the_ultralytics_package() -> None:
     metrics = pytest.importorskip("ultralytics.utils.metrics")
     rng = np.random.default_rng(1)
     boxes = np.column_stack([rng.uniform(0, 30, (40, 2)), rng.uniform(3, 20, (40, 2)), rng.uniform(-1, 3, 40)])
-    np.testing.assert_allclose(probiou(boxes[:20], boxes[20:]), metrics.batch_probiou(boxes[:20], boxes[20:]), atol=1e-5)
+    np.testing.assert_allclose(
+        probiou(boxes[:20], boxes[20:]), metrics.batch_probiou(boxes[:20], boxes[20:]), atol=1e-5
+    )
 
 
 def test_a_row_is_four_corners() -> None:

@@ -6,7 +6,7 @@ from pycocotools import mask as coco_mask
 
 from compress.tasks import SEGMENT, Instances
 from compress.tasks.augmentation import Augmentation
-from compress.tasks.segment import MaskDetections, encoded, indices, mask_similarity, rasterised
+from compress.tasks.segment import MaskDetections, area, encoded, indices, mask_similarity, rasterised
 from tests.tasks.shapes import corners
 
 
@@ -32,6 +32,12 @@ def test_masks_are_a_quarter_of_the_input_and_keep_holes() -> None:
     masks = rasterised([whole, hole], 32)
     assert masks.shape == (2, 8, 8) and masks[0].all()
     assert masks[1, 3:5, 3:5].sum() == 0 and masks[1, 0].all()
+
+
+def test_areas_are_those_of_all_rings() -> None:
+    square = corners(0, 0, 10, 10)
+    assert area(square) == 100
+    assert area(np.concatenate([square, np.full((1, 2), np.nan), square[::-1] + 50])) == 200
 
 
 def test_smaller_objects_lie_on_larger_ones() -> None:

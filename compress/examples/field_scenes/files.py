@@ -38,7 +38,7 @@ def _write_scenes(what: str, folder: Path, split: str, count: int, imgsz: int, w
             try:
                 for first in range(workers):
                     numbers = [str(number) for number in (count, imgsz, first, workers)]
-                    command = [sys.executable, "-m", WORKER, what, str(folder), split, *numbers]
+                    command = [sys.executable, "-m", WORKER, str(folder), split, *numbers, what]
                     running.append(subprocess.Popen(command, stdout=writing, env=_environment()))
             finally:
                 os.close(writing)  # the workers have copies; the pipe closes when the last worker ends

@@ -14,7 +14,7 @@ import cv2
 from compress.examples.field_scenes.image_file import WRITERS
 
 
-def main(what: str, folder: str, split: str, count: str, imgsz: str, first: str, step: str) -> None:
+def main(folder: str, split: str, count: str, imgsz: str, first: str, step: str, what: str = "image") -> None:
     cv2.setNumThreads(1)  # the processes share the cores
     for index in range(int(first), int(count), int(step)):
         error_args = None

@@ -6,7 +6,7 @@ import cv2
 import numpy as np
 import pytest
 
-from compress.examples.field_scenes.image_file import write_image
+from compress.examples.field_scenes.image_file import POSE_CLASSES, write_image, write_shapes
 from compress.examples.field_scenes.scene import render
 
 
@@ -29,3 +29,23 @@ def test_image_and_labels_are_those_of_the_scene(tmp_path: Path) -> None:
 def test_a_folder_that_is_absent_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(OSError, match="cannot write"):
         write_image(0, str(tmp_path / "absent"), "train", 32)
+
+
+def test_labels_of_other_tasks_describe_the_same_objects(tmp_path: Path) -> None:
+    for task in ("segment", "pose", "obb"):
+        (tmp_path / f"labels_{task}/train").mkdir(parents=True)
+    _, rows = render("train", 1, 128)
+    assert write_shapes(1, str(tmp_path), "train", 128) == len(rows)
+    files = {task: tmp_path / f"labels_{task}/train/000001.txt" for task in ("segment", "pose", "obb")}
+    labels = {
+        task: [list(map(float, line.split())) for line in path.read_text().splitlines()] for task, path in files.items()
+    }
+    for task in ("segment", "obb"):
+        assert [label[0] for label in labels[task]] == rows[:, 0].tolist()
+    assert all(len(label) == 9 for label in labels["obb"]) and all(len(label) % 2 for label in labels["segment"])
+    with_front = rows[rows[:, 0] < POSE_CLASSES]
+    assert [label[0] for label in labels["pose"]] == with_front[:, 0].tolist()
+    for label, row in zip(labels["pose"], with_front):
+        np.testing.assert_allclose(np.array(label[1:3]) * 128, (row[1:3] + row[3:]) / 2, atol=2e-3)
+        assert len(label) == 5 + 4 * 3 and set(label[7::3]) <= {0, 2}
+    assert all(0 <= value <= 1 for task in ("segment", "obb") for label in labels[task] for value in label[1:])

@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from compress.examples.field_scenes.scene import CLASSES, SPLITS, render
+from compress.examples.field_scenes.scene import CLASSES, SPLITS, render, shapes
 
 
 @pytest.mark.parametrize("imgsz", [64, 256])
@@ -42,3 +42,22 @@ def test_boxes_surround_the_objects() -> None:
         inside.append(edges[covered].mean())
         outside.append(edges[~covered].mean())
     assert np.mean(inside) > 1.2 * np.mean(outside)
+
+
+def test_shapes_are_those_of_the_objects_that_are_drawn() -> None:
+    for index in range(8):
+        _, rows = render("validation", index, 128)
+        found = shapes("validation", index, 128)
+        np.testing.assert_array_equal([(each.label, *each.box) for each in found], rows.reshape(-1, 5).tolist())
+        for each in found:
+            low, high = each.outline.min(axis=0), each.outline.max(axis=0)
+            assert (low >= each.box[:2]).all() and (high <= each.box[2:]).all()
+            assert (each.outline >= each.rectangle.min(axis=0) - 1.5).all()
+            assert (each.outline <= each.rectangle.max(axis=0) + 1.5).all()
+
+
+def test_keypoints_go_round_the_object_clockwise() -> None:
+    for each in shapes("validation", 3, 128):
+        front, right, rear, left = each.keypoints()
+        ahead, aside = front - rear, right - left
+        assert ahead[0] * aside[1] - ahead[1] * aside[0] > 0 and ahead @ aside == pytest.approx(0, abs=1e-6)
