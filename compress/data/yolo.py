@@ -142,6 +142,11 @@ def _task(path: Path, spec: Mapping[str, Any], name: str | None) -> SupervisedTa
     task = TASKS[name] if name else DETECT
     assert isinstance(task, SupervisedTask)  # `DataConfig` has checked the name
     if not isinstance(task, Pose):
+        if "kpt_shape" in spec:  # whose rows could be read as polygons
+            why = (
+                f"these are labels for pose, not {task.name}: use a -pose model, or remove it if there are no keypoints"
+            )
+            raise UserError(f"{path}: kpt_shape", str(spec["kpt_shape"])[:80], why)
         return task
     shape, flip = spec.get("kpt_shape"), spec.get("flip_idx")
     good = isinstance(shape, list) and len(shape) == 2 and all(type(number) is int for number in shape)

@@ -53,6 +53,8 @@ def test_a_missing_value_is_named(choice: str, key: str) -> None:
         ({"name": "coco", "annotations": {"val": 5}}, "data.annotations.val=5"),
         ({"name": "yolo", "annotations": {"val": "a.json"}}, "data.annotations=['a.json']: only data=coco"),
         ({"name": "coco", "classes": ["a"]}, "data.classes=['a']: only data=voc"),
+        ({"name": "voc", "task": "segment"}, "data.task=segment: only data=coco, field_scenes, yolo"),
+        ({"name": "yolo", "task": "seg"}, "data.task=seg: set one of detect, segment, pose, obb"),
     ],
 )
 def test_keys_of_another_data_set_are_refused(values: dict[str, Any], says: str) -> None:

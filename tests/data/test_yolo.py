@@ -294,3 +294,10 @@ def test_without_flip_idx_images_are_not_mirrored(yolo_folder: Path, caplog: pyt
     with caplog.at_level(logging.WARNING):
         assert getattr(open_yolo(yolo_folder, task="pose").task, "flip_index", 0) is None
     assert "no flip_idx: images are not mirrored" in caplog.text
+
+
+def test_keypoints_are_not_read_as_polygons(yolo_folder: Path) -> None:
+    keypoint_folder(yolo_folder, "kpt_shape: [2, 3]\n")
+    for task in (None, "segment"):
+        with pytest.raises(UserError, match=r"kpt_shape=\[2, 3\]: these are labels for pose.*use a -pose model"):
+            open_yolo(yolo_folder, task=task)

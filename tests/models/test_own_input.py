@@ -109,3 +109,31 @@ def test_the_recipes_models_are_as_before() -> None:
     digits = compose(["recipe=digits"]).model
     assert (digits.target, digits.args) == ("compress.examples.small_cnn.SmallCNN", {"channels": 1})
     assert digits.input == (16, 1)
+
+
+@pytest.mark.parametrize(
+    ("words", "task"),
+    [
+        (["model=yolo26n"], "detect"),
+        (["model=yolo11n", "model.name=yolo11n-seg"], "segment"),
+        (["model=yolo26n", "model.name=yolo26n-pose"], "pose"),
+        (["model=yolo26n", "model.name=yolo26n-obb", "data=yolo", "data.path=a.yaml"], "obb"),
+        (["model=yolo26n", "model.name=yolo26n-obb", "data.task=detect"], "detect"),
+        (["model=yolo11n", "model.name=yolo11n-cls"], None),
+        (["model=yolo26n", "model.name=yolo26n-seg", "data=voc", "data.path=a"], None),
+    ],
+)
+def test_labels_are_those_of_the_models_task(words: list[str], task: str | None) -> None:
+    assert models.resolve(compose(["recipe=profile", *words])).data.task == task
+
+
+def test_the_task_of_files_is_known(pt: Path, tmp_path: Path) -> None:
+    config = Config(model=ModelConfig(path=str(pt)))
+    assert models.resolve(config).data.task == "detect"
+    model = require(build(ModelConfig(name="yolo26n-seg", imgsz=64), ("a",)), Checkpointable, "model", "")
+    checkpoint.save(model, tmp_path / "folder")
+    config = Config(model=ModelConfig(Family.checkpoint, path=str(tmp_path / "folder")))
+    assert models.resolve(config).data.task == "segment"
+    checkpoint.save(toy(), tmp_path / "toy")
+    given: Any = {"family": Family.checkpoint, "path": str(tmp_path / "toy"), "trust": True}
+    assert models.resolve(Config(model=ModelConfig(**given))).data.task is None
