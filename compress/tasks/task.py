@@ -15,6 +15,7 @@ from torch import Tensor
 
 from compress.tasks.augmentation import Augmentation
 from compress.tasks.metric import Metric
+from compress.tasks.outputs import Outputs
 
 # A training batch. `img`: float32 (b, c, s, s) in [0, 1], RGB. Further entries are defined by the task's `collate`.
 Batch = dict[str, Tensor]
@@ -87,8 +88,9 @@ class PlainNetworkTask(SupervisedTask):
         """Returns a scalar distance between the float32 outputs of the trained network and of its teacher."""
 
     @abstractmethod
-    def decode(self, outputs: np.ndarray) -> Predictions:
-        """Converts raw outputs (b, …) to predictions, one per image."""
+    def decode(self, outputs: Outputs) -> Predictions:
+        """Converts raw outputs (b, …) to predictions, one per image. A network that returns several tensors has a tuple
+        of outputs."""
 
     @abstractmethod
     def output_classes(self, output: object, images: int) -> int | None:
