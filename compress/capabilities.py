@@ -173,7 +173,7 @@ class GivenAsGraph(Model, Protocol):
     @property
     def graph(self) -> ModelProto:
         """The graph that targets convert: standard ONNX in float32, static shapes with batch 1, constants folded,
-        unique node names, input `images`, output `output0`."""
+        unique node names, input `images`, outputs `output0`, …."""
 
     @property
     def path(self) -> Path: ...

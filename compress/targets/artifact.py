@@ -52,9 +52,9 @@ def finish(
     graphs: Sequence[Graph], folder: Path, model: Model, load: Callable[[Graph, int], Predictor],
     provenance: Mapping[str, Any], versions: Mapping[str, str], names: tuple[str, str] = (INPUT, OUTPUTS),
 ) -> tuple[Graph, ...]:  # fmt: skip
-    """Completes an artifact folder: reloads every graph, stores its outputs for a sample image, and writes the bench kit
-    and the manifest. The manifest is written last; its presence means that the folder is complete. Returns `graphs`.
-    Raises TargetFailed if a graph does not load, or an output is not finite.
+    """Completes an artifact folder: reloads every graph, stores its outputs for a sample image, and writes the bench
+    kit and the manifest. The manifest is written last; its presence means that the folder is complete. Returns
+    `graphs`. Raises TargetFailed if a graph does not load, or an output is not finite.
 
     Args:
         graphs: of one target, one per precision.
@@ -121,7 +121,7 @@ def add_labelled_images(folder: Path, images: Sequence[np.ndarray], labels: Sequ
 
 
 def output_kind(graph: Graph, model: Model) -> str:
-    """Kind of a file's first raw output, which lacks `graph.postprocess`, as `bench_kit/labelled_images.py` names it."""
+    """Kind of a file's first raw output, without `graph.postprocess`, as `bench_kit/labelled_images.py` names it."""
     return model.task.output_kind(end_to_end=model.postprocess is not None, postprocessed=graph.postprocess is None)
 
 
@@ -143,7 +143,7 @@ def _manifest(
             for shape in set(shapes)
         ],
         "preprocessing": preprocessing(model),
-        "tail": _postprocess(graphs[0]),
+        "tail": _postprocess(graphs[0], output_kind(graphs[0], model)),
         "output": output_kind(graphs[0], model),
         "classes": list(model.classes),
         "calibration": dict(int8[0].calibration) if int8 else {},
@@ -201,15 +201,17 @@ def read(folder: Path) -> list[tuple[Graph, tuple[tuple[int, ...], ...]]]:
     return graphs
 
 
-def _postprocess(graph: Graph) -> dict[str, Any] | None:
-    """Manifest entry: the postprocessing step that is not in the file; None if there is none."""
+def _postprocess(graph: Graph, kind: str) -> dict[str, Any] | None:
+    """Manifest entry: the postprocessing step that is not in the file, whose first output is of this kind; None if
+    there is none."""
     if graph.postprocess is None:
         return None
+    others = "" if kind == "rows" else "; the values after the scores, such as mask coefficients, stay with their box"
     return {
         "kind": "top_k",
         "what": "one row per anchor: x1, y1, x2, y2 in pixels, then one score per class; select the `most` anchors "
         "with the highest class score, then the `most` (anchor, class) pairs with the highest score among them; "
-        "non-maximum suppression is not needed",
+        f"non-maximum suppression is not needed{others}",
         "classes": graph.postprocess.classes,
         "most": graph.postprocess.max_detections,
     }

@@ -25,7 +25,6 @@ from compress.tasks import Outputs
 from compress.tasks.outputs import pack
 
 INPUT, OUTPUTS = "images", "output"  # outputs are numbered from 0
-OUTPUT = f"{OUTPUTS}0"
 LEAST_OPSET = 13  # the first with per-channel scales in QuantizeLinear and DequantizeLinear
 
 log = logging.getLogger(__name__)

@@ -192,7 +192,8 @@ def load(graph: Graph, threads: int, *, exact: bool = False) -> Predictor:
     layers = functools.partial(_layers, source, compiled)
 
     def run(image: np.ndarray) -> Outputs:
-        return pack(output.copy() for output in request.infer([image]).values())
+        result = request.infer([image])
+        return pack(result[index].copy() for index in range(len(compiled.outputs)))
 
     return Predictor(run, runtime, precision, "measured", layers)
 

@@ -63,7 +63,9 @@ def main() -> int:
     return 0 if result["outputs_match"] else 1
 
 
-def labelled_accuracy(manifest: dict, entry: dict, predict: "Callable[[np.ndarray], np.ndarray]") -> "dict | None":
+def labelled_accuracy(
+    manifest: dict, entry: dict, predict: "Callable[[np.ndarray], np.ndarray | tuple]"
+) -> "dict | None":
     """Accuracy on the labelled images, on this device and (`expected`) at export; None without labelled images."""
     path, expected = FOLDER / labelled_images.FILE, entry.get("labelled_images")
     if expected is None or not path.exists():
@@ -85,7 +87,7 @@ def checksums(manifest: dict, precision: str) -> dict:
     return {name: digest for name, digest in digests.items() if name.split("/")[0].split("_")[0] == precision}
 
 
-def outputs_difference(output: "np.ndarray | tuple[np.ndarray, ...]", entry: dict) -> float:
+def outputs_difference(output: "np.ndarray | tuple", entry: dict) -> float:
     """The largest of the differences of all outputs from those at export, see `largest_difference`."""
     outputs = output if isinstance(output, tuple) else (output,)
     files = [each["expected_output"] for each in (entry, *entry.get("other_outputs", ()))]

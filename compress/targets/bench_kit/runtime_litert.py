@@ -22,7 +22,7 @@ def load(path: pathlib.Path, threads: "int | None") -> tuple:
     source = interpreter.get_input_details()[0]["index"]
     sinks = [output["index"] for output in interpreter.get_output_details()]
 
-    def predict(image: np.ndarray) -> "np.ndarray | tuple[np.ndarray, ...]":
+    def predict(image: np.ndarray) -> "np.ndarray | tuple":
         interpreter.set_tensor(source, image)
         interpreter.invoke()
         outputs = [interpreter.get_tensor(sink) for sink in sinks]

@@ -17,7 +17,7 @@ def load(path: pathlib.Path, threads: "int | None") -> tuple:
     if net.load_param(str(path)) != 0 or net.load_model(str(path.with_suffix(".bin"))) != 0:
         raise SystemExit(f"ncnn cannot open {path}")
 
-    def predict(image: np.ndarray) -> "np.ndarray | tuple[np.ndarray, ...]":
+    def predict(image: np.ndarray) -> "np.ndarray | tuple":
         outputs = []
         with net.create_extractor() as extractor:  # ncnn.Mat has no batch axis
             # A copy: a first layer that computes in place ends the process on memory that ncnn does not own.

@@ -19,7 +19,7 @@ def load(path: pathlib.Path, threads: "int | None") -> tuple:
     name = session.get_inputs()[0].name
     precision = "int8" if path.parent.name.startswith("int8") else "f32"
 
-    def predict(image: np.ndarray) -> "np.ndarray | tuple[np.ndarray, ...]":
+    def predict(image: np.ndarray) -> "np.ndarray | tuple":
         outputs = session.run(None, {name: image})
         return outputs[0] if len(outputs) == 1 else tuple(outputs)
 

@@ -22,8 +22,9 @@ def load(path: pathlib.Path, threads: "int | None") -> tuple:
     float_precision = compiled.get_property("INFERENCE_PRECISION_HINT").to_string()
     precision = "int8" if path.parent.name.startswith("int8") else float_precision
 
-    def predict(image: np.ndarray) -> "np.ndarray | tuple[np.ndarray, ...]":
-        outputs = [output.copy() for output in compiled(image).values()]
+    def predict(image: np.ndarray) -> "np.ndarray | tuple":
+        result = compiled(image)
+        outputs = [result[index].copy() for index in range(len(compiled.outputs))]
         return outputs[0] if len(outputs) == 1 else tuple(outputs)
 
     return predict, f"openvino {openvino.__version__}", precision

@@ -37,7 +37,7 @@ def load(path: pathlib.Path, threads: "int | None") -> tuple:
     source, source_pointer = inputs[0]
     to_device, to_host = 1, 2  # cudaMemcpyKind
 
-    def predict(image: np.ndarray) -> "np.ndarray | tuple[np.ndarray, ...]":
+    def predict(image: np.ndarray) -> "np.ndarray | tuple":
         source[...] = image
         copy(cuda, source_pointer, source.ctypes.data_as(ctypes.c_void_p), source.nbytes, to_device)
         if not context.execute_async_v3(stream.value):
