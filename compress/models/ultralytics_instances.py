@@ -3,15 +3,15 @@ outputs as in the package's validation."""
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 import torch
 from torch import Tensor
 
 from compress.models import ultralytics_head as head
 from compress.models.ultralytics_model import UltralyticsDetector
+from compress.tasks import Outputs
 from compress.tasks.obb import RotatedDetections, corners
+from compress.tasks.outputs import arrays
 from compress.tasks.pose import KeypointDetections
 from compress.tasks.segment import STRIDE, MaskDetections, encoded
 
@@ -19,9 +19,9 @@ from compress.tasks.segment import STRIDE, MaskDetections, encoded
 class UltralyticsSegmenter(UltralyticsDetector):
     """A model for networks with a Segment head."""
 
-    def decode(self, outputs: Any) -> list[MaskDetections]:
+    def decode(self, outputs: Outputs) -> list[MaskDetections]:
         """Decodes rows with mask coefficients and prototypes (b, m, h, w), see `ultralytics_head.deployed`."""
-        rows, prototypes = outputs
+        rows, prototypes = arrays(outputs)
         pairs = zip(self._rows(rows), torch.from_numpy(np.asarray(prototypes, np.float32)), strict=True)
         return [_masks(image, prototype) for image, prototype in pairs]
 
@@ -29,7 +29,7 @@ class UltralyticsSegmenter(UltralyticsDetector):
 class UltralyticsPose(UltralyticsDetector):
     """A model for networks with a Pose head."""
 
-    def decode(self, outputs: Any) -> list[KeypointDetections]:
+    def decode(self, outputs: Outputs) -> list[KeypointDetections]:
         """Decodes rows with keypoints, see `ultralytics_head.deployed`."""
         shape = tuple(self.net.model[-1].kpt_shape)
         return [
@@ -44,7 +44,7 @@ class UltralyticsPose(UltralyticsDetector):
 class UltralyticsOBB(UltralyticsDetector):
     """A model for networks with an OBB head."""
 
-    def decode(self, outputs: Any) -> list[RotatedDetections]:
+    def decode(self, outputs: Outputs) -> list[RotatedDetections]:
         """Decodes rows with angles, see `ultralytics_head.deployed`."""
         decoded = []
         for image in self._images(outputs):

@@ -16,7 +16,8 @@ from compress.models import activation
 from compress.models import ultralytics_blocks as blocks
 from compress.models import ultralytics_distillation as distillation
 from compress.models import ultralytics_head as head
-from compress.tasks import DETECT, Batch, Task
+from compress.tasks import DETECT, Batch, Outputs, Task
+from compress.tasks.outputs import first
 from compress.training.precision import float32
 
 # Not an attribute of the network, which is deep-copied, averaged and saved. A criterion does not reference its network,
@@ -142,13 +143,13 @@ class UltralyticsDetector(UltralyticsModel):
             criterion.o2m = criterion.o2m_copy + (criterion.final_o2m - criterion.o2m_copy) * fraction
             criterion.o2o = criterion.total - criterion.o2m
 
-    def decode(self, outputs: Any) -> list[Any]:
+    def decode(self, outputs: Outputs) -> list[Any]:
         return head.decode(outputs, bool(self.net.end2end))
 
-    def _images(self, outputs: np.ndarray) -> Tensor:
-        return torch.from_numpy(np.ascontiguousarray(outputs, dtype=np.float32))
+    def _images(self, outputs: Outputs) -> Tensor:
+        return torch.from_numpy(np.ascontiguousarray(first(outputs), dtype=np.float32))
 
-    def _rows(self, outputs: np.ndarray) -> list[Tensor]:
+    def _rows(self, outputs: Outputs) -> list[Tensor]:
         """Per image the rows of `ultralytics_head.select`."""
         if self.net.end2end:
             return [head.select(image) for image in self._images(outputs)]

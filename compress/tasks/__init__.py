@@ -11,14 +11,14 @@ from compress.tasks.classify import CLASSIFY
 from compress.tasks.detect import DETECT
 from compress.tasks.instances import Instances, InstanceTask
 from compress.tasks.obb import OBB
+from compress.tasks.outputs import Outputs
 from compress.tasks.pose import POSE, Pose
 from compress.tasks.segment import SEGMENT
 from compress.tasks.task import Batch, PlainNetworkTask, Predictions, SupervisedTask, Task
 
 __all__ = [
     "CLASSIFY", "DETECT", "OBB", "POSE", "SEGMENT", "TASKS", "Batch", "InstanceTask", "Instances",
-    "PlainNetworkTask", "Predictions",
-    "SupervisedTask", "Task", "check_same", "load", "of",
+    "Outputs", "PlainNetworkTask", "Predictions", "SupervisedTask", "Task", "check_same", "load", "of",
 ]  # fmt: skip
 
 

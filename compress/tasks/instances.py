@@ -22,7 +22,7 @@ from compress.tasks.augmentation import (
 )
 from compress.tasks.mean_ap import Detections, accuracy, average_precision, collect
 from compress.tasks.metric import Accuracy
-from compress.tasks.task import Batch, Predictions, SupervisedTask, images_to_tensor
+from compress.tasks.task import Batch, Predictions, SupervisedTask, box_output_kind, images_to_tensor
 
 MIN_SCORE = 0.25  # minimum score of the detections compared in `confidence_shift`
 SAME = 0.5  # minimum similarity of two detections of a class that are regarded as the same
@@ -124,6 +124,13 @@ class InstanceTask(SupervisedTask):
     def entries(self, targets: list[Instances], side: int) -> Batch:
         """The entries of a batch that only this task has. `side`: of the images, pixels."""
         return {}
+
+    def output_kind(self, *, end_to_end: bool, postprocessed: bool) -> str:
+        """Raw outputs begin with boxes and scores, as those of detectors do."""
+        return f"{self.name}/{box_output_kind(end_to_end=end_to_end, postprocessed=postprocessed)}"
+
+    def kit_label(self, target: Any) -> np.ndarray:
+        return target.boxes
 
     def arranged(self, target: Instances) -> Instances:
         """The objects in the order in which a batch has them."""

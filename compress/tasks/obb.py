@@ -88,6 +88,9 @@ class OrientedBoxes(InstanceTask):
     suffix: ClassVar[str] = "-obb"
     shape: ClassVar[str] = "four corners"
 
+    def output_kind(self, *, end_to_end: bool, postprocessed: bool) -> str:
+        return self.name  # the boxes of raw outputs are not turned yet: the bench kit cannot compare them
+
     def row(self, values: Sequence[float]) -> tuple[list[float], list[float]]:
         if len(values) == 8:
             return box_around(values[::2], values[1::2]), list(values)

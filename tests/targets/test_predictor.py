@@ -33,6 +33,16 @@ def test_images_run_one_by_one_in_float32() -> None:
     assert result.tolist() == images.sum(axis=(1, 2, 3))[:, None].tolist()
 
 
+def test_several_outputs_are_joined_one_by_one() -> None:
+    def run(image: np.ndarray) -> tuple[np.ndarray, ...]:
+        return image.sum(axis=(2, 3)), image[:, :1].astype(np.float64)
+
+    images = np.arange(3 * 2 * 4 * 4, dtype=np.float32).reshape(3, 2, 4, 4)
+    sums, planes = replace(predictor([]), run=run)(images)
+    assert sums.tolist() == images.sum(axis=(2, 3)).tolist() and sums.shape == (3, 2)
+    assert np.array_equal(planes, images[:, :1]) and planes.dtype == np.float32
+
+
 def test_shares_are_weighted_by_macs() -> None:
     assert predictor([]).int8_mac_share() == 300 / 500
 
