@@ -13,7 +13,7 @@ from typing import Any
 
 from compress import checkpoint
 from compress.capabilities import Checkpointable, Model, TorchModel
-from compress.config import DATA_TASKS, TASK_FORMATS, Config, Family, ModelConfig
+from compress.config import Config, Family, ModelConfig
 from compress.errors import UserError
 from compress.models import onnx_model, own_input, plain_network, ultralytics, ultralytics_pt, weights
 from compress.models.ultralytics_model import UltralyticsModel
@@ -82,11 +82,8 @@ def resolve(config: Config) -> Config:
     if config.model.family is Family.onnx:
         return onnx_model.resolve(config)
     config = replace(config, model=own_input.resolve(config.model))
-    if config.data.task is None and config.data.name in TASK_FORMATS:
-        own = own_input.task_of(config.model)
-        name = own.name if own is not None and own.name in DATA_TASKS else None
-        config = replace(config, data=replace(config.data, task=name))
-    return config
+    own = own_input.task_of(config.model) if own_input.reads_task(config) else None
+    return own_input.with_task(config, own and own.name)
 
 
 def build(config: ModelConfig, classes: tuple[str, ...] | None = None, task: Task | None = None) -> Model:

@@ -8,6 +8,7 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
+from math import prod
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
@@ -20,11 +21,13 @@ from torch import Tensor, nn
 from compress.capabilities import TopK, example_image, tensor_digest
 from compress.config import Config, ModelConfig
 from compress.errors import TargetFailed, UserError, one_line
-from compress.models import onnx_file, ultralytics_head
+from compress.models import onnx_file, own_input, ultralytics_head, ultralytics_instances
 from compress.models.onnx_file import KEY
+from compress.models.ultralytics_package import require_ultralytics
 from compress.targets import onnx_graph
 from compress.targets.quantization_exclusions import Node, module_path
-from compress.tasks import CLASSIFY, DETECT, Outputs, Predictions, Task
+from compress.tasks import CLASSIFY, DETECT, TASKS, Outputs, Predictions, Task
+from compress.tasks.pose import Pose
 
 TORCH_ONLY = ("train", "prune", "finetune")
 FROM_TORCH = ("ncnn", "litert")  # targets whose converters read torch networks, not graphs
@@ -64,7 +67,7 @@ class FileNet(nn.Module):
 
 @dataclass(frozen=True)
 class OnnxModel:
-    """A model (`GivenAsGraph`, `Evaluable`) for an ONNX file of a detector or a classifier."""
+    """A model (`GivenAsGraph`, `Evaluable`) for an ONNX file of a classifier or of an Ultralytics network."""
 
     net: FileNet  # runs the original file; exported graphs are compared with it
     graph: ModelProto
@@ -126,7 +129,8 @@ def resolve(config: Config) -> Config:
             why = f"{target} converts from torch, and model=onnx has no torch network: remove it, or {REMEDY}"
             raise UserError("targets", target, why)
     file = _read(config.model)
-    return replace(config, model=replace(config.model, imgsz=file.imgsz, channels=file.channels))
+    config = replace(config, model=replace(config.model, imgsz=file.imgsz, channels=file.channels))
+    return own_input.with_task(config, file.metadata.get("task"))
 
 
 def build(config: ModelConfig, classes: tuple[str, ...] | None, task: Task | None = None) -> OnnxModel:
@@ -149,8 +153,11 @@ def _read(config: ModelConfig) -> onnx_file.OnnxFile:
 def _meaning(file: onnx_file.OnnxFile, classes: tuple[str, ...] | None) -> dict[str, Any]:
     """The fields of `OnnxModel` that depend on the form of its output."""
     task, shapes, count = file.metadata.get("task"), list(file.outputs.values()), len(classes or ())
+    if task in ultralytics_instances.DECODERS:
+        return _instances(file, task, shapes, classes)
     if task not in (None, DETECT.name, CLASSIFY.name):
-        raise UserError(KEY, file.path, f"its task is {task}: only detectors and classifiers are supported")
+        known = ", ".join((DETECT.name, CLASSIFY.name, *ultralytics_instances.DECODERS))
+        raise UserError(KEY, file.path, f"its task is {task}: supported are {known}")
     if len(shapes) != 1:
         names = ", ".join(file.outputs)
         raise UserError(KEY, file.path, f"has {len(shapes)} outputs ({names}): export it with one output")
@@ -167,6 +174,34 @@ def _meaning(file: onnx_file.OnnxFile, classes: tuple[str, ...] | None) -> dict[
     supported = "(1, classes) scores, (1, n, 6) x1, y1, x2, y2, score, class, or (1, 4 + classes, anchors) of raw YOLO"
     known = f" for {count} classes" if count else ""
     raise UserError(KEY, file.path, f"its output has shape {shape}{known}: supported are {supported}")
+
+
+def _instances(
+    file: onnx_file.OnnxFile, name: str, shapes: list[tuple[int, ...]], classes: tuple[str, ...] | None
+) -> dict[str, Any]:
+    """As `_meaning`, for exports of the Ultralytics package with masks, keypoints or turned boxes."""
+    require_ultralytics()  # which decodes them
+    end_to_end, task = file.metadata.get("end2end") == "True", TASKS[name]
+    keypoints = _literal(file.metadata.get("kpt_shape"))
+    if isinstance(task, Pose):
+        if not isinstance(keypoints, list | tuple) or [type(number) for number in keypoints] != [int, int]:
+            raise UserError(KEY, file.path, "has no kpt_shape in its metadata: export it with Ultralytics")
+        task = replace(task, keypoints=tuple(keypoints))
+    if classes is None:
+        raise UserError(KEY, file.path, "has no class names in its metadata: set data that names the classes")
+    further = {"segment": shapes[-1][1], "pose": prod(getattr(task, "keypoints", ())), "obb": 1}[name]
+    ranks = [3, 4] if name == "segment" else [3]
+    width = (6 if end_to_end else 4 + len(classes)) + further
+    if [len(shape) for shape in shapes] != ranks or shapes[0][2 if end_to_end else 1] != width:
+        why = f"expected rows of {width} numbers for {len(classes)} classes, as Ultralytics exports them"
+        raise UserError(KEY, file.path, f"its outputs have shapes {shapes}: {why}")
+    decode = partial(ultralytics_instances.DECODERS[name], end_to_end=end_to_end, classes=len(classes))
+    decode = partial(decode, shape=task.keypoints) if isinstance(task, Pose) else decode
+    postprocess = TopK(len(classes), shapes[0][1]) if end_to_end else None
+    return {
+        "classes": classes, "task": task, "postprocess": postprocess, "default_stride": 32, "decode": decode,
+        "exclusions": _last_layers,
+    }  # fmt: skip
 
 
 def _boxes(classes: tuple[str, ...], postprocess: TopK | None) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from typing import Any
 
 from compress import checkpoint
 from compress.capabilities import Model
-from compress.config import Family, ModelConfig
+from compress.config import DATA_TASKS, TASK_FORMATS, Config, Family, ModelConfig
 from compress.errors import UserError
 from compress.models import normalisation, plain_network, ultralytics, weights
 from compress.tasks import Task
@@ -26,6 +26,18 @@ def resolve(config: ModelConfig) -> ModelConfig:
         default = ultralytics.IMGSZ if config.family is Family.ultralytics else IMGSZ
         imgsz, channels = imgsz or own_imgsz or default, channels or own_channels or 3
     return replace(config, imgsz=imgsz, channels=channels)
+
+
+def reads_task(config: Config) -> bool:
+    """Whether the labels of the data follow the task of the model."""
+    return config.data.task is None and config.data.name in TASK_FORMATS
+
+
+def with_task(config: Config, task: str | None) -> Config:
+    """Returns `config` with `data.task` set to `task`, the model's, if the data follow it and can have such labels."""
+    if not reads_task(config) or task not in DATA_TASKS:
+        return config
+    return replace(config, data=replace(config.data, task=task))
 
 
 def task_of(config: ModelConfig) -> Task | None:

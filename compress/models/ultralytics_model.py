@@ -7,7 +7,6 @@ from dataclasses import dataclass, replace
 from typing import Any, Self
 from weakref import WeakKeyDictionary
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -17,7 +16,6 @@ from compress.models import ultralytics_blocks as blocks
 from compress.models import ultralytics_distillation as distillation
 from compress.models import ultralytics_head as head
 from compress.tasks import DETECT, Batch, Outputs, Task
-from compress.tasks.outputs import first
 from compress.training.precision import float32
 
 # Not an attribute of the network, which is deep-copied, averaged and saved. A criterion does not reference its network,
@@ -145,15 +143,6 @@ class UltralyticsDetector(UltralyticsModel):
 
     def decode(self, outputs: Outputs) -> list[Any]:
         return head.decode(outputs, bool(self.net.end2end))
-
-    def _images(self, outputs: Outputs) -> Tensor:
-        return torch.from_numpy(np.ascontiguousarray(first(outputs), dtype=np.float32))
-
-    def _rows(self, outputs: Outputs) -> list[Tensor]:
-        """Per image the rows of `ultralytics_head.select`."""
-        if self.net.end2end:
-            return [head.select(image) for image in self._images(outputs)]
-        return [head.suppress(image, len(self.classes)) for image in self._images(outputs)]
 
 
 def _criterion(net: Any) -> Any:
