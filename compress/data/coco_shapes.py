@@ -80,9 +80,9 @@ def _separated(rings: Sequence[np.ndarray]) -> np.ndarray:
 def _outlines(where: str, mask: np.ndarray) -> np.ndarray:
     """Outlines of the parts and holes of a mask, through the centres of pixels."""
     found, _ = cv2.findContours(mask, cv2.RETR_CCOMP, cv2.CHAIN_APPROX_SIMPLE)
-    rings = [ring.reshape(-1, 2).astype(np.float32) + 0.5 for ring in found if len(ring) > 2]
+    rings = [ring.reshape(-1, 2).astype(np.float32) + 0.5 for ring in found]
     if not rings:
-        raise UserError(where, "an empty mask", "it has no part of three pixels: remove the annotation")
+        raise UserError(where, "an empty mask", "it has no pixels: remove the annotation")
     return _separated(rings)
 
 
