@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 from pycocotools import mask as coco_mask
@@ -75,7 +77,9 @@ def test_the_metric_counts_masks_and_reports_boxes() -> None:
 def test_average_precision_agrees_with_pycocotools() -> None:
     coco, cocoeval = pytest.importorskip("pycocotools.coco"), pytest.importorskip("pycocotools.cocoeval")
     rng = np.random.default_rng(3)
-    annotations, results, predictions, targets = [], [], [], []
+    annotations: list[dict[str, Any]] = []
+    results: list[dict[str, Any]] = []
+    predictions, targets = [], []
     for image in range(12):
         x, y = rng.integers(0, 12, 2) * 4
         shapes = [corners(x, y, x + 43, y + 27), corners(100 - y, 90, 125 - y, 127)]  # apart
