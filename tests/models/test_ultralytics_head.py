@@ -79,7 +79,7 @@ def test_what_is_not_offered_is_said() -> None:
 
 
 def test_rows_with_further_values_are_selected_as_the_package_does() -> None:
-    model = make("yolo26n-pose")
+    model = lively("yolo26n-pose")
     last = model.net.model[-1]
     rows = torch.rand(2, 400, 4 + last.nc + last.nk, generator=torch.Generator().manual_seed(0))
     ours = ultralytics_head._selected(rows, last.nc, last.nk, last.max_det)
