@@ -13,7 +13,7 @@ from compress.errors import UserError
 from compress.tasks.augmentation import Augmentation, augment_image, mosaic, placement
 from compress.tasks.mean_ap import Detections, average_precision, collect, iou
 from compress.tasks.metric import Accuracy, Metric, fingerprint, interval, resamples
-from compress.tasks.task import Batch, Predictions, SupervisedTask, images_to_tensor
+from compress.tasks.task import Batch, Predictions, SupervisedTask, box_output_kind, images_to_tensor
 
 MIN_SCORE = 0.25  # minimum score of the detections compared in `confidence_shift`
 MIN_IOU = 0.5  # minimum IoU of two boxes of a class that are regarded as the same detection
@@ -65,9 +65,7 @@ class Detect(SupervisedTask):
     metric: Metric = MEAN_AVERAGE_PRECISION
 
     def output_kind(self, *, end_to_end: bool, postprocessed: bool) -> str:
-        if not end_to_end:
-            return "anchors"
-        return "detections" if postprocessed else "rows"
+        return box_output_kind(end_to_end=end_to_end, postprocessed=postprocessed)
 
     def target(self, label: Any, size: tuple[int, int], imgsz: int) -> np.ndarray:
         width, height, left, top = placement(size, imgsz)

@@ -31,7 +31,7 @@ ON_THE_CPU = {
     "quantization.search": {"Search._latencies"},
     "quantization.sensitivity": {"ranked"},  # moved in the same line
     "targets.artifact": {"finish"},
-    "targets.ncnn": {"convert", "_trace"},
+    "targets.ncnn": {"convert"},
     "tasks.classify": {"Classify.collate"},  # batches are made on the CPU, also in worker processes
     "tasks.detect": {"Detect.collate"},
     "tasks.task": {"images_to_tensor"},
