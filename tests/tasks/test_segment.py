@@ -58,8 +58,8 @@ def test_similarity_is_that_of_the_visible_masks() -> None:
     full, quarter = np.ones((8, 8), np.uint8), np.zeros((8, 8), np.uint8)
     quarter[:4, :4] = 1
     detections = predicted(np.stack([full, quarter]), [0.9, 0.8])
-    np.testing.assert_allclose(mask_similarity(detections, target), [[0.75, 0.25], [0, 1]])
-    np.testing.assert_allclose(mask_similarity(detections, detections), [[1, 0.25], [0.25, 1]])
+    np.testing.assert_allclose(mask_similarity(detections, target), [[0.75, 0.25], [0.0, 1.0]])
+    np.testing.assert_allclose(mask_similarity(detections, detections), [[1.0, 0.25], [0.25, 1.0]])
     assert mask_similarity(detections, target.take([])).shape == (2, 0)
     assert mask_similarity(detections.take(np.array([], int)), target).shape == (0, 2)
 
