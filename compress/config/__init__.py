@@ -5,6 +5,7 @@ from compress.config.composition import COMPOSING, CONF, RECIPES, compose, dump,
 from compress.config.device import HOST, DeviceConfig, LatencyFit
 from compress.config.messages import explain
 from compress.config.schema import (
+    BALANCED,
     MAX_CHANNELS,
     Accelerator,
     Activation,
@@ -26,8 +27,8 @@ from compress.config.schema import (
 )
 
 __all__ = [
-    "COMPOSING", "CONF", "HOST", "MAX_CHANNELS", "MAX_OPSET", "RECIPES", "Accelerator", "Activation", "BudgetConfig",
-    "Config", "DataConfig", "DeviceConfig", "ExportConfig", "Family", "FinetuneConfig", "LatencyFit", "MetricConfig",
-    "ModelConfig", "NumberFormat", "Objective", "Optimizer", "PruneConfig", "QuantizeConfig", "TaskConfig",
-    "check_name", "compose", "dump", "explain", "read", "register", "to_config",
+    "BALANCED", "COMPOSING", "CONF", "HOST", "MAX_CHANNELS", "MAX_OPSET", "RECIPES", "Accelerator", "Activation",
+    "BudgetConfig", "Config", "DataConfig", "DeviceConfig", "ExportConfig", "Family", "FinetuneConfig", "LatencyFit",
+    "MetricConfig", "ModelConfig", "NumberFormat", "Objective", "Optimizer", "PruneConfig", "QuantizeConfig",
+    "TaskConfig", "check_name", "compose", "dump", "explain", "read", "register", "to_config",
 ]  # fmt: skip

@@ -12,11 +12,11 @@ from compress.tasks.detect import DETECT
 from compress.tasks.obb import OBB
 from compress.tasks.pose import POSE
 from compress.tasks.segment import SEGMENT
-from compress.tasks.task import Batch, PlainNetworkTask, Predictions, SupervisedTask, Task
+from compress.tasks.task import CLASS_WEIGHTS, Batch, PlainNetworkTask, Predictions, SupervisedTask, Task
 
 __all__ = [
-    "CLASSIFY", "DETECT", "OBB", "POSE", "SEGMENT", "TASKS", "Batch", "PlainNetworkTask", "Predictions",
-    "SupervisedTask", "Task", "check_same", "load", "of",
+    "CLASSIFY", "CLASS_WEIGHTS", "DETECT", "OBB", "POSE", "SEGMENT", "TASKS", "Batch", "PlainNetworkTask",
+    "Predictions", "SupervisedTask", "Task", "check_same", "load", "of",
 ]  # fmt: skip
 
 

@@ -2,51 +2,36 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
 
-from compress.errors import UserError
 from compress.tasks.augmentation import Augmentation, augment_image, mosaic, placement
-from compress.tasks.mean_ap import Detections, average_precision, collect, iou
-from compress.tasks.metric import Accuracy, Metric, fingerprint, interval, resamples
+from compress.tasks.mean_ap import LEVELS, Detections, accuracy, collect, iou
+from compress.tasks.metric import Accuracy, Metric
+from compress.tasks.size_ap import average_precision_by_size
 from compress.tasks.task import Batch, Predictions, SupervisedTask, images_to_tensor
 
 MIN_SCORE = 0.25  # minimum score of the detections compared in `confidence_shift`
 MIN_IOU = 0.5  # minimum IoU of two boxes of a class that are regarded as the same detection
 
 
+@dataclass(frozen=True)
 class MeanAveragePrecision:
-    """COCO mAP50-95, see `compress.tasks.mean_ap`."""
+    """COCO average precision of boxes, mean over classes and the thresholds of `name`, see `compress.tasks.mean_ap`."""
 
-    name = "mAP50-95"
+    name: str = "mAP50-95"
 
     def evaluate(self, predictions: Sequence[Any], targets: Sequence[Any], classes: Sequence[str]) -> Accuracy:
         """Evaluates `Detections` against targets float32 (n, 5): class, x1, y1, x2, y2 in input pixels. Raises
         UserError if no image has a labelled object."""
         truths = [np.asarray(target, dtype=np.float32).reshape(-1, 5) for target in targets]
-        matches = collect(predictions, truths, len(classes))
-        if not matches.truths.any():
-            raise UserError("data", f"{len(truths)} validation images", "none has a labelled object: add labels")
-        ap = average_precision(matches, np.ones((len(truths), 1)))[0]  # (classes, 10)
-        present = np.asarray(matches.truths.any(axis=0))
-        # (resamples, present classes); NaN where a resample has no object of the class
-        per_class = average_precision(matches, resamples(len(truths)))[:, present].mean(axis=2)
-        occurs = ~np.isnan(per_class)
-        resampled = np.where(occurs, per_class, 0).sum(axis=1) / np.maximum(occurs.sum(axis=1), 1)
-        return Accuracy(
-            metric=self.name,
-            value=float(ap[present].mean()),
-            images=len(truths),
-            ci95=interval(resampled),
-            map50=float(ap[present, 0].mean()),
-            per_class={name: float(ap[i].mean()) for i, name in enumerate(classes) if present[i]},
-            resampled=resampled,
-            fingerprint=fingerprint(truths),
-        )
+        sizes = average_precision_by_size(predictions, truths, len(classes))
+        details = {f"mAP50-95_{size}": value for size, value in sizes.items()}
+        return accuracy(collect(predictions, truths, len(classes)), classes, self.name, truths, details)
 
 
 MEAN_AVERAGE_PRECISION = MeanAveragePrecision()
@@ -63,6 +48,9 @@ class Detect(SupervisedTask):
     """
 
     metric: Metric = MEAN_AVERAGE_PRECISION
+
+    def metrics(self, classes: int) -> Mapping[str, Metric]:
+        return {name: MeanAveragePrecision(name) for name in LEVELS}
 
     def output_kind(self, *, end_to_end: bool, postprocessed: bool) -> str:
         if not end_to_end:

@@ -7,12 +7,16 @@ averaged over 101 recall levels; the mean is taken over classes with ground trut
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
+from compress.errors import UserError
+from compress.tasks.metric import Accuracy, fingerprint, interval, resamples
+
 THRESHOLDS = np.linspace(0.5, 0.95, 10)
+LEVELS = {"mAP50-95": slice(0, 10), "mAP50": slice(0, 1), "mAP75": slice(5, 6)}  # thresholds of each metric
 MAX_DETECTIONS = 300
 _RECALLS = 101
 
@@ -67,7 +71,7 @@ def iou(left: np.ndarray, right: np.ndarray) -> np.ndarray:
 
 def collect(detections: Sequence[Detections], truths: Sequence[np.ndarray], classes: int) -> Matches:
     """Matches the detections of all images, see `match`. Per image, only the 300 highest scores are used."""
-    detections = [_best(image) for image in detections]
+    detections = [best(image) for image in detections]
     counts = [np.bincount(truth[:, 0].astype(np.int64), minlength=classes)[:classes] for truth in truths]
     return Matches(
         image=np.repeat(np.arange(len(detections)), [len(image.scores) for image in detections]),
@@ -78,7 +82,8 @@ def collect(detections: Sequence[Detections], truths: Sequence[np.ndarray], clas
     )
 
 
-def _best(detections: Detections) -> Detections:
+def best(detections: Detections) -> Detections:
+    """Returns the 300 detections with the highest scores, in their order."""
     order = np.argsort(-detections.scores, kind="stable")[:MAX_DETECTIONS]
     return Detections(detections.boxes[order], detections.scores[order], detections.classes[order])
 
@@ -112,14 +117,48 @@ def _class_ap(matches: Matches, index: int, weights: np.ndarray, positives: np.n
             rows = np.flatnonzero(matched[hits, level])
             if len(rows):
                 true = np.cumsum(weights[image[hits[rows]]], axis=0)
-                precision[:, level] = _interpolate(true, detected[rows], positives)
+                precision[:, level] = interpolate(true, detected[rows], positives)
     precision[positives == 0] = np.nan
     return precision
 
 
-def _interpolate(true: np.ndarray, detected: np.ndarray, positives: np.ndarray) -> np.ndarray:
+def interpolate(true: np.ndarray, detected: np.ndarray, positives: np.ndarray) -> np.ndarray:
     """Mean of the precision envelope over 101 recalls; true, detected: cumulative counts (hits, b), positives (b,)."""
     envelope = np.maximum.accumulate((true / np.maximum(detected, 1))[::-1], axis=0)[::-1]
     reached = np.floor((_RECALLS - 1) * true / np.maximum(positives, 1) + 1e-6) + 1  # recall levels reached by each hit
     gained = np.diff(reached, axis=0, prepend=0)
     return (envelope * gained).sum(axis=0) / _RECALLS
+
+
+def accuracy(
+    matches: Matches,
+    classes: Sequence[str],
+    name: str,
+    identity: Sequence[np.ndarray],
+    details: Mapping[str, float] | None = None,
+) -> Accuracy:
+    """A metric of LEVELS with its bootstrap interval; the others are added to `details`. `name` may have a prefix that
+    ends with _, which the others get too. `identity`: arrays that determine the ground truth. Raises UserError if no
+    image has a labelled object."""
+    prefix, base = name[: name.rfind("_") + 1], name[name.rfind("_") + 1 :]
+    images = len(matches.truths)
+    if not matches.truths.any():
+        raise UserError("data", f"{images} validation images", "none has a labelled object: add labels")
+    ap = average_precision(matches, np.ones((images, 1)))[0]  # (classes, 10)
+    present = np.asarray(matches.truths.any(axis=0))
+    # (resamples, present classes); NaN where a resample has no object of the class
+    per_class = average_precision(matches, resamples(images))[:, present, LEVELS[base]].mean(axis=2)
+    occurs = ~np.isnan(per_class)
+    resampled = np.where(occurs, per_class, 0).sum(axis=1) / np.maximum(occurs.sum(axis=1), 1)
+    values = {prefix + each: float(ap[present, levels].mean()) for each, levels in LEVELS.items()}
+    return Accuracy(
+        metric=name,
+        value=values.pop(name),
+        images=images,
+        ci95=interval(resampled),
+        map50=float(ap[present, 0].mean()),
+        per_class={each: float(ap[i, LEVELS[base]].mean()) for i, each in enumerate(classes) if present[i]},
+        details=values | dict(details or {}),
+        resampled=resampled,
+        fingerprint=fingerprint(identity),
+    )
