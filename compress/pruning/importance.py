@@ -55,8 +55,8 @@ IMPORTANCES: dict[str, Callable[[], Importance]] = {
     # convolutions and linear layers coupled to it (after Molchanov et al. 2019, "Importance Estimation for Neural
     # Network Pruning", arXiv:1906.10771).
     "taylor": partial(_with_gradients, "taylor", "GroupTaylorImportance"),
-    # The same, summed over the coupled layers. In a residual stage each layer estimates only its own part of the change:
-    # the mean divides it by the number of blocks, so that the stage loses too many channels (docs/benchmarks.md).
+    # The same, summed over the coupled layers. In a residual stage each layer estimates only its part of the change, so
+    # that the mean is too small by the number of blocks, and the stage loses too many channels (docs/benchmarks.md).
     "taylor_sum": partial(_with_gradients, "taylor_sum", "GroupTaylorImportance", "sum"),
     # Second-order estimate of the same: sum of weight^2 x squared gradient, mean over the coupled layers (LeCun et al.
     # 1989, "Optimal Brain Damage", eq. 5, with the diagonal of the Fisher matrix in place of the Hessian's: Theis et
