@@ -21,6 +21,7 @@ from compress.config.schema import (
     Optimizer,
     PruneConfig,
     QuantizeConfig,
+    ReconstructConfig,
     TaskConfig,
     check_name,
 )
@@ -28,6 +29,6 @@ from compress.config.schema import (
 __all__ = [
     "COMPOSING", "CONF", "HOST", "MAX_CHANNELS", "MAX_OPSET", "RECIPES", "Accelerator", "Activation", "BudgetConfig",
     "Config", "DataConfig", "DeviceConfig", "ExportConfig", "Family", "FinetuneConfig", "LatencyFit", "MetricConfig",
-    "ModelConfig", "NumberFormat", "Objective", "Optimizer", "PruneConfig", "QuantizeConfig", "TaskConfig",
-    "check_name", "compose", "dump", "explain", "read", "register", "to_config",
+    "ModelConfig", "NumberFormat", "Objective", "Optimizer", "PruneConfig", "QuantizeConfig", "ReconstructConfig",
+    "TaskConfig", "check_name", "compose", "dump", "explain", "read", "register", "to_config",
 ]  # fmt: skip

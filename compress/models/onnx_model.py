@@ -26,7 +26,7 @@ from compress.targets import onnx_graph
 from compress.targets.quantization_exclusions import Node, module_path
 from compress.tasks import CLASSIFY, DETECT, Outputs, Predictions, Task
 
-TORCH_ONLY = ("train", "prune", "finetune")
+TORCH_ONLY = ("train", "prune", "reconstruct", "finetune")
 FROM_TORCH = ("ncnn", "litert")  # targets whose converters read torch networks, not graphs
 REMEDY = "use the torch model instead: model=ultralytics, timm, module or checkpoint"
 LAST = "last layer before the output: its quantization error passes directly into the output"

@@ -15,7 +15,18 @@ GIVEN = {"custom": ["model=yolo26n", "data=digits"]}  # what a recipe leaves to 
 GROUPS = {folder.name for folder in CONF.iterdir() if folder.is_dir()}
 
 # The groups and choices that the contract names; those that exist bear these names.
-CONTRACT_GROUPS = {"recipe", "model", "data", "device", "prune", "finetune", "quantize", "export", "target"}
+CONTRACT_GROUPS = {
+    "recipe",
+    "model",
+    "data",
+    "device",
+    "prune",
+    "reconstruct",
+    "finetune",
+    "quantize",
+    "export",
+    "target",
+}
 MODELS = ["checkpoint", "digits_cnn", "drone_nano", "module", "onnx", "timm", "tree_crowns", "ultralytics"]
 MODELS += ["yolo11n", "yolo26n", "yolov8n"]
 
