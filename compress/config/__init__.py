@@ -1,14 +1,12 @@
 """The typed configuration. Hydra composes it once; the rest of the package receives plain dataclasses."""
 
-from compress.config.checks import MAX_OPSET
+from compress.config.checks import DATA_TASKS, MAX_OPSET, TASK_FORMATS
 from compress.config.composition import COMPOSING, CONF, RECIPES, compose, dump, read, register, to_config
 from compress.config.device import HOST, DeviceConfig, LatencyFit
 from compress.config.messages import explain
 from compress.config.schema import (
     BALANCED,
-    DATA_TASKS,
     MAX_CHANNELS,
-    TASK_FORMATS,
     Accelerator,
     Activation,
     BudgetConfig,

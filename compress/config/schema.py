@@ -8,14 +8,13 @@ from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any
 
+from compress.config import checks
 from compress.config.checks import check, check_drop, check_each, check_list, check_names, check_opset, check_plain
 from compress.config.device import DeviceConfig
 from compress.host import usable_threads
 from compress.units import FlopsLimit
 
 SPLITS = ("train", "val", "test")  # keys of data.annotations
-DATA_TASKS = ("detect", "segment", "pose", "obb")  # values of data.task
-TASK_FORMATS = ("coco", "field_scenes", "yolo")  # data=… with labels for more than one task
 MAX_CHANNELS = 128  # of an image in OpenCV 5
 MAX_THREADS = 1024  # a larger number must be a typo, and runtimes would start that many threads
 MAX_WORKERS = 128
@@ -112,9 +111,7 @@ class DataConfig:
     name: str = "field_scenes"
     path: str | None = None  # data.yaml, or a folder
     task: str | None = None  # coco, field_scenes, yolo: which labels to read; null: those of the model's task
-    annotations: dict[str, Any] = field(
-        default_factory=dict
-    )  # coco: JSON files of train, val and test; null: usual ones
+    annotations: dict[str, Any] = field(default_factory=dict)  # coco: JSON files of train, val, test; null: usual ones
     classes: list[str] | None = None  # voc: names of the classes, in order; null: those in the files, sorted
     target: str | None = None  # module: import path of a class or function, pkg.module.MyData
     args: dict[str, Any] = field(default_factory=dict)  # module: keyword arguments for `target`
@@ -129,10 +126,7 @@ class DataConfig:
         check_plain(self, "data")
         check_each(self, "data", ["calibration_images"], "set at least 1")
         check_each(self, "data", ["validation_images"], "set at least 1, or null for all")
-        if self.task is not None:
-            check(self.task in DATA_TASKS, "data.task", self.task, f"set one of {', '.join(DATA_TASKS)}, or null")
-            remedy = f"only data={', '.join(TASK_FORMATS)} read it: remove it"
-            check(self.name in TASK_FORMATS, "data.task", self.task, remedy)
+        checks.check_data_task(self.task, self.name)
         for key, value in self.annotations.items():
             good = key in SPLITS and (value is None or isinstance(value, str))
             check(good, f"data.annotations.{key}", value, f"set a file name for {', '.join(SPLITS)}")
