@@ -12,6 +12,8 @@ from torch.nn import functional as F
 
 from compress.tasks.segment import STRIDE
 
+TINY = 1e-7
+THINNEST = 0.1  # least side of a turned box, in units of the stride
 MASKS = 32  # anchors per image whose masks are compared: those of which the teacher is most confident
 
 
@@ -24,7 +26,6 @@ def distance(criterion: Any, student: dict[str, Any], teacher: dict[str, Any]) -
     The distance of boxes is the CIoU loss, that of turned boxes one minus their probabilistic IoU. Masks are compared
     by cross-entropy inside the teacher's box, and keypoints by their similarity (OKS) at the scale of that box.
     """
-    from ultralytics.utils.metrics import bbox_iou, probiou
     from ultralytics.utils.tal import make_anchors
 
     soft = teacher["scores"].sigmoid()  # (b, classes, anchors)
@@ -38,10 +39,8 @@ def distance(criterion: Any, student: dict[str, Any], teacher: dict[str, Any]) -
         criterion.bbox_decode(anchors, raw["boxes"].permute(0, 2, 1), *angle)
         for raw, angle in zip((student, teacher), angles)
     )
-    if angles[0]:
-        overlap = probiou(own.flatten(0, 1), target.flatten(0, 1)).view(confidence.shape)
-    else:
-        overlap = bbox_iou(own, target, xywh=False, CIoU=True).squeeze(-1)  # (b, anchors)
+    boxes_are_turned = bool(angles[0])
+    overlap = _turned_overlap(own, target) if boxes_are_turned else _overlap(own, target)  # (b, anchors)
     boxes = ((1 - overlap) * confidence).sum() / total
     gains = criterion.hyp
     value = gains.cls * scores + gains.box * boxes
@@ -50,6 +49,34 @@ def distance(criterion: Any, student: dict[str, Any], teacher: dict[str, Any]) -
     if "kpts" in student:
         value = value + _keypoints(criterion, student, teacher, anchors, target, confidence / total)
     return value * len(soft)
+
+
+def _overlap(own: Tensor, target: Tensor) -> Tensor:
+    from ultralytics.utils.metrics import bbox_iou
+
+    return bbox_iou(own, target, xywh=False, CIoU=True).squeeze(-1)
+
+
+def _turned_overlap(own: Tensor, target: Tensor) -> Tensor:
+    """Probabilistic IoU (b, anchors) of turned boxes (b, anchors, 5), see `compress.tasks.obb.probiou`.
+
+    Unlike the package's loss, which sees assigned anchors only, this is computed at all anchors. Boxes of some have no
+    area, where the package's form has no finite gradient. Here sides have a lower limit, and the determinants of the
+    covariances are computed from them, without cancellation."""
+    (x1, y1, a1, b1, c1, area1), (x2, y2, a2, b2, c2, area2) = (_gaussian(boxes) for boxes in (own, target))
+    dx, dy, a, b, c = x1 - x2, y1 - y2, a1 + a2, b1 + b2, c1 + c2
+    determinant = (a * b - c**2).clamp(min=TINY)
+    distance = (a * dy**2 + b * dx**2 - 2 * c * dx * dy) / (4 * determinant)
+    distance = distance + 0.5 * torch.log(determinant * 36 / (area1 * area2))  # 4 sqrt(det1 det2) = area1 area2 / 36
+    return 1 - (1 - torch.exp(-distance.clamp(TINY, 100)) + TINY).sqrt()
+
+
+def _gaussian(boxes: Tensor) -> tuple[Tensor, ...]:
+    """Centre x, y, covariance a, b, c of a box, and its area."""
+    x, y, width, height, angle = boxes.unbind(-1)
+    width, height = width.clamp(min=THINNEST), height.clamp(min=THINNEST)
+    u, v, cos, sin = width**2 / 12, height**2 / 12, angle.cos(), angle.sin()
+    return x, y, u * cos**2 + v * sin**2, u * sin**2 + v * cos**2, (u - v) * cos * sin, width * height
 
 
 def _masks(student: dict[str, Any], teacher: dict[str, Any], boxes: Tensor, confidence: Tensor) -> Tensor:

@@ -15,6 +15,7 @@ pytest.importorskip("ultralytics")
 
 from compress.capabilities import Teacher
 from compress.models import ultralytics_distillation
+from compress.tasks import obb
 from tests.models.detectors import batch, make
 
 
@@ -97,3 +98,20 @@ def test_a_teacher_that_sees_nothing_divides_by_no_zero() -> None:
 def test_boxes_equal_to_the_teachers_cost_nothing() -> None:
     teacher = raw(1)
     assert parts(raw(0) | {"boxes": teacher["boxes"]}, teacher)[1] == pytest.approx(0, abs=1e-5)
+
+
+def test_the_overlap_of_turned_boxes_is_that_of_the_metric_and_its_gradient_finite() -> None:
+    rng = np.random.default_rng(0)
+    boxes = [
+        np.column_stack([rng.uniform(0, 9, (50, 2)), rng.uniform(1, 9, (50, 2)), rng.uniform(-1, 3, 50)])
+        for _ in range(2)
+    ]
+    own, target = (torch.tensor(each[None], dtype=torch.float32) for each in boxes)
+    found = ultralytics_distillation._turned_overlap(own, target)[0]
+    np.testing.assert_allclose(found, np.diag(obb.probiou(*boxes)), atol=1e-3)
+    own[0, :3, 2:4] = torch.tensor([[0.0, 0.0], [-1.0, 50.0], [80.0, 0.0]])  # without area
+    target[0, 3:6] = own[0, 3:6]  # equal
+    target[0, 6:8, 2:4] = 0
+    own.requires_grad_(True)
+    ultralytics_distillation._turned_overlap(own, target).sum().backward()
+    assert own.grad is not None and torch.isfinite(own.grad).all()
