@@ -14,7 +14,7 @@ from compress.host import usable_threads
 from compress.units import FlopsLimit
 
 SPLITS = ("train", "val", "test")  # keys of data.annotations
-DATA_TASKS = ("detect", "segment", "pose", "obb")  # values of data.task
+DATA_TASKS = ("detect", "segment", "pose", "obb", "semantic")  # values of data.task
 TASK_FORMATS = ("coco", "field_scenes", "yolo")  # data=… with labels for more than one task
 MAX_CHANNELS = 128  # of an image in OpenCV 5
 MAX_THREADS = 1024  # a larger number must be a typo, and runtimes would start that many threads
@@ -114,7 +114,7 @@ class DataConfig:
     annotations: dict[str, Any] = field(
         default_factory=dict
     )  # coco: JSON files of train, val and test; null: usual ones
-    classes: list[str] | None = None  # voc: names of the classes, in order; null: those in the files, sorted
+    classes: list[str] | None = None  # voc, masks: names of the classes, in order; null: from the files
     target: str | None = None  # module: import path of a class or function, pkg.module.MyData
     args: dict[str, Any] = field(default_factory=dict)  # module: keyword arguments for `target`
     root: str = "outputs/.data"  # folder of generated or fetched data sets
@@ -137,8 +137,8 @@ class DataConfig:
             check(good, f"data.annotations.{key}", value, f"set a file name for {', '.join(SPLITS)}")
         named = [value for value in self.annotations.values() if value is not None]
         check(not named or self.name == "coco", "data.annotations", named, "only data=coco reads it: remove it")
-        remedy = "only data=voc reads it: remove it"
-        check(self.classes is None or self.name == "voc", "data.classes", self.classes, remedy)
+        remedy = "only data=voc and data=masks read it: remove it"
+        check(self.classes is None or self.name in ("voc", "masks"), "data.classes", self.classes, remedy)
         good = self.workers is None or 0 <= self.workers <= MAX_WORKERS
         check(good, "data.workers", self.workers, f"set 0 to {MAX_WORKERS} processes, or null")
 

@@ -12,7 +12,7 @@ from compress.data.dataset import DataSet, Split, resized, supervised, with_metr
 from compress.data.sample import Sample
 from compress.errors import UserError
 from compress.host import without_garbage_collection
-from compress.tasks import CLASSIFY, DETECT, SupervisedTask, Task
+from compress.tasks import CLASSIFY, DETECT, SEMANTIC, SupervisedTask, Task
 
 __all__ = [
     "DataSet",
@@ -37,6 +37,7 @@ LOADERS: dict[str, tuple[str, Task | None]] = {
     "digits": ("compress.examples.digits", CLASSIFY),
     "field_scenes": ("compress.examples.scenes", DETECT),
     "image_folder": ("compress.data.image_folder", CLASSIFY),
+    "masks": ("compress.data.masks", SEMANTIC),
     "module": ("compress.data.user_module", None),
     "tree_crowns": ("compress.examples.tree_crowns", DETECT),
     "voc": ("compress.data.voc", DETECT),

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import copy
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Self
 
@@ -21,6 +21,7 @@ from compress.models.normalisation import Statistics
 from compress.tasks import CLASSIFY, Batch, Outputs, PlainNetworkTask, Predictions, Task
 from compress.training.precision import float32
 
+MAIN = "out"  # the output of torchvision's networks for semantic segmentation, which may have further ones
 LAST_LAYER = "last layer: its channels are the output of the task"
 
 
@@ -251,6 +252,9 @@ def _last_layer(net: nn.Module, example: Tensor, task: PlainNetworkTask) -> tupl
     try:
         with torch.no_grad():
             out = net(example)
+            if isinstance(out, Mapping) and MAIN in out:
+                net.register_forward_hook(_main_output)
+                out = out[MAIN]
     except (Exception, SystemExit) as error:  # the user's own code
         why = f"the network fails on an input of this shape: {named(error)}"
         raise UserError("model.imgsz", list(example.shape), why) from error
@@ -262,3 +266,7 @@ def _last_layer(net: nn.Module, example: Tensor, task: PlainNetworkTask) -> tupl
         shape = list(out.shape) if isinstance(out, Tensor) else type(out).__name__
         raise UserError("model", type(net).__name__, f"returns {shape}, {task.expected_output}")
     return order[-1], classes
+
+
+def _main_output(net: nn.Module, inputs: Any, output: Any) -> Any:
+    return output[MAIN] if isinstance(output, Mapping) else output
