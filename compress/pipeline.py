@@ -98,7 +98,7 @@ def _checked(config: Config) -> Plan:
     models.check_files(config.model)
     loaded_trackers = trackers.load(config.trackers)
     custom_task = tasks.load(config.task.target) if config.task.target else None
-    models.check_task(config.model, custom_task or data.task_of(config.data.name))
+    models.check_task(config.model, custom_task or data.task_of(config.data))
     config = models.resolve(config)
     for target in config.targets or []:
         get_target(target)  # raises for unknown names and missing packages

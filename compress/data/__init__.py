@@ -12,7 +12,7 @@ from compress.data.dataset import DataSet, Split, resized, supervised, with_metr
 from compress.data.sample import Sample
 from compress.errors import UserError
 from compress.host import without_garbage_collection
-from compress.tasks import CLASSIFY, DETECT, SEMANTIC, SupervisedTask, Task
+from compress.tasks import CLASSIFY, DETECT, SEMANTIC, TASKS, SupervisedTask, Task
 
 __all__ = [
     "DataSet",
@@ -46,9 +46,11 @@ LOADERS: dict[str, tuple[str, Task | None]] = {
 NONE = "none"  # data=none: no data set is read
 
 
-def task_of(name: str) -> Task | None:
-    """Task of the data set `name`, without reading it; None if unknown until it is loaded."""
-    return LOADERS[name][1] if name in LOADERS else None
+def task_of(config: DataConfig) -> Task | None:
+    """Task of a data set, without reading it; None if unknown until it is loaded."""
+    if config.task is not None:
+        return TASKS[config.task]
+    return LOADERS[config.name][1] if config.name in LOADERS else None
 
 
 def load(config: DataConfig, imgsz: int, channels: int, seed: int, task: SupervisedTask | None = None) -> DataSet:

@@ -75,7 +75,7 @@ class PlainNetwork:
         return self.spec | {
             "classes": list(self.classes), "channels": self.channels, "imgsz": self.imgsz,
             "protected": list(self.protected), "activation": activation.of(self.net),
-            **({"task": self.task.path} if self.task.path else {}),
+            **({} if self.task.name == CLASSIFY.name else {"task": self.task.path or self.task.name}),
             **(self.statistics.as_dict() if self.statistics else {}),
         }  # fmt: skip
 
