@@ -13,14 +13,15 @@ import torch
 from torch import Tensor, nn
 
 from compress.capabilities import LossScheduled, Model, Teacher, TorchModel, Trainable, require
-from compress.config import Config, FinetuneConfig
-from compress.data import DataSet, Split, TrainingBatches, batches
+from compress.config import BALANCED, Config, FinetuneConfig
+from compress.data import DataSet, Split, TrainingBatches, batches, supervised
 from compress.errors import UserError
 from compress.measurement.rows import flops_at
 from compress.models import activation
 from compress.pruning.importance import NEED_GRADIENTS
-from compress.tasks import Batch
+from compress.tasks import CLASS_WEIGHTS, Batch
 from compress.training import distributed
+from compress.training.class_weights import normalised
 from compress.training.engine import fit
 from compress.training.memory import out_of_memory
 from compress.training.placement import Placement, prepare, synchronise
@@ -36,8 +37,13 @@ log = logging.getLogger(__name__)
 
 def check_training(model: Model, config: FinetuneConfig, data: DataSet, stage: str) -> None:
     """Raises UserError if the model cannot be trained, the training split is smaller than a batch, the batch cannot be
-    divided among the processes, or no activation function can be replaced."""
+    divided among the processes, `class_weights` do not fit, or no activation function can be replaced."""
     activated(require(model, Trainable, "stages", stage), config, stage)
+    weights, classes, key = config.class_weights, len(data.classes), f"{stage}.class_weights"
+    if weights is not None and not supervised(data.train).weighs_classes:
+        raise UserError(key, weights, f"the loss of {model.task.name} has no weights for classes: set null")
+    if weights not in (None, BALANCED) and len(weights) != classes:
+        raise UserError(key, weights, f"set {classes} numbers, one for each class in their order, or {BALANCED}")
     batch = config.batch
     parts = distributed.processes() * (config.accumulate or 1)
     if batch % parts:
@@ -86,7 +92,7 @@ def tune(
     try:
         training = _Training(
             model, frozen, train, schedule(config, rate, settings), settings.placement, config.accumulate,
-            config.augment, seed, stage, state, trained,
+            config.augment, seed, stage, state, trained, class_weights(config, train, len(model.classes)),
         )  # fmt: skip
         tuned = distributed.run_on_all_ranks(training)
     except FloatingPointError as error:
@@ -96,6 +102,14 @@ def tune(
         torch.set_num_threads(threads)
     state.unlink(missing_ok=True)
     return model.with_net(tuned)
+
+
+def class_weights(config: FinetuneConfig, train: Split, classes: int) -> Tensor | None:
+    """The weights of the classes in the loss, see `normalised`; None if all images count the same."""
+    if config.class_weights is None:
+        return None
+    chosen = None if config.class_weights == BALANCED else config.class_weights
+    return torch.from_numpy(normalised(chosen, (sample.label for sample in train.samples), classes))
 
 
 def activated(model: Trainable, config: FinetuneConfig, stage: str) -> Trainable:
@@ -129,6 +143,7 @@ class _Training:
     stage: str
     state: Path
     trained: bool
+    class_weights: Tensor | None = None
 
     def __call__(self) -> nn.Module:
         device = self.placement.device(distributed.local_rank())
@@ -138,7 +153,10 @@ class _Training:
             self.train, batch=self.plan.batch, seed=self.seed, augment=self.augment, pin_memory=device.type == "cuda"
         )
 
+        weights = {} if self.class_weights is None else {CLASS_WEIGHTS: self.class_weights.to(device)}
+
         def loss(net: nn.Module, batch: Batch) -> Tensor:
+            batch = {**batch, **weights}
             return self.model.loss(net, batch, teacher, self.plan.batch // len(batch["img"]))
 
         return fit(

@@ -36,7 +36,10 @@ class Accuracy:
     images: int = 0
     ci95: tuple[float, float] | None = None  # 95 % bootstrap interval
     map50: float | None = None  # detectors
-    chance: float | None = None  # classifiers: top-1 of always answering the most frequent class
+    chance: float | None = None  # classifiers: value of always ranking the classes by their frequency
+    details: Mapping[str, float] = field(default_factory=dict)  # further figures, which decide nothing
+    per_class: Mapping[str, float] = field(default_factory=dict)  # AP, or fraction recognised, of labelled classes
+    confusion: tuple[tuple[int, ...], ...] = ()  # classifiers: number of images by label (row) and predicted class
     obtained: Provenance | None = None  # None in `others`, which were obtained as this was
     others: Mapping[str, Accuracy] = field(default_factory=dict)  # splits that are reported and not judged
 
@@ -123,8 +126,12 @@ class Row:
 
 def _set_fields(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     """The fields of an accuracy, latency or energy that are written: those that have a value, and ALWAYS_WRITTEN."""
-    written = [(name, value) for name, value in pairs if value not in (None, {}) or name in ALWAYS_WRITTEN]
-    return {name: list(value) if isinstance(value, tuple) else value for name, value in written}
+    written = [(name, value) for name, value in pairs if value not in (None, {}, ()) or name in ALWAYS_WRITTEN]
+    return {name: _as_lists(value) for name, value in written}
+
+
+def _as_lists(value: Any) -> Any:
+    return [_as_lists(each) for each in value] if isinstance(value, tuple) else value
 
 
 @dataclass(frozen=True)

@@ -115,7 +115,7 @@ def _checked(config: Config) -> Plan:
         dataset = data.without_images(model.task, model.classes, *config.model.input)
     else:
         dataset = data.load(config.data, *config.model.input, config.seed, custom_task)
-        if chosen := metric.load(config.metric):
+        if chosen := metric.select(config.metric, data.supervised(dataset.validation).metrics(len(dataset.classes))):
             dataset = data.with_metric(dataset, chosen)
         model = models.build(config.model, dataset.classes, dataset.task)
     _check_images(config, dataset)

@@ -26,9 +26,11 @@ from compress.config import (
 )
 from compress.data import load
 from compress.errors import UserError
-from compress.finetuning import RATE, choose_settings, learning_rate, tune
+from compress.finetuning import RATE, check_training, choose_settings, learning_rate, tune
 from compress.models.plain_network import PlainNetwork
 from compress.pruning.solver import prune_to_ratio
+from compress.tasks import CLASS_WEIGHTS, DETECT, Batch, PlainNetworkTask
+from compress.training.class_weights import normalised
 from compress.training.placement import Placement
 from compress.training.settings import TrainingSettings
 from tests.models.toy import layer, plain
@@ -48,6 +50,36 @@ def pruned(model: PlainNetwork) -> PlainNetwork:
     net, protected = model.prunable()
     config = PruneConfig(round_to=8, allocation="uniform")
     return model.with_net(prune_to_ratio(net, model.example_input(), protected, config, 0.5).net)
+
+
+def test_the_loss_of_a_training_has_the_weights_of_the_classes(
+    model: PlainNetwork, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data, seen = load(DataConfig(name="digits"), 16, 1, 0), list[Batch]()
+
+    def loss(task: PlainNetworkTask, outputs: torch.Tensor, batch: Batch) -> torch.Tensor:
+        seen.append(batch)
+        return outputs.sum()
+
+    monkeypatch.setattr(type(model.task), "network_loss", loss)
+    for weights in (None, "balanced", [1.0] * 9 + [2.0]):
+        config = FinetuneConfig(images=32, batch=32, augment=False, class_weights=weights)
+        tune(model, None, data.train, config, seed=0, stage="finetune", folder=tmp_path)
+    assert CLASS_WEIGHTS not in seen[0]
+    labels = [sample.label for sample in data.train.samples]
+    assert seen[1][CLASS_WEIGHTS].tolist() == pytest.approx(normalised(None, labels, 10).tolist())
+    assert float(seen[2][CLASS_WEIGHTS][9] / seen[2][CLASS_WEIGHTS][0]) == pytest.approx(2)
+
+
+def test_class_weights_that_do_not_fit_are_refused(model: PlainNetwork) -> None:
+    data = load(DataConfig(name="digits"), 16, 1, 0)
+    with pytest.raises(UserError, match="set 10 numbers, one for each class") as caught:
+        check_training(model, FinetuneConfig(class_weights=[1.0, 2.0]), data, "train")
+    assert caught.value.key == "train.class_weights"
+    check_training(model, FinetuneConfig(class_weights="balanced"), data, "train")
+    no_classes = dataclasses.replace(data, train=dataclasses.replace(data.train, task=DETECT))
+    with pytest.raises(UserError, match="has no weights for classes"):
+        check_training(model, FinetuneConfig(class_weights="balanced"), no_classes, "train")
 
 
 def test_the_rate_follows_the_flops_taken(model: PlainNetwork) -> None:

@@ -32,7 +32,8 @@ def test_fields_are_those_of_the_contract() -> None:
 
 
 def test_values_survive_the_way_to_disk(tmp_path: Path) -> None:
-    accuracy = Accuracy("mAP50-95", 0.31, 100, (0.3, 0.32), 0.5, obtained=Provenance.measured,
+    accuracy = Accuracy("mAP50-95", 0.31, 100, (0.3, 0.32), 0.5, details={"mAP50": 0.5}, per_class={"cow": 0.3},
+                        confusion=((3, 1), (0, 2)), obtained=Provenance.measured,
                         others={"test": Accuracy("mAP50-95", 0.2, 10, (0.1, 0.3))})  # fmt: skip
     latency = Latency(4.2, 5.0, 80, ratio=0.5, ratio_ci95=(0.4, 0.6), runtime="openvino", threads=2, device="host",
                       obtained=Provenance.measured)  # fmt: skip
@@ -48,6 +49,7 @@ def test_values_survive_the_way_to_disk(tmp_path: Path) -> None:
     assert written["energy_mj"] == {"value": 1.0, "obtained": "predicted"}
     assert written["accuracy"] == {
         "metric": "mAP50-95", "value": 0.31, "images": 100, "ci95": [0.3, 0.32], "map50": 0.5, "obtained": "measured",
+        "details": {"mAP50": 0.5}, "per_class": {"cow": 0.3}, "confusion": [[3, 1], [0, 2]],
         "others": {"test": {"metric": "mAP50-95", "value": 0.2, "images": 10, "ci95": [0.1, 0.3]}},
     }  # fmt: skip
     assert written["latency_ms"] == {

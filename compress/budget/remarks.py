@@ -9,7 +9,7 @@ from compress.budget.selection import baseline, fastest_of, median
 from compress.ledger import Row
 from compress.timing_noise import TIMING_NOISE, differ, in_turns, speed
 
-NO_DETECTION = 0.01  # mAP50-95 below which a detector is considered untrained: random weights reach 0.0001
+NO_DETECTION = 0.01  # mAP below which a detector is considered untrained: random weights reach 0.0001
 
 
 @dataclass(frozen=True)
@@ -30,16 +30,18 @@ SRAM_IS_OF_TENSORS = Remark(
 
 
 def chance_level_remark(row: Row) -> Remark | None:
-    """A remark if a baseline is no better than guessing: a top-1 whose 95 % interval includes that of always answering
-    the most frequent class, or an mAP50-95 below `NO_DETECTION`. None otherwise."""
+    """A remark if a baseline is no better than guessing: a classifier whose 95 % interval includes the value of always
+    ranking the classes by their frequency, or a detector with an mAP below `NO_DETECTION`. None otherwise."""
     accuracy = row.accuracy
     if accuracy is None:
         return None
     value, chance = accuracy.value, accuracy.chance
     low, high = accuracy.ci95 or (value, value)
     if chance is not None and 0 < chance < 1 and low <= chance:
-        held = f"and always answering the most frequent class gives {chance:.4f} [95 % interval {low:.4f}, {high:.4f}]"
-    elif accuracy.metric == "mAP50-95" and value < NO_DETECTION:
+        top5 = accuracy.metric == "top5"
+        guess = "naming the five most frequent classes" if top5 else "answering the most frequent class"
+        held = f"and always {guess} gives {chance:.4f} [95 % interval {low:.4f}, {high:.4f}]"
+    elif "mAP" in accuracy.metric and value < NO_DETECTION:
         chance, held = NO_DETECTION, f"below {NO_DETECTION:g}"
     else:
         return None

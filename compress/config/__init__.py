@@ -5,6 +5,7 @@ from compress.config.composition import COMPOSING, CONF, RECIPES, compose, dump,
 from compress.config.device import HOST, DeviceConfig, LatencyFit
 from compress.config.messages import explain
 from compress.config.schema import (
+    BALANCED,
     DATA_TASKS,
     MAX_CHANNELS,
     TASK_FORMATS,
@@ -28,8 +29,9 @@ from compress.config.schema import (
 )
 
 __all__ = [
-    "COMPOSING", "CONF", "DATA_TASKS", "HOST", "MAX_CHANNELS", "MAX_OPSET", "RECIPES", "TASK_FORMATS", "Accelerator",
-    "Activation", "BudgetConfig", "Config", "DataConfig", "DeviceConfig", "ExportConfig", "Family", "FinetuneConfig",
-    "LatencyFit", "MetricConfig", "ModelConfig", "NumberFormat", "Objective", "Optimizer", "PruneConfig",
-    "QuantizeConfig", "TaskConfig", "check_name", "compose", "dump", "explain", "read", "register", "to_config",
+    "BALANCED", "COMPOSING", "CONF", "DATA_TASKS", "HOST", "MAX_CHANNELS", "MAX_OPSET", "RECIPES", "TASK_FORMATS",
+    "Accelerator", "Activation", "BudgetConfig", "Config", "DataConfig", "DeviceConfig", "ExportConfig", "Family",
+    "FinetuneConfig", "LatencyFit", "MetricConfig", "ModelConfig", "NumberFormat", "Objective", "Optimizer",
+    "PruneConfig", "QuantizeConfig", "TaskConfig", "check_name", "compose", "dump", "explain", "read", "register",
+    "to_config",
 ]  # fmt: skip

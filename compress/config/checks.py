@@ -41,6 +41,12 @@ def check_names(key: str, names: Sequence[str]) -> None:
     check(good, key, names, "name each once, and none that is empty")
 
 
+def check_list(key: str, values: object, remedy: str) -> None:
+    """Raises UserError if `values` is not a list of positive, finite numbers."""
+    good = isinstance(values, list) and all(type(each) in (int, float) and 0 < each < math.inf for each in values)
+    check(good and bool(values), key, values, remedy)
+
+
 def check_plain(part: object, key: str) -> None:
     """Raises UserError for an empty string, a number that is not finite, or a count above MOST in a dataclass."""
     for each in fields(part):  # type: ignore[arg-type]

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any
 
-from compress.config.checks import check, check_drop, check_each, check_names, check_opset, check_plain
+from compress.config.checks import check, check_drop, check_each, check_list, check_names, check_opset, check_plain
 from compress.config.device import DeviceConfig
 from compress.host import usable_threads
 from compress.units import FlopsLimit
@@ -59,6 +59,7 @@ class Accelerator(Enum):
     mps = "mps"
 
 
+BALANCED = "balanced"  # value of `class_weights`
 BATCH = 16  # images per step of training, by default
 
 
@@ -153,11 +154,14 @@ class TaskConfig:
 
 @dataclass
 class MetricConfig:
-    target: str | None = None  # import path of a user-defined metric; null: the metric of the task
+    name: str | None = None  # a metric of the task, such as top5 or mAP50; null: its usual one
+    target: str | None = None  # import path of a user-defined metric
     args: dict[str, Any] = field(default_factory=dict)  # keyword arguments for `target`, if it is a class
 
     def __post_init__(self) -> None:
         check_plain(self, "metric")
+        both = self.name is not None and self.target is not None
+        check(not both, "metric.target", self.target, f"metric.name={self.name} is set too: set one of them")
 
 
 @dataclass
@@ -223,6 +227,9 @@ class FinetuneConfig:
     distillation: float | None = None
     teacher: str | None = None  # a checkpoint's folder, a shipped baseline or a .pt; null: the model before pruning
     augment: bool = True
+    # Weights of the classes in a classifier's loss: a number for each, or balanced: inversely proportional to their
+    # numbers of training images. null: all images count the same.
+    class_weights: Any = None
     activation: Activation | None = None  # replaces SiLU and the like before training. Runtimes fuse ReLU at no cost
 
     def check(self, stage: str) -> None:
@@ -233,6 +240,9 @@ class FinetuneConfig:
         check_plain(self, stage)
         check_each(self, stage, ["images", "batch", "learning_rate", "accumulate"], "set a positive number")
         check_each(self, stage, ["momentum", "warmup", "ema"], "set a fraction in [0, 1)", _fraction)
+        if self.class_weights not in (None, BALANCED):
+            remedy = f"set {BALANCED}, a list with a positive number for each class, or null"
+            check_list(f"{stage}.class_weights", self.class_weights, remedy)
         not_negative = ["weight_decay", "distillation"]
         check_each(self, stage, not_negative, "set 0 or a positive number", lambda value: 0 <= value < math.inf)
 

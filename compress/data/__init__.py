@@ -35,6 +35,7 @@ log = logging.getLogger(__name__)
 LOADERS: dict[str, tuple[str, Task | None]] = {
     "coco": ("compress.data.coco", DETECT),
     "digits": ("compress.examples.digits", CLASSIFY),
+    "fashion_mnist": ("compress.examples.fashion_mnist", CLASSIFY),
     "field_scenes": ("compress.examples.scenes", DETECT),
     "image_folder": ("compress.data.image_folder", CLASSIFY),
     "masks": ("compress.data.masks", SEMANTIC),

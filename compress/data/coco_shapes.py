@@ -80,19 +80,20 @@ def _separated(rings: Sequence[np.ndarray]) -> np.ndarray:
 def _outlines(where: str, mask: np.ndarray) -> np.ndarray:
     """Outlines of the parts and holes of a mask, through the centres of pixels."""
     found, _ = cv2.findContours(mask, cv2.RETR_CCOMP, cv2.CHAIN_APPROX_SIMPLE)
-    rings = [ring.reshape(-1, 2).astype(np.float32) + 0.5 for ring in found if len(ring) > 2]
+    rings = [ring.reshape(-1, 2).astype(np.float32) + 0.5 for ring in found]
     if not rings:
-        raise UserError(where, "an empty mask", "it has no part of three pixels: remove the annotation")
+        raise UserError(where, "an empty mask", "it has no pixels: remove the annotation")
     return _separated(rings)
 
 
 def _decoded(where: str, value: Mapping[str, Any]) -> np.ndarray:
     """A run-length encoding as a mask uint8 (h, w). Runs follow the columns, the first is background."""
-    size, counts = value.get("size"), value.get("counts")
+    size: Any = value.get("size")
+    counts: Any = value.get("counts")
     good = isinstance(size, list) and len(size) == 2 and all(type(side) is int for side in size)
     if not good or not all(0 < side <= MAX_SIDE for side in size):
         raise UserError(where, f"size {str(size)[:SHOWN]}", f"expected [height, width], at most {MAX_SIDE} each")
-    runs = _runs(counts) if isinstance(counts, str) else counts
+    runs: Any = _runs(counts) if isinstance(counts, str) else counts
     valid = isinstance(runs, list) and all(type(run) is int and run >= 0 for run in runs)
     if not valid or sum(runs) != size[0] * size[1]:
         raise UserError(where, str(counts)[:SHOWN], f"the run lengths do not add up to {size[0]} x {size[1]} pixels")

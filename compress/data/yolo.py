@@ -153,7 +153,8 @@ def _task(path: Path, spec: Mapping[str, Any], name: str | None) -> SupervisedTa
             )
             raise UserError(f"{path}: kpt_shape", str(spec["kpt_shape"])[:80], why)
         return task
-    shape, flip = spec.get("kpt_shape"), spec.get("flip_idx")
+    shape: Any = spec.get("kpt_shape")
+    flip: Any = spec.get("flip_idx")
     good = isinstance(shape, list) and len(shape) == 2 and all(type(number) is int for number in shape)
     if not good or not 1 <= shape[0] <= MAX_KEYPOINTS or shape[1] not in (2, 3):
         why = "set the number of keypoints and 2 (x, y) or 3 (x, y, visibility), e.g. [17, 3]"

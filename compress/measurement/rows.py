@@ -184,7 +184,11 @@ def _accuracy(
     def evaluate(split: Split, label: str) -> ledger.Accuracy:
         task = supervised(split)
         result = accuracy.evaluate(predict, decode, split, task, data.classes, batch=batch, progress=label)
-        return ledger.Accuracy(result.metric, result.value, result.images, result.ci95, result.map50, result.chance)
+        confusion = () if result.confusion is None else tuple(map(tuple, result.confusion.tolist()))
+        return ledger.Accuracy(
+            result.metric, result.value, result.images, result.ci95, result.map50, result.chance, result.details,
+            result.per_class, confusion,
+        )  # fmt: skip
 
     others = {name: evaluate(split, f"{label} {name}") for name, split in data.extra.items()}
     return replace(evaluate(data.validation, label), obtained=Provenance(obtained), others=others)

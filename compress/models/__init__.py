@@ -83,7 +83,7 @@ def resolve(config: Config) -> Config:
         return onnx_model.resolve(config)
     config = replace(config, model=own_input.resolve(config.model))
     own = own_input.task_of(config.model) if own_input.reads_task(config) else None
-    return own_input.with_task(config, own and own.name)
+    return own_input.with_task(config, None if own is None else own.name)
 
 
 def build(config: ModelConfig, classes: tuple[str, ...] | None = None, task: Task | None = None) -> Model:

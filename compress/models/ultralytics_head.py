@@ -24,6 +24,7 @@ APART = 7680  # pixels between the classes in the suppression of turned boxes
 
 TRAINING_ONLY = "branch used only in training: pruning it does not reduce the deployed network"
 LAST = "last layer of a head's branch: its channels are the output"
+FURTHER = ("nm", "nk", "ne")  # attributes of heads: numbers of mask coefficients, keypoint values, angles of a box
 CONTENTS = {"cv2": "box distances", "cv3": "class logits"}  # of the branches of a head
 
 
@@ -45,8 +46,8 @@ class Decode(nn.Module):
         rows = out.permute(0, 2, 1)
         if not self.selects:
             return rows
-        further = out.shape[1] - 4 - head.nc
-        return _selected(rows, head.nc, int(further), head.max_det) if further else head.postprocess(rows)
+        further = next((getattr(head, name) for name in FURTHER if hasattr(head, name)), 0)
+        return _selected(rows, head.nc, further, head.max_det) if further else head.postprocess(rows)
 
 
 def _selected(rows: Tensor, classes: int, further: int, most: int) -> Tensor:

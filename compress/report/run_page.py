@@ -7,7 +7,7 @@ from pathlib import Path
 
 from compress.budget import Verdict
 from compress.ledger import Row
-from compress.report import formatting, page, plots, tables
+from compress.report import accuracy_details, formatting, page, plots, tables
 from compress.report.changes import BASELINE_STAGES, baseline_row, change_from_baseline, torch_rows
 from compress.report.run_reader import Pruning, Run, read_run
 
@@ -34,6 +34,9 @@ def render(folder: Path) -> Path:
         costs=plots.costs(rows),
         measurements=tables.measurements(rows),
         conventions=formatting.CONVENTIONS,
+        figures=accuracy_details.figures(rows),
+        per_class=accuracy_details.per_class(rows),
+        confusions=accuracy_details.confusions(rows),
         trade_offs=plots.trade_offs(rows),
         legend=plots.legend(rows),
         latencies_and_sizes=plots.latencies_and_sizes(rows),

@@ -67,24 +67,24 @@ def scatter(
     def py(y: float) -> float:
         return bottom - (y - y_low) / (y_high - y_low) * (bottom - top)
 
-    parts = [_text(6, 14, y_label, "axis")]
+    parts = [text(6, 14, y_label, "axis")]
     for tick in ticks(y_low, y_high):
         parts.append(_line(left, py(tick), right, py(tick), "grid"))
-        parts.append(_text(left - 8, py(tick) + 4, f"{tick:.4g}", "tick", "end"))
+        parts.append(text(left - 8, py(tick) + 4, f"{tick:.4g}", "tick", "end"))
     for tick in ticks(x_low, x_high):
         parts.append(_line(px(tick), bottom, px(tick), bottom + 4, "rule"))
-        parts.append(_text(px(tick), bottom + 18, f"{tick:.4g}", "tick", "middle"))
+        parts.append(text(px(tick), bottom + 18, f"{tick:.4g}", "tick", "middle"))
     parts.append(_line(left, bottom, right, bottom, "rule"))
-    parts.append(_text((left + right) / 2, height - 8, x_label, "axis", "middle"))
+    parts.append(text((left + right) / 2, height - 8, x_label, "axis", "middle"))
     if len(path) > 1:
         coordinates = " ".join(f"{px(x):.1f},{py(y):.1f}" for x, y in path)
-        parts.append(_element("polyline", class_="path", points=coordinates))
+        parts.append(element("polyline", class_="path", points=coordinates))
     for p in points:
         if p.low is not None and p.high is not None:
             parts.append(_line(px(p.x), py(p.low), px(p.x), py(p.high), f"error s-{p.colour}"))
     parts += [_mark(px(p.x), py(p.y), p) for p in sorted(points, key=lambda p: p.hollow)]
     parts += _labels([(px(p.x), py(p.y), p.label) for p in points], (left, top, right, bottom))
-    return _svg(parts, height, title)
+    return drawing(parts, height, title)
 
 
 def bars(groups: Sequence[tuple[str, Sequence[Bar]]], title: str) -> Markup:
@@ -93,16 +93,16 @@ def bars(groups: Sequence[tuple[str, Sequence[Bar]]], title: str) -> Markup:
     longest = max((bar.value for _, group in groups for bar in group), default=0) or 1.0
     parts, y = [], 4.0
     for name, group in groups:
-        parts.append(_text(0, y + 13, name, "group"))
+        parts.append(text(0, y + 13, name, "group"))
         y += 20
         for bar in group:
             length = bar.value / longest * (WIDTH - left - end)
-            parts.append(_text(left - 8, y + 14, bar.label, "tick", "end"))
+            parts.append(text(left - 8, y + 14, bar.label, "tick", "end"))
             parts.append(_bar(left, y + 2, length, row - 5, bar))
-            parts.append(_text(left + length + 7, y + 14, bar.text, "value"))
+            parts.append(text(left + length + 7, y + 14, bar.text, "value"))
             y += row
         y += gap - row
-    return _svg(parts, math.ceil(y), title)
+    return drawing(parts, math.ceil(y), title)
 
 
 def waterfall(steps: Sequence[Bar], title: str) -> Markup:
@@ -113,18 +113,18 @@ def waterfall(steps: Sequence[Bar], title: str) -> Markup:
     parts, scale = [], (WIDTH - left - end) / longest
     for i, bar in enumerate(steps):
         y, length, previous = i * row + 4, bar.value * scale, (bar.previous or 0) * scale
-        parts.append(_text(left - 10, y + 19, bar.label, "group", "end"))
+        parts.append(text(left - 10, y + 19, bar.label, "group", "end"))
         if previous > length:
-            parts.append(_rect(left + length, y, previous - length, 28, "removed"))
+            parts.append(rectangle(left + length, y, previous - length, 28, "removed"))
         parts.append(_bar(left, y, length, 28, bar))
         x = left + max(length, previous) + 9
         first, _, second = bar.text.partition("\n")
-        parts.append(_text(x, y + (12 if second else 18), first, "value"))
-        parts.append(_text(x, y + 26, second, "tick"))
-    return _svg(parts, len(steps) * row + 4, title)
+        parts.append(text(x, y + (12 if second else 18), first, "value"))
+        parts.append(text(x, y + 26, second, "tick"))
+    return drawing(parts, len(steps) * row + 4, title)
 
 
-def _element(tag: str, *children: str, **attributes: object) -> Markup:
+def element(tag: str, *children: str, **attributes: object) -> Markup:
     """One element. Names as keyword arguments: `class_` is `class`, `text_anchor` is `text-anchor`."""
     pairs = Markup()
     for name, value in attributes.items():
@@ -133,39 +133,42 @@ def _element(tag: str, *children: str, **attributes: object) -> Markup:
     return Markup("<{0}{1}>{2}</{0}>").format(tag, pairs, Markup().join(children))
 
 
-def _svg(parts: Sequence[str], height: int, title: str) -> Markup:
+def drawing(parts: Sequence[str], height: int, title: str) -> Markup:
+    """The complete SVG of WIDTH x `height`; empty without parts."""
     if not parts:
         return Markup()
-    label = _element("title", title)
-    return _element("svg", label, *parts, viewBox=f"0 0 {WIDTH} {height}", role="img", aria_label=title)
+    label = element("title", title)
+    return element("svg", label, *parts, viewBox=f"0 0 {WIDTH} {height}", role="img", aria_label=title)
 
 
-def _text(x: float, y: float, text: str, style: str, anchor: str = "start") -> Markup:
-    return _element("text", text, class_=style, x=float(x), y=float(y), text_anchor=anchor)
+def text(x: float, y: float, content: str, style: str, anchor: str = "start") -> Markup:
+    return element("text", content, class_=style, x=float(x), y=float(y), text_anchor=anchor)
 
 
 def _line(x1: float, y1: float, x2: float, y2: float, style: str) -> Markup:
-    return _element("line", class_=style, x1=float(x1), y1=float(y1), x2=float(x2), y2=float(y2))
+    return element("line", class_=style, x1=float(x1), y1=float(y1), x2=float(x2), y2=float(y2))
 
 
-def _rect(x: float, y: float, width: float, height: float, style: str, *children: str, **attributes: object) -> Markup:
+def rectangle(
+    x: float, y: float, width: float, height: float, style: str, *children: str, **attributes: object
+) -> Markup:
     size = {"x": float(x), "y": float(y), "width": float(width), "height": float(height)}
-    return _element("rect", *children, class_=style, **size, **attributes)
+    return element("rect", *children, class_=style, **size, **attributes)
 
 
 def _bar(x: float, y: float, width: float, height: float, bar: Bar) -> Markup:
     style = f"s-{bar.colour} hollow" if bar.hollow else f"f-{bar.colour}"
-    return _rect(x, y, max(width, 1), height, style, _element("title", f"{bar.label}: {bar.text}"), rx=2)
+    return rectangle(x, y, max(width, 1), height, style, element("title", f"{bar.label}: {bar.text}"), rx=2)
 
 
 def _mark(x: float, y: float, p: Point) -> Markup:
     style = f"s-{p.colour} ring" if p.hollow else f"f-{p.colour} dot"
     size = 8.0 if p.hollow else 5.5  # a mark below a larger ring stays visible
-    tooltip = _element("title", p.tooltip)
+    tooltip = element("title", p.tooltip)
     if p.shape == "circle":
-        return _element("circle", tooltip, class_=style, cx=x, cy=y, r=size)
+        return element("circle", tooltip, class_=style, cx=x, cy=y, r=size)
     turn = {"transform": f"rotate(45 {x:.1f} {y:.1f})"} if p.shape == "diamond" else {}
-    return _rect(x - size, y - size, 2 * size, 2 * size, style, tooltip, **turn)
+    return rectangle(x - size, y - size, 2 * size, 2 * size, style, tooltip, **turn)
 
 
 def _labels(marks: Sequence[tuple[float, float, str]], frame: Box) -> list[Markup]:
@@ -183,7 +186,7 @@ def _labels(marks: Sequence[tuple[float, float, str]], frame: Box) -> list[Marku
             if inside and not any(_overlap(box, other) for other in taken):
                 taken.append(box)
                 placed.append((x, y, label))
-                labels.append(_text(box[0], y + dy, label, "label"))
+                labels.append(text(box[0], y + dy, label, "label"))
                 break
     return labels
 

@@ -57,7 +57,8 @@ def rename_tensors(path: Path) -> None:
     subgraph.tensors[subgraph.inputs[0]].name = signature.inputs[0].name = INPUT.encode()
     for entry in signature.outputs:
         entry.name = entry.name.replace(b"_", b"")
-    subgraph.outputs = [entry.tensorIndex for entry in sorted(signature.outputs, key=lambda entry: entry.name)]
+    ordered = sorted(signature.outputs, key=lambda entry: (len(entry.name), entry.name))  # output0, output1, …
+    subgraph.outputs = [entry.tensorIndex for entry in ordered]
     _flatbuffers().write_model(graph, str(path))
 
 

@@ -15,11 +15,11 @@ from compress.tasks.outputs import Outputs
 from compress.tasks.pose import POSE, Pose
 from compress.tasks.segment import SEGMENT
 from compress.tasks.semantic import SEMANTIC
-from compress.tasks.task import Batch, PlainNetworkTask, Predictions, SupervisedTask, Task
+from compress.tasks.task import CLASS_WEIGHTS, Batch, PlainNetworkTask, Predictions, SupervisedTask, Task
 
 __all__ = [
-    "CLASSIFY", "DETECT", "OBB", "POSE", "SEGMENT", "SEMANTIC", "TASKS", "Batch", "InstanceTask", "Instances",
-    "Outputs", "PlainNetworkTask", "Predictions", "SupervisedTask", "Task", "check_same", "load", "of",
+    "CLASSIFY", "CLASS_WEIGHTS", "DETECT", "OBB", "POSE", "SEGMENT", "SEMANTIC", "TASKS", "Batch", "InstanceTask",
+    "Instances", "Outputs", "PlainNetworkTask", "Predictions", "SupervisedTask", "Task", "check_same", "load", "of",
 ]  # fmt: skip
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -12,36 +12,15 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from compress.tasks.augmentation import Augmentation, augment_image
-from compress.tasks.metric import Accuracy, Metric, fingerprint, interval, resamples
+from compress.tasks.class_metrics import ClassMetric, metrics
+from compress.tasks.metric import Metric
 from compress.tasks.outputs import Outputs, first
-from compress.tasks.task import Batch, PlainNetworkTask, Predictions, images_to_tensor
+from compress.tasks.task import CLASS_WEIGHTS, Batch, PlainNetworkTask, Predictions, images_to_tensor
 
 TEMPERATURE = 4.0  # softmax temperature in distillation; unlikely classes then contribute too
 
 
-class Top1:
-    """Top-1 accuracy: fraction of images whose labelled class has the highest score."""
-
-    name = "top1"
-
-    def evaluate(self, predictions: Sequence[Any], targets: Sequence[Any], classes: Sequence[str]) -> Accuracy:
-        """Evaluates score vectors (classes,) against class indices, one per image."""
-        labels = np.array(targets, dtype=np.int64)
-        correct = np.argmax(np.stack(predictions), axis=1) == labels
-        resampled = correct @ resamples(len(labels)) / len(labels)
-        return Accuracy(
-            metric=self.name,
-            value=float(correct.mean()),
-            images=len(labels),
-            chance=float(np.bincount(labels).max() / len(labels)),
-            ci95=interval(resampled),
-            per_class={n: float(correct[labels == i].mean()) for i, n in enumerate(classes) if (labels == i).any()},
-            resampled=resampled,
-            fingerprint=fingerprint([labels]),
-        )
-
-
-TOP1 = Top1()
+TOP1 = ClassMetric("top1")
 
 
 @dataclass(frozen=True)
@@ -50,6 +29,10 @@ class Classify(PlainNetworkTask):
 
     metric: Metric = TOP1
     expected_output: ClassVar[str] = "a classifier returns (batch, classes) logits"
+    weighs_classes: ClassVar[bool] = True
+
+    def metrics(self, classes: int) -> Mapping[str, Metric]:
+        return metrics(classes)
 
     def output_kind(self, *, end_to_end: bool, postprocessed: bool) -> str:
         return "scores"
@@ -79,8 +62,12 @@ class Classify(PlainNetworkTask):
         return float(np.median(np.abs(np.take_along_axis(before, best, 1) - np.take_along_axis(after, best, 1))))
 
     def network_loss(self, outputs: Tensor, batch: Batch) -> Tensor:
-        """Mean cross-entropy loss of logits (b, classes)."""
-        return F.cross_entropy(outputs, batch["cls"])
+        """Mean cross-entropy loss of logits (b, classes), each image weighted with the weight of its class, if any."""
+        weights = batch.get(CLASS_WEIGHTS)
+        if weights is None:
+            return F.cross_entropy(outputs, batch["cls"])
+        # Not F.cross_entropy's mean, whose divisor is the sum of the weights: that depends on how a batch is divided.
+        return F.cross_entropy(outputs, batch["cls"], weights, reduction="sum") / len(outputs)
 
     def distillation_loss(self, outputs: Tensor, teacher: Tensor) -> Tensor:
         """Cross-entropy with the teacher's softened probabilities, times T² (Hinton et al., arXiv:1503.02531, § 2)."""

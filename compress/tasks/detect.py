@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,24 +10,28 @@ import numpy as np
 import torch
 
 from compress.tasks.augmentation import Augmentation, augment_image, mosaic, placement
-from compress.tasks.mean_ap import Detections, accuracy, collect, iou
+from compress.tasks.mean_ap import LEVELS, Detections, accuracy, collect, iou
 from compress.tasks.metric import Accuracy, Metric
+from compress.tasks.size_ap import average_precision_by_size
 from compress.tasks.task import Batch, Predictions, SupervisedTask, box_output_kind, images_to_tensor
 
 MIN_SCORE = 0.25  # minimum score of the detections compared in `confidence_shift`
 MIN_IOU = 0.5  # minimum IoU of two boxes of a class that are regarded as the same detection
 
 
+@dataclass(frozen=True)
 class MeanAveragePrecision:
-    """COCO mAP50-95, see `compress.tasks.mean_ap`."""
+    """COCO average precision of boxes, mean over classes and the thresholds of `name`, see `compress.tasks.mean_ap`."""
 
-    name = "mAP50-95"
+    name: str = "mAP50-95"
 
     def evaluate(self, predictions: Sequence[Any], targets: Sequence[Any], classes: Sequence[str]) -> Accuracy:
         """Evaluates `Detections` against targets float32 (n, 5): class, x1, y1, x2, y2 in input pixels. Raises
         UserError if no image has a labelled object."""
         truths = [np.asarray(target, dtype=np.float32).reshape(-1, 5) for target in targets]
-        return accuracy(collect(predictions, truths, len(classes)), classes, self.name, truths)
+        sizes = average_precision_by_size(predictions, truths, len(classes))
+        details = {f"mAP50-95_{size}": value for size, value in sizes.items()}
+        return accuracy(collect(predictions, truths, len(classes)), classes, self.name, truths, details)
 
 
 MEAN_AVERAGE_PRECISION = MeanAveragePrecision()
@@ -44,6 +48,9 @@ class Detect(SupervisedTask):
     """
 
     metric: Metric = MEAN_AVERAGE_PRECISION
+
+    def metrics(self, classes: int) -> Mapping[str, Metric]:
+        return {name: MeanAveragePrecision(name) for name in LEVELS}
 
     def output_kind(self, *, end_to_end: bool, postprocessed: bool) -> str:
         return box_output_kind(end_to_end=end_to_end, postprocessed=postprocessed)

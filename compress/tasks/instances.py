@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
@@ -20,8 +20,8 @@ from compress.tasks.augmentation import (
     recolour,
     tiles,
 )
-from compress.tasks.mean_ap import Detections, accuracy, average_precision, collect
-from compress.tasks.metric import Accuracy
+from compress.tasks.mean_ap import LEVELS, Detections, accuracy, average_precision, collect
+from compress.tasks.metric import Accuracy, Metric
 from compress.tasks.task import Batch, Predictions, SupervisedTask, box_output_kind, images_to_tensor
 
 MIN_SCORE = 0.25  # minimum score of the detections compared in `confidence_shift`
@@ -73,26 +73,32 @@ def joined(parts: Sequence[Instances]) -> Instances:
     return Instances(*(np.concatenate(field) for field in fields))
 
 
+@dataclass(frozen=True)
 class InstanceAveragePrecision:
-    """Mean average precision by the similarity of the task's shapes, see `compress.tasks.mean_ap`."""
+    """Average precision by the similarity of the task's shapes, mean over classes and the thresholds of `name`, see
+    `compress.tasks.mean_ap`."""
 
-    def __init__(self, name: str, similarity: Any, boxes: bool) -> None:
-        """`similarity(detections, target)`: (n, m) in [0, 1]. `boxes`: also report that of the boxes."""
-        self.name, self._similarity, self._boxes = name, similarity, boxes
+    name: str  # a key of LEVELS after a prefix such as mask_
+    similarity: Callable[[Any, Any], np.ndarray]  # of detections and a target: (n, m) in [0, 1]
+    boxes: bool  # also report the figures of the boxes
 
     def evaluate(self, predictions: Sequence[Any], targets: Sequence[Any], classes: Sequence[str]) -> Accuracy:
         """Evaluates `Detections` with shapes against `Instances` in input pixels. Raises UserError if no image has a
         labelled object."""
-        truths, similarity = [target.boxes for target in targets], self._similarity
+        truths, similarity = [target.boxes for target in targets], self.similarity
         matches = collect(predictions, truths, len(classes), lambda index, each: similarity(each, targets[index]))
-        identity = [array for target in targets for array in (target.boxes, target.points)]
-        result = accuracy(matches, classes, self.name, identity)
-        if self._boxes:
+        details: dict[str, float] = {}
+        if self.boxes and matches.truths.any():
             ap = average_precision(collect(predictions, truths, len(classes)), np.ones((len(targets), 1)))[0]
             present = matches.truths.any(axis=0)
-            boxes = {"box_mAP50-95": float(ap[present].mean()), "box_mAP50": float(ap[present, 0].mean())}
-            result = replace(result, details={**result.details, **boxes})
-        return result
+            details = {f"box_{name}": float(ap[present, levels].mean()) for name, levels in LEVELS.items()}
+        identity = [array for target in targets for array in (target.boxes, target.points)]
+        return accuracy(matches, classes, self.name, identity, details)
+
+    def variants(self) -> dict[str, InstanceAveragePrecision]:
+        """This metric at each of LEVELS, by name."""
+        prefix = self.name.rpartition("_")[0]
+        return {name: replace(self, name=name) for name in (f"{prefix}_{level}" for level in LEVELS)}
 
 
 @dataclass(frozen=True)
@@ -124,6 +130,10 @@ class InstanceTask(SupervisedTask):
     def entries(self, targets: list[Instances], side: int) -> Batch:
         """The entries of a batch that only this task has. `side`: of the images, pixels."""
         return {}
+
+    def metrics(self, classes: int) -> Mapping[str, Metric]:
+        own = self.metric
+        return own.variants() if isinstance(own, InstanceAveragePrecision) else super().metrics(classes)
 
     def output_kind(self, *, end_to_end: bool, postprocessed: bool) -> str:
         """Raw outputs begin with boxes and scores, as those of detectors do."""

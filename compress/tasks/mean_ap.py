@@ -7,7 +7,7 @@ averaged over 101 recall levels; the mean is taken over classes with ground trut
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Self
 
@@ -17,6 +17,7 @@ from compress.errors import UserError
 from compress.tasks.metric import Accuracy, fingerprint, interval, resamples
 
 THRESHOLDS = np.linspace(0.5, 0.95, 10)
+LEVELS = {"mAP50-95": slice(0, 10), "mAP50": slice(0, 1), "mAP75": slice(5, 6)}  # thresholds of each metric
 MAX_DETECTIONS = 300
 _RECALLS = 101
 
@@ -87,7 +88,7 @@ def collect(
 ) -> Matches:
     """Matches the detections of all images, see `match`. Per image, only the 300 highest scores are used. The first
     column of `truths` has the classes. `similarity`: None: IoU of the boxes."""
-    detections = [_best(image) for image in detections]
+    detections = [best(image) for image in detections]
     if similarity is None:
         matched = [match(*pair) for pair in zip(detections, truths, strict=True)]
     else:
@@ -105,7 +106,8 @@ def collect(
     )
 
 
-def _best(detections: Detections) -> Detections:
+def best(detections: Detections) -> Detections:
+    """Returns the 300 detections with the highest scores, in their order."""
     return detections.take(np.argsort(-detections.scores, kind="stable")[:MAX_DETECTIONS])
 
 
@@ -138,12 +140,12 @@ def _class_ap(matches: Matches, index: int, weights: np.ndarray, positives: np.n
             rows = np.flatnonzero(matched[hits, level])
             if len(rows):
                 true = np.cumsum(weights[image[hits[rows]]], axis=0)
-                precision[:, level] = _interpolate(true, detected[rows], positives)
+                precision[:, level] = interpolate(true, detected[rows], positives)
     precision[positives == 0] = np.nan
     return precision
 
 
-def _interpolate(true: np.ndarray, detected: np.ndarray, positives: np.ndarray) -> np.ndarray:
+def interpolate(true: np.ndarray, detected: np.ndarray, positives: np.ndarray) -> np.ndarray:
     """Mean of the precision envelope over 101 recalls; true, detected: cumulative counts (hits, b), positives (b,)."""
     envelope = np.maximum.accumulate((true / np.maximum(detected, 1))[::-1], axis=0)[::-1]
     reached = np.floor((_RECALLS - 1) * true / np.maximum(positives, 1) + 1e-6) + 1  # recall levels reached by each hit
@@ -151,25 +153,35 @@ def _interpolate(true: np.ndarray, detected: np.ndarray, positives: np.ndarray) 
     return (envelope * gained).sum(axis=0) / _RECALLS
 
 
-def accuracy(matches: Matches, classes: Sequence[str], name: str, identity: Sequence[np.ndarray]) -> Accuracy:
-    """Mean average precision with its bootstrap interval. `identity`: arrays that determine the ground truth. Raises
-    UserError if no image has a labelled object."""
+def accuracy(
+    matches: Matches,
+    classes: Sequence[str],
+    name: str,
+    identity: Sequence[np.ndarray],
+    details: Mapping[str, float] | None = None,
+) -> Accuracy:
+    """A metric of LEVELS with its bootstrap interval; the others are added to `details`. `name` may have a prefix that
+    ends with _, which the others get too. `identity`: arrays that determine the ground truth. Raises UserError if no
+    image has a labelled object."""
+    prefix, base = name[: name.rfind("_") + 1], name[name.rfind("_") + 1 :]
     images = len(matches.truths)
     if not matches.truths.any():
         raise UserError("data", f"{images} validation images", "none has a labelled object: add labels")
     ap = average_precision(matches, np.ones((images, 1)))[0]  # (classes, 10)
     present = np.asarray(matches.truths.any(axis=0))
     # (resamples, present classes); NaN where a resample has no object of the class
-    per_class = average_precision(matches, resamples(images))[:, present].mean(axis=2)
+    per_class = average_precision(matches, resamples(images))[:, present, LEVELS[base]].mean(axis=2)
     occurs = ~np.isnan(per_class)
     resampled = np.where(occurs, per_class, 0).sum(axis=1) / np.maximum(occurs.sum(axis=1), 1)
+    values = {prefix + each: float(ap[present, levels].mean()) for each, levels in LEVELS.items()}
     return Accuracy(
         metric=name,
-        value=float(ap[present].mean()),
+        value=values.pop(name),
         images=images,
         ci95=interval(resampled),
         map50=float(ap[present, 0].mean()),
-        per_class={name: float(ap[i].mean()) for i, name in enumerate(classes) if present[i]},
+        per_class={each: float(ap[i, LEVELS[base]].mean()) for i, each in enumerate(classes) if present[i]},
+        details=values | dict(details or {}),
         resampled=resampled,
         fingerprint=fingerprint(identity),
     )

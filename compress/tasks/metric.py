@@ -5,7 +5,7 @@ Tibshirani, An Introduction to the Bootstrap, 1993, ch. 13). All evaluations use
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -18,6 +18,7 @@ from compress.errors import UserError, named
 RESAMPLES = 500
 RESAMPLES_OF_USER_METRIC = 100  # fewer, since each calls the metric again
 KEY = "metric.target"
+NAME = "metric.name"
 EXPECTED = "a function (predictions, targets, classes) -> float in [0, 1], or a class with such a __call__"
 
 
@@ -25,22 +26,28 @@ EXPECTED = "a function (predictions, targets, classes) -> float in [0, 1], or a 
 class Accuracy:
     """Accuracy on a set of images, in [0, 1]."""
 
-    metric: str  # "mAP50-95", "top1" or the name of a user-defined metric
+    metric: str  # name of a metric of the task, such as "mAP50-95" or "top1", or of a user-defined metric
     value: float
     images: int
     ci95: tuple[float, float]
     map50: float | None = None
-    chance: float | None = None  # top-1 accuracy of always predicting the most frequent class
-    details: dict[str, float] = field(default_factory=dict)  # further figures by name, such as those of the boxes
-    per_class: dict[str, float] = field(default_factory=dict)  # AP50-95 or top-1 of classes with ground truth
+    chance: float | None = None  # classifiers: value of always ranking the classes by their frequency
+    per_class: dict[str, float] = field(default_factory=dict)  # AP, or fraction recognised, of labelled classes
+    details: dict[str, float] = field(default_factory=dict)  # further figures, which decide nothing
+    confusion: np.ndarray | None = field(default=None, repr=False, compare=False)  # classifiers: (label, prediction)
     resampled: np.ndarray | None = field(default=None, repr=False, compare=False)  # (500,), value of each resample
     fingerprint: str = field(default="", repr=False)  # of the targets: equal for evaluations on the same images
 
     def row(self) -> dict[str, Any]:
-        """Returns the entries of a ledger row: metric, value, images, ci95, and map50, chance and details if set."""
+        """Returns the entries of a ledger row: metric, value, images, ci95, and those of map50, chance, details,
+        per_class and confusion that are set."""
         row = {"metric": self.metric, "value": self.value, "images": self.images, "ci95": list(self.ci95)}
-        optional = {"map50": self.map50, "chance": self.chance, "details": self.details or None}
-        return {**row, **{key: value for key, value in optional.items() if value is not None}}
+        confusion = None if self.confusion is None else self.confusion.tolist()
+        optional = {
+            "map50": self.map50, "chance": self.chance, "details": self.details, "per_class": self.per_class,
+            "confusion": confusion,
+        }  # fmt: skip
+        return {**row, **{key: value for key, value in optional.items() if value not in (None, {})}}
 
 
 class Metric(Protocol):
@@ -74,7 +81,10 @@ class UserMetric:
 
     def _value(self, predictions: Sequence[Any], targets: Sequence[Any], classes: Sequence[str]) -> float:
         try:
-            value = float(self.function(predictions, targets, classes))
+            returned = self.function(predictions, targets, classes)
+            if isinstance(returned, str | bytes):  # which float would read
+                raise TypeError("it returns a text")
+            value = float(returned)
         except UserError:
             raise
         except (Exception, SystemExit) as error:  # the user's own code
@@ -82,6 +92,17 @@ class UserMetric:
         if not 0 <= value <= 1:
             raise UserError(KEY, self.path, f"returned {value}: return a number in [0, 1], higher is better")
         return value
+
+
+def select(config: MetricConfig, available: Mapping[str, Metric]) -> Metric | None:
+    """Returns the metric that `config` names among those `available` for a task, or loads a user-defined one; None if
+    neither is set. Raises UserError if the task has no such metric, or see `load`."""
+    if config.name is None:
+        return load(config)
+    if config.name not in available:
+        names = ", ".join(available)
+        raise UserError(NAME, config.name, f"this task and data have {names}; set one, or your own with {KEY}")
+    return available[config.name]
 
 
 def load(config: MetricConfig) -> Metric | None:

@@ -52,7 +52,7 @@ def keypoint_similarity(predictions: KeypointDetections, target: Instances | Key
     else:
         truth = np.insert(target.keypoints[:, :, :2], 2, 1, axis=2)
     sides = target.boxes[:, -2:] - target.boxes[:, -4:-2]
-    return oks(predictions.keypoints, truth, sides.prod(axis=1) * AREA)
+    return oks(predictions.keypoints, truth, sides.clip(0).prod(axis=1) * AREA)
 
 
 KEYPOINT_AP = InstanceAveragePrecision("keypoint_mAP50-95", keypoint_similarity, boxes=True)

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
@@ -57,10 +57,12 @@ class PixelClasses:
     confidences: np.ndarray  # float32 (s / GRID, s / GRID), probabilities of the predicted classes
 
 
-class MeanIoU:
-    """Intersection over union of the pixels of a class, in all images together; mean over classes with labels."""
+class PixelMetric:
+    """mIoU: intersection over union of a class's pixels in all images together, mean over the classes with labels.
+    pixel_accuracy: fraction of the labelled pixels whose class is right. mean_class_accuracy: its mean over classes."""
 
-    name = "mIoU"
+    def __init__(self, name: str) -> None:
+        self.name = name
 
     def evaluate(self, predictions: Sequence[Any], targets: Sequence[Any], classes: Sequence[str]) -> Accuracy:
         """Evaluates `PixelClasses` against masks uint8 (s, s). Raises UserError if no pixel has a label."""
@@ -68,27 +70,20 @@ class MeanIoU:
         total = counts.sum(axis=0)
         if not total.any():
             raise UserError("data", f"{len(targets)} validation images", "no pixel has a label: add masks")
-        present = total.sum(axis=1) > 0
-        weights = resamples(len(targets)).astype(np.float64)  # (images, resamples)
-        resampled = _ious(np.tensordot(weights.T, counts.astype(np.float64), axes=1))
-        iou = _ious(total[None].astype(np.float64))[0]
-        truth = total.sum(axis=1)[present]
+        figures = {name: float(compute(total[None])[0]) for name, compute in FIGURES.items()}
+        # (images, resamples) to (resamples, classes, classes)
+        resampled = FIGURES[self.name](np.tensordot(resamples(len(targets)).T, counts, axes=1))
+        each = _ious(total[None])[0]
         return Accuracy(
             metric=self.name,
-            value=float(np.nanmean(iou)),
+            value=figures.pop(self.name),
             images=len(targets),
-            ci95=interval(np.nanmean(resampled, axis=1)),
-            details={
-                "pixel_accuracy": float(np.trace(total) / total.sum()),
-                "mean_class_accuracy": float((np.diag(total)[present] / truth).mean()),
-            },
-            per_class={name: float(iou[index]) for index, name in enumerate(classes) if present[index]},
-            resampled=np.nanmean(resampled, axis=1),
+            ci95=interval(resampled),
+            details=figures,
+            per_class={name: float(each[index]) for index, name in enumerate(classes) if total[index].any()},
+            resampled=resampled,
             fingerprint=fingerprint([np.asarray(target) for target in targets]),
         )
-
-
-MEAN_IOU = MeanIoU()
 
 
 def _confusion(predicted: np.ndarray, truth: np.ndarray, classes: int) -> np.ndarray:
@@ -104,6 +99,21 @@ def _ious(counts: np.ndarray) -> np.ndarray:
     return np.divide(hits, truth + predicted - hits, out=np.full(hits.shape, np.nan), where=truth > 0)
 
 
+def _class_accuracies(counts: np.ndarray) -> np.ndarray:
+    truth = counts.sum(axis=2)
+    hits = np.diagonal(counts, axis1=1, axis2=2)
+    return np.divide(hits, truth, out=np.full(hits.shape, np.nan), where=truth > 0)
+
+
+# Of confusion matrices (b, classes, classes): (b,)
+FIGURES: dict[str, Callable[[np.ndarray], np.ndarray]] = {
+    "mIoU": lambda counts: np.nanmean(_ious(counts), axis=1),
+    "pixel_accuracy": lambda counts: np.trace(counts, axis1=1, axis2=2) / counts.sum(axis=(1, 2)),
+    "mean_class_accuracy": lambda counts: np.nanmean(_class_accuracies(counts), axis=1),
+}
+MEAN_IOU = PixelMetric("mIoU")
+
+
 @dataclass(frozen=True)
 class Semantic(PlainNetworkTask):
     """A class for each pixel.
@@ -117,6 +127,9 @@ class Semantic(PlainNetworkTask):
     expected_output: ClassVar[str] = (
         "a network for semantic segmentation returns (batch, classes, height, width) logits of the input's size"
     )
+
+    def metrics(self, classes: int) -> Mapping[str, Metric]:
+        return {name: PixelMetric(name) for name in FIGURES}
 
     def target(self, label: Any, size: tuple[int, int], imgsz: int) -> np.ndarray:
         if isinstance(label, Instances):

@@ -5,7 +5,7 @@ and a metric for training and evaluation, `PlainNetworkTask` loss and decoding f
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
@@ -19,6 +19,7 @@ from compress.tasks.outputs import Outputs
 
 # A training batch. `img`: float32 (b, c, s, s) in [0, 1], RGB. Further entries are defined by the task's `collate`.
 Batch = dict[str, Tensor]
+CLASS_WEIGHTS = "class_weights"  # entry of a batch: float32 (classes,), see `SupervisedTask.weighs_classes`
 Predictions = Sequence[Any] | np.ndarray  # one per image, as the task's `decode` returns them
 
 
@@ -50,6 +51,11 @@ class SupervisedTask(Task):
     in the coordinates of the network's input."""
 
     metric: Metric = field(kw_only=True)
+    weighs_classes: ClassVar[bool] = False  # whether the loss uses a batch's CLASS_WEIGHTS, if there are any
+
+    def metrics(self, classes: int) -> Mapping[str, Metric]:
+        """Returns the metrics that `metric=NAME` can select for so many classes."""
+        return {self.metric.name: self.metric}
 
     def target(self, label: Any, size: tuple[int, int], imgsz: int) -> Any:
         """Converts a label of an image of `size`, (width, height), to the letterboxed input of side `imgsz`; pixels."""

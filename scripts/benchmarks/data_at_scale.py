@@ -1,13 +1,15 @@
 """Loading time and memory of data sets of 100,000 images, the first time and afterwards.
 
-    python scripts/benchmarks/data_at_scale.py FOLDER [--images 100000] [--json_mb 500] [--pixels IDX_GZ ...]
+    python scripts/benchmarks/data_at_scale.py FOLDER [--images 100000] [--json_mb 500] [--pixels IDX_GZ ...] [--run]
 
 Generates in FOLDER, unless they exist, the same images as a YOLO data set, a COCO data set, a Pascal VOC data set and
 folders of classes. 70 % are PNG files of 28 px, 30 % are JPEG files of 256 px cut from rendered farm scenes.
 --pixels names the image files of Fashion-MNIST (idx3-ubyte.gz, for example from Debian's dataset-fashion-mnist), whose
 garments become the PNG files; without it they are noise. Every data set is loaded in fresh processes: without the index
 of earlier runs, and twice with it. The page cache of the operating system is not dropped: a first pass over a cold disk
-takes longer. --json_mb is the size of a further COCO file, with polygons, that is read alone; 0 skips it.
+takes longer. --json_mb is the size of a further COCO file, with polygons, that is read alone; 0 skips it. --run also
+prunes an untrained YOLO26n with the YOLO data and fine-tunes it for one step of 16 images, twice: the time from the
+command to its end.
 """
 
 from __future__ import annotations
@@ -17,6 +19,7 @@ import json
 import os
 import resource
 import shutil
+import subprocess
 import sys
 import tempfile
 import time
@@ -46,6 +49,7 @@ def main() -> int:
     parser.add_argument("folder", type=Path, help="where the data is, or will be generated")
     parser.add_argument("--pixels", type=Path, nargs="*", default=[], help="idx3-ubyte.gz files with 28x28 images")
     parser.add_argument("--only", choices=[*FORMATS, "json"], nargs="*", default=[*FORMATS, "json"])
+    parser.add_argument("--run", action="store_true", help="also prune and fine-tune with the YOLO data")
     parser.add_argument("--load", choices=[*FORMATS, "json"], help="load one data set in this process, print one row")
     options = parser.parse_args()
     if options.load:
@@ -72,7 +76,27 @@ def main() -> int:
         print(f"{'COCO JSON':13}{row['seconds']:.1f} s, {row['size_mb']:.0f} MB, {row['annotations']:,} annotations, "
               f"at most {row['rss_gb']:.2f} GB resident: {common.met(met)}")  # fmt: skip
         good = good and met
+    if options.run:
+        rows = run_twice(options.folder / FORMATS["yolo"])
+        print("run with one training step: " + ", again: ".join(f"{t:.1f} s, at most {rss:.2f} GB" for t, rss in rows))
     return 0 if good else 1
+
+
+def run_twice(listing: Path) -> list[tuple[float, float]]:
+    """(seconds, GB of the largest process resident) of two runs, the second with the first one's index."""
+    command = [
+        sys.executable, "-m", "compress", "recipe=custom", "model=yolo26n", "model.weights=null", "model.imgsz=256",
+        "data=yolo", f"data.path={listing.resolve()}", "data.validation_images=100", "force=true", "prune=global_l2",
+        "stages=[prune,finetune]", "budget.flops=50%", "finetune.images=16", "cache=false",
+    ]  # fmt: skip
+    rows = []
+    with tempfile.TemporaryDirectory() as folder:
+        for _ in range(2):
+            began = time.perf_counter()
+            subprocess.run(command, cwd=folder, env=os.environ, stdout=sys.stderr, check=True)
+            seconds = time.perf_counter() - began
+            rows.append((seconds, resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss * 1024 / 1e9))
+    return rows
 
 
 def load_in_own_process(folder: Path, name: str, index: Path) -> dict[str, Any]:

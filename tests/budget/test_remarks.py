@@ -10,6 +10,19 @@ from compress.ledger import Accuracy, Row
 from tests.budget.conftest import FULL, check, fp32, int8, ledger, row, timed, verdict
 
 
+@pytest.mark.parametrize("metric", ["mAP50-95", "mAP50"])
+def test_a_detector_that_finds_nothing_is_remarked_by_any_of_its_metrics(metric: str) -> None:
+    def remark(value: float) -> object:
+        return chance_level_remark(replace(row(), accuracy=Accuracy(metric, value, 100)))
+
+    assert remark(NO_DETECTION / 2) is not None and remark(2 * NO_DETECTION) is None
+
+
+def test_chance_of_top_5_is_that_of_the_five_most_frequent_classes() -> None:
+    remark = chance_level_remark(replace(row(), accuracy=Accuracy("top5", 0.5, 100, (0.4, 0.6), chance=0.5)))
+    assert remark is not None and "naming the five most frequent classes gives 0.5000" in remark.text
+
+
 def test_int8_does_not_pay() -> None:
     result = verdict(ledger(fp32(ms=1.0), int8(ms=1.5)))
     [remark] = [r for r in result.remarks if r.kind == "int8_does_not_pay"]

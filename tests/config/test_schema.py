@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from compress.config import DataConfig, ModelConfig
+from compress.config import DataConfig, ModelConfig, compose
 from compress.errors import UserError
 from tests.config.refusals import refusal
 
@@ -25,6 +25,17 @@ def test_out_of_range(key: str, value: float) -> None:
     error = refusal("recipe=digits", f"{key}={value}")
     assert (error.key, error.value) == (key, value)
     assert str(error).startswith(f"{key}={value}: ")
+
+
+@pytest.mark.parametrize("value", ["[]", "[1,-1]", "[1,x]", "[0,1]", "even", "0.5", "[1,inf]", "{a:1}"])
+@pytest.mark.parametrize("stage", ["train", "finetune"])
+def test_class_weights_are_balanced_or_a_list_of_positive_numbers(stage: str, value: str) -> None:
+    assert refusal("recipe=digits", f"{stage}.class_weights={value}").key == f"{stage}.class_weights"
+
+
+def test_class_weights_compose() -> None:
+    config = compose(["recipe=digits", "train.class_weights=balanced", "finetune.class_weights=[1,0.5]"])
+    assert (config.train.class_weights, config.finetune.class_weights) == ("balanced", [1, 0.5])
 
 
 @pytest.mark.parametrize("key", ["prune.ratio", "finetune.learning_rate"])

@@ -106,6 +106,7 @@ def test_the_mirror_follows_from_the_names() -> None:
     task = pose_of("a", [["nose", "left_eye", "right_eye"]] * 2)
     assert task.keypoints == (3, 3) and task.flip_index == (0, 2, 1)
     assert pose_of("a", [["nose", "left_eye"]]).flip_index is None  # no partner
-    for names in ([], [None], [["a"], ["b"]], [[]]):
+    wrong: list[list[Any]] = [[], [None], [["a"], ["b"]], [[]]]
+    for names in wrong:
         with pytest.raises(UserError, match="the same list `keypoints`"):
             pose_of("a", names)

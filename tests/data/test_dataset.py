@@ -62,7 +62,7 @@ def test_files_longer_than_their_head_are_looked_at(tmp_path: Path) -> None:
 
 def test_unknown_names_and_channels_are_refused() -> None:
     with pytest.raises(
-        UserError, match="coco, digits, field_scenes, image_folder, module, none, tree_crowns, voc, yolo"
+        UserError, match="coco, digits, fashion_mnist, field_scenes, image_folder, module, none, tree_crowns, voc, yolo"
     ):
         load(DataConfig(name="cocoa"), 32, 3, 0)
     with pytest.raises(UserError, match=r"model\.channels=4"):

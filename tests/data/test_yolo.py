@@ -260,8 +260,8 @@ def keypoint_folder(folder: Path, lines: str) -> None:
     """Turns the labels into boxes with two keypoints, and adds lines to the YAML."""
     for file in (folder / "labels").rglob("*.txt"):
         file.write_text("1 0.5 0.5 0.25 0.5 0.4 0.5 2 0.6 0.5 0\n")
-    with (folder / "data.yaml").open("a") as file:
-        file.write(lines)
+    with (folder / "data.yaml").open("a") as yaml:
+        yaml.write(lines)
 
 
 def test_keypoints_are_those_of_the_yaml(yolo_folder: Path) -> None:

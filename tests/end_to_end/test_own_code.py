@@ -91,7 +91,7 @@ def test_a_data_set_that_is_none_is_one_error(target: str, why: str) -> None:
     ("target", "why"),
     [
         ("tests.own_code.nothing", "cannot be imported"), ("tests.own_code.above_one", "returned 17"),
-        ("tests.own_code.raising", "KeyError"), ("tests.own_code.text", "ValueError"),
+        ("tests.own_code.raising", "KeyError"), ("tests.own_code.text", "TypeError"),
         ("tests.own_code.NOT_A_TASK", "is a int"),
     ],
 )  # fmt: skip
@@ -99,6 +99,19 @@ def test_a_metric_that_is_none_is_one_error(target: str, why: str) -> None:
     with pytest.raises(UserError, match=why) as caught:
         run(*MEASURED, "data.target=tests.own_code.Numbers", f"metric.target={target}")
     assert (caught.value.key, caught.value.value) == ("metric.target", target)
+
+
+def test_a_metric_of_the_task_is_judged_by_its_name() -> None:
+    [row] = run(*MEASURED, "data.target=tests.own_code.Numbers", "metric=macro_f1").rows
+    assert row.accuracy is not None and row.accuracy.metric == "macro_f1"
+    assert set(row.accuracy.details) == {"top1", "balanced_accuracy"} and len(row.accuracy.confusion) == 2
+
+
+@pytest.mark.parametrize("name", ["mAP50", "top5"])  # of detectors; always 1 with two classes
+def test_a_metric_that_does_not_fit_names_those_that_do(name: str) -> None:
+    with pytest.raises(UserError, match="have top1, balanced_accuracy, macro_f1; set one") as caught:
+        run(*MEASURED, "data.target=tests.own_code.Numbers", f"metric={name}")
+    assert (caught.value.key, caught.value.value) == ("metric.name", name)
 
 
 @pytest.mark.parametrize("target", ["tests.own_code.NOT_A_TASK", "tests.own_code.Numbers", "nowhere.TASK"])

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from compress.examples.small_cnn import SmallCNN, SmallUNet
+from compress.examples.small_cnn import ResNet20, SmallCNN, SmallUNet
 from tests.models.toy import layer
 
 
@@ -36,3 +36,16 @@ def test_the_unet_has_logits_for_every_pixel() -> None:
     assert logits.shape == (2, 3, 24, 24)
     images[:, :, :8, :8] += 1
     assert not torch.allclose(net(images)[:, :, :8, :8], logits[:, :, :8, :8])
+
+
+def test_resnet20_has_the_papers_layers() -> None:
+    """19 convolutions and a linear layer on the longest path, and about 0.27 M weights (He et al., table 6)."""
+    net = ResNet20(classes=10, channels=3).eval()
+    convolutions = [
+        module for module in net.modules() if isinstance(module, nn.Conv2d) and module.kernel_size == (3, 3)
+    ]
+    assert len(convolutions) == 19
+    assert sum(each.numel() for each in net.parameters()) == pytest.approx(0.27e6, rel=0.02)
+    images = torch.rand(2, 3, 28, 28, generator=torch.Generator().manual_seed(0))
+    assert net(images).shape == (2, 10) and net.blocks(net.stem(images)).shape == (2, 64, 7, 7)
+    assert torch.allclose(net(images[1:]), net(images)[1:], atol=1e-5)

@@ -84,4 +84,7 @@ def test_top1() -> None:
         "images": 4,
         "ci95": list(result.ci95),
         "chance": result.chance,
+        "details": result.details,
+        "per_class": result.per_class,
+        "confusion": [[1, 0, 0], [0, 1, 0], [1, 0, 1]],
     }

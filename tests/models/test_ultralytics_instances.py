@@ -70,16 +70,16 @@ def test_a_step_reduces_the_loss_and_reaches_the_task_s_own_layers(name: str) ->
     model, data = made(name), batch(task_of(name))
     net = model.net.train()
     model.schedule_loss(net, 0.5)
-    optimizer = torch.optim.SGD(net.parameters(), lr=1e-3)
+    optimizer = torch.optim.SGD(net.parameters(), lr=1e-4)
     losses = []
-    for _ in range(4):
+    for _ in range(2):
         optimizer.zero_grad()
         loss = model.loss(net, data)
         loss.backward()
         losses.append(loss.item())
         torch.nn.utils.clip_grad_norm_(net.parameters(), 1.0)
         optimizer.step()
-    assert np.isfinite(losses).all() and losses[-1] < losses[0]
+    assert np.isfinite(losses).all() and losses[1] < losses[0]
     own = [p.grad for n, p in net.model[-1].named_parameters() if "cv4" in n and p.grad is not None]
     assert own and any(gradient.abs().sum() > 0 for gradient in own)
 
@@ -128,7 +128,8 @@ def test_outputs_decode_and_are_measured(name: str) -> None:
     if model.postprocess is not None:
         rows = outputs(model, images, postprocess=False)
         picked = (model.postprocess(rows[0]), *rows[1:]) if isinstance(rows, tuple) else model.postprocess(rows)
-        assert task.confidence_shift(decoded, model.decode(picked)) in (None, pytest.approx(0, abs=1e-4))
+        for own, other in zip(decoded, model.decode(picked), strict=True):
+            np.testing.assert_allclose(own.scores, other.scores, atol=1e-5)
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -151,7 +152,7 @@ def test_predictions_are_those_of_plain_ultralytics(name: str) -> None:
         assert len(own.scores) == len(best)
         np.testing.assert_allclose(own.scores, best[:, 4], atol=1e-4)
         if task is OBB:
-            np.testing.assert_allclose(own.rotated[0], [*best[0, :4], best[0, 6]], atol=0.05)
+            np.testing.assert_allclose(own.rotated[0], [*best[0, :4], best[0, 6]], rtol=1e-2, atol=0.05)
         elif task is SEGMENT:
             from pycocotools import mask as coco_mask
 

@@ -5,7 +5,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from compress.tasks import CLASSIFY
+from compress.tasks import CLASS_WEIGHTS, CLASSIFY
 from compress.tasks.augmentation import Augmentation
 from compress.tasks.classify import TEMPERATURE, TOP1
 
@@ -46,6 +46,19 @@ def test_the_loss_is_the_mean_negative_log_probability() -> None:
     logits = torch.tensor([[1.0, 2, 0], [0, 0, 3]])
     expected = -(logits.softmax(1).log()[0, 1] + logits.softmax(1).log()[1, 2]) / 2
     assert CLASSIFY.network_loss(logits, {"cls": torch.tensor([1, 2])}) == pytest.approx(expected.item())
+
+
+def test_classes_may_have_weights_in_the_loss() -> None:
+    """The loss of a batch is the mean over its images, so that its parts may be computed one after another."""
+    logits, labels = torch.tensor([[1.0, 2, 0], [0, 0, 3], [1, 0, 0]]), torch.tensor([1, 2, 1])
+    weights = torch.tensor([9.0, 0.5, 2])
+    single = F.cross_entropy(logits, labels, reduction="none")
+    result = CLASSIFY.network_loss(logits, {"cls": labels, CLASS_WEIGHTS: weights})
+    assert result.item() == pytest.approx((single * weights[labels]).mean().item())
+    parts = [
+        CLASSIFY.network_loss(logits[i : i + 1], {"cls": labels[i : i + 1], CLASS_WEIGHTS: weights}) for i in range(3)
+    ]
+    assert result.item() == pytest.approx(sum(part.item() for part in parts) / 3)
 
 
 def test_distillation_has_its_minimum_at_the_teacher_and_the_gradient_of_a_loss() -> None:

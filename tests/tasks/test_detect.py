@@ -91,3 +91,17 @@ def test_the_average_is_over_classes_with_objects() -> None:
     result = MEAN_AVERAGE_PRECISION.evaluate(actual, [truth((0, *BOX)), truth((1, *BOX))], ("a", "b", "c"))
     assert result.per_class == pytest.approx({"a": 1, "b": 0})
     assert (result.value, result.map50, result.images) == (pytest.approx(0.5), pytest.approx(0.5), 2)
+
+
+def test_every_metric_is_the_mean_over_its_thresholds() -> None:
+    """IoU 0.72 is a match at five of the ten thresholds."""
+    actual, expected = [detections((0, 0.9, 0, 0, 10, 7.2))], [truth((0, *BOX))]
+    results = {name: each.evaluate(actual, expected, ("a",)) for name, each in DETECT.metrics(1).items()}
+    values = {"mAP50-95": 0.5, "mAP50": 1.0, "mAP75": 0.0}
+    assert {name: result.value for name, result in results.items()} == pytest.approx(values)
+    for name, result in results.items():
+        assert result.metric == name and result.map50 == pytest.approx(1)
+        assert result.per_class == pytest.approx({"a": values[name]})
+        others = {other: value for other, value in values.items() if other != name}
+        assert result.details == pytest.approx({**others, "mAP50-95_small": 0.5})
+        assert result.ci95 == pytest.approx((values[name], values[name]))

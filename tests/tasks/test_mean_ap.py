@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from compress.tasks.detect import MEAN_AVERAGE_PRECISION
-from compress.tasks.mean_ap import THRESHOLDS, Detections, average_precision, collect, iou, match
+from compress.tasks.mean_ap import THRESHOLDS, Detections, accuracy, average_precision, collect, iou, match
 from compress.tasks.metric import Accuracy
 from tests.fakes import detections, random_case, truth
 
@@ -151,3 +151,10 @@ def test_more_resamples_than_one_block_are_computed_alike() -> None:
     weights = np.random.default_rng(0).integers(0, 3, (10, 150))
     alone = np.concatenate([average_precision(matches, weights[:, i : i + 1]) for i in range(150)])
     np.testing.assert_allclose(average_precision(matches, weights), alone, atol=1e-6)
+
+
+def test_the_prefix_of_a_name_is_that_of_all_figures() -> None:
+    truths = [truth((0, *BOX))]
+    result = accuracy(collect([detections((0, 0.9, 0, 0, 10, 7.2))], truths, 2), CLASSES, "mask_mAP50", truths)
+    assert (result.metric, result.value) == ("mask_mAP50", pytest.approx(1))
+    assert result.details == pytest.approx({"mask_mAP50-95": 0.5, "mask_mAP75": 0})

@@ -8,7 +8,8 @@ import pytest
 
 from compress.config import MetricConfig
 from compress.errors import UserError
-from compress.tasks.metric import RESAMPLES, UserMetric, fingerprint, interval, load, resamples
+from compress.tasks import CLASSIFY, DETECT
+from compress.tasks.metric import RESAMPLES, UserMetric, fingerprint, interval, load, resamples, select
 
 
 def mean_of(predictions: Sequence[float], targets: Sequence[float], classes: Sequence[str]) -> float:
@@ -63,7 +64,7 @@ def test_values_outside_zero_to_one_are_refused(value: float) -> None:
     assert (caught.value.key, caught.value.value) == ("metric.target", "own.bad")
 
 
-@pytest.mark.parametrize("returned", ["text", None, [0.5, 0.5]])
+@pytest.mark.parametrize("returned", ["text", "0.5", b"0.5", None, [0.5, 0.5]])
 def test_what_is_no_number_is_refused(returned: object) -> None:
     with pytest.raises(UserError, match="raised (ValueError|TypeError)"):
         UserMetric("bad", lambda *_: returned, "own.bad").evaluate([1], [1], ("a",))
@@ -79,3 +80,25 @@ def test_metrics_are_loaded_by_import_path() -> None:
     assert scaled.evaluate([1.0, 0.5], [0, 0], ()).value == pytest.approx(0.375)
     with pytest.raises(UserError, match="is a str; expected a function"):
         load(MetricConfig(target=f"{here}.__name__"))
+
+
+def test_a_metric_of_the_task_is_selected_by_name() -> None:
+    for available in (CLASSIFY.metrics(10), DETECT.metrics(10)):
+        for name, metric in available.items():
+            assert metric.name == name and select(MetricConfig(name=name), available) is metric
+    chosen = select(MetricConfig(name="mAP75"), DETECT.metrics(3))
+    assert chosen is not None and chosen.name == "mAP75"
+    assert select(MetricConfig(), DETECT.metrics(3)) is None
+    own = select(MetricConfig(target="tests.tasks.test_metric.mean_of"), DETECT.metrics(3))
+    assert isinstance(own, UserMetric)
+
+
+def test_a_metric_of_another_task_is_refused() -> None:
+    with pytest.raises(UserError, match="have mAP50-95, mAP50, mAP75; set one") as caught:
+        select(MetricConfig(name="top5"), DETECT.metrics(10))
+    assert (caught.value.key, caught.value.value) == ("metric.name", "top5")
+
+
+def test_a_name_and_an_import_path_exclude_each_other() -> None:
+    with pytest.raises(UserError, match="set one of them"):
+        MetricConfig(name="top1", target="pkg.metric")

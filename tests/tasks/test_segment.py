@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 from pycocotools import mask as coco_mask
@@ -56,8 +58,8 @@ def test_similarity_is_that_of_the_visible_masks() -> None:
     full, quarter = np.ones((8, 8), np.uint8), np.zeros((8, 8), np.uint8)
     quarter[:4, :4] = 1
     detections = predicted(np.stack([full, quarter]), [0.9, 0.8])
-    np.testing.assert_allclose(mask_similarity(detections, target), [[0.75, 0.25], [0, 1]])
-    np.testing.assert_allclose(mask_similarity(detections, detections), [[1, 0.25], [0.25, 1]])
+    np.testing.assert_allclose(mask_similarity(detections, target), [[0.75, 0.25], [0.0, 1.0]])
+    np.testing.assert_allclose(mask_similarity(detections, detections), [[1.0, 0.25], [0.25, 1.0]])
     assert mask_similarity(detections, target.take([])).shape == (2, 0)
     assert mask_similarity(detections.take(np.array([], int)), target).shape == (0, 2)
 
@@ -75,7 +77,9 @@ def test_the_metric_counts_masks_and_reports_boxes() -> None:
 def test_average_precision_agrees_with_pycocotools() -> None:
     coco, cocoeval = pytest.importorskip("pycocotools.coco"), pytest.importorskip("pycocotools.cocoeval")
     rng = np.random.default_rng(3)
-    annotations, results, predictions, targets = [], [], [], []
+    annotations: list[dict[str, Any]] = []
+    results: list[dict[str, Any]] = []
+    predictions, targets = [], []
     for image in range(12):
         x, y = rng.integers(0, 12, 2) * 4
         shapes = [corners(x, y, x + 43, y + 27), corners(100 - y, 90, 125 - y, 127)]  # apart

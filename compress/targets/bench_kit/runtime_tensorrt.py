@@ -23,7 +23,8 @@ def load(path: pathlib.Path, threads: "int | None") -> tuple:
         raise SystemExit(f"{plan.name} was built for another GPU or TensorRT version: run build.sh")
     context = engine.create_execution_context()
     cuda = cuda_runtime()
-    inputs, outputs = [], []
+    inputs: list = []
+    outputs: list = []
     names = [engine.get_tensor_name(i) for i in range(engine.num_io_tensors)]
     for name in sorted(names, key=lambda name: (len(name), name)):  # output0, output1, …
         host = np.zeros(tuple(engine.get_tensor_shape(name)), np.float32)
