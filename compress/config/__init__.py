@@ -24,6 +24,7 @@ from compress.config.schema import (
     Optimizer,
     PruneConfig,
     QuantizeConfig,
+    ReconstructConfig,
     TaskConfig,
     check_name,
 )
@@ -32,6 +33,6 @@ __all__ = [
     "BALANCED", "COMPOSING", "CONF", "DATA_TASKS", "HOST", "MAX_CHANNELS", "MAX_OPSET", "RECIPES", "TASK_FORMATS",
     "Accelerator", "Activation", "BudgetConfig", "Config", "DataConfig", "DeviceConfig", "ExportConfig", "Family",
     "FinetuneConfig", "LatencyFit", "MetricConfig", "ModelConfig", "NumberFormat", "Objective", "Optimizer",
-    "PruneConfig", "QuantizeConfig", "TaskConfig", "check_name", "compose", "dump", "explain", "read", "register",
-    "to_config",
+    "PruneConfig", "QuantizeConfig", "ReconstructConfig", "TaskConfig", "check_name", "compose", "dump", "explain",
+    "read", "register", "to_config",
 ]  # fmt: skip

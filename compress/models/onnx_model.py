@@ -29,7 +29,7 @@ from compress.targets.quantization_exclusions import Node, module_path
 from compress.tasks import CLASSIFY, DETECT, TASKS, Outputs, Predictions, Task
 from compress.tasks.pose import Pose
 
-TORCH_ONLY = ("train", "prune", "finetune")
+TORCH_ONLY = ("train", "prune", "reconstruct", "finetune")
 FROM_TORCH = ("ncnn", "litert")  # targets whose converters read torch networks, not graphs
 REMEDY = "use the torch model instead: model=ultralytics, timm, module or checkpoint"
 LAST = "last layer before the output: its quantization error passes directly into the output"
