@@ -67,7 +67,7 @@ def described(folder: Path, split: Split, classes: tuple[str, ...], labels: str)
 
 def compare(run: Path, images: int, folder: Path) -> bool:
     """Prints the figures of one run. Returns whether all agree."""
-    settings = models.resolve(config.read(run / "config.yaml"))
+    settings = models.resolve(config.read(run))
     dataset = data.load(settings.data, *settings.model.input, settings.seed)
     split = dataset.validation.first(images)
     model = require(checkpoint.load(run / "pruned", from_constructor), Evaluable, "run", run)

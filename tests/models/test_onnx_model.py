@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
+import torch
 from onnx import ModelProto, helper
 
 import compress
@@ -18,6 +19,7 @@ from compress.errors import UserError
 from compress.models.onnx_model import BINS, LAST
 from compress.targets import onnx_graph
 from compress.tasks import CLASSIFY, DETECT
+from compress.tasks.outputs import from_torch
 from tests.models import onnx_files as files
 from tests.models.onnx_files import answer, build, classifier, refused, save
 
@@ -161,7 +163,12 @@ REFUSALS: dict[str, tuple[Callable[[], ModelProto], tuple[str, ...]]] = {
     "three numbers": (lambda: files.model(*files.body(), outputs=("features",)), ("(1, 8, 8, 8)", "anchors")),
     "turned about": (lambda: files.detector(classes=5, rows=True), ("(1, 64, 9)", "(1, 4 + classes, anchors)")),
     "no class names": (lambda: files.detector(rows=True), ("classes", "data")),
-    "another task": (lambda: files.detector(metadata={"task": "segment"}), ("segment", "detectors")),
+    "another task": (lambda: files.detector(metadata={"task": "depth"}), ("depth", "segment")),
+    "masks of no known form": (
+        lambda: files.detector(metadata={"task": "segment", "names": "{0: 'a', 1: 'b'}"}),
+        ("shapes", "2 classes"),
+    ),
+    "keypoints of unknown number": (lambda: files.detector(metadata={"task": "pose"}), ("kpt_shape",)),
 }
 
 
@@ -184,3 +191,21 @@ def test_odd_metadata_is_passed_over(metadata: dict[str, str], tmp_path: Path) -
     save(classifier(metadata=metadata), tmp_path / "model.onnx")
     result = models.build(ModelConfig(family=Family.onnx, path=str(tmp_path / "model.onnx"), imgsz=0, channels=0))
     assert result.stride >= 1 and result.metadata() and len(result.classes) == 10
+
+
+@pytest.mark.parametrize("name", ["yolov8n-seg", "yolo26n-pose", "yolo26n-obb"])
+def test_masks_keypoints_and_turned_boxes_of_an_export_are_decoded(name: str, tmp_path: Path) -> None:
+    pytest.importorskip("ultralytics")
+    own = models.build(ModelConfig(name=name, imgsz=64), ("a", "b"))
+    graph = targets.get("onnxruntime").convert(own, tmp_path, ExportConfig())
+    config = Config(model=ModelConfig(Family.onnx, path=str(graph.path)))
+    resolved = models.resolve(config)
+    assert resolved.data.task == own.task.name
+    read = models.build(resolved.model)
+    assert isinstance(read, Evaluable) and isinstance(own, Evaluable)
+    assert read.task == own.task and read.classes == own.classes
+    image = own.example_input()
+    with torch.no_grad():
+        expected, found = (model.decode(from_torch(model.deployed()(image))) for model in (own, read))
+    assert type(expected[0]) is type(found[0]) and len(found) == 1
+    np.testing.assert_allclose(found[0].scores, expected[0].scores, atol=1e-4)
