@@ -4,6 +4,7 @@ Keys of the YAML are `path` (the root folder, relative to the YAML or the workin
 `test` (each a folder, a .txt list of images, or a list of those) and `names`. Without `train` the data can only be used
 for evaluation. The labels of `images/…/x.jpg` are in `labels/…/x.txt`, one row per object: class and centre x, y,
 width, height as fractions of the image, or class and polygon, which is replaced by its bounding box.
+With `data.labels=false`, no label is read.
 If there is a `calibration.txt` beside the YAML, it lists the calibration images. Otherwise they are held out of
 `train` by seed.
 """
@@ -23,7 +24,7 @@ from compress.data.assembly import assemble
 from compress.data.dataset import DataSet
 from compress.data.files import image_files, probe_all
 from compress.data.labels import read_labels
-from compress.data.sample import Sample
+from compress.data.sample import NO_LABEL, Sample
 from compress.data.subset import stratified
 from compress.errors import UserError, one_line
 from compress.tasks import DETECT
@@ -69,20 +70,22 @@ def load_yaml(
     classes = _classes(path, spec)
     root = _root(path, spec)
     keys = {key: name for key, name in {"train": "train", "val": "validation", **extra}.items() if spec.get(key)}
-    samples = {name: _samples(path, key, spec, root, len(classes)) for key, name in keys.items()}
+    count = len(classes) if config.labels else None
+    samples = {name: _samples(path, key, spec, root, count) for key, name in keys.items()}
     key = "train" if "train" in samples else "val"
-    _check_labelled(path, key, samples[keys[key]])
+    if config.labels:
+        _check_labelled(path, key, samples[keys[key]])
     chosen = None
     calibration_list = path.with_name("calibration.txt")
     if calibration_list.is_file():
-        samples["calibration"] = listed = _read_samples(_from_list(calibration_list, root), len(classes))
+        samples["calibration"] = listed = _read_samples(_from_list(calibration_list, root), count)
         sources = {sample.source for sample in listed}
         train = [sample for sample in samples.get("train", []) if sample.source not in sources]
-        count = config.calibration_images
-        if not shuffled and count < len(listed):
-            present = [DETECT.classes_in(sample.label) for sample in listed]
-            listed = [listed[i] for i in stratified(present, count, seed)]
-        chosen = train, listed[:count]
+        wanted = config.calibration_images
+        if not shuffled and wanted < len(listed):
+            present = [DETECT.classes_in(sample.label) if config.labels else set() for sample in listed]
+            listed = [listed[i] for i in stratified(present, wanted, seed)]
+        chosen = train, listed[:wanted]
     return assemble(
         DETECT, classes, samples, config, imgsz, channels, seed, chosen=chosen, augmentation=augmentation
     )  # fmt: skip
@@ -135,7 +138,7 @@ def _root(path: Path, spec: Mapping[str, Any]) -> Path:
     raise UserError(f"{path}: path", folder, "no such folder, relative to the YAML or to the working directory")
 
 
-def _samples(path: Path, key: str, spec: Mapping[str, Any], root: Path, classes: int) -> list[Sample]:
+def _samples(path: Path, key: str, spec: Mapping[str, Any], root: Path, classes: int | None) -> list[Sample]:
     entries = spec[key] if isinstance(spec[key], list) else [spec[key]]
     files: list[Path] = []
     for entry in entries:
@@ -175,9 +178,10 @@ def _from_list(path: Path, root: Path) -> list[Path]:
     return files
 
 
-def _read_samples(files: Sequence[Path], classes: int) -> list[Sample]:
+def _read_samples(files: Sequence[Path], classes: int | None) -> list[Sample]:
+    """The images with their labels; `classes` None: without."""
     files = list(dict.fromkeys(files))  # without duplicates
-    labels = read_labels(_label_files(files), classes)
+    labels = [NO_LABEL] * len(files) if classes is None else read_labels(_label_files(files), classes)
     return [
         Sample(file, label, size, digest)
         for file, label, (size, digest) in zip(files, labels, probe_all(files), strict=True)

@@ -14,6 +14,7 @@ from compress.tasks.augmentation import Augmentation, augment_image, mosaic, pla
 from compress.tasks.mean_ap import Detections, average_precision, collect, iou
 from compress.tasks.metric import Accuracy, Metric, fingerprint, interval, resamples
 from compress.tasks.task import Batch, Predictions, SupervisedTask, box_output_kind, images_to_tensor
+from compress.tasks.thresholds import Curve
 
 MIN_SCORE = 0.25  # minimum score of the detections compared in `confidence_shift`
 MIN_IOU = 0.5  # minimum IoU of two boxes of a class that are regarded as the same detection
@@ -45,6 +46,7 @@ class MeanAveragePrecision:
             map50=float(ap[present, 0].mean()),
             per_class={name: float(ap[i].mean()) for i, name in enumerate(classes) if present[i]},
             resampled=resampled,
+            curve=Curve.of(matches.score, matches.matched[:, 0], int(matches.truths.sum())),
             fingerprint=fingerprint(truths),
         )
 
@@ -106,6 +108,21 @@ class Detect(SupervisedTask):
             "bboxes": torch.cat([(corners[:, :2] + corners[:, 2:]) / 2, corners[:, 2:] - corners[:, :2]], dim=1),
             "batch_idx": torch.from_numpy(image_index),
         }
+
+    def as_targets(self, predictions: Predictions, confidence: float) -> list[Any]:
+        """The boxes and classes of the detections that score at least `confidence`."""
+        targets = []
+        for image in self.confident(predictions, confidence):
+            solid = (image.boxes[:, 2:] > image.boxes[:, :2]).all(axis=1)
+            targets.append(np.column_stack([image.classes, image.boxes]).astype(np.float32)[solid])
+        return targets
+
+    def confident(self, predictions: Predictions, confidence: float) -> Sequence[Any]:
+        kept = [image.scores >= confidence for image in predictions]
+        return [
+            Detections(image.boxes[rows], image.scores[rows], image.classes[rows])
+            for image, rows in zip(predictions, kept, strict=True)
+        ]
 
     def values(self, predictions: Predictions) -> list[np.ndarray]:
         return [array for image in predictions for array in (image.boxes, image.scores)]

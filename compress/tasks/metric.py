@@ -14,6 +14,7 @@ import numpy as np
 from compress import user_code
 from compress.config import MetricConfig
 from compress.errors import UserError, named
+from compress.tasks.thresholds import Curve
 
 RESAMPLES = 500
 RESAMPLES_OF_USER_METRIC = 100  # fewer, since each calls the metric again
@@ -33,6 +34,7 @@ class Accuracy:
     chance: float | None = None  # top-1 accuracy of always predicting the most frequent class
     per_class: dict[str, float] = field(default_factory=dict)  # AP50-95 or top-1 of classes with ground truth
     resampled: np.ndarray | None = field(default=None, repr=False, compare=False)  # (500,), value of each resample
+    curve: Curve | None = field(default=None, repr=False, compare=False)  # of scored instances, at an overlap of 0.5
     fingerprint: str = field(default="", repr=False)  # of the targets: equal for evaluations on the same images
 
     def row(self) -> dict[str, Any]:

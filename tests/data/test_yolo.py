@@ -11,6 +11,7 @@ import pytest
 
 from compress.config import DataConfig
 from compress.data import DataSet, Split, load
+from compress.data.sample import NO_LABEL
 from compress.errors import UserError
 from compress.tasks import DETECT
 from tests.data.faults import YAML, Change, assert_refused, in_turn, only, put, read, text
@@ -254,3 +255,18 @@ def test_read_as_it_should_be(case: str, yolo_folder: Path) -> None:
 def test_a_path_of_the_wrong_kind(yolo_folder: Path) -> None:
     with pytest.raises(UserError, match="no such file"):
         read(load(DataConfig(name="yolo", path=str(yolo_folder)), 32, 3, 0))
+
+
+def test_without_labels_no_label_is_read(yolo_folder: Path) -> None:
+    config = DataConfig(name="yolo", path=str(yolo_folder / "data.yaml"), calibration_images=2)
+    labelled = load(config, 64, 3, 0)
+    shutil.rmtree(yolo_folder / "labels")
+    with pytest.raises(UserError, match="no image has a label"):
+        load(config, 64, 3, 0)
+    bare = load(replace(config, labels=False), 64, 3, 0)
+    assert bare.train.samples[0].label == NO_LABEL and not bare.validation.labelled
+    for name in ("train", "calibration", "validation"):
+        assert [each.source for each in getattr(bare, name).samples] == [
+            each.source for each in getattr(labelled, name).samples
+        ]
+    assert bare.fingerprint != labelled.fingerprint
