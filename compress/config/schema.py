@@ -124,9 +124,17 @@ class DataConfig:
     test: bool = False  # also report accuracy on the test split; it decides nothing
     large_validation: bool = False  # field_scenes: evaluate on the 3,000-image split
     workers: int | None = None  # processes that decode and augment training images; null: chosen; 0: a thread
+    labels: bool = True  # false: labels are ignored, and results are compared with the unpruned model's predictions
+    confidence: float = 0.25  # labels=false: predictions of the unpruned model that count, from this score on
+    validation_fraction: float = 0.1  # images: fraction held out for validation, if there are no folders of splits
 
     def __post_init__(self) -> None:
         check_plain(self, "data")
+        without = "data=images has no labels: set data.labels=false, or choose a data set with labels"
+        check(not self.labels or self.name != "images", "data.labels", self.labels, without)
+        check(0 < self.confidence < 1, "data.confidence", self.confidence, "set a score in (0, 1), e.g. 0.25")
+        good, remedy = 0 < self.validation_fraction <= 0.5, "set a fraction in (0, 0.5], e.g. 0.1"
+        check(good, "data.validation_fraction", self.validation_fraction, remedy)
         check_each(self, "data", ["calibration_images"], "set at least 1")
         check_each(self, "data", ["validation_images"], "set at least 1, or null for all")
         if self.task is not None:
@@ -233,8 +241,8 @@ class FinetuneConfig:
     weight_decay: float = 0.01
     warmup: float = 0.1  # fraction of the steps
     ema: float = 0.999  # decay per step of the moving average of the weights; 0: none
-    # Distillation loss weight relative to the task loss. null: 1 if a teacher is set, or if a pruned checkpoint is
-    # fine-tuned and its unpruned model can be loaded; otherwise 0. The stage `train` has no teacher.
+    # Distillation loss weight relative to the task loss. null: 1 if a teacher is set, without labels, or if a pruned
+    # checkpoint is fine-tuned and its unpruned model can be loaded; otherwise 0. The stage `train` has no teacher.
     distillation: float | None = None
     teacher: str | None = None  # a checkpoint's folder, a shipped baseline or a .pt; null: the model before pruning
     augment: bool = True
@@ -351,6 +359,6 @@ def check_required(config: Config) -> None:
         Family.onnx: ("model.path", model.path),
     }
     path, target = ("data.path", data.path), ("data.target", data.target)
-    by_data = {name: [path] for name in ("coco", "image_folder", "voc", "yolo")} | {"module": [target]}
+    by_data = {name: [path] for name in ("coco", "image_folder", "images", "voc", "yolo")} | {"module": [target]}
     for key, value in (by_family[model.family], *by_data.get(data.name, [])):
         check(value is not None, key, "???", "set this value on the command line")

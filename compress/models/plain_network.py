@@ -108,15 +108,16 @@ def plain_loss(
     teacher: Teacher | None,
     outputs: Callable[..., Tensor] = float32,
 ) -> Tensor:
-    """The task's loss, scalar, in float32. With a teacher, the distillation loss times `teacher.weight` is added.
+    """The task's loss, scalar, in float32. With a teacher, the distillation loss times `teacher.weight` is added, or
+    replaces it if `teacher.alone`.
     `outputs` extracts float32 (b, …) from the return value of a network."""
     student = outputs(net(batch["img"]))
-    value = task.network_loss(student, batch)
     if teacher is None:
-        return value
+        return task.network_loss(student, batch)
     with torch.no_grad():
         target = outputs(teacher.net(batch["img"]))
-    return value + teacher.weight * task.distillation_loss(student, target)
+    distance = teacher.weight * task.distillation_loss(student, target)
+    return distance if teacher.alone else task.network_loss(student, batch) + distance
 
 
 def build_timm(config: ModelConfig, classes: tuple[str, ...] | None, task: Task | None) -> PlainNetwork:

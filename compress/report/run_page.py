@@ -18,7 +18,7 @@ def render(folder: Path) -> Path:
     """Write `report.html` into a run folder, from the files in that folder alone, and return its path. Raises UserError
     if `folder` is not a run folder, or one of its files is damaged."""
     run = read_run(folder)
-    rows = run.rows
+    rows, quality = run.rows, formatting.quality(run.rows)
     passed, checks = formatting.acceptance_checks(run.verdict)
     return page.write(
         folder / "report.html",
@@ -43,7 +43,9 @@ def render(folder: Path) -> Path:
         pruning=_pruning(run.pruning),
         protected_modules=tables.protected_modules(run.pruning),
         pruned_layers=tables.pruned_layers(run.pruning),
-        quantization_candidates=tables.quantization_candidates(run.candidates),
+        thresholds=tables.thresholds(rows),
+        quality=quality,
+        quantization_candidates=tables.quantization_candidates(run.candidates, quality),
         further_measurements=tables.further_measurements(rows),
         artifacts=tables.artifacts(run.manifests),
     )

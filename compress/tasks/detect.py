@@ -95,6 +95,21 @@ class Detect(SupervisedTask):
             "batch_idx": torch.from_numpy(image_index),
         }
 
+    def as_targets(self, predictions: Predictions, confidence: float) -> list[Any]:
+        """The boxes and classes of the detections that score at least `confidence`."""
+        targets = []
+        for image in self.confident(predictions, confidence):
+            solid = (image.boxes[:, 2:] > image.boxes[:, :2]).all(axis=1)
+            targets.append(np.column_stack([image.classes, image.boxes]).astype(np.float32)[solid])
+        return targets
+
+    def confident(self, predictions: Predictions, confidence: float) -> Sequence[Any]:
+        kept = [image.scores >= confidence for image in predictions]
+        return [
+            Detections(image.boxes[rows], image.scores[rows], image.classes[rows])
+            for image, rows in zip(predictions, kept, strict=True)
+        ]
+
     def values(self, predictions: Predictions) -> list[np.ndarray]:
         return [array for image in predictions for array in (image.boxes, image.scores)]
 

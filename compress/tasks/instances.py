@@ -67,6 +67,13 @@ class Instances:
         return self.boxes.tobytes() + self.points.tobytes() + self.counts.tobytes()
 
 
+@dataclass(frozen=True, eq=False)
+class AnsweredInstances(Instances):
+    """Targets made of the predictions of a model, for data without labels."""
+
+    predicted: Detections
+
+
 def joined(parts: Sequence[Instances]) -> Instances:
     """The objects of several images as those of one."""
     fields = zip(*((part.boxes, part.points, part.counts) for part in parts))
@@ -86,7 +93,12 @@ class InstanceAveragePrecision:
         """Evaluates `Detections` with shapes against `Instances` in input pixels. Raises UserError if no image has a
         labelled object."""
         truths, similarity = [target.boxes for target in targets], self.similarity
-        matches = collect(predictions, truths, len(classes), lambda index, each: similarity(each, targets[index]))
+
+        def compare(index: int, each: Detections) -> np.ndarray:
+            target = targets[index]
+            return similarity(each, target.predicted if isinstance(target, AnsweredInstances) else target)
+
+        matches = collect(predictions, truths, len(classes), compare)
         details: dict[str, float] = {}
         if self.boxes and matches.truths.any():
             ap = average_precision(collect(predictions, truths, len(classes)), np.ones((len(targets), 1)))[0]
@@ -126,6 +138,23 @@ class InstanceTask(SupervisedTask):
     @abstractmethod
     def similarity(self, predictions: Any, others: Any) -> np.ndarray:
         """Similarity (n, m) in [0, 1] of two sets of predictions for an image."""
+
+    @abstractmethod
+    def shapes_of(self, predictions: Any) -> list[np.ndarray]:
+        """The points, in input pixels, of the shapes of an image's predictions."""
+
+    def as_targets(self, predictions: Predictions, confidence: float) -> list[Any]:
+        """The detections that score at least `confidence`. Those without area are left out."""
+        targets = []
+        for image in self.confident(predictions, confidence):
+            solid = image.take(np.flatnonzero((image.boxes[:, 2:] > image.boxes[:, :2]).all(axis=1)))
+            boxes = np.column_stack([solid.classes, solid.boxes])
+            objects = Instances.of(boxes, self.shapes_of(solid), self.columns)
+            targets.append(AnsweredInstances(objects.boxes, objects.points, objects.counts, solid))
+        return targets
+
+    def confident(self, predictions: Predictions, confidence: float) -> Sequence[Any]:
+        return [image.take(np.flatnonzero(image.scores >= confidence)) for image in predictions]
 
     def entries(self, targets: list[Instances], side: int) -> Batch:
         """The entries of a batch that only this task has. `side`: of the images, pixels."""

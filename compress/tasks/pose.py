@@ -116,6 +116,10 @@ class Pose(InstanceTask):
         points = np.concatenate([target.points for target in targets]).reshape(-1, self.keypoints[0], 3)
         return {"keypoints": torch.from_numpy(points / np.array([side, side, 1], np.float32))}
 
+    def shapes_of(self, predictions: Any) -> list[np.ndarray]:
+        """All keypoints, as visible ones."""
+        return list(np.insert(predictions.keypoints[:, :, :2], 2, 2, axis=2))
+
     def similarity(self, predictions: Any, others: Any) -> np.ndarray:
         return keypoint_similarity(predictions, others)
 

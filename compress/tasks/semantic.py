@@ -169,6 +169,10 @@ class Semantic(PlainNetworkTask):
             images, targets = [image for image, _ in pairs], [mask for _, mask in pairs]
         return {"img": images_to_tensor(images), "mask": torch.from_numpy(np.stack(targets))}
 
+    def as_targets(self, predictions: Predictions, confidence: float) -> list[Any]:
+        """The predicted classes of all pixels, whatever their confidence."""
+        return [image.classes for image in predictions]
+
     def values(self, predictions: Predictions) -> list[np.ndarray]:
         return [image.confidences for image in predictions]
 

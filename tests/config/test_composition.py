@@ -68,7 +68,7 @@ def test_every_choice_composes(group: str) -> None:
         "timm": "model.name=resnet18", "module": "model.target=pkg.Net", "checkpoint": "model.path=pruned",
         "onnx": "model.path=model.onnx", "data/module": "data.target=pkg.MyData",
         "ultralytics": "model.path=best.pt", "yolo": "data.path=data.yaml", "image_folder": "data.path=images",
-        "coco": "data.path=coco", "voc": "data.path=VOC2007",
+        "coco": "data.path=coco", "voc": "data.path=VOC2007", "images": "data.path=images",
     }  # fmt: skip
     for choice in choices(group):
         override = given.get(f"{group}/{choice}", given.get(choice))

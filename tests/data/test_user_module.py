@@ -183,3 +183,10 @@ def test_a_split_for_evaluation_without_samples_is_refused() -> None:
 def test_an_image_of_training_may_not_be_judged() -> None:
     with pytest.raises(UserError, match=r"^data\.validation=.*splits must not overlap"):
         open_module(validation=lambda: samples(1))
+
+
+def test_without_labels_they_may_be_missing() -> None:
+    own = [replace(each, label=None) for each in samples(12)]
+    assert "label" in refusal(train=lambda: own)
+    data = open_module(options={"labels": False}, train=lambda: own)
+    assert not data.train.labelled and len(data.train) + len(data.calibration) == 12

@@ -33,6 +33,8 @@ def test_a_users_module_becomes_a_model() -> None:
     loss.backward()
     guided = model.loss(model.net, sample, Teacher(copy.deepcopy(model.net).eval(), weight=0.5))
     assert guided > loss  # the entropy of the teacher's answers remains
+    alone = Teacher(copy.deepcopy(model.net).eval(), weight=0.5, alone=True)
+    assert torch.isclose(model.loss(model.net, {"img": sample["img"]}, alone), guided - loss, rtol=1e-3)
     assert loss.ndim == 0 and all(p.grad is not None for p in model.net.parameters())
     out = model.deployed()(model.example_input(2)).numpy()
     assert out.shape == (2, 4) and np.array_equal(model.decode(out), out)
