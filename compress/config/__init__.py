@@ -2,22 +2,19 @@
 
 from compress.config.checks import MAX_OPSET
 from compress.config.composition import COMPOSING, CONF, RECIPES, compose, dump, read, register, to_config
+from compress.config.data import DATA_TASKS, TASK_FORMATS, DataConfig, MetricConfig, TaskConfig
 from compress.config.device import HOST, DeviceConfig, LatencyFit
 from compress.config.messages import explain
 from compress.config.schema import (
     BALANCED,
-    DATA_TASKS,
     MAX_CHANNELS,
-    TASK_FORMATS,
     Accelerator,
     Activation,
     BudgetConfig,
     Config,
-    DataConfig,
     ExportConfig,
     Family,
     FinetuneConfig,
-    MetricConfig,
     ModelConfig,
     NumberFormat,
     Objective,
@@ -25,7 +22,6 @@ from compress.config.schema import (
     PruneConfig,
     QuantizeConfig,
     ReconstructConfig,
-    TaskConfig,
     check_name,
 )
 

@@ -126,3 +126,9 @@ def test_labels_of_a_users_data_set_are_checked(label: object, problem: str | No
 def test_outputs_of_networks() -> None:
     assert SEMANTIC.output_classes(torch.zeros(1, 5, 8, 8), 1) == 5
     assert SEMANTIC.output_classes(torch.zeros(1, 5), 1) is None
+
+
+def test_predictions_replace_masks() -> None:
+    answers = SEMANTIC.decode(np.random.default_rng(0).random((2, 3, 16, 16), np.float32))
+    targets = SEMANTIC.as_targets(answers, 0.5)
+    assert MEAN_IOU.evaluate(answers, targets, ["a", "b", "c"]).value == 1
