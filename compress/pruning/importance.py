@@ -21,9 +21,9 @@ def _torch_pruning(kind: str, **options: Any) -> Importance:
     return getattr(importance, kind)(**options)
 
 
-def _with_gradients(name: str, kind: str) -> Importance:
+def _with_gradients(name: str, kind: str, reduction: str = "mean") -> Importance:
     # Not normalised per group: changes in loss are comparable across layers, as a global ranking requires.
-    score = _torch_pruning(kind, normalizer=None)
+    score = _torch_pruning(kind, group_reduction=reduction, normalizer=None)
 
     def checked(group: Any) -> Tensor | None:
         weights = (getattr(dep.target.module, "weight", None) for dep, _ in group)
@@ -55,13 +55,16 @@ IMPORTANCES: dict[str, Callable[[], Importance]] = {
     # convolutions and linear layers coupled to it (after Molchanov et al. 2019, "Importance Estimation for Neural
     # Network Pruning", arXiv:1906.10771).
     "taylor": partial(_with_gradients, "taylor", "GroupTaylorImportance"),
+    # The same, summed over the coupled layers. In a residual stage each layer estimates only its part of the change, so
+    # that the mean is too small by the number of blocks, and the stage loses too many channels (docs/benchmarks.md).
+    "taylor_sum": partial(_with_gradients, "taylor_sum", "GroupTaylorImportance", "sum"),
     # Second-order estimate of the same: sum of weight^2 x squared gradient, mean over the coupled layers (LeCun et al.
     # 1989, "Optimal Brain Damage", eq. 5, with the diagonal of the Fisher matrix in place of the Hessian's: Theis et
     # al. 2018, arXiv:1801.05787).
     "hessian": partial(_with_gradients, "hessian", "GroupHessianImportance"),
 }
 # {importance that needs gradients: whether it needs them squared}, see `gradients.accumulate_gradients`
-NEED_GRADIENTS = {"taylor": False, "hessian": True}
+NEED_GRADIENTS = {"taylor": False, "taylor_sum": False, "hessian": True}
 
 
 def importance(name: str) -> Importance:

@@ -18,6 +18,7 @@ import statistics
 import sys
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -105,7 +106,14 @@ def measured(row: Row, context: Context, make: Callable[[], Product]) -> Product
 
 
 def ours(product: Product, context: Context, fraction: float) -> Product:
+    """As the recipe sets it."""
     return prune.run(product, context)
+
+
+def with_taylor(product: Product, context: Context, fraction: float) -> Product:
+    """With the importance that is the default of other recipes."""
+    config = replace(context.config, prune=replace(context.config.prune, importance="taylor"))
+    return prune.run(product, replace(context, config=config))
 
 
 def by_norm(product: Product, context: Context, fraction: float) -> Product:
@@ -168,7 +176,7 @@ def by_torch_pruning(
     return Product(model.with_net(nearest.requires_grad_()), reference)
 
 
-WAYS = {OURS: ours, "torch_pruning_norm": by_norm, "torch_pruning_taylor": by_taylor}
+WAYS = {OURS: ours, "taylor": with_taylor, "torch_pruning_norm": by_norm, "torch_pruning_taylor": by_taylor}
 
 
 def report(rows: Sequence[Row]) -> None:

@@ -92,6 +92,7 @@ def test_first_order_scores_are_sums_of_weight_times_gradient(chain: nn.Sequenti
     """Of the convolutions; not divided by anything, so that they compare between groups."""
     products = [np.abs(w * g).sum(1) for w, g in zip(coupled(chain), coupled(chain, "grad"))]
     assert np.allclose(scores(chain, "taylor"), (products[0] + products[2]) / 2, rtol=1e-5)
+    assert np.allclose(scores(chain, "taylor_sum"), products[0] + products[2], rtol=1e-5)
 
 
 def test_second_order_scores_are_sums_of_squared_weight_times_gradient(chain: nn.Sequential) -> None:
