@@ -6,14 +6,15 @@ from __future__ import annotations
 import hashlib
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol, Self, TypeVar, runtime_checkable
+from typing import TYPE_CHECKING, Any, Protocol, Self, TypeVar, overload, runtime_checkable
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from compress.errors import UserError
-from compress.tasks import Batch, Predictions, Task
+from compress.tasks import Batch, Outputs, Predictions, Task
+from compress.tasks.outputs import arrays, pack
 
 if TYPE_CHECKING:
     from onnx import ModelProto
@@ -37,10 +38,18 @@ class TopK:
     classes: int
     max_detections: int  # per image
 
-    def __call__(self, rows: np.ndarray) -> np.ndarray:
+    @overload
+    def __call__(self, outputs: np.ndarray) -> np.ndarray: ...
+
+    @overload
+    def __call__(self, outputs: Outputs) -> Outputs: ...
+
+    def __call__(self, outputs: Outputs) -> Outputs:
         """(b, anchors, 4 + classes + e) to (b, k, 6 + e), k = min(max_detections, anchors), by descending score: box (4
-        numbers, unchanged), score, class index, and the e further values of the anchor, such as mask coefficients."""
-        return np.stack([self._of(image) for image in rows])
+        numbers, unchanged), score, class index, and the e further values of the anchor, such as mask coefficients.
+        Of several outputs it changes only the first."""
+        rows, *others = arrays(outputs)
+        return pack([np.stack([self._of(image) for image in rows]), *others])
 
     def _of(self, rows: np.ndarray) -> np.ndarray:
         end = 4 + self.classes
@@ -99,8 +108,9 @@ class Model(Protocol):
 class Evaluable(Model, Protocol):
     """A model whose outputs can be decoded to predictions of its task."""
 
-    def decode(self, outputs: np.ndarray) -> Predictions:
-        """Decodes the raw output (b, …) of `deployed()`, a single tensor. Returns the predictions of each image."""
+    def decode(self, outputs: Outputs) -> Predictions:
+        """Decodes the raw outputs (b, …) of `deployed()`: an array, or a tuple of several. Returns the predictions of
+        each image."""
 
 
 @runtime_checkable
@@ -163,7 +173,7 @@ class GivenAsGraph(Model, Protocol):
     @property
     def graph(self) -> ModelProto:
         """The graph that targets convert: standard ONNX in float32, static shapes with batch 1, constants folded,
-        unique node names, input `images`, output `output0`."""
+        unique node names, input `images`, outputs `output0`, …."""
 
     @property
     def path(self) -> Path: ...

@@ -4,9 +4,10 @@ learning rate of fine-tuning. If distillation is on, it is the teacher, unless `
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from compress.errors import UserError
 from compress.measurement.rows import flops_at
 from compress.models import weights
 from compress.product import Product, Reference
+from compress.pruning import solver
 
 FOLDER = "reference"  # in the run folder: the reference, if the run itself has trained it
 KEY = "finetune.teacher"
@@ -41,6 +43,13 @@ def reference_for_pruning(product: Product, config: Config, folder: Path) -> Ref
     return Reference(model.identity(), flops_at(model, model.imgsz), model.imgsz, path, model)
 
 
+def with_kept(reference: Reference, pruned: Model, kept: Mapping[str, Sequence[int]]) -> Reference:
+    """Returns the reference of what pruning makes of `pruned`, its own model or one that was pruned from it.
+    `kept`: channels of `pruned` that remain (`solver.Pruned.kept`)."""
+    before = {} if reference.model is pruned else reference.kept
+    return replace(reference, kept=None if before is None else solver.composed(before, kept))
+
+
 def recorded_reference(config: ModelConfig, model: Model) -> Reference | None:
     """Returns the reference recorded in the checkpoint `config.path`, with its model if the model can be loaded; None
     if `config` is not a checkpoint, or if the checkpoint has no valid record, as that of an unpruned model."""
@@ -52,7 +61,8 @@ def recorded_reference(config: ModelConfig, model: Model) -> Reference | None:
     flops, imgsz, path = entry.get("flops"), entry.get("imgsz"), entry.get("path")
     if type(flops) is not int or type(imgsz) is not int or min(flops, imgsz) < 1:
         return None
-    reference = Reference(str(entry.get("identity")), flops, imgsz, path if isinstance(path, str) else None)
+    path, kept = path if isinstance(path, str) else None, _recorded_channels(entry.get("kept"))
+    reference = Reference(str(entry.get("identity")), flops, imgsz, path, kept=kept)
     in_run_folder = Path(config.path).resolve().parent / FOLDER  # valid even if the run folder was moved
     for candidate in (str(in_run_folder), reference.path):
         if candidate is None or not (candidate in weights.baselines() or Path(candidate).exists()):
@@ -62,9 +72,20 @@ def recorded_reference(config: ModelConfig, model: Model) -> Reference | None:
     return reference
 
 
+def _recorded_channels(entry: object) -> dict[str, list[int]] | None:
+    """`Reference.kept` from a checkpoint; None if it is missing or invalid."""
+    if not isinstance(entry, dict):
+        return None
+    for kept in entry.values():
+        good = isinstance(kept, list) and bool(kept) and all(type(index) is int and index >= 0 for index in kept)
+        if not good or any(a >= b for a, b in pairwise(kept)):
+            return None
+    return entry
+
+
 def as_dict(reference: Reference | None) -> dict[str, Any] | None:
     """The record of a reference in a checkpoint, a JSON object."""
-    names = ("identity", "flops", "imgsz", "path")
+    names = ("identity", "flops", "imgsz", "path", "kept")
     return None if reference is None else {name: getattr(reference, name) for name in names}
 
 

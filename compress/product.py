@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
@@ -54,6 +54,8 @@ class Reference:
     imgsz: int  # side of the square input, in pixels
     path: str | None = None  # where to load it from
     model: Model | None = None  # None if a checkpoint names its reference, but the reference cannot be loaded
+    # {layer of `Prunable.prunable`: its output channels that are left}, narrowed layers only. None if unknown.
+    kept: Mapping[str, Sequence[int]] | None = None
 
 
 @dataclass(frozen=True)

@@ -15,8 +15,9 @@ import torch
 from torch import Tensor, nn
 
 from compress.capabilities import TopK, example_image, tensor_digest
-from compress.tasks import CLASSIFY, Predictions, Task
+from compress.tasks import CLASSIFY, Outputs, Predictions, Task
 from compress.tasks.mean_ap import Detections
+from compress.tasks.outputs import arrays, first, from_torch
 
 
 @dataclass(frozen=True)
@@ -57,16 +58,20 @@ class BareModel:
         return {}
 
     def answer(self, images: np.ndarray) -> np.ndarray:
-        """Raw outputs of the deployed network, (b, …)."""
+        """Raw output of the deployed network, (b, …)."""
+        return first(self.answers(images))
+
+    def answers(self, images: np.ndarray) -> Outputs:
+        """All raw outputs of the deployed network."""
         with torch.no_grad():
-            return self.deployed()(torch.from_numpy(images)).numpy()
+            return from_torch(self.deployed()(torch.from_numpy(images)))
 
 
 class FakeModel(BareModel):
     """Can be evaluated (`Evaluable`); predictions are its raw outputs."""
 
-    def decode(self, outputs: np.ndarray) -> Predictions:
-        return outputs
+    def decode(self, outputs: Outputs) -> Predictions:
+        return first(outputs)
 
 
 class Clock:
@@ -139,6 +144,27 @@ def small_model(*, imgsz: int = SIDE) -> FakeModel:
     return FakeModel(small_classifier(), imgsz=imgsz, exclusions={"6": "the last layer"})
 
 
+class Masks(nn.Module):
+    """A small network with two outputs: images (b, 3, s, s) to rows (b, s²/64, 4 + 3 + 2) of box, scores and mask
+    coefficients, and to mask prototypes (b, 2, s/2, s/2)."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.stem = nn.Sequential(nn.Conv2d(3, 16, 3, 2, 1), nn.SiLU())
+        self.rows = nn.Sequential(nn.Conv2d(16, 16, 4, 4), nn.SiLU(), nn.Conv2d(16, 9, 1))
+        self.prototypes = nn.Conv2d(16, 2, 3, 1, 1)
+
+    def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        features = self.stem(images)
+        return self.rows(features).flatten(2).transpose(1, 2), self.prototypes(features)
+
+
+def small_segmenter() -> FakeModel:
+    """`Masks` for images of 32 pixels. Its last layers stay in float."""
+    return FakeModel(Masks(), imgsz=SIDE, exclusions={"rows.2": "the last layer", "prototypes": "the last layer"})
+
+
 class ByReference(Protocol):
     """What `ctypes.byref` returns."""
 
@@ -185,12 +211,18 @@ ENGINE_SHAPES = {"output0": (1, 3), "images": (1, 2, 4, 4)}  # the order must no
 
 
 def fake_tensorrt(
-    cuda: Cuda, answer: Callable[[np.ndarray], np.ndarray], *, fits: bool = True, name: str = "tensorrt_rtx"
+    cuda: Cuda,
+    answer: Callable[[np.ndarray], Outputs],
+    *,
+    fits: bool = True,
+    name: str = "tensorrt_rtx",
+    shapes: Mapping[str, tuple[int, ...]] = ENGINE_SHAPES,
 ) -> SimpleNamespace:
     """A fake of the module `tensorrt_rtx`. Its engines compute `answer` on the memory of `cuda`.
 
     Args:
         fits: whether engines were built for this GPU.
+        shapes: of the engine's tensors; its outputs are named output0, ….
     """
 
     class Context:
@@ -201,15 +233,16 @@ def fake_tensorrt(
             self.at[name] = address
 
         def execute_async_v3(self, stream: int) -> bool:
-            image = cuda.array(self.at["images"], ENGINE_SHAPES["images"])
-            cuda.array(self.at["output0"], ENGINE_SHAPES["output0"])[...] = answer(image)
+            image = cuda.array(self.at["images"], shapes["images"])
+            for index, output in enumerate(arrays(answer(image))):
+                cuda.array(self.at[f"output{index}"], shapes[f"output{index}"])[...] = output
             return stream == 7
 
     mode = SimpleNamespace(INPUT="in", OUTPUT="out")
     engine = SimpleNamespace(
-        num_io_tensors=2,
-        get_tensor_name=lambda i: list(ENGINE_SHAPES)[i],
-        get_tensor_shape=lambda name: ENGINE_SHAPES[name],
+        num_io_tensors=len(shapes),
+        get_tensor_name=lambda i: list(shapes)[i],
+        get_tensor_shape=lambda name: shapes[name],
         get_tensor_mode=lambda name: "in" if name == "images" else "out",
         create_execution_context=Context,
     )

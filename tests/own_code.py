@@ -13,9 +13,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from compress.data import Sample
-from compress.tasks import Batch, PlainNetworkTask, Predictions
+from compress.tasks import Batch, Outputs, PlainNetworkTask, Predictions
 from compress.tasks.augmentation import Augmentation, placement
 from compress.tasks.metric import Accuracy, Metric, fingerprint, interval, resamples
+from compress.tasks.outputs import first
 from compress.tasks.task import images_to_tensor
 
 IGNORED = 255  # pixels beyond the letterboxed image
@@ -85,8 +86,9 @@ class Semantic(PlainNetworkTask):
     def distillation_loss(self, outputs: Tensor, teacher: Tensor) -> Tensor:
         return F.kl_div(outputs.log_softmax(1), teacher.softmax(1), reduction="batchmean") / outputs[0, 0].numel()
 
-    def decode(self, outputs: np.ndarray) -> Predictions:
-        powers = np.exp(outputs - outputs.max(axis=1, keepdims=True))
+    def decode(self, outputs: Outputs) -> Predictions:
+        logits = first(outputs)
+        powers = np.exp(logits - logits.max(axis=1, keepdims=True))
         return powers / powers.sum(axis=1, keepdims=True)
 
     def output_classes(self, output: object, images: int) -> int | None:

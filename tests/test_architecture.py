@@ -29,7 +29,7 @@ LAYERS = [
     {"finetuning", "lineage", "quantization"},
     {"measurement"},
     {"examples"},
-    {"models", "data", "pruning", "devices"},
+    {"models", "data", "pruning", "reconstruction", "devices"},
     {"targets"},
     {"training"},
     {"checkpoint", "cache", "run_folder"},

@@ -52,6 +52,13 @@ def test_top_k_selects_anchors_by_their_best_class_and_then_pairs() -> None:
     )
 
 
+def test_top_k_leaves_outputs_after_the_first_alone() -> None:
+    rows, masks = np.random.default_rng(0).random((2, 5, 4 + 3 + 2), dtype=np.float32), np.ones((2, 2, 4, 4))
+    select = TopK(classes=3, max_detections=2)
+    selected, same = select((rows, masks))
+    assert np.array_equal(selected, select(rows)) and selected.shape == (2, 2, 6 + 2) and same is masks
+
+
 def test_top_k_of_fewer_anchors_than_detections_returns_as_many_as_there_are() -> None:
     rows = np.random.default_rng(0).random((2, 3, 4 + 5)).astype(np.float32)
     result = TopK(classes=5, max_detections=300)(rows)

@@ -83,6 +83,25 @@ def test_a_checkpoints_own_reference_teaches_and_sets_the_learning_rate(place: P
     assert lineage.cache_parts(teacher(product, config), before) != lineage.cache_parts(None, before)
 
 
+def test_the_channels_that_were_kept_are_recorded(place: Path, unpruned: PlainNetwork) -> None:
+    reference = lineage.reference_for_pruning(Product(unpruned), compose(["recipe=digits"]), Path("unused"))
+    first = lineage.with_kept(reference, unpruned, {"stem.0": [0, 2, 5]})
+    again = lineage.with_kept(first, small(), {"stem.0": [0, 2], "head": [1]})
+    assert again.kept == {"stem.0": [0, 5], "head": [1]}
+    product, _, _ = opened(place)
+    assert product.reference is not None and product.reference.kept is None  # its checkpoint is older
+    assert lineage.with_kept(product.reference, product.model, {"stem.0": [0]}).kept is None
+    pruned = product.model
+    assert isinstance(pruned, PlainNetwork)
+    for kept, read in [
+        ({"stem.0": [0, 2]}, {"stem.0": [0, 2]}), ({"stem.0": [2, 0]}, None), ({"stem.0": []}, None),
+        ({"stem.0": [-1]}, None), ({"stem.0": ["a"]}, None), ([1], None), (None, None),
+    ]:  # fmt: skip
+        checkpoint.save(pruned, place / "pruned", {**(lineage.as_dict(product.reference) or {}), "kept": kept})
+        recorded = opened(place)[0].reference
+        assert recorded is not None and recorded.kept == read and recorded.model is not None
+
+
 def test_a_named_teacher_takes_its_place(place: Path, unpruned: PlainNetwork) -> None:
     checkpoint.save(small(), place / "other")
     product, config, _ = opened(place, f"finetune.teacher={place / 'other'}")

@@ -22,6 +22,7 @@ from compress.config.schema import (
     Optimizer,
     PruneConfig,
     QuantizeConfig,
+    ReconstructConfig,
     TaskConfig,
     check_name,
 )
@@ -30,5 +31,6 @@ __all__ = [
     "BALANCED", "COMPOSING", "CONF", "HOST", "MAX_CHANNELS", "MAX_OPSET", "RECIPES", "Accelerator", "Activation",
     "BudgetConfig", "Config", "DataConfig", "DeviceConfig", "ExportConfig", "Family", "FinetuneConfig", "LatencyFit",
     "MetricConfig", "ModelConfig", "NumberFormat", "Objective", "Optimizer", "PruneConfig", "QuantizeConfig",
+    "ReconstructConfig",
     "TaskConfig", "check_name", "compose", "dump", "explain", "read", "register", "to_config",
 ]  # fmt: skip

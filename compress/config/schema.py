@@ -205,6 +205,17 @@ class PruneConfig:
 
 
 @dataclass
+class ReconstructConfig:
+    images: int = 300  # training images, without their labels
+    max_growth: float = 10.0  # bound on the norm of the weights of an output channel, relative to before
+
+    def __post_init__(self) -> None:
+        check_plain(self, "reconstruct")
+        check_each(self, "reconstruct", ["images"], "set at least 2", lambda value: value >= 2)
+        check_each(self, "reconstruct", ["max_growth"], "set a factor from 1, e.g. 10", lambda value: value >= 1)
+
+
+@dataclass
 class FinetuneConfig:
     images: int = 8000  # training images, counting repetitions
     batch: Any = BATCH  # images per step; auto: 16, computed in as many parts as the memory needs
@@ -275,6 +286,7 @@ class Config:
     device: DeviceConfig = field(default_factory=DeviceConfig)
     prune: PruneConfig = field(default_factory=PruneConfig)
     train: FinetuneConfig = field(default_factory=FinetuneConfig)
+    reconstruct: ReconstructConfig = field(default_factory=ReconstructConfig)
     finetune: FinetuneConfig = field(default_factory=FinetuneConfig)
     quantize: QuantizeConfig = field(default_factory=QuantizeConfig)
     export: ExportConfig = field(default_factory=ExportConfig)

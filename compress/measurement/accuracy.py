@@ -11,11 +11,12 @@ from torch import nn
 from tqdm import tqdm
 
 from compress.errors import TargetFailed, UserError
-from compress.tasks import Predictions, SupervisedTask
+from compress.tasks import Outputs, Predictions, SupervisedTask
 from compress.tasks.metric import Accuracy
+from compress.tasks.outputs import from_torch
 from compress.training.placement import CPU
 
-Predict = Callable[[np.ndarray], np.ndarray]
+Predict = Callable[[np.ndarray], Outputs]
 
 
 class Split(Protocol):
@@ -32,12 +33,12 @@ class Split(Protocol):
 def predictor(net: nn.Module, device: torch.device = CPU) -> Predict:
     """Wraps a torch network for `evaluate`. It is moved to `device`."""
     net.to(device)
-    return torch.inference_mode()(lambda images: net(torch.from_numpy(images).to(device)).cpu().numpy())
+    return torch.inference_mode()(lambda images: from_torch(net(torch.from_numpy(images).to(device))))
 
 
 def evaluate(
     predict: Predict,
-    decode: Callable[[np.ndarray], Predictions],
+    decode: Callable[[Outputs], Predictions],
     split: Split,
     task: SupervisedTask,
     classes: Sequence[str],
@@ -49,7 +50,7 @@ def evaluate(
 
     Args:
         predict: contiguous float32 (b, c, s, s) in [0, 1] to raw outputs.
-        decode: raw outputs to one Detections per image, or scores (b, classes).
+        decode: raw outputs to the task's predictions, one per image.
         batch: images per call; the last call may have fewer.
         progress: label of the progress bar, which is drawn on terminals only; empty: no bar.
 
@@ -59,7 +60,7 @@ def evaluate(
     """
     if len(split) == 0:
         raise UserError("data", "0 validation images", "use a data set with validation images")
-    outputs: list[Any] = []
+    collected: list[Any] = []
     with tqdm(total=len(split), desc=progress, unit="img", disable=None if progress else True) as bar:
         for start in range(0, len(split), batch):
             indices = range(start, min(start + batch, len(split)))
@@ -69,6 +70,6 @@ def evaluate(
                 raise TargetFailed(f"{len(predictions)} predictions for {len(indices)} images")
             if any(np.isnan(array).any() for array in task.values(predictions)):
                 raise TargetFailed("predictions contain NaN: the graph is numerically broken in this runtime")
-            outputs.extend(predictions)
+            collected.extend(predictions)
             bar.update(len(indices))
-    return task.metric.evaluate(outputs, [split.target(index) for index in range(len(split))], classes)
+    return task.metric.evaluate(collected, [split.target(index) for index in range(len(split))], classes)

@@ -1,5 +1,5 @@
-"""Reads, checks and canonicalises a user's ONNX file: to standard operators on float32, one image as input, one tensor
-as output, fixed shapes and folded constants. Any other file is rejected with one error, before any work."""
+"""Reads, checks and canonicalises a user's ONNX file: to standard operators on float32, one image as input, fixed
+shapes and folded constants. Any other file is rejected with one error, before any work."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class OnnxFile:
     metadata: dict[str, str]
     imgsz: int  # pixels, square input
     channels: int
-    output: tuple[int, ...]  # shape of the output for one image
+    outputs: dict[str, tuple[int, ...]]  # shapes for one image, by name in the original file, in the graph's order
     size_bytes: int  # of the original file and its external weights
 
 
@@ -52,12 +52,11 @@ def read(path: Path, imgsz: int = 0, channels: int = 0) -> OnnxFile:
     graph = _folded(path, graph)
     _check_values(path, graph.graph)
     _name_nodes(graph.graph)
-    outputs = [value.name for value in graph.graph.output]
-    if len(outputs) != 1:
-        raise UserError(KEY, path, f"has {len(outputs)} outputs ({', '.join(outputs)}): export it with one output")
-    _rename(graph.graph, {name: onnx_graph.INPUT, outputs[0]: onnx_graph.OUTPUT})
-    shape = onnx_graph.static_shapes(graph)[onnx_graph.OUTPUT]
-    return OnnxFile(path, graph, metadata, side, input_channels, shape, size)
+    canonical = {value.name: f"{onnx_graph.OUTPUTS}{index}" for index, value in enumerate(graph.graph.output)}
+    _rename(graph.graph, {name: onnx_graph.INPUT, **canonical})
+    shapes = onnx_graph.static_shapes(graph)
+    outputs = {own: shapes[renamed] for own, renamed in canonical.items()}
+    return OnnxFile(path, graph, metadata, side, input_channels, outputs, size)
 
 
 def _load(path: Path) -> tuple[ModelProto, int]:

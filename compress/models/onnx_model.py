@@ -24,9 +24,9 @@ from compress.models import onnx_file, ultralytics_head
 from compress.models.onnx_file import KEY
 from compress.targets import onnx_graph
 from compress.targets.quantization_exclusions import Node, module_path
-from compress.tasks import CLASSIFY, DETECT, Predictions, Task
+from compress.tasks import CLASSIFY, DETECT, Outputs, Predictions, Task
 
-TORCH_ONLY = ("train", "prune", "finetune")
+TORCH_ONLY = ("train", "prune", "reconstruct", "finetune")
 FROM_TORCH = ("ncnn", "litert")  # targets whose converters read torch networks, not graphs
 REMEDY = "use the torch model instead: model=ultralytics, timm, module or checkpoint"
 LAST = "last layer before the output: its quantization error passes directly into the output"
@@ -36,7 +36,8 @@ MOVES = {"Transpose", "Reshape", "Unsqueeze", "Squeeze"}  # operators that only 
 
 
 class FileNet(nn.Module):
-    """Runs the original file, without torch parameters, image by image: (b, c, s, s) to its output for b images."""
+    """Runs the original file, without torch parameters, image by image: (b, c, s, s) to its output for b images, or a
+    tuple of its outputs."""
 
     sha256: Tensor
 
@@ -51,9 +52,10 @@ class FileNet(nn.Module):
         digest = hashlib.sha256(path.read_bytes()).digest()
         self.register_buffer("sha256", torch.tensor(list(digest), dtype=torch.uint8))
 
-    def forward(self, images: Tensor) -> Tensor:
-        outputs = [self.session.run(None, {self.input: image[None]})[0] for image in images.numpy()]
-        return torch.from_numpy(np.concatenate(outputs))
+    def forward(self, images: Tensor) -> Tensor | tuple[Tensor, ...]:
+        computed = [self.session.run(None, {self.input: image[None]}) for image in images.numpy()]
+        outputs = [torch.from_numpy(np.concatenate(each)) for each in zip(*computed, strict=True)]
+        return outputs[0] if len(outputs) == 1 else tuple(outputs)
 
     def __deepcopy__(self, memo: object) -> Self:
         """Returns the object itself: sessions cannot be copied, and it is immutable."""
@@ -76,7 +78,7 @@ class OnnxModel:
     postprocess: TopK | None = None
     default_stride: int = 1  # for files without this metadata entry
     # Raw outputs (b, n, 6) or (b, 4 + classes, anchors) to detections, (b, classes) unchanged.
-    decode: Callable[[np.ndarray], Predictions] = CLASSIFY.decode
+    decode: Callable[[Outputs], Predictions] = CLASSIFY.decode
     exclusions: Callable[[ModelProto], dict[str, str]] = lambda graph: {}  # {module: reason}: layers to leave in float
 
     runtime: ClassVar[str] = f"onnxruntime {onnxruntime.__version__}"  # computes `net`
@@ -146,9 +148,13 @@ def _read(config: ModelConfig) -> onnx_file.OnnxFile:
 
 def _meaning(file: onnx_file.OnnxFile, classes: tuple[str, ...] | None) -> dict[str, Any]:
     """The fields of `OnnxModel` that depend on the form of its output."""
-    task, shape, count = file.metadata.get("task"), file.output, len(classes or ())
+    task, shapes, count = file.metadata.get("task"), list(file.outputs.values()), len(classes or ())
     if task not in (None, DETECT.name, CLASSIFY.name):
         raise UserError(KEY, file.path, f"its task is {task}: only detectors and classifiers are supported")
+    if len(shapes) != 1:
+        names = ", ".join(file.outputs)
+        raise UserError(KEY, file.path, f"has {len(shapes)} outputs ({names}): export it with one output")
+    shape = shapes[0]
     if shape[:1] == (1,) and len(shape) == 2 and task != DETECT.name and count in (0, shape[1]):
         return {"classes": classes or tuple(map(str, range(shape[1])))}
     if shape[:1] == (1,) and len(shape) == 3 and task != CLASSIFY.name:
@@ -190,7 +196,8 @@ def _last_layers(graph: ModelProto) -> dict[str, str]:
     and scores, are unbounded. A projection of softmaxed bins (DFL) and the layer before it stay in float too."""
     nodes = {node.name: node for node in onnx_graph.nodes(graph)}
     kinds = {node.name: node.op_type for node in graph.graph.node}
-    pending = [node.name for node in graph.graph.node if onnx_graph.OUTPUT in node.output]
+    outputs = {value.name for value in graph.graph.output}
+    pending = [node.name for node in graph.graph.node if outputs.intersection(node.output)]
     exclusions: dict[str, str] = {}
     seen: set[str] = set()
     while pending:

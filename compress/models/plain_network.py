@@ -9,7 +9,6 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Self
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -19,7 +18,7 @@ from compress.config import Family, ModelConfig
 from compress.errors import MissingExtra, UserError, named
 from compress.models import activation, imported, normalisation, weights
 from compress.models.normalisation import Statistics
-from compress.tasks import CLASSIFY, Batch, PlainNetworkTask, Predictions, Task
+from compress.tasks import CLASSIFY, Batch, Outputs, PlainNetworkTask, Predictions, Task
 from compress.training.precision import float32
 
 LAST_LAYER = "last layer: its channels are the output of the task"
@@ -68,7 +67,7 @@ class PlainNetwork:
         names = normalisation.module_names(self.net, self.protected)
         return copy.deepcopy(self.net).eval(), {self.last_layer: LAST_LAYER} | dict.fromkeys(names, "model.protected")
 
-    def decode(self, outputs: np.ndarray) -> Predictions:
+    def decode(self, outputs: Outputs) -> Predictions:
         return self.task.decode(outputs)
 
     def constructor(self) -> dict[str, Any]:

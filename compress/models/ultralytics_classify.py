@@ -14,7 +14,8 @@ from compress.capabilities import Teacher
 from compress.models import ultralytics_blocks as blocks
 from compress.models.plain_network import LAST_LAYER, plain_loss
 from compress.models.ultralytics_model import UltralyticsModel
-from compress.tasks import CLASSIFY, Batch, Task
+from compress.tasks import CLASSIFY, Batch, Outputs, Task
+from compress.tasks.outputs import first
 from compress.training.precision import float32
 
 
@@ -44,9 +45,9 @@ class UltralyticsClassifier(UltralyticsModel):
         last = {f"model.{len(net.model) - 1}.linear": LAST_LAYER}
         return net, blocks.protected(net) | last | dict.fromkeys(self.protected, "model.protected")
 
-    def decode(self, outputs: np.ndarray) -> np.ndarray:
+    def decode(self, outputs: Outputs) -> np.ndarray:
         """Returns the probabilities (b, classes) unchanged."""
-        return outputs
+        return first(outputs)
 
     def quantization_exclusions(self) -> dict[str, str]:
         return {f"model.{len(self.net.model) - 1}.decode": "softmax: it needs a fine quantization step near 0 and 1"}

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from compress.tasks.mean_ap import Detections
+from compress.tasks.outputs import Outputs, first
 
 CONFIDENCE = 0.001  # lowest score in validation; Ultralytics' own `val` uses the same values for this and the next two
 IOU = 0.7
@@ -22,6 +23,7 @@ MOST_CANDIDATES = 30_000  # boxes that enter non-maximum suppression
 
 TRAINING_ONLY = "branch used only in training: pruning it does not reduce the deployed network"
 LAST = "last layer of a head's branch: its channels are the output"
+FURTHER = ("nm", "nk", "ne")  # attributes of heads: numbers of mask coefficients, keypoint values, angles of a box
 CONTENTS = {"cv2": "box distances", "cv3": "class logits"}  # of the branches of a head
 
 
@@ -41,7 +43,26 @@ class Decode(nn.Module):
         if not head.end2end:
             return out
         rows = out.permute(0, 2, 1)
-        return head.postprocess(rows) if self.selects else rows
+        if not self.selects:
+            return rows
+        further = next((getattr(head, name) for name in FURTHER if hasattr(head, name)), 0)
+        return _selected(rows, head.nc, further, head.max_det) if further else head.postprocess(rows)
+
+
+def _selected(rows: Tensor, classes: int, further: int, most: int) -> Tensor:
+    """`capabilities.TopK` in torch, for rows with further values, such as mask coefficients. The head's own version
+    exports one Slice for each part of a row, from which OpenVINO 2026.4 computes a wrong shape; this one a Split."""
+    boxes, scores, others = rows.split([4, classes, further], 2)
+    best = scores.amax(2).topk(min(most, int(rows.shape[1]))).indices
+    pairs, order = _rows_at(scores, best).flatten(1).topk(best.shape[1])
+    anchor = best.gather(1, order // classes)
+    labels = (order % classes).to(rows.dtype)
+    return torch.cat([_rows_at(boxes, anchor), pairs[..., None], labels[..., None], _rows_at(others, anchor)], 2)
+
+
+def _rows_at(rows: Tensor, index: Tensor) -> Tensor:
+    """The rows, of (b, n, values), at `index`, (b, k)."""
+    return rows.gather(1, index[..., None].expand(-1, -1, rows.shape[2]))
 
 
 def show_unseen(net: Any) -> Any:
@@ -187,10 +208,10 @@ def quantization_exclusions(net: Any) -> dict[str, str]:
     return reasons
 
 
-def decode(outputs: np.ndarray, end_to_end: bool) -> list[Detections]:
+def decode(outputs: Outputs, end_to_end: bool) -> list[Detections]:
     """Decodes raw outputs (b, …) of `deployed` to detections above CONFIDENCE, at most MOST per image."""
     decode_image = _select if end_to_end else _suppress
-    return [decode_image(image) for image in torch.from_numpy(np.ascontiguousarray(outputs, dtype=np.float32))]
+    return [decode_image(image) for image in torch.from_numpy(np.ascontiguousarray(first(outputs), dtype=np.float32))]
 
 
 def _select(rows: Tensor) -> Detections:

@@ -7,7 +7,6 @@ from dataclasses import dataclass, replace
 from typing import Any, Self
 from weakref import WeakKeyDictionary
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -16,7 +15,7 @@ from compress.models import activation
 from compress.models import ultralytics_blocks as blocks
 from compress.models import ultralytics_distillation as distillation
 from compress.models import ultralytics_head as head
-from compress.tasks import DETECT, Batch, Task
+from compress.tasks import DETECT, Batch, Outputs, Task
 from compress.tasks.mean_ap import Detections
 from compress.training.precision import float32
 
@@ -143,7 +142,7 @@ class UltralyticsDetector(UltralyticsModel):
             criterion.o2m = criterion.o2m_copy + (criterion.final_o2m - criterion.o2m_copy) * fraction
             criterion.o2o = criterion.total - criterion.o2m
 
-    def decode(self, outputs: np.ndarray) -> list[Detections]:
+    def decode(self, outputs: Outputs) -> list[Detections]:
         return head.decode(outputs, bool(self.net.end2end))
 
 

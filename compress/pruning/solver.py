@@ -38,6 +38,7 @@ class Pruned:
     net: nn.Module
     ratio: float  # fraction of the prunable channels that was removed
     channels: dict[str, list[int]]  # {layer: [output channels before, after]}, changed layers only; see `changes`
+    kept: dict[str, list[int]]  # {layer: output channels of the given network that it keeps}, changed layers only
     protected: dict[str, str]  # {module: reason why it keeps its channels}
     narrowest: nn.Module  # the network after all steps; its MACs are the lowest reachable ones
     macs: int | None = None  # None if pruned to a ratio
@@ -133,7 +134,21 @@ def prune_to_flops(
 
 def _pruned(net: nn.Module, plan: _Plan, taken: Sequence[Step], narrowest: nn.Module) -> Pruned:
     pruned, removed = _cut(net, taken), sum(len(step.channels) for step in taken) / plan.channels
-    return Pruned(pruned, removed, changes(widths_of(net), pruned), plan.protected, narrowest)
+    return Pruned(pruned, removed, changes(widths_of(net), pruned), _kept(net, taken), plan.protected, narrowest)
+
+
+def _kept(net: nn.Module, taken: Sequence[Step]) -> dict[str, list[int]]:
+    removed: dict[str, set[int]] = defaultdict(set)
+    for step in taken:
+        for part in step.group.cuts:
+            if part.cuts_outputs:
+                removed[part.layer].update(index for channel in step.channels for index in part.channels[channel])
+    widths = widths_of(net)
+    return {
+        layer: [index for index in range(widths[layer]) if index not in indices]
+        for layer, indices in removed.items()
+        if layer in widths
+    }
 
 
 @dataclass(frozen=True)
@@ -287,6 +302,12 @@ def widths_of(net: nn.Module) -> dict[str, int]:
     layers = net.named_modules()
     widths = {name: getattr(layer, "out_channels", getattr(layer, "out_features", None)) for name, layer in layers}
     return {name: width for name, width in widths.items() if isinstance(width, int)}
+
+
+def composed(first: Mapping[str, Sequence[int]], second: Mapping[str, Sequence[int]]) -> dict[str, list[int]]:
+    """The channels kept by two prunings, as `Pruned.kept`. Indices of `second` refer to the result of `first`."""
+    again = {layer: [first[layer][i] for i in kept] if layer in first else list(kept) for layer, kept in second.items()}
+    return {layer: list(kept) for layer, kept in first.items()} | again
 
 
 def changes(before: Mapping[str, int], after: nn.Module) -> dict[str, list[int]]:

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from onnx import TensorProto, helper
 from torch import Tensor, nn
+from torch.utils._pytree import tree_leaves
 
 from compress.capabilities import GivenAsGraph, Model
 from compress.config import MAX_OPSET
@@ -33,7 +34,8 @@ def ranked(model: Model, images: Sequence[np.ndarray], device: torch.device = CP
 
     Only one layer at a time uses INT8 weights (symmetric, one scale per output channel) and activations (one scale and
     zero point). Its error is the mean squared error of the network's raw outputs divided by their variance. Boxes and
-    scores are normalised separately, or errors in pixels would outweigh those in probabilities.
+    scores are normalised separately, or errors in pixels would outweigh those in probabilities. The error of a network
+    with several outputs is the mean of theirs.
     """
     if isinstance(model, GivenAsGraph):
         return _ranked_nodes(model, images[:IMAGES])
@@ -41,15 +43,20 @@ def ranked(model: Model, images: Sequence[np.ndarray], device: torch.device = CP
     batch = torch.from_numpy(np.concatenate(images[:IMAGES])).to(device)
     with torch.inference_mode():
         with _recorded(net) as ranges:
-            exact = net(batch)
-        axes = _reduced_axes(exact)
-        variance = exact.var(axes, correction=0).clamp(min=1e-12)
+            exact = tree_leaves(net(batch))
         errors = []
         for name, (low, high) in ranges.items():
             layer = net.get_submodule(name)
             with _quantized(layer, low, high):
-                errors.append((name, float((((net(batch) - exact) ** 2).mean(axes) / variance).mean())))
+                errors.append((name, float(np.mean(list(map(_error, tree_leaves(net(batch)), exact))))))
     return sorted(errors, key=lambda pair: -pair[1])
+
+
+def _error(output: Tensor, exact: Tensor) -> float:
+    """Mean squared error of an output divided by the variance of the exact one, per channel."""
+    axes = _reduced_axes(exact)
+    variance = exact.var(axes, correction=0).clamp(min=1e-12)
+    return float((((output - exact) ** 2).mean(axes) / variance).mean())
 
 
 def _ranked_nodes(model: Model, images: Sequence[np.ndarray]) -> list[tuple[str, float]]:
@@ -130,6 +137,7 @@ def _quantized(layer: nn.Module, low: Tensor, high: Tensor) -> Iterator[None]:
 
 
 def _reduced_axes(outputs: Tensor) -> list[int]:
-    """All axes but that of the output channels (boxes, scores): the shortest one after the batch axis."""
-    channels = min(range(1, outputs.ndim), key=lambda axis: outputs.shape[axis])
+    """All axes but that of the output channels: the first after the batch axis of maps (b, channels, h, w), otherwise
+    (boxes, scores) the shortest one."""
+    channels = 1 if outputs.ndim == 4 else min(range(1, outputs.ndim), key=lambda axis: outputs.shape[axis])
     return [axis for axis in range(outputs.ndim) if axis != channels]

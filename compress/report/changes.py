@@ -11,7 +11,7 @@ from operator import attrgetter
 from compress.ledger import Provenance, Row
 from compress.timing_noise import differ, speed
 
-STAGES = ("load", "train", "prune", "finetune", "quantize", "export")
+STAGES = ("load", "train", "prune", "reconstruct", "finetune", "quantize", "export")
 BASELINE_STAGES = ("load", "train")  # the model as loaded, or as trained by the recipe's `train` stage
 PRECISIONS = ("fp32", "fp16", "int8")
 TIMED_BY = ("runtime", "device", "threads", "batch")

@@ -96,8 +96,8 @@ def _step_text(row: Row, value: float, before: float | None, unit: str) -> str:
 
 def _accuracy_against_flops(rows: Sequence[Row]) -> Chart:
     scored = [row for row in rows if row.accuracy]
-    # Before fine-tuning the accuracy may be near zero, which would compress the scale of all other points.
-    tuned = any(row.stage == "finetune" for row in scored)
+    # Right after pruning the accuracy may be near zero, which would compress the scale of all other points.
+    tuned = any(row.stage in ("reconstruct", "finetune") for row in scored)
     omitted = [row for row in scored if tuned and row.stage == "prune"]
     drawn = _latest([row for row in scored if row not in omitted])
     heading = "Accuracy against FLOPs"

@@ -8,6 +8,7 @@ from dataclasses import replace
 from compress import targets
 from compress.budget import Check
 from compress.capabilities import Evaluable, require
+from compress.data import supervised
 from compress.measurement import contracts
 from compress.product import Graph, Product
 from compress.stages.context import Context
@@ -26,7 +27,8 @@ def run(product: Product, context: Context) -> Product:
     recorded = {"data": context.data.fingerprint, "recipe": context.config.recipe_name}
     split = context.data.validation.subset(LABELLED, context.config.seed)
     numbers = range(len(split))
-    labelled = [split.image(index) for index in numbers], [split.target(index) for index in numbers]
+    task = supervised(split)
+    labelled = [split.image(index) for index in numbers], [task.kit_label(split.target(index)) for index in numbers]
 
     def package(target: str) -> tuple[tuple[Graph, ...], list[Check]]:
         own = [graph for graph in product.graphs if graph.target == target]

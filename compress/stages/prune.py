@@ -31,7 +31,7 @@ from compress.training.memory import out_of_memory
 from compress.units import format_flops
 
 NAME = "prune"
-VERSION = 5
+VERSION = 6
 RECORD = "pruning.json"  # its keys are described in docs/user-guide/run-folder.md
 
 log = logging.getLogger(__name__)
@@ -72,7 +72,8 @@ def counter(model: TorchModel) -> Callable[[nn.Module], int]:
 def run(product: Product, context: Context) -> Product:
     """Returns the product with the pruned model and with its reference, the model before the first pruning."""
     pruning = context.config.prune
-    product = replace(product, reference=lineage.reference_for_pruning(product, context.config, context.folder))
+    reference = lineage.reference_for_pruning(product, context.config, context.folder)
+    product = replace(product, reference=reference)
     parts: dict[str, Any] = {"version": VERSION, "prune": asdict(pruning), "budget": context.config.budget.flops}
     parts["batch"] = context.config.finetune.batch  # also the batch size of the gradients
     if pruning.rounds > 1:
@@ -81,7 +82,9 @@ def run(product: Product, context: Context) -> Product:
         parts |= lineage.cache_parts(teacher, lineage.reference_flops(product))
     make = functools.partial(_prune, product, context)
     model, cached = context.cached_model(NAME, product.model, parts, make, record=RECORD)
-    return replace(product, model=model, cached=cached)
+    kept = json.loads((context.folder / RECORD).read_text())["kept"]
+    reference = lineage.with_kept(reference, product.model, kept)
+    return replace(product, model=model, reference=reference, cached=cached)
 
 
 def _prune(product: Product, context: Context, folder: Path) -> TorchModel:
@@ -90,6 +93,7 @@ def _prune(product: Product, context: Context, folder: Path) -> TorchModel:
     count, rounds, limit = counter(model), context.config.prune.rounds, context.config.budget.flops_limit
     net, _ = model.prunable()
     full, widths, remaining = count(net), solver.widths_of(net), 1.0
+    kept: dict[str, list[int]] = {}
     after, goal = full, None if limit is None else limit.macs(full)
     for number in range(1, rounds + 1):
         # Each round keeps the same fraction of the MACs, or of the channels, that the previous round left.
@@ -101,11 +105,12 @@ def _prune(product: Product, context: Context, folder: Path) -> TorchModel:
             model = require(tuned, Prunable, "stages", NAME)
         result, record = _round(model, context, macs, widths)
         model, remaining = model.with_net(result.net), remaining * (1 - result.ratio)
+        kept = solver.composed(kept, result.kept)
         after = count(result.net) if result.macs is None else result.macs
         log.info("prune: %s -> %s FLOPs (%.1f %%)", format_flops(2 * full), format_flops(2 * after), 100 * after / full)
     record |= {"macs_before": full, "macs_after": after, "ratio": 1 - remaining}
     record["reachable"] = None if result.reachable is None else (result.reachable[0], full)
-    record |= {"channels": solver.changes(widths, result.net), "protected": result.protected}
+    record |= {"channels": solver.changes(widths, result.net), "kept": kept, "protected": result.protected}
     cost = flops.count(model.with_net(result.narrowest).deployed(), model.example_input())
     protected_flops = {name: 2 * cost.macs_within(name) for name in result.protected}  # with all else at minimum width
     record["out_of_reach"] = {name: value for name, value in protected_flops.items() if value}

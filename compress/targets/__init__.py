@@ -55,7 +55,7 @@ class Target(Protocol):
         """Writes the artifact `folder`, with `provenance` in its manifest, and returns the graphs in it."""
 
     def load(self, graph: Graph, threads: int, *, exact: bool = False) -> Predictor:
-        """Opens a graph from disk in its runtime. The predictor returns the raw output, without `graph.postprocess`.
+        """Opens a graph from disk in its runtime. The predictor returns the raw outputs, without `graph.postprocess`.
         With `exact` it computes in the precision of the file, even if the runtime defaults to a lower one."""
 
 

@@ -21,8 +21,9 @@ from compress.host import host
 from compress.product import Graph, Precision
 from compress.targets import saturation
 from compress.targets.bench_kit import labelled_images
-from compress.targets.onnx_graph import INPUT, OUTPUT
+from compress.targets.onnx_graph import INPUT, OUTPUTS
 from compress.targets.predictor import Predictor
+from compress.tasks.outputs import arrays
 
 KIT = Path(__file__).parent / "bench_kit"
 MAX_LABELLED_BYTES, MIN_LABELLED_IMAGES = 4_000_000, 4  # before compression
@@ -49,17 +50,17 @@ def copy_for_ultralytics(graph: Graph, folder: Path, model: Model) -> Graph:
 
 def finish(
     graphs: Sequence[Graph], folder: Path, model: Model, load: Callable[[Graph, int], Predictor],
-    provenance: Mapping[str, Any], versions: Mapping[str, str], names: tuple[str, str] = (INPUT, OUTPUT),
+    provenance: Mapping[str, Any], versions: Mapping[str, str], names: tuple[str, str] = (INPUT, OUTPUTS),
 ) -> tuple[Graph, ...]:  # fmt: skip
-    """Completes an artifact folder: reloads every graph, stores its output for a sample image, and writes the bench kit
-    and the manifest. The manifest is written last; its presence means that the folder is complete. Returns `graphs`.
-    Raises TargetFailed if a graph does not load, or its output is not finite.
+    """Completes an artifact folder: reloads every graph, stores its outputs for a sample image, and writes the bench
+    kit and the manifest. The manifest is written last; its presence means that the folder is complete. Returns
+    `graphs`. Raises TargetFailed if a graph does not load, or an output is not finite.
 
     Args:
         graphs: of one target, one per precision.
         load, provenance: see `compress.targets.Target`.
         versions: of the packages that made the files, by name.
-        names: of the input and the output tensor in the files.
+        names: of the input tensor, and of the output tensors without their number, in the files.
     """
     target = graphs[0].target
     sample = model.example_input().numpy()
@@ -69,17 +70,23 @@ def finish(
     for graph in graphs:
         name = graph.precision.value
         predict = load(graph, 1)
-        output = predict(sample)
-        if not np.isfinite(output).all():
+        outputs = arrays(predict(sample))
+        if not all(np.isfinite(output).all() for output in outputs):
             raise TargetFailed(f"{target} {name}: the reloaded graph returns NaN or infinity for the sample input")
-        np.save(folder / f"expected_output_{name}.npy", output)
+        expected = []
+        for index, output in enumerate(outputs):
+            file = f"expected_output_{name}_{index}.npy" if index else f"expected_output_{name}.npy"
+            np.save(folder / file, output)
+            expected.append({"expected_output": file, "output_shape": list(output.shape)})
         models[name] = {
             "model": graph.path.relative_to(folder).as_posix(),
             "scheme": graph.scheme,
-            "expected_output": f"expected_output_{name}.npy",
+            "expected_output": expected[0]["expected_output"],
             "tolerance": TOLERANCE[graph.precision],
-            "output_shape": list(output.shape),
+            "output_shape": expected[0]["output_shape"],
         }
+        if len(expected) > 1:
+            models[name]["other_outputs"] = expected[1:]
         if labelled.exists():
             accuracy = labelled_images.judge(labelled, output_kind(graph, model), len(model.classes), predict)
             models[name]["labelled_images"] = accuracy
@@ -114,7 +121,7 @@ def add_labelled_images(folder: Path, images: Sequence[np.ndarray], labels: Sequ
 
 
 def output_kind(graph: Graph, model: Model) -> str:
-    """Kind of a file's raw output, which lacks `graph.postprocess`, as `bench_kit/labelled_images.py` names it."""
+    """Kind of a file's first raw output, without `graph.postprocess`, as `bench_kit/labelled_images.py` names it."""
     return model.task.output_kind(end_to_end=model.postprocess is not None, postprocessed=graph.postprocess is None)
 
 
@@ -124,16 +131,19 @@ def _manifest(
 ) -> dict[str, Any]:  # fmt: skip
     int8 = [graph for graph in graphs if graph.precision is Precision.int8]
     exclusions = {layer: reason for graph in int8 for layer, reason in graph.exclusions.items()}
-    shapes = {tuple(entry["output_shape"]) for entry in models.values()}
     return {
         "schema_version": 1,
         "target": graphs[0].target,
         "precision": [graph.precision.value for graph in graphs],
         "models": models,
         "inputs": [{"name": names[0], "shape": [1, model.channels, model.imgsz, model.imgsz], "dtype": "float32"}],
-        "outputs": [{"name": names[1], "shape": list(shape), "dtype": "float32"} for shape in shapes],
+        "outputs": [
+            {"name": f"{names[1]}{index}", "shape": list(shape), "dtype": "float32"}
+            for index, shapes in enumerate(zip(*map(_shapes, models.values()), strict=True))
+            for shape in set(shapes)
+        ],
         "preprocessing": preprocessing(model),
-        "tail": _postprocess(graphs[0]),
+        "tail": _postprocess(graphs[0], output_kind(graphs[0], model)),
         "output": output_kind(graphs[0], model),
         "classes": list(model.classes),
         "calibration": dict(int8[0].calibration) if int8 else {},
@@ -165,8 +175,13 @@ def preprocessing(model: Model) -> dict[str, Any]:
     }
 
 
-def read(folder: Path) -> list[tuple[Graph, tuple[int, ...]]]:
-    """Returns the graphs in an artifact folder, each with the shape of its file's raw output for one image. Raises
+def _shapes(entry: Mapping[str, Any]) -> tuple[tuple[int, ...], ...]:
+    """Shapes of the raw outputs of a file for one image, from its entry in the manifest."""
+    return tuple(tuple(output["output_shape"]) for output in (entry, *entry.get("other_outputs", ())))
+
+
+def read(folder: Path) -> list[tuple[Graph, tuple[tuple[int, ...], ...]]]:
+    """Returns the graphs in an artifact folder, each with the shapes of its file's raw outputs for one image. Raises
     TargetFailed if the manifest cannot be read, a file is missing, or its checksum is not that in the manifest."""
     path = folder / "manifest.json"
     try:
@@ -182,19 +197,21 @@ def read(folder: Path) -> list[tuple[Graph, tuple[int, ...]]]:
     for precision, entry in manifest["models"].items():
         path, scheme = folder / entry["model"], entry["scheme"]
         graph = Graph(path, manifest["target"], Precision(precision), scheme, postprocess=postprocess)
-        graphs.append((graph, tuple(entry["output_shape"])))
+        graphs.append((graph, _shapes(entry)))
     return graphs
 
 
-def _postprocess(graph: Graph) -> dict[str, Any] | None:
-    """Manifest entry: the postprocessing step that is not in the file; None if there is none."""
+def _postprocess(graph: Graph, kind: str) -> dict[str, Any] | None:
+    """Manifest entry: the postprocessing step that is not in the file, whose first output is of this kind; None if
+    there is none."""
     if graph.postprocess is None:
         return None
+    others = "" if kind == "rows" else "; the values after the scores, such as mask coefficients, stay with their box"
     return {
         "kind": "top_k",
         "what": "one row per anchor: x1, y1, x2, y2 in pixels, then one score per class; select the `most` anchors "
         "with the highest class score, then the `most` (anchor, class) pairs with the highest score among them; "
-        "non-maximum suppression is not needed",
+        f"non-maximum suppression is not needed{others}",
         "classes": graph.postprocess.classes,
         "most": graph.postprocess.max_detections,
     }

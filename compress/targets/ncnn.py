@@ -13,7 +13,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch.utils._pytree import tree_leaves
 
 from compress.capabilities import Model
 from compress.config import ExportConfig
@@ -22,6 +21,8 @@ from compress.product import Graph, Precision
 from compress.targets import artifact
 from compress.targets.predictor import Predictor
 from compress.targets.scheme import Scheme
+from compress.tasks import Outputs
+from compress.tasks.outputs import arrays, from_torch, pack
 
 NAME = "ncnn"
 QUANTIZED = Precision.fp16
@@ -30,7 +31,7 @@ _WHAT = (
     "for it, ncnn2table and ncnn2int8, are not in ncnn's Python package"
 )
 SCHEMES = (Scheme(_WHAT),)
-INPUT, OUTPUT = "in0", "out0"  # set by pnnx
+INPUT, OUTPUTS = "in0", "out"  # set by pnnx; outputs are numbered from 0
 
 
 def require() -> None:
@@ -42,15 +43,18 @@ def require() -> None:
 
 def convert(model: Model, folder: Path, config: ExportConfig) -> Graph:
     """Writes `folder`/model.param and model.bin in FP32. Raises TargetFailed if the network cannot be traced or
-    converted, has more than one output, needs operators that ncnn does not have, or its output differs from torch."""
+    converted, needs operators that ncnn does not have, or its outputs differ from torch."""
     graph, expected = _convert(model, folder, Precision.fp32)
-    output = load(graph, 1)(model.example_input().numpy())
-    if output.shape != expected.shape:
-        raise TargetFailed(f"pnnx changed the network: the output is {output.shape} instead of {expected.shape}")
-    # Relative to each value rather than to the largest one, because outputs contain both scores and pixels.
-    difference = float((np.abs(output - expected) / (1 + np.abs(expected))).max())
-    if not difference <= (limit := artifact.TOLERANCE[Precision.fp32]):
-        raise TargetFailed(f"pnnx changed the network: outputs differ by {difference:.2g}, allowed are {limit:g}")
+    computed, wanted = arrays(load(graph, 1)(model.example_input().numpy())), arrays(expected)
+    if len(computed) != len(wanted):
+        raise TargetFailed(f"pnnx changed the network: it has {len(computed)} outputs instead of {len(wanted)}")
+    for output, exact in zip(computed, wanted, strict=True):
+        if output.shape != exact.shape:
+            raise TargetFailed(f"pnnx changed the network: the output is {output.shape} instead of {exact.shape}")
+        # Relative to each value rather than to the largest one, because outputs contain both scores and pixels.
+        difference = float((np.abs(output - exact) / (1 + np.abs(exact))).max())
+        if not difference <= (limit := artifact.TOLERANCE[Precision.fp32]):
+            raise TargetFailed(f"pnnx changed the network: outputs differ by {difference:.2g}, allowed are {limit:g}")
     return graph
 
 
@@ -63,8 +67,8 @@ def quantize(
     return _convert(model, folder, Precision.fp16)[0]
 
 
-def _convert(model: Model, folder: Path, precision: Precision) -> tuple[Graph, np.ndarray]:
-    """Returns the graph, and torch's output for the model's example input."""
+def _convert(model: Model, folder: Path, precision: Precision) -> tuple[Graph, Outputs]:
+    """Returns the graph, and torch's outputs for the model's example input."""
     path, image = folder / "model.param", model.example_input()
     folder.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory() as scratch:
@@ -77,20 +81,18 @@ def _convert(model: Model, folder: Path, precision: Precision) -> tuple[Graph, n
     return Graph(path, NAME, precision, scheme, postprocess=model.postprocess), expected
 
 
-def _trace(model: Model, image: torch.Tensor, path: Path) -> np.ndarray:
-    """Writes TorchScript of the deployed network without postprocessing; returns its output for `image`."""
+def _trace(model: Model, image: torch.Tensor, path: Path) -> Outputs:
+    """Writes TorchScript of the deployed network without postprocessing; returns its outputs for `image`."""
     net = model.deployed(postprocess=False)
     try:
         with warnings.catch_warnings(), torch.no_grad():
             # Tracing warns about every Python number that becomes a constant; shapes are static here on purpose.
             warnings.simplefilter("ignore")
-            outputs = tree_leaves(net(image))
+            outputs = from_torch(net(image))
             torch.jit.trace(net, image, check_trace=False).save(str(path))
     except Exception as error:  # torch raises exceptions of any type here
         raise TargetFailed(f"torch cannot trace this network: {error}") from error
-    if len(outputs) != 1:
-        raise TargetFailed(f"this network has {len(outputs)} outputs; only networks with one can be exported to ncnn")
-    return outputs[0].numpy()
+    return outputs
 
 
 def _pnnx(traced: Path, path: Path, shape: Sequence[int], precision: Precision) -> None:
@@ -132,7 +134,7 @@ def package(graphs: Sequence[Graph], folder: Path, model: Model, provenance: Map
         for graph in graphs
     ]
     versions = {"ncnn": ncnn.__version__, "pnnx": pnnx.__version__}
-    return artifact.finish(packed, folder, model, load, provenance, versions, names=(INPUT, OUTPUT))
+    return artifact.finish(packed, folder, model, load, provenance, versions, names=(INPUT, OUTPUTS))
 
 
 def load(graph: Graph, threads: int, *, exact: bool = False) -> Predictor:
@@ -151,18 +153,23 @@ def load(graph: Graph, threads: int, *, exact: bool = False) -> Predictor:
         if read(str(file)) != 0:  # ncnn writes the reason to stderr and raises nothing
             raise TargetFailed(f"ncnn cannot open {file}: missing or damaged")
     # An extractor that is asked for an unknown name crashes the process.
-    if (names := (net.input_names(), net.output_names())) != ([INPUT], [OUTPUT]):
-        wanted = f"instead of {INPUT} and {OUTPUT}"
-        raise TargetFailed(f"ncnn cannot use {graph.path}: inputs and outputs are {names} {wanted}")
+    inputs, outputs = net.input_names(), net.output_names()
+    expected = [f"{OUTPUTS}{index}" for index in range(max(len(outputs), 1))]
+    if inputs != [INPUT] or sorted(outputs) != sorted(expected):
+        wanted = f"instead of {INPUT} and {', '.join(expected)}"
+        raise TargetFailed(f"ncnn cannot use {graph.path}: inputs and outputs are {(inputs, outputs)} {wanted}")
 
-    def run(image: np.ndarray) -> np.ndarray:
+    def run(image: np.ndarray) -> Outputs:
         with net.create_extractor() as extractor:  # ncnn.Mat has no batch axis
             # A copy: a first layer that computes in place ends the process on memory that ncnn does not own.
             extractor.input(INPUT, ncnn.Mat(image[0]).clone())
-            status, output = extractor.extract(OUTPUT)
-            if status != 0:
-                raise TargetFailed(f"ncnn cannot compute {graph.path}: status {status}")
-            return np.array(output)[None]
+            return pack(np.array(extract(extractor, name))[None] for name in expected)
+
+    def extract(extractor: Any, name: str) -> Any:
+        status, output = extractor.extract(name)
+        if status != 0:
+            raise TargetFailed(f"ncnn cannot compute {graph.path}: status {status}")
+        return output
 
     precision = "f16" if half else "f32"
     return Predictor(run, f"ncnn {ncnn.__version__}", precision, "measured", list, layers_obtained="graph")

@@ -21,8 +21,10 @@ from compress.errors import TargetFailed
 from compress.targets import onnx_macs
 from compress.targets.predictor import LayerMacs
 from compress.targets.quantization_exclusions import Node
+from compress.tasks import Outputs
+from compress.tasks.outputs import pack
 
-INPUT, OUTPUT = "images", "output0"
+INPUT, OUTPUTS = "images", "output"  # outputs are numbered from 0
 LEAST_OPSET = 13  # the first with per-channel scales in QuantizeLinear and DequantizeLinear
 
 log = logging.getLogger(__name__)
@@ -56,7 +58,7 @@ def _torch_export(model: Model, path: Path, opset: int) -> None:
             # Tracing warns about every Python number that becomes a constant; shapes are static here on purpose.
             warnings.simplefilter("ignore")
             # The dynamo exporter requires onnxscript, and its node names do not contain the module path.
-            outputs = [f"output{index}" for index in range(len(tree_leaves(net(example))))]
+            outputs = [f"{OUTPUTS}{index}" for index in range(len(tree_leaves(net(example))))]
             torch.onnx.export(
                 net, (example,), str(path), dynamo=False,
                 input_names=[INPUT], output_names=outputs, opset_version=opset,
@@ -151,10 +153,10 @@ def open_session(path: Path, options: onnxruntime.SessionOptions) -> onnxruntime
         raise TargetFailed(f"ONNX Runtime cannot open {path}: {error}") from error
 
 
-def runner(session: onnxruntime.InferenceSession) -> Callable[[np.ndarray], np.ndarray]:
-    """Maps an image to the first output of a session."""
+def runner(session: onnxruntime.InferenceSession) -> Callable[[np.ndarray], Outputs]:
+    """Maps an image to the outputs of a session."""
     name = session.get_inputs()[0].name
-    return lambda image: session.run(None, {name: image})[0]
+    return lambda image: pack(session.run(None, {name: image}))
 
 
 def read(path: Path) -> ModelProto:

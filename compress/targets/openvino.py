@@ -30,6 +30,8 @@ from compress.targets.openvino_package import require as require  # the target's
 from compress.targets.predictor import LayerMacs, Predictor
 from compress.targets.quantization_exclusions import Node, by_module, kept_nodes
 from compress.targets.scheme import Scheme
+from compress.tasks import Outputs
+from compress.tasks.outputs import pack
 
 NAME = "openvino"
 QUANTIZED = Precision.int8
@@ -188,7 +190,12 @@ def load(graph: Graph, threads: int, *, exact: bool = False) -> Predictor:
     precision = "int8" if graph.precision is Precision.int8 else float_precision
     runtime = f"openvino {openvino.__version__.split('-')[0]}"  # the rest is a build number
     layers = functools.partial(_layers, source, compiled)
-    return Predictor(lambda image: request.infer([image])[0].copy(), runtime, precision, "measured", layers)
+
+    def run(image: np.ndarray) -> Outputs:
+        result = request.infer([image])
+        return pack(result[index].copy() for index in range(len(compiled.outputs)))
+
+    return Predictor(run, runtime, precision, "measured", layers)
 
 
 def _layers(source: Any, compiled: Any) -> list[LayerMacs]:

@@ -7,6 +7,9 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from compress.tasks import Outputs
+from compress.tasks.outputs import arrays, pack
+
 
 @dataclass(frozen=True)
 class LayerMacs:
@@ -19,9 +22,10 @@ class LayerMacs:
 
 @dataclass(frozen=True)
 class Predictor:
-    """Maps images float32 (b, c, s, s) to raw outputs float32 (b, …). Graphs have batch 1, so images run one by one."""
+    """Maps images float32 (b, c, s, s) to raw outputs float32 (b, …), a tuple of them if the graph has several. Graphs
+    have batch 1, so images run one by one."""
 
-    run: Callable[[np.ndarray], np.ndarray]  # (1, c, s, s) -> (1, …)
+    run: Callable[[np.ndarray], Outputs]  # (1, c, s, s) -> (1, …)
     runtime: str  # name and version
     inference_precision: str  # of most of the arithmetic: f32, tf32, bf16, f16, int8
     obtained: str  # "measured", or "emulated" if another runtime replaces the target's
@@ -35,9 +39,10 @@ class Predictor:
         """Predictors with equal evaluators return the same outputs for the same file."""
         return self.computed_by or f"{self.runtime} {self.inference_precision}"
 
-    def __call__(self, images: np.ndarray) -> np.ndarray:
+    def __call__(self, images: np.ndarray) -> Outputs:
         images = np.ascontiguousarray(images, dtype=np.float32)
-        return np.concatenate([self.run(images[i : i + 1]) for i in range(len(images))]).astype(np.float32, copy=False)
+        computed = [arrays(self.run(images[i : i + 1])) for i in range(len(images))]
+        return pack(np.concatenate(each).astype(np.float32, copy=False) for each in zip(*computed, strict=True))
 
     def int8_mac_share(self) -> float:
         """Fraction of the MACs that are computed in INT8; 0 if there are none. Slow: may compile the graph again."""

@@ -10,12 +10,13 @@ from compress.errors import UserError
 from compress.tasks.classify import CLASSIFY
 from compress.tasks.detect import DETECT
 from compress.tasks.obb import OBB
+from compress.tasks.outputs import Outputs
 from compress.tasks.pose import POSE
 from compress.tasks.segment import SEGMENT
 from compress.tasks.task import CLASS_WEIGHTS, Batch, PlainNetworkTask, Predictions, SupervisedTask, Task
 
 __all__ = [
-    "CLASSIFY", "CLASS_WEIGHTS", "DETECT", "OBB", "POSE", "SEGMENT", "TASKS", "Batch", "PlainNetworkTask",
+    "CLASSIFY", "CLASS_WEIGHTS", "DETECT", "OBB", "POSE", "SEGMENT", "TASKS", "Batch", "Outputs", "PlainNetworkTask",
     "Predictions", "SupervisedTask", "Task", "check_same", "load", "of",
 ]  # fmt: skip
 

@@ -14,6 +14,7 @@ from torch.nn import functional as F
 from compress.tasks.augmentation import Augmentation, augment_image
 from compress.tasks.class_metrics import ClassMetric, metrics
 from compress.tasks.metric import Metric
+from compress.tasks.outputs import Outputs, first
 from compress.tasks.task import CLASS_WEIGHTS, Batch, PlainNetworkTask, Predictions, images_to_tensor
 
 TEMPERATURE = 4.0  # softmax temperature in distillation; unlikely classes then contribute too
@@ -73,9 +74,9 @@ class Classify(PlainNetworkTask):
         soft = (teacher / TEMPERATURE).softmax(1)
         return TEMPERATURE**2 * F.cross_entropy(outputs / TEMPERATURE, soft)
 
-    def decode(self, outputs: np.ndarray) -> np.ndarray:
+    def decode(self, outputs: Outputs) -> np.ndarray:
         """Returns the scores (b, classes) unchanged, since only their order matters."""
-        return outputs
+        return first(outputs)
 
     def output_classes(self, output: object, images: int) -> int | None:
         if isinstance(output, Tensor) and output.ndim == 2 and len(output) == images:

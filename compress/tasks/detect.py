@@ -13,7 +13,7 @@ from compress.tasks.augmentation import Augmentation, augment_image, mosaic, pla
 from compress.tasks.mean_ap import LEVELS, Detections, accuracy, collect, iou
 from compress.tasks.metric import Accuracy, Metric
 from compress.tasks.size_ap import average_precision_by_size
-from compress.tasks.task import Batch, Predictions, SupervisedTask, images_to_tensor
+from compress.tasks.task import Batch, Predictions, SupervisedTask, box_output_kind, images_to_tensor
 
 MIN_SCORE = 0.25  # minimum score of the detections compared in `confidence_shift`
 MIN_IOU = 0.5  # minimum IoU of two boxes of a class that are regarded as the same detection
@@ -53,9 +53,7 @@ class Detect(SupervisedTask):
         return {name: MeanAveragePrecision(name) for name in LEVELS}
 
     def output_kind(self, *, end_to_end: bool, postprocessed: bool) -> str:
-        if not end_to_end:
-            return "anchors"
-        return "detections" if postprocessed else "rows"
+        return box_output_kind(end_to_end=end_to_end, postprocessed=postprocessed)
 
     def target(self, label: Any, size: tuple[int, int], imgsz: int) -> np.ndarray:
         width, height, left, top = placement(size, imgsz)

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from compress.tasks.augmentation import Augmentation
 from compress.tasks.metric import Metric
+from compress.tasks.outputs import Outputs
 
 # A training batch. `img`: float32 (b, c, s, s) in [0, 1], RGB. Further entries are defined by the task's `collate`.
 Batch = dict[str, Tensor]
@@ -36,6 +37,14 @@ class Task:
         return self.name
 
 
+def box_output_kind(*, end_to_end: bool, postprocessed: bool) -> str:
+    """Returns the format of boxes and scores in an exported file's raw output, see `Task.output_kind`. Further values
+    of a box follow in the same row. `bench_kit/labelled_images.py` reads these formats."""
+    if not end_to_end:
+        return "anchors"
+    return "detections" if postprocessed else "rows"
+
+
 @dataclass(frozen=True)
 class SupervisedTask(Task):
     """A task with labels (those of `compress.data.Sample`): its models can be trained and evaluated. Targets are labels
@@ -51,6 +60,11 @@ class SupervisedTask(Task):
     def target(self, label: Any, size: tuple[int, int], imgsz: int) -> Any:
         """Converts a label of an image of `size`, (width, height), to the letterboxed input of side `imgsz`; pixels."""
         return label
+
+    def kit_label(self, target: Any) -> Any:
+        """Converts a target to what the bench kit compares with a raw output whose `output_kind` it knows: a class
+        index, or float32 (n, 5): class, x1, y1, x2, y2 in input pixels."""
+        return target
 
     def classes_in(self, label: Any) -> set[int]:
         """Returns the class indices in a label, by which subsets are stratified."""
@@ -93,8 +107,9 @@ class PlainNetworkTask(SupervisedTask):
         """Returns a scalar distance between the float32 outputs of the trained network and of its teacher."""
 
     @abstractmethod
-    def decode(self, outputs: np.ndarray) -> Predictions:
-        """Converts raw outputs (b, …) to predictions, one per image."""
+    def decode(self, outputs: Outputs) -> Predictions:
+        """Converts raw outputs (b, …) to predictions, one per image. A network that returns several tensors has a tuple
+        of outputs."""
 
     @abstractmethod
     def output_classes(self, output: object, images: int) -> int | None:

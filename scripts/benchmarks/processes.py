@@ -1,8 +1,9 @@
 """Compares fine-tuning in one process with fine-tuning in several: time, and accuracy after equally many images.
 
     python scripts/benchmarks/processes.py [--images 640] [--rounds 3] [--seeds 0] [--tuned 4000]
+        [--batch 16]
 
-drone_nano's network, pruned to 50 % of its FLOPs by the recipe, is trained with its teacher at 256 px and batch 16.
+drone_nano's network, pruned to 50 % of its FLOPs by the recipe, is trained with its teacher at 256 px.
 Each cell is a program of its own, bound to as many CPUs as the cell names. It trains a few steps, which starts the
 processes and their workers, and then times the training of --images images. The cells are measured in turns. The goal
 compares two processes that have a CPU each with one process that has one. With --seeds 3, also fine-tunes with --tuned
@@ -11,6 +12,7 @@ images for each of three seeds and measures mAP50-95 on 1,000 images.
 
 from __future__ import annotations
 
+import argparse
 import json
 import os
 import statistics
@@ -45,15 +47,14 @@ GOAL = 0.65  # of the time of one process with one thread
 
 
 def main() -> int:
-    options = common.parser(__doc__, images=640, rounds=3, seeds=0, tuned=4000, processes=0, seed=0)
+    options = common.parser(__doc__, images=640, rounds=3, seeds=0, tuned=4000, batch=16, processes=0, seed=0)
     options.add_argument("--threads", type=int)
     options.add_argument("--cpus", type=int)
     options.add_argument("--pruned", type=Path)
     options.add_argument("--accuracy", action="store_true")
     chosen = options.parse_args()
     if chosen.processes:
-        os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[: chosen.cpus])
-        return cell(chosen.processes, chosen.threads, chosen.images, chosen.seed, chosen.pruned, chosen.accuracy)
+        return cell(chosen)
     with tempfile.TemporaryDirectory() as folder:
         pruned = Path(folder, "pruned")
         recipe = common.Recipe.load(RECIPE)
@@ -63,8 +64,10 @@ def main() -> int:
         seconds: dict[str, list[float]] = {name: [] for name in CELLS}
         for _ in range(chosen.rounds):
             for name, (processes, threads, cpus) in CELLS.items():
-                seconds[name].append(measure(processes, threads, cpus, chosen.images, 0, pruned, False)["seconds"])
-        print(f"{host().cpu}, {host().threads} CPUs; {chosen.images} images")
+                seconds[name].append(
+                    measure(processes, threads, cpus, chosen.images, chosen.batch, 0, pruned, False)["seconds"]
+                )
+        print(f"{host().cpu}, {host().threads} CPUs; {chosen.images} images, batch {chosen.batch}")
         first = seconds[next(iter(CELLS))]
         for name, values in seconds.items():
             ratios = [value / base for value, base in zip(values, first)]
@@ -76,7 +79,9 @@ def main() -> int:
         )
         print(f"goal of {GOAL}: {common.met(ratio <= GOAL)}")
         for processes in (1, 2) if chosen.seeds else ():
-            results = [measure(processes, 2, 2, chosen.tuned, seed, pruned, True) for seed in range(chosen.seeds)]
+            results = [
+                measure(processes, 2, 2, chosen.tuned, chosen.batch, seed, pruned, True) for seed in range(chosen.seeds)
+            ]
             values = [result["accuracy"] for result in results]
             each = ", ".join(f"{value:.4f}" for value in values)
             print(f"{processes} processes: mAP50-95 {statistics.mean(values):.4f} ({each}) after {chosen.tuned} images")
@@ -84,45 +89,35 @@ def main() -> int:
 
 
 def measure(
-    processes: int, threads: int, cpus: int, images: int, seed: int, pruned: Path, accuracy: bool
+    processes: int, threads: int, cpus: int, images: int, batch: int, seed: int, pruned: Path, accuracy: bool
 ) -> dict[str, float]:
-    words = [
-        "--processes",
-        processes,
-        "--threads",
-        threads,
-        "--cpus",
-        cpus,
-        "--images",
-        images,
-        "--seed",
-        seed,
-        "--pruned",
-        pruned,
-    ]
-    output = common.in_own_process(__file__, [*map(str, words), *(["--accuracy"] if accuracy else [])])
+    words = ["--processes", processes, "--threads", threads, "--cpus", cpus, "--images", images, "--batch", batch]
+    words += ["--seed", seed, "--pruned", pruned, *(["--accuracy"] if accuracy else [])]
+    output = common.in_own_process(__file__, [*map(str, words)])
     result: dict[str, float] = json.loads(output.splitlines()[-1])
     return result
 
 
-def cell(processes: int, threads: int, images: int, seed: int, pruned: Path, accuracy: bool) -> int:
-    recipe = common.Recipe.load(RECIPE, f"threads={threads}", f"seed={seed}")
+def cell(options: argparse.Namespace) -> int:
+    os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[: options.cpus])
+    recipe = common.Recipe.load(RECIPE, f"threads={options.threads}", f"seed={options.seed}")
     teacher = require(recipe.model, Checkpointable, "model", RECIPE)
-    student = checkpoint.load(pruned, rebuilder(teacher))
-    distributed.use(processes)
-    settings = replace(by_capability(threads), placement=Placement("cpu", tuple(range(processes))))
-    for count in (WARM_UP, images):
+    student = checkpoint.load(options.pruned, rebuilder(teacher))
+    distributed.use(options.processes)
+    settings = replace(by_capability(options.threads), placement=Placement("cpu", tuple(range(options.processes))))
+    finetune = replace(recipe.config.finetune, batch=options.batch, distillation=1.0)
+    for count in (WARM_UP, options.images):
         began = time.perf_counter()
         with tempfile.TemporaryDirectory() as folder:
             tuned = tune(
-                student, teacher, recipe.data.train, replace(recipe.config.finetune, images=count, distillation=1.0),
-                seed=seed, stage="finetune", folder=Path(folder), settings=settings,
+                student, teacher, recipe.data.train, replace(finetune, images=count),
+                seed=options.seed, stage="finetune", folder=Path(folder), settings=settings,
             )  # fmt: skip
         seconds = time.perf_counter() - began
-        student = checkpoint.load(pruned, rebuilder(teacher))
+        student = checkpoint.load(options.pruned, rebuilder(teacher))
     distributed.stop()
     result = {"seconds": seconds}
-    if accuracy:
+    if options.accuracy:
         result["accuracy"] = common.evaluate(tuned, recipe.data.validation, recipe.data.classes).value
     print(json.dumps(result))
     return 0

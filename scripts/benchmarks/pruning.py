@@ -13,6 +13,7 @@ are also timed in alternation, in ONNX Runtime and OpenVINO.
 from __future__ import annotations
 
 import argparse
+import copy
 import functools
 import json
 import statistics
@@ -206,8 +207,11 @@ def pruned_by(cell: Cell, product: Product, context: Context) -> tuple[Product, 
     return prune.run(product, context), context
 
 
-def by_torch_pruning(model: Prunable, budget_macs: float) -> nn.Module:
-    """Prunes as in torch-pruning's examples: one ratio for every layer, channels ranked by the L2 norm of their group.
+def by_torch_pruning(
+    model: Prunable, budget_macs: float, prepare: Callable[[nn.Module], object] | None = None
+) -> nn.Module:
+    """Prunes as in torch-pruning's examples: one ratio for every layer, channels ranked by the L2 norm of their group,
+    or, if `prepare` computes gradients of the network, one ratio and one Taylor ranking for all channels.
 
     The ratio is bisected to three digits for the FLOPs nearest to the budget. It is coarse, because many layers lose a
     channel at the same ratio. Protected layers and rewritten blocks are those of this package, because torch-pruning's
@@ -216,12 +220,17 @@ def by_torch_pruning(model: Prunable, budget_macs: float) -> nn.Module:
     import torch_pruning as tp
 
     count: Callable[[nn.Module], int] = prune.counter(model)
+    unpruned, protected = model.prunable()
+    importance = tp.importance.GroupMagnitudeImportance(p=2)
+    if prepare is not None:
+        prepare(unpruned)
+        importance = tp.importance.GroupTaylorImportance()
 
     def at(thousandths: int) -> nn.Module:
-        net, protected = model.prunable()
+        net = copy.deepcopy(unpruned)  # with its gradients
         modules = dict(net.named_modules())
         pruner = tp.pruner.BasePruner(
-            net, model.example_input(), importance=tp.importance.GroupMagnitudeImportance(p=2), global_pruning=False,
+            net, model.example_input(), importance=importance, global_pruning=prepare is not None,
             pruning_ratio=thousandths / 1000, ignored_layers=[modules[name] for name in protected],
         )  # fmt: skip
         pruner.step()

@@ -29,6 +29,7 @@ from compress.errors import TargetFailed, UserError
 from compress.models import build
 from compress.pruning.solver import prune_to_flops
 from compress.stages.prune import counter
+from compress.tasks.outputs import first
 
 IMGSZ = 224
 TOLERANCE = 0.02  # the budget may be missed from below by this fraction of the full FLOPs
@@ -170,7 +171,7 @@ def difference(model: Any) -> float:
         expected = model.deployed()(image).numpy()
     with TemporaryDirectory() as scratch:
         graph = targets.get("onnxruntime").convert(model, Path(scratch), ExportConfig())
-        actual = targets.load(graph, threads=1)(image.numpy())
+        actual = first(targets.load(graph, threads=1)(image.numpy()))
     return common.difference(actual, expected)
 
 

@@ -15,9 +15,9 @@ GIVEN = {"custom": ["model=yolo26n", "data=digits"]}  # what a recipe leaves to 
 GROUPS = {folder.name for folder in CONF.iterdir() if folder.is_dir()}
 
 # The groups and choices that the contract names; those that exist bear these names.
-CONTRACT_GROUPS = {"recipe", "model", "data", "device", "prune", "finetune", "quantize", "export", "target", "metric"}
-MODELS = ["checkpoint", "digits_cnn", "drone_nano", "module", "onnx", "resnet20", "timm", "tree_crowns",
-          "ultralytics"]  # fmt: skip
+CONTRACT_GROUPS = {"recipe", "model", "data", "device", "prune", "reconstruct", "finetune", "quantize", "export"}
+CONTRACT_GROUPS |= {"target", "metric"}
+MODELS = ["checkpoint", "digits_cnn", "drone_nano", "module", "onnx", "resnet20", "timm", "tree_crowns", "ultralytics"]
 MODELS += ["yolo11n", "yolo26n", "yolov8n"]
 
 

@@ -13,7 +13,8 @@ from tests.config.refusals import refusal
     ("key", "value"),
     [
         ("prune.ratio", 1.0), ("prune.ratio", -0.1), ("prune.ratio", 30.0), ("prune.round_to", 0),
-        ("prune.max_ratio", 7.0), ("finetune.images", 0), ("finetune.batch", -1), ("train.images", -1),
+        ("prune.max_ratio", 7.0), ("reconstruct.images", 1),
+        ("reconstruct.max_growth", 0.5), ("finetune.images", 0), ("finetune.batch", -1), ("train.images", -1),
         ("finetune.learning_rate", 0.0), ("finetune.learning_rate", float("inf")), ("finetune.warmup", 2.0),
         ("train.ema", 1.0), ("data.calibration_images", 0), ("data.workers", -1), ("data.workers", 1000),
         ("model.imgsz", -256), ("model.channels", -1), ("threads", 0),

@@ -30,8 +30,9 @@ ON_THE_CPU = {
     "pruning.importance": {"_random"},  # scores are compared on the CPU
     "quantization.search": {"Search._latencies"},
     "quantization.sensitivity": {"ranked"},  # moved in the same line
+    "stages.reconstruct": {"_load"},  # batches are made on the CPU
     "targets.artifact": {"finish"},
-    "targets.ncnn": {"convert", "_trace"},
+    "targets.ncnn": {"convert"},
     "tasks.classify": {"Classify.collate"},  # batches are made on the CPU, also in worker processes
     "tasks.detect": {"Detect.collate"},
     "tasks.task": {"images_to_tensor"},

@@ -16,7 +16,8 @@ from compress.errors import TargetFailed, UserError
 from compress.product import Graph, Precision
 from compress.targets import tensorrt
 from compress.targets.quantization_exclusions import module_path
-from tests.fakes import SIDE, FakeModel, small_model
+from compress.tasks.outputs import arrays
+from tests.fakes import SIDE, FakeModel, small_model, small_segmenter
 
 PACKAGES = {  # that a target needs
     "openvino": ("openvino", "nncf"),
@@ -49,15 +50,39 @@ def test_a_model_becomes_an_artifact(name: str, model: FakeModel, images: list[n
         assert small.calibration["images"] == 8
         assert small.exclusions["6"] == "the last layer"
 
+    check_artifact(fp32, small, model, images, tmp_path)
+    manifest = json.loads((tmp_path / "artifact/manifest.json").read_text())
+    assert len(manifest["outputs"]) == 1
+    assert not any("other_outputs" in entry for entry in manifest["models"].values())
+
+
+@pytest.mark.parametrize("name", ["onnxruntime", "openvino", "tensorrt", "ncnn", "litert"])
+def test_a_model_with_two_outputs_becomes_an_artifact(name: str, images: list[np.ndarray], tmp_path: Path) -> None:
+    for package in PACKAGES.get(name, ()):
+        pytest.importorskip(package)
+    model, target = small_segmenter(), targets.get(name)
+    fp32 = target.convert(model, tmp_path / "fp32", ExportConfig())
+    small = target.quantize(fp32, model, images, tmp_path / "small")
+    check_artifact(fp32, small, model, images, tmp_path)
+    manifest = json.loads((tmp_path / "artifact/manifest.json").read_text())
+    prefix = "out" if name == "ncnn" else "output"
+    assert [(output["name"], output["shape"]) for output in manifest["outputs"]] == [
+        (f"{prefix}0", [1, 16, 9]), (f"{prefix}1", [1, 2, 16, 16]),
+    ]  # fmt: skip
+
+
+def check_artifact(fp32: Graph, small: Graph, model: FakeModel, images: list[np.ndarray], tmp_path: Path) -> None:
+    """Packages both graphs, compares them with torch and runs the bench kit."""
+    name, target = fp32.target, targets.get(fp32.target)
     packed = target.package([fp32, small], tmp_path / "artifact", model, {"recipe": "r"})
     batch = np.concatenate(images)
-    wanted = model.answer(batch)
+    wanted = arrays(model.answers(batch))
     for graph in packed:
         predictor = targets.load(graph, 1)
-        result = predictor(batch)
-        assert result.shape == wanted.shape and result.dtype == np.float32
         limit = 0.1 if graph.precision is Precision.int8 else 0.02
-        assert np.abs(result - wanted).max() < limit * np.abs(wanted).max()
+        for result, expected in zip(arrays(predictor(batch)), wanted, strict=True):
+            assert result.shape == expected.shape and result.dtype == np.float32
+            assert np.abs(result - expected).max() < limit * np.abs(expected).max()
         computed = {layer.name.removesuffix("/WithoutBiases"): layer.int8 for layer in predictor.layers()}
         quantized = [int8 for node, int8 in computed.items() if module_path(node) not in small.exclusions]
         assert set(quantized) <= {graph.precision is Precision.int8}

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
+import torch
 from torch import nn
 
 from compress import targets
@@ -18,9 +19,10 @@ from compress.data.sample import Sample
 from compress.errors import TargetFailed
 from compress.measurement import contracts
 from compress.measurement.contracts import confidence_shift, verify
-from compress.tasks import CLASSIFY, DETECT
+from compress.tasks import CLASSIFY, DETECT, Outputs
 from compress.tasks.mean_ap import Detections
-from tests.fakes import SIDE, FakeModel, small_model
+from compress.tasks.outputs import first
+from tests.fakes import SIDE, FakeModel, small_model, small_segmenter
 
 
 @pytest.fixture(scope="module")
@@ -65,6 +67,25 @@ def test_what_a_runtime_makes_of_float32_by_itself_is_held_to_its_confidences(sp
     result = by_name(verify(tmp_path / "o", model, split))
     assert (("contract.confidence_shift", "fp32") in result) == narrow
     assert result["contract.same_as_torch", "fp32"].met
+
+
+def test_every_output_is_compared(split: Split, tmp_path: Path) -> None:
+    model, folder = small_segmenter(), tmp_path / "onnxruntime"
+    target = targets.get("onnxruntime")
+    fp32 = target.convert(model, tmp_path / "fp32", ExportConfig())
+    target.package([fp32], folder, model, {})
+    result = by_name(verify(folder, model, split))
+    assert set(result) == {("contract.deterministic", "fp32"), ("contract.same_as_torch", "fp32")}
+    assert all(check.met for check in result.values())
+    other = small_segmenter()
+    with torch.no_grad():
+        other.net.get_submodule("prototypes").bias[:] += 1  # type: ignore[index, operator]
+    assert by_name(verify(folder, other, split))["contract.same_as_torch", "fp32"].met is False
+
+
+def test_the_largest_difference_is_that_of_all_outputs_and_not_a_number_if_one_is_not() -> None:
+    assert contracts._largest([0.5, 2.0, 1.0]) == 2.0
+    assert np.isnan(contracts._largest([0.5, float("nan"), 1.0]))
 
 
 def test_scores_do_not_drown_in_pixels() -> None:
@@ -120,8 +141,8 @@ def test_a_manifest_that_promises_another_shape_is_refused(artifact: tuple[FakeM
 class Detector(FakeModel):
     """Answers are detections already: x1, y1, x2, y2, score, class."""
 
-    def decode(self, outputs: np.ndarray) -> list[Detections]:
-        return [Detections(rows[:, :4], rows[:, 4], rows[:, 5].astype(int)) for rows in outputs]
+    def decode(self, outputs: Outputs) -> list[Detections]:
+        return [Detections(rows[:, :4], rows[:, 4], rows[:, 5].astype(int)) for rows in first(outputs)]
 
 
 def shift(before: list[list[float]], after: list[list[float]]) -> float | None:

@@ -11,13 +11,14 @@ from typing import Any
 import numpy as np
 import onnx
 import pytest
+import torch
 from onnx import ModelProto, TensorProto, helper, numpy_helper
 
 from compress import models, targets
 from compress.config import ExportConfig, Family, ModelConfig
 from compress.errors import UserError
 from compress.models import onnx_file
-from compress.models.onnx_model import OnnxModel
+from compress.models.onnx_model import FileNet, OnnxModel
 from compress.targets import onnx_graph
 from tests.models import onnx_files as files
 from tests.models.onnx_files import answer, build, classifier, external, integers, model, refused, save, weights
@@ -288,3 +289,17 @@ def test_tensors_make_way_for_the_agreed_names() -> None:
     onnx_file._rename(graph, {"in": "images", "out": "output0"})
     names = [name for node in graph.node for name in (*node.input, *node.output)]
     assert (names[0], names[-1], len(set(names))) == ("images", "output0", 4)
+
+
+def test_outputs_keep_their_order_and_get_numbered_names(tmp_path: Path) -> None:
+    made = files.model(*files.body(), outputs=("features", "r0"))
+    onnx_file._rename(made.graph, {"features": "output1", "r0": "output0"})
+    file = onnx_file.read(files.save(made, tmp_path / "foreign.onnx"))
+    assert file.outputs == {"output1": (1, 8, 8, 8), "output0": (1, 8, 8, 8)}
+    assert [value.name for value in file.graph.graph.output] == ["output0", "output1"]
+    image = np.random.default_rng(0).random((2, 3, files.SIDE, files.SIDE), dtype=np.float32)
+    features, relu = FileNet(file.path)(torch.from_numpy(image))
+    assert features.shape == relu.shape == (2, 8, 8, 8) and (relu >= 0).all() and not (features >= 0).all()
+    (tmp_path / "canonical.onnx").write_bytes(file.graph.SerializeToString())
+    again = FileNet(tmp_path / "canonical.onnx")(torch.from_numpy(image))
+    assert torch.allclose(again[0], features, atol=1e-6) and torch.allclose(again[1], relu, atol=1e-6)

@@ -78,6 +78,14 @@ def test_what_is_not_offered_is_said() -> None:
         build(ModelConfig(name="yolo11n-seg", imgsz=SIZE), ("a", "b"), DETECT)
 
 
+def test_rows_with_further_values_are_selected_as_the_package_does() -> None:
+    model = lively("yolo26n-pose")
+    last = model.net.model[-1]
+    rows = torch.rand(2, 400, 4 + last.nc + last.nk, generator=torch.Generator().manual_seed(0))
+    ours = ultralytics_head._selected(rows, last.nc, last.nk, last.max_det)
+    assert ours.shape == (2, last.max_det, 6 + last.nk) and torch.equal(ours, last.postprocess(rows))
+
+
 @pytest.mark.parametrize("name", ["yolo26n", "yolo26n-pose", "yolo11n"])
 def test_the_tail_can_be_done_in_numpy(name: str) -> None:
     model = lively(name)

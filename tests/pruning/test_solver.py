@@ -11,7 +11,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from compress.config import PruneConfig
 from compress.errors import UserError
 from compress.pruning.allocation import ALLOCATIONS
-from compress.pruning.solver import prune_to_flops, prune_to_ratio
+from compress.pruning.solver import composed, prune_to_flops, prune_to_ratio
 from tests.models.toy import Net, layer, randomise
 
 EXAMPLE = torch.rand(1, 3, 32, 32, generator=torch.Generator().manual_seed(0))
@@ -68,6 +68,24 @@ def test_it_is_the_least_important_channels_that_go(net: Net) -> None:
     pruned = prune_to_ratio(net, EXAMPLE, PROTECTED, PruneConfig(round_to=8), 0.03)
     assert pruned.channels == {"side": [64, 56]}
     assert torch.allclose(pruned.net.eval()(EXAMPLE), expected, atol=1e-5)
+
+
+def test_kept_channels_are_those_of_the_weights(net: Net) -> None:
+    pruned = prune_to_ratio(net, EXAMPLE, {"head": "last"}, PruneConfig(round_to=4), 0.4)
+    before, after = dict(net.named_modules()), dict(pruned.net.named_modules())
+    assert pruned.kept.keys() == pruned.channels.keys()
+    for name, kept in pruned.kept.items():
+        old, new = before[name], after[name]
+        assert isinstance(old, nn.Conv2d) and isinstance(new, nn.Conv2d) and len(kept) == new.out_channels
+        if old.weight.shape[1] == new.weight.shape[1]:  # lost no inputs, or is depthwise
+            assert torch.equal(old.weight[kept], new.weight)
+    assert any(before[name].groups > 1 for name in pruned.kept if isinstance(before[name], nn.Conv2d))
+
+
+def test_channels_kept_twice_are_those_of_the_first_network() -> None:
+    first = {"a": [0, 2, 5], "b": [1, 3]}
+    assert composed(first, {"a": [0, 2], "c": [4]}) == {"a": [0, 5], "b": [1, 3], "c": [4]}
+    assert composed({}, first) == composed(first, {}) == first
 
 
 def test_protected_modules_and_what_is_coupled_to_them_stay(net: Net) -> None:

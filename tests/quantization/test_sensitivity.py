@@ -5,11 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+import pytest
 import torch
 from torch import nn
 
 from compress import models
 from compress.config import Family, ModelConfig
+from compress.quantization import sensitivity
 from compress.quantization.sensitivity import ranked
 from tests.fakes import FakeModel
 from tests.models import onnx_files as files
@@ -52,6 +54,32 @@ def test_a_layer_whose_inputs_spread_widely_is_hurt_most() -> None:
     spread(wide)
     after = errors(wide)
     assert max(after, key=lambda name: after[name]) == "2" and after["2"] > 100 * before["2"]
+
+
+def test_each_output_counts_by_its_own_spread() -> None:
+    """Outputs as far apart as pixels and prototypes: scaling one changes nothing."""
+
+    class Both(nn.Module):
+        def __init__(self, scale: float) -> None:
+            super().__init__()
+            torch.manual_seed(0)
+            self.stem, self.left, self.right = (nn.Conv2d(*sizes, 3) for sizes in ((3, 4), (4, 2), (4, 6)))
+            self.scale = scale
+
+        def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+            features = self.stem(x).relu()
+            return self.left(features).flatten(2) * self.scale, self.right(features)
+
+    small, large = errors(Both(1)), errors(Both(1000))
+    assert small.keys() == {"stem", "left", "right"} and min(small.values()) > 0
+    assert all(np.isclose(small[name], large[name], rtol=1e-3) for name in small)
+
+
+@pytest.mark.parametrize(
+    ("shape", "axes"), [((8, 6, 100), [0, 2]), ((8, 100, 6), [0, 1]), ((8, 32, 16, 16), [0, 2, 3])]
+)
+def test_channels_are_the_first_axis_of_maps_and_the_shortest_of_rows(shape: tuple[int, ...], axes: list[int]) -> None:
+    assert sensitivity._reduced_axes(torch.zeros(shape)) == axes
 
 
 def test_the_network_is_left_as_it_was() -> None:

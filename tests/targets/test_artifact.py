@@ -16,9 +16,9 @@ from compress.capabilities import TopK
 from compress.errors import TargetFailed
 from compress.product import Graph, Precision
 from compress.targets import artifact
-from compress.targets.bench_kit.labelled_images import FILE
+from compress.targets.bench_kit.labelled_images import FILE, KINDS
 from compress.targets.predictor import Predictor
-from compress.tasks import DETECT
+from compress.tasks import DETECT, POSE, SEGMENT
 from tests.fakes import FakeModel, small_model
 
 PIXELS = [np.full((8, 8, 3), index, np.uint8) for index in range(3)]
@@ -138,8 +138,32 @@ def test_graphs_are_read_back_with_their_shapes(tmp_path: Path) -> None:
     made = [replace(graph, postprocess=model.postprocess) for graph in graphs(tmp_path)]
     artifact.finish(made, tmp_path, model, constant(0), {}, {})
     read = artifact.read(tmp_path)
-    assert [shape for _, shape in read] == [(1, 3), (1, 3)]
+    assert [shapes for _, shapes in read] == [((1, 3),), ((1, 3),)]
     assert [graph for graph, _ in read] == [replace(graph, exclusions={}, calibration={}) for graph in made]
+
+
+def test_all_outputs_of_a_graph_are_listed_and_stored(tmp_path: Path) -> None:
+    masks = np.ones((1, 2, 4, 4), np.float32)
+
+    def load(graph: Graph, threads: int) -> Predictor:
+        return replace(constant(0)(graph, threads), run=lambda image: (np.zeros((1, 5, 9), np.float32), masks))
+
+    artifact.finish(graphs(tmp_path), tmp_path, small_model(), load, {}, {})
+    manifest = json.loads((tmp_path / "manifest.json").read_text())
+    assert manifest["outputs"] == [
+        {"name": "output0", "shape": [1, 5, 9], "dtype": "float32"},
+        {"name": "output1", "shape": [1, 2, 4, 4], "dtype": "float32"},
+    ]
+    entry = manifest["models"]["int8"]
+    assert (entry["expected_output"], entry["output_shape"]) == ("expected_output_int8.npy", [1, 5, 9])
+    file = "expected_output_int8_1.npy"
+    assert entry["other_outputs"] == [{"expected_output": file, "output_shape": [1, 2, 4, 4]}]
+    assert np.array_equal(np.load(tmp_path / file), masks) and file in manifest["files"]
+    assert [shapes for _, shapes in artifact.read(tmp_path)] == [((1, 5, 9), (1, 2, 4, 4))] * 2
+
+    masks[0, 1, 2, 3] = np.nan
+    with pytest.raises(TargetFailed, match="returns NaN"):
+        artifact.finish(graphs(tmp_path / "broken"), tmp_path / "broken", small_model(), load, {}, {})
 
 
 @pytest.mark.parametrize("damage", ["changed", "missing"])
@@ -165,9 +189,11 @@ def test_a_folder_without_a_readable_manifest_must_be_exported_again(text: str |
 )
 def test_the_kind_of_a_detectors_output(selects: bool, left_to_do: bool, kind: str, tmp_path: Path) -> None:
     select = TopK(3, 5)
-    model = replace(small_model(), task=DETECT, postprocess=select if selects else None)
     graph = Graph(tmp_path, "ncnn", Precision.fp32, postprocess=select if left_to_do else None)
-    assert artifact.output_kind(graph, model) == kind
+    for task, prefix in ((DETECT, ""), (SEGMENT, "segment/"), (POSE, "pose/")):
+        model = replace(small_model(), task=task, postprocess=select if selects else None)
+        assert artifact.output_kind(graph, model) == prefix + kind
+        assert prefix + kind in KINDS
 
 
 @pytest.mark.parametrize(("channels", "colour"), [(1, "grey"), (3, "RGB"), (4, "4 channels")])

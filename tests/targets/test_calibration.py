@@ -21,7 +21,7 @@ def test_ranges_are_means_over_images_of_an_images_extremes(model: FakeModel, tm
     low[0, 0, 0, 0] = 0.5
     result = calibration.tensor_ranges(graph, [low, high])
     assert result[onnx_graph.INPUT] == (1.0, 1.75)
-    assert np.allclose(result[onnx_graph.OUTPUT], np.mean([_extremes(model.answer(each)) for each in (low, high)], 0))
+    assert np.allclose(result["output0"], np.mean([_extremes(model.answer(each)) for each in (low, high)], 0))
 
 
 def test_images_are_looked_at_once(model: FakeModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

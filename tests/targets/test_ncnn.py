@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -17,8 +19,9 @@ from compress.config import ExportConfig
 from compress.errors import TargetFailed
 from compress.product import Graph, Precision
 from compress.targets import ncnn
-from compress.tasks import DETECT, Task
-from tests.fakes import FakeModel
+from compress.tasks import DETECT, Outputs, Task
+from compress.tasks.outputs import first
+from tests.fakes import FakeModel, Masks
 
 pytest.importorskip("pnnx")
 pytest.importorskip("ncnn", exc_type=ImportError)
@@ -57,11 +60,6 @@ class Best(Rows):
         return super().forward(x).amax(2).topk(5).values
 
 
-class Halves(nn.Module):
-    def forward(self, rows: torch.Tensor) -> tuple[torch.Tensor, ...]:
-        return rows[..., :4], rows[..., 4:]
-
-
 def _image(channels: int = 3) -> np.ndarray:
     return np.random.default_rng(1).random((1, channels, SIDE, SIDE), dtype=np.float32)
 
@@ -72,7 +70,7 @@ def test_a_detectors_tail_is_left_to_numpy(tmp_path: Path) -> None:
         rows = model.net(torch.from_numpy(image)).numpy()
     graph = model.convert(tmp_path / "fp32")
     (packed,) = ncnn.package([graph], tmp_path / "artifact", model, {})
-    result = targets.load(packed, 1)(image)
+    result = first(targets.load(packed, 1)(image))
     assert result.shape == (1, 5, 6)
     assert np.allclose(result, TopK(2, 5)(rows), atol=1e-5)
 
@@ -121,14 +119,43 @@ def test_operators_that_ncnn_lacks_are_named(tmp_path: Path) -> None:
         Network(Best()).convert(tmp_path)
 
 
-def test_a_network_of_two_outputs_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(TargetFailed, match="2 outputs"):
-        Network(nn.Sequential(Rows(), Halves())).convert(tmp_path)
+def test_all_outputs_are_read_and_the_first_is_postprocessed(tmp_path: Path) -> None:
+    select, image = TopK(classes=3, max_detections=5), _image()
+    model = Network(Masks(), postprocess=select)
+    with torch.no_grad():
+        rows, prototypes = (tensor.numpy() for tensor in model.net(torch.from_numpy(image)))
+    [packed] = ncnn.package([model.convert(tmp_path / "fp32")], tmp_path / "artifact", model, {})
+    selected, second = targets.load(packed, 1)(image)
+    assert np.allclose(selected, select(rows), atol=1e-5) and np.allclose(second, prototypes, atol=1e-5)
+    manifest = json.loads((tmp_path / "artifact/manifest.json").read_text())
+    assert [(each["name"], each["shape"]) for each in manifest["outputs"]] == [
+        ("out0", [1, 16, 9]), ("out1", [1, 2, 16, 16]),
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("change", "why"),
+    [
+        (lambda outputs: outputs[0], "it has 2 outputs instead of 1"),
+        (
+            lambda outputs: (outputs[0], outputs[1][:, :1]),
+            r"the output is \(1, 2, 16, 16\) instead of \(1, 1, 16, 16\)",
+        ),
+        (lambda outputs: (outputs[0], outputs[1] + 1), "outputs differ by"),
+    ],
+)
+def test_a_conversion_that_changes_a_further_output_is_refused(
+    change: Callable[[Any], Outputs], why: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trace = ncnn._trace
+    monkeypatch.setattr(ncnn, "_trace", lambda *given: change(trace(*given)))
+    with pytest.raises(TargetFailed, match=f"pnnx changed the network: {why}"):
+        Network(Masks()).convert(tmp_path)
 
 
 def test_a_conversion_that_changes_the_answers_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     trace = ncnn._trace
-    monkeypatch.setattr(ncnn, "_trace", lambda *given: 1.5 * trace(*given))
+    monkeypatch.setattr(ncnn, "_trace", lambda *given: 1.5 * first(trace(*given)))
     with pytest.raises(TargetFailed, match="outputs differ by"):
         Network(Rows()).convert(tmp_path)
 

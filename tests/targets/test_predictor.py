@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from compress.targets.predictor import LayerMacs, Predictor
+from compress.tasks.outputs import first
 
 LAYERS = [
     LayerMacs("first", 100, int8=False),
@@ -27,10 +28,20 @@ def predictor(seen: list[np.ndarray], computed_by: str = "") -> Predictor:
 def test_images_run_one_by_one_in_float32() -> None:
     seen: list[np.ndarray] = []
     images = np.arange(3 * 2 * 4 * 4, dtype=np.float64).reshape(3, 4, 4, 2).transpose(0, 3, 1, 2)
-    result = predictor(seen)(images)
+    result = first(predictor(seen)(images))
     assert [(image.shape, image.dtype, image.flags.c_contiguous) for image in seen] == [((1, 2, 4, 4), "f4", True)] * 3
     assert result.dtype == np.float32
     assert result.tolist() == images.sum(axis=(1, 2, 3))[:, None].tolist()
+
+
+def test_several_outputs_are_joined_one_by_one() -> None:
+    def run(image: np.ndarray) -> tuple[np.ndarray, ...]:
+        return image.sum(axis=(2, 3)), image[:, :1].astype(np.float64)
+
+    images = np.arange(3 * 2 * 4 * 4, dtype=np.float32).reshape(3, 2, 4, 4)
+    sums, planes = replace(predictor([]), run=run)(images)
+    assert sums.tolist() == images.sum(axis=(2, 3)).tolist() and sums.shape == (3, 2)
+    assert np.array_equal(planes, images[:, :1]) and planes.dtype == np.float32
 
 
 def test_shares_are_weighted_by_macs() -> None:

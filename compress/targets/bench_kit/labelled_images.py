@@ -1,6 +1,7 @@
 """Evaluates a model on the labelled images shipped with it, since INT8 outputs may differ between CPUs. Classifiers:
 top-1 accuracy. Detectors: F1 score of the detections with a score of at least CONFIDENCE, each matched to one labelled
-box of its class with an IoU (intersection over union) of at least OVERLAP. Needs only numpy."""
+box of its class with an IoU (intersection over union) of at least OVERLAP. Of networks that segment or detect keypoints
+the boxes are compared. Needs only numpy."""
 
 import pathlib
 from collections.abc import Callable
@@ -8,24 +9,29 @@ from collections.abc import Callable
 import numpy as np
 
 FILE = "labelled_images.npz"
-KINDS = ("scores", "detections", "anchors", "rows")  # supported raw outputs, see `judge`
+BOXES = ("detections", "anchors", "rows")
+KINDS = ("scores", *BOXES, *(f"{task}/{kind}" for task in ("segment", "pose") for kind in BOXES))  # see `judge`
 CONFIDENCE = 0.25
 OVERLAP = 0.5
 SUPPRESS = 0.7  # IoU threshold of non-maximum suppression
 
 
-def judge(path: pathlib.Path, output: str, classes: int, predict: "Callable[[np.ndarray], np.ndarray]") -> dict:
-    """Returns {metric, value in [0, 1], images} of `predict`: float32 (1, c, s, s) in [0, 1] to a raw output.
+def judge(path: pathlib.Path, output: str, classes: int, predict: "Callable[[np.ndarray], np.ndarray | tuple]") -> dict:
+    """Returns {metric, value in [0, 1], images} of `predict`: float32 (1, c, s, s) in [0, 1] to a raw output, or a
+    tuple of which the first is used.
 
     `output` is its kind: "scores" (1, classes); "detections" (1, n, 6): x1, y1, x2, y2, score, class; "anchors"
-    (1, 4 + classes, n): centre, size, scores; "rows" (1, n, 4 + classes): corners, scores. Boxes are in pixels.
+    (1, 4 + classes, n): centre, size, scores; "rows" (1, n, 4 + classes): corners, scores. Boxes are in pixels. A kind
+    after "segment/" or "pose/" has further values per box: mask coefficients or keypoints.
     """
+    output = output.split("/")[-1]
     with np.load(path, allow_pickle=False) as file:
         images, labels, owner = file["images"], file["labels"], file["owner"]
     correct = detected = 0
     for index, image in enumerate(images):
         pixels = np.ascontiguousarray(image.transpose(2, 0, 1)[None], dtype=np.float32) / np.float32(255)
-        raw = np.asarray(predict(pixels))[0]
+        raw = predict(pixels)
+        raw = np.asarray(raw[0] if isinstance(raw, tuple) else raw)[0]
         expected = labels[owner == index]
         if output == "scores":
             correct += int(raw.reshape(-1).argmax() == expected[0, 0])

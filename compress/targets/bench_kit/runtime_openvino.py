@@ -6,11 +6,12 @@ import sys
 
 sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]  # no event is sent on import
 
+import numpy as np  # noqa: E402
 import openvino  # noqa: E402
 
 
 def load(path: pathlib.Path, threads: "int | None") -> tuple:
-    """Returns (predict: array -> array, runtime name, inference precision)."""
+    """Returns (predict: array -> array, or a tuple of several outputs, runtime name, inference precision)."""
     settings: dict = {"PERFORMANCE_HINT": "LATENCY"}
     if threads:
         settings["INFERENCE_NUM_THREADS"] = threads
@@ -20,4 +21,10 @@ def load(path: pathlib.Path, threads: "int | None") -> tuple:
     compiled = openvino.Core().compile_model(str(path), "CPU", settings)
     float_precision = compiled.get_property("INFERENCE_PRECISION_HINT").to_string()
     precision = "int8" if path.parent.name.startswith("int8") else float_precision
-    return lambda image: compiled(image)[0].copy(), f"openvino {openvino.__version__}", precision
+
+    def predict(image: np.ndarray) -> "np.ndarray | tuple":
+        result = compiled(image)
+        outputs = [result[index].copy() for index in range(len(compiled.outputs))]
+        return outputs[0] if len(outputs) == 1 else tuple(outputs)
+
+    return predict, f"openvino {openvino.__version__}", precision

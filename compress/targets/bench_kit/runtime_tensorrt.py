@@ -10,7 +10,7 @@ import numpy as np
 
 
 def load(path: pathlib.Path, threads: "int | None") -> tuple:
-    """Returns (predict: array -> array, runtime name, inference precision)."""
+    """Returns (predict: array -> array, or a tuple of several outputs, runtime name, inference precision)."""
     plan = path.with_name("model.plan")
     if plan.exists():
         import tensorrt as trt
@@ -23,27 +23,31 @@ def load(path: pathlib.Path, threads: "int | None") -> tuple:
         raise SystemExit(f"{plan.name} was built for another GPU or TensorRT version: run build.sh")
     context = engine.create_execution_context()
     cuda = cuda_runtime()
-    buffers = {}
-    for i in range(engine.num_io_tensors):
-        name = engine.get_tensor_name(i)
+    inputs: list = []
+    outputs: list = []
+    names = [engine.get_tensor_name(i) for i in range(engine.num_io_tensors)]
+    for name in sorted(names, key=lambda name: (len(name), name)):  # output0, output1, …
         host = np.zeros(tuple(engine.get_tensor_shape(name)), np.float32)
         pointer = ctypes.c_void_p()
         check(cuda.cudaMalloc(ctypes.byref(pointer), ctypes.c_size_t(host.nbytes)))
         context.set_tensor_address(name, pointer.value)
-        buffers[engine.get_tensor_mode(name) == trt.TensorIOMode.INPUT] = (host, pointer)
+        buffers = inputs if engine.get_tensor_mode(name) == trt.TensorIOMode.INPUT else outputs
+        buffers.append((host, pointer))
     stream = ctypes.c_void_p()
     check(cuda.cudaStreamCreate(ctypes.byref(stream)))
-    (source, source_pointer), (output, output_pointer) = buffers[True], buffers[False]
+    source, source_pointer = inputs[0]
     to_device, to_host = 1, 2  # cudaMemcpyKind
 
-    def predict(image: np.ndarray) -> np.ndarray:
+    def predict(image: np.ndarray) -> "np.ndarray | tuple":
         source[...] = image
         copy(cuda, source_pointer, source.ctypes.data_as(ctypes.c_void_p), source.nbytes, to_device)
         if not context.execute_async_v3(stream.value):
             raise SystemExit("TensorRT cannot run the engine")
         check(cuda.cudaStreamSynchronize(stream))
-        copy(cuda, output.ctypes.data_as(ctypes.c_void_p), output_pointer, output.nbytes, to_host)
-        return output.copy()
+        for host, pointer in outputs:
+            copy(cuda, host.ctypes.data_as(ctypes.c_void_p), pointer, host.nbytes, to_host)
+        copies = [host.copy() for host, _ in outputs]
+        return copies[0] if len(copies) == 1 else tuple(copies)
 
     precision = "int8" if path.parent.name == "int8" else "f16"
     return predict, f"{trt.__name__} {trt.__version__}", precision

@@ -81,6 +81,20 @@ def test_outputs_outside_the_tolerance_end_with_status_1_and_are_recorded(
     assert json.loads((tmp_path / "bench.json").read_text())["outputs_match"] is False
 
 
+@pytest.mark.parametrize(("second", "status"), [(OUTPUT, 0), (OUTPUT + 1, 1), (OUTPUT[:, :2], 1), (None, 1)])
+def test_all_outputs_must_match(
+    second: np.ndarray | None, status: int, bench: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_artifact(tmp_path, OUTPUT)
+    np.save(tmp_path / "expected_output_int8_1.npy", OUTPUT)
+    manifest = json.loads((tmp_path / "manifest.json").read_text())
+    manifest["models"]["int8"]["other_outputs"] = [{"expected_output": "expected_output_int8_1.npy"}]
+    (tmp_path / "manifest.json").write_text(json.dumps(manifest))
+    outputs = OUTPUT if second is None else (OUTPUT, second)
+    monkeypatch.setattr(bench.runtime, "load", lambda path, threads: (lambda image: outputs, "known", "int8"))
+    assert run(bench, monkeypatch) == status
+
+
 def test_a_file_that_differs_from_the_exported_one_ends_the_run(
     bench: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -49,18 +49,34 @@ def anchors_of(number: int, *, centres: bool) -> np.ndarray:
     return np.concatenate([corners, scores], axis=1)
 
 
-@pytest.mark.parametrize(
-    ("output", "raw", "detected"),
-    [
-        ("detections", rows_of, 5),  # duplicates count as wrong: nothing suppresses them
-        ("rows", lambda number: anchors_of(number, centres=False), 5),
-        ("anchors", lambda number: anchors_of(number, centres=True).T, 3),  # duplicates are suppressed
-    ],
-)
+DETECTORS: list[tuple[str, Callable[[int], np.ndarray], int]] = [  # kind of output, output of an image, detections
+    ("detections", rows_of, 5),  # duplicates count as wrong: nothing suppresses them
+    ("rows", lambda number: anchors_of(number, centres=False), 5),
+    ("anchors", lambda number: anchors_of(number, centres=True).T, 3),  # duplicates are suppressed
+]
+
+
+@pytest.mark.parametrize(("output", "raw", "detected"), DETECTORS)
 def test_detectors(output: str, raw: Callable[[int], np.ndarray], detected: int, tmp_path: Path) -> None:
     path = write(tmp_path, TARGETS)
     result = judge(path, output, 2, lambda pixels: raw(number_of(pixels))[None])
     assert result["images"] == 2
+    assert result["value"] == pytest.approx(2 * 3 / (detected + 3))
+
+
+@pytest.mark.parametrize(("output", "raw", "detected"), DETECTORS)
+def test_of_a_segmenter_the_boxes_are_judged(
+    output: str, raw: Callable[[int], np.ndarray], detected: int, tmp_path: Path
+) -> None:
+    """Coefficients above all scores follow each box, and prototypes are a second output."""
+
+    def predict(pixels: np.ndarray) -> tuple[np.ndarray, ...]:
+        rows = raw(number_of(pixels))
+        axis = 0 if output == "anchors" else 1
+        shape = (32, rows.shape[1]) if output == "anchors" else (len(rows), 32)
+        return np.concatenate([rows, np.full(shape, 7, np.float32)], axis=axis)[None], np.ones((1, 32, 16, 16))
+
+    result = judge(write(tmp_path, TARGETS), f"segment/{output}", 2, predict)
     assert result["value"] == pytest.approx(2 * 3 / (detected + 3))
 
 

@@ -13,7 +13,9 @@ import pytest
 
 
 class Interpreter:
-    """Doubles its input. Its tensors have the numbers 3 (input) and 8 (output)."""
+    """Doubles its input. Its tensors have the numbers 3 (input) and 8 (output), or 8 and 5 with `several`."""
+
+    several = False
 
     def __init__(self, path: str, num_threads: int | None) -> None:
         self.path, self.threads, self.tensors = path, num_threads, dict[int, np.ndarray]()
@@ -26,14 +28,14 @@ class Interpreter:
         return [{"index": 3}]
 
     def get_output_details(self) -> list[dict[str, int]]:
-        return [{"index": 8}]
+        return [{"index": 8}, {"index": 5}] if self.several else [{"index": 8}]
 
     def set_tensor(self, index: int, values: np.ndarray) -> None:
         assert self.allocated
         self.tensors[index] = values
 
     def invoke(self) -> None:
-        self.tensors[8] = 2 * self.tensors[3]
+        self.tensors[8], self.tensors[5] = 2 * self.tensors[3], -self.tensors[3]
 
     def get_tensor(self, index: int) -> np.ndarray:
         return self.tensors[index]
@@ -66,6 +68,14 @@ def test_the_predecessor_stands_in_where_litert_is_absent(
     assert precision == "f32"
     image = np.arange(4, dtype=np.float32).reshape(1, 1, 2, 2)
     assert np.array_equal(predict(image), 2 * image)
+
+
+def test_several_outputs_are_a_tuple(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Interpreter, "several", True)
+    predict, _, _ = kit_with("ai_edge_litert", monkeypatch).load(Path("fp32", "model.tflite"), None)
+    image = np.arange(4, dtype=np.float32).reshape(1, 1, 2, 2)
+    first, second = predict(image)
+    assert np.array_equal(first, 2 * image) and np.array_equal(second, -image)
 
 
 def test_the_folder_says_the_precision(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -26,6 +26,15 @@ def written(folder: Path) -> Path:
     return folder / "model.param"
 
 
+def test_several_outputs_are_a_tuple(tmp_path: Path) -> None:
+    path = written(tmp_path / "fp32")
+    layers = ["Input in0 0 1 in0", "Split s 1 2 in0 a b", "ReLU relu 1 1 a out1", "AbsVal abs 1 1 b out0"]
+    path.write_text("7767517\n4 5\n" + "\n".join(layers) + "\n")
+    image = np.array([[[[1, -2], [-3, 4]]]], np.float32)
+    first, second = runtime_ncnn.load(path, 1)[0](image)
+    assert np.array_equal(first, np.abs(image)) and np.array_equal(second, np.maximum(image, 0))
+
+
 def test_the_batch_axis_is_taken_off_and_put_back(tmp_path: Path) -> None:
     predict, runtime, precision = runtime_ncnn.load(written(tmp_path / "fp32"), 1)
     image = np.random.default_rng(0).random((1, 2, 3, 3), dtype=np.float32)

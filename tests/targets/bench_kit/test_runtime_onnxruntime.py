@@ -10,7 +10,7 @@ import pytest
 
 from compress.targets import onnx_graph
 from compress.targets.bench_kit import runtime_onnxruntime
-from tests.fakes import FakeModel
+from tests.fakes import FakeModel, small_segmenter
 
 
 @pytest.mark.parametrize(("folder", "precision"), [("fp32", "f32"), ("int8", "int8")])
@@ -22,6 +22,15 @@ def test_a_file_answers_as_torch_does_and_its_folder_says_the_precision(
     image = model.example_input().numpy()
     np.testing.assert_allclose(predict(image), model.answer(image), atol=1e-5)
     assert (runtime, result) == (f"onnxruntime {onnxruntime.__version__}", precision)
+
+
+def test_several_outputs_are_a_tuple_in_the_order_of_the_file(tmp_path: Path) -> None:
+    model = small_segmenter()
+    path, image = onnx_graph.export(model, tmp_path / "model.onnx", 17), model.example_input().numpy()
+    result = runtime_onnxruntime.load(path, 1)[0](image)
+    assert len(result) == 2
+    for output, expected in zip(result, model.answers(image), strict=True):
+        np.testing.assert_allclose(output, expected, atol=1e-5)
 
 
 @pytest.mark.parametrize(("threads", "asked"), [(3, 3), (None, 0)])  # 0: chosen by ONNX Runtime

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from compress.config import ExportConfig
-from tests.fakes import FakeModel
+from tests.fakes import FakeModel, small_segmenter
 
 pytest.importorskip("openvino")
 
@@ -66,3 +66,15 @@ def test_a_file_answers_as_torch_does(model: FakeModel, tmp_path: Path) -> None:
     answer = model.answer(image)
     assert np.abs(first - answer).max() < 0.02 * np.abs(answer).max()  # BF16 on some CPUs
     assert precision == "int8"  # by the name of the folder
+
+
+def test_several_outputs_are_a_tuple_of_copies_in_the_order_of_the_file(tmp_path: Path) -> None:
+    model = small_segmenter()
+    graph = openvino.convert(model, tmp_path, ExportConfig())
+    predict, _, _ = runtime_openvino.load(graph.path, 1)
+    image = model.example_input().numpy()
+    result = predict(image)
+    predict(np.zeros_like(image))
+    assert len(result) == 2
+    for output, expected in zip(result, model.answers(image), strict=True):
+        assert np.abs(output - expected).max() < 0.02 * np.abs(expected).max()  # BF16 on some CPUs

@@ -40,6 +40,18 @@ def test_an_output_is_a_copy_that_the_next_image_does_not_change(folder: Path) -
     assert np.allclose(first, means(IMAGE)) and precision == "int8"
 
 
+def test_several_outputs_are_a_tuple_in_the_order_of_their_names(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    cuda = Cuda()
+    shapes = {"output1": (1, 4, 4), "images": (1, 2, 4, 4), "output0": (1, 3)}
+    answer = lambda image: (means(image), image[:, 0] + 1)  # noqa: E731
+    monkeypatch.setattr(runtime_tensorrt, "cuda_runtime", lambda: cuda)
+    monkeypatch.setitem(sys.modules, "tensorrt_rtx", fake_tensorrt(cuda, answer, shapes=shapes))
+    predict, _, _ = runtime_tensorrt.load(folder / "model.onnx", None)
+    first, second = predict(IMAGE)
+    predict(np.zeros_like(IMAGE))
+    assert np.allclose(first, means(IMAGE)) and np.array_equal(second, IMAGE[:, 0] + 1)
+
+
 def test_an_engine_of_another_gpu_says_what_to_run(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "tensorrt_rtx", fake_tensorrt(Cuda(), means, fits=False))
     with pytest.raises(SystemExit, match=r"model\.engine was built for another GPU.*: run build\.sh"):
