@@ -26,7 +26,8 @@ ON_THE_CPU = {
     "measurement.rows": {"measure_model", "measure_graph"},  # example images for runtimes
     "models.normalisation": {"Normalised.__init__"},  # buffers, moved with the network
     "models.onnx_model": {"FileNet.__init__", "FileNet.forward"},  # ONNX Runtime
-    "models.ultralytics_head": {"decode", "_sorted"},  # outputs of all runtimes
+    "models.ultralytics_head": {"decode", "detections"},  # outputs of all runtimes
+    "models.ultralytics_instances": {"masks", "keypoints", "turned_boxes", "_tensor"},
     "pruning.importance": {"_random"},  # scores are compared on the CPU
     "quantization.search": {"Search._latencies"},
     "quantization.sensitivity": {"ranked"},  # moved in the same line
@@ -35,6 +36,10 @@ ON_THE_CPU = {
     "targets.ncnn": {"convert"},
     "tasks.classify": {"Classify.collate"},  # batches are made on the CPU, also in worker processes
     "tasks.detect": {"Detect.collate"},
+    "tasks.instances": {"InstanceTask.collate"},
+    "tasks.obb": {"OrientedBoxes.entries"},
+    "tasks.pose": {"Pose.entries"},
+    "tasks.segment": {"Segment.entries"},
     "tasks.task": {"images_to_tensor"},
 }
 
