@@ -26,7 +26,7 @@ from compress.errors import UserError
 from compress.finetuning import choose_settings
 from compress.host import host, usable_threads
 from compress.ledger import Ledger, Row
-from compress.measurement import answers, channels
+from compress.measurement import answers, channels, drawings
 from compress.measurement.rows import Costs, FileMeasurements, measure_graph, measure_model
 from compress.product import Graph, Product, Reference
 from compress.stages import STAGES, Context
@@ -202,6 +202,7 @@ def _run(plan: Plan, folder: Path, state: run_folder.State) -> Result:
     further = devices.remarks(config.device, ledger.rows) + channels.remarks(product.model, costs.at_imgsz, round_to)
     verdict = replace(verdict, remarks=(*verdict.remarks, *further))
     atomic.write(folder / "verdict.json", json.dumps(verdict.as_dict(), indent=1))
+    drawings.write(folder, plan.data, recorder.baseline, product, config)
     plan.trackers.finish(verdict)
     page = report.render(folder)
     with suppress(BrokenPipeError, SystemExit):  # raised by rich if stdout is a closed pipe, as in `| head`
@@ -241,8 +242,8 @@ class Recorder:
         self._context, self._ledger, self._trackers = context, ledger, trackers
         self._stages = context.config.stages
         self._baseline_stage = next((name for name in self._stages if STAGES[name].makes_baseline), LOAD)
-        self._baseline: Model | None = None  # the model that rows are compared with; None before its stage has run
-        self._baseline_row: Row | None = None
+        self.baseline: Model | None = None  # the model that rows are compared with; None before its stage has run
+        self.baseline_row: Row | None = None
         self._wait = bool(self._stages)  # for other processes to finish timing; not if no latencies will be compared
         first_with_files = next((index for index, name in enumerate(self._stages) if STAGES[name].makes_files), 0)
         # Stages whose torch model is also converted to FP32 and measured in every runtime: the baseline's, and the one
@@ -257,22 +258,22 @@ class Recorder:
         Returns the product with the targets that could not be measured added to its `failures`."""
         context, model, dataset = self._context, product.model, self._context.data
         if stage == self._baseline_stage:
-            self._baseline = model
+            self.baseline = model
         if product.graphs:
             new = [graph for graph in product.graphs if graph.path not in self._measured]
             return self._measure_in_runtimes(stage, product, costs, lambda name: [g for g in new if g.target == name])
-        untrained = self._baseline is None  # the stage train follows: a sample of the images is enough
+        untrained = self.baseline is None  # the stage train follows: a sample of the images is enough
         if untrained:
             sample = dataset.validation.subset(UNTRAINED_MODEL_IMAGES, context.config.seed)
             dataset = replace(dataset, validation=sample, extra={})
         row = measure_model(
             stage, model, costs, dataset, threads=context.config.threads, cached=product.cached,
-            baseline=self._baseline, baseline_row=self._baseline_row, wait=self._wait and not untrained,
+            baseline=self.baseline, baseline_row=self.baseline_row, wait=self._wait and not untrained,
             device=context.device,
         )  # fmt: skip
         self._append(row)
         if stage == self._baseline_stage:
-            self._baseline_row = row
+            self.baseline_row = row
         if stage == self._baseline_stage and (remark := chance_level_remark(row)):
             log.warning("%s", remark.text)
             if self._stages and self._stages[-1] != stage and not context.config.force:
@@ -286,11 +287,11 @@ class Recorder:
 
         def measure(target: str) -> None:
             for graph in graphs(target):
-                assert self._baseline is not None  # the baseline is the first model measured in runtimes
+                assert self.baseline is not None  # the baseline is the first model measured in runtimes
                 row = measure_graph(
                     stage, graph, product.model, costs, self._context.data,
                     threads=self._context.config.threads, cached=product.cached, measured=self._files,
-                    baseline=self._context.converter.fp32(self._baseline, target), baseline_row=self._baseline_row,
+                    baseline=self._context.converter.fp32(self.baseline, target), baseline_row=self.baseline_row,
                     wait=self._wait,
                 )  # fmt: skip
                 self._append(row)

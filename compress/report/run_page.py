@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -34,6 +35,7 @@ def render(folder: Path) -> Path:
         costs=plots.costs(rows),
         measurements=tables.measurements(rows),
         conventions=formatting.CONVENTIONS,
+        drawings=_drawings(run),
         figures=accuracy_details.figures(rows),
         per_class=accuracy_details.per_class(rows),
         confusions=accuracy_details.confusions(rows),
@@ -49,6 +51,19 @@ def render(folder: Path) -> Path:
         further_measurements=tables.further_measurements(rows),
         artifacts=tables.artifacts(run.manifests),
     )
+
+
+def _drawings(run: Run) -> tuple[tuple[str, ...], list[list[str]]]:
+    """Names of the columns, and rows of images as data URLs; no rows if a file is missing."""
+    folder = run.folder / "drawings"
+    files = [[folder / Path(name).name for name in row] for row in run.drawings.rows]
+    if not all(file.is_file() for row in files for file in row):
+        return run.drawings.columns, []
+    return run.drawings.columns, [[_data_url(file.read_bytes()) for file in row] for row in files]
+
+
+def _data_url(jpeg: bytes) -> str:
+    return f"data:image/jpeg;base64,{base64.b64encode(jpeg).decode()}"
 
 
 def _summary(run: Run) -> list[str]:

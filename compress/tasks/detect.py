@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from compress.tasks import drawing
 from compress.tasks.augmentation import Augmentation, augment_image, mosaic, placement
 from compress.tasks.mean_ap import LEVELS, Detections, accuracy, collect, iou
 from compress.tasks.metric import Accuracy, Metric
@@ -109,6 +110,10 @@ class Detect(SupervisedTask):
             Detections(image.boxes[rows], image.scores[rows], image.classes[rows])
             for image, rows in zip(predictions, kept, strict=True)
         ]
+
+    def draw(self, canvas: np.ndarray, target: Any, scale: float, classes: Sequence[str]) -> None:
+        for row in target:
+            drawing.box(canvas, row[1:] * scale, int(row[0]), classes[int(row[0])])
 
     def values(self, predictions: Predictions) -> list[np.ndarray]:
         return [array for image in predictions for array in (image.boxes, image.scores)]

@@ -10,6 +10,7 @@ from typing import Any, ClassVar
 import numpy as np
 import torch
 
+from compress.tasks import drawing
 from compress.tasks.augmentation import (
     SMALLEST_SIDE,
     Augmentation,
@@ -247,6 +248,20 @@ class InstanceTask(SupervisedTask):
             boxes = objects.boxes + np.array([0, dx, dy, dx, dy], np.float32)
             moved.append(Instances(boxes, objects.points + offset, objects.counts))
         return canvas, joined(moved)
+
+    def draw(self, canvas: np.ndarray, target: Instances, scale: float, classes: Sequence[str]) -> None:
+        for row, shape in zip(target.boxes, target.shapes(), strict=True):
+            index = int(row[0])
+            self.draw_shape(canvas, row[1:] * scale, shape[:, :2] * np.float32(scale), shape, index)
+            x, y = (row[1:3] * scale).round().astype(int).tolist()
+            drawing.label(canvas, (x, y), index, classes[index])
+
+    def draw_shape(
+        self, canvas: np.ndarray, corners: np.ndarray, places: np.ndarray, shape: np.ndarray, index: int
+    ) -> None:
+        """Draws an object of class `index` in place: its box `corners` and the `places` of its points in pixels of the
+        canvas. `shape`: its points with all their numbers."""
+        drawing.outline(canvas, rings(places), index)
 
     def values(self, predictions: Predictions) -> list[np.ndarray]:
         return [array for image in predictions for array in (image.boxes, image.scores)]

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from pycocotools import mask as coco_mask
 
+from compress.tasks import drawing
 from compress.tasks.augmentation import Window
 from compress.tasks.instances import InstanceAveragePrecision, Instances, InstanceTask, cut_polygons, rings
 from compress.tasks.mean_ap import Detections
@@ -100,6 +101,12 @@ class Segment(InstanceTask):
     def shapes_of(self, predictions: Any) -> list[np.ndarray]:
         """The largest outline of each mask, or the box of a mask without pixels."""
         return [_outline(mask, box) for mask, box in zip(predictions.masks, predictions.boxes, strict=True)]
+
+    def draw_shape(
+        self, canvas: np.ndarray, corners: np.ndarray, places: np.ndarray, shape: np.ndarray, index: int
+    ) -> None:
+        drawing.area(canvas, drawing.filled(rings(places), canvas.shape[0]), index)
+        drawing.outline(canvas, rings(places), index)
 
     def similarity(self, predictions: Any, others: Any) -> np.ndarray:
         return mask_similarity(predictions, others)

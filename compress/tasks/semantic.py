@@ -16,6 +16,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from compress.errors import UserError, one_line
+from compress.tasks import drawing
 from compress.tasks.augmentation import Augmentation, Geometry, placement, recolour, tiles
 from compress.tasks.instances import Instances, rings
 from compress.tasks.metric import Accuracy, Metric, fingerprint, interval, resamples
@@ -172,6 +173,14 @@ class Semantic(PlainNetworkTask):
     def as_targets(self, predictions: Predictions, confidence: float) -> list[Any]:
         """The predicted classes of all pixels, whatever their confidence."""
         return [image.classes for image in predictions]
+
+    def draw(self, canvas: np.ndarray, target: Any, scale: float, classes: Sequence[str]) -> None:
+        """Colours all classes but the first one, which is the background of most data."""
+        mask = cv2.resize(target, canvas.shape[1::-1], interpolation=cv2.INTER_NEAREST)
+        for index in sorted(set(np.unique(mask).tolist()) - {0, IGNORED}):
+            drawing.area(canvas, mask == index, index - 1)
+            y, x = (int(axis.min()) for axis in np.nonzero(mask == index))
+            drawing.label(canvas, (x, y), index - 1, classes[index])
 
     def values(self, predictions: Predictions) -> list[np.ndarray]:
         return [image.confidences for image in predictions]

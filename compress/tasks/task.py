@@ -104,6 +104,10 @@ class SupervisedTask(Task):
         """Returns the predictions without the scored instances below `confidence`; unchanged if there are no scores."""
         return predictions
 
+    def draw(self, canvas: np.ndarray, target: Any, scale: float, classes: Sequence[str]) -> None:
+        """Draws a target, or what `as_targets` makes of a prediction, on a uint8 RGB image in place, for the report.
+        `scale`: pixels of the canvas per input pixel."""
+
     @abstractmethod
     def values(self, predictions: Predictions) -> list[np.ndarray]:
         """Returns the values of predictions that must not be NaN."""
