@@ -18,6 +18,7 @@ from compress.tasks.mean_ap import Detections
 from compress.tasks.metric import Metric
 from compress.tasks.task import Batch
 
+SAMPLES = 1000  # points to which an outline is resampled, see `rasterised`
 STRIDE = 4  # input pixels per pixel of a mask, as the prototypes of the Ultralytics package
 
 
@@ -39,14 +40,23 @@ def encoded(masks: np.ndarray) -> np.ndarray:
 
 def rasterised(shapes: Sequence[np.ndarray], side: int) -> np.ndarray:
     """Masks uint8 (n, side // STRIDE, side // STRIDE) of polygons in pixels of an image of `side`. They are filled at
-    full resolution and scaled down, as the Ultralytics package does."""
+    full resolution and scaled down, as the Ultralytics package does. Outlines are resampled before they are rounded to
+    pixels, as there: otherwise masks would lack pixels that slanted edges cross, 0.003 of mAP50-95 on field scenes."""
     small = side // STRIDE
     masks = np.zeros((len(shapes), small, small), np.uint8)
     for mask, shape in zip(masks, shapes):
         full = np.zeros((side, side), np.uint8)
-        cv2.fillPoly(full, [ring.astype(np.int32) for ring in rings(shape)], 1)
+        cv2.fillPoly(full, [_resampled(ring).astype(np.int32) for ring in rings(shape)], 1)
         cv2.resize(full, (small, small), dst=mask)
     return masks
+
+
+def _resampled(ring: np.ndarray) -> np.ndarray:
+    """A closed line with its own points and SAMPLES others in equal numbers on each edge."""
+    count = len(ring)
+    places = np.union1d(np.linspace(0, count, SAMPLES), np.arange(count))
+    closed = np.concatenate([ring, ring[:1]])
+    return np.column_stack([np.interp(places, np.arange(count + 1), closed[:, axis]) for axis in (0, 1)])
 
 
 def indices(masks: np.ndarray) -> np.ndarray:

@@ -20,6 +20,7 @@ ON_THE_CPU = {
     "__init__": {"get_flops"},
     "capabilities": {"example_image", "tensor_digest"},  # networks are on the CPU between uses
     "data.batches": {"BatchMaker._make"},  # batches are made on the CPU
+    "finetuning": {"class_weights"},  # each process moves them to its device
     "measurement.accuracy": {"predictor"},  # moved in the same line
     "measurement.contracts": {"verify"},  # files in runtimes, compared with torch on the CPU
     "measurement.layer_latency": {"layer_seconds"},
