@@ -11,7 +11,7 @@ from typing import Any, ClassVar
 import cv2
 import numpy as np
 import torch
-from PIL import Image
+from PIL.PngImagePlugin import PngImageFile
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -25,12 +25,13 @@ from compress.tasks.task import Batch, PlainNetworkTask, Predictions, images_to_
 
 IGNORED = 255  # value of pixels without a label: they count neither in training nor in evaluation
 BACKGROUND = "background"  # class 0 of data with polygons: pixels outside of all of them
+MOST_PIXELS = 2**28  # of a mask; a compressed file of a few bytes can state any size
 GRID = 8  # confidences are kept of every eighth pixel along each axis
 
 
 @dataclass(frozen=True)
 class MaskFile:
-    """A mask in an image file of one channel with 8 bits, or of a palette: class indices and IGNORED."""
+    """A mask in a PNG file of one channel with 8 bits, or of a palette: class indices and IGNORED."""
 
     path: Path
     digest: str  # of the content
@@ -42,11 +43,14 @@ class MaskFile:
     def read(self) -> np.ndarray:
         """The pixels, uint8 (h, w). Raises UserError if the file cannot be decoded or is of another kind."""
         try:
-            with Image.open(self.path) as image:
+            # Not Image.open: Ultralytics, once imported, patches it to request another package for unknown formats.
+            with PngImageFile(self.path) as image:
                 if image.mode not in ("L", "P"):
                     raise ValueError(f"its mode is {image.mode}; expected 8-bit greyscale or a palette")
+                if image.width * image.height > MOST_PIXELS:
+                    raise ValueError(f"{image.width} x {image.height} pixels are too many")
                 return np.asarray(image)
-        except (OSError, ValueError, Image.DecompressionBombError) as error:
+        except (OSError, ValueError, SyntaxError) as error:  # a SyntaxError of the file, which is no PNG
             raise UserError("data", self.path, f"the mask cannot be read ({one_line(error)}): correct it") from error
 
 

@@ -63,7 +63,9 @@ def test_masks_are_resized_without_new_classes(tmp_path: Path) -> None:
 def test_a_mask_of_colours_or_of_no_pixels_is_refused(tmp_path: Path) -> None:
     Image.new("RGB", (4, 4)).save(tmp_path / "colours.png")
     (tmp_path / "damaged.png").write_bytes(b"\x89PNG\r\n")
-    for name in ("colours.png", "damaged.png"):
+    Image.new("L", (4, 4)).save(tmp_path / "other.png", "JPEG")
+    Image.new("L", (20000, 20000)).save(tmp_path / "large.png")
+    for name in ("colours.png", "damaged.png", "other.png", "large.png"):
         with pytest.raises(UserError, match=name):
             MaskFile(tmp_path / name, "").read()
 
