@@ -42,8 +42,8 @@ def test_neither_stages_nor_products_change() -> None:
 def test_images_are_asked_for_by_split() -> None:
     config = Config()
     assert {name: tuple(stage.images(config)) for name, stage in STAGES.items()} == {
-        "train": ("train",), "prune": (), "reconstruct": ("train",), "finetune": ("train",), "quantize": ("calibration",),
-        "export": ("validation",),
+        "train": ("train",), "prune": (), "reconstruct": ("train",), "finetune": ("train",),
+        "quantize": ("calibration",), "export": ("validation",),
     }  # fmt: skip
     config.prune.importance = "taylor"
     assert tuple(STAGES["prune"].images(config)) == ("train",)
