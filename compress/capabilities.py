@@ -28,6 +28,7 @@ class Teacher:
 
     net: nn.Module  # eval mode
     weight: float  # distillation loss weight relative to the task loss
+    alone: bool = False  # no task loss: batches have no targets
 
 
 @dataclass(frozen=True)
@@ -133,9 +134,9 @@ class Trainable(TorchModel, Protocol):
     """A model with a training loss."""
 
     def loss(self, net: nn.Module, batch: Batch, teacher: Teacher | None = None, parts: int = 1) -> Tensor:
-        """Scalar loss of `net` (same structure as `self.net`, for example an EMA copy) on a batch; with a teacher the
-        distillation loss is added. If `batch` is one of `parts` equal parts of a batch, the mean over the parts is the
-        loss of the whole."""
+        """Scalar loss of `net` (same structure as `self.net`, for example an EMA copy) on a batch. With a teacher, the
+        distillation loss is added, or with `teacher.alone` it is the only loss. If `batch` is one of `parts` equal
+        parts of a batch, the mean over the parts is the loss of the whole."""
 
     def output_signature(self) -> tuple[object, ...]:
         """Properties of the output, besides its shape, that must be equal in teacher and student, such as strides."""

@@ -39,7 +39,9 @@ def random(reference: Reference, flops: int, context: Context) -> Control:
 def smaller_input(reference: Reference, flops: int, context: Context) -> Control:
     """The unpruned network at the largest input size within `flops`, which needs none of this package. It is fine-tuned
     without a teacher, since the only more accurate network takes larger images. Raises UserError if no input size is
-    small enough."""
+    small enough, or if there are no labels."""
+    if not context.config.data.labels:
+        raise UserError("controls", True, "without labels, only a teacher of the same input size can tune a model")
     model = _model(reference)
     imgsz = input_within(model, flops)
     config = replace(context.config, finetune=replace(context.config.finetune, distillation=0.0, teacher=None))

@@ -84,7 +84,9 @@ def tune(
     rate = config.learning_rate
     if rate is None:
         rate = learning_rate(model, teacher, flops_before)
-    frozen = teach(teacher, config.distillation) if teacher is not None and config.distillation else None
+    frozen = None
+    if teacher is not None and config.distillation:
+        frozen = teach(teacher, config.distillation, alone=not train.labelled)
     state = folder / "training.safetensors"
     threads = torch.get_num_threads()
     settings = settings or by_capability(threads)
@@ -184,10 +186,10 @@ def learning_rate(model: Model, reference: Model | None, flops_before: int | Non
     return RATE * flops_before / flops_at(model, model.imgsz)
 
 
-def teach(model: Model, weight: float) -> Teacher:
-    """A frozen copy of `model` as teacher; `weight`: distillation loss weight relative to the task loss."""
+def teach(model: Model, weight: float, *, alone: bool = False) -> Teacher:
+    """A frozen copy of `model` as teacher. `weight`, `alone`: see `Teacher`."""
     net = copy.deepcopy(require(model, TorchModel, "finetune.teacher", "…").net).eval().requires_grad_(False)
-    return Teacher(net.to(memory_format=torch.channels_last), weight)
+    return Teacher(net.to(memory_format=torch.channels_last), weight, alone)
 
 
 def schedule(config: FinetuneConfig, rate: float, settings: TrainingSettings) -> Schedule:
@@ -227,7 +229,9 @@ def choose_settings(
     plan = config.train if "train" in stages and not finetunes else config.finetune
     weight = distillation if finetunes else 0.0
     model = require(model, Trainable, "stages", next(iter(images)))
-    teacher = teach(model, weight) if weight else None
+    # Without labels, batches have no targets, although those for gradients will get some, see `measurement.answers`.
+    alone = not data.train.labelled
+    teacher = teach(model, weight or 1.0, alone=alone) if weight or alone else None
     size = min(plan.batch // (plan.accumulate or 1), len(data.train))
     while True:
         with closing(batches(data.train, batch=size, seed=config.seed, epoch=0, augment=False)) as stream:

@@ -15,6 +15,7 @@ from compress import typed_json
 from compress.errors import UserError
 
 SCHEMA_VERSION = 1
+AGREEMENT = "agreement "  # begins the name of a metric whose targets are predictions of the unpruned model, not labels
 ALWAYS_WRITTEN = ("median", "p95", "threads", "batch", "inference_precision", "device")  # fields of latency_ms
 
 
@@ -42,6 +43,30 @@ class Accuracy:
     confusion: tuple[tuple[int, ...], ...] = ()  # classifiers: number of images by label (row) and predicted class
     obtained: Provenance | None = None  # None in `others`, which were obtained as this was
     others: Mapping[str, Accuracy] = field(default_factory=dict)  # splits that are reported and not judged
+
+    @property
+    def is_agreement(self) -> bool:
+        """True if there were no labels: the value is the agreement with the unpruned model's predictions."""
+        return self.metric.startswith(AGREEMENT)
+
+
+@dataclass(frozen=True)
+class OperatingPoint:
+    """Precision and recall of the instances (boxes, masks, …) that score at least `threshold`, at an overlap of 0.5."""
+
+    threshold: float
+    precision: float
+    recall: float
+
+
+@dataclass(frozen=True)
+class Thresholds:
+    """An operating point of the baseline, and the one of this product that has the same precision. See
+    `compress.tasks.thresholds`."""
+
+    baseline: OperatingPoint
+    artifact: OperatingPoint | None = None
+    reason: str | None = None  # why there is no such point
 
 
 @dataclass(frozen=True)
@@ -95,6 +120,7 @@ class Row:
     activation_bytes: int | None = None
     arena_bytes: int | None = None  # tensors as the target places them in memory, if the target reports it
     accuracy: Accuracy | None = None
+    thresholds: Mapping[str, Thresholds] = field(default_factory=dict)  # by operating point of the baseline; detectors
     latency_ms: Latency | None = None
     energy_mj: Energy | None = None
     cached: bool = False  # the product came from the cache; the row itself is always measured again
@@ -121,6 +147,7 @@ class Row:
         values = {each.name: getattr(self, each.name) for each in fields(self)}
         for name in ("accuracy", "latency_ms", "energy_mj"):
             values[name] = values[name] and asdict(values[name], dict_factory=_set_fields)
+        values["thresholds"] = {name: asdict(each) for name, each in self.thresholds.items()}
         return {**head, **values, "flops": self.flops, "bit_operations": self.bit_operations}
 
 

@@ -90,28 +90,38 @@ def as_dict(reference: Reference | None) -> dict[str, Any] | None:
 
 
 def check_teacher(product: Product, config: Config) -> None:
-    """Raises UserError if distillation is on and there is no teacher, or if the outputs of the named teacher do not
-    match those of the model."""
+    """Raises UserError if distillation is on, or needed for lack of labels, and there is no teacher, or if the outputs
+    of the named teacher do not match those of the model."""
     if config.finetune.teacher is not None:
         load_teacher(config.finetune.teacher, product.model, config.model)
-    elif config.finetune.distillation and "prune" not in config.stages:
+    elif (config.finetune.distillation or not config.data.labels) and "prune" not in config.stages:
         if product.reference is not None and product.reference.model is not None:
             return
         lost = product.reference.path if product.reference else None
         reason = f"the unpruned model {lost} could not be loaded" if lost else "this run does not prune"
-        why = f"{reason}, so there is no teacher: set {KEY} to the folder or .pt of the unpruned model, or "
-        raise UserError("finetune.distillation", config.finetune.distillation, why + "finetune.distillation=0")
+        why = f"{reason}, so there is no teacher: set {KEY} to the folder or .pt of the unpruned model"
+        if not config.data.labels:
+            raise UserError("data.labels", False, f"without labels, finetune needs a teacher; {why}")
+        raise UserError("finetune.distillation", config.finetune.distillation, f"{why}, or finetune.distillation=0")
+
+
+def check_labels(config: Config) -> None:
+    """Raises UserError if fine-tuning would need labels that are withheld, since distillation is off."""
+    if not config.data.labels and config.finetune.distillation == 0:
+        remedy = "without labels (data.labels=false) distillation is the only loss: set null or a positive number"
+        raise UserError("finetune.distillation", config.finetune.distillation, remedy)
 
 
 def with_distillation_weight(config: Config, reference: Reference | None) -> FinetuneConfig:
-    """Returns `config.finetune` with a weight instead of a null `distillation`: 1 if `finetune.teacher` is set, or if
-    this run fine-tunes a pruned checkpoint whose reference could be loaded; otherwise 0. Runs that prune distil only if
-    the recipe says so, as it costs a second forward pass."""
+    """Returns `config.finetune` with a weight instead of a null `distillation`: 1 if `finetune.teacher` is set, if
+    there are no labels, or if this run fine-tunes a pruned checkpoint whose reference could be loaded; otherwise 0.
+    Runs that prune distil only if the recipe says so, as it costs a second forward pass."""
     finetune = config.finetune
     if finetune.distillation is not None:
         return finetune
     inherited = "prune" not in config.stages and reference is not None and reference.model is not None
-    return replace(finetune, distillation=float(finetune.teacher is not None or inherited))
+    needed = finetune.teacher is not None or not config.data.labels
+    return replace(finetune, distillation=float(needed or inherited))
 
 
 def teacher(product: Product, config: Config) -> Model | None:

@@ -17,7 +17,7 @@ import torch
 from compress import atomic, checkpoint, data, devices, disk, lineage, models, report, run_folder, tasks, trackers
 from compress.budget import Remark, Verdict, baseline, chance_level_remark, judge, undetermined_verdict
 from compress.cache import DEFAULT_ROOT, Cache
-from compress.capabilities import Checkpointable, Model
+from compress.capabilities import Checkpointable, Evaluable, Model, require
 from compress.config import Config, dump
 from compress.config.messages import nearest
 from compress.controls import CONTROLS
@@ -26,13 +26,14 @@ from compress.errors import UserError
 from compress.finetuning import choose_settings
 from compress.host import host, usable_threads
 from compress.ledger import Ledger, Row
-from compress.measurement import channels
+from compress.measurement import answers, channels, drawings
 from compress.measurement.rows import Costs, FileMeasurements, measure_graph, measure_model
 from compress.product import Graph, Product, Reference
 from compress.stages import STAGES, Context
+from compress.targets import artifact
 from compress.targets import get as get_target
 from compress.targets.converter import Converter
-from compress.tasks import metric
+from compress.tasks import SupervisedTask, metric
 from compress.trackers import Trackers
 from compress.training import distributed
 from compress.training.placement import Placement, prepare, resolve
@@ -98,7 +99,7 @@ def _checked(config: Config) -> Plan:
     models.check_files(config.model)
     loaded_trackers = trackers.load(config.trackers)
     custom_task = tasks.load(config.task.target) if config.task.target else None
-    models.check_task(config.model, custom_task or data.task_of(config.data.name))
+    models.check_task(config.model, custom_task or data.task_of(config.data))
     config = models.resolve(config)
     for target in config.targets or []:
         get_target(target)  # raises for unknown names and missing packages
@@ -110,15 +111,10 @@ def _checked(config: Config) -> Plan:
     distributed.use(len(placement.indices))
     torch.set_num_threads(config.threads)
     torch.manual_seed(config.seed)
-    if config.data.name == data.NONE:
-        model: Model = models.build(config.model, task=custom_task)
-        dataset = data.without_images(model.task, model.classes, *config.model.input)
-    else:
-        dataset = data.load(config.data, *config.model.input, config.seed, custom_task)
-        if chosen := metric.select(config.metric, data.supervised(dataset.validation).metrics(len(dataset.classes))):
-            dataset = data.with_metric(dataset, chosen)
-        model = models.build(config.model, dataset.classes, dataset.task)
+    dataset, model = _loaded(config, custom_task)
     _check_images(config, dataset)
+    if not config.data.labels and config.data.name != data.NONE:
+        answers.check(model, dataset)
     costs = Costs.of(model)
     product = Product(model, lineage.recorded_reference(config.model, model))
     with devices.fps_named_in_errors(config):
@@ -127,6 +123,23 @@ def _checked(config: Config) -> Plan:
     distillation = lineage.with_distillation_weight(config, product.reference).distillation or 0.0
     settings = choose_settings(model, config, distillation, dataset, placement)
     return Plan(config, product, costs, dataset, settings, placement, loaded_trackers)
+
+
+def _loaded(config: Config, task: SupervisedTask | None) -> tuple[DataSet, Model]:
+    """Data and model. `task`: that of `task.target`."""
+    if config.data.name == data.NONE:
+        model: Model = models.build(config.model, task=task)
+        return data.without_images(model.task, model.classes, *config.model.input), model
+    if config.data.name == data.IMAGES:
+        model = models.build(config.model, task=task)
+        known = require(model, Evaluable, "data", data.IMAGES)
+        assert isinstance(known.task, SupervisedTask)  # as of every `Evaluable` model
+        dataset = data.load(config.data, *config.model.input, config.seed, known.task, model.classes)
+    else:
+        dataset = data.load(config.data, *config.model.input, config.seed, task)
+        model = models.build(config.model, dataset.classes, dataset.task)
+    chosen = metric.select(config.metric, data.supervised(dataset.validation).metrics(len(dataset.classes)))
+    return data.with_metric(dataset, chosen) if chosen else dataset, model
 
 
 def _check_stages(config: Config) -> None:
@@ -167,6 +180,10 @@ def _run(plan: Plan, folder: Path, state: run_folder.State) -> Result:
     scratch = Path(tempfile.mkdtemp())
     converter = Converter(scratch, config.export)
     cache = Cache(DEFAULT_ROOT, config.cache)
+    if not config.data.labels and config.data.name != data.NONE:
+        reference = plan.product.reference and plan.product.reference.model
+        answering, device = reference or plan.product.model, plan.placement.device()
+        plan = replace(plan, data=answers.answered(plan.data, answering, config.data.confidence, device, cache))
     context = Context(config, plan.data, folder, scratch, cache, converter, plan.settings, plan.placement)
     ledger = Ledger(folder / "ledger.jsonl", folder.name)
     plan.trackers.start(config, folder)
@@ -185,6 +202,7 @@ def _run(plan: Plan, folder: Path, state: run_folder.State) -> Result:
     further = devices.remarks(config.device, ledger.rows) + channels.remarks(product.model, costs.at_imgsz, round_to)
     verdict = replace(verdict, remarks=(*verdict.remarks, *further))
     atomic.write(folder / "verdict.json", json.dumps(verdict.as_dict(), indent=1))
+    drawings.write(folder, plan.data, recorder.baseline, product, config)
     plan.trackers.finish(verdict)
     page = report.render(folder)
     with suppress(BrokenPipeError, SystemExit):  # raised by rich if stdout is a closed pipe, as in `| head`
@@ -224,7 +242,8 @@ class Recorder:
         self._context, self._ledger, self._trackers = context, ledger, trackers
         self._stages = context.config.stages
         self._baseline_stage = next((name for name in self._stages if STAGES[name].makes_baseline), LOAD)
-        self._baseline: Model | None = None  # the model that rows are compared with; None before its stage has run
+        self.baseline: Model | None = None  # the model that rows are compared with; None before its stage has run
+        self.baseline_row: Row | None = None
         self._wait = bool(self._stages)  # for other processes to finish timing; not if no latencies will be compared
         first_with_files = next((index for index, name in enumerate(self._stages) if STAGES[name].makes_files), 0)
         # Stages whose torch model is also converted to FP32 and measured in every runtime: the baseline's, and the one
@@ -239,20 +258,22 @@ class Recorder:
         Returns the product with the targets that could not be measured added to its `failures`."""
         context, model, dataset = self._context, product.model, self._context.data
         if stage == self._baseline_stage:
-            self._baseline = model
+            self.baseline = model
         if product.graphs:
             new = [graph for graph in product.graphs if graph.path not in self._measured]
             return self._measure_in_runtimes(stage, product, costs, lambda name: [g for g in new if g.target == name])
-        untrained = self._baseline is None  # the stage train follows: a sample of the images is enough
+        untrained = self.baseline is None  # the stage train follows: a sample of the images is enough
         if untrained:
             sample = dataset.validation.subset(UNTRAINED_MODEL_IMAGES, context.config.seed)
             dataset = replace(dataset, validation=sample, extra={})
         row = measure_model(
             stage, model, costs, dataset, threads=context.config.threads, cached=product.cached,
-            baseline=self._baseline, wait=self._wait and not untrained,
+            baseline=self.baseline, baseline_row=self.baseline_row, wait=self._wait and not untrained,
             device=context.device,
         )  # fmt: skip
         self._append(row)
+        if stage == self._baseline_stage:
+            self.baseline_row = row
         if stage == self._baseline_stage and (remark := chance_level_remark(row)):
             log.warning("%s", remark.text)
             if self._stages and self._stages[-1] != stage and not context.config.force:
@@ -266,14 +287,16 @@ class Recorder:
 
         def measure(target: str) -> None:
             for graph in graphs(target):
-                assert self._baseline is not None  # the baseline is the first model measured in runtimes
+                assert self.baseline is not None  # the baseline is the first model measured in runtimes
                 row = measure_graph(
                     stage, graph, product.model, costs, self._context.data,
                     threads=self._context.config.threads, cached=product.cached, measured=self._files,
-                    baseline=self._context.converter.fp32(self._baseline, target), wait=self._wait,
+                    baseline=self._context.converter.fp32(self.baseline, target), baseline_row=self.baseline_row,
+                    wait=self._wait,
                 )  # fmt: skip
                 self._append(row)
                 self._measured.add(graph.path)
+                artifact.add_thresholds(graph, self._context.folder / "artifacts" / target, row.thresholds)
 
         _, failures = self._context.for_each_target(product, measure)
         return replace(product, failures=failures)
@@ -298,7 +321,8 @@ def _measure_controls(reference: Reference | None, context: Context, rows: Seque
             continue
         costs, threads = Costs.of(control.model), context.config.threads
         row = measure_model(
-            name, control.model, costs, control.data, threads=threads, cached=False, wait=False, device=context.device
-        )
+            name, control.model, costs, control.data, threads=threads, cached=False, wait=False,
+            baseline_row=baseline(rows), device=context.device,
+        )  # fmt: skip
         ledger.append(row)
     return list(ledger.rows)

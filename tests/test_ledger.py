@@ -20,7 +20,7 @@ CONTRACT = """
     schema_version run_id stage target precision imgsz cached macs flops other_flops bit_operations int8_mac_share
     params size_bytes bytes_moved activation_bytes arena_bytes accuracy latency_ms energy_mj
 """.split()
-ADDED = ["flops_at_640", "int8_mac_share_obtained", "onnx_size_bytes"]
+ADDED = ["flops_at_640", "int8_mac_share_obtained", "onnx_size_bytes", "thresholds"]
 
 
 def row(**changes: Any) -> Row:

@@ -188,3 +188,10 @@ def test_a_second_phase_is_one_run(place: Path) -> None:
     compress.run(compose([*SHORT, f"model.path={place / 'pruned'}"]), place / "run")
     said = checkpoint.describe(place / "run" / "pruned")["reference"]
     assert said["path"] == str(place / "elsewhere")  # and a third one knows it too
+
+
+def test_without_labels_the_weight_is_1_unless_it_is_set() -> None:
+    config = compose(["recipe=digits", "data.labels=false", "stages=[prune,finetune]"])
+    assert lineage.with_distillation_weight(config, None).distillation == 1.0
+    config = compose(["recipe=digits", "data.labels=false", "stages=[prune,finetune]", "finetune.distillation=2"])
+    assert lineage.with_distillation_weight(config, None).distillation == 2.0

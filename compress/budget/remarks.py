@@ -52,6 +52,17 @@ def chance_level_remark(row: Row) -> Remark | None:
     return Remark("baseline_knows_nothing", text, {"baseline": value, "chance": chance})
 
 
+def agreement(first: Row) -> Remark | None:
+    """A remark if there were no labels: what the numbers mean. `first`: the baseline."""
+    if first.accuracy is None or not first.accuracy.is_agreement:
+        return None
+    text = (
+        f"There were no labels: {first.accuracy.metric} compares with the unpruned model's own predictions. It does "
+        "not tell whether these are correct. Budgets for accuracy limit the drop of this agreement."
+    )
+    return Remark("agreement_is_not_accuracy", text, {"baseline": first.accuracy.value})
+
+
 def runtime_remarks(rows: Sequence[Row], finals: Sequence[Row], recommended: Mapping[str | None, Row]) -> list[Remark]:
     remarks = _other_splits(baseline(rows), finals)
     for target, best in recommended.items():

@@ -77,17 +77,18 @@ def judge(
     if (flops := budget.flops_limit) is not None:
         worst = max([last, *finals], key=lambda row: row.flops)
         checks.append(Check("budget.flops", None, None, flops.of(first.flops), worst.flops, "FLOPs"))
+    unit = "absolute, agreement" if first.accuracy and first.accuracy.is_agreement else "absolute"
     at_chance, too_weak = remarks.chance_level_remark(first), None
     if (limit := budget.max_accuracy_drop) is not None:
         if not at_chance and first.accuracy is not None and first.accuracy.value <= limit:
             too_weak = remarks.baseline_too_weak(first, limit)
         for row in finals or [last]:
             drop = None if at_chance or too_weak else selection.accuracy_drop(first, row)
-            checks.append(Check("budget.max_accuracy_drop", row.target, row.precision, limit, drop, "absolute"))
+            checks.append(Check("budget.max_accuracy_drop", row.target, row.precision, limit, drop, unit))
     for row in finals:
         if row.precision == "int8":
             drop = selection.accuracy_drop(selection.same_runtime_fp32(rows, row), row)
-            checks.append(Check("quantize.max_accuracy_drop", row.target, "int8", max_quantize_drop, drop, "absolute"))
+            checks.append(Check("quantize.max_accuracy_drop", row.target, "int8", max_quantize_drop, drop, unit))
     names = dict.fromkeys(row.target for row in finals)
     by_host = {target: selection.recommend(finals, target, device.precisions) for target in names}
     recommended = {name: _recommended_on_device(on_device, row, budget.latency_ms) for name, row in by_host.items()}
@@ -99,7 +100,7 @@ def judge(
     # budget.fps needs no check: `devices.resolve` has converted it to limits on FLOPs and latency.
     if budget.energy_mj is not None:  # nothing measures it yet: undetermined, never passed
         checks.append(Check("budget.energy_mj", None, None, budget.energy_mj, None, "mJ"))
-    notes = [remark for remark in (at_chance, too_weak) if remark]
+    notes = [remark for remark in (at_chance, too_weak, remarks.agreement(first)) if remark]
     notes += remarks.runtime_remarks(rows, finals, by_host) + remarks.control_remarks(last, controls)
     notes += remarks.contended_timings(rows)
     if budget.sram_kb is not None:

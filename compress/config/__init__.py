@@ -1,7 +1,8 @@
 """The typed configuration. Hydra composes it once; the rest of the package receives plain dataclasses."""
 
-from compress.config.checks import DATA_TASKS, MAX_OPSET, TASK_FORMATS
+from compress.config.checks import MAX_OPSET
 from compress.config.composition import COMPOSING, CONF, RECIPES, compose, dump, read, register, to_config
+from compress.config.data import DATA_TASKS, TASK_FORMATS, DataConfig, MetricConfig, TaskConfig
 from compress.config.device import HOST, DeviceConfig, LatencyFit
 from compress.config.messages import explain
 from compress.config.schema import (
@@ -11,11 +12,9 @@ from compress.config.schema import (
     Activation,
     BudgetConfig,
     Config,
-    DataConfig,
     ExportConfig,
     Family,
     FinetuneConfig,
-    MetricConfig,
     ModelConfig,
     NumberFormat,
     Objective,
@@ -23,7 +22,6 @@ from compress.config.schema import (
     PruneConfig,
     QuantizeConfig,
     ReconstructConfig,
-    TaskConfig,
     check_name,
 )
 

@@ -9,8 +9,6 @@ from dataclasses import fields
 from compress.errors import UserError
 
 MAX_OPSET = 20
-DATA_TASKS = ("detect", "segment", "pose", "obb")  # values of data.task
-TASK_FORMATS = ("coco", "field_scenes", "yolo")  # data=… with labels for more than one task
 MOST = 2**32  # upper limit of counts: a larger number is a typing error
 
 
@@ -60,10 +58,3 @@ def check_plain(part: object, key: str) -> None:
             check(abs(value) <= MOST, name, value, f"set at most {MOST}")
         elif isinstance(value, float):
             check(math.isfinite(value), name, value, "set a finite number")
-
-
-def check_data_task(task: str | None, name: str) -> None:
-    """Checks `data.task`, for the data set `name`."""
-    if task is not None:
-        check(task in DATA_TASKS, "data.task", task, f"set one of {', '.join(DATA_TASKS)}, or null")
-        check(name in TASK_FORMATS, "data.task", task, f"only data={', '.join(TASK_FORMATS)} read it: remove it")

@@ -8,16 +8,14 @@ from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any
 
-from compress.config import checks
 from compress.config.checks import check, check_drop, check_each, check_list, check_names, check_opset, check_plain
+from compress.config.data import DataConfig, MetricConfig, TaskConfig
 from compress.config.device import DeviceConfig
 from compress.host import usable_threads
 from compress.units import FlopsLimit
 
-SPLITS = ("train", "val", "test")  # keys of data.annotations
 MAX_CHANNELS = 128  # of an image in OpenCV 5
 MAX_THREADS = 1024  # a larger number must be a typo, and runtimes would start that many threads
-MAX_WORKERS = 128
 
 
 def _fraction(value: float) -> bool:
@@ -107,58 +105,6 @@ class ModelConfig:
 
 
 @dataclass
-class DataConfig:
-    name: str = "field_scenes"
-    path: str | None = None  # data.yaml, or a folder
-    task: str | None = None  # coco, field_scenes, yolo: which labels to read; null: those of the model's task
-    annotations: dict[str, Any] = field(default_factory=dict)  # coco: JSON files of train, val, test; null: usual ones
-    classes: list[str] | None = None  # voc: names of the classes, in order; null: those in the files, sorted
-    target: str | None = None  # module: import path of a class or function, pkg.module.MyData
-    args: dict[str, Any] = field(default_factory=dict)  # module: keyword arguments for `target`
-    root: str = "outputs/.data"  # folder of generated or fetched data sets
-    calibration_images: int = 300
-    validation_images: int | None = None  # size of a stratified random sample, drawn with `seed`; null: all images
-    test: bool = False  # also report accuracy on the test split; it decides nothing
-    large_validation: bool = False  # field_scenes: evaluate on the 3,000-image split
-    workers: int | None = None  # processes that decode and augment training images; null: chosen; 0: a thread
-
-    def __post_init__(self) -> None:
-        check_plain(self, "data")
-        check_each(self, "data", ["calibration_images"], "set at least 1")
-        check_each(self, "data", ["validation_images"], "set at least 1, or null for all")
-        checks.check_data_task(self.task, self.name)
-        for key, value in self.annotations.items():
-            good = key in SPLITS and (value is None or isinstance(value, str))
-            check(good, f"data.annotations.{key}", value, f"set a file name for {', '.join(SPLITS)}")
-        named = [value for value in self.annotations.values() if value is not None]
-        check(not named or self.name == "coco", "data.annotations", named, "only data=coco reads it: remove it")
-        remedy = "only data=voc reads it: remove it"
-        check(self.classes is None or self.name == "voc", "data.classes", self.classes, remedy)
-        good = self.workers is None or 0 <= self.workers <= MAX_WORKERS
-        check(good, "data.workers", self.workers, f"set 0 to {MAX_WORKERS} processes, or null")
-
-
-@dataclass
-class TaskConfig:
-    target: str | None = None  # import path of a user-defined task; null: the task of the data set
-
-    def __post_init__(self) -> None:
-        check_plain(self, "task")
-
-
-@dataclass
-class MetricConfig:
-    name: str | None = None  # a metric of the task, such as top5 or mAP50; null: its usual one
-    target: str | None = None  # import path of a user-defined metric
-    args: dict[str, Any] = field(default_factory=dict)  # keyword arguments for `target`, if it is a class
-
-    def __post_init__(self) -> None:
-        check_plain(self, "metric")
-        both = self.name is not None and self.target is not None
-        check(not both, "metric.target", self.target, f"metric.name={self.name} is set too: set one of them")
-
-
-@dataclass
 class BudgetConfig:
     flops: str | None = None  # at model.imgsz: "50%" of the loaded model, or "1.2G"
     max_accuracy_drop: float | None = None  # absolute, 0.01 is one percentage point; against the torch FP32 baseline
@@ -227,8 +173,8 @@ class FinetuneConfig:
     weight_decay: float = 0.01
     warmup: float = 0.1  # fraction of the steps
     ema: float = 0.999  # decay per step of the moving average of the weights; 0: none
-    # Distillation loss weight relative to the task loss. null: 1 if a teacher is set, or if a pruned checkpoint is
-    # fine-tuned and its unpruned model can be loaded; otherwise 0. The stage `train` has no teacher.
+    # Distillation loss weight relative to the task loss. null: 1 if a teacher is set, without labels, or if a pruned
+    # checkpoint is fine-tuned and its unpruned model can be loaded; otherwise 0. The stage `train` has no teacher.
     distillation: float | None = None
     teacher: str | None = None  # a checkpoint's folder, a shipped baseline or a .pt; null: the model before pruning
     augment: bool = True
@@ -345,6 +291,6 @@ def check_required(config: Config) -> None:
         Family.onnx: ("model.path", model.path),
     }
     path, target = ("data.path", data.path), ("data.target", data.target)
-    by_data = {name: [path] for name in ("coco", "image_folder", "voc", "yolo")} | {"module": [target]}
+    by_data = {name: [path] for name in ("coco", "image_folder", "images", "voc", "yolo")} | {"module": [target]}
     for key, value in (by_family[model.family], *by_data.get(data.name, [])):
         check(value is not None, key, "???", "set this value on the command line")

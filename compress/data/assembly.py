@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from compress.config import DataConfig
-from compress.data.dataset import DataSet, Split, hold_out
+from compress.data.dataset import DataSet, Split, hold_out, unlabelled
 from compress.data.files import check_disjoint, fingerprint
 from compress.data.sample import Sample
 from compress.tasks import SupervisedTask
@@ -24,7 +24,7 @@ def assemble(
     chosen: tuple[Sequence[Sample], Sequence[Sample]] | None = None,
     augmentation: Augmentation | None = None,
 ) -> DataSet:
-    """Returns the data set, after checking that its splits do not overlap.
+    """Returns the data set, without labels if `config.labels` is false, after checking that its splits do not overlap.
 
     Args:
         contents: all samples by split: `validation`, usually `train` (without it the data can only be used for
@@ -35,6 +35,9 @@ def assemble(
     Raises:
         UserError: an image of an evaluation split is also used in training or calibration.
     """
+    if not config.labels:
+        contents = {name: unlabelled(samples) for name, samples in contents.items()}
+        chosen = chosen and (unlabelled(chosen[0]), unlabelled(chosen[1]))
     train, calibration = chosen or hold_out(contents.get("train", []), config.calibration_images, seed)
     evaluation = {name: samples for name, samples in contents.items() if name not in ("train", "calibration")}
     check_disjoint([*train, *calibration], evaluation)

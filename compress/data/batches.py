@@ -55,9 +55,12 @@ class BatchMaker:
 
     def _make(self, samples: list[Sample], rng: np.random.Generator | None) -> Batch:
         split = replace(self.split, samples=samples)
-        indices = range(len(samples))
-        images, targets = [split.image(i) for i in indices], [split.target(i) for i in indices]
-        batch = supervised(split).collate(images, targets, split.augmentation, rng)
+        task, indices = supervised(split), range(len(samples))
+        images = [split.image(i) for i in indices]
+        if split.labelled:
+            batch = task.collate(images, [split.target(i) for i in indices], split.augmentation, rng)
+        else:
+            batch = task.collate_images(images, split.augmentation, rng)
         for name, value in () if self._is_ours else batch.items():
             # NumPy, since torch would start threads that compete with those of the training.
             if isinstance(value, Tensor) and value.is_floating_point() and not np.isfinite(value.numpy().sum()):

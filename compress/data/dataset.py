@@ -15,11 +15,14 @@ import cv2
 import numpy as np
 
 from compress.data.pixels import decode
-from compress.data.sample import Sample
+from compress.data.sample import NO_LABEL, Answer, Sample, Unlabelled
 from compress.data.subset import stratified
+from compress.digest import digest
 from compress.tasks import SupervisedTask, Task
 from compress.tasks.augmentation import GREY, Augmentation, placement
 from compress.tasks.metric import Metric
+
+SPLITS = ("train", "calibration", "validation")  # of every data set
 
 log = logging.getLogger(__name__)
 
@@ -50,18 +53,25 @@ class Split:
     def target(self, index: int) -> Any:
         """Returns the label in the coordinates of the network's input, see `SupervisedTask.target`."""
         sample = self.samples[index]
+        if isinstance(sample.label, Answer):
+            return sample.label.target
         return supervised(self).target(sample.label, sample.size, self.imgsz)
+
+    @property
+    def labelled(self) -> bool:
+        """Whether samples have targets: labels, or predictions of the unpruned model."""
+        return not any(isinstance(sample.label, Unlabelled) for sample in self.samples[:1])
 
     def first(self, count: int | None) -> Split:
         """Returns the first `count` samples (None: all). Meant for lists that are already shuffled."""
         return self if count is None else replace(self, samples=self.samples[:count])
 
     def subset(self, count: int | None, seed: int) -> Split:
-        """Returns at most `count` samples (None: all), drawn by `stratified`."""
+        """Returns at most `count` samples (None: all), drawn by `stratified`; uniformly without labels."""
         if count is None or count >= len(self):
             return self
-        task = supervised(self)
-        present = [task.classes_in(sample.label) for sample in self.samples]
+        task, labels = supervised(self), [sample.label for sample in self.samples]
+        present = [set() if isinstance(label, Answer | Unlabelled) else task.classes_in(label) for label in labels]
         return replace(self, samples=[self.samples[i] for i in stratified(present, count, seed)])
 
 
@@ -108,9 +118,22 @@ def with_metric(data: DataSet, metric: Metric) -> DataSet:
     return replace(_with(data, task=task), task=task)
 
 
+def without_labels(data: DataSet) -> DataSet:
+    """Returns the data set with `NO_LABEL` in place of every label, and another fingerprint."""
+    splits = {name: unlabelled(getattr(data, name).samples) for name in SPLITS}
+    bare = {name: replace(getattr(data, name), samples=samples) for name, samples in splits.items()}
+    extra = {name: replace(split, samples=unlabelled(split.samples)) for name, split in data.extra.items()}
+    return replace(data, **bare, extra=extra, fingerprint=digest([data.fingerprint, "without labels"]))
+
+
+def unlabelled(samples: Sequence[Sample]) -> list[Sample]:
+    """Returns the samples with `NO_LABEL` in place of their labels."""
+    return [replace(sample, label=NO_LABEL) for sample in samples]
+
+
 def _with(data: DataSet, **changes: Any) -> DataSet:
     """Replaces fields in all splits."""
-    splits = {name: replace(getattr(data, name), **changes) for name in ("train", "calibration", "validation")}
+    splits = {name: replace(getattr(data, name), **changes) for name in SPLITS}
     extra = {name: replace(split, **changes) for name, split in data.extra.items()}
     return replace(data, **splits, extra=extra)
 

@@ -15,7 +15,7 @@ from PIL import Image, UnidentifiedImageError
 
 from compress.data import pixels
 from compress.data.index import read_all
-from compress.data.sample import Sample
+from compress.data.sample import Sample, Unlabelled
 from compress.errors import UserError, one_line
 
 SUFFIXES = frozenset({".bmp", ".jpeg", ".jpg", ".npy", ".png", ".tif", ".tiff", ".webp"})
@@ -117,7 +117,7 @@ def check_disjoint(training: Iterable[Sample], evaluation: Mapping[str, Sequence
     for name, samples in evaluation.items():
         for index, sample in enumerate(samples):
             duplicate = by_digest.get(sample.digest)
-            if duplicate is not None and _same_content(sample, duplicate):
+            if duplicate is not None and same_content(sample, duplicate):
                 raise UserError(
                     f"data.{name}",
                     sample.source if isinstance(sample.source, Path) else f"image {index}, {_name(sample)}",
@@ -131,7 +131,8 @@ def _name(sample: Sample) -> str:
     return str(sample.source) if isinstance(sample.source, Path) else f"an array of {width}x{height} pixels"
 
 
-def _same_content(first: Sample, second: Sample) -> bool:
+def same_content(first: Sample, second: Sample) -> bool:
+    """Whether two samples of equal digest are the same image."""
     if not (isinstance(first.source, Path) and isinstance(second.source, Path)):
         return True
     return first.source == second.source or first.source.read_bytes() == second.source.read_bytes()
@@ -148,6 +149,11 @@ def fingerprint(classes: Sequence[str], splits: Mapping[str, Sequence[Sample]]) 
             else:
                 digest.update(sample.source.tobytes())
             label = sample.label
-            content = label if hasattr(label, "tobytes") else np.asarray(label)
-            digest.update(str(label).encode() if isinstance(label, int) else content.tobytes())
+            if isinstance(label, Unlabelled):
+                content = b"no label"
+            elif isinstance(label, int):
+                content = str(label).encode()
+            else:
+                content = (label if hasattr(label, "tobytes") else np.asarray(label)).tobytes()
+            digest.update(content)
     return digest.hexdigest()

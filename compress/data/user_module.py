@@ -48,7 +48,8 @@ def load(config: DataConfig, imgsz: int, channels: int, seed: int, task: Supervi
     data = user_code.load(KEY, path, config.args, EXPECTED)
     task = task or _task(path, getattr(data, "task", "detect"))
     classes = _classes(path, getattr(data, "classes", None))
-    samples = {name: _samples(path, data, name, task, len(classes)) for name in _splits(path, data, config)}
+    labelled = task if config.labels else None
+    samples = {name: _samples(path, data, name, labelled, len(classes)) for name in _splits(path, data, config)}
     chosen = None
     if "calibration" in samples:
         chosen = samples.get("train", []), samples["calibration"][: config.calibration_images]
@@ -84,7 +85,8 @@ def _splits(path: str, data: Any, config: DataConfig) -> list[str]:
     return ["train", "validation", *(name for name in optional if callable(getattr(data, name, None)))]
 
 
-def _samples(path: str, data: Any, name: str, task: SupervisedTask, classes: int) -> list[Sample]:
+def _samples(path: str, data: Any, name: str, task: SupervisedTask | None, classes: int) -> list[Sample]:
+    """The checked samples of a split; labels are checked by `task`, or are ignored if it is None."""
     try:
         samples = list(getattr(data, name)())
     except UserError:
@@ -103,7 +105,7 @@ def _samples(path: str, data: Any, name: str, task: SupervisedTask, classes: int
     if name == "validation" and not samples:
         raise UserError(KEY, path, "validation() returned no samples: return at least one, to measure accuracy on")
     for index, sample in enumerate(samples):
-        if problem := task.label_problem(sample.label, classes):
+        if task and (problem := task.label_problem(sample.label, classes)):
             raise UserError(KEY, path, f"{name}()[{index}]: {problem}")
     return samples
 

@@ -4,9 +4,11 @@ Keys of the YAML are `path` (the root folder, relative to the YAML or the workin
 `test` (each a folder, a .txt list of images, or a list of those) and `names`. Without `train` the data can only be used
 for evaluation. The labels of `images/…/x.jpg` are in `labels/…/x.txt`, one row per object: class and centre x, y,
 width, height as fractions of the image, or class and polygon, which is replaced by its bounding box. For the tasks
-segment and obb the rows are class and polygon, or class and four corners. For pose, class, box and keypoints, of which
+segment and obb the rows are class and polygon, or class and four corners. For semantic they are those of segment, and
+there is a class more, `background`, outside of all polygons. For pose, class, box and keypoints, of which
 `kpt_shape` in the YAML states how many there are and how many numbers each has, and `flip_idx` which one each is in a
 mirror.
+With `data.labels=false`, no label is read.
 If there is a `calibration.txt` beside the YAML, it lists the calibration images. Otherwise they are held out of
 `train` by seed.
 """
@@ -28,12 +30,13 @@ from compress.data.assembly import assemble
 from compress.data.dataset import DataSet
 from compress.data.files import image_files, probe_all
 from compress.data.labels import read_labels
-from compress.data.sample import Sample
+from compress.data.sample import NO_LABEL, Sample
 from compress.data.subset import stratified
 from compress.errors import UserError, one_line
-from compress.tasks import DETECT, TASKS, SupervisedTask
+from compress.tasks import DETECT, SEGMENT, SEMANTIC, TASKS, SupervisedTask
 from compress.tasks.augmentation import Augmentation
 from compress.tasks.pose import Pose
+from compress.tasks.semantic import BACKGROUND
 
 LONGEST = 4096  # characters in a path
 LABELS = "labels"
@@ -82,21 +85,26 @@ def load_yaml(
     root = _root(path, spec)
     keys = {key: name for key, name in {"train": "train", "val": "validation", **extra}.items() if spec.get(key)}
     task = _task(path, spec, config.task)
-    reader = partial(_read_samples, classes=len(classes), task=task, labels=labels)
+    rows = SEGMENT if task is SEMANTIC else task  # of polygons both can be made
+    count = len(classes) if config.labels else None
+    reader = partial(_read_samples, classes=count, task=rows, labels=labels)
     samples = {name: reader(_files(path, key, spec, root)) for key, name in keys.items()}
     key = "train" if "train" in samples else "val"
-    _check_labelled(path, key, samples[keys[key]], labels)
+    if config.labels:
+        _check_labelled(path, key, samples[keys[key]], labels)
     chosen = None
     calibration_list = path.with_name("calibration.txt")
     if calibration_list.is_file():
         samples["calibration"] = listed = reader(_from_list(calibration_list, root))
         sources = {sample.source for sample in listed}
         train = [sample for sample in samples.get("train", []) if sample.source not in sources]
-        count = config.calibration_images
-        if not shuffled and count < len(listed):
-            present = [task.classes_in(sample.label) for sample in listed]
-            listed = [listed[i] for i in stratified(present, count, seed)]
-        chosen = train, listed[:count]
+        wanted = config.calibration_images
+        if not shuffled and wanted < len(listed):
+            present = [task.classes_in(sample.label) if config.labels else set() for sample in listed]
+            listed = [listed[i] for i in stratified(present, wanted, seed)]
+        chosen = train, listed[:wanted]
+    if task is SEMANTIC:
+        classes = (BACKGROUND, *classes)
     return assemble(
         task, classes, samples, config, imgsz, channels, seed, chosen=chosen, augmentation=augmentation
     )  # fmt: skip
@@ -214,9 +222,10 @@ def _from_list(path: Path, root: Path) -> list[Path]:
     return files
 
 
-def _read_samples(files: Sequence[Path], classes: int, task: SupervisedTask, labels: str) -> list[Sample]:
+def _read_samples(files: Sequence[Path], classes: int | None, task: SupervisedTask, labels: str) -> list[Sample]:
+    """The images with their labels; `classes` None: without."""
     files = list(dict.fromkeys(files))  # without duplicates
-    contents = read_labels(_label_files(files, labels), classes, task)
+    contents = [NO_LABEL] * len(files) if classes is None else read_labels(_label_files(files, labels), classes, task)
     return [
         Sample(file, label, size, digest)
         for file, label, (size, digest) in zip(files, contents, probe_all(files), strict=True)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import numpy as np
 
 from compress.config import DataConfig
-from compress.data.dataset import DataSet, Split
+from compress.data.dataset import DataSet, Split, unlabelled
 from compress.data.files import check_disjoint, fingerprint
 from compress.data.sample import Sample
 from compress.errors import MissingExtra
@@ -31,6 +31,7 @@ def load(config: DataConfig, imgsz: int, channels: int, seed: int) -> DataSet:
     samples = _samples()
     order = np.random.default_rng(0).permutation(len(samples)).tolist()
     parts: dict[str, list[Sample]] = {}
+    samples = samples if config.labels else unlabelled(samples)
     for name, size in SIZES.items():
         parts[name], order = [samples[i] for i in order[:size]], order[size:]
     parts["train"] = [samples[i] for i in order]

@@ -17,11 +17,12 @@ def load(config: DataConfig, imgsz: int, channels: int, seed: int) -> DataSet:
     """Loads farm scenes of `imgsz` pixels, with the labels of the task `data.task`. With `data.large_validation=true`
     the larger validation split is used."""
     splits = ["train", "validation", *(["validation_large"] if config.large_validation else [])]
-    shapes, workers = config.task in field_scenes.SHAPES, min(8, os.cpu_count() or 1)
+    task = "segment" if config.task == "semantic" else config.task  # from the same polygons
+    shapes, workers = task in field_scenes.SHAPES, min(8, os.cpu_count() or 1)
     folder = field_scenes.prepare(Path(config.root), imgsz, splits, workers=workers, shapes=shapes)
     extra = {"test": "validation_large"} if config.large_validation else {}
     path = folder / ("pose.yaml" if config.task == "pose" else "data.yaml")
-    labels = f"labels_{config.task}" if shapes else LABELS
+    labels = f"labels_{task}" if shapes else LABELS
     data = load_yaml(
         path, config, imgsz, channels, seed, extra=extra, augmentation=AERIAL, shuffled=True, labels=labels
     )  # fmt: skip

@@ -60,16 +60,30 @@ def evaluate(
     """
     if len(split) == 0:
         raise UserError("data", "0 validation images", "use a data set with validation images")
-    collected: list[Any] = []
+    outputs = predictions(predict, decode, split, task, batch=batch, progress=progress)
+    return task.metric.evaluate(outputs, [split.target(index) for index in range(len(split))], classes)
+
+
+def predictions(
+    predict: Predict,
+    decode: Callable[[Outputs], Predictions],
+    split: Split,
+    task: SupervisedTask,
+    *,
+    batch: int = 1,
+    progress: str = "",
+) -> list[Any]:
+    """`decode(predict(images))` for each image of the split. Arguments and errors are those of `evaluate`."""
+    outputs: list[Any] = []
     with tqdm(total=len(split), desc=progress, unit="img", disable=None if progress else True) as bar:
         for start in range(0, len(split), batch):
             indices = range(start, min(start + batch, len(split)))
             planes = np.stack([split.image(index) for index in indices]).transpose(0, 3, 1, 2)
-            predictions = decode(predict(np.divide(np.ascontiguousarray(planes), 255, dtype=np.float32)))
-            if len(predictions) != len(indices):
-                raise TargetFailed(f"{len(predictions)} predictions for {len(indices)} images")
-            if any(np.isnan(array).any() for array in task.values(predictions)):
+            decoded = decode(predict(np.divide(np.ascontiguousarray(planes), 255, dtype=np.float32)))
+            if len(decoded) != len(indices):
+                raise TargetFailed(f"{len(decoded)} predictions for {len(indices)} images")
+            if any(np.isnan(array).any() for array in task.values(decoded)):
                 raise TargetFailed("predictions contain NaN: the graph is numerically broken in this runtime")
-            collected.extend(predictions)
+            outputs.extend(decoded)
             bar.update(len(indices))
-    return task.metric.evaluate(collected, [split.target(index) for index in range(len(split))], classes)
+    return outputs

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import hashlib
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -22,6 +22,8 @@ from compress.ledger import Provenance, Row
 from compress.measurement import accuracy, flops, graph_cost, latency
 from compress.measurement.flops import Cost
 from compress.product import Graph
+from compress.tasks import thresholds
+from compress.tasks.thresholds import Curve
 from compress.training.placement import CPU
 
 TORCH_BATCH = 16  # batch size for evaluating torch models; graphs are evaluated at batch 1, as deployed
@@ -67,6 +69,7 @@ class FileMeasurements:
     """Measurements of one file in this run. `accuracy` is None without validation images."""
 
     accuracy: ledger.Accuracy | None
+    curve: Curve | None = None
     latency: latency.Latency | None = None
     ratio: Ratio = None
 
@@ -80,6 +83,7 @@ def measure_model(
     threads: int,
     cached: bool,
     baseline: Model | None = None,
+    baseline_row: Row | None = None,
     wait: bool = True,
     device: torch.device = CPU,
 ) -> Row:
@@ -94,6 +98,7 @@ def measure_model(
         cached: whether the stage's product came from the cache; recorded in the row.
         device: computes the predictions for the accuracy of a torch model.
         baseline: timed alternately with `model`. If it is `model` itself, the ratio is 1; if None, none is recorded.
+        baseline_row: row of the baseline, for `thresholds`; None if `model` is the baseline, or there is none.
         wait: wait while another process is timing, for a latency that is compared with other latencies.
     """
     if isinstance(model, GivenAsGraph):
@@ -110,11 +115,12 @@ def measure_model(
             if baseline is not model:
                 ratio = _alternating_ratio([(accuracy.predictor(baseline.deployed()), predict)], image)
     predict = accuracy.predictor(net, CPU if isinstance(model, GivenAsGraph) else device)  # after it was timed
+    scored, curve = _accuracy(predict, model, data, TORCH_BATCH, f"{stage} {runtime}", "measured")
     return Row(
         stage, None, "fp32", imgsz=model.imgsz, macs=cost.macs, flops_at_640=costs.flops_at_640,
         other_flops=cost.other_flops, int8_mac_share=0.0, params=cost.params, size_bytes=size,
         bytes_moved=cost.bytes_moved, activation_bytes=cost.activation_bytes,
-        accuracy=_accuracy(predict, model, data, TORCH_BATCH, f"{stage} {runtime}", "measured"),
+        accuracy=scored, thresholds=_thresholds(scored, curve, baseline_row),
         latency_ms=_latency(timed, ratio, runtime, threads, "f32"), cached=cached,
     )  # fmt: skip
 
@@ -130,6 +136,7 @@ def measure_graph(
     cached: bool,
     measured: dict[str, FileMeasurements],
     baseline: Graph | None = None,
+    baseline_row: Row | None = None,
     wait: bool = True,
 ) -> Row:
     """Measures a target's graph, loaded from disk, in its own runtime (TensorRT without a GPU is emulated).
@@ -139,7 +146,7 @@ def measure_graph(
 
     Args:
         model: the model that `graph` was exported from, with its `costs`.
-        threads, cached, wait: as in `measure_model`.
+        threads, cached, baseline_row, wait: as in `measure_model`.
         measured: measurements of this run by digest of the file's bytes and the runtime; this call adds to it. A file
             that was measured before is not evaluated again, even for another target. It is timed again, and the row
             merges both timings.
@@ -149,7 +156,7 @@ def measure_graph(
     label = f"{stage} {graph.target} {graph.precision.value}"
     key = digest([predictor.evaluator, *(hashlib.sha256(file.read_bytes()).hexdigest() for file in graph.files)])
     if key not in measured:
-        measured[key] = FileMeasurements(_accuracy(predictor, model, data, 1, label, predictor.obtained))
+        measured[key] = FileMeasurements(*_accuracy(predictor, model, data, 1, label, predictor.obtained))
     entry = measured[key]
     image = model.example_input().numpy()
     timed = ratio = None
@@ -169,29 +176,44 @@ def measure_graph(
         bytes_moved=cost.bytes_moved if fp32 else None, activation_bytes=cost.activation_bytes if fp32 else None,
         arena_bytes=None if predictor.arena_bytes is None else predictor.arena_bytes(),
         accuracy=entry.accuracy and replace(entry.accuracy, obtained=Provenance(predictor.obtained)),
+        thresholds=_thresholds(entry.accuracy, entry.curve, baseline_row),
         latency_ms=_latency(timed, ratio, predictor.runtime, threads, predictor.inference_precision), cached=cached,
     )  # fmt: skip
 
 
 def _accuracy(
     predict: accuracy.Predict, model: Model, data: DataSet, batch: int, label: str, obtained: str
-) -> ledger.Accuracy | None:
-    """Accuracy on the validation split, with that on the extra splits in `others`; None without validation images."""
+) -> tuple[ledger.Accuracy | None, Curve | None]:
+    """Accuracy on the validation split, with that on the extra splits in `others`; None without validation images. And
+    precision and recall on the validation split, if the metric computes them."""
     if not len(data.validation):
-        return None
+        return None, None
     decode = require(model, Evaluable, "data", "validation").decode
 
-    def evaluate(split: Split, label: str) -> ledger.Accuracy:
+    def evaluate(split: Split, label: str) -> tuple[ledger.Accuracy, Curve | None]:
         task = supervised(split)
         result = accuracy.evaluate(predict, decode, split, task, data.classes, batch=batch, progress=label)
         confusion = () if result.confusion is None else tuple(map(tuple, result.confusion.tolist()))
-        return ledger.Accuracy(
+        scored = ledger.Accuracy(
             result.metric, result.value, result.images, result.ci95, result.map50, result.chance, result.details,
             result.per_class, confusion,
         )  # fmt: skip
+        return scored, result.curve
 
-    others = {name: evaluate(split, f"{label} {name}") for name, split in data.extra.items()}
-    return replace(evaluate(data.validation, label), obtained=Provenance(obtained), others=others)
+    others = {name: evaluate(split, f"{label} {name}")[0] for name, split in data.extra.items()}
+    scored, curve = evaluate(data.validation, label)
+    return replace(scored, obtained=Provenance(obtained), others=others), curve
+
+
+def _thresholds(
+    scored: ledger.Accuracy | None, curve: Curve | None, baseline: Row | None
+) -> Mapping[str, ledger.Thresholds]:
+    """Confidence thresholds compared with those of the baseline; its own ones if `baseline` is None."""
+    if scored is None or curve is None:
+        return {}
+    if baseline is None:
+        return thresholds.of_baseline(curve, agreement=scored.is_agreement)
+    return thresholds.compared(curve, baseline.thresholds, agreement=scored.is_agreement)
 
 
 def _alternating_ratio(pairs: Iterable[tuple[accuracy.Predict, accuracy.Predict]], image: np.ndarray) -> Ratio:

@@ -12,7 +12,7 @@ from compress.capabilities import Model
 from compress.config import DATA_TASKS, TASK_FORMATS, Config, Family, ModelConfig
 from compress.errors import UserError
 from compress.models import normalisation, plain_network, ultralytics, weights
-from compress.tasks import Task
+from compress.tasks import TASKS, Task
 
 IMGSZ = 224  # pixels: default for classifiers
 
@@ -46,7 +46,8 @@ def task_of(config: ModelConfig) -> Task | None:
     if config.family is Family.ultralytics:
         return ultralytics.task_of(config)
     if config.family is Family.checkpoint and config.path is not None:
-        return ultralytics.yaml_task(checkpoint.describe(Path(config.path))["constructor"].get("yaml"))
+        constructor = checkpoint.describe(Path(config.path))["constructor"]
+        return TASKS.get(str(constructor.get("task"))) or ultralytics.yaml_task(constructor.get("yaml"))
     return None
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import copy
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Self
 
@@ -21,6 +21,7 @@ from compress.models.normalisation import Statistics
 from compress.tasks import CLASSIFY, Batch, Outputs, PlainNetworkTask, Predictions, Task
 from compress.training.precision import float32
 
+MAIN = "out"  # the output of torchvision's networks for semantic segmentation, which may have further ones
 LAST_LAYER = "last layer: its channels are the output of the task"
 
 
@@ -74,7 +75,7 @@ class PlainNetwork:
         return self.spec | {
             "classes": list(self.classes), "channels": self.channels, "imgsz": self.imgsz,
             "protected": list(self.protected), "activation": activation.of(self.net),
-            **({"task": self.task.path} if self.task.path else {}),
+            **({} if self.task.name == CLASSIFY.name else {"task": self.task.path or self.task.name}),
             **(self.statistics.as_dict() if self.statistics else {}),
         }  # fmt: skip
 
@@ -107,15 +108,16 @@ def plain_loss(
     teacher: Teacher | None,
     outputs: Callable[..., Tensor] = float32,
 ) -> Tensor:
-    """The task's loss, scalar, in float32. With a teacher, the distillation loss times `teacher.weight` is added.
+    """The task's loss, scalar, in float32. With a teacher, the distillation loss times `teacher.weight` is added, or
+    replaces it if `teacher.alone`.
     `outputs` extracts float32 (b, …) from the return value of a network."""
     student = outputs(net(batch["img"]))
-    value = task.network_loss(student, batch)
     if teacher is None:
-        return value
+        return task.network_loss(student, batch)
     with torch.no_grad():
         target = outputs(teacher.net(batch["img"]))
-    return value + teacher.weight * task.distillation_loss(student, target)
+    distance = teacher.weight * task.distillation_loss(student, target)
+    return distance if teacher.alone else task.network_loss(student, batch) + distance
 
 
 def build_timm(config: ModelConfig, classes: tuple[str, ...] | None, task: Task | None) -> PlainNetwork:
@@ -251,6 +253,9 @@ def _last_layer(net: nn.Module, example: Tensor, task: PlainNetworkTask) -> tupl
     try:
         with torch.no_grad():
             out = net(example)
+            if isinstance(out, Mapping) and MAIN in out:
+                net.register_forward_hook(_main_output)
+                out = out[MAIN]
     except (Exception, SystemExit) as error:  # the user's own code
         why = f"the network fails on an input of this shape: {named(error)}"
         raise UserError("model.imgsz", list(example.shape), why) from error
@@ -262,3 +267,7 @@ def _last_layer(net: nn.Module, example: Tensor, task: PlainNetworkTask) -> tupl
         shape = list(out.shape) if isinstance(out, Tensor) else type(out).__name__
         raise UserError("model", type(net).__name__, f"returns {shape}, {task.expected_output}")
     return order[-1], classes
+
+
+def _main_output(net: nn.Module, inputs: Any, output: Any) -> Any:
+    return output[MAIN] if isinstance(output, Mapping) else output

@@ -121,7 +121,9 @@ class UltralyticsDetector(UltralyticsModel):
         # The criterion must not decode boxes in bfloat16, whose resolution is 1 px from 128 px on.
         with torch.autocast(images.device.type, enabled=False):
             outputs = float32(outputs)
-            value = criterion(outputs, batch)[0].sum()
+            value = torch.zeros((), device=images.device)
+            if teacher is None or not teacher.alone:
+                value = criterion(outputs, batch)[0].sum()
             if teacher is not None:
                 value = value + teacher.weight * distillation.distance(criterion, outputs, target)
         return value * parts

@@ -27,6 +27,7 @@ from compress.product import Graph
 from compress.quantization.sensitivity import ranked
 from compress.targets.predictor import Predictor
 from compress.targets.scheme import Scheme, ordered
+from compress.tasks.agreement import Agreement
 from compress.timing_noise import differ
 from compress.training.placement import CPU
 
@@ -149,8 +150,9 @@ class Search:
         return candidate
 
     def _describe(self, candidate: Candidate) -> str:
+        quality = "agreement" if isinstance(supervised(self.split).metric, Agreement) else "accuracy"
         in_float = f", {len(candidate.layers_kept)} additional layers in float" if candidate.layers_kept else ""
-        return f"{candidate.scheme.description}{in_float}: accuracy drop {candidate.drop:.4f}, limit {self.limit:g}"
+        return f"{candidate.scheme.description}{in_float}: {quality} drop {candidate.drop:.4f}, limit {self.limit:g}"
 
     def _try_mixed_precision(self, scheme: Scheme) -> None:
         """Bisects for the smallest number of sensitive layers to leave in float, up to `MAX_FLOAT_FRACTION`."""

@@ -37,6 +37,11 @@ class Labelled:
 
     value: float
     expected: float
+    metric: str = ""
+
+    @property
+    def quality(self) -> str:
+        return "agreement" if self.metric.startswith(ledger.AGREEMENT) else "accuracy"
 
 
 @dataclass(frozen=True)
@@ -109,8 +114,8 @@ def _check_values(result: Bench, path: Path) -> None:
     one_line = f"name it in one line of at most {MAX_NAME_LENGTH} printable characters"
     positive = f"expected a positive number up to {MAX_VALUE:.0e}"
     portable = (
-        f"accuracy on the shipped images is {labelled.value:.3f} on the device, {labelled.expected:.3f} on the "
-        "exporting machine: INT8 sums may saturate on the device; export with quantize.portable=true"
+        f"{labelled.quality} on the shipped images is {labelled.value:.3f} on the device, {labelled.expected:.3f} on "
+        "the exporting machine: INT8 sums may saturate on the device; export with quantize.portable=true"
     )
     other = "the outputs on the device differ from the recorded ones: this latency is of another computation"
     local, version = result.device.split()[:1] == ["host"], result.schema_version
@@ -169,5 +174,5 @@ def _row(run: Run, result: Bench) -> Row:
     )  # fmt: skip
     return replace(
         exported, stage="export", cached=False, latency_ms=latency,
-        accuracy=None, energy_mj=None, bytes_moved=None, activation_bytes=None,
+        accuracy=None, thresholds={}, energy_mj=None, bytes_moved=None, activation_bytes=None,
     )  # fmt: skip

@@ -24,6 +24,7 @@ class Change:
 
     flops: float | None = None  # ratio
     accuracy: float | None = None  # later - earlier, in units of the metric
+    agreement: bool = False  # `accuracy` is the agreement with the unpruned model
     latency: float | None = None  # ratio
     precisions: tuple[str, str] | None = None  # inference precisions (earlier, later), if they differ
     latency_differs: bool | None = None  # by more than noise, see `timing_noise.differ`
@@ -89,17 +90,18 @@ def _closest(earlier: list[Row], row: Row) -> Row | None:
 def _change(reference: Row | None, timed: Row | None, row: Row) -> Change:
     """FLOPs and accuracy from `reference`, latency from `timed`."""
     flops = accuracy = None
+    agreement = row.accuracy is not None and row.accuracy.is_agreement
     if reference is not None:
         flops = row.flops / reference.flops if reference.flops else None
         old, new = reference.accuracy, row.accuracy
         if old and new and (old.metric, old.images) == (new.metric, new.images):
             accuracy = new.value - old.value
     if timed is None or timed.latency_ms is None or row.latency_ms is None:
-        return Change(flops, accuracy)
+        return Change(flops, accuracy, agreement)
     before, now = timed.latency_ms, row.latency_ms
     computed = before.inference_precision or "?", now.inference_precision or "?"
     precisions = computed if computed[0] != computed[1] else None
-    return Change(flops, accuracy, speed(before, now), precisions, differ(before, now))
+    return Change(flops, accuracy, agreement, speed(before, now), precisions, differ(before, now))
 
 
 def _same_timing(first: Row, second: Row) -> bool:

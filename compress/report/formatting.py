@@ -48,6 +48,11 @@ def accuracy(row: Row) -> tuple[str, str, str]:
     return f"{score.value:.4f}", interval, provenance(score.obtained)
 
 
+def quality(rows: Sequence[Row]) -> str:
+    """What the metric of a ledger states: "accuracy", or without labels "agreement", with the unpruned model."""
+    return "agreement" if any(row.accuracy and row.accuracy.is_agreement for row in rows) else "accuracy"
+
+
 def latency(row: Row) -> str:
     """Median in ms, with its provenance unless it was measured, and whether other programs occupied the CPU."""
     timing = row.latency_ms
@@ -107,7 +112,7 @@ def change_parts(change: Change) -> list[tuple[str, str, bool | None]]:
         parts.append(("FLOPs", f"×{change.flops:.2f}", change.flops < 1))
     if change.accuracy is not None:
         better = None if abs(change.accuracy) < SAME_ACCURACY else change.accuracy > 0
-        parts.append(("acc", signed(change.accuracy), better))
+        parts.append(("agreement" if change.agreement else "acc", signed(change.accuracy), better))
     if change.latency is not None:
         precisions = f" ({change.precisions[0]}→{change.precisions[1]})" if change.precisions else ""
         better = change.latency < 1 if change.latency_differs else None

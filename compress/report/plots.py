@@ -100,7 +100,7 @@ def _accuracy_against_flops(rows: Sequence[Row]) -> Chart:
     tuned = any(row.stage in ("reconstruct", "finetune") for row in scored)
     omitted = [row for row in scored if tuned and row.stage == "prune"]
     drawn = _latest([row for row in scored if row not in omitted])
-    heading = "Accuracy against FLOPs"
+    heading = f"{formatting.quality(rows).capitalize()} against FLOPs"
     points = [_row_point(row, row.flops / 1e9) for row in drawn]
     path = [(p.x, p.y) for p, row in zip(points, drawn, strict=True) if row.target is None]
     chart = svg.scatter(points, path, "GFLOPs (2 × MACs)", metric(rows), heading)
@@ -111,7 +111,8 @@ def _accuracy_against_flops(rows: Sequence[Row]) -> Chart:
 def _accuracy_against_latency(device: str, timed: Sequence[Row], y_label: str) -> Chart:
     """Latencies of one device only: those of different devices are not comparable."""
     points = [_row_point(row, median(row) or 0.0) for row in _latest([row for row in timed if row.accuracy])]
-    heading, x_label = f"Accuracy against latency, {device}", f"median latency, ms ({device})"
+    quality = formatting.quality(timed).capitalize()
+    heading, x_label = f"{quality} against latency, {device}", f"median latency, ms ({device})"
     return Chart(heading, svg.scatter(points, [], x_label, y_label, heading))
 
 

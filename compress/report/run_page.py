@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -18,7 +19,7 @@ def render(folder: Path) -> Path:
     """Write `report.html` into a run folder, from the files in that folder alone, and return its path. Raises UserError
     if `folder` is not a run folder, or one of its files is damaged."""
     run = read_run(folder)
-    rows = run.rows
+    rows, quality = run.rows, formatting.quality(run.rows)
     passed, checks = formatting.acceptance_checks(run.verdict)
     return page.write(
         folder / "report.html",
@@ -34,6 +35,7 @@ def render(folder: Path) -> Path:
         costs=plots.costs(rows),
         measurements=tables.measurements(rows),
         conventions=formatting.CONVENTIONS,
+        drawings=_drawings(run),
         figures=accuracy_details.figures(rows),
         per_class=accuracy_details.per_class(rows),
         confusions=accuracy_details.confusions(rows),
@@ -43,10 +45,25 @@ def render(folder: Path) -> Path:
         pruning=_pruning(run.pruning),
         protected_modules=tables.protected_modules(run.pruning),
         pruned_layers=tables.pruned_layers(run.pruning),
-        quantization_candidates=tables.quantization_candidates(run.candidates),
+        thresholds=tables.thresholds(rows),
+        quality=quality,
+        quantization_candidates=tables.quantization_candidates(run.candidates, quality),
         further_measurements=tables.further_measurements(rows),
         artifacts=tables.artifacts(run.manifests),
     )
+
+
+def _drawings(run: Run) -> tuple[tuple[str, ...], list[list[str]]]:
+    """Names of the columns, and rows of images as data URLs; no rows if a file is missing."""
+    folder = run.folder / "drawings"
+    files = [[folder / Path(name).name for name in row] for row in run.drawings.rows]
+    if not all(file.is_file() for row in files for file in row):
+        return run.drawings.columns, []
+    return run.drawings.columns, [[_data_url(file.read_bytes()) for file in row] for row in files]
+
+
+def _data_url(jpeg: bytes) -> str:
+    return f"data:image/jpeg;base64,{base64.b64encode(jpeg).decode()}"
 
 
 def _summary(run: Run) -> list[str]:

@@ -1,4 +1,5 @@
-"""Reads a run folder: `config.yaml`, `ledger.jsonl`, `verdict.json`, `pruning.json`, `quantization.json`, manifests."""
+"""Reads a run folder: `config.yaml`, `ledger.jsonl`, `verdict.json`, `pruning.json`, `quantization.json`, manifests,
+`drawings/`."""
 
 from __future__ import annotations
 
@@ -58,6 +59,14 @@ class Manifest:
 
 
 @dataclass(frozen=True)
+class Drawings:
+    """`drawings/index.json`: names of the columns, and of the JPEG file in each, by image."""
+
+    columns: tuple[str, ...] = ()
+    rows: tuple[tuple[str, ...], ...] = ()
+
+
+@dataclass(frozen=True)
 class State:
     """`state.json`: how far an unfinished run came."""
 
@@ -80,6 +89,7 @@ class Run:
     notes: list[str]
     pruning: Pruning
     candidates: tuple[Candidate, ...]
+    drawings: Drawings
 
     @property
     def name(self) -> str:
@@ -116,7 +126,8 @@ def read_run(folder: Path) -> Run:
     manifests = {path.parent.name: typed_json.read(Manifest, path) for path in paths}
     pruning = read_file(Pruning, folder / "pruning.json") or Pruning()
     quantization = read_file(Quantization, folder / "quantization.json") or Quantization()
-    return Run(folder, rows, config, text, verdict, manifests, notes, pruning, quantization.candidates)
+    drawings = read_file(Drawings, folder / "drawings" / "index.json") or Drawings()
+    return Run(folder, rows, config, text, verdict, manifests, notes, pruning, quantization.candidates, drawings)
 
 
 def read_file(kind: type[T], path: Path) -> T | None:

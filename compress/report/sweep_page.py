@@ -27,7 +27,7 @@ def render_sweep(folder: Path) -> Path:
         points=points,
         counts=Counter(point.status for point in points),
         chart=_chart(points, keys),
-        table_data=tables.build(_columns(keys), points),
+        table_data=tables.build(_columns(points), points),
         conventions=formatting.CONVENTIONS,
     )
 
@@ -35,18 +35,19 @@ def render_sweep(folder: Path) -> Path:
 def sweep_table(folder: Path) -> str:
     """The points as plain text. Raises UserError if `folder` has no points."""
     points = read_sweep(folder)
-    columns = _columns(varying_keys(points))[:-1]
+    columns = _columns(points)[:-1]
     columns.append(Column("verdict", lambda point: point.state))
     return plain_text(text_table(columns, [[[str(column.cell(point)) for column in columns] for point in points]]))
 
 
-def _columns(keys: Sequence[str]) -> list[Column]:
+def _columns(points: Sequence[SweepPoint]) -> list[Column]:
+    keys, last_rows = varying_keys(points), [point.last_row for point in points if point.last_row]
     return [
         Column("point", lambda point: point.name),
         *(Column(key, _setting(key), True) for key in keys),
         Column("GFLOPs", _last(lambda row: formatting.giga(row.flops)), True),
         Column("params M", _last(lambda row: formatting.mega(row.params, 3)), True),
-        Column("accuracy", _last(formatting.accuracy_text), True),
+        Column(formatting.quality(last_rows), _last(formatting.accuracy_text), True),
         Column("vs. baseline", _change),
         Column("verdict", _state),
     ]
@@ -87,5 +88,6 @@ def _chart(points: Sequence[SweepPoint], keys: Sequence[str]) -> Markup:
     if baseline and baseline.accuracy:
         marks.append(plots.point(baseline, "0", "baseline", "baseline"))
     path = sorted((mark.x, mark.y) for mark in marks)
-    title = "Accuracy against FLOPs of each point"
+    quality = formatting.quality([point.last_row for point in points if point.last_row])
+    title = f"{quality.capitalize()} against FLOPs of each point"
     return svg.scatter(marks, path, "GFLOPs (2 × MACs)", plots.metric([baseline] if baseline else []), title)

@@ -9,12 +9,13 @@ from operator import itemgetter
 from typing import Any, NamedTuple
 
 from compress.budget import Check
-from compress.ledger import Row
+from compress.ledger import OperatingPoint, Row, Thresholds
 from compress.report import formatting, plots
-from compress.report.changes import Change, change_from_baseline, change_from_previous
+from compress.report.changes import Change, change_from_baseline, change_from_previous, final_rows
 from compress.report.formatting import MISSING
 from compress.report.run_reader import Candidate, Manifest, Pruning
 
+POINTS = {"best_f1": "its best F1 score", "confidence_0.25": "confidence 0.25"}  # operating points of a baseline
 TONES: dict[bool | None, str] = {True: "good", False: "bad", None: "open"}  # CSS classes
 
 
@@ -135,6 +136,29 @@ def further_measurements(rows: Sequence[Row]) -> Table | None:
     return build(columns, rows)
 
 
+def thresholds(rows: Sequence[Row]) -> Table | None:
+    """Confidence thresholds of the last products, by operating point of the baseline."""
+    items = [(row, name, each) for row in final_rows(rows) for name, each in row.thresholds.items()]
+    columns = (
+        Column("artifact", lambda item: f"{item[0].target_name} {item[0].precision}"),
+        Column("baseline at", lambda item: POINTS.get(item[1], item[1])),
+        Column("threshold", lambda item: _point(item[2].baseline), True),
+        Column("artifact's threshold", lambda item: _point(item[2].artifact, item[2].reason), True),
+        Column("recall", lambda item: _recall_change(item[2]), True),
+    )
+    return build(columns, items)
+
+
+def _point(point: OperatingPoint | None, reason: str | None = None) -> Cell:
+    if point is None:
+        return _cell(MISSING, reason or "")
+    return _cell(f"{point.threshold:.3f}", f"precision {point.precision:.4f}, recall {point.recall:.4f}")
+
+
+def _recall_change(each: Thresholds) -> str:
+    return formatting.signed(each.artifact.recall - each.baseline.recall) if each.artifact else MISSING
+
+
 def protected_modules(pruning: Pruning) -> Table | None:
     """Modules that kept all channels, those with most FLOPs first."""
     flops = pruning.out_of_reach
@@ -156,14 +180,14 @@ def pruned_layers(pruning: Pruning) -> Table | None:
     return build(columns, pruning.channels.items())
 
 
-def quantization_candidates(candidates: Sequence[Candidate]) -> Table | None:
-    """Every candidate of the search, the selected one of each target marked."""
+def quantization_candidates(candidates: Sequence[Candidate], quality: str = "accuracy") -> Table | None:
+    """Every candidate of the search, the selected one of each target marked. `quality`: see `formatting.quality`."""
     columns = (
         Column("", lambda c: Cell("selected", tag=TONES[True]) if c.chosen else ""),
         Column("target", lambda c: c.target),
         Column("scheme", lambda c: c.scheme),
         Column("further layers in float", lambda c: str(len(c.layers_kept) or MISSING), True),
-        Column("accuracy", lambda c: formatting.decimal(c.accuracy, 4), True),
+        Column(quality, lambda c: formatting.decimal(c.accuracy, 4), True),
         Column("drop from float", lambda c: formatting.decimal(c.drop, 4), True),
         Column("size MB", lambda c: formatting.mega(c.size_bytes), True),
         Column("latency ms", lambda c: formatting.decimal(c.latency_ms, 2), True),

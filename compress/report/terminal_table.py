@@ -33,7 +33,7 @@ def columns(rows: Sequence[Row]) -> list[Column]:
         Column("GMACs", lambda row: formatting.giga(row.macs), True, 6),
         Column("params M", lambda row: formatting.mega(row.params, 3), True, 4),
         Column("size MB", lambda row: formatting.mega(row.size_bytes), True, 3),
-        Column("accuracy", formatting.accuracy_text, True),
+        Column(formatting.quality(rows), formatting.accuracy_text, True),
         Column("latency ms", formatting.latency, True),
         Column("p95", formatting.p95, True, 7),
         Column("timing setup", formatting.timing_setup),
@@ -79,7 +79,8 @@ def print_table(folder: Path, console: Console | None = None) -> None:
     else:
         console.print(table(run.rows), soft_wrap=True, markup=False, highlight=False)
     metrics = ", ".join(dict.fromkeys(row.accuracy.metric for row in run.rows if row.accuracy))
-    conventions = formatting.CONVENTIONS + (f" Accuracy is {metrics}." if metrics else "")
+    quality = formatting.quality(run.rows)
+    conventions = formatting.CONVENTIONS + (f" {quality.capitalize()} is {metrics}." if metrics else "")
     notes = [(f"note: {note}", "yellow") for note in run.notes]
     for line, style in [(conventions, "dim"), *_verdict_lines(run.verdict), *notes]:
         console.print(Text(line, style=style), soft_wrap=True)

@@ -4,6 +4,7 @@ against the model in a new process. graphs -> artifacts."""
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 from compress import targets
 from compress.budget import Check
@@ -24,7 +25,10 @@ def run(product: Product, context: Context) -> Product:
     """Returns the product with packaged graphs: those of the stage quantize, otherwise the FP32 graphs of the model."""
     model = require(product.model, Evaluable, "stages", NAME)
     folder = context.folder / "artifacts"
-    recorded = {"data": context.data.fingerprint, "recipe": context.config.recipe_name}
+    recorded: dict[str, Any] = {"data": context.data.fingerprint, "recipe": context.config.recipe_name}
+    confidence = None if context.config.data.labels else context.config.data.confidence
+    if confidence is not None:  # what the metrics in the manifest compare with
+        recorded["agreement"] = {"with": "predictions of the unpruned model", "confidence": confidence}
     split = context.data.validation.subset(LABELLED, context.config.seed)
     numbers = range(len(split))
     task = supervised(split)
@@ -34,7 +38,7 @@ def run(product: Product, context: Context) -> Product:
         own = [graph for graph in product.graphs if graph.target == target]
         graphs = own or [context.converter.fp32(model, target)]
         if artifact.output_kind(graphs[0], model) in labelled_images.KINDS:
-            artifact.add_labelled_images(folder / target, *labelled)
+            artifact.add_labelled_images(folder / target, *labelled, confidence)
         packed = targets.get(target).package(graphs, folder / target, model, recorded)
         return packed, contracts.verify(folder / target, model, context.data.validation)
 

@@ -39,4 +39,4 @@ def run(product: Product, context: Context) -> Product:
     return replace(product, model=model, cached=cached)
 
 
-STAGE = Stage(NAME, run, check=check, images=lambda _: ("train",))
+STAGE = Stage(NAME, run, check_config=lineage.check_labels, check=check, images=lambda _: ("train",))

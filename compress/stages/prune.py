@@ -14,14 +14,14 @@ from typing import Any
 from torch import nn
 
 from compress import checkpoint, lineage, models
-from compress.capabilities import Checkpointable, LossScheduled, Prunable, TorchModel, Trainable, require
+from compress.capabilities import Checkpointable, LossScheduled, Model, Prunable, TorchModel, Trainable, require
 from compress.config import Config, Objective
 from compress.data import DataSet, batches
 from compress.errors import TargetFailed, UserError
 from compress.finetuning import tune
-from compress.measurement import flops
+from compress.measurement import answers, flops
 from compress.measurement.layer_latency import layer_seconds
-from compress.product import Product
+from compress.product import Product, Reference
 from compress.pruning import groups, solver
 from compress.pruning.gradients import accumulate_gradients
 from compress.pruning.importance import NEED_GRADIENTS
@@ -38,11 +38,13 @@ log = logging.getLogger(__name__)
 
 
 def check_config(config: Config) -> None:
-    """Raises UserError unless exactly one of `prune.ratio` and `budget.flops` is set."""
+    """Raises UserError unless exactly one of `prune.ratio` and `budget.flops` is set, or if labels are missing."""
     ratio, budget = config.prune.ratio, config.budget.flops
     if (ratio is None) == (budget is None):
         remedy = "set exactly one: budget.flops (FLOPs to keep, e.g. 50%) or prune.ratio (channels to remove, e.g. 0.3)"
         raise UserError("prune", f"prune.ratio={ratio}, budget.flops={budget}", remedy)
+    if config.prune.rounds > 1:
+        lineage.check_labels(config)
 
 
 def check(product: Product, config: Config, data: DataSet) -> None:
@@ -76,6 +78,8 @@ def run(product: Product, context: Context) -> Product:
     product = replace(product, reference=reference)
     parts: dict[str, Any] = {"version": VERSION, "prune": asdict(pruning), "budget": context.config.budget.flops}
     parts["batch"] = context.config.finetune.batch  # also the batch size of the gradients
+    if not context.config.data.labels and pruning.importance in NEED_GRADIENTS:
+        parts["answers"] = answers.source(reference.model, context.config.data.confidence)
     if pruning.rounds > 1:
         parts["finetune"] = asdict(lineage.with_distillation_weight(context.config, product.reference))
         teacher = lineage.teacher(product, context.config)
@@ -103,7 +107,7 @@ def _prune(product: Product, context: Context, folder: Path) -> TorchModel:
         if number > 1:
             tuned = _tune(replace(product, model=model), context, folder / f"round-{number - 1}")
             model = require(tuned, Prunable, "stages", NAME)
-        result, record = _round(model, context, macs, widths)
+        result, record = _round(model, product.reference, context, macs, widths)
         model, remaining = model.with_net(result.net), remaining * (1 - result.ratio)
         kept = solver.composed(kept, result.kept)
         after = count(result.net) if result.macs is None else result.macs
@@ -119,14 +123,14 @@ def _prune(product: Product, context: Context, folder: Path) -> TorchModel:
 
 
 def _round(
-    model: Prunable, context: Context, macs: float | None, widths: Mapping[str, int]
+    model: Prunable, reference: Reference | None, context: Context, macs: float | None, widths: Mapping[str, int]
 ) -> tuple[solver.Pruned, dict[str, Any]]:
     """Prunes one round, to `macs` or, if that is None, by the ratio that results in `prune.ratio` after all rounds.
     Returns the result and entries for `RECORD`."""
     config, example = context.config, model.example_input()
     net, protected = model.prunable()
     if config.prune.importance in NEED_GRADIENTS:
-        _accumulate(net, model, context)
+        _accumulate(net, model, (reference and reference.model) or model, context)
     seconds, record = None, {}
     if config.prune.objective is Objective.latency:
         try:
@@ -161,10 +165,15 @@ def _tune(product: Product, context: Context, folder: Path) -> Checkpointable:
     return checkpoint.load(folder, models.rebuilder(require(product.model, Checkpointable, "stages", NAME)))
 
 
-def _accumulate(net: nn.Module, model: TorchModel, context: Context) -> None:
-    """Accumulates the gradients of the loss on `prune.images` training images, rounded to whole batches."""
+def _accumulate(net: nn.Module, model: TorchModel, reference: Model, context: Context) -> None:
+    """Accumulates the gradients of the loss on `prune.images` training images, rounded to whole batches. Without
+    labels, the predictions of `reference` replace them."""
     config, train = context.config, context.data.train
     size = min(config.finetune.batch, len(train))
+    if not train.labelled:
+        train = answers.with_answers(
+            train.subset(max(size, config.prune.images), config.seed), reference, config.data.confidence, context.device
+        )
     stream = batches(train, batch=size, seed=config.seed, epoch=0, augment=False)
     trainable = require(model, Trainable, "prune.importance", config.prune.importance)
     if isinstance(model, LossScheduled):

@@ -25,6 +25,13 @@ def check(product: Product, config: Config, data: DataSet) -> None:
             raise UserError(f"train.{key}", value, "only finetune has a teacher: set null here")
 
 
+def check_config(config: Config) -> None:
+    """Raises UserError if there are no labels to train with."""
+    if not config.data.labels:
+        remedy = "training needs labels, and data.labels is false: remove train from stages, and load a trained model"
+        raise UserError("stages", NAME, remedy)
+
+
 def run(product: Product, context: Context) -> Product:
     """Returns the trained model."""
     config = context.config
@@ -40,4 +47,4 @@ def run(product: Product, context: Context) -> Product:
     return replace(product, model=model, cached=cached)
 
 
-STAGE = Stage(NAME, run, check=check, images=lambda _: ("train",), makes_baseline=True)
+STAGE = Stage(NAME, run, check_config=check_config, check=check, images=lambda _: ("train",), makes_baseline=True)

@@ -18,6 +18,7 @@ from compress import atomic
 from compress.capabilities import Model, Preprocessed, TopK
 from compress.errors import TargetFailed
 from compress.host import host
+from compress.ledger import Thresholds
 from compress.product import Graph, Precision
 from compress.targets import saturation
 from compress.targets.bench_kit import labelled_images
@@ -27,6 +28,10 @@ from compress.tasks.outputs import arrays
 
 KIT = Path(__file__).parent / "bench_kit"
 MAX_LABELLED_BYTES, MIN_LABELLED_IMAGES = 4_000_000, 4  # before compression
+# Of the README in the bench kit, and its replacement for data without labels.
+WITH_LABELS = "contains labelled validation images. The script prints the model's accuracy on them, on this"
+WITHOUT_LABELS = """contains validation images with the predictions of the unpruned model, since the
+data had no labels. The script prints the model's agreement with these predictions, which is not accuracy, on this"""
 # Largest accepted difference from the shipped output, as a fraction of the largest absolute value of that output.
 # Runtimes sum in different orders, and INT8 rounds such differences to whole quantization steps.
 TOLERANCE = {Precision.fp32: 0.02, Precision.fp16: 0.05, Precision.int8: 0.1}
@@ -101,13 +106,16 @@ def finish(
     return tuple(graphs)
 
 
-def add_labelled_images(folder: Path, images: Sequence[np.ndarray], labels: Sequence[Any]) -> None:
+def add_labelled_images(
+    folder: Path, images: Sequence[np.ndarray], labels: Sequence[Any], agreement: float | None = None
+) -> None:
     """Adds labelled validation images to an artifact folder, for the bench kit. Call it before the target's `package`.
 
     Args:
         images: (s, s, c) in [0, 255], preprocessed except for the division by 255. The first are stored: as many as fit
             into MAX_LABELLED_BYTES, but at least MIN_LABELLED_IMAGES.
         labels: one per image: a class index, or float32 (n, 5): class, x1, y1, x2, y2 in input pixels.
+        agreement: lowest score of the unpruned model's predictions that stand for labels; None: they are labels.
     """
     if not images:
         return
@@ -117,7 +125,22 @@ def add_labelled_images(folder: Path, images: Sequence[np.ndarray], labels: Sequ
     image_index = np.repeat(np.arange(len(rows)), [len(row) for row in rows])
     folder.mkdir(parents=True, exist_ok=True)
     table = np.concatenate(rows).astype(np.float32)
-    np.savez_compressed(folder / labelled_images.FILE, images=np.stack(images), labels=table, owner=image_index)
+    entries = {"images": np.stack(images), "labels": table, "owner": image_index}
+    if agreement is not None:
+        entries[labelled_images.AGREEMENT] = np.asarray(agreement)
+    np.savez_compressed(folder / labelled_images.FILE, **entries)  # type: ignore[arg-type]  # it has a bool parameter
+
+
+def add_thresholds(graph: Graph, folder: Path, thresholds: Mapping[str, Thresholds]) -> None:
+    """Adds the confidence thresholds of a graph to the manifest in `folder`, if it describes the file of the graph.
+    They are measured after the export. The checksums stay valid, as they do not cover the manifest itself."""
+    path = folder / "manifest.json"
+    if not graph.path.is_relative_to(folder) or not path.is_file():
+        return
+    manifest = json.loads(path.read_text(encoding="utf-8"))
+    entries = {name: dataclasses.asdict(each) for name, each in thresholds.items()}
+    manifest["models"][graph.precision.value]["confidence_thresholds"] = entries
+    atomic.write(path, json.dumps(manifest, indent=1) + "\n")
 
 
 def output_kind(graph: Graph, model: Model) -> str:
@@ -224,7 +247,13 @@ def _write_kit(folder: Path, target: str) -> None:
     shutil.copyfile(KIT / "bench.py", folder / "bench.py")
     shutil.copyfile(KIT / "labelled_images.py", folder / "labelled_images.py")
     shutil.copyfile(KIT / f"runtime_{target}.py", folder / "runtime.py")
-    shutil.copyfile(KIT / f"README_{target}.md", folder / "README.md")
+    text = (KIT / f"README_{target}.md").read_text(encoding="utf-8")
+    path = folder / labelled_images.FILE
+    if path.exists():
+        with np.load(path, allow_pickle=False) as file:
+            if labelled_images.AGREEMENT in file:
+                text = text.replace(WITH_LABELS, WITHOUT_LABELS)
+    (folder / "README.md").write_text(text, encoding="utf-8")
 
 
 def _sha256(path: Path) -> str:

@@ -14,11 +14,12 @@ from compress.tasks.obb import OBB
 from compress.tasks.outputs import Outputs
 from compress.tasks.pose import POSE, Pose
 from compress.tasks.segment import SEGMENT
+from compress.tasks.semantic import SEMANTIC
 from compress.tasks.task import CLASS_WEIGHTS, Batch, PlainNetworkTask, Predictions, SupervisedTask, Task
 
 __all__ = [
-    "CLASSIFY", "CLASS_WEIGHTS", "DETECT", "OBB", "POSE", "SEGMENT", "TASKS", "Batch", "InstanceTask", "Instances",
-    "Outputs", "PlainNetworkTask", "Predictions", "SupervisedTask", "Task", "check_same", "load", "of",
+    "CLASSIFY", "CLASS_WEIGHTS", "DETECT", "OBB", "POSE", "SEGMENT", "SEMANTIC", "TASKS", "Batch", "InstanceTask",
+    "Instances", "Outputs", "PlainNetworkTask", "Predictions", "SupervisedTask", "Task", "check_same", "load", "of",
 ]  # fmt: skip
 
 
@@ -43,7 +44,7 @@ def of(name: str, trust: bool) -> PlainNetworkTask:
     return task
 
 
-TASKS: dict[str, Task] = {task.name: task for task in (DETECT, CLASSIFY, SEGMENT, POSE, OBB)}
+TASKS: dict[str, Task] = {task.name: task for task in (DETECT, CLASSIFY, SEGMENT, POSE, OBB, SEMANTIC)}
 
 
 def check_same(model: Task, data: Task | None) -> None:

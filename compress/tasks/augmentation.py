@@ -68,7 +68,8 @@ class Geometry:
         """Whether left and right of an object are exchanged, rather than the object turned."""
         return (self.swap_axes + self.left_right + self.up_down) % 2 == 1
 
-    def image(self, image: np.ndarray) -> np.ndarray:
+    def image(self, image: np.ndarray, *, interpolation: int = cv2.INTER_LINEAR, fill: int = GREY) -> np.ndarray:
+        """Moves an image (s, s, c). Pixels outside of it become `fill`."""
         shape = image.shape
         if self.swap_axes:
             few = shape[2] <= 4  # OpenCV transposes no more channels, but these faster
@@ -77,16 +78,16 @@ class Geometry:
             image = cv2.flip(image, 1)
         if self.up_down:
             image = cv2.flip(image, 0)
-        return self._scaled(image.reshape(shape))
+        return self._scaled(image.reshape(shape), interpolation, fill)
 
-    def _scaled(self, image: np.ndarray) -> np.ndarray:
+    def _scaled(self, image: np.ndarray, interpolation: int, fill: int) -> np.ndarray:
         """Scales and translates. A resize and a slice take a third of the time of an affine warp."""
         side, size, left, top = self.side, self.size, self.left, self.top
-        resized = cv2.resize(image, (size, size), interpolation=cv2.INTER_LINEAR).reshape(size, size, image.shape[2])
+        resized = cv2.resize(image, (size, size), interpolation=interpolation).reshape(size, size, image.shape[2])
         x1, y1, x2, y2 = max(left, 0), max(top, 0), min(left + size, side), min(top + size, side)
         if (x1, y1, x2, y2, size) == (0, 0, side, side, side):
             return resized
-        canvas = np.full_like(image, GREY)
+        canvas = np.full_like(image, fill)
         canvas[y1:y2, x1:x2] = resized[y1 - top : y2 - top, x1 - left : x2 - left]
         return canvas
 

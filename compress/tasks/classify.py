@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from compress.tasks import drawing
 from compress.tasks.augmentation import Augmentation, augment_image
 from compress.tasks.class_metrics import ClassMetric, metrics
 from compress.tasks.metric import Metric
@@ -51,6 +52,13 @@ class Classify(PlainNetworkTask):
             no_boxes = np.zeros((0, 5), np.float32)
             images = [augment_image(image, no_boxes, augmentation, rng)[0] for image in images]
         return {"img": images_to_tensor(images), "cls": torch.tensor(targets, dtype=torch.int64)}
+
+    def as_targets(self, predictions: Predictions, confidence: float) -> list[Any]:
+        """The class with the highest score of each image, whatever its score."""
+        return np.asarray(predictions).argmax(axis=1).tolist()
+
+    def draw(self, canvas: np.ndarray, target: Any, scale: float, classes: Sequence[str]) -> None:
+        drawing.label(canvas, (0, 0), int(target), classes[int(target)])
 
     def values(self, predictions: Predictions) -> list[np.ndarray]:
         return [np.asarray(predictions)]

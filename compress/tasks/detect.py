@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from compress.tasks import drawing
 from compress.tasks.augmentation import Augmentation, augment_image, mosaic, placement
 from compress.tasks.mean_ap import LEVELS, Detections, accuracy, collect, iou
 from compress.tasks.metric import Accuracy, Metric
@@ -94,6 +95,25 @@ class Detect(SupervisedTask):
             "bboxes": torch.cat([(corners[:, :2] + corners[:, 2:]) / 2, corners[:, 2:] - corners[:, :2]], dim=1),
             "batch_idx": torch.from_numpy(image_index),
         }
+
+    def as_targets(self, predictions: Predictions, confidence: float) -> list[Any]:
+        """The boxes and classes of the detections that score at least `confidence`."""
+        targets = []
+        for image in self.confident(predictions, confidence):
+            solid = (image.boxes[:, 2:] > image.boxes[:, :2]).all(axis=1)
+            targets.append(np.column_stack([image.classes, image.boxes]).astype(np.float32)[solid])
+        return targets
+
+    def confident(self, predictions: Predictions, confidence: float) -> Sequence[Any]:
+        kept = [image.scores >= confidence for image in predictions]
+        return [
+            Detections(image.boxes[rows], image.scores[rows], image.classes[rows])
+            for image, rows in zip(predictions, kept, strict=True)
+        ]
+
+    def draw(self, canvas: np.ndarray, target: Any, scale: float, classes: Sequence[str]) -> None:
+        for row in target:
+            drawing.box(canvas, row[1:] * scale, int(row[0]), classes[int(row[0])])
 
     def values(self, predictions: Predictions) -> list[np.ndarray]:
         return [array for image in predictions for array in (image.boxes, image.scores)]

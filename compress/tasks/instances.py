@@ -10,6 +10,7 @@ from typing import Any, ClassVar
 import numpy as np
 import torch
 
+from compress.tasks import drawing
 from compress.tasks.augmentation import (
     SMALLEST_SIDE,
     Augmentation,
@@ -67,6 +68,13 @@ class Instances:
         return self.boxes.tobytes() + self.points.tobytes() + self.counts.tobytes()
 
 
+@dataclass(frozen=True, eq=False)
+class AnsweredInstances(Instances):
+    """Targets made of the predictions of a model, for data without labels."""
+
+    predicted: Detections
+
+
 def joined(parts: Sequence[Instances]) -> Instances:
     """The objects of several images as those of one."""
     fields = zip(*((part.boxes, part.points, part.counts) for part in parts))
@@ -86,7 +94,12 @@ class InstanceAveragePrecision:
         """Evaluates `Detections` with shapes against `Instances` in input pixels. Raises UserError if no image has a
         labelled object."""
         truths, similarity = [target.boxes for target in targets], self.similarity
-        matches = collect(predictions, truths, len(classes), lambda index, each: similarity(each, targets[index]))
+
+        def compare(index: int, each: Detections) -> np.ndarray:
+            target = targets[index]
+            return similarity(each, target.predicted if isinstance(target, AnsweredInstances) else target)
+
+        matches = collect(predictions, truths, len(classes), compare)
         details: dict[str, float] = {}
         if self.boxes and matches.truths.any():
             ap = average_precision(collect(predictions, truths, len(classes)), np.ones((len(targets), 1)))[0]
@@ -126,6 +139,23 @@ class InstanceTask(SupervisedTask):
     @abstractmethod
     def similarity(self, predictions: Any, others: Any) -> np.ndarray:
         """Similarity (n, m) in [0, 1] of two sets of predictions for an image."""
+
+    @abstractmethod
+    def shapes_of(self, predictions: Any) -> list[np.ndarray]:
+        """The points, in input pixels, of the shapes of an image's predictions."""
+
+    def as_targets(self, predictions: Predictions, confidence: float) -> list[Any]:
+        """The detections that score at least `confidence`. Those without area are left out."""
+        targets = []
+        for image in self.confident(predictions, confidence):
+            solid = image.take(np.flatnonzero((image.boxes[:, 2:] > image.boxes[:, :2]).all(axis=1)))
+            boxes = np.column_stack([solid.classes, solid.boxes])
+            objects = Instances.of(boxes, self.shapes_of(solid), self.columns)
+            targets.append(AnsweredInstances(objects.boxes, objects.points, objects.counts, solid))
+        return targets
+
+    def confident(self, predictions: Predictions, confidence: float) -> Sequence[Any]:
+        return [image.take(np.flatnonzero(image.scores >= confidence)) for image in predictions]
 
     def entries(self, targets: list[Instances], side: int) -> Batch:
         """The entries of a batch that only this task has. `side`: of the images, pixels."""
@@ -218,6 +248,20 @@ class InstanceTask(SupervisedTask):
             boxes = objects.boxes + np.array([0, dx, dy, dx, dy], np.float32)
             moved.append(Instances(boxes, objects.points + offset, objects.counts))
         return canvas, joined(moved)
+
+    def draw(self, canvas: np.ndarray, target: Instances, scale: float, classes: Sequence[str]) -> None:
+        for row, shape in zip(target.boxes, target.shapes(), strict=True):
+            index = int(row[0])
+            self.draw_shape(canvas, row[1:] * scale, shape[:, :2] * np.float32(scale), shape, index)
+            x, y = (row[1:3] * scale).round().astype(int).tolist()
+            drawing.label(canvas, (x, y), index, classes[index])
+
+    def draw_shape(
+        self, canvas: np.ndarray, corners: np.ndarray, places: np.ndarray, shape: np.ndarray, index: int
+    ) -> None:
+        """Draws an object of class `index` in place: its box `corners` and the `places` of its points in pixels of the
+        canvas. `shape`: its points with all their numbers."""
+        drawing.outline(canvas, rings(places), index)
 
     def values(self, predictions: Predictions) -> list[np.ndarray]:
         return [array for image in predictions for array in (image.boxes, image.scores)]

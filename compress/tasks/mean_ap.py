@@ -15,6 +15,7 @@ import numpy as np
 
 from compress.errors import UserError
 from compress.tasks.metric import Accuracy, fingerprint, interval, resamples
+from compress.tasks.thresholds import Curve
 
 THRESHOLDS = np.linspace(0.5, 0.95, 10)
 LEVELS = {"mAP50-95": slice(0, 10), "mAP50": slice(0, 1), "mAP75": slice(5, 6)}  # thresholds of each metric
@@ -183,5 +184,6 @@ def accuracy(
         per_class={each: float(ap[i, LEVELS[base]].mean()) for i, each in enumerate(classes) if present[i]},
         details=values | dict(details or {}),
         resampled=resampled,
+        curve=Curve.of(matches.score, matches.matched[:, 0], int(matches.truths.sum())),
         fingerprint=fingerprint(identity),
     )

@@ -14,6 +14,7 @@ import numpy as np
 from compress import user_code
 from compress.config import MetricConfig
 from compress.errors import UserError, named
+from compress.tasks.thresholds import Curve
 
 RESAMPLES = 500
 RESAMPLES_OF_USER_METRIC = 100  # fewer, since each calls the metric again
@@ -36,6 +37,7 @@ class Accuracy:
     details: dict[str, float] = field(default_factory=dict)  # further figures, which decide nothing
     confusion: np.ndarray | None = field(default=None, repr=False, compare=False)  # classifiers: (label, prediction)
     resampled: np.ndarray | None = field(default=None, repr=False, compare=False)  # (500,), value of each resample
+    curve: Curve | None = field(default=None, repr=False, compare=False)  # of scored instances, at an overlap of 0.5
     fingerprint: str = field(default="", repr=False)  # of the targets: equal for evaluations on the same images
 
     def row(self) -> dict[str, Any]:

@@ -112,6 +112,9 @@ class OrientedBoxes(InstanceTask):
         boxes = rotated(np.concatenate([target.points for target in targets]).reshape(-1, 4, 2))
         return {"bboxes": torch.from_numpy(boxes / np.array([side, side, side, side, 1], np.float32))}
 
+    def shapes_of(self, predictions: Any) -> list[np.ndarray]:
+        return list(corners(predictions.rotated))
+
     def similarity(self, predictions: Any, others: Any) -> np.ndarray:
         return rotated_similarity(predictions, others)
 

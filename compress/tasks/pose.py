@@ -10,6 +10,7 @@ from typing import Any, ClassVar
 import numpy as np
 import torch
 
+from compress.tasks import drawing
 from compress.tasks.augmentation import Augmentation, Window, clipped_boxes
 from compress.tasks.instances import InstanceAveragePrecision, Instances, InstanceTask
 from compress.tasks.mean_ap import Detections
@@ -115,6 +116,16 @@ class Pose(InstanceTask):
     def entries(self, targets: list[Instances], side: int) -> Batch:
         points = np.concatenate([target.points for target in targets]).reshape(-1, self.keypoints[0], 3)
         return {"keypoints": torch.from_numpy(points / np.array([side, side, 1], np.float32))}
+
+    def shapes_of(self, predictions: Any) -> list[np.ndarray]:
+        """All keypoints, as visible ones."""
+        return list(np.insert(predictions.keypoints[:, :, :2], 2, 2, axis=2))
+
+    def draw_shape(
+        self, canvas: np.ndarray, corners: np.ndarray, places: np.ndarray, shape: np.ndarray, index: int
+    ) -> None:
+        drawing.box(canvas, corners, index, "")
+        drawing.points(canvas, places[shape[:, 2] > 0])
 
     def similarity(self, predictions: Any, others: Any) -> np.ndarray:
         return keypoint_similarity(predictions, others)

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from pycocotools import mask as coco_mask
 
+from compress.tasks import drawing
 from compress.tasks.augmentation import Window
 from compress.tasks.instances import InstanceAveragePrecision, Instances, InstanceTask, cut_polygons, rings
 from compress.tasks.mean_ap import Detections
@@ -107,6 +108,16 @@ class Segment(InstanceTask):
     def cut(self, objects: Instances, window: Window) -> Instances:
         return cut_polygons(objects, window)
 
+    def shapes_of(self, predictions: Any) -> list[np.ndarray]:
+        """The largest outline of each mask, or the box of a mask without pixels."""
+        return [_outline(mask, box) for mask, box in zip(predictions.masks, predictions.boxes, strict=True)]
+
+    def draw_shape(
+        self, canvas: np.ndarray, corners: np.ndarray, places: np.ndarray, shape: np.ndarray, index: int
+    ) -> None:
+        drawing.area(canvas, drawing.filled(rings(places), canvas.shape[0]), index)
+        drawing.outline(canvas, rings(places), index)
+
     def similarity(self, predictions: Any, others: Any) -> np.ndarray:
         return mask_similarity(predictions, others)
 
@@ -130,6 +141,15 @@ class Segment(InstanceTask):
             "masks": torch.from_numpy(np.stack(masks).astype(kind)),
             "sem_masks": torch.from_numpy(np.stack(classes)),
         }
+
+
+def _outline(mask: Any, box: np.ndarray) -> np.ndarray:
+    small = coco_mask.decode(mask)
+    full = cv2.resize(small, None, fx=STRIDE, fy=STRIDE, interpolation=cv2.INTER_NEAREST)
+    found, _ = cv2.findContours(full, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_SIMPLE)
+    if not found or len(largest := max(found, key=cv2.contourArea)) < 3:
+        return box[[0, 1, 2, 1, 2, 3, 0, 3]].reshape(4, 2)
+    return largest.reshape(-1, 2).astype(np.float32)
 
 
 def area(shape: np.ndarray) -> float:

@@ -13,7 +13,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from compress.tasks.augmentation import Augmentation
+from compress.errors import UserError
+from compress.tasks.augmentation import Augmentation, augment_image, mosaic
 from compress.tasks.metric import Metric
 from compress.tasks.outputs import Outputs
 
@@ -81,6 +82,31 @@ class SupervisedTask(Task):
     ) -> Batch:
         """Makes a training batch of images (s, s, c) in [0, 255], uint8 or float32, and their targets. `rng` None: no
         augmentation."""
+
+    def collate_images(
+        self, images: list[np.ndarray], augmentation: Augmentation, rng: np.random.Generator | None
+    ) -> Batch:
+        """Makes a training batch of images without targets, for distillation. Arguments as in `collate`."""
+        if rng is not None:
+            empty = [np.zeros((0, 5), np.float32)] * len(images)
+            images = [augment_image(image, empty[0], augmentation, rng)[0] for image in images]
+            chance, count = augmentation.mosaic, range(len(images))
+            images = [mosaic(images, empty, i, rng)[0] if rng.random() < chance else images[i] for i in count]
+        return {"img": images_to_tensor(images)}
+
+    def as_targets(self, predictions: Predictions, confidence: float) -> list[Any]:
+        """Converts predictions to targets, one per image, for data without labels. Predictions of scored instances
+        below `confidence` are left out. Raises UserError if the task does not support it."""
+        remedy = f"the task {self.name} cannot use predictions in place of labels: give it a method as_targets"
+        raise UserError("data.labels", False, remedy)
+
+    def confident(self, predictions: Predictions, confidence: float) -> Predictions:
+        """Returns the predictions without the scored instances below `confidence`; unchanged if there are no scores."""
+        return predictions
+
+    def draw(self, canvas: np.ndarray, target: Any, scale: float, classes: Sequence[str]) -> None:
+        """Draws a target, or what `as_targets` makes of a prediction, on a uint8 RGB image in place, for the report.
+        `scale`: pixels of the canvas per input pixel."""
 
     @abstractmethod
     def values(self, predictions: Predictions) -> list[np.ndarray]:

@@ -77,8 +77,8 @@ def main() -> int:
               f"at most {row['rss_gb']:.2f} GB resident: {common.met(met)}")  # fmt: skip
         good = good and met
     if options.run:
-        rows = run_twice(options.folder / FORMATS["yolo"])
-        print("run with one training step: " + ", again: ".join(f"{t:.1f} s, at most {rss:.2f} GB" for t, rss in rows))
+        runs = run_twice(options.folder / FORMATS["yolo"])
+        print("run with one training step: " + ", again: ".join(f"{t:.1f} s, at most {rss:.2f} GB" for t, rss in runs))
     return 0 if good else 1
 
 

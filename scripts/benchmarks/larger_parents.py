@@ -57,7 +57,7 @@ def run(name: str, *overrides: str) -> tuple[list[Row], float]:
 
 
 def show(name: str, row: Row, seconds: float) -> None:
-    assert row.accuracy is not None
+    assert row.accuracy is not None and row.accuracy.ci95 is not None and row.params is not None
     low, high = row.accuracy.ci95
     value = f"{row.accuracy.value:.4f} ({low:.4f} to {high:.4f})"
     print(f"{name:22} {row.flops / 1e9:.3f} GFLOPs, {row.params / 1e6:.2f} M parameters, mAP50-95 {value}, "

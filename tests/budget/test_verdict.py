@@ -210,3 +210,15 @@ def test_without_an_artifact_its_costs_are_undetermined(name: str) -> None:
     budget: dict[str, Any] = {name: 10**6}
     result = verdict(ledger(), **budget)
     assert check(result, f"budget.{name}").met is None and result.met is None
+
+
+def test_without_labels_the_drop_is_one_of_agreement() -> None:
+    compared = [
+        replace(each, accuracy=each.accuracy and replace(each.accuracy, metric="agreement top1"))
+        for each in ledger(fp32(accuracy=0.8), int8(accuracy=0.8))
+    ]
+    budget = BudgetConfig(max_accuracy_drop=0.05)
+    judged = judge(budget, 0.01, compared, {}, DeviceConfig())
+    assert {each.unit for each in judged.checks} == {"absolute, agreement"} and judged.met is False
+    assert judged.remarks[0].kind == "agreement_is_not_accuracy"
+    assert "agreement_is_not_accuracy" not in [each.kind for each in verdict(ledger(fp32())).remarks]

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from compress.config.checks import MAX_OPSET, MOST, check_data_task, check_drop, check_names, check_opset, check_plain
+from compress.config.checks import MAX_OPSET, MOST, check_drop, check_names, check_opset, check_plain
 from compress.errors import UserError
 
 
@@ -64,11 +64,3 @@ def test_names_are_not_empty_and_not_repeated(names: list[str]) -> None:
     check_names("targets", [])
     with pytest.raises(UserError, match="name each once"):
         check_names("targets", names)
-
-
-def test_labels_of_a_task_need_a_format_that_has_them() -> None:
-    check_data_task(None, "voc")
-    check_data_task("pose", "coco")
-    for task, name in (("pose", "voc"), ("seg", "coco")):
-        with pytest.raises(UserError, match=f"data.task={task}"):
-            check_data_task(task, name)

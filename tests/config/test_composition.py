@@ -18,7 +18,7 @@ GROUPS = {folder.name for folder in CONF.iterdir() if folder.is_dir()}
 CONTRACT_GROUPS = {"recipe", "model", "data", "device", "prune", "reconstruct", "finetune", "quantize", "export"}
 CONTRACT_GROUPS |= {"target", "metric"}
 MODELS = ["checkpoint", "digits_cnn", "drone_nano", "drone_obb", "drone_pose", "drone_segment", "module", "onnx"]
-MODELS += ["resnet20", "timm", "tree_crowns", "ultralytics"]
+MODELS += ["resnet20", "small_unet", "timm", "tree_crowns", "ultralytics"]
 MODELS += ["yolo11n", "yolo26n", "yolov8n"]
 
 
@@ -68,7 +68,7 @@ def test_every_choice_composes(group: str) -> None:
         "timm": "model.name=resnet18", "module": "model.target=pkg.Net", "checkpoint": "model.path=pruned",
         "onnx": "model.path=model.onnx", "data/module": "data.target=pkg.MyData",
         "ultralytics": "model.path=best.pt", "yolo": "data.path=data.yaml", "image_folder": "data.path=images",
-        "coco": "data.path=coco", "voc": "data.path=VOC2007",
+        "coco": "data.path=coco", "voc": "data.path=VOC2007", "images": "data.path=images",
     }  # fmt: skip
     for choice in choices(group):
         override = given.get(f"{group}/{choice}", given.get(choice))

@@ -58,4 +58,4 @@ def test_a_mistake_names_key_value_and_remedy(override: str, message: str) -> No
     result = str(refusal("recipe=digits", override))
     assert result.startswith(message)
     jargon = ("full_key", "\n", "hydra.cc", "Could not", "EOF", "struct", "Error merging", "provider=")
-    assert [word for word in jargon if word in result] == []
+    assert [word for word in jargon if word in result.replace("reconstruct", "")] == []

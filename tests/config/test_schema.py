@@ -1,10 +1,8 @@
 from __future__ import annotations
 
-from typing import Any
-
 import pytest
 
-from compress.config import DataConfig, ModelConfig, compose
+from compress.config import ModelConfig, compose
 from compress.errors import UserError
 from tests.config.refusals import refusal
 
@@ -53,26 +51,6 @@ def test_not_a_number(key: str) -> None:
 )  # fmt: skip
 def test_a_missing_value_is_named(choice: str, key: str) -> None:
     assert refusal("recipe=profile", choice).key == key
-
-
-@pytest.mark.parametrize(
-    ("values", "says"),
-    [
-        (
-            {"name": "coco", "annotations": {"valid": "a.json"}},
-            "data.annotations.valid=a.json: set a file name for train,",
-        ),
-        ({"name": "coco", "annotations": {"val": 5}}, "data.annotations.val=5"),
-        ({"name": "yolo", "annotations": {"val": "a.json"}}, "data.annotations=['a.json']: only data=coco"),
-        ({"name": "coco", "classes": ["a"]}, "data.classes=['a']: only data=voc"),
-        ({"name": "voc", "task": "segment"}, "data.task=segment: only data=coco, field_scenes, yolo"),
-        ({"name": "yolo", "task": "seg"}, "data.task=seg: set one of detect, segment, pose, obb"),
-    ],
-)
-def test_keys_of_another_data_set_are_refused(values: dict[str, Any], says: str) -> None:
-    with pytest.raises(UserError) as caught:
-        DataConfig(**values)
-    assert str(caught.value).startswith(says)
 
 
 def test_channels_are_limited_to_what_opencv_can_resize() -> None:

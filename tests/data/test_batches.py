@@ -14,6 +14,7 @@ import torch
 
 from compress.config import DataConfig
 from compress.data import Sample, Split, TrainingBatches, batches, images, load
+from compress.data.dataset import unlabelled
 from compress.data.streams import ProcessStream, ThreadStream
 from compress.errors import UserError
 from compress.tasks import DETECT, Batch
@@ -204,3 +205,10 @@ def test_the_data_set_says_how_many_workers(train: Split, yolo_folder: Path) -> 
 def test_ten_thousand_samples_are_not_sent_to_the_workers(train: Split) -> None:
     large = replace(train, samples=[*train.samples] * 1000)
     assert len(pickle.dumps(training(large)._make)) < 2000
+
+
+def test_images_without_labels_are_augmented_like_those_with(train: Split) -> None:
+    train = replace(train, augmentation=replace(train.augmentation, mosaic=0.5))
+    bare = replace(train, samples=unlabelled(train.samples))
+    for with_labels, without in zip(epoch(train), epoch(bare), strict=True):
+        assert without.keys() == {"img"} and torch.equal(without["img"], with_labels["img"])

@@ -10,8 +10,9 @@ from compress.config import DataConfig
 from compress.data import Sample, Split, load
 from compress.data.dataset import letterbox
 from compress.data.files import HEAD, ORIENTATION, probe
+from compress.data.sample import NO_LABEL, Answer
 from compress.errors import UserError
-from compress.tasks import CLASSIFY
+from compress.tasks import CLASSIFY, DETECT
 
 
 @pytest.mark.parametrize(("height", "width"), [(40, 100), (100, 40), (31, 32), (500, 500), (1, 300)])
@@ -62,8 +63,22 @@ def test_files_longer_than_their_head_are_looked_at(tmp_path: Path) -> None:
 
 def test_unknown_names_and_channels_are_refused() -> None:
     with pytest.raises(
-        UserError, match="coco, digits, fashion_mnist, field_scenes, image_folder, module, none, tree_crowns, voc, yolo"
+        UserError,
+        match="coco, digits, fashion_mnist, field_scenes, image_folder, images, masks, module, none, tree_crowns, voc",
     ):
         load(DataConfig(name="cocoa"), 32, 3, 0)
     with pytest.raises(UserError, match=r"model\.channels=4"):
         load(DataConfig(name="digits"), 32, 4, 0)
+
+
+def test_labels_of_any_data_set_can_be_withheld() -> None:
+    bare = load(DataConfig(name="digits", labels=False, validation_images=20), 8, 1, 0)
+    assert {sample.label for split in (bare.train, bare.validation) for sample in split.samples} == {NO_LABEL}
+    assert len(bare.validation) == 20 and not bare.calibration.labelled
+    assert bare.fingerprint != load(DataConfig(name="digits"), 8, 1, 0).fingerprint
+
+
+def test_an_answer_is_already_in_the_coordinates_of_the_input() -> None:
+    boxes = np.array([[1, 2, 3, 4, 5]], np.float32)
+    split = Split("validation", [Sample(Path("x.png"), Answer(boxes), (200, 100))], 64, 3, DETECT)
+    assert split.labelled and split.target(0) is boxes

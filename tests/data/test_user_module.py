@@ -118,7 +118,7 @@ def test_classes_are_different_names(classes: object) -> None:
     assert "classes must be a sequence of different names" in refusal(classes=classes)
 
 
-@pytest.mark.parametrize("task", ["segmented", "magic", 3])
+@pytest.mark.parametrize("task", ["magic", 3])
 def test_an_unknown_task_lists_those_with_labels(task: object) -> None:
     said = refusal(task=task)
     assert f"task is {task!r}: set one of " in said and "classify" in said and "detect" in said
@@ -183,3 +183,10 @@ def test_a_split_for_evaluation_without_samples_is_refused() -> None:
 def test_an_image_of_training_may_not_be_judged() -> None:
     with pytest.raises(UserError, match=r"^data\.validation=.*splits must not overlap"):
         open_module(validation=lambda: samples(1))
+
+
+def test_without_labels_they_may_be_missing() -> None:
+    own = [replace(each, label=None) for each in samples(12)]
+    assert "label" in refusal(train=lambda: own)
+    data = open_module(options={"labels": False}, train=lambda: own)
+    assert not data.train.labelled and len(data.train) + len(data.calibration) == 12

@@ -11,6 +11,7 @@ import pytest
 
 from compress.config import DataConfig
 from compress.data import DataSet, Split, load
+from compress.data.sample import NO_LABEL
 from compress.errors import UserError
 from compress.tasks import DETECT
 from tests.data.faults import YAML, Change, assert_refused, in_turn, only, put, read, text
@@ -301,3 +302,18 @@ def test_keypoints_are_not_read_as_polygons(yolo_folder: Path) -> None:
     for task in (None, "segment"):
         with pytest.raises(UserError, match=r"kpt_shape=\[2, 3\]: these are labels for pose.*use a -pose model"):
             open_yolo(yolo_folder, task=task)
+
+
+def test_without_labels_no_label_is_read(yolo_folder: Path) -> None:
+    config = DataConfig(name="yolo", path=str(yolo_folder / "data.yaml"), calibration_images=2)
+    labelled = load(config, 64, 3, 0)
+    shutil.rmtree(yolo_folder / "labels")
+    with pytest.raises(UserError, match="no image has a label"):
+        load(config, 64, 3, 0)
+    bare = load(replace(config, labels=False), 64, 3, 0)
+    assert bare.train.samples[0].label == NO_LABEL and not bare.validation.labelled
+    for name in ("train", "calibration", "validation"):
+        assert [each.source for each in getattr(bare, name).samples] == [
+            each.source for each in getattr(labelled, name).samples
+        ]
+    assert bare.fingerprint != labelled.fingerprint

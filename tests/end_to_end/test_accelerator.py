@@ -41,6 +41,7 @@ ON_THE_CPU = {
     "tasks.obb": {"OrientedBoxes.entries"},
     "tasks.pose": {"Pose.entries"},
     "tasks.segment": {"Segment.entries"},
+    "tasks.semantic": {"Semantic.collate"},
     "tasks.task": {"images_to_tensor"},
 }
 

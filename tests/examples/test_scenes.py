@@ -38,3 +38,17 @@ def test_other_labels_of_the_same_images(
         assert found.boxes[:, 0].tolist() == expected[:, 0].tolist()
         if task != "obb":
             assert np.abs(found.boxes - expected).max(initial=0) < 8  # outlines: of the largest part
+
+
+def test_classes_of_pixels_are_inside_the_boxes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(field_scenes, "prepare", partial(field_scenes.prepare, counts={"train": 6, "validation": 3}))
+    boxes = load(DataConfig(root=str(tmp_path), calibration_images=2), 128, 3, 0)
+    data = load(DataConfig(root=str(tmp_path), calibration_images=2, task="semantic"), 128, 3, 0)
+    assert data.task.name == "semantic" and data.classes == ("background", *field_scenes.CLASSES)
+    for index in range(3):
+        mask, inside = data.validation.target(index), np.zeros((128, 128), bool)
+        for cls, x1, y1, x2, y2 in boxes.validation.target(index).tolist():
+            window = mask[int(y1) : int(y2) + 1, int(x1) : int(x2) + 1]
+            assert (window == cls + 1).mean() > 0.05  # the rest is background, or an object before it
+            inside[int(y1) : int(y2) + 2, int(x1) : int(x2) + 2] = True
+        assert not mask[~inside].any() and mask.any()

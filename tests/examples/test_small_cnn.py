@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from compress.examples.small_cnn import ResNet20, SmallCNN
+from compress.examples.small_cnn import ResNet20, SmallCNN, SmallUNet
 from tests.models.toy import layer
 
 
@@ -27,6 +27,15 @@ def test_the_second_half_of_the_features_is_the_first_plus_a_residual() -> None:
     nn.init.zeros_(last.bias)
     net(torch.rand(1, 3, 16, 16))
     assert torch.equal(*seen[0].chunk(2, dim=1)) and seen[0].abs().max() > 0
+
+
+def test_the_unet_has_logits_for_every_pixel() -> None:
+    net = SmallUNet(classes=3, width=8, channels=1).eval()
+    images = torch.rand(2, 1, 24, 24, generator=torch.Generator().manual_seed(0))
+    logits = net(images)
+    assert logits.shape == (2, 3, 24, 24)
+    images[:, :, :8, :8] += 1
+    assert not torch.allclose(net(images)[:, :, :8, :8], logits[:, :, :8, :8])
 
 
 def test_resnet20_has_the_papers_layers() -> None:

@@ -6,16 +6,19 @@ from dataclasses import replace
 from pathlib import Path
 from unittest.mock import Mock
 
+import numpy as np
 import pytest
 from torch import Tensor, nn
 
 import compress
 from compress import checkpoint, ledger, targets
 from compress.config import ExportConfig
+from compress.data import DataSet, Sample, Split
 from compress.errors import UserError
 from compress.measurement import latency, rows
 from compress.product import Graph
-from tests.fakes import Clock, FakeModel, small_classifier, small_model
+from compress.tasks import DETECT, Outputs, Predictions
+from tests.fakes import Clock, FakeModel, detections, small_classifier, small_model
 from tests.models import onnx_files as files
 from tests.stages.test_quantize import data
 
@@ -122,3 +125,39 @@ def test_flops_of_a_file_are_those_at_its_own_size(tmp_path: Path) -> None:
     assert compress.get_flops(model, imgsz=16) == 2 * macs
     with pytest.raises(UserError, match="set 16"):
         compress.get_flops(model, imgsz=640)
+
+
+class Finds(FakeModel):
+    """Finds one box of two, with the score `score`, and one of nothing, with half of it."""
+
+    score = 0.8
+
+    def decode(self, outputs: Outputs) -> Predictions:
+        return [detections((0, self.score, 2, 2, 9, 9), (0, self.score / 2, 20, 20, 30, 30)) for _ in outputs]
+
+
+class FindsHalfAsSure(Finds):
+    score = 0.4
+
+
+def test_a_detector_states_the_threshold_with_the_precision_of_the_baseline(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(rows, "TIMING_SECONDS", 0.01)
+    label = np.array([[0, 5.5 / 32, 5.5 / 32, 7 / 32, 7 / 32], [0, 0.5, 0.5, 0.1, 0.1]], np.float32)
+    samples = [Sample(np.zeros((32, 32, 3), np.uint8), label, (32, 32)) for _ in range(2)]
+    split = Split("validation", samples, 32, 3, DETECT)
+    dataset = DataSet(DETECT, ("a", "b", "c"), split, split, split, "f")
+
+    def measured(kind: type[Finds], baseline: ledger.Row | None = None) -> ledger.Row:
+        model = kind(small_classifier(), task=DETECT, imgsz=32)
+        costs = rows.Costs.of(model)
+        return rows.measure_model(
+            "load", model, costs, dataset, threads=1, cached=False, baseline_row=baseline, wait=False
+        )
+
+    first = measured(Finds)
+    best = first.thresholds["best_f1"].baseline
+    assert (best.threshold, best.precision, best.recall) == (pytest.approx(0.8), 1.0, 0.5)
+    assert first.thresholds["confidence_0.25"].baseline == ledger.OperatingPoint(0.25, 0.5, 0.5)
+    halved = measured(FindsHalfAsSure, first).thresholds
+    assert halved["best_f1"].artifact == ledger.OperatingPoint(pytest.approx(0.4), 1.0, 0.5)  # type: ignore[arg-type]
+    assert halved["best_f1"].baseline == best

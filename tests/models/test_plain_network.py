@@ -14,7 +14,7 @@ from compress.capabilities import Teacher
 from compress.config import Family, ModelConfig
 from compress.errors import UserError
 from compress.models import build
-from compress.tasks import CLASSIFY, DETECT
+from compress.tasks import CLASSIFY, DETECT, SEMANTIC
 from tests.models.toy import plain
 
 TOY = "tests.models.toy"
@@ -33,6 +33,8 @@ def test_a_users_module_becomes_a_model() -> None:
     loss.backward()
     guided = model.loss(model.net, sample, Teacher(copy.deepcopy(model.net).eval(), weight=0.5))
     assert guided > loss  # the entropy of the teacher's answers remains
+    alone = Teacher(copy.deepcopy(model.net).eval(), weight=0.5, alone=True)
+    assert torch.isclose(model.loss(model.net, {"img": sample["img"]}, alone), guided - loss, rtol=1e-3)
     assert loss.ndim == 0 and all(p.grad is not None for p in model.net.parameters())
     out = model.deployed()(model.example_input(2)).numpy()
     assert out.shape == (2, 4) and np.array_equal(model.decode(out), out)
@@ -92,3 +94,18 @@ def test_timm() -> None:
     assert model.deployed()(model.example_input()).shape == (1, 3)
     with pytest.raises(UserError, match="mobilenetv3_small_050"):
         build(config(**given | {"name": "mobilenetv3_tiny"}))
+
+
+def test_torchvisions_networks_for_semantic_segmentation() -> None:
+    """They return a dictionary, of which `out` is the output."""
+    target = "torchvision.models.segmentation.lraspp_mobilenet_v3_large"
+    args = {"weights": None, "weights_backbone": None, "num_classes": 3}
+    model = plain(config(target=target, args=args), ("a", "b", "c"), SEMANTIC)
+    assert model.task is SEMANTIC and model.prunable()[1].keys() == {"classifier.high_classifier"}
+    image = model.example_input(2)
+    out = model.deployed()(image)
+    assert isinstance(out, torch.Tensor) and out.shape == (2, 3, 32, 32)
+    mask = torch.randint(0, 3, (2, 32, 32), dtype=torch.uint8)
+    loss = model.loss(model.net, {"img": image, "mask": mask}, Teacher(copy.deepcopy(model.net).eval(), weight=1.0))
+    loss.backward()
+    assert torch.isfinite(loss) and len(model.decode(out.numpy())) == 2

@@ -80,6 +80,18 @@ def test_a_teacher_trains_the_backbone_through_the_deployed_head_alone() -> None
     assert all(p.grad is None for p in (*detect.cv2.parameters(), *detect.cv3.parameters()))
 
 
+def test_a_teacher_alone_needs_no_labels() -> None:
+    model, images = make(), {"img": batch()["img"]}
+    net, teacher = model.net.train(), copy.deepcopy(make("yolo26n").net).eval()
+    with torch.no_grad():
+        next(teacher.parameters()).mul_(2)  # another network than the student
+    both = [model.loss(net, batch(), Teacher(teacher, weight)) for weight in (1.0, 3.0)]
+    loss = model.loss(net, images, Teacher(teacher, weight=2.0, alone=True))
+    assert torch.isclose(loss, both[1] - both[0], rtol=1e-3)
+    loss.backward()
+    assert net.model[0].conv.weight.grad.abs().sum() > 0
+
+
 def test_metadata_can_be_read_back() -> None:
     metadata = make().metadata()
     assert ast.literal_eval(metadata["names"]) == dict(enumerate(CLASSES))

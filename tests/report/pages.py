@@ -16,8 +16,9 @@ class Balance(HTMLParser):
         self.fetched: list[str] = []
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.fetched += [value or "" for name, value in attrs if name in ("src", "href", "xlink:href")]
-        self.open += [] if tag == "meta" else [tag]
+        urls = [value or "" for name, value in attrs if name in ("src", "href", "xlink:href")]
+        self.fetched += [url for url in urls if not url.startswith("data:image/jpeg;base64,")]
+        self.open += [] if tag in ("meta", "img") else [tag]
 
     def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         pass

@@ -100,3 +100,15 @@ def test_the_headline_is_the_verdict(checks: list[tuple[float | None, float]], h
     assert formatting.headline(Verdict(tuple(judged(*each) for each in checks))) == headline
     assert formatting.headline(None) == "Not judged"
     assert formatting.headline(decode(Verdict, verdict())) == "Budget not met"
+
+
+def test_agreement_is_never_called_accuracy(tmp_path: Path) -> None:
+    assert formatting.quality(typed(*rows())) == "accuracy"
+    lines = rows()
+    for line in lines:
+        if line["accuracy"]:
+            line["accuracy"]["metric"] = "agreement mAP50-95"
+    compared = typed(*lines)
+    assert formatting.quality(compared) == "agreement"
+    last = pick(compared, "finetune", None)
+    assert [name for name, _, _ in change_parts(change_from_baseline(compared, last))][1] == "agreement"

@@ -120,3 +120,16 @@ def test_an_artifact_that_computes_no_number_has_missed_its_check(run: Path, val
     (run / "verdict.json").write_text(json.dumps({"checks": [check | {"unit": "relative"}], "met": False}))
     text = render(run).read_text()
     assert "Budget not met" in text and f">{value}</td>" in text and ">0.01</td>" in text
+
+
+def test_drawings_are_inside_the_page(run: Path) -> None:
+    folder = run / "drawings"
+    folder.mkdir()
+    (folder / "index.json").write_text(json.dumps({"columns": ["labels", "<b>"], "rows": [["0.jpg", "../0.jpg"]]}))
+    assert "Validation images" not in render(run).read_text()  # the files are missing
+    (folder / "0.jpg").write_bytes(b"jpeg")
+    text = render(run).read_text()
+    page = Balance()
+    page.feed(text)
+    assert page.open == [] and page.fetched == [] and "&lt;b&gt;" in text
+    assert text.count("data:image/jpeg;base64,anBlZw==") == 2  # a name leads to no other folder

@@ -85,3 +85,24 @@ def test_numbers_are_aligned_right() -> None:
         (tables.quantization_candidates(candidates), ["", "target", "scheme"]),
     ):
         assert table is not None and [each.name for each in table.columns if not each.right] == left
+
+
+def test_thresholds_show_what_the_precision_of_the_baseline_costs() -> None:
+    points = [{"threshold": each, "precision": 0.9, "recall": recall} for each, recall in ((0.3, 0.8), (0.2, 0.75))]
+    found = {"best_f1": {"baseline": points[0], "artifact": points[1], "reason": None}}
+    lost = {"best_f1": {"baseline": points[0], "artifact": None, "reason": "at most 0.8"}}
+    table = tables.thresholds(
+        typed(
+            row("load"),
+            row("quantize", "openvino", "int8", thresholds=lost),
+            row("export", "openvino", "int8", thresholds=found),
+            row("export", "ncnn", "fp16", thresholds=lost),
+        )
+    )
+    assert column(table, "artifact") == ["openvino int8", "ncnn fp16"]
+    assert column(table, "threshold")[0] == Cell("0.300", [Detail("precision 0.9000, recall 0.8000")])
+    assert column(table, "artifact's threshold") == [
+        Cell("0.200", [Detail("precision 0.9000, recall 0.7500")]), Cell("–", [Detail("at most 0.8")]),
+    ]  # fmt: skip
+    assert column(table, "recall") == ["−0.0500", "–"]
+    assert tables.thresholds(typed(row("load"))) is None

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from compress.capabilities import Model
-from compress.config import Config, Family, FinetuneConfig, ModelConfig
+from compress.config import Config, DataConfig, Family, FinetuneConfig, ModelConfig
 from compress.errors import UserError
 from compress.models import build
 from compress.product import Product
@@ -35,3 +35,19 @@ def test_distillation_needs_something_to_learn_from(model: Model) -> None:
 def test_the_keys_of_errors_are_those_of_this_stage(model: Model) -> None:
     with pytest.raises(UserError, match=r"finetune\.batch=5: set at most 4"):
         check(model, "finetune", batch=5)
+
+
+def test_without_labels_distillation_is_all_there_is(model: Model) -> None:
+    def checked(*stages: str, **settings: Any) -> None:
+        tuning = FinetuneConfig(**{"batch": 4, **settings})
+        config = Config(stages=list(stages), finetune=tuning, data=DataConfig(labels=False))
+        finetune.STAGE.check_config(config)
+        finetune.check(Product(model), config, data())
+
+    checked("prune", "finetune")
+    with pytest.raises(UserError, match="distillation is the only loss") as caught:
+        checked("prune", "finetune", distillation=0.0)
+    assert (caught.value.key, caught.value.value) == ("finetune.distillation", 0.0)
+    with pytest.raises(UserError, match="without labels, finetune needs a teacher; this run does not prune") as caught:
+        checked("finetune")
+    assert caught.value.key == "data.labels"

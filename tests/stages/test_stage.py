@@ -25,7 +25,7 @@ def test_a_stage_of_name_and_work_alone_accepts_everything_and_needs_no_images()
 
 
 def test_stages_are_in_the_order_of_the_table_and_named_after_their_modules() -> None:
-    assert list(STAGES) == ["train", "prune", "finetune", "quantize", "export"]
+    assert list(STAGES) == ["train", "prune", "reconstruct", "finetune", "quantize", "export"]
     assert all(stage.run.__module__ == f"compress.stages.{name}" for name, stage in STAGES.items())
     assert [name for name, stage in STAGES.items() if stage.makes_baseline] == ["train"]
     assert [name for name, stage in STAGES.items() if stage.makes_files] == ["quantize", "export"]
@@ -42,8 +42,8 @@ def test_neither_stages_nor_products_change() -> None:
 def test_images_are_asked_for_by_split() -> None:
     config = Config()
     assert {name: tuple(stage.images(config)) for name, stage in STAGES.items()} == {
-        "train": ("train",), "prune": (), "finetune": ("train",), "quantize": ("calibration",),
-        "export": ("validation",),
+        "train": ("train",), "prune": (), "reconstruct": ("train",), "finetune": ("train",),
+        "quantize": ("calibration",), "export": ("validation",),
     }  # fmt: skip
     config.prune.importance = "taylor"
     assert tuple(STAGES["prune"].images(config)) == ("train",)

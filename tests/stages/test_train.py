@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from compress.capabilities import Model
-from compress.config import Config, Family, FinetuneConfig, ModelConfig
+from compress.config import Config, DataConfig, Family, FinetuneConfig, ModelConfig
 from compress.errors import UserError
 from compress.models import build
 from compress.product import Product
@@ -40,3 +40,9 @@ def test_a_model_without_a_loss_is_refused() -> None:
     with pytest.raises(UserError, match="cannot be trained here") as caught:
         check(small_model())
     assert caught.value.value == "train"
+
+
+def test_training_needs_labels() -> None:
+    train.STAGE.check_config(Config())
+    with pytest.raises(UserError, match="stages=train: training needs labels, and data.labels is false"):
+        train.STAGE.check_config(Config(data=DataConfig(labels=False)))

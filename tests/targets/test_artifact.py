@@ -14,6 +14,7 @@ import pytest
 
 from compress.capabilities import TopK
 from compress.errors import TargetFailed
+from compress.ledger import OperatingPoint, Thresholds
 from compress.product import Graph, Precision
 from compress.targets import artifact
 from compress.targets.bench_kit.labelled_images import FILE, KINDS
@@ -200,3 +201,31 @@ def test_the_kind_of_a_detectors_output(selects: bool, left_to_do: bool, kind: s
 def test_the_manifest_tells_the_colours_of_an_image(channels: int, colour: str) -> None:
     said = artifact.preprocessing(replace(small_model(), channels=channels))
     assert said["colour"] == colour and said["mean"] == [0.0] * channels and said["std"] == [1.0] * channels
+
+
+@pytest.mark.parametrize(
+    "target", sorted(file.stem.removeprefix("README_") for file in artifact.KIT.glob("README_*.md"))
+)
+def test_the_readme_says_that_there_were_no_labels(target: str, tmp_path: Path) -> None:
+    for confidence, quality in ((None, "the model's accuracy on them"), (0.25, "the model's agreement with these")):
+        folder = tmp_path / str(confidence)
+        artifact.add_labelled_images(folder, PIXELS, [0, 1, 0], confidence)
+        judged = finished(folder, small_model(), target=target)["models"]["fp32"]["labelled_images"]
+        assert quality in (folder / "README.md").read_text()
+        assert judged["metric"] == ("top1" if confidence is None else "agreement top1")
+
+
+def test_thresholds_are_added_after_the_export_and_files_stay_valid(tmp_path: Path) -> None:
+    finished(tmp_path, small_model())
+    point = OperatingPoint(0.3, 0.9, 0.8)
+    entries = {"best_f1": Thresholds(point, None, "too low")}
+    [(fp32, _), (int8, _)] = artifact.read(tmp_path)
+    artifact.add_thresholds(int8, tmp_path, entries)
+    artifact.add_thresholds(replace(fp32, path=tmp_path.parent / "elsewhere" / "model.onnx"), tmp_path, entries)
+    models = json.loads((tmp_path / "manifest.json").read_text())["models"]
+    expected = {"threshold": 0.3, "precision": 0.9, "recall": 0.8}
+    assert models["int8"]["confidence_thresholds"] == {
+        "best_f1": {"baseline": expected, "artifact": None, "reason": "too low"}
+    }
+    assert "confidence_thresholds" not in models["fp32"]
+    assert len(artifact.read(tmp_path)) == 2  # checks all files

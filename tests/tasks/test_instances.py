@@ -8,6 +8,10 @@ import pytest
 from compress.tasks import OBB, POSE, SEGMENT, Instances, InstanceTask
 from compress.tasks.augmentation import AERIAL, GREY, Augmentation
 from compress.tasks.instances import clip_polygon, cut_polygons, joined, rings
+from compress.tasks.mean_ap import Detections
+from compress.tasks.obb import RotatedDetections
+from compress.tasks.pose import KeypointDetections
+from compress.tasks.segment import MaskDetections, encoded
 from tests.tasks.shapes import SQUARE, labelled, pose
 
 TASKS: list[InstanceTask] = [SEGMENT, pose(), OBB]
@@ -119,3 +123,29 @@ def test_rows_of_other_tasks_are_refused(task: InstanceTask) -> None:
 
 def test_only_pose_has_keypoints() -> None:
     assert [task.suffix for task in (SEGMENT, POSE, OBB)] == ["-seg", "-pose", "-obb"]
+
+
+def test_predictions_replace_labels() -> None:
+    """A model agrees with itself entirely, and its answers make training batches."""
+    square = np.kron(np.eye(2, dtype=np.uint8), np.ones((8, 8), np.uint8))[None]
+    box, score, cls = np.array([[4, 4, 40, 40]], np.float32), np.array([0.9], np.float32), np.array([1])
+    turned = np.array([[22, 22, 30, 20, 0.4]], np.float32)
+    points = np.array([[[4, 4], [40, 4], [40, 40], [4, 40]]], np.float32)
+    cases: list[tuple[InstanceTask, Detections]] = [
+        (SEGMENT, MaskDetections(box, score, cls, encoded(square))),
+        (pose(), KeypointDetections(box, score, cls, points)),
+        (OBB, RotatedDetections(box, score, cls, turned)),
+    ]
+    for task, detections in cases:
+        [target], [other] = (task.as_targets([detections], confidence) for confidence in (0.5, 0.95))
+        assert len(target) == 1 and len(other) == 0
+        assert task.metric.evaluate([detections], [target], ("a", "b")).value == pytest.approx(1)
+        batch = task.collate([np.zeros((64, 64, 3), np.uint8)], [target], Augmentation(), np.random.default_rng(0))
+        assert batch["cls"].tolist() == [[1]] and batch["img"].shape == (1, 3, 64, 64)
+
+
+def test_a_mask_without_pixels_is_replaced_by_its_box() -> None:
+    empty = MaskDetections(
+        np.array([[4, 4, 40, 20]], np.float32), np.ones(1), np.zeros(1, np.int64), encoded(np.zeros((1, 16, 16)))
+    )
+    assert SEGMENT.as_targets([empty], 0.5)[0].points.tolist() == [[4, 4], [40, 4], [40, 20], [4, 20]]

@@ -1,7 +1,8 @@
 """Evaluates a model on the labelled images shipped with it, since INT8 outputs may differ between CPUs. Classifiers:
 top-1 accuracy. Detectors: F1 score of the detections with a score of at least CONFIDENCE, each matched to one labelled
 box of its class with an IoU (intersection over union) of at least OVERLAP. Of networks that segment or detect keypoints
-the boxes are compared. Needs only numpy."""
+the boxes are compared. Without labels, the images have predictions of the unpruned model in their place, and the same
+numbers are the agreement with it. Needs only numpy."""
 
 import pathlib
 from collections.abc import Callable
@@ -13,6 +14,7 @@ BOXES = ("detections", "anchors", "rows")
 KINDS = ("scores", *BOXES, *(f"{task}/{kind}" for task in ("segment", "pose") for kind in BOXES))  # see `judge`
 CONFIDENCE = 0.25
 OVERLAP = 0.5
+AGREEMENT = "agreement"  # entry of the file: lowest score of the predictions that replace labels; absent with labels
 SUPPRESS = 0.7  # IoU threshold of non-maximum suppression
 
 
@@ -27,6 +29,7 @@ def judge(path: pathlib.Path, output: str, classes: int, predict: "Callable[[np.
     output = output.split("/")[-1]
     with np.load(path, allow_pickle=False) as file:
         images, labels, owner = file["images"], file["labels"], file["owner"]
+        kind, confidence = ("agreement ", float(file[AGREEMENT])) if AGREEMENT in file else ("", CONFIDENCE)
     correct = detected = 0
     for index, image in enumerate(images):
         pixels = np.ascontiguousarray(image.transpose(2, 0, 1)[None], dtype=np.float32) / np.float32(255)
@@ -36,22 +39,22 @@ def judge(path: pathlib.Path, output: str, classes: int, predict: "Callable[[np.
         if output == "scores":
             correct += int(raw.reshape(-1).argmax() == expected[0, 0])
         else:
-            boxes = detections(raw, output, classes)
+            boxes = detections(raw, output, classes, confidence)
             detected += len(boxes)
             correct += matches(boxes, expected)
     if output == "scores":
-        return {"metric": "top1", "value": correct / len(images), "images": len(images)}
+        return {"metric": kind + "top1", "value": correct / len(images), "images": len(images)}
     value = 2 * correct / max(detected + len(labels), 1)
-    return {"metric": "F1 at IoU 0.5 and confidence 0.25", "value": value, "images": len(images)}
+    return {"metric": f"{kind}F1 at IoU 0.5 and confidence {confidence:g}", "value": value, "images": len(images)}
 
 
-def detections(raw: np.ndarray, output: str, classes: int) -> np.ndarray:
-    """Detections with a score of at least CONFIDENCE: (n, 6) x1, y1, x2, y2, score, class, in descending score."""
+def detections(raw: np.ndarray, output: str, classes: int, confidence: float = CONFIDENCE) -> np.ndarray:
+    """Detections with a score of at least `confidence`: (n, 6) x1, y1, x2, y2, score, class, in descending score."""
     if output == "detections":
-        rows = raw[raw[:, 4] >= CONFIDENCE]
+        rows = raw[raw[:, 4] >= confidence]
         return rows[np.argsort(-rows[:, 4], kind="stable")][:, :6]
     table = raw.T if output == "anchors" else raw
-    anchor, cls = np.nonzero(table[:, 4 : 4 + classes] >= CONFIDENCE)
+    anchor, cls = np.nonzero(table[:, 4 : 4 + classes] >= confidence)
     boxes, scores = table[anchor, :4], table[anchor, 4 + cls]
     if output == "anchors":
         boxes = np.concatenate([boxes[:, :2] - boxes[:, 2:] / 2, boxes[:, :2] + boxes[:, 2:] / 2], axis=1)

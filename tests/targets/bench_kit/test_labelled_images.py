@@ -106,3 +106,13 @@ def test_a_background_image_costs_what_is_found_on_it(tmp_path: Path) -> None:
     result = judge(path, "detections", 2, lambda _: rows_of(0)[None])
     assert result["value"] == pytest.approx(2 * 2 / (3 + 3 + 2))
     assert labelled_images.CONFIDENCE == 0.25
+
+
+def test_predictions_in_place_of_labels_are_an_agreement(tmp_path: Path) -> None:
+    images = [np.full((SIDE, SIDE, 3), index, np.uint8) for index in range(2)]
+    artifact.add_labelled_images(tmp_path, images, TARGETS, 0.6)
+    judged = judge(tmp_path / FILE, "detections", 2, lambda pixels: rows_of(number_of(pixels))[None])
+    assert judged == {"metric": "agreement F1 at IoU 0.5 and confidence 0.6", "value": 1.0, "images": 2}
+    artifact.add_labelled_images(tmp_path, images, [1, 0], 0.6)
+    judged = judge(tmp_path / FILE, "scores", 2, lambda pixels: np.array([[0.1, 0.9]]))
+    assert judged == {"metric": "agreement top1", "value": 0.5, "images": 2}
