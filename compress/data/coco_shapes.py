@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import cv2
@@ -10,10 +11,10 @@ import numpy as np
 
 from compress.checkpoint import MAX_SIDE
 from compress.errors import UserError
-from compress.tasks.pose import Pose
+from compress.tasks import POSE
+from compress.tasks.pose import MAX_KEYPOINTS, Pose
 
 SHOWN = 80  # characters of a value in an error message
-MAX_KEYPOINTS = 1000
 
 Size = tuple[int, int]  # width and height in pixels; 0, 0 if unknown
 
@@ -69,7 +70,7 @@ def pose_of(where: str, names: Sequence[Any]) -> Pose:
     mirrored = [word.replace("left", "\0").replace("right", "left").replace("\0", "right") for word in words]
     paired = len(set(words)) == len(words) and set(mirrored) == set(words)
     flip = tuple(words.index(word) for word in mirrored) if paired else None
-    return Pose("pose", published_imgsz=640, keypoints=(len(words), 3), flip_index=flip)
+    return replace(POSE, keypoints=(len(words), 3), flip_index=flip)
 
 
 def _separated(rings: Sequence[np.ndarray]) -> np.ndarray:

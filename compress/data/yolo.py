@@ -35,12 +35,11 @@ from compress.data.subset import stratified
 from compress.errors import UserError, one_line
 from compress.tasks import DETECT, SEGMENT, SEMANTIC, TASKS, SupervisedTask
 from compress.tasks.augmentation import Augmentation
-from compress.tasks.pose import Pose
+from compress.tasks.pose import MAX_KEYPOINTS, Pose
 from compress.tasks.semantic import BACKGROUND
 
 LONGEST = 4096  # characters in a path
 LABELS = "labels"
-MAX_KEYPOINTS = 1000
 
 log = logging.getLogger(__name__)
 

@@ -51,7 +51,7 @@ def solve(moments: Moments, ridge: float, biased: bool) -> tuple[Tensor, Tensor]
     xx, xe = moments.covariances(biased)
     variance = xx.diagonal(dim1=1, dim2=2)
     scale = variance.mean(1, keepdim=True)
-    # Where all inputs are zero the floor is arbitrary, and the solution zero.
+    # Where all inputs are zero the lower bound is arbitrary, and the solution zero.
     penalty = ridge * variance + FLOOR * ridge * scale + torch.finfo(torch.float64).tiny + 1e-12 * scale
     weight = torch.linalg.solve(xx + penalty.diag_embed(), xe).mT
     bias = torch.zeros_like(moments.e)

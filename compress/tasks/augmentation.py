@@ -43,6 +43,15 @@ def placement(size: tuple[int, int], imgsz: int) -> tuple[int, int, int, int]:
     return width, height, (imgsz - width) // 2, (imgsz - height) // 2
 
 
+def placed_boxes(boxes: np.ndarray, size: tuple[int, int], imgsz: int) -> np.ndarray:
+    """Converts boxes (n, 5) of class, centre x, y, width, height as fractions of an image of `size` to class, x1, y1,
+    x2, y2 in pixels of the letterboxed square."""
+    width, height, left, top = placement(size, imgsz)
+    centre = boxes[:, 1:3] * (width, height) + (left, top)
+    half = boxes[:, 3:5] * (width / 2, height / 2)
+    return np.concatenate([boxes[:, :1], centre - half, centre + half], axis=1).astype(np.float32)
+
+
 @dataclass(frozen=True)
 class Geometry:
     """A random flip, transposition, scaling and shift of square images, applied in this order. Lengths in pixels."""

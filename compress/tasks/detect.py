@@ -7,14 +7,13 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import torch
 
 from compress.tasks import drawing
-from compress.tasks.augmentation import Augmentation, augment_image, mosaic, placement
-from compress.tasks.mean_ap import LEVELS, Detections, accuracy, collect, iou
+from compress.tasks.augmentation import Augmentation, augment_image, mosaic, placed_boxes
+from compress.tasks.mean_ap import LEVELS, Detections, accuracy, collect, confident, iou
 from compress.tasks.metric import Accuracy, Metric
 from compress.tasks.size_ap import average_precision_by_size
-from compress.tasks.task import Batch, Predictions, SupervisedTask, box_output_kind, images_to_tensor
+from compress.tasks.task import Batch, Predictions, SupervisedTask, box_batch, box_output_kind
 
 MIN_SCORE = 0.25  # minimum score of the detections compared in `confidence_shift`
 MIN_IOU = 0.5  # minimum IoU of two boxes of a class that are regarded as the same detection
@@ -57,10 +56,7 @@ class Detect(SupervisedTask):
         return box_output_kind(end_to_end=end_to_end, postprocessed=postprocessed)
 
     def target(self, label: Any, size: tuple[int, int], imgsz: int) -> np.ndarray:
-        width, height, left, top = placement(size, imgsz)
-        centre = label[:, 1:3] * (width, height) + (left, top)
-        half = label[:, 3:5] * (width / 2, height / 2)
-        return np.concatenate([label[:, :1], centre - half, centre + half], axis=1).astype(np.float32)
+        return placed_boxes(label, size, imgsz)
 
     def classes_in(self, label: Any) -> set[int]:
         return set(label[:, 0].astype(int).tolist())
@@ -86,15 +82,7 @@ class Detect(SupervisedTask):
             chance = augmentation.mosaic
             pairs = [mosaic(images, targets, i, rng) if rng.random() < chance else pairs[i] for i in range(len(images))]
             images, targets = [image for image, _ in pairs], [boxes for _, boxes in pairs]
-        table = torch.from_numpy(np.concatenate(targets))
-        corners = table[:, 1:] / images[0].shape[0]
-        image_index = np.repeat(np.arange(len(targets), dtype=np.float32), [len(boxes) for boxes in targets])
-        return {
-            "img": images_to_tensor(images),
-            "cls": table[:, :1].clone(),
-            "bboxes": torch.cat([(corners[:, :2] + corners[:, 2:]) / 2, corners[:, 2:] - corners[:, :2]], dim=1),
-            "batch_idx": torch.from_numpy(image_index),
-        }
+        return box_batch(images, targets)
 
     def as_targets(self, predictions: Predictions, confidence: float) -> list[Any]:
         """The boxes and classes of the detections that score at least `confidence`."""
@@ -105,11 +93,7 @@ class Detect(SupervisedTask):
         return targets
 
     def confident(self, predictions: Predictions, confidence: float) -> Sequence[Any]:
-        kept = [image.scores >= confidence for image in predictions]
-        return [
-            Detections(image.boxes[rows], image.scores[rows], image.classes[rows])
-            for image, rows in zip(predictions, kept, strict=True)
-        ]
+        return confident(predictions, confidence)
 
     def draw(self, canvas: np.ndarray, target: Any, scale: float, classes: Sequence[str]) -> None:
         for row in target:

@@ -8,7 +8,6 @@ from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
 import numpy as np
-import torch
 
 from compress.tasks import drawing
 from compress.tasks.augmentation import (
@@ -17,13 +16,14 @@ from compress.tasks.augmentation import (
     Geometry,
     Window,
     clipped_boxes,
+    placed_boxes,
     placement,
     recolour,
     tiles,
 )
-from compress.tasks.mean_ap import LEVELS, Detections, accuracy, average_precision, collect
+from compress.tasks.mean_ap import LEVELS, Detections, accuracy, average_precision, collect, confident
 from compress.tasks.metric import Accuracy, Metric
-from compress.tasks.task import Batch, Predictions, SupervisedTask, box_output_kind, images_to_tensor
+from compress.tasks.task import Batch, Predictions, SupervisedTask, box_batch, box_output_kind
 
 MIN_SCORE = 0.25  # minimum score of the detections compared in `confidence_shift`
 SAME = 0.5  # minimum similarity of two detections of a class that are regarded as the same
@@ -155,7 +155,7 @@ class InstanceTask(SupervisedTask):
         return targets
 
     def confident(self, predictions: Predictions, confidence: float) -> Sequence[Any]:
-        return [image.take(np.flatnonzero(image.scores >= confidence)) for image in predictions]
+        return confident(predictions, confidence)
 
     def entries(self, targets: list[Instances], side: int) -> Batch:
         """The entries of a batch that only this task has. `side`: of the images, pixels."""
@@ -178,12 +178,9 @@ class InstanceTask(SupervisedTask):
 
     def target(self, label: Any, size: tuple[int, int], imgsz: int) -> Instances:
         width, height, left, top = placement(size, imgsz)
-        centre = label.boxes[:, 1:3] * (width, height) + (left, top)
-        half = label.boxes[:, 3:5] * (width / 2, height / 2)
-        boxes = np.concatenate([label.boxes[:, :1], centre - half, centre + half], axis=1).astype(np.float32)
         points = label.points.copy()
         points[:, :2] = points[:, :2] * (width, height) + (left, top)
-        return Instances(boxes, points, label.counts)
+        return Instances(placed_boxes(label.boxes, size, imgsz), points, label.counts)
 
     def classes_in(self, label: Any) -> set[int]:
         return set(label.boxes[:, 0].astype(int).tolist())
@@ -214,16 +211,7 @@ class InstanceTask(SupervisedTask):
             ]
             images, targets = [image for image, _ in pairs], [each for _, each in pairs]
         targets = [self.arranged(target) for target in targets]
-        table = torch.from_numpy(np.concatenate([target.boxes for target in targets]))
-        corners = table[:, 1:] / side
-        image_index = np.repeat(np.arange(len(targets), dtype=np.float32), [len(target) for target in targets])
-        return {
-            "img": images_to_tensor(images),
-            "cls": table[:, :1].clone(),
-            "bboxes": torch.cat([(corners[:, :2] + corners[:, 2:]) / 2, corners[:, 2:] - corners[:, :2]], dim=1),
-            "batch_idx": torch.from_numpy(image_index),
-            **self.entries(targets, side),
-        }
+        return {**box_batch(images, [target.boxes for target in targets]), **self.entries(targets, side)}
 
     def _augmented(
         self, image: np.ndarray, objects: Instances, policy: Augmentation, rng: np.random.Generator

@@ -7,7 +7,7 @@ averaged over 101 recall levels; the mean is taken over classes with ground trut
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Self
 
@@ -105,6 +105,11 @@ def collect(
         matched=np.concatenate(matched),
         truths=np.stack(counts),
     )
+
+
+def confident(predictions: Iterable[Detections], confidence: float) -> list[Detections]:
+    """The detections of each image that score at least `confidence`."""
+    return [image.take(np.flatnonzero(image.scores >= confidence)) for image in predictions]
 
 
 def best(detections: Detections) -> Detections:

@@ -22,6 +22,7 @@ COCO_SIGMAS = np.array(
     [0.26, 0.25, 0.25, 0.35, 0.35, 0.79, 0.79, 0.72, 0.72, 0.62, 0.62, 1.07, 1.07, 0.87, 0.87, 0.89, 0.89]
 ) / 10  # fmt: skip
 AREA = 0.53  # area of an object as a fraction of that of its box, where only boxes are labelled
+MAX_KEYPOINTS = 1000  # of an object in files
 COCO_SHAPE = (17, 3)  # keypoints, and numbers of each: x, y and visibility
 
 

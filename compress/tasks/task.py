@@ -148,3 +148,17 @@ def images_to_tensor(images: list[np.ndarray]) -> Tensor:
     # NumPy takes a tenth of the CPU time of torch for this conversion.
     scaled = np.divide(np.stack(images), np.float32(255), dtype=np.float32)
     return torch.from_numpy(scaled).permute(0, 3, 1, 2)
+
+
+def box_batch(images: list[np.ndarray], boxes: list[np.ndarray]) -> Batch:
+    """Returns the batch of images (s, s, c) with boxes (n, 5) of class, x1, y1, x2, y2 in pixels, one array per image:
+    `img`, `cls` (m, 1), `bboxes` (m, 4), centre x, y, width, height as fractions of s, and `batch_idx` (m,)."""
+    table = torch.from_numpy(np.concatenate(boxes))
+    corners = table[:, 1:] / images[0].shape[0]
+    image_index = np.repeat(np.arange(len(boxes), dtype=np.float32), [len(each) for each in boxes])
+    return {
+        "img": images_to_tensor(images),
+        "cls": table[:, :1].clone(),
+        "bboxes": torch.cat([(corners[:, :2] + corners[:, 2:]) / 2, corners[:, 2:] - corners[:, :2]], dim=1),
+        "batch_idx": torch.from_numpy(image_index),
+    }

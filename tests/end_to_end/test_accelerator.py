@@ -36,13 +36,11 @@ ON_THE_CPU = {
     "targets.artifact": {"finish"},
     "targets.ncnn": {"convert"},
     "tasks.classify": {"Classify.collate"},  # batches are made on the CPU, also in worker processes
-    "tasks.detect": {"Detect.collate"},
-    "tasks.instances": {"InstanceTask.collate"},
     "tasks.obb": {"OrientedBoxes.entries"},
     "tasks.pose": {"Pose.entries"},
     "tasks.segment": {"Segment.entries"},
     "tasks.semantic": {"Semantic.collate"},
-    "tasks.task": {"images_to_tensor"},
+    "tasks.task": {"box_batch", "images_to_tensor"},
 }
 
 
