@@ -1,6 +1,6 @@
 """ResNet-20 on Fashion-MNIST at half and a quarter of its FLOPs: ours beside torch-pruning, FP32 and INT8.
 
-    python scripts/benchmarks/fashion_mnist.py [--fractions 0.5 0.25] [--seeds 3] [--images 12000] [--ways ours ...]
+    python scripts/benchmarks/fashion_mnist.py [--fractions 0.5 0.25] [--seeds 3] [--images 40000] [--ways ours ...]
 
 The first call trains the network of `recipe=fashion_mnist` and keeps it in --out. All ways start from it, and are
 fine-tuned with the same images, teacher, batch, optimizer and learning rate; they differ in the channels that they
@@ -45,7 +45,7 @@ Row = dict[str, Any]
 
 
 def main() -> int:
-    parser = common.parser(__doc__, seeds=3, images=12000, threads=1)
+    parser = common.parser(__doc__, seeds=3, images=40000, threads=1)
     parser.add_argument("--fractions", type=float, nargs="+", default=FRACTIONS, help="fractions of the FLOPs to keep")
     parser.add_argument("--ways", nargs="+", default=list(WAYS), choices=list(WAYS))
     parser.add_argument("--out", type=Path, default=Path("outputs/benchmarks/fashion_mnist"), help="folder of results")
