@@ -143,22 +143,24 @@ def isolate_ultralytics(folder: Path) -> None:
     require_ultralytics()
 
 
-def ultralytics_data(folder: Path, split: Split, classes: Sequence[str]) -> Path:
+def ultralytics_data(folder: Path, split: Split, classes: Sequence[str], labels: str = "labels") -> Path:
     """Writes a data.yaml for Ultralytics whose `train` and `val` are both `split`, and returns its path.
 
-    Images and labels are symbolic links, because Ultralytics writes a cache file beside the labels.
+    Images and labels are symbolic links, because Ultralytics writes a cache file beside the labels. `labels` names the
+    folder of the label files, beside the folder `images`.
     """
-    from ultralytics.data.utils import img2label_paths
-
     for kind in ("images", "labels"):
         (folder / "data" / kind).mkdir(parents=True)
     for index, sample in enumerate(split.samples):
         image = Path(str(sample.source)).absolute()
-        label = Path(img2label_paths([str(image)])[0])
+        label = Path(str(image).replace("/images/", f"/{labels}/")).with_suffix(".txt")
         (folder / "data" / "images" / f"{index:06d}{image.suffix}").symlink_to(image)
         if label.is_file():
             (folder / "data" / "labels" / f"{index:06d}.txt").symlink_to(label)
-    content = {"path": str(folder / "data"), "train": "images", "val": "images", "names": dict(enumerate(classes))}
+    names = dict(enumerate(classes))
+    content: Row = {"path": str(folder / "data"), "train": "images", "val": "images", "names": names}
+    if (keypoints := getattr(split.task, "keypoints", None)) is not None:
+        content["kpt_shape"] = list(keypoints)
     (folder / "data.yaml").write_text(yaml.safe_dump(content))
     return folder / "data.yaml"
 

@@ -1,10 +1,13 @@
-"""Compares the metrics of segment, pose and obb with those of plain Ultralytics, on the artifacts of runs.
+"""Compares mAP50-95 of the artifacts of runs with what plain Ultralytics finds in the same files and images.
 
-    python scripts/benchmarks/instance_tasks.py RUN [RUN …] [--images 300]
+    python scripts/benchmarks/ultralytics_metrics.py RUN [RUN …] [--images 300]
 
-RUN is a finished run of drone_segment, drone_pose or drone_obb. Each file for ONNX Runtime and OpenVINO is evaluated on
-the first validation images, by this package and by `val` of Ultralytics, in a process of its own. Prints one line per
-file: both mAP50-95 and their difference.
+RUN is a finished run of drone_nano, drone_segment, drone_pose or drone_obb. Each file for ONNX Runtime and OpenVINO is
+evaluated on the first validation images, by this package and by `val` of Ultralytics, in a process of its own. Prints
+one line per file: both mAP50-95 and their difference. Exit status 1: a difference is larger than 0.003.
+
+What remains between the two is the area under the precision-recall curve: COCO takes the step function, as we do,
+Ultralytics draws straight lines between the same 101 recalls. That is 0.001 on hundreds of images.
 """
 
 from __future__ import annotations
@@ -13,14 +16,12 @@ import json
 import sys
 import tempfile
 from pathlib import Path
-from typing import Any
 
 import common
-import yaml
 
 from compress import checkpoint, config, data, models
 from compress.capabilities import Evaluable, require
-from compress.data import Split, supervised
+from compress.data import supervised
 from compress.measurement.accuracy import evaluate
 from compress.models import from_constructor
 from compress.product import Graph, Precision
@@ -33,7 +34,7 @@ FILES = {
     ("openvino", "fp32"): ("fp32_openvino_model/model.xml", "fp32_openvino_model"),
     ("openvino", "int8"): ("int8_openvino_model/model.xml", "int8_openvino_model"),
 }
-FIGURE = {"segment": "seg", "pose": "pose", "obb": "box"}  # attribute of Ultralytics' results
+FIGURE = {"detect": "box", "segment": "seg", "pose": "pose", "obb": "box"}  # attribute of Ultralytics' results
 # The numbers that define the validation of a detector (Ultralytics' own defaults), and no by-products.
 VALIDATE = """
 import sys
@@ -46,44 +47,24 @@ print("MAP", float(getattr(result, figure).map))
 """
 
 
-def described(folder: Path, split: Split, classes: tuple[str, ...], labels: str) -> Path:
-    """Writes a data.yaml for Ultralytics whose `val` is `split`, with links to images and labels."""
-    for kind in ("images", "labels"):
-        (folder / "data" / kind).mkdir(parents=True)
-    for index, sample in enumerate(split.samples):
-        image = Path(str(sample.source)).absolute()
-        label = Path(str(image).replace("/images/", f"/{labels}/")).with_suffix(".txt")
-        (folder / "data" / "images" / f"{index:06d}{image.suffix}").symlink_to(image)
-        if label.is_file():
-            (folder / "data" / "labels" / f"{index:06d}.txt").symlink_to(label)
-    content: dict[str, Any] = {
-        "path": str(folder / "data"), "train": "images", "val": "images", "names": dict(enumerate(classes)),
-    }  # fmt: skip
-    if (keypoints := getattr(split.task, "keypoints", None)) is not None:
-        content["kpt_shape"] = list(keypoints)
-    (folder / "data.yaml").write_text(yaml.safe_dump(content))
-    return folder / "data.yaml"
-
-
 def compare(run: Path, images: int, folder: Path) -> bool:
     """Prints the figures of one run. Returns whether all agree."""
     settings = models.resolve(config.read(run))
     dataset = data.load(settings.data, *settings.model.input, settings.seed)
     split = dataset.validation.first(images)
     model = require(checkpoint.load(run / "pruned", from_constructor), Evaluable, "run", run)
-    labels = f"labels_{split.task.name}" if settings.data.name == "field_scenes" else "labels"
-    path = described(folder, split, dataset.classes, labels)
+    labels = f"labels_{split.task.name}" if split.task.name != "detect" else "labels"
+    path = common.ultralytics_data(folder, split, dataset.classes, labels)
     script, agreed = folder / "validate.py", True
     script.write_text(VALIDATE)
     for (target, precision), (file, given) in FILES.items():
-        if not (artifact := run / "artifacts" / target / file).exists():
+        artifact = run / "artifacts" / target / file
+        if not artifact.exists():
             continue
         predictor = load(Graph(artifact, target, Precision(precision)), settings.threads)
         ours = evaluate(predictor, model.decode, split, supervised(split), dataset.classes)
-        call = [str(artifact.parents[0] if given.endswith("_model") else artifact), str(path), str(model.imgsz)]
-        output = common.in_own_process(
-            str(script), [*call, str(folder), split.task.name, FIGURE[split.task.name]], seconds=1800
-        )  # fmt: skip
+        call = [str(run / "artifacts" / target / given), str(path), str(model.imgsz), str(folder)]
+        output = common.in_own_process(str(script), [*call, split.task.name, FIGURE[split.task.name]], seconds=1800)
         theirs = float(output.split("MAP ")[1].split()[0])
         agreed &= abs(theirs - ours.value) <= TOLERANCE
         row = {"run": run.name, "target": target, "precision": precision, ours.metric: round(ours.value, 4)}
@@ -99,7 +80,7 @@ def main() -> int:
         common.isolate_ultralytics(Path(scratch) / "settings")
         agreed = [compare(run, options.images, Path(scratch) / str(i)) for i, run in enumerate(options.runs)]
     print(f"within {TOLERANCE}: {common.met(all(agreed))}")
-    return 0 if all(agreed) else 3
+    return 0 if all(agreed) else 1
 
 
 if __name__ == "__main__":
