@@ -3,7 +3,7 @@
 from compress.config.checks import MAX_OPSET
 from compress.config.composition import COMPOSING, CONF, RECIPES, compose, dump, read, register, to_config
 from compress.config.data import DATA_TASKS, TASK_FORMATS, DataConfig, MetricConfig, TaskConfig
-from compress.config.device import HOST, DeviceConfig, LatencyFit
+from compress.config.device import HOST, Basis, DeviceConfig, Figure, LatencyFit
 from compress.config.messages import explain
 from compress.config.schema import (
     BALANCED,
@@ -27,8 +27,8 @@ from compress.config.schema import (
 
 __all__ = [
     "BALANCED", "COMPOSING", "CONF", "DATA_TASKS", "HOST", "MAX_CHANNELS", "MAX_OPSET", "RECIPES", "TASK_FORMATS",
-    "Accelerator", "Activation", "BudgetConfig", "Config", "DataConfig", "DeviceConfig", "ExportConfig", "Family",
-    "FinetuneConfig", "LatencyFit", "MetricConfig", "ModelConfig", "NumberFormat", "Objective", "Optimizer",
+    "Accelerator", "Activation", "Basis", "BudgetConfig", "Config", "DataConfig", "DeviceConfig", "ExportConfig",
+    "Family", "Figure", "FinetuneConfig", "LatencyFit", "MetricConfig", "ModelConfig", "NumberFormat", "Objective", "Optimizer",
     "PruneConfig", "QuantizeConfig", "ReconstructConfig", "TaskConfig", "check_name", "compose", "dump", "explain",
     "read", "register", "to_config",
 ]  # fmt: skip

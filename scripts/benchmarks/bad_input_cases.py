@@ -20,6 +20,7 @@ from torch import nn
 
 import compress
 from compress.config import Config
+from compress.config.device import FIGURES
 
 BASE = ("recipe=digits", "stages=[prune]", "targets=[]", "threads=1", "cache=false")
 TIMM = ("model=timm", "model.name=mobilenetv3_small_050", "model.imgsz=32")
@@ -75,8 +76,9 @@ ZERO_IS_GOOD = {
     *(f"{stage}.distillation" for stage in ("train", "finetune")),
     *SIGNED,
 }
-# Skipped: a list of dataclasses, and free text.
-_SKIPPED = {"device.fits", "device.source"}
+# Skipped: collections of dataclasses, and free text.
+_SKIPPED = {"device.fits", "device.source", "device.peak_gops"}
+_SKIPPED |= {f"device.{name}.source" for name in FIGURES}
 
 
 def keys(kind: type = Config, before: str = "") -> Iterator[tuple[str, Any, bool]]:

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from compress.config import DeviceConfig, LatencyFit
+from compress.config import Basis, DeviceConfig, Figure, LatencyFit, compose
 from compress.errors import UserError
 
 
@@ -27,3 +27,14 @@ def test_a_fit_is_a_rising_line_with_a_range(key: str, value: object) -> None:
     with pytest.raises(UserError) as caught:
         LatencyFit(**values)
     assert caught.value.key == f"device.fits.{key}"
+
+
+def test_a_figure_has_a_value_and_a_source() -> None:
+    device = compose(["recipe=drone_nano", "device=raspberry_pi_5"]).device
+    assert device.peak_gops["fp32"].basis is Basis.derived and device.figures()["bandwidth_gb_s"].source
+    with pytest.raises(UserError, match=r"device\.peak_gops\.int8\.value=0"):
+        DeviceConfig("board", peak_gops={"int8": Figure(0, "a table")})
+    with pytest.raises(UserError, match=r"device\.idle_watts\.source=' '"):
+        DeviceConfig("board", idle_watts=Figure(1.6, " "))
+    with pytest.raises(UserError, match=r"device\.peak_gops=int4: choose from fp32, fp16, int8"):
+        DeviceConfig("board", peak_gops={"int4": Figure(1, "a table")})
