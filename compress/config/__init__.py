@@ -29,6 +29,6 @@ __all__ = [
     "BALANCED", "COMPOSING", "CONF", "DATA_TASKS", "HOST", "MAX_CHANNELS", "MAX_OPSET", "RECIPES", "TASK_FORMATS",
     "Accelerator", "Activation", "Basis", "BudgetConfig", "Config", "DataConfig", "DeviceConfig", "ExportConfig",
     "Family", "Figure", "FinetuneConfig", "LatencyFit", "MetricConfig", "ModelConfig", "NumberFormat", "Objective",
-    "Optimizer", "PruneConfig", "QuantizeConfig", "ReconstructConfig", "TaskConfig", "check_name", "compose", "dump", "explain",
-    "read", "register", "to_config",
+    "Optimizer", "PruneConfig", "QuantizeConfig", "ReconstructConfig", "TaskConfig", "check_name", "compose", "dump",
+    "explain", "read", "register", "to_config",
 ]  # fmt: skip
