@@ -21,6 +21,11 @@ def main() -> int:
     if name == "run":
         del sys.argv[1]
     if name == "profile":
+        words = sys.argv[2:]
+        if not any("=" in word for word in words if not word.startswith("-")):
+            from compress.profiling import command  # imports torch, which takes seconds
+
+            return command.main(words)
         sys.argv[1] = "recipe=profile"
     return command_line.main()
 

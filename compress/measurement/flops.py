@@ -54,6 +54,7 @@ class LayerCost:
     params: int
     bytes: int
     output: tuple[int, ...]  # output shape of its last operator
+    other_flops: int
 
 
 @dataclass(frozen=True)
@@ -162,7 +163,7 @@ class _Counter(TorchDispatchMode):
         self._by_key: dict[int, _Storage] = {}  # storages that depend on the example
         self._running: list[str] = [""]
         self._recurrent: set[str] = set()  # names of torch's recurrent layers and cells
-        self._layers: dict[str, list[int]] = {}  # name: [macs, bytes]
+        self._layers: dict[str, list[int]] = {}  # name: [macs, bytes, other FLOPs]
         self._shapes: dict[str, tuple[int, ...]] = {}
 
     @contextmanager
@@ -185,8 +186,8 @@ class _Counter(TorchDispatchMode):
         modules = dict(net.named_modules())
         params = {name: sum(p.numel() for p in modules[name].parameters(recurse=False)) for name in self._layers}
         return {
-            name: LayerCost(macs, params[name], moved, self._shapes[name])
-            for name, (macs, moved) in self._layers.items()
+            name: LayerCost(macs, params[name], moved, self._shapes[name], other)
+            for name, (macs, moved, other) in self._layers.items()
         }
 
     def __torch_dispatch__(
@@ -239,10 +240,12 @@ class _Counter(TorchDispatchMode):
         moved = sum(map(_bytes, inputs)) + sum(map(_bytes, written))
         self.macs += macs
         self.bytes_moved += moved
-        self.other_flops += other_flops(name, args, inputs, outputs[0])
-        cost = self._layers.setdefault(layer, [0, 0])
+        other = other_flops(name, args, inputs, outputs[0])
+        self.other_flops += other
+        cost = self._layers.setdefault(layer, [0, 0, 0])
         cost[0] += macs
         cost[1] += moved
+        cost[2] += other
         self._shapes[layer] = tuple(outputs[0].shape)
 
     def use(self, keys: Iterable[int]) -> None:

@@ -68,7 +68,6 @@ def count(graph: ModelProto) -> Cost:
 
     learned, halves = _learned(graph, constants), _silu_halves(graph)
     layers: dict[str, LayerCost] = {}
-    other = 0
     # A view has the storage of its input.
     storage = {value.name: value.name for value in graph.graph.input}
     alive = {name: [0, 0] for name in storage}  # {storage: [index of the writing node, index of the last reader]}
@@ -89,8 +88,7 @@ def count(graph: ModelProto) -> Cost:
         sources = {(storage.get(name, name), size(name)) for name in read}
         moved = 0 if view else sum(min(nbytes, size(name)) for name, nbytes in sources) + sum(map(size, written))
         params = sum(prod(shapes[name]) for name in dict.fromkeys(read) if name in learned)
-        layers[node.name] = LayerCost(macs, params, moved, shapes[written[0]])
-        other += _other_flops(node, shapes, kinds)
+        layers[node.name] = LayerCost(macs, params, moved, shapes[written[0]], _other_flops(node, shapes, kinds))
     for value in graph.graph.output:
         alive[storage[value.name]][1] = len(graph.graph.node)
     macs, params = sum(layer.macs for layer in layers.values()), sum(prod(shapes[name]) for name in learned)
@@ -98,7 +96,7 @@ def count(graph: ModelProto) -> Cost:
         raise UserError("model", graph.graph.name, "contains no convolution or matrix product: nothing to count")
     return Cost(
         macs=macs,
-        other_flops=other,
+        other_flops=sum(layer.other_flops for layer in layers.values()),
         params=params,
         param_bytes=sum(size(name) for name in learned),
         bytes_moved=sum(layer.bytes for layer in layers.values()),
