@@ -26,7 +26,7 @@ from compress.errors import UserError
 from compress.finetuning import choose_settings
 from compress.host import host, usable_threads
 from compress.ledger import Ledger, Row
-from compress.measurement import answers, channels, drawings
+from compress.measurement import answers, channels, drawings, roofline
 from compress.measurement.rows import Costs, FileMeasurements, measure_graph, measure_model
 from compress.product import Graph, Product, Reference
 from compress.stages import STAGES, Context
@@ -249,6 +249,8 @@ class Recorder:
         # Stages whose torch model is also converted to FP32 and measured in every runtime: the baseline's, and the one
         # before the first stage that makes files (if any), so that INT8 is compared with FP32 in the same runtime.
         self._in_runtimes = {self._baseline_stage, *self._stages[:first_with_files][-1:]}
+        timed = len(context.data.validation) or context.config.targets
+        self._roofline = roofline.of_host(context.config.threads) if timed else None
         self._files: dict[str, FileMeasurements] = {}  # by file content, see `measure_graph`
         self._measured: set[Path] = set()  # paths of graphs that have a row
 
@@ -269,7 +271,7 @@ class Recorder:
         row = measure_model(
             stage, model, costs, dataset, threads=context.config.threads, cached=product.cached,
             baseline=self.baseline, baseline_row=self.baseline_row, wait=self._wait and not untrained,
-            device=context.device,
+            device=context.device, roofline=self._roofline,
         )  # fmt: skip
         self._append(row)
         if stage == self._baseline_stage:
@@ -292,7 +294,7 @@ class Recorder:
                     stage, graph, product.model, costs, self._context.data,
                     threads=self._context.config.threads, cached=product.cached, measured=self._files,
                     baseline=self._context.converter.fp32(self.baseline, target), baseline_row=self.baseline_row,
-                    wait=self._wait,
+                    wait=self._wait, roofline=self._roofline,
                 )  # fmt: skip
                 self._append(row)
                 self._measured.add(graph.path)

@@ -21,12 +21,14 @@ from compress.errors import UserError
 from compress.ledger import Provenance, Row
 from compress.measurement import accuracy, flops, graph_cost, latency
 from compress.measurement.flops import Cost
+from compress.measurement.roofline import Roofline
 from compress.product import Graph
 from compress.tasks import thresholds
 from compress.tasks.thresholds import Curve
 from compress.training.placement import CPU
 
 TORCH_BATCH = 16  # batch size for evaluating torch models; graphs are evaluated at batch 1, as deployed
+WIDTHS = {"bf16": 0.5, "f16": 0.5, "int8": 0.25}  # bytes of a number format relative to float32
 TIMING_SECONDS = 2.0  # duration of one timing
 SESSIONS = 2  # how many times baseline and graph are loaded and timed alternately
 
@@ -86,6 +88,7 @@ def measure_model(
     baseline_row: Row | None = None,
     wait: bool = True,
     device: torch.device = CPU,
+    roofline: Roofline | None = None,
 ) -> Row:
     """Measures a torch model in its deployed form in float32, or an ONNX file as it is. The latency is that of the CPU.
 
@@ -100,6 +103,7 @@ def measure_model(
         baseline: timed alternately with `model`. If it is `model` itself, the ratio is 1; if None, none is recorded.
         baseline_row: row of the baseline, for `thresholds`; None if `model` is the baseline, or there is none.
         wait: wait while another process is timing, for a latency that is compared with other latencies.
+        roofline: that of this machine, for `roof_fraction`.
     """
     if isinstance(model, GivenAsGraph):
         runtime, size = model.runtime, model.size_bytes
@@ -121,7 +125,8 @@ def measure_model(
         other_flops=cost.other_flops, int8_mac_share=0.0, params=cost.params, size_bytes=size,
         bytes_moved=cost.bytes_moved, activation_bytes=cost.activation_bytes,
         accuracy=scored, thresholds=_thresholds(scored, curve, baseline_row),
-        latency_ms=_latency(timed, ratio, runtime, threads, "f32"), cached=cached,
+        latency_ms=_latency(timed, ratio, runtime, threads, "f32"),
+        roof_fraction=_roof_fraction(cost, timed, "f32", roofline), cached=cached,
     )  # fmt: skip
 
 
@@ -138,6 +143,7 @@ def measure_graph(
     baseline: Graph | None = None,
     baseline_row: Row | None = None,
     wait: bool = True,
+    roofline: Roofline | None = None,
 ) -> Row:
     """Measures a target's graph, loaded from disk, in its own runtime (TensorRT without a GPU is emulated).
 
@@ -146,7 +152,7 @@ def measure_graph(
 
     Args:
         model: the model that `graph` was exported from, with its `costs`.
-        threads, cached, baseline_row, wait: as in `measure_model`.
+        threads, cached, baseline_row, wait, roofline: as in `measure_model`.
         measured: measurements of this run by digest of the file's bytes and the runtime; this call adds to it. A file
             that was measured before is not evaluated again, even for another target. It is timed again, and the row
             merges both timings.
@@ -177,7 +183,8 @@ def measure_graph(
         arena_bytes=None if predictor.arena_bytes is None else predictor.arena_bytes(),
         accuracy=entry.accuracy and replace(entry.accuracy, obtained=Provenance(predictor.obtained)),
         thresholds=_thresholds(entry.accuracy, entry.curve, baseline_row),
-        latency_ms=_latency(timed, ratio, predictor.runtime, threads, predictor.inference_precision), cached=cached,
+        latency_ms=_latency(timed, ratio, predictor.runtime, threads, predictor.inference_precision),
+        roof_fraction=_roof_fraction(cost, timed, predictor.inference_precision, roofline), cached=cached,
     )  # fmt: skip
 
 
@@ -214,6 +221,16 @@ def _thresholds(
     if baseline is None:
         return thresholds.of_baseline(curve, agreement=scored.is_agreement)
     return thresholds.compared(curve, baseline.thresholds, agreement=scored.is_agreement)
+
+
+def _roof_fraction(
+    cost: Cost, timed: latency.Latency | None, precision: str, roofline: Roofline | None
+) -> float | None:
+    """Achieved FLOPS divided by those that the machine's roofline allows for this network; None if it was not timed."""
+    if timed is None or roofline is None:
+        return None
+    roof = roofline.attainable_gops(cost.flops, cost.bytes_moved * WIDTHS.get(precision, 1.0), precision)
+    return cost.flops / timed.median / 1e6 / roof if roof else None
 
 
 def _alternating_ratio(pairs: Iterable[tuple[accuracy.Predict, accuracy.Predict]], image: np.ndarray) -> Ratio:

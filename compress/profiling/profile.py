@@ -22,6 +22,7 @@ from compress.measurement import graph_cost
 from compress.measurement.latency import time_call
 from compress.measurement.layer_latency import node_seconds
 from compress.measurement.roofline import Roofline
+from compress.measurement.rows import WIDTHS
 from compress.targets.quantization_exclusions import module_path
 
 RUNTIMES = ("onnxruntime", "openvino")
@@ -133,8 +134,7 @@ def profile(name: str, model: Model, threads: int, roofline: Roofline) -> Profil
                 continue
             timed = time_call(functools.partial(predict, image), seconds=SECONDS)
             achieved, precision = 2 * cost.macs / timed.median / 1e6, predict.inference_precision
-            # Tensors in half precision move half the bytes that are counted.
-            moved = cost.bytes_moved / (1 if precision == "f32" else 2)
+            moved = cost.bytes_moved * WIDTHS.get(precision, 1.0)
             roof = roofline.attainable_gops(2 * cost.macs, moved, precision)
             peak = roofline.peak_gops.get(precision)
             speeds.append(

@@ -174,5 +174,5 @@ def _row(run: Run, result: Bench) -> Row:
     )  # fmt: skip
     return replace(
         exported, stage="export", cached=False, latency_ms=latency,
-        accuracy=None, thresholds={}, energy_mj=None, bytes_moved=None, activation_bytes=None,
+        accuracy=None, thresholds={}, roof_fraction=None, energy_mj=None, bytes_moved=None, activation_bytes=None,
     )  # fmt: skip

@@ -86,6 +86,10 @@ def inference_precision(row: Row) -> str:
     return (row.latency_ms and row.latency_ms.inference_precision) or f"{row.precision} file"
 
 
+def roof(row: Row) -> str:
+    return MISSING if row.roof_fraction is None else f"{row.roof_fraction:.0%}"
+
+
 def energy(row: Row) -> str:
     return annotated(f"{row.energy_mj.value:.2f}", provenance(row.energy_mj.obtained)) if row.energy_mj else MISSING
 

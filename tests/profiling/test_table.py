@@ -33,7 +33,7 @@ def test_layers_are_sorted_and_marked() -> None:
     assert [row.split()[0] for row in by_time] == ["stem.conv", "stem.act", "(runtime)", "head.<b>"]
     assert [row.rstrip().endswith(table.MARK) for row in by_time] == [False, True, True, False]
     assert "fused" in by_time[3]
-    assert [layer.name for layer in table.ordered(PROFILE, "bytes")][0] == "stem.act"
+    assert next(layer.name for layer in table.ordered(PROFILE, "bytes")) == "stem.act"
     assert table.ordered(PROFILE, "order") == list(LAYERS)
     assert len(text(table.layers(PROFILE, "flops", 2))) == 2
     assert "2 layers take 50% of the time and 0.0% of the FLOPs" in table.dear_text(PROFILE)
