@@ -8,6 +8,7 @@ import sys
 from collections.abc import Callable
 
 from compress import cache, command_line, new
+from compress.devices import table
 from compress.report import __main__ as report
 
 COMMANDS: dict[str, Callable[[list[str]], int]] = {"report": report.main, "cache": cache.main, "new": new.main}
@@ -21,6 +22,8 @@ def main() -> int:
     if name == "run":
         del sys.argv[1]
     if name == "profile":
+        if any(word.partition("=")[0] == "--devices" for word in sys.argv[2:]):
+            return table.main(sys.argv[2:])
         sys.argv[1] = "recipe=profile"
     return command_line.main()
 
