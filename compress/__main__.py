@@ -8,6 +8,7 @@ import sys
 from collections.abc import Callable
 
 from compress import cache, command_line, new
+from compress.devices import table
 from compress.report import __main__ as report
 
 COMMANDS: dict[str, Callable[[list[str]], int]] = {"report": report.main, "cache": cache.main, "new": new.main}
@@ -22,6 +23,8 @@ def main() -> int:
         del sys.argv[1]
     if name == "profile":
         words = sys.argv[2:]
+        if any(word.partition("=")[0] == "--devices" for word in words):
+            return table.main(words)
         if not any("=" in word for word in words if not word.startswith("-")):
             from compress.profiling import command  # imports torch, which takes seconds
 

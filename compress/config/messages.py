@@ -90,9 +90,9 @@ def explain(error: Exception, words: Sequence[str] = ()) -> UserError:
 
 
 def nearest(word: str, choices: Iterable[str]) -> str:
-    """The end of a message: the choice that was probably meant, and all of them."""
+    """The end of a message: up to three choices that were probably meant, and all of them."""
     choices = list(choices)
-    return (_meant(word, choices) or ";") + f" choose from: {', '.join(choices)}"
+    return (_meant(word, choices, most=3) or ";") + f" choose from: {', '.join(choices)}"
 
 
 def _unreadable(word: str) -> UserError:
@@ -152,11 +152,11 @@ def _expected(kind: Any, value: str) -> str:
     return _KINDS.get(typing.get_origin(bare) or bare, "another value") + null
 
 
-def _meant(bad: str, names: Sequence[str], before: str = "") -> str:
-    """The name that `bad` begins or resembles, as the end of a message; "" where there is none."""
+def _meant(bad: str, names: Sequence[str], before: str = "", most: int = 1) -> str:
+    """Up to `most` names that `bad` begins or resembles, as the end of a message; "" where there is none."""
     begun = [name for name in names if bad and name.startswith(bad)]
-    close = begun[:1] or difflib.get_close_matches(bad, names, n=1)
-    return f"; did you mean {before}{close[0]}?" if close and close[0] != bad else ""
+    close = begun[:most] or difflib.get_close_matches(bad, names, n=most, cutoff=0.6 if most == 1 else 0.75)
+    return f"; did you mean {' or '.join(before + name for name in close)}?" if close and close[0] != bad else ""
 
 
 def _plain(text: str) -> str:
