@@ -98,6 +98,7 @@ class Energy:
 
     value: float
     obtained: Provenance | None = None
+    source: str | None = None  # the counter, the sensor, or the power that it was computed from
 
 
 @dataclass(frozen=True)

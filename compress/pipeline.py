@@ -26,7 +26,7 @@ from compress.errors import UserError
 from compress.finetuning import choose_settings
 from compress.host import host, usable_threads
 from compress.ledger import Ledger, Row
-from compress.measurement import answers, channels, drawings, roofline
+from compress.measurement import answers, channels, drawings, rapl, roofline
 from compress.measurement.rows import Costs, FileMeasurements, measure_graph, measure_model
 from compress.product import Graph, Product, Reference
 from compress.stages import STAGES, Context
@@ -94,6 +94,7 @@ def _checked(config: Config) -> Plan:
     """Loads model and data, and checks the configuration with them as far as is possible before any work. Sets torch's
     number of threads and its seed for the process."""
     config = devices.resolve(config)
+    devices.energy.check(config.budget, config.device, counters=rapl.available())
     _check_stages(config)
     Cache(DEFAULT_ROOT).check()
     models.check_files(config.model)

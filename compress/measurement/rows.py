@@ -126,7 +126,7 @@ def measure_model(
         bytes_moved=cost.bytes_moved, activation_bytes=cost.activation_bytes,
         accuracy=scored, thresholds=_thresholds(scored, curve, baseline_row),
         latency_ms=_latency(timed, ratio, runtime, threads, "f32"),
-        roof_fraction=_roof_fraction(cost, timed, "f32", roofline), cached=cached,
+        roof_fraction=_roof_fraction(cost, timed, "f32", roofline), energy_mj=_energy(timed), cached=cached,
     )  # fmt: skip
 
 
@@ -184,7 +184,8 @@ def measure_graph(
         accuracy=entry.accuracy and replace(entry.accuracy, obtained=Provenance(predictor.obtained)),
         thresholds=_thresholds(entry.accuracy, entry.curve, baseline_row),
         latency_ms=_latency(timed, ratio, predictor.runtime, threads, predictor.inference_precision),
-        roof_fraction=_roof_fraction(cost, timed, predictor.inference_precision, roofline), cached=cached,
+        roof_fraction=_roof_fraction(cost, timed, predictor.inference_precision, roofline), energy_mj=_energy(timed),
+        cached=cached,
     )  # fmt: skip
 
 
@@ -221,6 +222,13 @@ def _thresholds(
     if baseline is None:
         return thresholds.of_baseline(curve, agreement=scored.is_agreement)
     return thresholds.compared(curve, baseline.thresholds, agreement=scored.is_agreement)
+
+
+def _energy(timed: latency.Latency | None) -> ledger.Energy | None:
+    """Energy of the CPU packages for one image, unless other programs used them too."""
+    if timed is None or timed.energy_mj is None or timed.contended:
+        return None
+    return ledger.Energy(timed.energy_mj, Provenance.measured, "RAPL, CPU packages only")
 
 
 def _roof_fraction(
