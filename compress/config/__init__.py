@@ -15,6 +15,7 @@ from compress.config.composition import (
 from compress.config.data import DATA_TASKS, TASK_FORMATS, DataConfig, MetricConfig, TaskConfig
 from compress.config.device import HOST, PRECISIONS, Basis, DeviceConfig, Figure, LatencyFit
 from compress.config.messages import explain
+from compress.config.mission import MissionConfig
 from compress.config.schema import (
     BALANCED,
     MAX_CHANNELS,
@@ -38,7 +39,7 @@ from compress.config.schema import (
 __all__ = [
     "BALANCED", "COMPOSING", "CONF", "DATA_TASKS", "HOST", "MAX_CHANNELS", "MAX_OPSET", "PRECISIONS", "RECIPES",
     "TASK_FORMATS", "Accelerator", "Activation", "Basis", "BudgetConfig", "Config", "DataConfig", "DeviceConfig",
-    "ExportConfig", "Family", "Figure", "FinetuneConfig", "LatencyFit", "MetricConfig", "ModelConfig", "NumberFormat",
-    "Objective", "Optimizer", "PruneConfig", "QuantizeConfig", "ReconstructConfig", "TaskConfig", "check_name",
+    "ExportConfig", "Family", "Figure", "FinetuneConfig", "LatencyFit", "MetricConfig", "MissionConfig",
+    "ModelConfig", "NumberFormat", "Objective", "Optimizer", "PruneConfig", "QuantizeConfig", "ReconstructConfig", "TaskConfig", "check_name",
     "compose", "device_profiles", "dump", "explain", "read", "register", "to_config",
 ]  # fmt: skip
