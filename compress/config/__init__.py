@@ -40,6 +40,6 @@ __all__ = [
     "BALANCED", "COMPOSING", "CONF", "DATA_TASKS", "HOST", "MAX_CHANNELS", "MAX_OPSET", "PRECISIONS", "RECIPES",
     "TASK_FORMATS", "Accelerator", "Activation", "Basis", "BudgetConfig", "Config", "DataConfig", "DeviceConfig",
     "ExportConfig", "Family", "Figure", "FinetuneConfig", "LatencyFit", "MetricConfig", "MissionConfig",
-    "ModelConfig", "NumberFormat", "Objective", "Optimizer", "PruneConfig", "QuantizeConfig", "ReconstructConfig", "TaskConfig", "check_name",
-    "compose", "device_profiles", "dump", "explain", "read", "register", "to_config",
+    "ModelConfig", "NumberFormat", "Objective", "Optimizer", "PruneConfig", "QuantizeConfig", "ReconstructConfig",
+    "TaskConfig", "check_name", "compose", "device_profiles", "dump", "explain", "read", "register", "to_config",
 ]  # fmt: skip
