@@ -94,6 +94,7 @@ def _checked(config: Config) -> Plan:
     """Loads model and data, and checks the configuration with them as far as is possible before any work. Sets torch's
     number of threads and its seed for the process."""
     config = devices.resolve(config)
+    devices.check(config)
     devices.energy.check(config.budget, config.device, counters=rapl.available())
     _check_stages(config)
     Cache(DEFAULT_ROOT).check()
@@ -200,7 +201,9 @@ def _run(plan: Plan, folder: Path, state: run_folder.State) -> Result:
             product.acceptance_checks,
         )  # fmt: skip
     round_to = config.prune.round_to if "prune" in config.stages else None
-    further = devices.remarks(config.device, ledger.rows) + channels.remarks(product.model, costs.at_imgsz, round_to)
+    models_of_run = (recorder.baseline or product.model, product.model)
+    further = devices.remarks(config, ledger.rows, models_of_run, context.converter)
+    further += channels.remarks(product.model, costs.at_imgsz, round_to)
     verdict = replace(verdict, remarks=(*verdict.remarks, *further))
     atomic.write(folder / "verdict.json", json.dumps(verdict.as_dict(), indent=1))
     drawings.write(folder, plan.data, recorder.baseline, product, config)

@@ -24,7 +24,8 @@ import numpy as np
 from scipy.optimize import least_squares
 
 from compress.config import DeviceConfig
-from compress.devices.operators import Operator
+from compress.devices import fit
+from compress.devices.operators import Operator, published_networks
 
 BYTES = {"fp32": 4, "fp16": 2, "int8": 1}
 FUSES_SILU = {"tensorrt", "openvino"}
@@ -181,6 +182,15 @@ class LatencyModel:
         return f"the profile of {self.device.name} alone; no latency on it"
 
 
+def published(profile: str) -> list[Timing]:
+    """The published latencies on the device of a profile, none or more."""
+    networks = published_networks()
+    return [
+        Timing(row["model"], networks[row["model"]], row["runtime"], row["precision"], float(row["ms"]))
+        for row in fit.published().get(profile, [])
+    ]
+
+
 def calibrate(device: DeviceConfig, timings: Sequence[Timing], prior: Prior | None = None) -> LatencyModel:
     """Fits the parameters of a device to latencies on it, none or more. More latencies narrow the intervals."""
     prior = prior or Prior()
@@ -203,8 +213,9 @@ def calibrate(device: DeviceConfig, timings: Sequence[Timing], prior: Prior | No
         error = np.sign(error) * np.sqrt((FREEDOM + 1) * np.log1p(error**2 / FREEDOM))
         return np.concatenate([error, deviations])
 
-    fit = least_squares(residuals, np.zeros(size), max_nfev=100)
-    return LatencyModel(device, list(timings), prior, groups, fit.x, np.linalg.inv(fit.jac.T @ fit.jac))
+    solution = least_squares(residuals, np.zeros(size), max_nfev=100)
+    covariance = np.linalg.inv(solution.jac.T @ solution.jac)
+    return LatencyModel(device, list(timings), prior, groups, solution.x, covariance)
 
 
 def pooled(models: Sequence[LatencyModel]) -> Prior:

@@ -25,11 +25,8 @@ BARE = DeviceConfig(name="board")
 
 
 def published(profile: str, precision: str, networks: str = "nsmlx") -> list[Timing]:
-    return [
-        Timing(row["model"], NETWORKS[row["model"]], row["runtime"], row["precision"], float(row["ms"]))
-        for row in fit.published()[profile]
-        if row["precision"] == precision and row["model"][-1] in networks
-    ]
+    rows = prediction.published(profile)
+    return [row for row in rows if row.precision == precision and row.network[-1] in networks]
 
 
 def predicted(model: LatencyModel, network: str, precision: str = "fp16", runtime: str = "tensorrt") -> Prediction:
@@ -40,6 +37,13 @@ def predicted(model: LatencyModel, network: str, precision: str = "fp16", runtim
 
 def width(result: Prediction) -> float:
     return math.log(result.high / result.low)
+
+
+def test_published_latencies_have_the_operators_of_their_networks() -> None:
+    timings = prediction.published("jetson_orin_nano")
+    assert len(timings) == len(fit.published()["jetson_orin_nano"])
+    assert timings[0] == Timing("yolo26n", NETWORKS["yolo26n"], "tensorrt", "fp32", 7.53)
+    assert prediction.published("host") == []
 
 
 def test_the_time_of_an_operator_is_the_longer_of_arithmetic_and_traffic() -> None:
