@@ -23,7 +23,7 @@ def main() -> int:
         del sys.argv[1]
     if name == "profile":
         words = sys.argv[2:]
-        if any(word.partition("=")[0] == "--devices" for word in words):
+        if words and words[0].partition("=")[0] == "--devices":  # without a model: the table of devices
             return table.main(words)
         if not any("=" in word for word in words if not word.startswith("-")):
             from compress.profiling import command  # imports torch, which takes seconds

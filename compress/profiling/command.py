@@ -16,10 +16,12 @@ import torch
 from rich.console import Console
 
 from compress import atomic
+from compress.config import device_profiles
 from compress.errors import Parser, TargetFailed, UserError
 from compress.host import host, usable_threads
 from compress.measurement import roofline
-from compress.profiling import plot, source, table
+from compress.profiling import plot, predictions, source, table
+from compress.profiling.predictions import forecasts
 from compress.profiling.profile import Profile, as_dict, profile
 
 LAYERS = 20  # shown of each model
@@ -52,6 +54,9 @@ def _parsed(arguments: list[str]) -> argparse.Namespace:
     parser.add_argument(
         "--layers", type=int, help=f"layers to show; 0: all (default: {LAYERS}; none of several models)"
     )
+    devices_help = "predict the latency on devices: all, or names separated by commas"
+    parser.add_argument("--devices", metavar="NAMES", help=devices_help)
+    parser.add_argument("--config-dir", type=Path, help="folder with profiles of your own, in its subfolder device/")
     parser.add_argument("--json", type=Path, metavar="FILE", help="everything that was measured")
     parser.add_argument("--csv", type=Path, metavar="FILE", help="one line per layer")
     parser.add_argument("--plot", type=Path, metavar="FILE", help="roofline plot, an SVG")
@@ -70,6 +75,8 @@ def _parsed(arguments: list[str]) -> argparse.Namespace:
 def _profile(options: argparse.Namespace) -> None:
     torch.set_num_threads(options.threads)
     loaded = [(word, source.load(word, options.imgsz)) for word in options.models]  # mistakes before any work
+    names = None if options.devices == "all" else (options.devices or "").split(",")
+    devices = device_profiles(names, options.config_dir) if options.devices else {}
     roof = roofline.of_host(options.threads)
     profiles: list[Profile] = []
     for word, model in loaded:
@@ -77,20 +84,31 @@ def _profile(options: argparse.Namespace) -> None:
             profiles.append(profile(word, model, options.threads, roof))
         except TargetFailed as error:
             raise UserError("model", word, str(error)) from error
+    found, unknown = forecasts(profiles, devices)
+    predicted = [each.as_dict() for each in found]
     for path, content in (
-        (options.json, lambda: json.dumps(as_dict(profiles, roof), indent=1)),
+        (options.json, lambda: json.dumps({**as_dict(profiles, roof), "predictions": predicted}, indent=1)),
         (options.csv, lambda: table.as_csv(profiles, options.sort)),
         (options.plot, lambda: plot.roofline_svg(profiles, roof)),
     ):
         if path is not None:
             atomic.write(path, content())
-    _print(profiles, roof, options)
+    console = _console()
+    _print(console, profiles, options)
+    if devices:
+        console.print(predictions.table(found))
+        for name, reason in unknown.items():
+            console.print(f"{name}: unknown, {reason}", highlight=False, soft_wrap=True)
+    console.print(f"{host().cpu}, {table.machine(roof)}", highlight=False, soft_wrap=True)
+    console.print(table.NOTES, style="dim", highlight=False, soft_wrap=True)
 
 
-def _print(profiles: list[Profile], roof: roofline.Roofline, options: argparse.Namespace) -> None:
+def _console() -> Console:
     console = Console()
-    if not console.is_terminal:
-        console = Console(width=PLAIN_WIDTH)
+    return console if console.is_terminal else Console(width=PLAIN_WIDTH)
+
+
+def _print(console: Console, profiles: list[Profile], options: argparse.Namespace) -> None:
     console.print(table.models(profiles))
     console.print(table.speeds(profiles))
     most = options.layers if options.layers is not None else LAYERS
@@ -104,5 +122,3 @@ def _print(profiles: list[Profile], roof: roofline.Roofline, options: argparse.N
                 console.print(f"and {rest} more layers: --layers 0 shows all", style="dim", highlight=False)
             console.print(table.dear_text(profiled), highlight=False, markup=False)
             console.print(table.kinds(profiled))
-    console.print(f"{host().cpu}, {table.machine(roof)}", highlight=False, soft_wrap=True)
-    console.print(table.NOTES, style="dim", highlight=False, soft_wrap=True)

@@ -16,6 +16,8 @@ from torch import nn
 from compress import targets
 from compress.capabilities import Model, TorchModel
 from compress.config import ExportConfig
+from compress.devices import graph_operators
+from compress.devices.operators import Operator
 from compress.errors import TargetFailed
 from compress.host import host
 from compress.measurement import graph_cost
@@ -96,6 +98,7 @@ class Profile:
     size_bytes: int  # of the ONNX file in FP32
     speeds: tuple[Speed, ...]
     failures: dict[str, str]  # {runtime: why it does not run the model}
+    operators: tuple[Operator, ...]  # as runtimes execute them, for predictions on other devices
     layers: tuple[Layer, ...]  # in order of execution; the last may be the runtime's own changes of layout
 
     @property
@@ -110,7 +113,8 @@ class Profile:
         """JSON-like, with derived figures."""
         derived = ("flops", "intensity", "gflops_per_second", "dear")
         layers = [{**asdict(layer), **{name: getattr(layer, name) for name in derived}} for layer in self.layers]
-        return {**asdict(self), "flops": self.flops, "intensity": self.intensity, "layers": layers}
+        values = {name: value for name, value in asdict(self).items() if name != "operators"}
+        return {**values, "flops": self.flops, "intensity": self.intensity, "layers": layers}
 
 
 def profile(name: str, model: Model, threads: int, roofline: Roofline) -> Profile:
@@ -147,7 +151,8 @@ def profile(name: str, model: Model, threads: int, roofline: Roofline) -> Profil
     return Profile(
         name, model.imgsz, *_of_torch(net), params=cost.params, macs=cost.macs, other_flops=cost.other_flops,
         bytes_moved=cost.bytes_moved, activation_bytes=cost.activation_bytes, size_bytes=size, speeds=tuple(speeds),
-        failures=failures, layers=tuple(_layers(graph, cost.layers, seconds)),
+        failures=failures, operators=tuple(graph_operators.read(graph)),
+        layers=tuple(_layers(graph, cost.layers, seconds)),
     )  # fmt: skip
 
 

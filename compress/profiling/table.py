@@ -52,7 +52,7 @@ MODEL_COLUMNS = (
 
 def models(profiles: Sequence[Profile]) -> Table:
     """One row per model: its costs."""
-    table = _table([column.name for column in MODEL_COLUMNS], left=1)
+    table = empty([column.name for column in MODEL_COLUMNS], left=1)
     for profile in profiles:
         table.add_row(*(Text(column.text(profile)) for column in MODEL_COLUMNS))
     return table
@@ -60,7 +60,7 @@ def models(profiles: Sequence[Profile]) -> Table:
 
 def speeds(profiles: Sequence[Profile]) -> Table:
     """One row per model and runtime."""
-    table = _table(["model", "runtime", "format", "ms", "p95", "images/s", "GFLOPS", "peak", "roof", ""], left=3)
+    table = empty(["model", "runtime", "format", "ms", "p95", "images/s", "GFLOPS", "peak", "roof", ""], left=3)
     for profile in profiles:
         for speed in profile.speeds:
             table.add_row(
@@ -89,7 +89,7 @@ def layers(profile: Profile, order: str, most: int) -> Table:
         "GFLOPS",
         "",
     ]
-    table = _table(names, left=3)
+    table = empty(names, left=3)
     for layer in ordered(profile, order)[: most or None]:
         table.add_row(
             Text(layer.name or "(runtime)"), Text(_shortened(layer.operators)), "x".join(map(str, layer.output[1:])),
@@ -106,7 +106,7 @@ def kinds(profile: Profile, most: int = 8) -> Table:
     groups: dict[str, list[Layer]] = {}
     for layer in profile.layers:
         groups.setdefault(layer.operators, []).append(layer)
-    table = _table(["kind of layer", "layers", "MFLOPs", "MB", "ms", "time", "FLOPs"], left=1)
+    table = empty(["kind of layer", "layers", "MFLOPs", "MB", "ms", "time", "FLOPs"], left=1)
     for operators, group in sorted(groups.items(), key=lambda each: -sum(layer.ms for layer in each[1]))[:most]:
         table.add_row(
             Text(_shortened(operators)), str(len(group)), f"{sum(layer.flops for layer in group) / 1e6:,.1f}",
@@ -157,7 +157,7 @@ def as_csv(profiles: Sequence[Profile], order: str) -> str:
     return text.getvalue()
 
 
-def _table(names: Sequence[str], left: int) -> Table:
+def empty(names: Sequence[str], left: int) -> Table:
     """An empty table; the first `left` columns are text, the others numbers."""
     table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False)
     for index, name in enumerate(names):

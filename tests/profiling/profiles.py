@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from compress.devices.operators import Operator
 from compress.measurement.roofline import Roofline
 from compress.profiling.profile import Layer, Profile, Speed
 
@@ -12,7 +13,22 @@ LAYERS = (
     Layer("head.<b>", "Gemm", (1, 10), 1_000_000, 10, 1010, 5000, 0.0, 0.0, 0.2),
     Layer("", "changes of memory layout", (), 0, 0, 0, 0, 0.2, 0.2, 0.0),
 )
+OPERATORS = (Operator(5_000_000, 30_000, 1458, 16, False), Operator(0, 20_000, 0, 0, True))
 SPEED = Speed("onnxruntime 1.31", "f32", 1.25, 1.5, False, 8.0, 0.08, 0.1)
 PROFILE = Profile(
-    "net", 32, 12, 1500, 1500, 1458, 5_000_000, 98314, 236_072, 65536, 7000, (SPEED,), {"openvino": "no Gemm"}, LAYERS
+    "net",
+    32,
+    12,
+    1500,
+    1500,
+    1458,
+    5_000_000,
+    98314,
+    236_072,
+    65536,
+    7000,
+    (SPEED,),
+    {"openvino": "no Gemm"},
+    OPERATORS,
+    LAYERS,
 )

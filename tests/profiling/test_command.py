@@ -34,6 +34,14 @@ def test_one_model_is_shown_with_its_layers(
     assert files["plot"].read_text().startswith("<svg")
 
 
+def test_devices_are_predicted(capsys: pytest.CaptureFixture[str]) -> None:
+    assert command.main(["resnet20", "--threads", "1", "--devices", "raspberry_pi_5,coral"]) == 0
+    shown = capsys.readouterr().out
+    assert "raspberry_pi_5" in shown and "images/s" in shown and "coral: unknown, " in shown
+    assert command.main(["resnet20", "--devices", "raspbery_pi_5"]) == 2
+    assert "did you mean raspberry_pi_5" in capsys.readouterr().err
+
+
 def test_several_models_are_one_table(capsys: pytest.CaptureFixture[str]) -> None:
     assert command.main(["resnet20", "digits_cnn", "--threads", "1"]) == 0
     shown = capsys.readouterr().out
