@@ -93,6 +93,19 @@ class Latency:
 
 
 @dataclass(frozen=True)
+class EndToEnd:
+    """Latency of one image from the file to the predictions, in milliseconds; `prepare`, `inference` and `decode` are
+    the medians of its parts."""
+
+    median: float
+    p95: float
+    prepare: float  # reading, decoding, resizing, scaling
+    inference: float
+    decode: float  # of the outputs
+    images: int
+
+
+@dataclass(frozen=True)
 class Energy:
     """Energy of one image, in millijoules."""
 
@@ -123,6 +136,7 @@ class Row:
     accuracy: Accuracy | None = None
     thresholds: Mapping[str, Thresholds] = field(default_factory=dict)  # by operating point of the baseline; detectors
     latency_ms: Latency | None = None
+    end_to_end_ms: EndToEnd | None = None
     roof_fraction: float | None = None  # of the FLOPS that this machine's peak and memory bandwidth allow
     energy_mj: Energy | None = None
     cached: bool = False  # the product came from the cache; the row itself is always measured again
@@ -153,7 +167,7 @@ class Row:
     def as_dict(self, run_id: str) -> dict[str, Any]:
         head = {"schema_version": SCHEMA_VERSION, "run_id": run_id}
         values = {each.name: getattr(self, each.name) for each in fields(self)}
-        for name in ("accuracy", "latency_ms", "energy_mj"):
+        for name in ("accuracy", "latency_ms", "end_to_end_ms", "energy_mj"):
             values[name] = values[name] and asdict(values[name], dict_factory=_set_fields)
         values["thresholds"] = {name: asdict(each) for name, each in self.thresholds.items()}
         derived = {name: getattr(self, name) for name in ("flops", "bit_operations", "achieved_gflops")}

@@ -22,6 +22,7 @@ CONTRACT = """
 """.split()
 ADDED = [
     "flops_at_640", "int8_mac_share_obtained", "onnx_size_bytes", "thresholds", "achieved_gflops", "roof_fraction",
+    "end_to_end_ms",
 ]  # fmt: skip
 
 

@@ -19,7 +19,7 @@ from compress.data import DataSet, Split, supervised
 from compress.digest import digest
 from compress.errors import UserError
 from compress.ledger import Provenance, Row
-from compress.measurement import accuracy, flops, graph_cost, latency
+from compress.measurement import accuracy, end_to_end, flops, graph_cost, latency
 from compress.measurement.flops import Cost
 from compress.measurement.roofline import Roofline
 from compress.product import Graph
@@ -74,6 +74,7 @@ class FileMeasurements:
     curve: Curve | None = None
     latency: latency.Latency | None = None
     ratio: Ratio = None
+    end_to_end: ledger.EndToEnd | None = None
 
 
 def measure_model(
@@ -173,6 +174,9 @@ def measure_graph(
             pairs = ((targets.load(baseline, threads), targets.load(graph, threads)) for _ in range(SESSIONS))
             ratio = SAME_AS_BASELINE if baseline is graph else _merged(entry.ratio, _alternating_ratio(pairs, image))
             entry.ratio = ratio
+        if len(data.validation):
+            decode = require(model, Evaluable, "data", "validation").decode
+            entry.end_to_end = end_to_end.time_images(predictor, decode, data.validation, wait=wait)
     fp32 = graph.precision.value == "fp32"  # bytes are counted for float32 tensors; other precisions move fewer
     return Row(
         stage, graph.target, graph.precision.value, imgsz=model.imgsz, macs=cost.macs, flops_at_640=costs.flops_at_640,
@@ -184,6 +188,7 @@ def measure_graph(
         accuracy=entry.accuracy and replace(entry.accuracy, obtained=Provenance(predictor.obtained)),
         thresholds=_thresholds(entry.accuracy, entry.curve, baseline_row),
         latency_ms=_latency(timed, ratio, predictor.runtime, threads, predictor.inference_precision),
+        end_to_end_ms=entry.end_to_end if timed else None,
         roof_fraction=_roof_fraction(cost, timed, predictor.inference_precision, roofline), energy_mj=_energy(timed),
         cached=cached,
     )  # fmt: skip

@@ -180,6 +180,6 @@ def _row(run: Run, result: Bench) -> Row:
     if result.watts is not None:
         energy = Energy(result.watts * timing.median, Provenance.measured, result.watts_source)
     return replace(
-        exported, stage="export", cached=False, latency_ms=latency,
-        accuracy=None, thresholds={}, roof_fraction=None, energy_mj=energy, bytes_moved=None, activation_bytes=None,
+        exported, stage="export", cached=False, latency_ms=latency, energy_mj=energy,
+        accuracy=None, thresholds={}, end_to_end_ms=None, roof_fraction=None, bytes_moved=None, activation_bytes=None,
     )  # fmt: skip

@@ -128,6 +128,7 @@ def further_measurements(rows: Sequence[Row]) -> Table | None:
         Column("bit operations G", lambda row: formatting.giga(row.bit_operations, 1), True),
         Column("bytes moved M", lambda row: formatting.mega(row.bytes_moved), True),
         Column("peak activations MB", lambda row: formatting.mega(row.activation_bytes), True),
+        Column("end to end ms", formatting.end_to_end, True),
         Column("GFLOPS achieved", lambda row: formatting.decimal(row.achieved_gflops, 1), True),
         Column("of the roof", formatting.roof, True),
         Column("energy mJ", formatting.energy, True),
