@@ -4,7 +4,8 @@
 
 Both networks start from random weights. The child is trained with --images. The parent is trained with --images less
 --tuned, pruned to the FLOPs of the child by `budget.flops`, and fine-tuned with --tuned images and the parent as
-teacher. As a control, the child is also trained and fine-tuned in the same two phases. Data: field_scenes at 256 px; mAP50-95 on its 3,000 validation images.
+teacher. As a control, the child is also trained and fine-tuned in the same two phases, without a teacher. Data:
+field_scenes at 256 px; mAP50-95 on its 3,000 validation images.
 """
 
 from __future__ import annotations
