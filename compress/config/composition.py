@@ -8,6 +8,7 @@ from pathlib import Path
 from hydra import compose as hydra_compose
 from hydra import initialize_config_dir
 from hydra.core.config_store import ConfigStore
+from hydra.core.global_hydra import GlobalHydra
 from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
@@ -21,7 +22,8 @@ from compress.errors import UserError
 # A wheel has conf/ and recipes/ inside the package (pyproject force-includes them), a checkout beside it.
 _ROOT = next(folder for folder in Path(__file__).resolve().parents[1:] if (folder / "conf").is_dir())
 CONF, RECIPES = _ROOT / "conf", _ROOT / "recipes"
-COMPOSING = (HydraException, OmegaConfBaseException, ValueError)  # raised by Hydra for a mistake in a config
+# Raised by Hydra for a mistake in a config; the last one for a key below one that is null.
+COMPOSING = (HydraException, OmegaConfBaseException, ValueError, AssertionError)
 
 
 def to_config(composed: DictConfig) -> Config:
@@ -82,13 +84,17 @@ def device_profiles(names: Sequence[str] | None = None, folder: Path | None = No
     register()
     search = ",".join(f"'file://{each}'" for each in folders[1:])
     overrides = [*(f"+device@{name}={name}" for name in names), f"hydra.searchpath=[{search}]"]
-    with initialize_config_dir(str(CONF), version_base="1.3"):
-        try:
+    running = GlobalHydra.instance().hydra  # of the command line; Hydra composes for one program at a time
+    GlobalHydra.instance().clear()
+    try:
+        with initialize_config_dir(str(CONF), version_base="1.3"):
             composed = hydra_compose(None, overrides)
             schema = OmegaConf.structured(DeviceConfig)
             typed = {name: OmegaConf.to_object(OmegaConf.merge(schema, composed[name])) for name in names}
-        except COMPOSING as error:
-            raise explain(error) from error
+    except COMPOSING as error:
+        raise explain(error) from error
+    finally:
+        GlobalHydra.instance().hydra = running
     return typed  # type: ignore[return-value]
 
 

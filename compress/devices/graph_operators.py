@@ -21,6 +21,11 @@ def read(graph: ModelProto) -> list[Operator]:
     """The operators of an FP32 graph, in order of execution. Runtimes fuse a convolution with its activation function,
     and a change of shape is no operator, so these are fewer than the nodes. Raises UserError if the shape of a tensor
     is unknown, or if the products of a node are; it names the node."""
+    return [operator for _, operator in read_named(graph)]
+
+
+def read_named(graph: ModelProto) -> list[tuple[str, Operator]]:
+    """As `read`, with the name of the node of each operator."""
     shapes = onnx_graph.static_shapes(shape_inference.infer_shapes(graph, data_prop=True))
     constants = {tensor.name for tensor in graph.graph.initializer}
     fused, silu = _activations(graph.graph.node)
@@ -34,7 +39,7 @@ def read(graph: ModelProto) -> list[Operator]:
         if unknown := [name for name in (*node.input, *node.output) if name and name not in shapes]:
             remedy = f"the shape of its tensor {unknown[0]} is unknown: export the model with fixed shapes"
             raise UserError("model", f"{node.name}: {node.op_type}", remedy)
-        result.append(_operator(node, shapes, constants, node.output[0] in silu))
+        result.append((node.name, _operator(node, shapes, constants, node.output[0] in silu)))
     return result
 
 

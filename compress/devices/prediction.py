@@ -106,10 +106,15 @@ class _Costs:
         work = 2 * macs / np.where(rows > 0, utilization, 1)
         return cls(work / 1e9, values * BYTES[precision] / 1e9)
 
-    def log_ms(self, parameters: np.ndarray, gops: float, gb_s: float) -> float:
+    def seconds(self, parameters: np.ndarray, gops: float, gb_s: float) -> np.ndarray:
+        """Of each operator, with its overhead."""
         a, b, overhead = np.exp(parameters)
-        seconds = np.maximum(self.work / (a * gops), self.traffic / (b * gb_s)).sum()
-        return math.log(1e3 * seconds + overhead / 1e3 * (len(self.work) + STARTUP))
+        result: np.ndarray = np.maximum(self.work / (a * gops), self.traffic / (b * gb_s)) + overhead / 1e6
+        return result
+
+    def log_ms(self, parameters: np.ndarray, gops: float, gb_s: float) -> float:
+        seconds = self.seconds(parameters, gops, gb_s).sum()
+        return math.log(1e3 * seconds + math.exp(parameters[2]) / 1e3 * STARTUP)
 
 
 @dataclass(frozen=True)
@@ -147,6 +152,18 @@ class LatencyModel:
         spread = WITHIN * math.sqrt(gradient @ covariance @ gradient + noise)
         ms = math.exp(center)
         return Prediction(ms, ms / math.exp(spread), ms * math.exp(spread), self._basis(group))
+
+    def operator_seconds(self, operators: Sequence[Operator], runtime: str, precision: str) -> np.ndarray | Unknown:
+        """Predicted seconds of each operator, without the start of the inference; 0 for one that the runtime fuses."""
+        group = runtime, precision
+        if reason := self._unknown(group):
+            return Unknown(reason)
+        costs = _Costs.of(operators, runtime, executed_precision(self.device, precision))
+        result = np.zeros(len(operators))
+        executed = [not (each.fusible and runtime in FUSES_SILU) for each in operators]
+        figures = _gops(self.device, precision), _gb_s(self.device)
+        result[executed] = costs.seconds(self.parameters(runtime, precision), *figures)
+        return result
 
     def _parameters(self, group: Group, deviations: np.ndarray) -> np.ndarray:
         own = self.groups.index(group) if group in self.groups else len(self.groups)

@@ -1,13 +1,14 @@
-"""Latency of a network by layer, in ONNX Runtime on this machine. A layer takes another time alone than in the network:
-runtimes choose layouts for chains of layers, and early layers are bound by memory traffic as much as by arithmetic. So
-the whole graph runs under the runtime's profiler. The time of other nodes (activations, sums, concatenations) is
-divided among the layers that feed them."""
+"""Latency of a network by layer: in ONNX Runtime on this machine, or as predicted for a device. A layer takes another
+time alone than in the network: runtimes choose layouts for chains of layers, and early layers are bound by memory
+traffic as much as by arithmetic. So the whole graph runs under the runtime's profiler. The time of other nodes
+(activations, sums, concatenations) is divided among the layers that feed them."""
 
 from __future__ import annotations
 
 import json
 import statistics
 from collections import defaultdict
+from collections.abc import Callable
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -20,8 +21,10 @@ from torch.nn.modules.conv import _ConvNd
 
 from compress import targets
 from compress.capabilities import Model
-from compress.config import ExportConfig
-from compress.errors import TargetFailed
+from compress.config import DeviceConfig, ExportConfig
+from compress.devices import graph_operators
+from compress.devices.prediction import Unknown, calibrate, published
+from compress.errors import TargetFailed, UserError
 from compress.targets import onnx_graph
 from compress.targets.quantization_exclusions import module_path
 
@@ -33,10 +36,27 @@ LAYERS = ("Conv", "ConvTranspose", "Gemm", "MatMul")
 def layer_seconds(model: Model, threads: int) -> dict[str, float]:
     """{convolution or linear layer of the deployed form: seconds per image}, medians of `RUNS` runs at batch 1. Raises
     TargetFailed if the graph's nodes cannot be matched to layers."""
+    return _by_layer(model, lambda path: node_seconds(path, model.example_input().numpy(), threads))
+
+
+def predicted_layer_seconds(model: Model, device: DeviceConfig, runtime: str, precision: str) -> dict[str, float]:
+    """As `layer_seconds`, predicted for a runtime and precision of a device. Raises UserError if that is unknown."""
+
+    def predicted(path: Path) -> dict[str, float]:
+        names, operators = zip(*graph_operators.read_named(onnx.load(path)), strict=True)
+        seconds = calibrate(device, published(device.name)).operator_seconds(operators, runtime, precision)
+        if isinstance(seconds, Unknown):
+            raise UserError("device", device.name, f"its latency cannot be predicted: {seconds.reason}")
+        return dict(zip(names, map(float, seconds), strict=True))
+
+    return _by_layer(model, predicted)
+
+
+def _by_layer(model: Model, times_of: Callable[[Path], dict[str, float]]) -> dict[str, float]:
+    """Divides the times of the nodes of an ONNX file among layers."""
     with TemporaryDirectory(prefix="compress-") as scratch:
         graph = targets.get("onnxruntime").convert(model, Path(scratch), ExportConfig())
-        nodes = onnx.load(graph.path).graph
-        times = node_seconds(graph.path, model.example_input().numpy(), threads)
+        nodes, times = onnx.load(graph.path).graph, times_of(graph.path)
     charged = _charged(nodes, _layers(nodes, model.deployed()))
     seconds: dict[str, float] = defaultdict(float)
     for node, duration in times.items():

@@ -5,6 +5,8 @@ import re
 from pathlib import Path
 
 import pytest
+from hydra import initialize_config_dir
+from hydra.core.global_hydra import GlobalHydra
 from omegaconf import OmegaConf
 
 from compress.config import CONF, RECIPES, Basis, Config, Family, Optimizer, compose, device_profiles, dump
@@ -184,3 +186,12 @@ def test_an_unknown_device_is_refused_with_the_nearest_names() -> None:
     assert re.match(nearest, str(refusal("recipe=digits", "device=raspbery_pi")))
     with pytest.raises(UserError, match="there is no such folder"):
         device_profiles(folder=Path("nowhere"))
+
+
+def test_device_profiles_can_be_read_while_the_command_line_composes() -> None:
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        running = GlobalHydra.instance().hydra
+        assert device_profiles(["raspberry_pi_5"])["raspberry_pi_5"].name == "raspberry_pi_5"
+        with pytest.raises(UserError):
+            device_profiles(["raspbery_pi"])
+        assert GlobalHydra.instance().hydra is running
