@@ -13,8 +13,9 @@ from __future__ import annotations
 
 import functools
 import os
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 # Set before torch is imported, so that its CPU allocator requests huge pages. Most virtual machines grant them on
 # request only; training is up to twice as fast with them.
@@ -25,7 +26,7 @@ os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 from compress.config import Config, PruneConfig, compose, dump
 
 if TYPE_CHECKING:
-    from torch import Tensor, nn
+    from torch import nn
 
     from compress.capabilities import Checkpointable, Model
     from compress.measurement.flops import Cost
@@ -90,16 +91,26 @@ def prune(model: M, flops: str, config: PruneConfig | None = None) -> M:
     return result
 
 
-def measure(model: nn.Module, example_input: Tensor) -> Cost:
-    """MACs, FLOPs, parameters, bytes moved and peak activation bytes of one forward pass, in total and per layer."""
+def measure(model: nn.Module, *inputs: Any, kwargs: Mapping[str, Any] | None = None) -> Cost:
+    """MACs, FLOPs, parameters, bytes moved and peak activation bytes of one forward pass `model(*inputs, **kwargs)`, in
+    total and per layer, by the conventions of `compress/measurement/flops.py`.
+
+    Args:
+        inputs: tensors, or nested tuples, lists and dicts of tensors, of the shapes that the model takes.
+        kwargs: inputs by keyword.
+
+    Raises:
+        UserError: there is no tensor among the inputs, or an operator cannot be counted; the message names it.
+    """
     from torch import Tensor, nn
+    from torch.utils._pytree import tree_leaves
 
     from compress.measurement import flops
 
     _expect(isinstance(model, nn.Module), "model", model, "a torch module")
-    good = isinstance(example_input, Tensor)
-    _expect(good, "example_input", example_input, "a tensor of the shape that the model takes")
-    return flops.count(model, example_input)
+    good = any(isinstance(leaf, Tensor) for leaf in tree_leaves((inputs, kwargs)))
+    _expect(good, "inputs", inputs, "a tensor of the shape that the model takes, or several")
+    return flops.count(model, *inputs, kwargs=kwargs)
 
 
 def get_flops(model: nn.Module | Model, imgsz: int | None = None) -> int:

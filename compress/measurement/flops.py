@@ -18,7 +18,7 @@ other_flops     one FLOP per add, multiply, divide, compare, exp, sqrt. Per outp
                 top-k: 1 per *input* element; attention's scale and softmax 6 per score; copies, concatenation,
                 gathering, padding, nearest resizing and integer arithmetic 0.
 bytes_moved     each operator reads its inputs and writes its outputs once, including weights, except views and the
-                indices of max-pooling. Nothing is fused, so a runtime that fuses activations moves less.
+                indices of max-pooling. Embeddings and gathering read only what they select. Nothing is fused, so a runtime that fuses activations moves less.
 activation_bytes  the largest size, over the execution order, of all tensors already computed and still needed,
                 including the example and the outputs but not the weights.
 """
@@ -27,7 +27,7 @@ from __future__ import annotations
 
 import itertools
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -35,7 +35,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
+from torch.utils._pytree import tree_leaves, tree_map_only
 
 from compress.errors import UserError
 from compress.measurement.operators import FORMULAS, SHAPE_ONLY, formula_of, may_hide_products, other_flops
@@ -43,6 +43,7 @@ from compress.measurement.quantized_operators import packed_macs, packed_paramet
 
 aten = torch.ops.aten
 REFUSED = "products in this operator cannot be counted: write it with torch's convolutions and matrix products"
+GATHERS = {"embedding", "index_select", "gather", "index"}
 WITH_INDICES = {"max_pool2d_with_indices", "max_pool3d_with_indices", "adaptive_max_pool2d", "adaptive_max_pool3d"}
 
 
@@ -79,22 +80,35 @@ class Cost:
         return sum(layer.macs for name, layer in self.layers.items() if f"{name}.".startswith(prefix))
 
 
-def count(net: nn.Module, example: Tensor) -> Cost:
-    """Counts one forward pass of `net`, a deployed form with fused batch norms, in evaluation mode on `example`
-    (b, c, h, w); train/eval modes are restored. Raises UserError if no product was counted although the network has
-    weight matrices (its forward computes outside torch, e.g. in numpy), or if an operator's products cannot be counted;
-    the message names it."""
+def count(net: nn.Module, *inputs: Any, kwargs: Mapping[str, Any] | None = None) -> Cost:
+    """Counts one forward pass `net(*inputs, **kwargs)` of a deployed form with fused batch norms, in evaluation mode;
+    train/eval modes are restored.
+
+    Args:
+        inputs: as `net` takes them: tensors, or nested tuples, lists and dicts of tensors, such as an image
+            (b, c, h, w). Their values are not changed.
+        kwargs: inputs by keyword.
+
+    Raises:
+        UserError: the network has weight matrices, and no operator of torch uses any of them (its forward computes
+            elsewhere, e.g. in numpy); or the products of an operator cannot be counted; the message names it.
+    """
     counter = _Counter()
     # Inference tensors skip the decomposition to countable operators, so inference mode is disabled.
     with torch.inference_mode(False), torch.no_grad(), _eval_mode(net), _plain_execution(), counter.watch(net):
-        example = example.detach().clone()
-        counter.open(example)
+        copies: dict[int, Tensor] = {}  # a tensor that is passed twice stays one tensor
+        for tensor in _tensors((inputs, kwargs)):
+            copies.setdefault(id(tensor), tensor.detach().clone())
+        for tensor in copies.values():
+            counter.open(tensor)
+        given, named = tree_map_only(Tensor, lambda tensor: copies[id(tensor)], (inputs, dict(kwargs or {})))
         with counter:
-            outputs = net(example)
+            outputs = net(*given, **named)
     counter.use(map(_key, _tensors(outputs)))
 
     parameters = [*net.parameters(), *packed_parameters(net)]
-    if counter.macs == 0 and any(p.dim() >= 2 for p in parameters):
+    matrices = [p for p in parameters if p.dim() >= 2]
+    if counter.macs == 0 and matrices and counter.read.isdisjoint(map(_key, matrices)):
         raise UserError("model", type(net).__name__, "no products were counted: use torch operators in its forward")
     return Cost(
         macs=counter.macs,
@@ -160,6 +174,7 @@ class _Counter(TorchDispatchMode):
         self.macs = self.other_flops = self.bytes_moved = 0
         self._time = 0  # operators so far
         self.lives: list[_Storage] = []
+        self.read: set[int] = set()  # storages that operators on the example read
         self._by_key: dict[int, _Storage] = {}  # storages that depend on the example
         self._running: list[str] = [""]
         self._recurrent: set[str] = set()  # names of torch's recurrent layers and cells
@@ -221,6 +236,7 @@ class _Counter(TorchDispatchMode):
         is_view = not func._schema.is_mutable and keys.issuperset(map(_key, outputs))
         if not is_view:
             self._time += 1
+            self.read |= keys
             self._add_cost(func, args, kwargs, result, inputs, outputs)
         self.use(keys)
         for tensor in outputs:
@@ -238,6 +254,8 @@ class _Counter(TorchDispatchMode):
             macs = packed or 0
         written = outputs[:1] if name in WITH_INDICES else outputs
         moved = sum(map(_bytes, inputs)) + sum(map(_bytes, written))
+        if name in GATHERS:
+            moved -= max(0, _bytes(inputs[0]) - _bytes(outputs[0]))
         self.macs += macs
         self.bytes_moved += moved
         other = other_flops(name, args, inputs, outputs[0])

@@ -20,6 +20,7 @@ MOVES = """
     Concat Gather GatherElements GatherND ScatterElements ScatterND Pad Tile Cast CastLike Where DepthToSpace
     SpaceToDepth OneHot Trilu Shape Size ConstantOfShape Range EyeLike NonZero
 """.split()
+GATHERS = {"Gather", "GatherElements", "GatherND"}
 PER_OUTPUT = {
     **dict.fromkeys([*VIEWS, *MOVES], 0),
     **dict.fromkeys(("Sigmoid", "Tanh", "HardSigmoid"), 4),
@@ -37,7 +38,7 @@ RECURRENT = {"LSTM": 36, "GRU": 25, "RNN": 7}
 LEARNED: dict[str, set[int] | None] = {
     **dict.fromkeys(("Conv", "ConvTranspose", "Gemm", "MatMul", "PRelu", "BatchNormalization", "LayerNormalization")),
     **dict.fromkeys(("InstanceNormalization", "GroupNormalization", "RMSNormalization", "FusedConv")),
-    "DeformConv": {1, 3},
+    **{"DeformConv": {1, 3}, "Gather": {0}},  # tables of embeddings
     **{kind: {1, 2, 3, 7} for kind in ("LSTM", "GRU", "RNN")},
     "Einsum": None,
     **{"QLinearConv": {3, 8}, "QLinearMatMul": {0, 3}, "QGemm": {3, 6}},
@@ -85,7 +86,8 @@ def count(graph: ModelProto) -> Cost:
             alive.setdefault(storage[name], [time, time])
         macs = onnx_macs.node_macs(node, shapes)
         # An input that is passed twice is read once, and an expanded tensor has the size of its storage.
-        sources = {(storage.get(name, name), size(name)) for name in read}
+        most = size(written[0]) if node.op_type in GATHERS else size(read[0]) if read else 0  # of the first input
+        sources = {(storage.get(name, name), min(size(name), most) if name == read[0] else size(name)) for name in read}
         moved = 0 if view else sum(min(nbytes, size(name)) for name, nbytes in sources) + sum(map(size, written))
         params = sum(prod(shapes[name]) for name in dict.fromkeys(read) if name in learned)
         layers[node.name] = LayerCost(macs, params, moved, shapes[written[0]], _other_flops(node, shapes, kinds))

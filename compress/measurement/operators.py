@@ -125,6 +125,7 @@ def _plain(packet: Any) -> Any:
     return getattr(aten, name[:-1], packet) if name.endswith("_") and not name.endswith("__") else packet
 
 
+_PRODUCTS_ALONE = {packet if isinstance(packet, str) else packet.__name__ for packet in FORMULAS}
 _BIAS_ARGUMENT = {"convolution": 2, "_convolution": 2, "cudnn_convolution": 2, "addmm": 0, "baddbmm": 0, "addmv": 0}
 _MOVES = """
     cat stack clone copy_ _to_copy contiguous index index_put index_put_ index_select gather scatter scatter_
@@ -166,7 +167,7 @@ def other_flops(name: str, args: tuple[Any, ...], inputs: list[Tensor], output: 
         return 6 * prod(query.shape[:-1]) * key.shape[-2]
     if name == "mkldnn_rnn_layer":
         return 36 * output.numel()  # 3 sigmoids, 2 tanh, 12 additions of products and biases, 4 for the state
-    if not any(tensor.is_floating_point() or tensor.is_complex() for tensor in inputs):
+    if name in _PRODUCTS_ALONE or not any(tensor.is_floating_point() or tensor.is_complex() for tensor in inputs):
         return 0
     if name in _WINDOWED:
         dims = 3 if "3d" in name else 2

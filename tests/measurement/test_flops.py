@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -40,6 +43,86 @@ def test_products_equal_hand_computed_macs(
         cost = count(layer, torch.rand(shape))
     assert cost.macs == macs
     assert cost.flops == 2 * macs
+
+
+@pytest.mark.parametrize(
+    ("options", "call", "macs"),
+    [
+        # Projections of queries, keys, values and result, 4 x 64 per token, and two products per score.
+        ({"batch_first": True}, lambda a, x: a(x, x, x), 12 * 4 * 64 + 3 * 16 * 2 * 8),
+        ({"batch_first": True}, lambda a, x: a(x, x, x, need_weights=False), 12 * 4 * 64 + 3 * 16 * 2 * 8),
+        ({}, lambda a, x: a(x, x, x, need_weights=False), 12 * 4 * 64 + 4 * 9 * 2 * 8),  # (length 3, batch 4, 8)
+        ({}, lambda a, x: a(x[0], x[0], x[0]), 4 * 4 * 64 + 16 * 2 * 8),  # without a batch
+        ({"batch_first": True}, lambda a, x: a(x, x[:, :2], x[:, :2]), (2 * 12 + 2 * 6) * 64 + 3 * 8 * 2 * 8),
+        (
+            {"batch_first": True, "kdim": 5, "vdim": 6}, lambda a, x: a(x, x[..., :5], x[..., :6]),
+            12 * 8 * (8 + 5 + 6 + 8) + 3 * 16 * 2 * 8,
+        ),
+        # One more key and value, learned or zero.
+        ({"batch_first": True, "add_bias_kv": True}, lambda a, x: a(x, x, x), 12 * 4 * 64 + 3 * 20 * 2 * 8),
+        ({"batch_first": True, "add_zero_attn": True}, lambda a, x: a(x, x, x), 12 * 4 * 64 + 3 * 20 * 2 * 8),
+        (
+            {"batch_first": True}, lambda a, x: a(x, x, x, attn_mask=torch.zeros(4, 4), is_causal=True),
+            12 * 4 * 64 + 3 * 16 * 2 * 8,  # masked scores are computed too
+        ),
+        (
+            {"batch_first": True},
+            lambda a, x: a(x, x, x, key_padding_mask=torch.zeros(3, 4, dtype=torch.bool), need_weights=False),
+            12 * 4 * 64 + 3 * 16 * 2 * 8,
+        ),
+    ],
+)  # fmt: skip
+def test_multihead_attention_in_all_its_paths(
+    options: dict[str, Any], call: Callable[[nn.Module, Tensor], tuple[Tensor, Tensor]], macs: int
+) -> None:
+    attention = nn.MultiheadAttention(8, 2, **options)
+    net = Fn(lambda x: call(attention, x)[0])
+    net.attention = attention
+    assert count(net, torch.rand(3, 4, 8)).macs == macs
+
+
+def test_embeddings_move_rows_and_shared_weights_count_once() -> None:
+    class Tied(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.tokens, self.words = nn.Embedding(10, 4), nn.Linear(4, 10, bias=False)
+            self.words.weight = self.tokens.weight
+
+        def forward(self, tokens: Tensor) -> Tensor:
+            return self.words(self.tokens(tokens))
+
+    cost = count(Tied(), torch.tensor([[1, 2, 3]]))
+    assert (cost.macs, cost.params, cost.other_flops) == (3 * 4 * 10, 40, 0)
+    rows = cost.layers["tokens"].bytes
+    assert rows == 3 * 8 + 2 * 3 * 4 * 4  # indices, and three rows that are read and written
+    assert count(nn.Embedding(10, 4), torch.tensor([1])).macs == 0
+    layer = nn.Linear(4, 4)
+    cost = count(nn.Sequential(layer, nn.ReLU(), layer), torch.rand(1, 4))
+    assert (cost.macs, cost.params, cost.layers["0"].macs) == (2 * 16, 20, 2 * 16)  # by its first name
+
+
+def test_several_inputs_nested_and_by_keyword() -> None:
+    class Pair(nn.Module):
+        def forward(self, left: Tensor, others: dict[str, tuple[Tensor, int]], *, bias: Tensor) -> Tensor:
+            return left @ others["right"][0] + bias
+
+    left, right, bias = torch.rand(2, 3), torch.rand(3, 5), torch.rand(5)
+    cost = count(Pair(), left, {"right": (right, 7)}, kwargs={"bias": bias})
+    assert (cost.macs, cost.other_flops, cost.params) == (2 * 3 * 5, 10, 0)
+    assert cost.activation_bytes == 4 * (6 + 15 + 10 + 5)  # inputs and the product
+    assert cost.bytes_moved == 4 * (6 + 15 + 10) + 4 * (10 + 5 + 10)
+    bilinear = nn.Bilinear(3, 3, 5)
+    assert count(bilinear, left, left).macs == 2 * 5 * 3 * (3 + 1)
+
+
+def test_an_input_that_is_passed_twice_is_one_tensor() -> None:
+    class Sum(nn.Module):
+        def forward(self, left: Tensor, right: Tensor) -> Tensor:
+            return left + right
+
+    x = torch.rand(10)
+    assert count(Sum(), x, x).activation_bytes == 2 * 40
+    assert count(Sum(), x, torch.rand(10)).activation_bytes == 3 * 40
 
 
 def test_encoder_layer_fast_path_is_counted() -> None:

@@ -69,6 +69,21 @@ def test_attention_is_counted_at_its_scores() -> None:
     assert graph_cost.count(single("Attention", past, (2, 4, 5, 6))).macs == 2 * 4 * 5 * 10 * (8 + 6)
 
 
+def test_embeddings_read_only_the_rows_that_they_select() -> None:
+    nodes = [
+        helper.make_node("Gather", ["table", "tokens"], ["rows"], name="embedding"),
+        helper.make_node("MatMul", ["rows", "w"], ["y"], name="product"),
+    ]
+    tokens = helper.make_tensor_value_info("tokens", TensorProto.INT64, (3,))
+    y = helper.make_tensor_value_info("y", TensorProto.FLOAT, (3, 5))
+    table, w = np.ones((100, 4), np.float32), np.ones((4, 5), np.float32)
+    constants = [numpy_helper.from_array(table, "table"), numpy_helper.from_array(w, "w")]
+    graph = helper.make_graph(nodes, "graph", [tokens], [y], constants)
+    cost = graph_cost.count(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)]))
+    assert cost.layers["embedding"].bytes == 3 * 8 + 2 * 3 * 4 * 4
+    assert (cost.layers["product"].macs, cost.params) == (3 * 4 * 5, 400 + 20)
+
+
 def test_deformable_convolution_and_affine_grids() -> None:
     weights = {"w": np.ones((6, 4, 3, 3), np.float32), "offset": (1, 18, 6, 6), "b": np.ones(6, np.float32)}
     cost = graph_cost.count(single("DeformConv", {"x": (1, 4, 8, 8), **weights}, (1, 6, 6, 6)))

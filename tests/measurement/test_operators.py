@@ -188,6 +188,7 @@ BOX, CUBE = torch.zeros(1, 2, 4, 6), torch.zeros(1, 2, 4, 6, 8)
         ("convolution", (BOX, X, X), [BOX], BOX, 48),  # one addition per output for the bias
         ("convolution", (BOX, X, None), [BOX], BOX, 0),
         ("addmm", (X, X, X), [X], X, 6),
+        ("mm", (X, X.mT), [X], torch.zeros(2, 2), 0),  # nothing but products
         ("sigmoid", (X,), [X], X, 4 * 6),
         ("cat", ([X, X],), [X, X], torch.zeros(4, 3), 0),
         ("a_new_elementwise_operator", (X,), [X], X, 6),
