@@ -15,10 +15,11 @@ other_flops     one FLOP per add, multiply, divide, compare, exp, sqrt. Per outp
                 bias 1; elementwise 1; sigmoid, tanh 4; silu 5; hardsigmoid 4; hardswish 5; gelu 8; elu, softplus,
                 mish 3, 3, 8; batch norm 2 (scale and shift); layer, group and instance norm 7; softmax 5
                 (log-softmax 6); pooling: the window's size; bilinear and bicubic resizing 7 and 35; reductions,
-                top-k: 1 per *input* element; attention's scale and softmax 6 per score; copies, concatenation,
-                gathering, padding, nearest resizing and integer arithmetic 0.
+                top-k: 1 per *input* element; Fourier transforms as in `fourier.py`; attention's scale and softmax 6
+                per score; copies, concatenation, gathering, padding, nearest resizing and integer arithmetic 0.
 bytes_moved     each operator reads its inputs and writes its outputs once, including weights, except views and the
-                indices of max-pooling. Embeddings and gathering read only what they select. Nothing is fused, so a runtime that fuses activations moves less.
+                indices of max-pooling. Embeddings and gathering read only what they select. Nothing is fused, so a
+                runtime that fuses activations moves less.
 activation_bytes  the largest size, over the execution order, of all tensors already computed and still needed,
                 including the example and the outputs but not the weights.
 """
@@ -233,7 +234,8 @@ class _Counter(TorchDispatchMode):
             for tensor in outputs:  # a constant; may reuse the memory of a dead activation
                 self._by_key.pop(_key(tensor), None)
             return
-        is_view = not func._schema.is_mutable and keys.issuperset(map(_key, outputs))
+        moves_nothing = not func._schema.is_mutable or torch.Tag.inplace_view in func.tags  # such as transpose_
+        is_view = moves_nothing and keys.issuperset(map(_key, outputs))
         if not is_view:
             self._time += 1
             self.read |= keys

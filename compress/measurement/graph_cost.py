@@ -12,6 +12,7 @@ import onnx
 from onnx import ModelProto, NodeProto, TensorProto, shape_inference
 
 from compress.errors import UserError
+from compress.measurement import fourier
 from compress.measurement.flops import Cost, LayerCost, peak_bytes
 from compress.targets import onnx_graph, onnx_macs
 
@@ -90,11 +91,13 @@ def count(graph: ModelProto) -> Cost:
         sources = {(storage.get(name, name), min(size(name), most) if name == read[0] else size(name)) for name in read}
         moved = 0 if view else sum(min(nbytes, size(name)) for name, nbytes in sources) + sum(map(size, written))
         params = sum(prod(shapes[name]) for name in dict.fromkeys(read) if name in learned)
-        layers[node.name] = LayerCost(macs, params, moved, shapes[written[0]], _other_flops(node, shapes, kinds))
+        layers[node.name] = LayerCost(
+            macs, params, moved, shapes[written[0]], _other_flops(node, shapes, kinds, constants)
+        )
     for value in graph.graph.output:
         alive[storage[value.name]][1] = len(graph.graph.node)
     macs, params = sum(layer.macs for layer in layers.values()), sum(prod(shapes[name]) for name in learned)
-    if macs == 0:
+    if macs == 0 and not any(node.op_type in fourier.ONNX for node in graph.graph.node):
         raise UserError("model", graph.graph.name, "contains no convolution or matrix product: nothing to count")
     return Cost(
         macs=macs,
@@ -141,7 +144,12 @@ def _learned(graph: ModelProto, constants: Mapping[str, TensorProto]) -> set[str
     return learned
 
 
-def _other_flops(node: NodeProto, shapes: Mapping[str, tuple[int, ...]], kinds: Mapping[str, int]) -> int:
+def _other_flops(
+    node: NodeProto,
+    shapes: Mapping[str, tuple[int, ...]],
+    kinds: Mapping[str, int],
+    constants: Mapping[str, TensorProto],
+) -> int:
     kind, output = node.op_type, prod(shapes[next(name for name in node.output if name)])
     if not any(kinds.get(name) in FLOATS for name in node.input):
         return 0  # integers
@@ -149,6 +157,8 @@ def _other_flops(node: NodeProto, shapes: Mapping[str, tuple[int, ...]], kinds: 
         return output if len(node.input) > BIAS_INPUT[kind] and node.input[BIAS_INPUT[kind]] else 0
     if kind == "MatMul":
         return 0
+    if kind in fourier.ONNX:
+        return fourier.of_onnx(node, shapes, constants)
     if kind in RECURRENT:
         return RECURRENT[kind] * onnx_macs.states(node, shapes)
     if kind == "Attention":

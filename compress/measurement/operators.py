@@ -10,6 +10,8 @@ import torch
 from torch import Tensor
 from torch.utils.flop_counter import flop_registry, mm_flop, sdpa_flop_count
 
+from compress.measurement import fourier
+
 aten = torch.ops.aten
 
 
@@ -155,7 +157,7 @@ SHAPE_ONLY = set(
     "new_zeros new_ones new_full new_empty zeros_like ones_like full_like empty_like new_empty_strided".split()
 )
 _WINDOWED = {"max_pool2d_with_indices", "max_pool3d_with_indices", "avg_pool2d", "avg_pool3d"}
-_LISTED = _WITHOUT_PRODUCTS | _PER_OUTPUT.keys() | _PER_INPUT | SHAPE_ONLY | _WINDOWED
+_LISTED = _WITHOUT_PRODUCTS | fourier.ATEN | _PER_OUTPUT.keys() | _PER_INPUT | SHAPE_ONLY | _WINDOWED
 
 
 def other_flops(name: str, args: tuple[Any, ...], inputs: list[Tensor], output: Tensor) -> int:
@@ -169,6 +171,8 @@ def other_flops(name: str, args: tuple[Any, ...], inputs: list[Tensor], output: 
         return 36 * output.numel()  # 3 sigmoids, 2 tanh, 12 additions of products and biases, 4 for the state
     if name in _PRODUCTS_ALONE or not any(tensor.is_floating_point() or tensor.is_complex() for tensor in inputs):
         return 0
+    if name in fourier.ATEN:
+        return fourier.of_aten(name, args[1], inputs[0].shape, output.shape)
     if name in _WINDOWED:
         dims = 3 if "3d" in name else 2
         return output.numel() * (prod(args[1]) if len(args[1]) > 1 else args[1][0] ** dims)
