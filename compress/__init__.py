@@ -15,7 +15,7 @@ import functools
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 # Set before torch is imported, so that its CPU allocator requests huge pages. Most virtual machines grant them on
 # request only; training is up to twice as fast with them.
@@ -91,13 +91,20 @@ def prune(model: M, flops: str, config: PruneConfig | None = None) -> M:
     return result
 
 
-def measure(model: nn.Module, *inputs: Any, kwargs: Mapping[str, Any] | None = None) -> Cost:
-    """MACs, FLOPs, parameters, bytes moved and peak activation bytes of one forward pass `model(*inputs, **kwargs)`, in
-    total and per layer, by the conventions of `compress/measurement/flops.py`.
+def measure(
+    model: nn.Module,
+    *inputs: Any,
+    kwargs: Mapping[str, Any] | None = None,
+    unknown: Literal["error", "warn"] = "error",
+) -> Cost:
+    """MACs, FLOPs, parameters, bytes moved, bit operations and peak activation bytes of one forward pass
+    `model(*inputs, **kwargs)`, in total and per layer, by the conventions of `compress/measurement/flops.py`.
 
     Args:
         inputs: tensors, or nested tuples, lists and dicts of tensors, of the shapes that the model takes.
         kwargs: inputs by keyword.
+        unknown: what to do about operators without a formula. "error" refuses them, "warn" logs each once and counts
+            its calls apart, in `Cost.unknown`; the other numbers are then lower bounds.
 
     Raises:
         UserError: there is no tensor among the inputs, or an operator cannot be counted; the message names it.
@@ -110,7 +117,8 @@ def measure(model: nn.Module, *inputs: Any, kwargs: Mapping[str, Any] | None = N
     _expect(isinstance(model, nn.Module), "model", model, "a torch module")
     good = any(isinstance(leaf, Tensor) for leaf in tree_leaves((inputs, kwargs)))
     _expect(good, "inputs", inputs, "a tensor of the shape that the model takes, or several")
-    return flops.count(model, *inputs, kwargs=kwargs)
+    _expect(unknown in ("error", "warn"), "unknown", unknown, '"error" or "warn"')
+    return flops.count(model, *inputs, kwargs=kwargs, unknown=unknown)
 
 
 def get_flops(model: nn.Module | Model, imgsz: int | None = None) -> int:

@@ -22,16 +22,23 @@ bytes_moved     each operator reads its inputs and writes its outputs once, incl
                 runtime that fuses activations moves less.
 activation_bytes  the largest size, over the execution order, of all tensors already computed and still needed,
                 including the example and the outputs but not the weights.
+activation_bytes_in_place
+                the same if elementwise operators write over an input that is not needed any more, as runtimes compute
+                them in place or fuse them into the operator before them; inputs of the network are kept.
+bit_operations  MACs x bits of the weights x bits of the activations (Baskin et al., UNIQ, arXiv:1804.10969): 64 per MAC
+                in INT8, 1,024 in float32.
+unknown         with `unknown="warn"`, operators without a formula and their calls. Only their bytes are added to the
+                other numbers, which are then lower bounds.
 """
 
 from __future__ import annotations
 
-import itertools
+import logging
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -39,12 +46,17 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves, tree_map_only
 
 from compress.errors import UserError
+from compress.measurement import operators
+from compress.measurement.activation_memory import Life, peak_bytes, peak_bytes_in_place
 from compress.measurement.operators import FORMULAS, SHAPE_ONLY, formula_of, may_hide_products, other_flops
 from compress.measurement.quantized_operators import packed_macs, packed_parameters
 
 aten = torch.ops.aten
 REFUSED = "products in this operator cannot be counted: write it with torch's convolutions and matrix products"
+APART = "%s has no formula: its arithmetic is not counted"
+Unknown = Literal["error", "warn"]
 GATHERS = {"embedding", "index_select", "gather", "index"}
+log = logging.getLogger(__name__)
 WITH_INDICES = {"max_pool2d_with_indices", "max_pool3d_with_indices", "adaptive_max_pool2d", "adaptive_max_pool3d"}
 
 
@@ -56,7 +68,12 @@ class LayerCost:
     params: int
     bytes: int
     output: tuple[int, ...]  # output shape of its last operator
-    other_flops: int
+    other_by_kind: dict[str, int]  # FLOPs outside products by kind, see `operators.kind_of`
+    bit_operations: int
+
+    @property
+    def other_flops(self) -> int:
+        return sum(self.other_by_kind.values())
 
 
 @dataclass(frozen=True)
@@ -64,16 +81,34 @@ class Cost:
     """Cost of one forward pass on the whole example batch, by the conventions above."""
 
     macs: int
-    other_flops: int
     params: int
     param_bytes: int
     bytes_moved: int
     activation_bytes: int
+    activation_bytes_in_place: int
     layers: dict[str, LayerCost] = field(repr=False)  # by module name; "" is the network itself
+    unknown: dict[str, int] = field(default_factory=dict)  # {operator without a formula: calls}, with unknown="warn"
 
     @property
     def flops(self) -> int:
         return 2 * self.macs
+
+    @property
+    def other_flops(self) -> int:
+        """FLOPs outside products."""
+        return sum(layer.other_flops for layer in self.layers.values())
+
+    @property
+    def bit_operations(self) -> int:
+        return sum(layer.bit_operations for layer in self.layers.values())
+
+    @property
+    def other_by_kind(self) -> dict[str, int]:
+        """FLOPs outside products by kind, see `operators.kind_of`, largest first."""
+        kinds: Counter[str] = Counter()
+        for layer in self.layers.values():
+            kinds.update(layer.other_by_kind)
+        return {kind: flops for kind, flops in kinds.most_common() if flops}
 
     def macs_within(self, module: str) -> int:
         """MACs of a module and its submodules; 0 if it did not run."""
@@ -81,7 +116,7 @@ class Cost:
         return sum(layer.macs for name, layer in self.layers.items() if f"{name}.".startswith(prefix))
 
 
-def count(net: nn.Module, *inputs: Any, kwargs: Mapping[str, Any] | None = None) -> Cost:
+def count(net: nn.Module, *inputs: Any, kwargs: Mapping[str, Any] | None = None, unknown: Unknown = "error") -> Cost:
     """Counts one forward pass `net(*inputs, **kwargs)` of a deployed form with fused batch norms, in evaluation mode;
     train/eval modes are restored.
 
@@ -89,12 +124,14 @@ def count(net: nn.Module, *inputs: Any, kwargs: Mapping[str, Any] | None = None)
         inputs: as `net` takes them: tensors, or nested tuples, lists and dicts of tensors, such as an image
             (b, c, h, w). Their values are not changed.
         kwargs: inputs by keyword.
+        unknown: what to do about operators that may compute products and have no formula. "error" refuses them, "warn"
+            logs each once and counts its calls apart, in `Cost.unknown`.
 
     Raises:
         UserError: the network has weight matrices, and no operator of torch uses any of them (its forward computes
             elsewhere, e.g. in numpy); or the products of an operator cannot be counted; the message names it.
     """
-    counter = _Counter()
+    counter = _Counter(unknown)
     # Inference tensors skip the decomposition to countable operators, so inference mode is disabled.
     with torch.inference_mode(False), torch.no_grad(), _eval_mode(net), _plain_execution(), counter.watch(net):
         copies: dict[int, Tensor] = {}  # a tensor that is passed twice stays one tensor
@@ -109,16 +146,17 @@ def count(net: nn.Module, *inputs: Any, kwargs: Mapping[str, Any] | None = None)
 
     parameters = [*net.parameters(), *packed_parameters(net)]
     matrices = [p for p in parameters if p.dim() >= 2]
-    if counter.macs == 0 and matrices and counter.read.isdisjoint(map(_key, matrices)):
+    if counter.macs == 0 and matrices and not counter.unknown and counter.read.isdisjoint(map(_key, matrices)):
         raise UserError("model", type(net).__name__, "no products were counted: use torch operators in its forward")
     return Cost(
         macs=counter.macs,
-        other_flops=counter.other_flops,
         params=sum(p.numel() for p in parameters),
         param_bytes=sum(p.numel() * p.element_size() for p in parameters),
         bytes_moved=counter.bytes_moved,
-        activation_bytes=peak_bytes((life.size, life.born, life.last_use) for life in counter.lives),
+        activation_bytes=peak_bytes(counter.lives),
+        activation_bytes_in_place=peak_bytes_in_place(counter.lives, counter.elementwise),
         layers=counter.layer_costs(net),
+        unknown=dict(counter.unknown),
     )
 
 
@@ -147,22 +185,15 @@ def _plain_execution() -> Iterator[None]:
         torch.backends.mha.set_fastpath_enabled(enabled)
 
 
-def peak_bytes(lives: Iterable[tuple[int, int, int]]) -> int:
-    """Largest number of bytes alive at one time; `lives`: (bytes, index of writing operator, index of last reader)."""
-    changes: Counter[int] = Counter()
-    for size, born, last_use in lives:
-        changes[born] += size
-        changes[last_use + 1] -= size
-    return max(itertools.accumulate(changes[time] for time in sorted(changes)), default=0)
-
-
 @dataclass
-class _Storage:
-    """Lifetime of the memory of an activation, in operator indices."""
+class _Sums:
+    """Sums over the operators of a module."""
 
-    size: int
-    born: int
-    last_use: int
+    macs: int = 0
+    bytes: int = 0
+    other: Counter[str] = field(default_factory=Counter)  # FLOPs by kind
+    output: tuple[int, ...] = ()
+    bit_operations: int = 0
 
 
 class _Counter(TorchDispatchMode):
@@ -170,17 +201,19 @@ class _Counter(TorchDispatchMode):
 
     supports_higher_order_operators = True  # so that __torch_dispatch__ sees and refuses them
 
-    def __init__(self) -> None:
+    def __init__(self, unknown: Unknown) -> None:
         super().__init__()
-        self.macs = self.other_flops = self.bytes_moved = 0
+        self.macs = self.bytes_moved = 0
+        self._warns = unknown == "warn"
+        self.unknown: Counter[str] = Counter()
         self._time = 0  # operators so far
-        self.lives: list[_Storage] = []
+        self.lives: list[Life] = []
+        self.elementwise: list[tuple[Life, list[Life]]] = []  # output and inputs of elementwise operators
         self.read: set[int] = set()  # storages that operators on the example read
-        self._by_key: dict[int, _Storage] = {}  # storages that depend on the example
+        self._by_key: dict[int, Life] = {}  # storages that depend on the example
         self._running: list[str] = [""]
         self._recurrent: set[str] = set()  # names of torch's recurrent layers and cells
-        self._layers: dict[str, list[int]] = {}  # name: [macs, bytes, other FLOPs]
-        self._shapes: dict[str, tuple[int, ...]] = {}
+        self._layers: dict[str, _Sums] = {}
 
     @contextmanager
     def watch(self, net: nn.Module) -> Iterator[None]:
@@ -202,8 +235,8 @@ class _Counter(TorchDispatchMode):
         modules = dict(net.named_modules())
         params = {name: sum(p.numel() for p in modules[name].parameters(recurse=False)) for name in self._layers}
         return {
-            name: LayerCost(macs, params[name], moved, self._shapes[name], other)
-            for name, (macs, moved, other) in self._layers.items()
+            name: LayerCost(each.macs, params[name], each.bytes, each.output, dict(each.other), each.bit_operations)
+            for name, each in self._layers.items()
         }
 
     def __torch_dispatch__(
@@ -211,7 +244,11 @@ class _Counter(TorchDispatchMode):
     ) -> Any:
         kwargs = kwargs or {}
         if not isinstance(func, torch._ops.OpOverload):
-            raise UserError("model", f"{self._running[-1] or 'forward'}: {func}", REFUSED)
+            self._refuse(str(func))
+            result = func(*args, **kwargs)
+            for tensor in _tensors(result):
+                self.open(tensor)
+            return result
         if func._overloadpacket not in FORMULAS:
             with self:  # composite operators (linear, matmul, einsum) are counted by their parts
                 result = func.decompose(*args, **kwargs)
@@ -220,6 +257,15 @@ class _Counter(TorchDispatchMode):
         result = func(*args, **kwargs)
         self._record(func, args, kwargs, result)
         return result
+
+    def _refuse(self, name: str) -> None:
+        """Raises UserError for an operator without a formula, or counts it apart."""
+        where = f"{self._running[-1] or 'forward'}: {name}"
+        if not self._warns:
+            raise UserError("model", where, REFUSED)
+        if not self.unknown[name]:
+            log.warning(APART, where)
+        self.unknown[name] += 1
 
     def _record(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], result: Any) -> None:
         inputs, outputs = _tensors((args, kwargs)), _tensors(result)
@@ -241,18 +287,23 @@ class _Counter(TorchDispatchMode):
             self.read |= keys
             self._add_cost(func, args, kwargs, result, inputs, outputs)
         self.use(keys)
+        read = [self._by_key[key] for key in map(_key, inputs) if key in self._by_key]
         for tensor in outputs:
             if _key(tensor) not in keys or _key(tensor) not in self._by_key:
                 self.open(tensor)
+        if not is_view and operators.is_elementwise(func) and _key(outputs[0]) not in keys:
+            self.elementwise.append((self._by_key[_key(outputs[0])], read))
 
     def _add_cost(self, func: Any, args: Any, kwargs: Any, result: Any, inputs: Any, outputs: list[Tensor]) -> None:
-        name, layer = func._overloadpacket.__name__, self._running[-1]
+        name, known = func._overloadpacket.__name__, True
+        packed = None  # MACs with weights that are packed in INT8
         if formula := formula_of(func):
             macs = formula(*args, **kwargs, out_val=result) // 2 * (4 if outputs[0].is_complex() else 1)
         else:
             packed = packed_macs(func, args, outputs[0])
             if packed is None and may_hide_products(func, [*inputs, *outputs]):
-                raise UserError("model", f"{layer or 'forward'}: {func._schema.name}", REFUSED)
+                self._refuse(func._schema.name)
+                known = False
             macs = packed or 0
         written = outputs[:1] if name in WITH_INDICES else outputs
         moved = sum(map(_bytes, inputs)) + sum(map(_bytes, written))
@@ -260,13 +311,13 @@ class _Counter(TorchDispatchMode):
             moved -= max(0, _bytes(inputs[0]) - _bytes(outputs[0]))
         self.macs += macs
         self.bytes_moved += moved
-        other = other_flops(name, args, inputs, outputs[0])
-        self.other_flops += other
-        cost = self._layers.setdefault(layer, [0, 0, 0])
-        cost[0] += macs
-        cost[1] += moved
-        cost[2] += other
-        self._shapes[layer] = tuple(outputs[0].shape)
+        sums = self._layers.setdefault(self._running[-1], _Sums())
+        sums.macs += macs
+        sums.bytes += moved
+        sums.bit_operations += macs * (8 if packed else max(map(_bits, inputs))) ** 2
+        sums.output = tuple(outputs[0].shape)
+        if known and (other := other_flops(name, args, inputs, outputs[0])):
+            sums.other[operators.kind_of(name)] += other
 
     def use(self, keys: Iterable[int]) -> None:
         """Extends the lifetimes of these tensors to the present."""
@@ -276,7 +327,7 @@ class _Counter(TorchDispatchMode):
 
     def open(self, tensor: Tensor) -> None:
         """Starts the lifetime of a tensor."""
-        life = _Storage(tensor.untyped_storage().nbytes(), self._time, self._time)
+        life = Life(tensor.untyped_storage().nbytes(), self._time, self._time)
         self.lives.append(life)
         self._by_key[_key(tensor)] = life
 
@@ -288,6 +339,11 @@ def _tensors(tree: Any) -> list[Tensor]:
 def _key(tensor: Tensor) -> int:
     """Identifies a tensor's memory during its lifetime. Addresses are reused: an output that is not an input is new."""
     return tensor.untyped_storage()._cdata
+
+
+def _bits(tensor: Tensor) -> int:
+    """Bits of a real number."""
+    return 8 * tensor.element_size() // (2 if tensor.is_complex() else 1)
 
 
 def _bytes(tensor: Tensor) -> int:

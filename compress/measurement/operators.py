@@ -94,6 +94,13 @@ def formula_of(func: Any) -> Callable[..., int] | None:
     return FORMULAS.get(packet) or FORMULAS.get(_plain(packet)) or FORMULAS.get(func._schema.name)
 
 
+def is_elementwise(func: Any) -> bool:
+    """Whether an operator computes each value of its output from the values at the same place, so that it can be
+    computed in place."""
+    name = _plain(func._overloadpacket).__name__
+    return torch.Tag.pointwise in func.tags or "batch_norm" in name
+
+
 def may_hide_products(func: Any, tensors: list[Tensor]) -> bool:
     """Whether an operator without a formula may contain products; true unless it is known to have none. Known are the
     operators listed in this file, those that torch tags pointwise or reduction, and those of ATen with integer tensors
@@ -158,6 +165,37 @@ SHAPE_ONLY = set(
 )
 _WINDOWED = {"max_pool2d_with_indices", "max_pool3d_with_indices", "avg_pool2d", "avg_pool3d"}
 _LISTED = _WITHOUT_PRODUCTS | fourier.ATEN | _PER_OUTPUT.keys() | _PER_INPUT | SHAPE_ONLY | _WINDOWED
+
+
+# Kinds of arithmetic outside products, of ATen operators; others are elementwise.
+_KINDS = {
+    **dict.fromkeys(_BIAS_ARGUMENT, "bias"),
+    **dict.fromkeys(fourier.ATEN, "fft"),
+    **{name: "pooling" if "_pool" in name else "reduction" for name in _PER_INPUT},
+    **dict.fromkeys(_WINDOWED, "pooling"),
+    **dict.fromkeys(
+        """
+        sigmoid tanh hardsigmoid silu hardswish gelu mish elu softplus relu leaky_relu hardtanh celu selu prelu
+        _prelu_kernel threshold glu rrelu_with_noise log_sigmoid_forward softshrink hardshrink mkldnn_rnn_layer
+        """.split(),
+        "activation",
+    ),
+    **dict.fromkeys(["_softmax", "_log_softmax", "_safe_softmax", "_masked_softmax"], "softmax"),
+    **dict.fromkeys(["renorm", "_weight_norm_interface", "_fused_rms_norm"], "normalisation"),
+}
+_KIND_PARTS = {
+    "_norm": "normalisation", "scaled_dot_product": "softmax", "_pool": "pooling",
+    "upsample": "resize", "grid_sampler": "resize",
+}  # fmt: skip
+
+
+def kind_of(name: str) -> str:
+    """Kind of the FLOPs of an operator outside products: one of activation, normalisation, softmax, pooling, resize,
+    elementwise, reduction, bias, fft. An operator has one kind; recurrent layers are activations, and the scale and the
+    softmax of attention are softmax."""
+    plain = name.removesuffix("_")
+    parts = (kind for part, kind in _KIND_PARTS.items() if part in plain)
+    return _KINDS.get(plain) or next(parts, "elementwise")
 
 
 def other_flops(name: str, args: tuple[Any, ...], inputs: list[Tensor], output: Tensor) -> int:

@@ -160,6 +160,22 @@ def test_a_kept_branch_stays_alive_until_used() -> None:
     assert count(net, torch.rand(1, 10)).activation_bytes == 3 * 40
 
 
+def test_elementwise_operators_reuse_memory_that_is_not_needed_any_more() -> None:
+    net = nn.Sequential(nn.Conv2d(1, 4, 1), nn.BatchNorm2d(4), nn.ReLU(), nn.Conv2d(4, 1, 1))
+    cost = count(net, torch.rand(1, 1, 4, 4))
+    assert (cost.activation_bytes, cost.activation_bytes_in_place) == (2 * 256, 256 + 64)
+    residual = Fn(lambda x: torch.relu(x).exp() + x)  # the image is kept
+    assert count(residual, torch.rand(10)).activation_bytes_in_place == 2 * 40
+
+
+def test_bit_operations_are_macs_times_both_widths() -> None:
+    assert count(nn.Linear(3, 5), torch.rand(1, 3)).bit_operations == 15 * 32 * 32
+    half = count(nn.Linear(3, 5).to(torch.bfloat16), torch.rand(1, 3, dtype=torch.bfloat16))
+    assert (half.bit_operations, half.layers[""].bit_operations) == (15 * 16 * 16, 15 * 16 * 16)
+    integers = Fn(lambda x: torch._int_mm((10 * x).to(torch.int8), torch.ones(16, 8, dtype=torch.int8)))
+    assert count(integers, torch.rand(32, 16)).bit_operations == 32 * 16 * 8 * 64
+
+
 def test_constants_are_folded() -> None:
     table = torch.rand(8, 8)
     assert count(Fn(lambda x: x @ (table @ table)), torch.rand(1, 8)).macs == 64
