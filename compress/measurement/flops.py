@@ -46,9 +46,10 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves, tree_map_only
 
 from compress.errors import UserError
-from compress.measurement import operators
+from compress.measurement import operators, programs
 from compress.measurement.activation_memory import Life, peak_bytes, peak_bytes_in_place
 from compress.measurement.operators import FORMULAS, SHAPE_ONLY, formula_of, may_hide_products, other_flops
+from compress.measurement.programs import Network
 from compress.measurement.quantized_operators import packed_macs, packed_parameters
 
 aten = torch.ops.aten
@@ -116,9 +117,10 @@ class Cost:
         return sum(layer.macs for name, layer in self.layers.items() if f"{name}.".startswith(prefix))
 
 
-def count(net: nn.Module, *inputs: Any, kwargs: Mapping[str, Any] | None = None, unknown: Unknown = "error") -> Cost:
+def count(net: Network, *inputs: Any, kwargs: Mapping[str, Any] | None = None, unknown: Unknown = "error") -> Cost:
     """Counts one forward pass `net(*inputs, **kwargs)` of a deployed form with fused batch norms, in evaluation mode;
-    train/eval modes are restored.
+    train/eval modes are restored. Operators of TorchScript and of exported programs count for the module that calls
+    them, mostly the network itself: `layers` has no names within.
 
     Args:
         inputs: as `net` takes them: tensors, or nested tuples, lists and dicts of tensors, such as an image
@@ -129,22 +131,29 @@ def count(net: nn.Module, *inputs: Any, kwargs: Mapping[str, Any] | None = None,
 
     Raises:
         UserError: the network has weight matrices, and no operator of torch uses any of them (its forward computes
-            elsewhere, e.g. in numpy); or the products of an operator cannot be counted; the message names it.
+            elsewhere, e.g. in numpy); or the products of an operator cannot be counted; the message names it; or the
+            program was frozen, or exported in training mode.
     """
+    module = programs.as_module(net)
     counter = _Counter(unknown)
     # Inference tensors skip the decomposition to countable operators, so inference mode is disabled.
-    with torch.inference_mode(False), torch.no_grad(), _eval_mode(net), _plain_execution(), counter.watch(net):
+    with torch.inference_mode(False), programs.evaluation(module), programs.plain_execution(), counter.watch(module):
         copies: dict[int, Tensor] = {}  # a tensor that is passed twice stays one tensor
         for tensor in _tensors((inputs, kwargs)):
             copies.setdefault(id(tensor), tensor.detach().clone())
         for tensor in copies.values():
             counter.open(tensor)
         given, named = tree_map_only(Tensor, lambda tensor: copies[id(tensor)], (inputs, dict(kwargs or {})))
-        with counter:
-            outputs = net(*given, **named)
+        try:
+            with counter:
+                outputs = module(*given, **named)
+        except RuntimeError:
+            if counter.refusal is None:
+                raise
+            raise counter.refusal from None  # TorchScript replaces errors by its own
     counter.use(map(_key, _tensors(outputs)))
 
-    parameters = [*net.parameters(), *packed_parameters(net)]
+    parameters = [*module.parameters(), *packed_parameters(module)]
     matrices = [p for p in parameters if p.dim() >= 2]
     if counter.macs == 0 and matrices and not counter.unknown and counter.read.isdisjoint(map(_key, matrices)):
         raise UserError("model", type(net).__name__, "no products were counted: use torch operators in its forward")
@@ -155,34 +164,9 @@ def count(net: nn.Module, *inputs: Any, kwargs: Mapping[str, Any] | None = None,
         bytes_moved=counter.bytes_moved,
         activation_bytes=peak_bytes(counter.lives),
         activation_bytes_in_place=peak_bytes_in_place(counter.lives, counter.elementwise),
-        layers=counter.layer_costs(net),
+        layers=counter.layer_costs(module),
         unknown=dict(counter.unknown),
     )
-
-
-@contextmanager
-def _eval_mode(net: nn.Module) -> Iterator[None]:
-    training = {module: module.training for module in net.modules()}
-    net.eval()
-    try:
-        yield
-    finally:
-        for module, mode in training.items():
-            module.training = mode
-
-
-@contextmanager
-def _plain_execution() -> Iterator[None]:
-    """Sets one thread and disables fast paths. On a busy machine several threads wait for each other, and a pass takes
-    many times as long. The fast paths of nn.TransformerEncoderLayer and nn.MultiheadAttention have no formula."""
-    threads, enabled = torch.get_num_threads(), torch.backends.mha.get_fastpath_enabled()
-    torch.set_num_threads(1)
-    torch.backends.mha.set_fastpath_enabled(False)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(threads)
-        torch.backends.mha.set_fastpath_enabled(enabled)
 
 
 @dataclass
@@ -206,6 +190,7 @@ class _Counter(TorchDispatchMode):
         self.macs = self.bytes_moved = 0
         self._warns = unknown == "warn"
         self.unknown: Counter[str] = Counter()
+        self.refusal: UserError | None = None
         self._time = 0  # operators so far
         self.lives: list[Life] = []
         self.elementwise: list[tuple[Life, list[Life]]] = []  # output and inputs of elementwise operators
@@ -223,9 +208,10 @@ class _Counter(TorchDispatchMode):
             self._running.pop()
 
         with ExitStack() as hooks:
+            self._recurrent |= programs.recurrent_modules(net)
             for name, module in net.named_modules():
-                if isinstance(module, (nn.RNNBase, nn.RNNCellBase)):
-                    self._recurrent.add(name)
+                if isinstance(module, torch.jit.ScriptModule):
+                    continue  # takes no hooks
                 enter = module.register_forward_pre_hook(lambda *_, name=name: self._running.append(name), prepend=True)
                 hooks.callback(enter.remove)
                 hooks.callback(module.register_forward_hook(leave, always_call=True).remove)
@@ -262,7 +248,8 @@ class _Counter(TorchDispatchMode):
         """Raises UserError for an operator without a formula, or counts it apart."""
         where = f"{self._running[-1] or 'forward'}: {name}"
         if not self._warns:
-            raise UserError("model", where, REFUSED)
+            self.refusal = UserError("model", where, REFUSED)
+            raise self.refusal
         if not self.unknown[name]:
             log.warning(APART, where)
         self.unknown[name] += 1

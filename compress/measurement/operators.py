@@ -21,6 +21,11 @@ def _trilinear(left: Tensor, weight: Tensor, right: Tensor, *_: Any, **__: Any) 
     return 2 * left.numel() // first * out * second * (first + 1)
 
 
+def _fused_attention(query: Tensor, key: Tensor, value: Tensor, size: int, *_: Any, **__: Any) -> int:
+    """The fast path of nn.MultiheadAttention in TorchScript: four projections and two products per score."""
+    return 2 * size * (2 * query.numel() + key.numel() + value.numel() + 2 * prod(query.shape[:-1]) * key.shape[-2])
+
+
 # torch 2.14 counts 0 for attention on the CPU (pytorch#195460) and for products with a vector.
 FORMULAS: dict[Any, Callable[..., int]] = {
     **flop_registry,
@@ -47,6 +52,7 @@ FORMULAS: dict[Any, Callable[..., int]] = {
         2 * prod(input.shape[:-1]) * (weight_ih.numel() + weight_hh.numel())
     ),
     aten._trilinear: _trilinear,
+    aten._native_multi_head_attention: _fused_attention,
     # By full name: torchvision registers it when it is imported.
     "torchvision::deform_conv2d": lambda input, weight, *_, out_val, **__: 2 * out_val.numel() * prod(weight.shape[1:]),
 }
@@ -181,6 +187,7 @@ _KINDS = {
         "activation",
     ),
     **dict.fromkeys(["_softmax", "_log_softmax", "_safe_softmax", "_masked_softmax"], "softmax"),
+    "_native_multi_head_attention": "softmax",
     **dict.fromkeys(["renorm", "_weight_norm_interface", "_fused_rms_norm"], "normalisation"),
 }
 _KIND_PARTS = {
@@ -205,6 +212,10 @@ def other_flops(name: str, args: tuple[Any, ...], inputs: list[Tensor], output: 
     if name.startswith("_scaled_dot_product"):  # attention
         query, key = inputs[:2]
         return 6 * prod(query.shape[:-1]) * key.shape[-2]
+    if name == "_native_multi_head_attention":
+        query, key, heads = *inputs[:2], args[4]
+        scores = heads * prod(query.shape[:-1]) * key.shape[-2]
+        return 6 * scores + 2 * query.numel() + 2 * key.numel()  # and a bias per projection
     if name == "mkldnn_rnn_layer":
         return 36 * output.numel()  # 3 sigmoids, 2 tanh, 12 additions of products and biases, 4 for the state
     if name in _PRODUCTS_ALONE or not any(tensor.is_floating_point() or tensor.is_complex() for tensor in inputs):
