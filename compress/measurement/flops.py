@@ -25,8 +25,8 @@ activation_bytes  the largest size, over the execution order, of all tensors alr
 activation_bytes_in_place
                 the same if elementwise operators write over an input that is not needed any more, as runtimes compute
                 them in place or fuse them into the operator before them; inputs of the network are kept.
-bit_operations  MACs x bits of the weights x bits of the activations (Baskin et al., UNIQ, arXiv:1804.10969): 64 per MAC
-                in INT8, 1,024 in float32.
+bit_operations  MACs x bits of the weights x bits of the activations (van Baalen et al., Bayesian Bits, NeurIPS 2020,
+                arXiv:2005.07093): 64 per MAC in INT8, 1,024 in float32.
 unknown         with `unknown="warn"`, operators without a formula and their calls. Only their bytes are added to the
                 other numbers, which are then lower bounds.
 """
