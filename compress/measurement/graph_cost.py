@@ -1,7 +1,8 @@
 """Cost of an ONNX graph without its torch network, by the conventions of `flops.py`. MACs and parameters equal those of
 the torch network that a graph was exported from. Other FLOPs and traffic differ a little where one operator of ONNX is
-several of ATen, or the reverse; the two nodes of SiLU count as one. In `activation_bytes` nothing is computed
-in place, so more activations are alive at a time than in torch."""
+several of ATen, or the reverse; the two nodes of SiLU count as one. In `activation_bytes` nothing is computed in
+place, so more activations are alive at a time than in torch. Weights that are dequantized are read as they are stored:
+runtimes do not write them as floats."""
 
 from __future__ import annotations
 
@@ -92,11 +93,14 @@ def count(graph: ModelProto, unknown: Unknown = "error") -> Cost:
     kinds = {value.name: value.type.tensor_type.elem_type for value in values}
     kinds |= {name: tensor.data_type for name, tensor in constants.items()}
 
+    stored = {node.output[0]: node.input[0] for node in graph.graph.node if node.op_type == "DequantizeLinear"}
+
     def size(name: str) -> int:
+        name = (
+            stored[name] if stored.get(name) in constants else name
+        )  # dequantized weights are read as they are stored
         width = onnx.helper.tensor_dtype_to_np_dtype(kinds[name]).itemsize if kinds[name] else 0  # unknown type: 0
         return prod(shapes[name]) * width
-
-    stored = {node.output[0]: node.input[0] for node in graph.graph.node if node.op_type == "DequantizeLinear"}
 
     def bits_of(name: str) -> int:
         """Bits of a value, before it is dequantized."""
@@ -110,6 +114,7 @@ def count(graph: ModelProto, unknown: Unknown = "error") -> Cost:
     alive = {name: Life(size(name), 0, 0) for name in storage}
     elementwise: list[tuple[Life, list[Life]]] = []  # output and inputs
     for time, node in enumerate(graph.graph.node, start=1):
+        weights = any(stored.get(name) in constants for name in node.output)  # that are dequantized
         read, written = [name for name in node.input if name], [name for name in node.output if name]
         if shapeless := [name for name in (*read, *written) if name not in shapes]:
             remedy = f"the shape of its tensor {shapeless[0]} is unknown: export the model with fixed shapes"
@@ -118,7 +123,7 @@ def count(graph: ModelProto, unknown: Unknown = "error") -> Cost:
             if name in storage:
                 alive[storage[name]].last_use = time
         view = node.op_type in VIEWS or node.name in halves
-        for name in written:
+        for name in () if weights else written:
             storage[name] = storage.get(node.input[0], name) if view else name
             alive.setdefault(storage[name], Life(size(storage[name]), time, time))
         if is_elementwise(node) and not view:
@@ -127,9 +132,11 @@ def count(graph: ModelProto, unknown: Unknown = "error") -> Cost:
         # An input that is passed twice is read once, and an expanded tensor has the size of its storage.
         most = size(written[0]) if node.op_type in GATHERS else size(read[0]) if read else 0  # of the first input
         sources = {(storage.get(name, name), min(size(name), most) if name == read[0] else size(name)) for name in read}
-        moved = 0 if view else sum(min(nbytes, size(name)) for name, nbytes in sources) + sum(map(size, written))
+        moved = (
+            0 if view or weights else sum(min(nbytes, size(name)) for name, nbytes in sources) + sum(map(size, written))
+        )
         params = sum(prod(shapes[name]) for name in dict.fromkeys(read) if name in learned)
-        other = 0 if _operator(node) in uncounted else _other_flops(node, shapes, kinds, constants)
+        other = 0 if weights or _operator(node) in uncounted else _other_flops(node, shapes, kinds, constants)
         by_kind = {kind_of(node): other} if other else {}
         bits = macs * prod(bits_of(node.input[index]) for index in FACTORS.get(node.op_type, (0, 1))) if macs else 0
         layers[node.name] = LayerCost(macs, params, moved, shapes[written[0]], by_kind, bits)

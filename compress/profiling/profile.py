@@ -6,7 +6,7 @@ from __future__ import annotations
 import functools
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -28,6 +28,7 @@ from compress.measurement.layer_latency import node_seconds
 from compress.measurement.roofline import Roofline
 from compress.measurement.rows import WIDTHS
 from compress.models import onnx_file
+from compress.product import Precision
 from compress.targets.quantization_exclusions import module_path
 
 RUNTIMES = ("onnxruntime", "openvino")
@@ -138,6 +139,9 @@ def profile(name: str, model: Model, threads: int, roofline: Roofline, unknown: 
         graph, size = onnx.load(exported.path), exported.path.stat().st_size
         cost = graph_cost.count(graph, unknown)
         quantized = onnx_file.is_quantized(graph)  # its bytes are counted as they are
+        integers = sum(layer.macs for layer in cost.layers.values() if layer.bit_operations <= 64 * layer.macs)
+        if 2 * integers > cost.macs:
+            exported = replace(exported, precision=Precision.int8)
         for runtime in RUNTIMES:
             try:
                 found = exported if runtime == RUNTIMES[0] else targets.get(runtime).convert(

@@ -90,6 +90,7 @@ def test_operators_without_a_formula_are_refused_by_name(function: Callable[[Ten
 
 
 def test_operators_without_a_formula_can_be_counted_apart(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("WARNING")
     net = nn.Sequential(OrderedDict(linear=nn.Linear(4, 4), inner=Fn(lambda x: product(product(x)))))
     cost = count(net, torch.rand(4, 4), unknown="warn")
     assert (cost.macs, cost.other_flops, cost.unknown) == (64, 16, {"compress_tests::product": 2})

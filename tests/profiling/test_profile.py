@@ -71,6 +71,7 @@ def test_a_quantized_file_has_its_bit_operations_by_layer(tmp_path: Path) -> Non
         (first, first * 1024),
         (second, second * 64),
     ]
+    assert given.speeds[0].precision == "int8"  # most MACs
     assert given.bit_operations == first * 1024 + second * 64 + 80 * 1024
     assert given.as_dict()["layers"][0]["bit_operations"] == first * 1024
 
