@@ -27,7 +27,7 @@ from compress.config import Config, PruneConfig, compose, dump
 
 if TYPE_CHECKING:
     from compress.capabilities import Checkpointable, Model
-    from compress.measurement.flops import Cost
+    from compress.measurement.cost import Cost
     from compress.measurement.programs import Network
     from compress.pipeline import Result
 

@@ -28,7 +28,7 @@ activation_bytes_in_place
 bit_operations  MACs x bits of the weights x bits of the activations (van Baalen et al., Bayesian Bits, NeurIPS 2020,
                 arXiv:2005.07093): 64 per MAC in INT8, 1,024 in float32.
 unknown         with `unknown="warn"`, operators without a formula and their calls. Only their bytes are added to the
-                other numbers, which are then lower bounds.
+                other numbers (of control flow, nothing), which are then lower bounds.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -48,73 +48,16 @@ from torch.utils._pytree import tree_leaves, tree_map_only
 from compress.errors import UserError
 from compress.measurement import operators, programs
 from compress.measurement.activation_memory import Life, peak_bytes, peak_bytes_in_place
+from compress.measurement.cost import APART, Cost, LayerCost, Unknown
 from compress.measurement.operators import FORMULAS, SHAPE_ONLY, formula_of, may_hide_products, other_flops
 from compress.measurement.programs import Network
 from compress.measurement.quantized_operators import packed_macs, packed_parameters
 
 aten = torch.ops.aten
 REFUSED = "products in this operator cannot be counted: write it with torch's convolutions and matrix products"
-APART = "%s has no formula: its arithmetic is not counted"
-Unknown = Literal["error", "warn"]
 GATHERS = {"embedding", "index_select", "gather", "index"}
 log = logging.getLogger(__name__)
 WITH_INDICES = {"max_pool2d_with_indices", "max_pool3d_with_indices", "adaptive_max_pool2d", "adaptive_max_pool3d"}
-
-
-@dataclass(frozen=True)
-class LayerCost:
-    """Cost of the operators that a module calls itself, summed over its calls."""
-
-    macs: int
-    params: int
-    bytes: int
-    output: tuple[int, ...]  # output shape of its last operator
-    other_by_kind: dict[str, int]  # FLOPs outside products by kind, see `operators.kind_of`
-    bit_operations: int
-
-    @property
-    def other_flops(self) -> int:
-        return sum(self.other_by_kind.values())
-
-
-@dataclass(frozen=True)
-class Cost:
-    """Cost of one forward pass on the whole example batch, by the conventions above."""
-
-    macs: int
-    params: int
-    param_bytes: int
-    bytes_moved: int
-    activation_bytes: int
-    activation_bytes_in_place: int
-    layers: dict[str, LayerCost] = field(repr=False)  # by module name; "" is the network itself
-    unknown: dict[str, int] = field(default_factory=dict)  # {operator without a formula: calls}, with unknown="warn"
-
-    @property
-    def flops(self) -> int:
-        return 2 * self.macs
-
-    @property
-    def other_flops(self) -> int:
-        """FLOPs outside products."""
-        return sum(layer.other_flops for layer in self.layers.values())
-
-    @property
-    def bit_operations(self) -> int:
-        return sum(layer.bit_operations for layer in self.layers.values())
-
-    @property
-    def other_by_kind(self) -> dict[str, int]:
-        """FLOPs outside products by kind, see `operators.kind_of`, largest first."""
-        kinds: Counter[str] = Counter()
-        for layer in self.layers.values():
-            kinds.update(layer.other_by_kind)
-        return {kind: flops for kind, flops in kinds.most_common() if flops}
-
-    def macs_within(self, module: str) -> int:
-        """MACs of a module and its submodules; 0 if it did not run."""
-        prefix = f"{module}." if module else ""
-        return sum(layer.macs for name, layer in self.layers.items() if f"{name}.".startswith(prefix))
 
 
 def count(net: Network, *inputs: Any, kwargs: Mapping[str, Any] | None = None, unknown: Unknown = "error") -> Cost:
@@ -130,9 +73,9 @@ def count(net: Network, *inputs: Any, kwargs: Mapping[str, Any] | None = None, u
             logs each once and counts its calls apart, in `Cost.unknown`.
 
     Raises:
-        UserError: the network has weight matrices, and no operator of torch uses any of them (its forward computes
-            elsewhere, e.g. in numpy); or the products of an operator cannot be counted; the message names it; or the
-            program was frozen, or exported in training mode.
+        UserError: no products were counted, and no operator of torch uses one of the network's weight matrices (its
+            forward computes elsewhere, e.g. in numpy); or the products of an operator cannot be counted (the message
+            names it); or the program was frozen, or exported in training mode.
     """
     module = programs.as_module(net)
     counter = _Counter(unknown)
@@ -155,7 +98,7 @@ def count(net: Network, *inputs: Any, kwargs: Mapping[str, Any] | None = None, u
 
     parameters = [*module.parameters(), *packed_parameters(module)]
     matrices = [p for p in parameters if p.dim() >= 2]
-    if counter.macs == 0 and matrices and not counter.unknown and counter.read.isdisjoint(map(_key, matrices)):
+    if counter.macs == 0 and not counter.unknown and not counter.read.issuperset(map(_key, matrices)):
         raise UserError("model", type(net).__name__, "no products were counted: use torch operators in its forward")
     return Cost(
         macs=counter.macs,
@@ -231,7 +174,8 @@ class _Counter(TorchDispatchMode):
         kwargs = kwargs or {}
         if not isinstance(func, torch._ops.OpOverload):
             self._refuse(str(func))
-            result = func(*args, **kwargs)
+            result = func(*args, **kwargs)  # what runs within is not seen
+            self.use(map(_key, _tensors((args, kwargs))))
             for tensor in _tensors(result):
                 self.open(tensor)
             return result

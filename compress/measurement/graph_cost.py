@@ -17,7 +17,7 @@ from onnx import ModelProto, NodeProto, TensorProto, shape_inference
 from compress.errors import UserError
 from compress.measurement import fourier
 from compress.measurement.activation_memory import Life, peak_bytes, peak_bytes_in_place
-from compress.measurement.flops import APART, Cost, LayerCost, Unknown
+from compress.measurement.cost import APART, Cost, LayerCost, Unknown
 from compress.targets import onnx_graph, onnx_macs
 
 log = logging.getLogger(__name__)

@@ -24,11 +24,16 @@ def as_module(net: Network) -> nn.Module:
     if isinstance(module, torch.jit.ScriptModule) and not hasattr(module, "training"):
         remedy = "its parameters are constants and cannot be counted: use the module before torch.jit.freeze"
         raise UserError("model", type(net).__name__, remedy)
-    for node in module.graph.nodes if isinstance(module, fx.GraphModule) and isinstance(net, ExportedProgram) else ():
+    for node in module.graph.nodes if isinstance(module, fx.GraphModule) and _is_exported(module) else ():
         if isinstance(node.target, torch._ops.OpOverload) and _trains(node):
             remedy = f"exported in training mode ({node.target}): export net.eval()"
             raise UserError("model", type(net).__name__, remedy)
     return module
+
+
+def _is_exported(net: nn.Module) -> bool:
+    """Whether a module is that of an exported program, whose mode is fixed."""
+    return isinstance(net, fx.GraphModule) and "eval" in vars(net)  # replaced by one that raises
 
 
 def channels(net: nn.Module) -> int:
@@ -89,8 +94,7 @@ def recurrent_modules(net: nn.Module) -> set[str]:
 def evaluation(net: nn.Module) -> Iterator[None]:
     """Evaluation mode without gradients; the modes of all modules are restored."""
     training = {module: module.training for module in net.modules()}
-    exported = isinstance(net, fx.GraphModule) and "eval" in vars(net)  # in evaluation mode by `as_module`
-    if not exported:
+    if not _is_exported(net):  # those are in evaluation mode, see `as_module`
         net.eval()
     try:
         with torch.no_grad():

@@ -22,7 +22,7 @@ from compress.devices.operators import Operator
 from compress.errors import TargetFailed
 from compress.host import host
 from compress.measurement import graph_cost
-from compress.measurement.flops import Unknown
+from compress.measurement.cost import LayerCost, Unknown
 from compress.measurement.latency import time_call
 from compress.measurement.layer_latency import node_seconds
 from compress.measurement.roofline import Roofline
@@ -182,9 +182,7 @@ def _of_torch(net: nn.Module | None) -> tuple[int | None, int | None, int | None
     return len(list(net.modules())), sum(each.numel() for each in parameters), trained
 
 
-def _layers(
-    graph: onnx.ModelProto, costs: dict[str, graph_cost.LayerCost], seconds: dict[str, float]
-) -> Iterator[Layer]:
+def _layers(graph: onnx.ModelProto, costs: dict[str, LayerCost], seconds: dict[str, float]) -> Iterator[Layer]:
     """Sums nodes by the torch module that they are from."""
     groups: dict[str, list[onnx.NodeProto]] = {}
     for node in graph.graph.node:

@@ -142,6 +142,8 @@ def test_traffic_peak_params_and_layers() -> None:
     assert cost.layers["0"].macs == 32 and cost.layers["0"].output == (1, 2, 4, 4)
     assert (cost.layers["3"].macs, cost.layers["3"].params, cost.layers["3"].bytes) == (96, 99, linear)
     assert "2" not in cost.layers  # a view
+    assert cost.intensity == (2 * (32 + 96) + 35) / (conv + relu + linear)
+    assert (cost.layers["3"].flops, cost.layers["3"].intensity) == (192, 195 / linear)
 
 
 def test_other_arithmetic_follows_the_conventions() -> None:
@@ -198,6 +200,8 @@ def test_hidden_work_is_refused() -> None:
 
     with pytest.raises(UserError, match="no products"):
         count(Numpy(3, 2), torch.rand(1, 3))
+    with pytest.raises(UserError, match="no products"):
+        count(nn.Sequential(nn.Embedding(10, 3), Numpy(3, 2)), torch.tensor([1]))
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,8 @@ from torch import Tensor, nn
 
 import compress
 from compress.errors import UserError
-from compress.measurement.flops import Cost, count
+from compress.measurement.cost import Cost
+from compress.measurement.flops import count
 from tests.onnx_operators import First
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # TorchScript is deprecated
@@ -95,8 +96,9 @@ def test_programs_that_cannot_be_counted_are_refused() -> None:
     with pytest.raises(UserError, match="before torch.jit.freeze"):
         count(torch.jit.freeze(torch.jit.script(small())), x)
     program = torch.export.export(small().train(), (x,))
-    with pytest.raises(UserError, match="export net.eval"):
-        count(program, x)
+    for form in (program, program.module()):
+        with pytest.raises(UserError, match="export net.eval"):
+            count(form, x)
 
 
 def test_an_operator_of_torchscript_is_refused_by_name() -> None:
