@@ -31,6 +31,25 @@ def test_recurrent_layers_cost_what_they_do_in_torch(kind: str, options: dict[st
     assert result.other_flops == pytest.approx(wanted.other_flops, rel=0.02)
 
 
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("need_weights", [False, True])
+def test_attention_and_shared_weights_cost_what_they_do_in_torch(need_weights: bool, tmp_path: Path) -> None:
+    class Twice(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.attention, self.shared = nn.MultiheadAttention(8, 2, batch_first=True), nn.Linear(8, 8)
+
+        def forward(self, x: Tensor) -> Tensor:
+            x = self.shared(torch.relu(self.shared(x)))
+            return self.attention(x, x, x, need_weights=need_weights)[0]
+
+    net, example = Twice().eval(), torch.rand(1, 4, 8)
+    result, wanted = graph_cost.count(exported(net, example, tmp_path)), flops.count(net, example)
+    by_hand = 4 * 64 * (2 + 4) + 2 * 16 * 8  # two calls of the shared layer, four projections, two products per score
+    assert result.macs == wanted.macs == by_hand
+    assert result.params == wanted.params == 72 + 4 * 64 + 32
+
+
 @pytest.mark.parametrize(
     ("equation", "shapes", "output", "macs"),
     [
