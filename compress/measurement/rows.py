@@ -20,7 +20,7 @@ from compress.digest import digest
 from compress.errors import UserError
 from compress.ledger import Provenance, Row
 from compress.measurement import accuracy, end_to_end, flops, graph_cost, latency
-from compress.measurement.flops import Cost
+from compress.measurement.cost import Cost
 from compress.measurement.roofline import Roofline
 from compress.product import Graph
 from compress.tasks import thresholds

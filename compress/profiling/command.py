@@ -47,6 +47,9 @@ def _parsed(arguments: list[str]) -> argparse.Namespace:
     )  # fmt: skip
     parser.add_argument("models", nargs="+", metavar="MODEL")
     parser.add_argument("--imgsz", type=int, help="side of the square input in pixels (default: the model's own)")
+    parser.add_argument("--channels", type=int, help="of the image, for ONNX files that leave them open")
+    unknown_help = "operators without a formula: refuse them, or warn and count them apart (default: %(default)s)"
+    parser.add_argument("--unknown", choices=["error", "warn"], default="error", help=unknown_help)
     parser.add_argument(
         "--threads", type=int, default=usable_threads(), help="default: all that may be used, %(default)s"
     )
@@ -61,7 +64,7 @@ def _parsed(arguments: list[str]) -> argparse.Namespace:
     parser.add_argument("--csv", type=Path, metavar="FILE", help="one line per layer")
     parser.add_argument("--plot", type=Path, metavar="FILE", help="roofline plot, an SVG")
     options = parser.parse_args(arguments)
-    for name, least in (("imgsz", 1), ("threads", 1), ("layers", 0)):
+    for name, least in (("imgsz", 1), ("channels", 1), ("threads", 1), ("layers", 0)):
         value = getattr(options, name)
         if value is not None and value < least:
             raise UserError(f"--{name}", value, f"set {least} or more")
@@ -74,14 +77,16 @@ def _parsed(arguments: list[str]) -> argparse.Namespace:
 
 def _profile(options: argparse.Namespace) -> None:
     torch.set_num_threads(options.threads)
-    loaded = [(word, source.load(word, options.imgsz)) for word in options.models]  # mistakes before any work
+    loaded = [
+        (word, source.load(word, options.imgsz, options.channels)) for word in options.models
+    ]  # mistakes before any work
     names = None if options.devices == "all" else (options.devices or "").split(",")
     devices = device_profiles(names, options.config_dir) if options.devices else {}
     roof = roofline.of_host(options.threads)
     profiles: list[Profile] = []
     for word, model in loaded:
         try:
-            profiles.append(profile(word, model, options.threads, roof))
+            profiles.append(profile(word, model, options.threads, roof, options.unknown))
         except TargetFailed as error:
             raise UserError("model", word, str(error)) from error
     found, unknown = forecasts(profiles, devices)
@@ -111,6 +116,9 @@ def _console() -> Console:
 def _print(console: Console, profiles: list[Profile], options: argparse.Namespace) -> None:
     console.print(table.models(profiles))
     console.print(table.speeds(profiles))
+    for profiled in profiles:
+        for line in table.arithmetic(profiled):
+            console.print(line, highlight=False, markup=False, soft_wrap=True)
     most = options.layers if options.layers is not None else LAYERS
     if len(profiles) == 1 or options.layers is not None:
         for profiled in profiles:

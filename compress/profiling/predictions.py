@@ -41,6 +41,11 @@ def forecasts(
         model = calibrate(device, published(name))
         groups = [(_runtime(model, precision), precision) for precision in device.precisions or PRECISIONS]
         for profile in profiles:
+            if not profile.operators:
+                reason = f"it has operators without a formula ({', '.join(profile.unknown)})"
+                reason = reason if profile.unknown else "it is quantized: name its float32 file"
+                unknown.setdefault(name, f"no prediction of {profile.name}, {reason}")
+                continue
             for group in groups:
                 predicted = model.predict(profile.operators, *group)
                 if isinstance(predicted, Prediction):

@@ -4,8 +4,9 @@ that torch networks and ONNX files are profiled alike."""
 from __future__ import annotations
 
 import functools
+from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -21,10 +22,13 @@ from compress.devices.operators import Operator
 from compress.errors import TargetFailed
 from compress.host import host
 from compress.measurement import graph_cost
+from compress.measurement.cost import LayerCost, Unknown
 from compress.measurement.latency import time_call
 from compress.measurement.layer_latency import node_seconds
 from compress.measurement.roofline import Roofline
 from compress.measurement.rows import WIDTHS
+from compress.models import onnx_file
+from compress.product import Precision
 from compress.targets.quantization_exclusions import module_path
 
 RUNTIMES = ("onnxruntime", "openvino")
@@ -46,6 +50,8 @@ class Layer:
     ms: float  # in ONNX Runtime; 0: fused into another layer
     time_fraction: float  # of all layers
     flops_fraction: float  # of the MACs of all layers
+    other_by_kind: dict[str, int] = field(default_factory=dict)  # FLOPs outside products
+    bit_operations: int = 0  # MACs x bits of the weights x bits of the activations
 
     @property
     def flops(self) -> int:
@@ -95,11 +101,15 @@ class Profile:
     other_flops: int
     bytes_moved: int
     activation_bytes: int
-    size_bytes: int  # of the ONNX file in FP32
+    activation_bytes_in_place: int  # if elementwise operators write over an input that is not needed any more
+    size_bytes: int  # of the ONNX file that was timed
     speeds: tuple[Speed, ...]
     failures: dict[str, str]  # {runtime: why it does not run the model}
-    operators: tuple[Operator, ...]  # as runtimes execute them, for predictions on other devices
+    operators: tuple[Operator, ...]  # as runtimes execute them, for predictions; none if quantized or not counted
     layers: tuple[Layer, ...]  # in order of execution; the last may be the runtime's own changes of layout
+    other_by_kind: dict[str, int] = field(default_factory=dict)  # FLOPs outside products, largest first
+    bit_operations: int = 0
+    unknown: dict[str, int] = field(default_factory=dict)  # {operator without a formula: calls}, see `flops.Cost`
 
     @property
     def flops(self) -> int:
@@ -117,16 +127,21 @@ class Profile:
         return {**values, "flops": self.flops, "intensity": self.intensity, "layers": layers}
 
 
-def profile(name: str, model: Model, threads: int, roofline: Roofline) -> Profile:
-    """Counts and times a model at batch 1. Raises TargetFailed if it cannot be exported to ONNX or run in ONNX Runtime,
-    UserError if its products cannot be counted."""
+def profile(name: str, model: Model, threads: int, roofline: Roofline, unknown: Unknown = "error") -> Profile:
+    """Counts and times a model at batch 1. `unknown`: what to do about operators without a formula, see
+    `graph_cost.count`. Raises TargetFailed if the model cannot be exported to ONNX or run in ONNX Runtime, UserError if
+    its products cannot be counted."""
     image, net = model.example_input().numpy(), model.net if isinstance(model, TorchModel) else None
     speeds: list[Speed] = []
     failures: dict[str, str] = {}
     with TemporaryDirectory(prefix="compress-") as scratch:
         exported = targets.get(RUNTIMES[0]).convert(model, Path(scratch), ExportConfig())
         graph, size = onnx.load(exported.path), exported.path.stat().st_size
-        cost = graph_cost.count(graph)
+        cost = graph_cost.count(graph, unknown)
+        quantized = onnx_file.is_quantized(graph)  # its bytes are counted as they are
+        integers = sum(layer.macs for layer in cost.layers.values() if layer.bit_operations <= 64 * layer.macs)
+        if 2 * integers > cost.macs:
+            exported = replace(exported, precision=Precision.int8)
         for runtime in RUNTIMES:
             try:
                 found = exported if runtime == RUNTIMES[0] else targets.get(runtime).convert(
@@ -138,7 +153,7 @@ def profile(name: str, model: Model, threads: int, roofline: Roofline) -> Profil
                 continue
             timed = time_call(functools.partial(predict, image), seconds=SECONDS)
             achieved, precision = 2 * cost.macs / timed.median / 1e6, predict.inference_precision
-            moved = cost.bytes_moved * WIDTHS.get(precision, 1.0)
+            moved = cost.bytes_moved * (1.0 if quantized else WIDTHS.get(precision, 1.0))
             roof = roofline.attainable_gops(2 * cost.macs, moved, precision)
             peak = roofline.peak_gops.get(precision)
             speeds.append(
@@ -150,9 +165,11 @@ def profile(name: str, model: Model, threads: int, roofline: Roofline) -> Profil
         seconds = node_seconds(exported.path, image, threads)
     return Profile(
         name, model.imgsz, *_of_torch(net), params=cost.params, macs=cost.macs, other_flops=cost.other_flops,
-        bytes_moved=cost.bytes_moved, activation_bytes=cost.activation_bytes, size_bytes=size, speeds=tuple(speeds),
-        failures=failures, operators=tuple(graph_operators.read(graph)),
-        layers=tuple(_layers(graph, cost.layers, seconds)),
+        bytes_moved=cost.bytes_moved, activation_bytes=cost.activation_bytes,
+        activation_bytes_in_place=cost.activation_bytes_in_place, size_bytes=size, speeds=tuple(speeds),
+        failures=failures, operators=() if cost.unknown or quantized else tuple(graph_operators.read(graph)),
+        layers=tuple(_layers(graph, cost.layers, seconds)), other_by_kind=cost.other_by_kind,
+        bit_operations=cost.bit_operations, unknown=cost.unknown,
     )  # fmt: skip
 
 
@@ -165,9 +182,7 @@ def _of_torch(net: nn.Module | None) -> tuple[int | None, int | None, int | None
     return len(list(net.modules())), sum(each.numel() for each in parameters), trained
 
 
-def _layers(
-    graph: onnx.ModelProto, costs: dict[str, graph_cost.LayerCost], seconds: dict[str, float]
-) -> Iterator[Layer]:
+def _layers(graph: onnx.ModelProto, costs: dict[str, LayerCost], seconds: dict[str, float]) -> Iterator[Layer]:
     """Sums nodes by the torch module that they are from."""
     groups: dict[str, list[onnx.NodeProto]] = {}
     for node in graph.graph.node:
@@ -175,11 +190,15 @@ def _layers(
     total_time, total_macs = sum(seconds.values()), sum(cost.macs for cost in costs.values())
     for name, nodes in groups.items():
         parts = [costs[node.name] for node in nodes]
+        kinds = Counter[str]()
+        for part in parts:
+            kinds.update(part.other_by_kind)
         macs, duration = sum(part.macs for part in parts), sum(seconds.get(node.name, 0.0) for node in nodes)
         yield Layer(
             name, ", ".join(dict.fromkeys(node.op_type for node in nodes)), parts[-1].output, macs,
             sum(part.other_flops for part in parts), sum(part.params for part in parts),
-            sum(part.bytes for part in parts), 1e3 * duration, duration / total_time, macs / total_macs,
+            sum(part.bytes for part in parts), 1e3 * duration, duration / total_time, macs / (total_macs or 1),
+            dict(kinds.most_common()), sum(part.bit_operations for part in parts),
         )  # fmt: skip
     if inserted := seconds.get("", 0.0):
         yield Layer("", "changes of memory layout", (), 0, 0, 0, 0, 1e3 * inserted, inserted / total_time, 0.0)

@@ -24,7 +24,8 @@ ORDERS: dict[str, Callable[[Layer], float]] = {
 MARK = "<"  # of a layer that is cheap in FLOPs and dear in time
 NOTES = """\
 1 MAC = 2 FLOPs; GFLOPs of convolutions, linear layers and matrix products. FLOPs are work, GFLOPS (10^9/s) are speed.
-MB are read and written for float32, nothing fused. Times: one image, median, ONNX Runtime for layers.
+MB are read and written, nothing fused; peak MB of activations, in place: if elementwise operators reuse memory.
+Times: one image, median, ONNX Runtime for layers.
 peak, roof: fractions of this machine's peak, and of what FLOPs per byte and memory bandwidth allow."""
 
 
@@ -46,6 +47,7 @@ MODEL_COLUMNS = (
     Column("MB moved", lambda p: f"{p.bytes_moved / 1e6:.4g}"),
     Column("FLOPs/byte", lambda p: f"{p.intensity:.3g}"),
     Column("peak MB", lambda p: f"{p.activation_bytes / 1e6:.4g}"),
+    Column("in place MB", lambda p: f"{p.activation_bytes_in_place / 1e6:.4g}"),
     Column("ONNX MB", lambda p: f"{p.size_bytes / 1e6:.4g}"),
 )
 
@@ -71,6 +73,18 @@ def speeds(profiles: Sequence[Profile]) -> Table:
         for runtime, reason in profile.failures.items():
             table.add_row(profile.name, runtime, *[MISSING] * 7, Text(reason))
     return table
+
+
+def arithmetic(profile: Profile) -> list[str]:
+    """Lines about the arithmetic outside products, by kind, and about operators that were not counted."""
+    lines = []
+    if profile.other_flops:
+        parts = (f"{kind} {flops / profile.other_flops:.0%}" for kind, flops in profile.other_by_kind.items())
+        lines.append(f"{profile.name}: other FLOPs: {', '.join(parts)}")
+    if profile.unknown:
+        calls = ", ".join(f"{name} ({calls})" for name, calls in profile.unknown.items())
+        lines.append(f"{profile.name}: not counted, without a formula: {calls}; all figures are lower bounds")
+    return lines
 
 
 def layers(profile: Profile, order: str, most: int) -> Table:
@@ -145,8 +159,8 @@ def as_csv(profiles: Sequence[Profile], order: str) -> str:
     """One line per model and layer."""
     text = io.StringIO()
     fields = (
-        "model layer operators output params macs flops other_flops bytes intensity ms time_fraction flops_fraction "
-        "gflops_per_second dear"
+        "model layer operators output params macs flops other_flops bit_operations bytes intensity ms time_fraction "
+        "flops_fraction gflops_per_second dear"
     ).split()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(fields)

@@ -26,9 +26,12 @@ PROFILE = Profile(
     98314,
     236_072,
     65536,
+    49152,
     7000,
     (SPEED,),
     {"openvino": "no Gemm"},
     OPERATORS,
     LAYERS,
+    {"activation": 80_000, "bias": 18_314},
+    5_000_000 * 1024,
 )

@@ -6,10 +6,12 @@ import sys
 from pathlib import Path
 
 import pytest
+from onnx import helper
 
 from compress import __main__
 from compress.measurement import layer_latency, roofline
 from compress.profiling import command, profile
+from tests.models import onnx_files
 from tests.profiling.profiles import ROOF
 
 
@@ -53,6 +55,9 @@ def test_several_models_are_one_table(capsys: pytest.CaptureFixture[str]) -> Non
     [
         (["resnet2O"], "model=resnet2O: there is no such model"),
         (["resnet20", "--imgsz", "0"], "--imgsz=0: set 1 or more"),
+        (["resnet20", "--channels", "0"], "--channels=0: set 1 or more"),
+        (["resnet20", "--channels", "4"], "--channels=4: only ONNX files leave their channels open"),
+        (["resnet20", "--unknown", "ignore"], "invalid choice: 'ignore'"),
         (["resnet20", "--layers", "-1"], "--layers=-1: set 0 or more"),
         (["resnet20", "--csv", "no/such/folder.csv"], "--csv=no/such/folder.csv: set a file in a folder that exists"),
         (["--sort", "size", "resnet20"], "invalid choice: 'size'"),
@@ -62,6 +67,16 @@ def test_several_models_are_one_table(capsys: pytest.CaptureFixture[str]) -> Non
 def test_a_mistake_is_one_line(arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert command.main(arguments) == 2
     assert message in capsys.readouterr().err
+
+
+def test_operators_without_a_formula_are_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    made = onnx_files.classifier(image=(1, 3, "h", "w"))
+    made.graph.node[5].CopyFrom(helper.make_node("Det", ["features"], ["mean"], name="/det/Det"))
+    path = onnx_files.save(made, tmp_path / "det.onnx")
+    assert command.main([str(path), "--imgsz", "16", "--threads", "1"]) == 2
+    assert "/det/Det: Det" in capsys.readouterr().err
+    assert command.main([str(path), "--imgsz", "16", "--threads", "1", "--unknown", "warn"]) == 0
+    assert "not counted, without a formula: Det (1)" in capsys.readouterr().out
 
 
 def test_overrides_run_the_recipe(monkeypatch: pytest.MonkeyPatch) -> None:

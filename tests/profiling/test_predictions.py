@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import io
+from dataclasses import replace
 
 import pytest
 from rich.console import Console
@@ -16,6 +17,14 @@ def test_every_precision_of_a_device_is_predicted() -> None:
     assert groups[:3] == [("raspberry_pi_5", "onnxruntime", precision) for precision in ("int8", "fp16", "fp32")]
     assert groups[3:] == [("jetson_orin_nano", "tensorrt", "int8"), ("jetson_orin_nano", "tensorrt", "fp16")]
     assert list(unknown) == ["coral"] and "no memory bandwidth in its profile" in unknown["coral"]
+
+
+def test_quantized_and_uncounted_models_are_not_predicted() -> None:
+    devices = device_profiles(["raspberry_pi_5"])
+    uncounted = replace(PROFILE, operators=(), unknown={"Det": 1})
+    found, unknown = forecasts([replace(PROFILE, operators=())], devices)
+    assert found == [] and "it is quantized" in unknown["raspberry_pi_5"]
+    assert "without a formula (Det)" in forecasts([uncounted], devices)[1]["raspberry_pi_5"]
 
 
 def test_energy_is_power_times_latency() -> None:

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import csv
 import io
+from dataclasses import replace
 
 from rich.console import Console
 from rich.table import Table
@@ -47,6 +48,12 @@ def test_csv_has_one_line_per_layer() -> None:
     rows = list(csv.DictReader(io.StringIO(table.as_csv([PROFILE, PROFILE], "order"))))
     assert len(rows) == 2 * len(LAYERS)
     assert rows[0]["flops"] == "8000000" and rows[0]["output"] == "1x16x32x32" and rows[1]["dear"] == "True"
+
+
+def test_arithmetic_outside_products_is_shown_by_kind() -> None:
+    assert table.arithmetic(PROFILE) == ["net: other FLOPs: activation 81%, bias 19%"]
+    (_, line) = table.arithmetic(replace(PROFILE, unknown={"Det": 2}))
+    assert line == "net: not counted, without a formula: Det (2); all figures are lower bounds"
 
 
 def test_the_machine_is_described() -> None:
