@@ -13,8 +13,9 @@ from __future__ import annotations
 
 import functools
 import os
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 # Set before torch is imported, so that its CPU allocator requests huge pages. Most virtual machines grant them on
 # request only; training is up to twice as fast with them.
@@ -25,10 +26,9 @@ os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 from compress.config import Config, PruneConfig, compose, dump
 
 if TYPE_CHECKING:
-    from torch import Tensor, nn
-
     from compress.capabilities import Checkpointable, Model
-    from compress.measurement.flops import Cost
+    from compress.measurement.cost import Cost
+    from compress.measurement.programs import Network
     from compress.pipeline import Result
 
 M = TypeVar("M", bound="Model")
@@ -90,32 +90,55 @@ def prune(model: M, flops: str, config: PruneConfig | None = None) -> M:
     return result
 
 
-def measure(model: nn.Module, example_input: Tensor) -> Cost:
-    """MACs, FLOPs, parameters, bytes moved and peak activation bytes of one forward pass, in total and per layer."""
-    from torch import Tensor, nn
+def measure(
+    model: Network,
+    *inputs: Any,
+    kwargs: Mapping[str, Any] | None = None,
+    unknown: Literal["error", "warn"] = "error",
+) -> Cost:
+    """MACs, FLOPs, parameters, bytes moved, bit operations and peak activation bytes of one forward pass
+    `model(*inputs, **kwargs)`, in total and per layer, by the conventions of `compress/measurement/flops.py`.
+
+    Args:
+        model: a module, TorchScript, or a program of torch.export.
+        inputs: tensors, or nested tuples, lists and dicts of tensors, of the shapes that the model takes.
+        kwargs: inputs by keyword.
+        unknown: what to do about operators without a formula. "error" refuses them, "warn" logs each once and counts
+            its calls apart, in `Cost.unknown`; the other numbers are then lower bounds.
+
+    Raises:
+        UserError: there is no tensor among the inputs, or an operator cannot be counted; the message names it.
+    """
+    from torch import Tensor
+    from torch.utils._pytree import tree_leaves
 
     from compress.measurement import flops
+    from compress.measurement.programs import Network
 
-    _expect(isinstance(model, nn.Module), "model", model, "a torch module")
-    good = isinstance(example_input, Tensor)
-    _expect(good, "example_input", example_input, "a tensor of the shape that the model takes")
-    return flops.count(model, example_input)
+    _expect(isinstance(model, Network), "model", model, "a torch module, TorchScript or an exported program")
+    good = any(isinstance(leaf, Tensor) for leaf in tree_leaves((inputs, kwargs)))
+    _expect(good, "inputs", inputs, "a tensor of the shape that the model takes, or several")
+    _expect(unknown in ("error", "warn"), "unknown", unknown, '"error" or "warn"')
+    return flops.count(model, *inputs, kwargs=kwargs, unknown=unknown)
 
 
-def get_flops(model: nn.Module | Model, imgsz: int | None = None) -> int:
+def get_flops(model: Network | Model, imgsz: int | None = None) -> int:
     """FLOPs (2 x MACs) of convolutions, linear layers and matrix products for one image. A `Model` of this package is
-    counted fused, as it is deployed, a torch module as it is. `imgsz` is the side of the image in pixels; None: the
-    input size of a `Model`, 640 for a torch module."""
+    counted fused, as it is deployed; a torch module, TorchScript or a program of torch.export as it is. `imgsz` is the
+    side of the image in pixels; None: the input size of a `Model`, the example of an exported program, 640 for a torch
+    module. Raises UserError if an operator cannot be counted, or a program takes no image of that size."""
     import torch
-    from torch import nn
+    from torch.export import ExportedProgram
 
-    from compress.measurement import flops, rows
+    from compress.measurement import flops, programs, rows
 
-    counted = isinstance(model, nn.Module) or _is_model(model)
-    _expect(counted, "model", model, "a torch module, or a `Model` of this package")
+    counted = isinstance(model, programs.Network) or _is_model(model)
+    _expect(counted, "model", model, "a torch module, TorchScript, an exported program, or a `Model` of this package")
     positive = imgsz is None or (isinstance(imgsz, int) and imgsz > 0)
     _expect(positive, "imgsz", imgsz, "the side of the image in pixels, or None")
-    if isinstance(model, nn.Module):
-        channels = next((layer.in_channels for layer in model.modules() if isinstance(layer, nn.Conv2d)), 3)
-        return flops.count(model, torch.zeros(1, channels, imgsz or 640, imgsz or 640)).flops
+    if isinstance(model, ExportedProgram):
+        args, kwargs = programs.example(model, imgsz)
+        return flops.count(model, *args, kwargs=kwargs).flops
+    if isinstance(model, torch.nn.Module):
+        return flops.count(model, torch.zeros(1, programs.channels(model), imgsz or 640, imgsz or 640)).flops
     return rows.flops_at(model, imgsz or model.imgsz)

@@ -8,6 +8,7 @@ import sys
 from collections.abc import Callable
 
 from compress import cache, command_line, new
+from compress.devices import table
 from compress.report import __main__ as report
 
 COMMANDS: dict[str, Callable[[list[str]], int]] = {"report": report.main, "cache": cache.main, "new": new.main}
@@ -21,6 +22,13 @@ def main() -> int:
     if name == "run":
         del sys.argv[1]
     if name == "profile":
+        words = sys.argv[2:]
+        if words and words[0].partition("=")[0] == "--devices":  # without a model: the table of devices
+            return table.main(words)
+        if not any("=" in word for word in words if not word.startswith("-")):
+            from compress.profiling import command  # imports torch, which takes seconds
+
+            return command.main(words)
         sys.argv[1] = "recipe=profile"
     return command_line.main()
 

@@ -37,7 +37,9 @@ HELP = """\
 compress: prune a vision model to a FLOP budget, fine-tune it, quantize it to INT8, export and measure it.
 
   compress run recipe=RECIPE [key=value ...]      run a recipe; -m sweeps over comma-separated values
-  compress profile model=MODEL [key=value ...]    measure a model and change nothing
+  compress profile MODEL ... [--plot FILE]        FLOPs, bytes and time of models, per layer; no data is needed
+  compress profile model=MODEL [key=value ...]    measure a model on data and change nothing
+  compress profile --devices all|NAME,...         peaks, memory and power of devices
   compress report RUN | compare A B ... | add RUN BENCH
   compress cache list | verify | prune
   compress new NAME                               a folder with a recipe, a data set and a metric to fill in

@@ -93,11 +93,25 @@ class Latency:
 
 
 @dataclass(frozen=True)
+class EndToEnd:
+    """Latency of one image from the file to the predictions, in milliseconds; `prepare`, `inference` and `decode` are
+    the medians of its parts."""
+
+    median: float
+    p95: float
+    prepare: float  # reading, decoding, resizing, scaling
+    inference: float
+    decode: float  # of the outputs
+    images: int
+
+
+@dataclass(frozen=True)
 class Energy:
     """Energy of one image, in millijoules."""
 
     value: float
     obtained: Provenance | None = None
+    source: str | None = None  # the counter, the sensor, or the power that it was computed from
 
 
 @dataclass(frozen=True)
@@ -122,6 +136,8 @@ class Row:
     accuracy: Accuracy | None = None
     thresholds: Mapping[str, Thresholds] = field(default_factory=dict)  # by operating point of the baseline; detectors
     latency_ms: Latency | None = None
+    end_to_end_ms: EndToEnd | None = None
+    roof_fraction: float | None = None  # of the FLOPS that this machine's peak and memory bandwidth allow
     energy_mj: Energy | None = None
     cached: bool = False  # the product came from the cache; the row itself is always measured again
 
@@ -142,13 +158,20 @@ class Row:
         int8 = self.int8_mac_share or 0.0
         return round(self.macs * (int8 * 8 * 8 + (1 - int8) * wide * wide))
 
+    @property
+    def achieved_gflops(self) -> float | None:
+        """10^9 FLOPs per second: those of one image / its median latency. Speed, where `flops` is work."""
+        median = self.latency_ms and self.latency_ms.median
+        return self.flops / median / 1e6 if median else None
+
     def as_dict(self, run_id: str) -> dict[str, Any]:
         head = {"schema_version": SCHEMA_VERSION, "run_id": run_id}
         values = {each.name: getattr(self, each.name) for each in fields(self)}
-        for name in ("accuracy", "latency_ms", "energy_mj"):
+        for name in ("accuracy", "latency_ms", "end_to_end_ms", "energy_mj"):
             values[name] = values[name] and asdict(values[name], dict_factory=_set_fields)
         values["thresholds"] = {name: asdict(each) for name, each in self.thresholds.items()}
-        return {**head, **values, "flops": self.flops, "bit_operations": self.bit_operations}
+        derived = {name: getattr(self, name) for name in ("flops", "bit_operations", "achieved_gflops")}
+        return {**head, **values, **derived}
 
 
 def _set_fields(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

@@ -26,7 +26,7 @@ from compress.errors import UserError
 from compress.finetuning import choose_settings
 from compress.host import host, usable_threads
 from compress.ledger import Ledger, Row
-from compress.measurement import answers, channels, drawings
+from compress.measurement import answers, channels, drawings, rapl, roofline
 from compress.measurement.rows import Costs, FileMeasurements, measure_graph, measure_model
 from compress.product import Graph, Product, Reference
 from compress.stages import STAGES, Context
@@ -94,6 +94,8 @@ def _checked(config: Config) -> Plan:
     """Loads model and data, and checks the configuration with them as far as is possible before any work. Sets torch's
     number of threads and its seed for the process."""
     config = devices.resolve(config)
+    devices.check(config)
+    devices.energy.check(config.budget, config.device, counters=rapl.available())
     _check_stages(config)
     Cache(DEFAULT_ROOT).check()
     models.check_files(config.model)
@@ -199,7 +201,9 @@ def _run(plan: Plan, folder: Path, state: run_folder.State) -> Result:
             product.acceptance_checks,
         )  # fmt: skip
     round_to = config.prune.round_to if "prune" in config.stages else None
-    further = devices.remarks(config.device, ledger.rows) + channels.remarks(product.model, costs.at_imgsz, round_to)
+    models_of_run = (recorder.baseline or product.model, product.model)
+    further = devices.remarks(config, ledger.rows, models_of_run, context.converter)
+    further += channels.remarks(product.model, costs.at_imgsz, round_to)
     verdict = replace(verdict, remarks=(*verdict.remarks, *further))
     atomic.write(folder / "verdict.json", json.dumps(verdict.as_dict(), indent=1))
     drawings.write(folder, plan.data, recorder.baseline, product, config)
@@ -249,6 +253,8 @@ class Recorder:
         # Stages whose torch model is also converted to FP32 and measured in every runtime: the baseline's, and the one
         # before the first stage that makes files (if any), so that INT8 is compared with FP32 in the same runtime.
         self._in_runtimes = {self._baseline_stage, *self._stages[:first_with_files][-1:]}
+        timed = len(context.data.validation) or context.config.targets
+        self._roofline = roofline.of_host(context.config.threads) if timed else None
         self._files: dict[str, FileMeasurements] = {}  # by file content, see `measure_graph`
         self._measured: set[Path] = set()  # paths of graphs that have a row
 
@@ -269,7 +275,7 @@ class Recorder:
         row = measure_model(
             stage, model, costs, dataset, threads=context.config.threads, cached=product.cached,
             baseline=self.baseline, baseline_row=self.baseline_row, wait=self._wait and not untrained,
-            device=context.device,
+            device=context.device, roofline=self._roofline,
         )  # fmt: skip
         self._append(row)
         if stage == self._baseline_stage:
@@ -292,7 +298,7 @@ class Recorder:
                     stage, graph, product.model, costs, self._context.data,
                     threads=self._context.config.threads, cached=product.cached, measured=self._files,
                     baseline=self._context.converter.fp32(self.baseline, target), baseline_row=self.baseline_row,
-                    wait=self._wait,
+                    wait=self._wait, roofline=self._roofline,
                 )  # fmt: skip
                 self._append(row)
                 self._measured.add(graph.path)

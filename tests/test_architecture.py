@@ -21,7 +21,7 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 LAYERS = [
     {"__main__"},
     {"command_line"},
-    {"sweep"},
+    {"sweep", "profiling"},
     {"pipeline"},
     {"report"},
     {"controls", "new", "trackers"},

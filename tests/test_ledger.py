@@ -20,7 +20,10 @@ CONTRACT = """
     schema_version run_id stage target precision imgsz cached macs flops other_flops bit_operations int8_mac_share
     params size_bytes bytes_moved activation_bytes arena_bytes accuracy latency_ms energy_mj
 """.split()
-ADDED = ["flops_at_640", "int8_mac_share_obtained", "onnx_size_bytes", "thresholds"]
+ADDED = [
+    "flops_at_640", "int8_mac_share_obtained", "onnx_size_bytes", "thresholds", "achieved_gflops", "roof_fraction",
+    "end_to_end_ms",
+]  # fmt: skip
 
 
 def row(**changes: Any) -> Row:
@@ -130,3 +133,8 @@ os.kill(os.getpid(), signal.SIGKILL)
     text = (tmp_path / "ledger.jsonl").read_text()
     assert text.endswith("}\n")
     assert json.loads(text)["flops"] == 10
+
+
+def test_achieved_flops_are_work_divided_by_time() -> None:
+    assert row(macs=500_000_000, latency_ms=Latency(10.0)).achieved_gflops == 100.0  # 1 GFLOP in 10 ms
+    assert row(latency_ms=Latency()).achieved_gflops is None and row().achieved_gflops is None

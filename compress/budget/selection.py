@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
-from compress.config import HOST
+from compress.config import HOST, DeviceConfig
 from compress.ledger import Provenance, Row
 from compress.timing_noise import differ, speed
 
@@ -65,6 +65,17 @@ def accuracy_drop(reference: Row | None, row: Row) -> float | None:
 def latency_on(row: Row, device: str) -> float | None:
     """Median milliseconds if measured on the device of the budget, else None."""
     return median(row) if timed_on(row, device) else None
+
+
+def energy_on(row: Row, device: DeviceConfig) -> float | None:
+    """Millijoules of one image on the device of the budget: as measured there, else the power of the board under load x
+    the latency that was measured there (W x ms = mJ). None without either."""
+    if not timed_on(row, device.name):
+        return None
+    if row.energy_mj is not None:
+        return row.energy_mj.value
+    milliseconds, power = median(row), device.loaded_watts
+    return None if milliseconds is None or power is None else power.value * milliseconds
 
 
 def timed_on(row: Row, device: str) -> bool:

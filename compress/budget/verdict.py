@@ -60,7 +60,8 @@ def judge(
     - Accuracy: each artifact (the last torch row if there is none) against the baseline, the model as loaded or as
       trained by the run, and INT8 also against FP32 in the same runtime. The drop from a baseline that is at chance
       level, or not above the allowed drop, is undetermined.
-    - Latency, size, SRAM, flash: the artifact recommended for each target, by latencies from the device if it has any.
+    - Energy, latency, size, SRAM, flash: the artifact recommended for each target, by latencies from the device if it
+      has any.
 
     Args:
         max_quantize_drop: largest drop of accuracy from FP32 to INT8 in the same runtime, as a fraction in [0, 1].
@@ -92,14 +93,12 @@ def judge(
     names = dict.fromkeys(row.target for row in finals)
     by_host = {target: selection.recommend(finals, target, device.precisions) for target in names}
     recommended = {name: _recommended_on_device(on_device, row, budget.latency_ms) for name, row in by_host.items()}
-    for best in recommended.values() or [None]:  # without any artifact, limits on latency and memory are undetermined
+    for best in recommended.values() or [None]:  # without any artifact, these limits are undetermined
         target, precision = (best.target, best.precision) if best else (None, None)
         for name, cost_limit, value, unit in _costs(budget, best, device):
             if cost_limit is not None:
                 checks.append(Check(f"budget.{name}", target, precision, cost_limit, value, unit))
     # budget.fps needs no check: `devices.resolve` has converted it to limits on FLOPs and latency.
-    if budget.energy_mj is not None:  # nothing measures it yet: undetermined, never passed
-        checks.append(Check("budget.energy_mj", None, None, budget.energy_mj, None, "mJ"))
     notes = [remark for remark in (at_chance, too_weak, remarks.agreement(first)) if remark]
     notes += remarks.runtime_remarks(rows, finals, by_host) + remarks.control_remarks(last, controls)
     notes += remarks.contended_timings(rows)
@@ -121,13 +120,14 @@ def undetermined_verdict(remark: Remark, row: Row, failures: Mapping[str, str]) 
 def _costs(
     budget: BudgetConfig, row: Row | None, device: DeviceConfig
 ) -> list[tuple[str, float | None, float | None, str]]:
-    """(name, limit, value of the artifact, unit) for the limits on latency and memory; None for what is unknown."""
+    """(name, limit, value of the artifact, unit) of limits on energy, latency and memory; None for what is unknown."""
 
     def in_units(count: int | None, unit: int) -> float | None:
         return None if count is None else count / unit
 
     size, arena = (row.size_bytes, row.arena_bytes) if row else (None, None)
     return [
+        ("energy_mj", budget.energy_mj, selection.energy_on(row, device) if row else None, "mJ"),
         ("latency_ms", budget.latency_ms, selection.latency_on(row, device.name) if row else None, "ms"),
         ("size_mb", budget.size_mb, in_units(size, 10**6), "MB"),
         ("sram_kb", budget.sram_kb, in_units(arena, 1024), "KB of 1,024 bytes"),

@@ -1,10 +1,21 @@
 """The typed configuration. Hydra composes it once; the rest of the package receives plain dataclasses."""
 
 from compress.config.checks import MAX_OPSET
-from compress.config.composition import COMPOSING, CONF, RECIPES, compose, dump, read, register, to_config
+from compress.config.composition import (
+    COMPOSING,
+    CONF,
+    RECIPES,
+    compose,
+    device_profiles,
+    dump,
+    read,
+    register,
+    to_config,
+)
 from compress.config.data import DATA_TASKS, TASK_FORMATS, DataConfig, MetricConfig, TaskConfig
-from compress.config.device import HOST, Basis, DeviceConfig, Figure, LatencyFit
+from compress.config.device import HOST, PRECISIONS, Basis, DeviceConfig, Figure, LatencyFit
 from compress.config.messages import explain
+from compress.config.mission import MissionConfig
 from compress.config.schema import (
     BALANCED,
     MAX_CHANNELS,
@@ -26,9 +37,9 @@ from compress.config.schema import (
 )
 
 __all__ = [
-    "BALANCED", "COMPOSING", "CONF", "DATA_TASKS", "HOST", "MAX_CHANNELS", "MAX_OPSET", "RECIPES", "TASK_FORMATS",
-    "Accelerator", "Activation", "Basis", "BudgetConfig", "Config", "DataConfig", "DeviceConfig", "ExportConfig",
-    "Family", "Figure", "FinetuneConfig", "LatencyFit", "MetricConfig", "ModelConfig", "NumberFormat", "Objective",
-    "Optimizer", "PruneConfig", "QuantizeConfig", "ReconstructConfig", "TaskConfig", "check_name", "compose", "dump",
-    "explain", "read", "register", "to_config",
+    "BALANCED", "COMPOSING", "CONF", "DATA_TASKS", "HOST", "MAX_CHANNELS", "MAX_OPSET", "PRECISIONS", "RECIPES",
+    "TASK_FORMATS", "Accelerator", "Activation", "Basis", "BudgetConfig", "Config", "DataConfig", "DeviceConfig",
+    "ExportConfig", "Family", "Figure", "FinetuneConfig", "LatencyFit", "MetricConfig", "MissionConfig",
+    "ModelConfig", "NumberFormat", "Objective", "Optimizer", "PruneConfig", "QuantizeConfig", "ReconstructConfig",
+    "TaskConfig", "check_name", "compose", "device_profiles", "dump", "explain", "read", "register", "to_config",
 ]  # fmt: skip

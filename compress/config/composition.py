@@ -8,19 +8,22 @@ from pathlib import Path
 from hydra import compose as hydra_compose
 from hydra import initialize_config_dir
 from hydra.core.config_store import ConfigStore
+from hydra.core.global_hydra import GlobalHydra
 from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
 from compress.config import aliases, sources
-from compress.config.messages import explain
+from compress.config.device import DeviceConfig
+from compress.config.messages import explain, nearest
 from compress.config.schema import Config, check_required
 from compress.errors import UserError
 
 # A wheel has conf/ and recipes/ inside the package (pyproject force-includes them), a checkout beside it.
 _ROOT = next(folder for folder in Path(__file__).resolve().parents[1:] if (folder / "conf").is_dir())
 CONF, RECIPES = _ROOT / "conf", _ROOT / "recipes"
-COMPOSING = (HydraException, OmegaConfBaseException, ValueError)  # raised by Hydra for a mistake in a config
+# Raised by Hydra for a mistake in a config; the last one for a key below one that is null.
+COMPOSING = (HydraException, OmegaConfBaseException, ValueError, AssertionError)
 
 
 def to_config(composed: DictConfig) -> Config:
@@ -63,6 +66,36 @@ def register(words: Sequence[str] = ()) -> None:
     for file in sorted(RECIPES.glob("*.yaml")):
         node = OmegaConf.merge({"recipe_name": file.stem}, OmegaConf.load(file))
         store.store(group="recipe", name=file.stem, package="_global_", node=node)
+
+
+def device_profiles(names: Sequence[str] | None = None, folder: Path | None = None) -> dict[str, DeviceConfig]:
+    """Device profiles by name: `names`, or all of them in alphabetical order. `folder`: holds the user's, in `device/`.
+    Raises UserError for an unknown name, with the nearest one, and for an invalid profile."""
+    folders = [CONF]
+    if folder is not None:
+        if not folder.is_dir():
+            raise UserError("--config-dir", folder, "there is no such folder")
+        folders.append(folder.absolute())
+    known = sorted({file.stem for each in folders for file in (each / "device").glob("*.yaml")})
+    names = known if names is None else list(dict.fromkeys(names))
+    for name in names:
+        if name not in known:
+            raise UserError("device", name, f"there is no such choice{nearest(name, known)}")
+    register()
+    search = ",".join(f"'file://{each}'" for each in folders[1:])
+    overrides = [*(f"+device@{name}={name}" for name in names), f"hydra.searchpath=[{search}]"]
+    running = GlobalHydra.instance().hydra  # of the command line; Hydra composes for one program at a time
+    GlobalHydra.instance().clear()
+    try:
+        with initialize_config_dir(str(CONF), version_base="1.3"):
+            composed = hydra_compose(None, overrides)
+            schema = OmegaConf.structured(DeviceConfig)
+            typed = {name: OmegaConf.to_object(OmegaConf.merge(schema, composed[name])) for name in names}
+    except COMPOSING as error:
+        raise explain(error) from error
+    finally:
+        GlobalHydra.instance().hydra = running
+    return typed  # type: ignore[return-value]
 
 
 def compose(overrides: list[str]) -> Config:

@@ -65,8 +65,8 @@ class DeviceConfig:
     peak_gops: dict[str, Figure] = field(default_factory=dict)  # dense 10^9 operations/s by precision; 1 MAC = 2
     bandwidth_gb_s: Figure | None = None  # of its memory, 10^9 bytes/s
     memory_gb: Figure | None = None
-    idle_watts: Figure | None = None  # of the whole board
-    loaded_watts: Figure | None = None  # of the whole board during inference
+    idle_watts: Figure | None = None  # of the whole board, unless its source says otherwise
+    loaded_watts: Figure | None = None  # likewise, during inference
 
     def __post_init__(self) -> None:
         check_plain(self, "device")

@@ -47,6 +47,8 @@ def explain(error: Exception, words: Sequence[str] = ()) -> UserError:
         if isinstance(each, MissingConfigException) and each.options is not None:
             group, _, choice = (each.missing_cfg_file or "").rpartition("/")
             return UserError(group, choice, f"there is no such choice{nearest(choice, each.options)}")
+    if isinstance(error, AssertionError):
+        return _below_null(error, words)
     text = "\n".join(str(each) for each in errors)
     if match := re.search(r"You must specify '([^']+)'.*?Available options:\n(.*)", text, re.DOTALL):
         options = ", ".join(match[2].split())
@@ -90,9 +92,30 @@ def explain(error: Exception, words: Sequence[str] = ()) -> UserError:
 
 
 def nearest(word: str, choices: Iterable[str]) -> str:
-    """The end of a message: the choice that was probably meant, and all of them."""
+    """The end of a message: up to three choices that were probably meant, and all of them."""
     choices = list(choices)
-    return (_meant(word, choices) or ";") + f" choose from: {', '.join(choices)}"
+    return (_meant(word, choices, most=3) or ";") + f" choose from: {', '.join(choices)}"
+
+
+def _below_null(error: AssertionError, words: Sequence[str]) -> UserError:
+    """For `device.idle_watts.value=3` where `device.idle_watts` is null. Raises `error` if it has another cause."""
+    for word in words:
+        key, _, value = word.lstrip("+").partition("=")
+        parent = key.rpartition(".")[0]
+        kind = _type_of(parent)
+        if dataclasses.is_dataclass(kind):
+            keys = ", ".join(f"{each.name}: …" for each in dataclasses.fields(kind))
+            return UserError(key, value, f"{parent} is null: set {parent}={{{keys}}}")
+    raise error
+
+
+def _type_of(key: str) -> Any:
+    """The type of a key if it is nullable, else None."""
+    kind: Any = Config
+    for name in key.split("."):
+        hint = typing.get_type_hints(kind).get(name) if dataclasses.is_dataclass(kind) else None
+        kind = next((each for each in typing.get_args(hint) if each is not type(None)), hint)
+    return kind if type(None) in typing.get_args(hint) else None
 
 
 def _unreadable(word: str) -> UserError:
@@ -152,11 +175,11 @@ def _expected(kind: Any, value: str) -> str:
     return _KINDS.get(typing.get_origin(bare) or bare, "another value") + null
 
 
-def _meant(bad: str, names: Sequence[str], before: str = "") -> str:
-    """The name that `bad` begins or resembles, as the end of a message; "" where there is none."""
+def _meant(bad: str, names: Sequence[str], before: str = "", most: int = 1) -> str:
+    """Up to `most` names that `bad` begins or resembles, as the end of a message; "" where there is none."""
     begun = [name for name in names if bad and name.startswith(bad)]
-    close = begun[:1] or difflib.get_close_matches(bad, names, n=1)
-    return f"; did you mean {before}{close[0]}?" if close and close[0] != bad else ""
+    close = begun[:most] or difflib.get_close_matches(bad, names, n=most, cutoff=0.6 if most == 1 else 0.75)
+    return f"; did you mean {' or '.join(before + name for name in close)}?" if close and close[0] != bad else ""
 
 
 def _plain(text: str) -> str:

@@ -11,6 +11,7 @@ from typing import Any
 from compress.config.checks import check, check_drop, check_each, check_list, check_names, check_opset, check_plain
 from compress.config.data import DataConfig, MetricConfig, TaskConfig
 from compress.config.device import DeviceConfig
+from compress.config.mission import MissionConfig
 from compress.host import usable_threads
 from compress.units import FlopsLimit
 
@@ -231,6 +232,7 @@ class Config:
     metric: MetricConfig = field(default_factory=MetricConfig)
     budget: BudgetConfig = field(default_factory=BudgetConfig)
     device: DeviceConfig = field(default_factory=DeviceConfig)
+    mission: MissionConfig = field(default_factory=MissionConfig)
     prune: PruneConfig = field(default_factory=PruneConfig)
     train: FinetuneConfig = field(default_factory=FinetuneConfig)
     reconstruct: ReconstructConfig = field(default_factory=ReconstructConfig)

@@ -1,18 +1,16 @@
-"""Conversion of a frame rate on a device to a FLOPs and a latency budget, and prediction of latencies."""
+"""Conversion of a frame rate on a device to a FLOPs and a latency budget."""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 
 import yaml
 
-from compress.budget import Remark
-from compress.config import CONF, Config, DeviceConfig, LatencyFit
+from compress.config import CONF, Config, LatencyFit
 from compress.errors import UserError
-from compress.ledger import Row
 from compress.units import format_flops
 
 log = logging.getLogger(__name__)
@@ -61,26 +59,6 @@ def fps_named_in_errors(config: Config) -> Iterator[None]:
             raise
         remedy = f"is {config.budget.flops} FLOPs on {config.device.name}: {error.remedy}"
         raise UserError("budget.fps", config.budget.fps, remedy) from None
-
-
-def remarks(device: DeviceConfig, rows: Sequence[Row]) -> list[Remark]:
-    """Predicted latencies of the final network's files on the device, as a remark; none without published latencies."""
-    last = rows[-1]
-    files = {(row.target, row.precision) for row in rows if row.flops == last.flops}
-    fits = [fit for fit in device.fits if (fit.runtime, fit.precision) in files]
-    fits = [fit for fit in fits if not device.precisions or fit.precision in device.precisions]
-    if not fits:
-        return []
-    gflops = last.flops / 1e9
-    numbers = {_label(fit): fit.a_ms + fit.b_ms_per_gflop * gflops for fit in fits}
-    text = (
-        f"Predicted on {device.name}: {', '.join(f'{ms:.3g} ms ({label})' for label, ms in numbers.items())}. Fitted "
-        "to published latencies of other networks, with a leave-one-out error of up to "
-        f"{max(fit.error for fit in fits):.0%}; networks of other generations can deviate more"
-        f"{_extrapolation(fits[0], gflops)}. Predictions are not judged: measure the files on the device with the "
-        "bench kit."
-    )
-    return [Remark("predicted_latency", text, numbers, lasting=True)]
 
 
 def _fits(config: Config) -> list[LatencyFit]:

@@ -7,7 +7,7 @@ from torch.nn.modules.conv import _ConvNd
 
 from compress.budget import Remark
 from compress.capabilities import Model
-from compress.measurement.flops import Cost
+from compress.measurement.cost import Cost
 
 LANES = 8  # runtimes lay out channels in blocks of 8 or 16, the width of a vector unit
 WORTH_SAYING = 0.1  # fraction of the MACs

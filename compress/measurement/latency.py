@@ -19,6 +19,7 @@ import numpy as np
 
 from compress.errors import UserError
 from compress.host import without_garbage_collection
+from compress.measurement import rapl
 from compress.measurement.contention import CONTENDED, Waiting
 
 Call = Callable[[], object]
@@ -45,6 +46,7 @@ class Latency:
     cpu_wait: float | None = None  # fraction of their time that threads waited for a CPU, `contention.Waiting.fraction`
     ratio: float | None = None  # to the first call of `interleaved`: median over the rounds of the ratio of medians
     ratio_ci95: tuple[float, float] | None = None  # 95 % confidence interval of `ratio`
+    energy_mj: float | None = None  # of one call: that of the CPU packages / runs; None without counters
     times: np.ndarray = field(default_factory=lambda: np.empty(0), repr=False, compare=False)  # of the calls, in order
 
     @property
@@ -60,7 +62,10 @@ class Latency:
         if self.contended:
             return earlier
         waits = [latency.cpu_wait for latency in (earlier, self) if latency.cpu_wait is not None]
-        return _latency(np.concatenate([earlier.times, self.times]), max(waits, default=None))
+        merged = _latency(np.concatenate([earlier.times, self.times]), max(waits, default=None))
+        if self.energy_mj is None or earlier.energy_mj is None:
+            return merged
+        return replace(merged, energy_mj=(self.energy_mj * self.runs + earlier.energy_mj * earlier.runs) / merged.runs)
 
 
 def time_call(call: Call, *, seconds: float = 3, warmup: int = 10, min_runs: int = 30, wait: bool = True) -> Latency:
@@ -85,10 +90,12 @@ def time_call(call: Call, *, seconds: float = 3, warmup: int = 10, min_runs: int
 
 def _timed(call: Call, seconds: float, min_runs: int) -> Latency:
     times: list[float] = []
-    waiting, end = Waiting(), time.perf_counter() + seconds
+    waiting, energy, end = Waiting(), rapl.Energy(), time.perf_counter() + seconds
     while len(times) < min_runs or time.perf_counter() < end:
         times.append(_milliseconds(call))
-    return _latency(np.array(times), waiting.fraction())
+    joules = energy.joules()
+    latency = _latency(np.array(times), waiting.fraction())
+    return latency if joules is None else replace(latency, energy_mj=1000 * joules / len(times))
 
 
 def _latency(times: np.ndarray, cpu_wait: float | None) -> Latency:

@@ -1,26 +1,30 @@
-"""Latency of a network by layer, in ONNX Runtime on this machine. A layer takes another time alone than in the network:
-runtimes choose layouts for chains of layers, and early layers are bound by memory traffic as much as by arithmetic. So
-the whole graph runs under the runtime's profiler. The time of other nodes (activations, sums, concatenations) is
-divided among the layers that feed them."""
+"""Latency of a network by layer: in ONNX Runtime on this machine, or as predicted for a device. A layer takes another
+time alone than in the network: runtimes choose layouts for chains of layers, and early layers are bound by memory
+traffic as much as by arithmetic. So the whole graph runs under the runtime's profiler. The time of other nodes
+(activations, sums, concatenations) is divided among the layers that feed them."""
 
 from __future__ import annotations
 
 import json
 import statistics
 from collections import defaultdict
+from collections.abc import Callable
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+import numpy as np
 import onnx
 import onnxruntime
-from onnx import GraphProto
+from onnx import GraphProto, NodeProto
 from torch import nn
 from torch.nn.modules.conv import _ConvNd
 
 from compress import targets
 from compress.capabilities import Model
-from compress.config import ExportConfig
-from compress.errors import TargetFailed
+from compress.config import DeviceConfig, ExportConfig
+from compress.devices import graph_operators
+from compress.devices.prediction import Unknown, calibrate, published
+from compress.errors import TargetFailed, UserError
 from compress.targets import onnx_graph
 from compress.targets.quantization_exclusions import module_path
 
@@ -32,22 +36,70 @@ LAYERS = ("Conv", "ConvTranspose", "Gemm", "MatMul")
 def layer_seconds(model: Model, threads: int) -> dict[str, float]:
     """{convolution or linear layer of the deployed form: seconds per image}, medians of `RUNS` runs at batch 1. Raises
     TargetFailed if the graph's nodes cannot be matched to layers."""
+    return _by_layer(model, lambda path: node_seconds(path, model.example_input().numpy(), threads))
+
+
+def predicted_layer_seconds(model: Model, device: DeviceConfig, runtime: str, precision: str) -> dict[str, float]:
+    """As `layer_seconds`, predicted for a runtime and precision of a device. Raises UserError if that is unknown."""
+
+    def predicted(path: Path) -> dict[str, float]:
+        names, operators = zip(*graph_operators.read_named(onnx.load(path)), strict=True)
+        seconds = calibrate(device, published(device.name)).operator_seconds(operators, runtime, precision)
+        if isinstance(seconds, Unknown):
+            raise UserError("device", device.name, f"its latency cannot be predicted: {seconds.reason}")
+        return dict(zip(names, map(float, seconds), strict=True))
+
+    return _by_layer(model, predicted)
+
+
+def _by_layer(model: Model, times_of: Callable[[Path], dict[str, float]]) -> dict[str, float]:
+    """Divides the times of the nodes of an ONNX file among layers."""
     with TemporaryDirectory(prefix="compress-") as scratch:
         graph = targets.get("onnxruntime").convert(model, Path(scratch), ExportConfig())
-        nodes = onnx.load(graph.path).graph
-        times = _profile(graph.path, model.example_input().numpy(), threads, Path(scratch))
+        nodes, times = onnx.load(graph.path).graph, times_of(graph.path)
     charged = _charged(nodes, _layers(nodes, model.deployed()))
     seconds: dict[str, float] = defaultdict(float)
-    for event, duration in times.items():
-        # Optimised nodes have the name of the node that they replace and a suffix: /conv/Conv_output_0_nchwc
-        node = max(filter(event.startswith, charged), key=len, default="")
+    for node, duration in times.items():
         for layer in charged[node] if node else ():
             seconds[layer] += duration / len(charged[node])
     return dict(seconds)
 
 
-def _profile(path: Path, image: object, threads: int, folder: Path) -> dict[str, float]:
-    """{node of the optimised graph: median seconds per run}."""
+def node_seconds(path: Path, image: np.ndarray, threads: int) -> dict[str, float]:
+    """{node of the ONNX file: seconds per image}, medians of `RUNS` runs in ONNX Runtime. Nodes that are fused into a
+    convolution or a matrix product count as that. Under "" are nodes that the runtime inserts, such as changes of the
+    memory layout."""
+    graph = onnx.load(path).graph
+    nodes = {node.name: node for node in graph.node}
+    with TemporaryDirectory(prefix="compress-") as scratch:
+        times = _profile(path, image, threads, Path(scratch))
+    # Optimised nodes have the name of the last node that they replace and a suffix: /conv/Conv_output_0_nchwc
+    names = {event: max(filter(event[0].startswith, nodes), key=len, default="") for event in times}
+    free = {node.name for node in graph.node if node.op_type in LAYERS} - set(names.values())
+    seconds: dict[str, float] = defaultdict(float)
+    for event, duration in times.items():
+        name = names[event]
+        if name and event[1] in LAYERS and nodes[name].op_type not in LAYERS:
+            name = _fused_layer(graph, nodes[name], free)
+        seconds[name] += duration
+    return dict(seconds)
+
+
+def _fused_layer(graph: GraphProto, last: NodeProto, free: set[str]) -> str:
+    """The nearest layer upstream of `last` that is in `free`, the layers without an event of their own; else `last`."""
+    writers = {output: node for node in graph.node for output in node.output}
+    upstream, seen = [last], {last.name}
+    for node in upstream:  # breadth first
+        if node.name in free:
+            return node.name
+        before = [writers[name] for name in node.input if name in writers and node.op_type not in LAYERS]
+        upstream += [each for each in before if each.name not in seen]
+        seen.update(each.name for each in before)
+    return last.name
+
+
+def _profile(path: Path, image: object, threads: int, folder: Path) -> dict[tuple[str, str], float]:
+    """{(node of the optimised graph, its operator): median seconds per run}."""
     options = onnx_graph.session_options(threads)
     options.enable_profiling = True
     options.profile_file_prefix = str(folder / "profile")
@@ -55,10 +107,11 @@ def _profile(path: Path, image: object, threads: int, folder: Path) -> dict[str,
     feed = {session.get_inputs()[0].name: image}
     for _ in range(WARM_UP + RUNS):
         session.run(None, feed)
-    runs: dict[str, list[float]] = defaultdict(list)
+    runs: dict[tuple[str, str], list[float]] = defaultdict(list)
     for event in json.loads(Path(session.end_profiling()).read_text()):
         if event.get("cat") == "Node" and event["name"].endswith("_kernel_time"):
-            runs[event["name"].removesuffix("_kernel_time")].append(event["dur"] / 1e6)
+            name = event["name"].removesuffix("_kernel_time"), event["args"]["op_name"].removeprefix("Fused")
+            runs[name].append(event["dur"] / 1e6)
     return {name: statistics.median(durations[WARM_UP:]) for name, durations in runs.items()}
 
 

@@ -10,6 +10,8 @@ import torch
 from torch import Tensor
 from torch.utils.flop_counter import flop_registry, mm_flop, sdpa_flop_count
 
+from compress.measurement import fourier
+
 aten = torch.ops.aten
 
 
@@ -17,6 +19,11 @@ def _trilinear(left: Tensor, weight: Tensor, right: Tensor, *_: Any, **__: Any) 
     """nn.Bilinear: left (n, 1, i, 1) or (n, i), weight (o, i, j), right (n, j): x W, then its product with y."""
     out, first, second = weight.shape
     return 2 * left.numel() // first * out * second * (first + 1)
+
+
+def _fused_attention(query: Tensor, key: Tensor, value: Tensor, size: int, *_: Any, **__: Any) -> int:
+    """The fast path of nn.MultiheadAttention in TorchScript: four projections and two products per score."""
+    return 2 * size * (2 * query.numel() + key.numel() + value.numel() + 2 * prod(query.shape[:-1]) * key.shape[-2])
 
 
 # torch 2.14 counts 0 for attention on the CPU (pytorch#195460) and for products with a vector.
@@ -45,6 +52,7 @@ FORMULAS: dict[Any, Callable[..., int]] = {
         2 * prod(input.shape[:-1]) * (weight_ih.numel() + weight_hh.numel())
     ),
     aten._trilinear: _trilinear,
+    aten._native_multi_head_attention: _fused_attention,
     # By full name: torchvision registers it when it is imported.
     "torchvision::deform_conv2d": lambda input, weight, *_, out_val, **__: 2 * out_val.numel() * prod(weight.shape[1:]),
 }
@@ -92,6 +100,13 @@ def formula_of(func: Any) -> Callable[..., int] | None:
     return FORMULAS.get(packet) or FORMULAS.get(_plain(packet)) or FORMULAS.get(func._schema.name)
 
 
+def is_elementwise(func: Any) -> bool:
+    """Whether an operator computes each value of its output from the values at the same place, so that it can be
+    computed in place."""
+    name = _plain(func._overloadpacket).__name__
+    return torch.Tag.pointwise in func.tags or "batch_norm" in name
+
+
 def may_hide_products(func: Any, tensors: list[Tensor]) -> bool:
     """Whether an operator without a formula may contain products; true unless it is known to have none. Known are the
     operators listed in this file, those that torch tags pointwise or reduction, and those of ATen with integer tensors
@@ -125,6 +140,7 @@ def _plain(packet: Any) -> Any:
     return getattr(aten, name[:-1], packet) if name.endswith("_") and not name.endswith("__") else packet
 
 
+_PRODUCTS_ALONE = {packet if isinstance(packet, str) else packet.__name__ for packet in FORMULAS}
 _BIAS_ARGUMENT = {"convolution": 2, "_convolution": 2, "cudnn_convolution": 2, "addmm": 0, "baddbmm": 0, "addmv": 0}
 _MOVES = """
     cat stack clone copy_ _to_copy contiguous index index_put index_put_ index_select gather scatter scatter_
@@ -154,7 +170,39 @@ SHAPE_ONLY = set(
     "new_zeros new_ones new_full new_empty zeros_like ones_like full_like empty_like new_empty_strided".split()
 )
 _WINDOWED = {"max_pool2d_with_indices", "max_pool3d_with_indices", "avg_pool2d", "avg_pool3d"}
-_LISTED = _WITHOUT_PRODUCTS | _PER_OUTPUT.keys() | _PER_INPUT | SHAPE_ONLY | _WINDOWED
+_LISTED = _WITHOUT_PRODUCTS | fourier.ATEN | _PER_OUTPUT.keys() | _PER_INPUT | SHAPE_ONLY | _WINDOWED
+
+
+# Kinds of arithmetic outside products, of ATen operators; others are elementwise.
+_KINDS = {
+    **dict.fromkeys(_BIAS_ARGUMENT, "bias"),
+    **dict.fromkeys(fourier.ATEN, "fft"),
+    **{name: "pooling" if "_pool" in name else "reduction" for name in _PER_INPUT},
+    **dict.fromkeys(_WINDOWED, "pooling"),
+    **dict.fromkeys(
+        """
+        sigmoid tanh hardsigmoid silu hardswish gelu mish elu softplus relu leaky_relu hardtanh celu selu prelu
+        _prelu_kernel threshold glu rrelu_with_noise log_sigmoid_forward softshrink hardshrink mkldnn_rnn_layer
+        """.split(),
+        "activation",
+    ),
+    **dict.fromkeys(["_softmax", "_log_softmax", "_safe_softmax", "_masked_softmax"], "softmax"),
+    "_native_multi_head_attention": "softmax",
+    **dict.fromkeys(["renorm", "_weight_norm_interface", "_fused_rms_norm"], "normalisation"),
+}
+_KIND_PARTS = {
+    "_norm": "normalisation", "scaled_dot_product": "softmax", "_pool": "pooling",
+    "upsample": "resize", "grid_sampler": "resize",
+}  # fmt: skip
+
+
+def kind_of(name: str) -> str:
+    """Kind of the FLOPs of an operator outside products: one of activation, normalisation, softmax, pooling, resize,
+    elementwise, reduction, bias, fft. An operator has one kind; recurrent layers are activations, and the scale and the
+    softmax of attention are softmax."""
+    plain = name.removesuffix("_")
+    parts = (kind for part, kind in _KIND_PARTS.items() if part in plain)
+    return _KINDS.get(plain) or next(parts, "elementwise")
 
 
 def other_flops(name: str, args: tuple[Any, ...], inputs: list[Tensor], output: Tensor) -> int:
@@ -164,10 +212,16 @@ def other_flops(name: str, args: tuple[Any, ...], inputs: list[Tensor], output: 
     if name.startswith("_scaled_dot_product"):  # attention
         query, key = inputs[:2]
         return 6 * prod(query.shape[:-1]) * key.shape[-2]
+    if name == "_native_multi_head_attention":
+        query, key, heads = *inputs[:2], args[4]
+        scores = heads * prod(query.shape[:-1]) * key.shape[-2]
+        return 6 * scores + 2 * query.numel() + 2 * key.numel()  # and a bias per projection
     if name == "mkldnn_rnn_layer":
         return 36 * output.numel()  # 3 sigmoids, 2 tanh, 12 additions of products and biases, 4 for the state
-    if not any(tensor.is_floating_point() or tensor.is_complex() for tensor in inputs):
+    if name in _PRODUCTS_ALONE or not any(tensor.is_floating_point() or tensor.is_complex() for tensor in inputs):
         return 0
+    if name in fourier.ATEN:
+        return fourier.of_aten(name, args[1], inputs[0].shape, output.shape)
     if name in _WINDOWED:
         dims = 3 if "3d" in name else 2
         return output.numel() * (prod(args[1]) if len(args[1]) > 1 else args[1][0] ** dims)

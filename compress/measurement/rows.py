@@ -19,14 +19,16 @@ from compress.data import DataSet, Split, supervised
 from compress.digest import digest
 from compress.errors import UserError
 from compress.ledger import Provenance, Row
-from compress.measurement import accuracy, flops, graph_cost, latency
-from compress.measurement.flops import Cost
+from compress.measurement import accuracy, end_to_end, flops, graph_cost, latency
+from compress.measurement.cost import Cost
+from compress.measurement.roofline import Roofline
 from compress.product import Graph
 from compress.tasks import thresholds
 from compress.tasks.thresholds import Curve
 from compress.training.placement import CPU
 
 TORCH_BATCH = 16  # batch size for evaluating torch models; graphs are evaluated at batch 1, as deployed
+WIDTHS = {"bf16": 0.5, "f16": 0.5, "int8": 0.25}  # bytes of a number format relative to float32
 TIMING_SECONDS = 2.0  # duration of one timing
 SESSIONS = 2  # how many times baseline and graph are loaded and timed alternately
 
@@ -72,6 +74,7 @@ class FileMeasurements:
     curve: Curve | None = None
     latency: latency.Latency | None = None
     ratio: Ratio = None
+    end_to_end: ledger.EndToEnd | None = None
 
 
 def measure_model(
@@ -86,6 +89,7 @@ def measure_model(
     baseline_row: Row | None = None,
     wait: bool = True,
     device: torch.device = CPU,
+    roofline: Roofline | None = None,
 ) -> Row:
     """Measures a torch model in its deployed form in float32, or an ONNX file as it is. The latency is that of the CPU.
 
@@ -100,6 +104,7 @@ def measure_model(
         baseline: timed alternately with `model`. If it is `model` itself, the ratio is 1; if None, none is recorded.
         baseline_row: row of the baseline, for `thresholds`; None if `model` is the baseline, or there is none.
         wait: wait while another process is timing, for a latency that is compared with other latencies.
+        roofline: that of this machine, for `roof_fraction`.
     """
     if isinstance(model, GivenAsGraph):
         runtime, size = model.runtime, model.size_bytes
@@ -121,7 +126,8 @@ def measure_model(
         other_flops=cost.other_flops, int8_mac_share=0.0, params=cost.params, size_bytes=size,
         bytes_moved=cost.bytes_moved, activation_bytes=cost.activation_bytes,
         accuracy=scored, thresholds=_thresholds(scored, curve, baseline_row),
-        latency_ms=_latency(timed, ratio, runtime, threads, "f32"), cached=cached,
+        latency_ms=_latency(timed, ratio, runtime, threads, "f32"),
+        roof_fraction=_roof_fraction(cost, timed, "f32", roofline), energy_mj=_energy(timed), cached=cached,
     )  # fmt: skip
 
 
@@ -138,6 +144,7 @@ def measure_graph(
     baseline: Graph | None = None,
     baseline_row: Row | None = None,
     wait: bool = True,
+    roofline: Roofline | None = None,
 ) -> Row:
     """Measures a target's graph, loaded from disk, in its own runtime (TensorRT without a GPU is emulated).
 
@@ -146,7 +153,7 @@ def measure_graph(
 
     Args:
         model: the model that `graph` was exported from, with its `costs`.
-        threads, cached, baseline_row, wait: as in `measure_model`.
+        threads, cached, baseline_row, wait, roofline: as in `measure_model`.
         measured: measurements of this run by digest of the file's bytes and the runtime; this call adds to it. A file
             that was measured before is not evaluated again, even for another target. It is timed again, and the row
             merges both timings.
@@ -167,6 +174,9 @@ def measure_graph(
             pairs = ((targets.load(baseline, threads), targets.load(graph, threads)) for _ in range(SESSIONS))
             ratio = SAME_AS_BASELINE if baseline is graph else _merged(entry.ratio, _alternating_ratio(pairs, image))
             entry.ratio = ratio
+        if len(data.validation):
+            decode = require(model, Evaluable, "data", "validation").decode
+            entry.end_to_end = end_to_end.time_images(predictor, decode, data.validation, wait=wait)
     fp32 = graph.precision.value == "fp32"  # bytes are counted for float32 tensors; other precisions move fewer
     return Row(
         stage, graph.target, graph.precision.value, imgsz=model.imgsz, macs=cost.macs, flops_at_640=costs.flops_at_640,
@@ -177,7 +187,10 @@ def measure_graph(
         arena_bytes=None if predictor.arena_bytes is None else predictor.arena_bytes(),
         accuracy=entry.accuracy and replace(entry.accuracy, obtained=Provenance(predictor.obtained)),
         thresholds=_thresholds(entry.accuracy, entry.curve, baseline_row),
-        latency_ms=_latency(timed, ratio, predictor.runtime, threads, predictor.inference_precision), cached=cached,
+        latency_ms=_latency(timed, ratio, predictor.runtime, threads, predictor.inference_precision),
+        end_to_end_ms=entry.end_to_end if timed else None,
+        roof_fraction=_roof_fraction(cost, timed, predictor.inference_precision, roofline), energy_mj=_energy(timed),
+        cached=cached,
     )  # fmt: skip
 
 
@@ -214,6 +227,23 @@ def _thresholds(
     if baseline is None:
         return thresholds.of_baseline(curve, agreement=scored.is_agreement)
     return thresholds.compared(curve, baseline.thresholds, agreement=scored.is_agreement)
+
+
+def _energy(timed: latency.Latency | None) -> ledger.Energy | None:
+    """Energy of the CPU packages for one image, unless other programs used them too."""
+    if timed is None or timed.energy_mj is None or timed.contended:
+        return None
+    return ledger.Energy(timed.energy_mj, Provenance.measured, "RAPL, CPU packages only")
+
+
+def _roof_fraction(
+    cost: Cost, timed: latency.Latency | None, precision: str, roofline: Roofline | None
+) -> float | None:
+    """Achieved FLOPS divided by those that the machine's roofline allows for this network; None if it was not timed."""
+    if timed is None or roofline is None:
+        return None
+    roof = roofline.attainable_gops(cost.flops, cost.bytes_moved * WIDTHS.get(precision, 1.0), precision)
+    return cost.flops / timed.median / 1e6 / roof if roof else None
 
 
 def _alternating_ratio(pairs: Iterable[tuple[accuracy.Predict, accuracy.Predict]], image: np.ndarray) -> Ratio:

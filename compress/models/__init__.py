@@ -102,6 +102,15 @@ def build(config: ModelConfig, classes: tuple[str, ...] | None = None, task: Tas
     return model
 
 
+def build_onnx(config: ModelConfig) -> Model:
+    """The model of the ONNX file `config.path`, which may be quantized: to be counted and timed, nothing else. Raises
+    UserError as `build` does."""
+    check_files(config)
+    model = onnx_model.build(config, None, quantized=True)
+    _check_network(model, config)
+    return model
+
+
 def _check_network(model: Model, config: ModelConfig) -> None:
     sources = {"weights": config.weights, "init": config.init, "path": config.path, "target": config.target}
     key, source = next(((key, value) for key, value in sources.items() if value), ("name", config.name))

@@ -42,11 +42,12 @@ class OnnxFile:
     size_bytes: int  # of the original file and its external weights
 
 
-def read(path: Path, imgsz: int = 0, channels: int = 0) -> OnnxFile:
+def read(path: Path, imgsz: int = 0, channels: int = 0, quantized: bool = False) -> OnnxFile:
     """Reads the file at `path`. `imgsz`, in pixels, and `channels` are for files with a dynamic input; 0: the file's
-    own. Raises UserError for a missing or damaged file, or one that cannot be converted to the canonical form."""
+    own. `quantized` accepts quantized graphs, to be counted and timed only. Raises UserError for a missing or damaged
+    file, or one that cannot be converted to the canonical form."""
     graph, size = _load(path)
-    _check_operators(path, graph)
+    _check_operators(path, graph, quantized)
     name, input_channels, side = _fix_input(path, graph, imgsz, channels)
     metadata = {entry.key: entry.value for entry in graph.metadata_props}
     graph = _folded(path, graph)
@@ -102,13 +103,19 @@ def _external_files(path: Path, graph: ModelProto) -> set[str]:
     return names
 
 
-def _check_operators(path: Path, graph: ModelProto) -> None:
-    """Raises UserError if the graph is quantized, uses a non-standard operator, or has weights below float32."""
+def is_quantized(graph: ModelProto) -> bool:
+    """Whether a graph has quantized operators."""
+    return any(node.op_type in QUANTIZED or node.op_type.startswith("QLinear") for node in _nodes(graph.graph))
+
+
+def _check_operators(path: Path, graph: ModelProto, quantized: bool) -> None:
+    """Raises UserError if the graph uses a non-standard operator, has weights below float32, or is quantized (unless
+    that is accepted)."""
     opset = onnx_graph.own_opset(graph)
     for node in _nodes(graph.graph):
         operator = f"{node.domain}.{node.op_type}".strip(".")
         where = f"operator {operator} at node {node.name or node.output[0]}"
-        if node.op_type in QUANTIZED or node.op_type.startswith("QLinear"):
+        if not quantized and (node.op_type in QUANTIZED or node.op_type.startswith("QLinear")):
             raise UserError(KEY, path, f"is already quantized ({where}): use the original float32 file")
         if node.domain not in ("", "ai.onnx") or not onnx.defs.has(node.op_type, opset):
             why = f"{where} is not in ONNX opset {opset}: export the model with standard operators only"
@@ -143,17 +150,17 @@ def _fix_input(path: Path, graph: ModelProto, imgsz: int, channels: int) -> tupl
     if batch not in (None, 1):
         raise UserError(KEY, path, f"{shape}, {batch} images per call: export it with batch 1 or a dynamic batch")
     channels_used = own_channels or channels
-    if channels_used is None or not 0 < channels_used <= MAX_CHANNELS:
-        layout = f"export it with (1, 1 to {MAX_CHANNELS} channels, height, width)"
-        raise UserError(KEY, path, f"{shape}: {layout if channels_used else 'set model.channels'}")
+    height, width = height or width or imgsz, width or height or imgsz
+    open_sizes = {"model.channels": channels_used, "model.imgsz": height}
+    if missing := [key for key, value in open_sizes.items() if not value]:
+        raise UserError(KEY, path, f"{shape}: set {' and '.join(missing)}, or export it with a fixed size")
+    if not 0 < channels_used <= MAX_CHANNELS:
+        raise UserError(KEY, path, f"{shape}: export it with (1, 1 to {MAX_CHANNELS} channels, height, width)")
     if channels not in (0, channels_used):
         why = f"{path} takes {channels_used} channels: set model.channels={channels_used}"
         raise UserError("model.channels", channels, why)
-    height, width = height or width or imgsz, width or height or imgsz
     if height != width:
         raise UserError(KEY, path, f"{shape}: export it with a square input, (1, channels, height, width)")
-    if not height:
-        raise UserError(KEY, path, f"{shape}: set model.imgsz, or export it with a fixed size")
     if imgsz not in (0, height):
         why = f"{path} takes only {height} px: set model.imgsz={height}, or export the model at {imgsz} px"
         raise UserError("model.imgsz", imgsz, why)

@@ -133,21 +133,24 @@ def resolve(config: Config) -> Config:
     return own_input.with_task(config, file.metadata.get("task"))
 
 
-def build(config: ModelConfig, classes: tuple[str, ...] | None, task: Task | None = None) -> OnnxModel:
+def build(
+    config: ModelConfig, classes: tuple[str, ...] | None, task: Task | None = None, quantized: bool = False
+) -> OnnxModel:
     """Loads the file `config.path`. The task follows from its metadata and output shape, the classes from its metadata,
-    else they are `classes`. Raises UserError if `onnx_file.read` rejects it, or its output is of an unknown form."""
-    file = _read(config)
+    else they are `classes`. `quantized`: see `onnx_file.read`. Raises UserError if that rejects the file, or its output
+    is of an unknown form."""
+    file = _read(config, quantized)
     meaning = _meaning(file, _names(file.metadata) or classes)
     net = FileNet(file.path)
     return OnnxModel(net, file.graph, file.path, file.imgsz, file.channels, file.size_bytes, file.metadata, **meaning)
 
 
-def _read(config: ModelConfig) -> onnx_file.OnnxFile:
+def _read(config: ModelConfig, quantized: bool = False) -> onnx_file.OnnxFile:
     if config.path is None:
         raise UserError(KEY, None, "use an .onnx file")
     if config.mean is not None:
         raise UserError("model.mean", config.mean, "set null, and export the ONNX file with its normalisation included")
-    return onnx_file.read(Path(config.path), config.imgsz or 0, config.channels or 0)
+    return onnx_file.read(Path(config.path), config.imgsz or 0, config.channels or 0, quantized)
 
 
 def _meaning(file: onnx_file.OnnxFile, classes: tuple[str, ...] | None) -> dict[str, Any]:

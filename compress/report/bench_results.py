@@ -13,11 +13,12 @@ from compress import atomic, ledger, typed_json
 from compress import config as configuration
 from compress.budget import Verdict, judge
 from compress.errors import UserError
-from compress.ledger import SCHEMA_VERSION, Latency, Provenance, Row
+from compress.ledger import SCHEMA_VERSION, Energy, Latency, Provenance, Row
 from compress.report.run_reader import Run, read_run
 
 MIN_VALUE, MAX_VALUE = 1e-6, 1e9  # of latencies (ms) and numbers of runs: 1 ns to 11 days
 MAX_NAME_LENGTH = 200
+MAX_WATTS = 1e4
 MAX_ACCURACY_LOSS = 0.1  # on the few shipped images: a larger one means that the device computes something else
 REMEDY = "run the bench kit again"
 
@@ -61,6 +62,8 @@ class Bench:
     outputs_match: bool
     inference_precision: str | None = None
     labelled_images: Labelled | None = None  # absent in results of older bench kits
+    watts: float | None = None  # mean power while the model ran
+    watts_source: str | None = None
 
 
 def add(folder: Path, bench: Path) -> tuple[Row, Verdict | None]:
@@ -127,6 +130,7 @@ def _check_values(result: Bench, path: Path) -> None:
         (not local, "device", result.device, "name the device; `host` is the machine of the run"),
         *((MIN_VALUE <= v <= MAX_VALUE, f"latency_ms.{name}", v, positive) for name, v in vars(timing).items()),
         *((v is None or v > 0, name, v, "expected a positive number") for name, v in counts.items()),
+        (result.watts is None or 0 < result.watts < MAX_WATTS, "watts", result.watts, "expected a positive number"),
         (timing.p95 >= timing.median, "latency_ms.p95", timing.p95, f"is below the median, {timing.median}"),
         (0 <= labelled.value <= 1, "labelled_images.value", labelled.value, "expected a number in [0, 1]"),
         (0 <= labelled.expected <= 1, "labelled_images.expected", labelled.expected, "expected a number in [0, 1]"),
@@ -172,7 +176,10 @@ def _row(run: Run, result: Bench) -> Row:
         inference_precision=result.inference_precision, device=result.device, obtained=Provenance.measured,
         peak_memory_bytes=result.peak_memory_bytes,
     )  # fmt: skip
+    energy = None  # W x ms = mJ
+    if result.watts is not None:
+        energy = Energy(result.watts * timing.median, Provenance.measured, result.watts_source)
     return replace(
-        exported, stage="export", cached=False, latency_ms=latency,
-        accuracy=None, thresholds={}, energy_mj=None, bytes_moved=None, activation_bytes=None,
+        exported, stage="export", cached=False, latency_ms=latency, energy_mj=energy,
+        accuracy=None, thresholds={}, end_to_end_ms=None, roof_fraction=None, bytes_moved=None, activation_bytes=None,
     )  # fmt: skip

@@ -86,6 +86,18 @@ def inference_precision(row: Row) -> str:
     return (row.latency_ms and row.latency_ms.inference_precision) or f"{row.precision} file"
 
 
+def end_to_end(row: Row) -> str:
+    """The median, and the part of it that is not inference."""
+    if row.end_to_end_ms is None:
+        return MISSING
+    outside = row.end_to_end_ms.prepare + row.end_to_end_ms.decode
+    return f"{row.end_to_end_ms.median:.2f} ({outside:.2f} outside of the network)"
+
+
+def roof(row: Row) -> str:
+    return MISSING if row.roof_fraction is None else f"{row.roof_fraction:.0%}"
+
+
 def energy(row: Row) -> str:
     return annotated(f"{row.energy_mj.value:.2f}", provenance(row.energy_mj.obtained)) if row.energy_mj else MISSING
 

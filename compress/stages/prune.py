@@ -15,12 +15,12 @@ from torch import nn
 
 from compress import checkpoint, lineage, models
 from compress.capabilities import Checkpointable, LossScheduled, Model, Prunable, TorchModel, Trainable, require
-from compress.config import Config, Objective
+from compress.config import HOST, Config, Objective
 from compress.data import DataSet, batches
 from compress.errors import TargetFailed, UserError
 from compress.finetuning import tune
 from compress.measurement import answers, flops
-from compress.measurement.layer_latency import layer_seconds
+from compress.measurement.layer_latency import layer_seconds, predicted_layer_seconds
 from compress.product import Product, Reference
 from compress.pruning import groups, solver
 from compress.pruning.gradients import accumulate_gradients
@@ -55,6 +55,8 @@ def check(product: Product, config: Config, data: DataSet) -> None:
     if config.prune.equal_split_widths and not groups.halves(net):
         remedy = "no block of the network splits its channels (as Ultralytics' C2f): set prune.equal_split_widths=false"
         raise UserError("prune.equal_split_widths", True, remedy)
+    if config.prune.objective is Objective.latency and config.device.name != HOST:
+        _layer_seconds(model, config)  # raises if latencies on the device cannot be predicted
     # The reachable range does not depend on the order of removal, so any importance will do.
     pruning = replace(config.prune, importance="random") if config.prune.importance in NEED_GRADIENTS else config.prune
     least, full = solver.reachable(net, model.example_input(), protected, pruning, counter(model))
@@ -77,6 +79,8 @@ def run(product: Product, context: Context) -> Product:
     reference = lineage.reference_for_pruning(product, context.config, context.folder)
     product = replace(product, reference=reference)
     parts: dict[str, Any] = {"version": VERSION, "prune": asdict(pruning), "budget": context.config.budget.flops}
+    if pruning.objective is Objective.latency and context.config.device.name != HOST:
+        parts["predicted"] = asdict(context.config.device), context.config.targets, context.config.stages
     parts["batch"] = context.config.finetune.batch  # also the batch size of the gradients
     if not context.config.data.labels and pruning.importance in NEED_GRADIENTS:
         parts["answers"] = answers.source(reference.model, context.config.data.confidence)
@@ -134,7 +138,7 @@ def _round(
     seconds, record = None, {}
     if config.prune.objective is Objective.latency:
         try:
-            seconds = layer_seconds(model.with_net(net), config.threads)
+            seconds = _layer_seconds(model.with_net(net), config)
         except TargetFailed as error:
             raise UserError("prune.objective", "latency", f"{error}: set prune.objective=flops") from error
         record["layer_milliseconds"] = {layer: round(1000 * time, 5) for layer, time in seconds.items()}
@@ -149,6 +153,16 @@ def _round(
         result = solver.prune_to_ratio(net, example, protected, config.prune, ratio, seconds, widths)
     result.net.zero_grad(set_to_none=True)
     return result, record
+
+
+def _layer_seconds(model: TorchModel, config: Config) -> dict[str, float]:
+    """Seconds of each layer: measured on this machine, or predicted for another device in the first of its runtimes and
+    the precision that is deployed there."""
+    if config.device.name == HOST:
+        return layer_seconds(model, config.threads)
+    deployed = [each for each in config.device.precisions or ["fp32"] if each != "int8" or "quantize" in config.stages]
+    runtime = (config.targets or config.device.targets)[0]
+    return predicted_layer_seconds(model, config.device, runtime, deployed[0] if deployed else "fp32")
 
 
 def _tune(product: Product, context: Context, folder: Path) -> Checkpointable:

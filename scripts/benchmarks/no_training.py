@@ -120,6 +120,9 @@ def _gradients(net: nn.Module, recipe: common.Recipe) -> None:
     if isinstance(model, LossScheduled):
         model.schedule_loss(net, 1.0)
     accumulate_gradients(net, model.loss, itertools.islice(stream, recipe.config.prune.images // BATCH))
+    for parameter in net.parameters():  # torch-pruning needs one of each, also of layers that are not trained
+        if parameter.grad is None:
+            parameter.grad = torch.zeros_like(parameter)
 
 
 def copied(model: Prunable) -> Prunable:

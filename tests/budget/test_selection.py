@@ -1,10 +1,13 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from compress.budget import baseline, recommend
 from compress.budget.selection import (
     accuracy_drop,
+    energy_on,
     fastest_of,
     final_rows,
     from_another_device,
@@ -12,6 +15,8 @@ from compress.budget.selection import (
     same_runtime_fp32,
     timed_on,
 )
+from compress.config import DeviceConfig, Figure
+from compress.ledger import Energy
 from compress.timing_noise import TIMING_NOISE
 from tests.budget.conftest import FULL, fp32, int8, ledger, row, timed
 
@@ -120,3 +125,12 @@ def test_the_fastest_is_found_by_ratio_where_all_were_timed_in_turns() -> None:
 def test_rows_of_other_targets_are_not_recommended() -> None:
     result = recommend([*ledger(fp32(ms=5.0)), row("export", "onnxruntime", "int8", ms=0.1)][-2:], "openvino")
     assert (result.target, result.precision) == ("openvino", "fp32")
+
+
+def test_energy_is_measured_or_power_times_the_latency_of_the_device() -> None:
+    board = DeviceConfig("raspberry_pi_5", loaded_watts=Figure(8.0, "a wattmeter"))
+    measured = int8(ms=20.0, device="Raspberry Pi 5")
+    assert energy_on(measured, board) == 160.0  # 8 W x 20 ms
+    assert energy_on(replace(measured, energy_mj=Energy(150.0)), board) == 150.0
+    assert energy_on(measured, DeviceConfig("raspberry_pi_5")) is None
+    assert energy_on(int8(ms=20.0), board) is None  # of this machine

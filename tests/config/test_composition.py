@@ -1,12 +1,16 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 from pathlib import Path
 
 import pytest
+from hydra import initialize_config_dir
+from hydra.core.global_hydra import GlobalHydra
 from omegaconf import OmegaConf
 
-from compress.config import CONF, RECIPES, Config, Family, Optimizer, compose, dump
+from compress.config import CONF, RECIPES, Basis, Config, Family, Optimizer, compose, device_profiles, dump
+from compress.errors import UserError
 from compress.stages import STAGES
 from tests.config.refusals import choices, refusal
 
@@ -144,3 +148,50 @@ def test_devices_choose() -> None:
     assert (old.targets, old.device.precisions, old.export.opset) == (["tensorrt"], ["fp16"], 13)
     told = compose(["recipe=drone_nano", "device=jetson_nano", "targets=[onnxruntime]"])
     assert told.targets == ["onnxruntime"]  # what is named goes first
+
+
+def test_device_profiles_are_those_of_the_package_and_of_a_folder(tmp_path: Path) -> None:
+    (tmp_path / "device").mkdir()
+    (tmp_path / "device" / "board.yaml").write_text(
+        "defaults: [raspberry_pi_4, _self_]\nname: board\nmemory_gb: {value: 2, source: its label, basis: unverified}\n"
+    )
+    profiles = device_profiles(["board", "t4", "board"], tmp_path)
+    assert list(profiles) == ["board", "t4"]
+    board = profiles["board"]
+    assert (board.name, board.targets) == ("board", ["onnxruntime", "openvino", "ncnn"])
+    assert board.memory_gb is not None and (board.memory_gb.value, board.memory_gb.basis) == (2, Basis.unverified)
+    assert set(device_profiles(folder=tmp_path)) - set(device_profiles()) == {"board"}
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("memory_gb: {value: 2}", r"memory_gb"),
+        ("memory_gb: {value: -2, source: its label}", r"device\.memory_gb\.value=-2"),
+        ("peak_gops: {int4: {value: 2, source: its label}}", r"device\.peak_gops=int4: choose from fp32, fp16, int8"),
+        ("speed: 3", r"speed"),
+    ],
+)
+def test_an_invalid_profile_is_refused(text: str, message: str, tmp_path: Path) -> None:
+    (tmp_path / "device").mkdir()
+    (tmp_path / "device" / "board.yaml").write_text(f"name: board\n{text}\n")
+    with pytest.raises(UserError, match=message):
+        device_profiles(["board"], tmp_path)
+
+
+def test_an_unknown_device_is_refused_with_the_nearest_names() -> None:
+    nearest = r"device=raspbery_pi: there is no such choice; did you mean raspberry_pi_5 or raspberry_pi_4\?"
+    with pytest.raises(UserError, match=nearest):
+        device_profiles(["raspbery_pi"])
+    assert re.match(nearest, str(refusal("recipe=digits", "device=raspbery_pi")))
+    with pytest.raises(UserError, match="there is no such folder"):
+        device_profiles(folder=Path("nowhere"))
+
+
+def test_device_profiles_can_be_read_while_the_command_line_composes() -> None:
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        running = GlobalHydra.instance().hydra
+        assert device_profiles(["raspberry_pi_5"])["raspberry_pi_5"].name == "raspberry_pi_5"
+        with pytest.raises(UserError):
+            device_profiles(["raspbery_pi"])
+        assert GlobalHydra.instance().hydra is running

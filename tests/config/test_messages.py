@@ -2,7 +2,8 @@ from __future__ import annotations
 
 import pytest
 
-from compress.config import RECIPES
+from compress.config import RECIPES, compose, explain
+from compress.errors import UserError
 from tests.config.refusals import choices, refusal
 
 
@@ -59,3 +60,11 @@ def test_a_mistake_names_key_value_and_remedy(override: str, message: str) -> No
     assert result.startswith(message)
     jargon = ("full_key", "\n", "hydra.cc", "Could not", "EOF", "struct", "Error merging", "provider=")
     assert [word for word in jargon if word in result.replace("reconstruct", "")] == []
+
+
+def test_a_key_below_null_says_how_to_set_the_whole() -> None:
+    message = r"device\.idle_watts\.value=3: device\.idle_watts is null: set device\.idle_watts={value: …, source: …"
+    with pytest.raises(UserError, match=message):
+        compose(["recipe=drone_nano", "device.idle_watts.value=3"])
+    with pytest.raises(AssertionError, match="another"):
+        explain(AssertionError("another"), ["device.name=board"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -19,10 +20,39 @@ PROFILES = sorted(fit.published())
 
 
 def test_profiles_are_what_the_published_times_give(tmp_path: Path) -> None:
-    subprocess.run([sys.executable, "scripts/fit_devices.py", str(tmp_path)], cwd=ROOT, check=True)
-    made = {path.name: path.read_text() for path in tmp_path.iterdir()}
-    assert made == {name: (CONF / "device" / name).read_text() for name in made}
-    assert {path.removesuffix(".yaml") for path in made} == set(PROFILES)
+    shutil.copytree(CONF / "device", tmp_path, dirs_exist_ok=True)
+    fit_devices(tmp_path)
+    assert contents(tmp_path) == contents(CONF / "device")
+
+
+def test_what_is_written_by_hand_stays(tmp_path: Path) -> None:
+    """The lines are replaced, whatever else a profile holds; a device without a profile receives one."""
+    hand = "# mine\nname: raspberry_pi_5\nidle_watts: {value: 3, source: my meter}\nanything: [else]\n"
+    made = (CONF / "device" / "raspberry_pi_5.yaml").read_text()
+    path = tmp_path / "raspberry_pi_5.yaml"
+    path.write_text(f"{hand}# Written by {made.partition('# Written by ')[2]}".replace("a_ms: ", "a_ms: 1"))
+    fit_devices(tmp_path)
+    assert path.read_text() == hand + "".join(made.partition("# Written by ")[1:])
+    assert set(contents(tmp_path)) == {f"{profile}.yaml" for profile in PROFILES}
+    new = yaml.safe_load((tmp_path / "jetson_orin_nx.yaml").read_text())
+    assert set(new) == {"name", "source", "fits"} and new["name"] == "jetson_orin_nx"
+
+
+def fit_devices(folder: Path) -> None:
+    subprocess.run([sys.executable, "scripts/fit_devices.py", str(folder)], cwd=ROOT, check=True)
+
+
+def contents(folder: Path) -> dict[str, str]:
+    return {path.name: path.read_text() for path in folder.iterdir()}
+
+
+@pytest.mark.parametrize("profile", PROFILES)
+def test_no_published_time_is_above_the_peak(profile: str) -> None:
+    """The slope of a line is a rate that the device reaches: a peak below it would be wrong."""
+    device = compose(["recipe=drone_nano", f"device={profile}"]).device
+    for line in device.fits:
+        if line.precision in device.peak_gops:
+            assert 1000 / line.b_ms_per_gflop < device.peak_gops[line.precision].value, line
 
 
 @pytest.mark.parametrize("profile", PROFILES)

@@ -100,22 +100,3 @@ def test_what_pruning_refuses_is_said_of_the_frame_rate() -> None:
         raise mistake
     with pytest.raises(UserError, match="^model=net"), devices.fps_named_in_errors(asked):
         raise UserError("model", "net", "cannot be traced")
-
-
-# --- predictions ----------------------------------------------------------------------------------------------
-
-
-def test_files_of_the_final_network_are_predicted() -> None:
-    rows = [row(8 * 10**9, "tensorrt", "fp16"), row(10**9, None, "fp32"), row(10**9, "tensorrt", "int8")]
-    [remark] = devices.remarks(config().device, rows)
-    assert (remark.kind, remark.numbers) == ("predicted_latency", {"tensorrt/int8": 5.0})
-    assert (
-        "5 ms (tensorrt/int8)" in remark.text and "80% of the tensorrt/int8 time is the line's intercept" in remark.text
-    )
-    assert "not judged" in remark.text
-
-
-def test_nothing_is_predicted_without_times() -> None:
-    rows = [row(10**9, "tensorrt", "int8")]
-    assert devices.remarks(DeviceConfig(), rows) == []
-    assert devices.remarks(config().device, [row(10**9, "openvino", "int8")]) == []

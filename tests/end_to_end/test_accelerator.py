@@ -24,11 +24,13 @@ ON_THE_CPU = {
     "measurement.accuracy": {"predictor"},  # moved in the same line
     "measurement.contracts": {"verify"},  # files in runtimes, compared with torch on the CPU
     "measurement.layer_latency": {"layer_seconds"},
+    "measurement.roofline": {"bandwidth"},  # of the CPU
     "measurement.rows": {"measure_model", "measure_graph"},  # example images for runtimes
     "models.normalisation": {"Normalised.__init__"},  # buffers, moved with the network
     "models.onnx_model": {"FileNet.__init__", "FileNet.forward"},  # ONNX Runtime
     "models.ultralytics_head": {"decode", "detections"},  # outputs of all runtimes
     "models.ultralytics_instances": {"masks", "keypoints", "turned_boxes", "_tensor"},
+    "profiling.profile": {"profile"},  # an example image for runtimes
     "pruning.importance": {"_random"},  # scores are compared on the CPU
     "quantization.search": {"Search._latencies"},
     "quantization.sensitivity": {"ranked"},  # moved in the same line

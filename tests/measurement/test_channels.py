@@ -4,7 +4,7 @@ import pytest
 from torch import nn
 
 from compress.measurement import channels, flops
-from compress.measurement.flops import Cost
+from compress.measurement.cost import Cost
 from tests.fakes import FakeModel
 
 

@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -42,6 +45,86 @@ def test_products_equal_hand_computed_macs(
     assert cost.flops == 2 * macs
 
 
+@pytest.mark.parametrize(
+    ("options", "call", "macs"),
+    [
+        # Projections of queries, keys, values and result, 4 x 64 per token, and two products per score.
+        ({"batch_first": True}, lambda a, x: a(x, x, x), 12 * 4 * 64 + 3 * 16 * 2 * 8),
+        ({"batch_first": True}, lambda a, x: a(x, x, x, need_weights=False), 12 * 4 * 64 + 3 * 16 * 2 * 8),
+        ({}, lambda a, x: a(x, x, x, need_weights=False), 12 * 4 * 64 + 4 * 9 * 2 * 8),  # (length 3, batch 4, 8)
+        ({}, lambda a, x: a(x[0], x[0], x[0]), 4 * 4 * 64 + 16 * 2 * 8),  # without a batch
+        ({"batch_first": True}, lambda a, x: a(x, x[:, :2], x[:, :2]), (2 * 12 + 2 * 6) * 64 + 3 * 8 * 2 * 8),
+        (
+            {"batch_first": True, "kdim": 5, "vdim": 6}, lambda a, x: a(x, x[..., :5], x[..., :6]),
+            12 * 8 * (8 + 5 + 6 + 8) + 3 * 16 * 2 * 8,
+        ),
+        # One more key and value, learned or zero.
+        ({"batch_first": True, "add_bias_kv": True}, lambda a, x: a(x, x, x), 12 * 4 * 64 + 3 * 20 * 2 * 8),
+        ({"batch_first": True, "add_zero_attn": True}, lambda a, x: a(x, x, x), 12 * 4 * 64 + 3 * 20 * 2 * 8),
+        (
+            {"batch_first": True}, lambda a, x: a(x, x, x, attn_mask=torch.zeros(4, 4), is_causal=True),
+            12 * 4 * 64 + 3 * 16 * 2 * 8,  # masked scores are computed too
+        ),
+        (
+            {"batch_first": True},
+            lambda a, x: a(x, x, x, key_padding_mask=torch.zeros(3, 4, dtype=torch.bool), need_weights=False),
+            12 * 4 * 64 + 3 * 16 * 2 * 8,
+        ),
+    ],
+)  # fmt: skip
+def test_multihead_attention_in_all_its_paths(
+    options: dict[str, Any], call: Callable[[nn.Module, Tensor], tuple[Tensor, Tensor]], macs: int
+) -> None:
+    attention = nn.MultiheadAttention(8, 2, **options)
+    net = Fn(lambda x: call(attention, x)[0])
+    net.attention = attention
+    assert count(net, torch.rand(3, 4, 8)).macs == macs
+
+
+def test_embeddings_move_rows_and_shared_weights_count_once() -> None:
+    class Tied(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.tokens, self.words = nn.Embedding(10, 4), nn.Linear(4, 10, bias=False)
+            self.words.weight = self.tokens.weight
+
+        def forward(self, tokens: Tensor) -> Tensor:
+            return self.words(self.tokens(tokens))
+
+    cost = count(Tied(), torch.tensor([[1, 2, 3]]))
+    assert (cost.macs, cost.params, cost.other_flops) == (3 * 4 * 10, 40, 0)
+    rows = cost.layers["tokens"].bytes
+    assert rows == 3 * 8 + 2 * 3 * 4 * 4  # indices, and three rows that are read and written
+    assert count(nn.Embedding(10, 4), torch.tensor([1])).macs == 0
+    layer = nn.Linear(4, 4)
+    cost = count(nn.Sequential(layer, nn.ReLU(), layer), torch.rand(1, 4))
+    assert (cost.macs, cost.params, cost.layers["0"].macs) == (2 * 16, 20, 2 * 16)  # by its first name
+
+
+def test_several_inputs_nested_and_by_keyword() -> None:
+    class Pair(nn.Module):
+        def forward(self, left: Tensor, others: dict[str, tuple[Tensor, int]], *, bias: Tensor) -> Tensor:
+            return left @ others["right"][0] + bias
+
+    left, right, bias = torch.rand(2, 3), torch.rand(3, 5), torch.rand(5)
+    cost = count(Pair(), left, {"right": (right, 7)}, kwargs={"bias": bias})
+    assert (cost.macs, cost.other_flops, cost.params) == (2 * 3 * 5, 10, 0)
+    assert cost.activation_bytes == 4 * (6 + 15 + 10 + 5)  # inputs and the product
+    assert cost.bytes_moved == 4 * (6 + 15 + 10) + 4 * (10 + 5 + 10)
+    bilinear = nn.Bilinear(3, 3, 5)
+    assert count(bilinear, left, left).macs == 2 * 5 * 3 * (3 + 1)
+
+
+def test_an_input_that_is_passed_twice_is_one_tensor() -> None:
+    class Sum(nn.Module):
+        def forward(self, left: Tensor, right: Tensor) -> Tensor:
+            return left + right
+
+    x = torch.rand(10)
+    assert count(Sum(), x, x).activation_bytes == 2 * 40
+    assert count(Sum(), x, torch.rand(10)).activation_bytes == 3 * 40
+
+
 def test_encoder_layer_fast_path_is_counted() -> None:
     layer = nn.TransformerEncoderLayer(16, 2, 32, batch_first=True).eval()
     assert count(layer, torch.rand(1, 4, 16)).macs == 4 * (4 * 16 * 16 + 2 * 16 * 32) + 2 * 2 * 4 * 4 * 8
@@ -59,6 +142,8 @@ def test_traffic_peak_params_and_layers() -> None:
     assert cost.layers["0"].macs == 32 and cost.layers["0"].output == (1, 2, 4, 4)
     assert (cost.layers["3"].macs, cost.layers["3"].params, cost.layers["3"].bytes) == (96, 99, linear)
     assert "2" not in cost.layers  # a view
+    assert cost.intensity == (2 * (32 + 96) + 35) / (conv + relu + linear)
+    assert (cost.layers["3"].flops, cost.layers["3"].intensity) == (192, 195 / linear)
 
 
 def test_other_arithmetic_follows_the_conventions() -> None:
@@ -75,6 +160,22 @@ def test_other_arithmetic_follows_the_conventions() -> None:
 def test_a_kept_branch_stays_alive_until_used() -> None:
     net = Fn(lambda x: torch.relu(torch.relu(x)) + x)
     assert count(net, torch.rand(1, 10)).activation_bytes == 3 * 40
+
+
+def test_elementwise_operators_reuse_memory_that_is_not_needed_any_more() -> None:
+    net = nn.Sequential(nn.Conv2d(1, 4, 1), nn.BatchNorm2d(4), nn.ReLU(), nn.Conv2d(4, 1, 1))
+    cost = count(net, torch.rand(1, 1, 4, 4))
+    assert (cost.activation_bytes, cost.activation_bytes_in_place) == (2 * 256, 256 + 64)
+    residual = Fn(lambda x: torch.relu(x).exp() + x)  # the image is kept
+    assert count(residual, torch.rand(10)).activation_bytes_in_place == 2 * 40
+
+
+def test_bit_operations_are_macs_times_both_widths() -> None:
+    assert count(nn.Linear(3, 5), torch.rand(1, 3)).bit_operations == 15 * 32 * 32
+    half = count(nn.Linear(3, 5).to(torch.bfloat16), torch.rand(1, 3, dtype=torch.bfloat16))
+    assert (half.bit_operations, half.layers[""].bit_operations) == (15 * 16 * 16, 15 * 16 * 16)
+    integers = Fn(lambda x: torch._int_mm((10 * x).to(torch.int8), torch.ones(16, 8, dtype=torch.int8)))
+    assert count(integers, torch.rand(32, 16)).bit_operations == 32 * 16 * 8 * 64
 
 
 def test_constants_are_folded() -> None:
@@ -99,6 +200,8 @@ def test_hidden_work_is_refused() -> None:
 
     with pytest.raises(UserError, match="no products"):
         count(Numpy(3, 2), torch.rand(1, 3))
+    with pytest.raises(UserError, match="no products"):
+        count(nn.Sequential(nn.Embedding(10, 3), Numpy(3, 2)), torch.tensor([1]))
 
 
 @pytest.mark.parametrize(

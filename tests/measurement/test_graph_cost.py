@@ -31,6 +31,25 @@ def test_recurrent_layers_cost_what_they_do_in_torch(kind: str, options: dict[st
     assert result.other_flops == pytest.approx(wanted.other_flops, rel=0.02)
 
 
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("need_weights", [False, True])
+def test_attention_and_shared_weights_cost_what_they_do_in_torch(need_weights: bool, tmp_path: Path) -> None:
+    class Twice(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.attention, self.shared = nn.MultiheadAttention(8, 2, batch_first=True), nn.Linear(8, 8)
+
+        def forward(self, x: Tensor) -> Tensor:
+            x = self.shared(torch.relu(self.shared(x)))
+            return self.attention(x, x, x, need_weights=need_weights)[0]
+
+    net, example = Twice().eval(), torch.rand(1, 4, 8)
+    result, wanted = graph_cost.count(exported(net, example, tmp_path)), flops.count(net, example)
+    by_hand = 4 * 64 * (2 + 4) + 2 * 16 * 8  # two calls of the shared layer, four projections, two products per score
+    assert result.macs == wanted.macs == by_hand
+    assert result.params == wanted.params == 72 + 4 * 64 + 32
+
+
 @pytest.mark.parametrize(
     ("equation", "shapes", "output", "macs"),
     [
@@ -67,6 +86,21 @@ def test_attention_is_counted_at_its_scores() -> None:
     assert graph_cost.count(single("Attention", three, (2, 5, 24), q_num_heads=4, kv_num_heads=2)).macs == cost.macs
     past = four | {"mask": None, "past_k": (2, 2, 3, 8), "past_v": (2, 2, 3, 6)}
     assert graph_cost.count(single("Attention", past, (2, 4, 5, 6))).macs == 2 * 4 * 5 * 10 * (8 + 6)
+
+
+def test_embeddings_read_only_the_rows_that_they_select() -> None:
+    nodes = [
+        helper.make_node("Gather", ["table", "tokens"], ["rows"], name="embedding"),
+        helper.make_node("MatMul", ["rows", "w"], ["y"], name="product"),
+    ]
+    tokens = helper.make_tensor_value_info("tokens", TensorProto.INT64, (3,))
+    y = helper.make_tensor_value_info("y", TensorProto.FLOAT, (3, 5))
+    table, w = np.ones((100, 4), np.float32), np.ones((4, 5), np.float32)
+    constants = [numpy_helper.from_array(table, "table"), numpy_helper.from_array(w, "w")]
+    graph = helper.make_graph(nodes, "graph", [tokens], [y], constants)
+    cost = graph_cost.count(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)]))
+    assert cost.layers["embedding"].bytes == 3 * 8 + 2 * 3 * 4 * 4
+    assert (cost.layers["product"].macs, cost.params) == (3 * 4 * 5, 400 + 20)
 
 
 def test_deformable_convolution_and_affine_grids() -> None:
@@ -141,15 +175,15 @@ def test_weights_behind_a_dequantization_are_parameters_of_a_byte() -> None:
     constants = [numpy_helper.from_array(MATRIX.view(np.int8), "w"), numpy_helper.from_array(np.array(SCALE), "scale")]
     graph = helper.make_graph(nodes, "graph", shapes[:1], shapes[1:], constants)
     cost = graph_cost.count(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)]))
-    assert (cost.macs, cost.params, cost.param_bytes) == (120, 40, 40)
+    assert (cost.macs, cost.params, cost.param_bytes, cost.other_flops) == (120, 40, 40, 0)
+    assert cost.bytes_moved == 4 * 24 + 40 + 4 * 15  # weights of one byte
+    assert cost.activation_bytes == 4 * (24 + 15)  # without weights
 
 
 @pytest.mark.parametrize(
     ("kind", "domain", "message"),
     [
         ("Det", "", "/layer/node: Det"),
-        ("DFT", "", "/layer/node: DFT"),
-        ("STFT", "", "/layer/node: STFT"),
         ("LinearAttention", "", "/layer/node: LinearAttention"),
         ("Relu", "com.example", r"/layer/node: com\.example\.Relu"),
         ("MultiHeadAttention", "com.microsoft", r"/layer/node: com\.microsoft\.MultiHeadAttention"),
@@ -159,6 +193,82 @@ def test_weights_behind_a_dequantization_are_parameters_of_a_byte() -> None:
 def test_what_has_no_formula_is_refused_by_node_and_operator(kind: str, domain: str, message: str) -> None:
     with pytest.raises(UserError, match=message):
         graph_cost.count(single(kind, {"x": (1, 4, 4)}, (1, 4, 4), domain=domain))
+
+
+def test_operators_without_a_formula_can_be_counted_apart(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("WARNING")  # a library may have raised the root logger's
+    cost = graph_cost.count(single("Det", {"x": (5, 4, 4)}, (5,)), unknown="warn")
+    assert (cost.macs, cost.other_flops, cost.unknown) == (0, 0, {"Det": 1})
+    assert cost.bytes_moved == 4 * (80 + 5)
+    assert "Det has no formula" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("kind", "shape", "output", "attributes", "kinds"),
+    [
+        ("Relu", (1, 2, 4, 4), (1, 2, 4, 4), {}, {"activation": 32}),
+        ("Neg", (1, 2, 4, 4), (1, 2, 4, 4), {}, {"elementwise": 32}),
+        ("Softmax", (1, 2, 4, 4), (1, 2, 4, 4), {}, {"softmax": 5 * 32}),
+        ("MaxPool", (1, 2, 4, 4), (1, 2, 2, 2), {"kernel_shape": [2, 2], "strides": [2, 2]}, {"pooling": 32}),
+        ("GlobalAveragePool", (1, 2, 4, 4), (1, 2, 1, 1), {}, {"pooling": 32}),
+        ("ReduceMean", (1, 2, 4, 4), (1, 1, 1, 1), {}, {"reduction": 32}),
+        ("LpNormalization", (1, 2, 4, 4), (1, 2, 4, 4), {}, {"normalisation": 32}),
+        ("DFT", (1, 8, 1), (1, 8, 2), {}, {"fft": 60}),
+    ],
+)
+def test_other_flops_have_a_kind(
+    kind: str, shape: tuple[int, ...], output: tuple[int, ...], attributes: dict[str, Any], kinds: dict[str, int]
+) -> None:
+    node = single(kind, {"x": shape}, output, **attributes)
+    product = single("MatMul", {"a": (2, 3), "b": (3, 2)}, (2, 2)).graph
+    product.node[0].name, product.node[0].output[0] = "/layer/product", "z"
+    product.output[0].name = "z"
+    for field in ("node", "input", "output"):
+        getattr(node.graph, field).extend(getattr(product, field))
+    cost = graph_cost.count(node)
+    assert (cost.other_by_kind, cost.layers["/layer/product"].other_flops) == (kinds, 0)
+
+
+def test_bit_operations_by_the_types_before_dequantization() -> None:
+    def dequantized(name: str) -> list[Any]:
+        return [
+            helper.make_node("DequantizeLinear", [f"{name}_stored", "scale"], [name], name=f"dequantize_{name}"),
+        ]
+
+    x = helper.make_tensor_value_info("x_stored", TensorProto.UINT8, (3, 8))
+    y = helper.make_tensor_value_info("y", TensorProto.FLOAT, (3, 5))
+    constants = [
+        numpy_helper.from_array(MATRIX.view(np.int8), "w_stored"),
+        numpy_helper.from_array(np.array(SCALE), "scale"),
+        numpy_helper.from_array(np.ones((5, 5), np.float32), "v"),
+    ]
+    nodes = [
+        *dequantized("x"), *dequantized("w"), helper.make_node("MatMul", ["x", "w"], ["z"], name="integers"),
+        helper.make_node("MatMul", ["z", "v"], ["y"], name="floats"),
+    ]  # fmt: skip
+    graph = helper.make_graph(nodes, "graph", [x], [y], constants)
+    cost = graph_cost.count(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)]))
+    assert cost.layers["integers"].bit_operations == 120 * 8 * 8
+    assert cost.layers["floats"].bit_operations == 75 * 32 * 32
+    assert cost.bit_operations == 120 * 64 + 75 * 1024
+    product = {**scaled("x", (3, 8)), **scaled("w", MATRIX), "y_scale": np.array(SCALE), "y_zero": np.array(ZERO)}
+    assert graph_cost.count(single("QLinearMatMul", product, (3, 5), types=INT8)).bit_operations == 120 * 64
+
+
+def test_elementwise_nodes_reuse_memory_that_is_not_needed_any_more() -> None:
+    """Convolution and SiLU, its sum with the convolution before it, as in a residual block."""
+    nodes = [
+        helper.make_node("Conv", ["x", "w"], ["a"], name="first"),
+        helper.make_node("Conv", ["a", "v"], ["b"], name="second"),
+        helper.make_node("Sigmoid", ["b"], ["s"], name="sigmoid"),
+        helper.make_node("Mul", ["b", "s"], ["c"], name="mul"),
+        helper.make_node("Add", ["a", "c"], ["y"], name="add"),
+    ]
+    x, y = (helper.make_tensor_value_info(n, TensorProto.FLOAT, (1, c, 4, 4)) for n, c in (("x", 1), ("y", 4)))
+    constants = [numpy_helper.from_array(np.ones((4, c, 1, 1), np.float32), n) for n, c in (("w", 1), ("v", 4))]
+    graph = helper.make_graph(nodes, "graph", [x], [y], constants)
+    cost = graph_cost.count(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)]))
+    assert (cost.activation_bytes, cost.activation_bytes_in_place) == (3 * 256, 2 * 256)
 
 
 def test_a_shape_that_is_not_known_is_refused_by_node_and_operator() -> None:

@@ -79,7 +79,6 @@ def product(x: Tensor) -> Tensor:
     ("function", "name"),
     [
         (product, "compress_tests::product"),
-        (torch.fft.fft, "_fft_"),
         (lambda x: torch.linalg.inv(x + torch.eye(4)), "linalg_inv"),
         (lambda x: torch.ops.aten._compute_linear_combination(x, torch.rand(4, 4)), "_compute_linear_combination"),
     ],
@@ -88,6 +87,49 @@ def test_operators_without_a_formula_are_refused_by_name(function: Callable[[Ten
     with pytest.raises(UserError, match=rf"inner: \S*{name}") as caught:
         count(nn.Sequential(OrderedDict(inner=Fn(function))), torch.rand(4, 4))
     assert "write it with" in str(caught.value)
+
+
+def test_operators_without_a_formula_can_be_counted_apart(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("WARNING")
+    net = nn.Sequential(OrderedDict(linear=nn.Linear(4, 4), inner=Fn(lambda x: product(product(x)))))
+    cost = count(net, torch.rand(4, 4), unknown="warn")
+    assert (cost.macs, cost.other_flops, cost.unknown) == (64, 16, {"compress_tests::product": 2})
+    assert cost.layers["inner"].bytes == 2 * 2 * 64 and cost.layers["inner"].other_flops == 0
+    assert [record.getMessage() for record in caplog.records] == [
+        "inner: compress_tests::product has no formula: its arithmetic is not counted"
+    ]
+    assert count(nn.Linear(4, 4), torch.rand(1, 4), unknown="warn").unknown == {}
+
+
+def test_control_flow_can_be_counted_apart() -> None:
+    chosen = Fn(lambda x: torch.ops.higher_order.cond(x.sum() > 0, lambda y: y + 1, lambda y: y - 1, (x,))[0])
+    with pytest.raises(UserError, match="cond"):
+        count(chosen, torch.rand(4, 4))
+    assert count(chosen, torch.rand(4, 4), unknown="warn").unknown == {"cond": 1}
+
+
+@pytest.mark.parametrize(
+    ("function", "kinds"),
+    [
+        (F.relu, {"activation": 16}),
+        (F.silu, {"activation": 80}),
+        (lambda x: x + x, {"elementwise": 16}),
+        (lambda x: F.softmax(x, 0), {"softmax": 80}),
+        (lambda x: F.layer_norm(x, (4,)), {"normalisation": 112}),
+        (lambda x: F.batch_norm(x, torch.zeros(4), torch.ones(4)), {"normalisation": 32}),
+        (lambda x: F.max_pool2d(x[None], 2), {"pooling": 16}),
+        (lambda x: F.adaptive_avg_pool2d(x[None], 2), {"pooling": 16}),
+        (lambda x: F.interpolate(x[None, None], scale_factor=2, mode="bilinear"), {"resize": 7 * 64}),
+        (lambda x: x.sum(), {"reduction": 16}),
+        (lambda x: F.linear(x, torch.ones(2, 4), torch.ones(2)), {"bias": 8}),
+        (torch.fft.rfft, {"fft": 80}),
+        (lambda x: F.scaled_dot_product_attention(x[None, None], x[None, None], x[None, None]), {"softmax": 96}),
+        (lambda x: x @ x, {}),
+    ],
+)
+def test_other_flops_have_a_kind(function: Callable[[Tensor], Tensor], kinds: dict[str, int]) -> None:
+    cost = count(Fn(function), torch.rand(4, 4))
+    assert cost.other_by_kind == kinds and cost.other_flops == sum(kinds.values())
 
 
 @pytest.mark.parametrize(
@@ -145,9 +187,9 @@ X = torch.zeros(2, 3)
         (aten.relu_.default, [X], False),
         (aten.transpose.int, [X], False),  # a view
         (aten.grid_sampler_2d.default, [X], False),  # listed
-        (aten._fft_c2c.default, [X], True),
+        (aten._fft_c2c.default, [X], False),  # counted as other FLOPs
         (aten.linalg_inv_ex.default, [X], True),
-        (aten._fft_c2c.default, [X.long()], False),  # products of integers have formulas
+        (aten.linalg_inv_ex.default, [X.long()], False),  # products of integers have formulas
         (aten.linalg_inv_ex.default, [X.to(torch.complex64)], True),
     ],
     ids=str,
@@ -188,6 +230,7 @@ BOX, CUBE = torch.zeros(1, 2, 4, 6), torch.zeros(1, 2, 4, 6, 8)
         ("convolution", (BOX, X, X), [BOX], BOX, 48),  # one addition per output for the bias
         ("convolution", (BOX, X, None), [BOX], BOX, 0),
         ("addmm", (X, X, X), [X], X, 6),
+        ("mm", (X, X.mT), [X], torch.zeros(2, 2), 0),  # nothing but products
         ("sigmoid", (X,), [X], X, 4 * 6),
         ("cat", ([X, X],), [X, X], torch.zeros(4, 3), 0),
         ("a_new_elementwise_operator", (X,), [X], X, 6),

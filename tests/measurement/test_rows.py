@@ -16,6 +16,7 @@ from compress.config import ExportConfig
 from compress.data import DataSet, Sample, Split
 from compress.errors import UserError
 from compress.measurement import latency, rows
+from compress.measurement.roofline import Roofline
 from compress.product import Graph
 from compress.tasks import DETECT, Outputs, Predictions
 from tests.fakes import Clock, FakeModel, detections, small_classifier, small_model
@@ -44,7 +45,7 @@ def test_the_same_bytes_are_not_judged_twice(tmp_path: Path, monkeypatch: pytest
     again = row(targets.get("onnxruntime").convert(model, tmp_path / "b", ExportConfig()))
     assert accuracy.call_count == 1 and again.accuracy == first.accuracy
     before, after = latency_of(first), latency_of(again)  # timed on two occasions, told as one
-    if not (before.contended or after.contended):
+    if not (before.contended or after.contended) and after.runs != before.runs:  # a contended timing is dropped
         assert after.runs is not None and before.runs is not None and after.runs > before.runs
         assert after.low is not None and after.median is not None and after.high is not None
         assert after.low <= after.median <= after.high
@@ -161,3 +162,23 @@ def test_a_detector_states_the_threshold_with_the_precision_of_the_baseline(monk
     halved = measured(FindsHalfAsSure, first).thresholds
     assert halved["best_f1"].artifact == ledger.OperatingPoint(pytest.approx(0.4), 1.0, 0.5)  # type: ignore[arg-type]
     assert halved["best_f1"].baseline == best
+
+
+def test_the_achieved_flops_are_compared_with_the_roof_of_the_machine(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(rows, "TIMING_SECONDS", 0.01)
+    model, peak = small_model(), 50.0
+    costs = rows.Costs.of(model)
+    graph = targets.get("onnxruntime").convert(model, tmp_path, ExportConfig())
+    for roofline, roof in (
+        (Roofline({"f32": peak}, 1e9, 1), peak),  # memory so fast that arithmetic is the limit
+        (Roofline({"f32": 1e9}, 2.0, 1), 2.0 * costs.at_imgsz.flops / costs.at_imgsz.bytes_moved),
+        (Roofline({"int8": peak}, 2.0, 1), None),
+        (None, None),
+    ):
+        row = rows.measure_graph(
+            "export", graph, model, costs, data(4), threads=1, cached=False, measured={}, roofline=roofline
+        )
+        assert row.achieved_gflops is not None
+        assert row.roof_fraction == (None if roof is None else pytest.approx(row.achieved_gflops / roof))

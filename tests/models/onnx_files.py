@@ -89,6 +89,24 @@ def detector(classes: int = 2, rows: bool = False, **options: Any) -> ModelProto
     return model(nodes, constants, **options)
 
 
+def quantized_classifier(**options: Any) -> ModelProto:
+    """A classifier whose second convolution has activations and weights in INT8, in the format QDQ."""
+    made = classifier(**options)
+    values = np.round(16 * numpy_helper.to_array(made.graph.initializer[2])).astype(np.int8)
+    stored = {"w1_stored": values, "scale": np.float32(0.1), "zero": np.uint8(0), "w1_scale": np.float32(1 / 16)}
+    made.graph.initializer.extend(numpy_helper.from_array(np.array(value), name) for name, value in stored.items())
+    made.graph.node[2].input[0], made.graph.node[2].input[1] = "r0_back", "w1_back"
+    nodes = [
+        helper.make_node("QuantizeLinear", ["r0", "scale", "zero"], ["r0_stored"], name="quantize"),
+        helper.make_node("DequantizeLinear", ["r0_stored", "scale", "zero"], ["r0_back"], name="dequantize"),
+        helper.make_node("DequantizeLinear", ["w1_stored", "w1_scale"], ["w1_back"], name="weights"),
+    ]
+    for position, node in enumerate(nodes):
+        made.graph.node.insert(2 + position, node)
+    del made.graph.initializer[2]
+    return made
+
+
 def save(made: ModelProto, path: Path) -> Path:
     onnx.save(made, path)
     return path

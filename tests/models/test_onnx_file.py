@@ -165,6 +165,18 @@ def quantized() -> ModelProto:
     return made
 
 
+def test_a_quantized_file_may_be_read_to_be_counted(tmp_path: Path) -> None:
+    path = save(quantized(), tmp_path / "model.onnx")
+    graph = onnx_file.read(path, quantized=True).graph
+    assert {"QuantizeLinear", "DequantizeLinear"} <= {node.op_type for node in graph.graph.node}
+    assert onnx_file.is_quantized(graph) and not onnx_file.is_quantized(classifier())
+
+
+def test_all_open_sizes_are_named_in_one_error(tmp_path: Path) -> None:
+    assert "set model.channels and model.imgsz" in refused(classifier(image=("n", "c", "h", "w")), tmp_path)
+    assert build(classifier(image=("n", 3, "h", "w")), tmp_path, imgsz=32).imgsz == 32
+
+
 def half() -> ModelProto:
     made = files.classifier()
     made.graph.initializer.append(onnx.numpy_helper.from_array(np.zeros(3, np.float16), "narrow"))

@@ -156,3 +156,12 @@ def test_the_new_row_describes_the_exported_file(run: Path) -> None:
     later = quantized | {"stage": "distilled", "size_bytes": 7}
     (run / "ledger.jsonl").write_text("".join(json.dumps(each) + "\n" for each in (*others, last, later)))
     assert add(run, write_bench(run))[0].size_bytes == last["size_bytes"]
+
+
+def test_energy_is_the_power_that_the_device_measured_times_the_latency(run: Path) -> None:
+    made, _ = add(run, write_bench(run, watts=7.5, watts_source="ina3221 VDD_IN"))
+    assert made.latency_ms and made.latency_ms.median and made.energy_mj
+    assert made.energy_mj.value == pytest.approx(7.5 * made.latency_ms.median)
+    assert made.energy_mj.source == "ina3221 VDD_IN" and made.energy_mj.obtained is Provenance.measured
+    with pytest.raises(UserError, match="watts=0.0: expected a positive number"):
+        add(run, write_bench(run, watts=0.0, device="another"))

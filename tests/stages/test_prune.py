@@ -88,6 +88,15 @@ def test_the_objective_latency_leaves_the_times_it_went_by(place: Path) -> None:
     assert all(took > 0 for took in result["layer_milliseconds"].values())
 
 
+def test_the_objective_latency_of_a_device_is_predicted(place: Path) -> None:
+    device = ["prune=latency", "device=raspberry_pi_5", "targets=[onnxruntime]"]
+    first = record(place / "a", *device)
+    assert set(first["layer_milliseconds"]) >= set(first["channels"])
+    assert record(place / "b", *device, "cache=false")["channels"] == first["channels"]
+    with pytest.raises(UserError, match="device=hailo_8: its latency cannot be predicted"):
+        record(place / "c", "prune=latency", "device=hailo_8", "targets=[onnxruntime]")
+
+
 def raising(error: Exception) -> Any:
     def fail(*_: Any, **__: Any) -> Any:
         raise error

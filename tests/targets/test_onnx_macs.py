@@ -101,7 +101,7 @@ def test_operators_without_products_cost_nothing_and_are_known() -> None:
         ("Conv", onnx_macs.ONNXRUNTIME, False),  # its domain has no such operator
         ("QGemm", onnx_macs.ONNXRUNTIME, True),
         ("QGemm", "", False),
-        ("DFT", "", False),
+        ("Det", "", False),
         ("If", "", False),  # its branches may hold products
     ],
 )

@@ -15,6 +15,7 @@ from collections.abc import Callable
 
 import labelled_images
 import numpy as np
+import power
 import runtime
 
 FOLDER = pathlib.Path(__file__).resolve().parent
@@ -28,14 +29,19 @@ def main() -> int:
     parser.add_argument("--device", required=True, help=device_help)
     parser.add_argument("--threads", type=int, default=None, help="CPU threads (default: chosen by the runtime)")
     parser.add_argument("--seconds", type=float, default=10.0, help="how long to measure")
+    watts_help = "power of the device in watts while the model runs, read from an external meter"
+    parser.add_argument("--watts", type=float, default=None, help=watts_help)
     args = parser.parse_args()
+    if args.watts is not None and not 0 < args.watts < 10_000:
+        parser.error(f"--watts {args.watts}: set a positive number of watts")
 
     files = checksums(manifest, args.precision)
     entry = manifest["models"][args.precision]
     predict, name, inference_precision = runtime.load(FOLDER / entry["model"], args.threads)
     image = np.load(FOLDER / "sample_input.npy")
     difference = outputs_difference(predict(image), entry)
-    latency = measure(lambda: predict(image), args.seconds)
+    with power.reading(args.watts) as reading:
+        latency = measure(lambda: predict(image), args.seconds)
     labelled = labelled_accuracy(manifest, entry, predict)
     result = {
         "schema_version": 1,
@@ -48,6 +54,8 @@ def main() -> int:
         "batch": 1,
         "latency_ms": latency,
         "peak_memory_bytes": peak_memory(),
+        "watts": reading.watts,
+        "watts_source": reading.source,
         "files": files,
         "largest_difference": difference,
         "labelled_images": labelled,

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from compress.targets.artifact import KIT
-from compress.targets.bench_kit import labelled_images
+from compress.targets.bench_kit import labelled_images, power
 
 OUTPUT = np.array([[1.0, 2.0, 4.0]], np.float32)
 
@@ -28,6 +28,7 @@ def bench(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
         return lambda image: OUTPUT, f"known 1.0 with {threads} threads", "int8"
 
     monkeypatch.setitem(sys.modules, "labelled_images", labelled_images)
+    monkeypatch.setitem(sys.modules, "power", power)
     monkeypatch.setitem(sys.modules, "runtime", SimpleNamespace(load=load))
     spec = importlib.util.spec_from_file_location("bench", KIT / "bench.py")
     assert spec is not None and spec.loader is not None

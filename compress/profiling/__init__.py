@@ -1,0 +1,1 @@
+"""`compress profile MODEL ...`: costs and speed of models, per layer, without data."""

@@ -1,0 +1,42 @@
+from __future__ import annotations
+
+import io
+from dataclasses import replace
+
+import pytest
+from rich.console import Console
+
+from compress.config import DeviceConfig, Figure, device_profiles
+from compress.profiling.predictions import forecasts, table
+from tests.profiling.profiles import PROFILE
+
+
+def test_every_precision_of_a_device_is_predicted() -> None:
+    found, unknown = forecasts([PROFILE], device_profiles(["raspberry_pi_5", "jetson_orin_nano", "coral"]))
+    groups = [(each.device, each.runtime, each.precision) for each in found]
+    assert groups[:3] == [("raspberry_pi_5", "onnxruntime", precision) for precision in ("int8", "fp16", "fp32")]
+    assert groups[3:] == [("jetson_orin_nano", "tensorrt", "int8"), ("jetson_orin_nano", "tensorrt", "fp16")]
+    assert list(unknown) == ["coral"] and "no memory bandwidth in its profile" in unknown["coral"]
+
+
+def test_quantized_and_uncounted_models_are_not_predicted() -> None:
+    devices = device_profiles(["raspberry_pi_5"])
+    uncounted = replace(PROFILE, operators=(), unknown={"Det": 1})
+    found, unknown = forecasts([replace(PROFILE, operators=())], devices)
+    assert found == [] and "it is quantized" in unknown["raspberry_pi_5"]
+    assert "without a formula (Det)" in forecasts([uncounted], devices)[1]["raspberry_pi_5"]
+
+
+def test_energy_is_power_times_latency() -> None:
+    peak = {"int8": Figure(100, "a table")}
+    board = DeviceConfig("b", precisions=["int8"], peak_gops=peak, bandwidth_gb_s=Figure(10, "a table"))
+    (without,), _ = forecasts([PROFILE], {"b": board})
+    board.loaded_watts = Figure(8, "a meter")
+    (known,), _ = forecasts([PROFILE], {"b": board})
+    assert without.energy_mj is None and known.energy_mj == pytest.approx(8 * known.prediction.ms)
+    console = Console(file=io.StringIO(), width=300)
+    console.print(table([without, known]))
+    assert isinstance(console.file, io.StringIO)
+    shown = console.file.getvalue()
+    assert "the profile of b alone" in shown and f"{known.prediction.ms:.3g}" in shown
+    assert known.as_dict()["ms"] == known.prediction.ms and known.as_dict()["device"] == "b"
