@@ -31,6 +31,7 @@ from compress.tasks.agreement import Agreement
 from compress.timing_noise import differ
 from compress.training.placement import CPU
 
+MARGIN = 0.8  # of the limit: the drop is judged on other images than those of the search, on which it differs
 SESSIONS = 3  # timing sessions per candidate, so that differences can be compared with noise
 # Mixed precision leaves at most this fraction of the layers in float. A scheme fails if it computes less than the rest
 # of the INT8 MACs of the first candidate in INT8.
@@ -90,8 +91,9 @@ class Search:
         """Returns the best candidate.
 
         If latency is compared, this is the most accurate of those within the limit that are as fast as the fastest;
-        otherwise the one with the fewest layers in float, the earliest of equals. If no candidate is within the limit,
-        it is the most accurate one without additional layers in float, which cost speed and did not help enough.
+        otherwise the one with the fewest layers in float, the earliest of equals. Only if none is within `MARGIN` of the
+        limit are those considered that are closer to it. If no candidate is within the limit, it is the most accurate
+        one without additional layers in float, which cost speed and did not help enough.
         Raises TargetFailed if no scheme of the target can quantize this network.
         """
         self._deadline = time.monotonic() + self.seconds
@@ -116,9 +118,9 @@ class Search:
     def _acceptable(self) -> list[Candidate]:
         return [candidate for candidate in self.tried if self._within_limit(candidate)]
 
-    def _within_limit(self, candidate: Candidate | None) -> bool:
+    def _within_limit(self, candidate: Candidate | None, fraction: float = MARGIN) -> bool:
         # In floating point 0.99 - 0.98 is slightly more than 0.01.
-        return candidate is not None and candidate.drop <= self.limit + 1e-9
+        return candidate is not None and candidate.drop <= fraction * self.limit + 1e-9
 
     def _out_of_time(self) -> bool:
         return time.monotonic() > self._deadline
@@ -172,7 +174,8 @@ class Search:
                 too_few = middle
 
     def _chosen(self) -> Candidate:
-        if not (acceptable := self._acceptable()):
+        acceptable = self._acceptable() or [each for each in self.tried if self._within_limit(each, 1.0)]
+        if not acceptable:
             log.warning("quantize: %s: no candidate is within the limit, using the most accurate", self.fp32.target)
             return min((c for c in self.tried if not c.layers_kept), key=lambda c: c.drop)
         if not self.timed:

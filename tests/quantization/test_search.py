@@ -77,6 +77,9 @@ class Known:
         return Predictor(run, "known", "int8", self.obtained, layers)
 
 
+LIMIT = 0.02 / search.MARGIN  # a drop of 0.02 is within the limit with its margin
+
+
 @pytest.fixture
 def split() -> Split:
     pixels = np.zeros((4, 4), np.uint8)
@@ -95,7 +98,7 @@ def searching(
     fp32 = folder / "fp32"
     fp32.write_text("0 1 8")
     graph = Graph(fp32, "known", Precision.fp32)
-    searched = Search(graph, chain(), split, list(images(split)), folder, 0.02, seconds, threads=1, timed=timed)
+    searched = Search(graph, chain(), split, list(images(split)), folder, LIMIT, seconds, threads=1, timed=timed)
     return searched
 
 
@@ -124,6 +127,17 @@ def test_on_the_device_the_fastest_within_the_limit_wins(
     assert chosen.scheme.description == "fast" and chosen.drop == pytest.approx(0.02)
     assert [what for what, _ in known.made] == ["slow", "fast", "wrong"]  # no rescue is needed
     assert [each.latency_ms for each in searched.tried] == [2.0, 1.0, None]
+
+
+@pytest.mark.parametrize(("wrong", "chosen"), [(1, "fallback"), (9, "close")])
+def test_without_margin_to_the_limit_others_are_tried_first(
+    wrong: int, chosen: str, split: Split, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A drop of 0.03 is within a limit of 0.035, but may not be on the images that it is judged on."""
+    known = Known(scheme("close", 3), scheme("fallback", wrong, fallback=True), needed=LAYERS)
+    searched = searching(known, split, tmp_path, monkeypatch, timed=False)
+    searched.limit = 0.035
+    assert searched.run().scheme.description == chosen
 
 
 def test_times_within_noise_are_the_same(split: Split, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
