@@ -91,9 +91,9 @@ class Search:
         """Returns the best candidate.
 
         If latency is compared, this is the most accurate of those within the limit that are as fast as the fastest;
-        otherwise the one with the fewest layers in float, the earliest of equals. Only if none is within `MARGIN` of the
-        limit are those considered that are closer to it. If no candidate is within the limit, it is the most accurate
-        one without additional layers in float, which cost speed and did not help enough.
+        otherwise the one with the fewest layers in float, the earliest of equals. Only if none is within `MARGIN` of
+        the limit, those that are closer to it are considered. If no candidate is within the limit, it is the most
+        accurate one without additional layers in float, which cost speed and did not help enough.
         Raises TargetFailed if no scheme of the target can quantize this network.
         """
         self._deadline = time.monotonic() + self.seconds
