@@ -37,7 +37,7 @@ def main() -> int:
     show(f"{options.child}, trained", direct[-1], seconds)
     twice, seconds = run(
         options.child, "stages=[train,finetune]", f"train.images={options.images - options.tuned}",
-        f"finetune.images={options.tuned}", "budget.flops=null", seed,
+        f"finetune.images={options.tuned}", "finetune.distillation=0", "budget.flops=null", seed,
     )  # fmt: skip
     show(f"{options.child}, trained twice", twice[-1], seconds)
     pruned, seconds = run(

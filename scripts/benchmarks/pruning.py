@@ -227,7 +227,9 @@ def by_torch_pruning(
         importance = tp.importance.GroupTaylorImportance()
 
     def at(thousandths: int) -> nn.Module:
-        net = copy.deepcopy(unpruned)  # with its gradients
+        net = copy.deepcopy(unpruned)
+        for parameter, other in zip(net.parameters(), unpruned.parameters(), strict=True):
+            parameter.grad = other.grad  # which is not copied
         modules = dict(net.named_modules())
         pruner = tp.pruner.BasePruner(
             net, model.example_input(), importance=importance, global_pruning=prepare is not None,
