@@ -59,11 +59,24 @@ def convert(model: Model, folder: Path, config: ExportConfig) -> Graph:
     with tempfile.TemporaryDirectory() as scratch:
         source = onnx_graph.export(model, Path(scratch, "model.onnx"), config.opset)
         try:
-            converted = openvino.convert_model(source)
+            with _root_logger_kept():
+                converted = openvino.convert_model(source)
         except Exception as error:  # OpenVINO raises RuntimeError and its own types
             raise TargetFailed(f"OpenVINO cannot convert this network: {error}") from error
         openvino.save_model(converted, path, compress_to_fp16=False)
     return Graph(path, NAME, Precision.fp32)
+
+
+@contextlib.contextmanager
+def _root_logger_kept() -> Iterator[None]:
+    """Restores the root logger. `convert_model` limits it to errors and filters it, and leaves that so if it fails."""
+    root = logging.getLogger()
+    level, filters, handlers = root.level, root.filters[:], root.handlers[:]
+    try:
+        yield
+    finally:
+        root.setLevel(level)
+        root.filters, root.handlers = filters, handlers
 
 
 def quantize(

@@ -19,10 +19,10 @@ from torch import nn
 
 from compress import targets
 from compress.config import ExportConfig
-from compress.errors import MissingExtra
+from compress.errors import MissingExtra, TargetFailed
 from compress.measurement import flops
-from compress.targets import openvino
-from tests.fakes import SIDE, FakeModel
+from compress.targets import onnx_graph, openvino
+from tests.fakes import SIDE, FakeModel, small_model
 from tests.onnx_operators import First, exported, single
 
 
@@ -164,3 +164,16 @@ def test_float32_is_asked_for_where_it_must_be(
     monkeypatch.setattr(package.Core, "compile_model", compile_model)
     openvino.load(graph, 1, exact=exact)
     assert [settings.get("INFERENCE_PRECISION_HINT") for settings in asked] == [wanted]
+
+
+def test_a_failed_conversion_leaves_the_log_as_it_was(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def export(model: object, path: Path, opset: int) -> Path:
+        path.write_bytes(b"no graph")
+        return path
+
+    monkeypatch.setattr(onnx_graph, "export", export)
+    root = logging.getLogger()
+    before = root.level, root.filters[:], root.handlers[:]
+    with pytest.raises(TargetFailed, match="OpenVINO cannot convert this network"):
+        openvino.convert(small_model(), tmp_path, ExportConfig())
+    assert (root.level, root.filters, root.handlers) == before
