@@ -74,8 +74,8 @@ def energy_on(row: Row, device: DeviceConfig) -> float | None:
         return None
     if row.energy_mj is not None:
         return row.energy_mj.value
-    milliseconds, power = median(row), device.loaded_watts
-    return None if milliseconds is None or power is None else power.value * milliseconds
+    milliseconds = median(row)
+    return None if milliseconds is None else device.energy_mj(milliseconds)
 
 
 def timed_on(row: Row, device: str) -> bool:

@@ -83,6 +83,10 @@ class DeviceConfig:
             remedy = "name the page, the table or the measurement that it is from"
             check(bool(figure.source.strip()), f"device.{key}.source", repr(figure.source), remedy)
 
+    def energy_mj(self, ms: float) -> float | None:
+        """Energy of `ms` milliseconds by the power of the board under load (W x ms = mJ); None if that is not known."""
+        return None if self.loaded_watts is None else self.loaded_watts.value * ms
+
     def figures(self) -> dict[str, Figure]:
         """The known figures, by key: "peak_gops.int8", "bandwidth_gb_s"."""
         single = {name: getattr(self, name) for name in FIGURES}

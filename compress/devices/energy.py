@@ -5,7 +5,7 @@ the supply, and is what a battery delivers.
 
 Operations and bytes: picojoules per multiply-accumulate and per byte, as published for a 45 nm process (Horowitz,
 "Computing's energy problem", ISSCC 2014, figure 1.1.9), times the counted work. It contains no idle power, no control
-logic and no losses, so it is a lower bound in spirit; newer processes need less for arithmetic, and hardly less for
+logic and no losses, so it is no estimate of what a board needs; newer processes need less for arithmetic, and hardly less for
 external memory. `low` reads weights from external memory and keeps activations on the chip; `high` moves every byte of
 every operator through external memory.
 """
@@ -54,8 +54,3 @@ def check(budget: BudgetConfig, device: DeviceConfig, *, counters: bool) -> None
             f"the power of {device.name} is not known: set device.loaded_watts={{value: WATTS, source: TEXT}}, or null"
         )
         raise UserError("budget.energy_mj", budget.energy_mj, remedy)
-
-
-def of_power(device: DeviceConfig, ms: float) -> float | None:
-    """Energy by the board's power under load x latency (W x ms = mJ); None if the profile has no power."""
-    return None if device.loaded_watts is None else device.loaded_watts.value * ms

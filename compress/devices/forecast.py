@@ -10,7 +10,6 @@ from compress.budget import Remark
 from compress.budget.selection import final_rows
 from compress.config import HOST, Config, DeviceConfig, device_profiles
 from compress.devices import mission
-from compress.devices.energy import of_power
 from compress.devices.operators import Operator
 from compress.devices.prediction import LatencyModel, Prediction, Unknown, calibrate, published
 from compress.errors import TargetFailed, UserError
@@ -66,7 +65,7 @@ def _latencies(device: DeviceConfig, files: Sequence[File], network: Network) ->
     if predicted:
         texts = []
         for file, each in predicted.items():
-            joules = of_power(device, each.ms)
+            joules = device.energy_mj(each.ms)
             energy = "" if joules is None else f", {joules:.3g} mJ"
             texts.append(f"{'/'.join(file)} {each.ms:.3g} ms ({each.low:.3g} to {each.high:.3g}{energy})")
         sentences.append(f"Predicted on {device.name}, with intervals of 95 %: {', '.join(texts)}.")

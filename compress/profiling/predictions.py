@@ -9,7 +9,6 @@ from typing import Any
 from rich.table import Table
 
 from compress.config import PRECISIONS, DeviceConfig
-from compress.devices.energy import of_power
 from compress.devices.prediction import LatencyModel, Prediction, calibrate, published
 from compress.profiling.profile import Profile
 from compress.profiling.table import MISSING, empty
@@ -49,7 +48,7 @@ def forecasts(
             for group in groups:
                 predicted = model.predict(profile.operators, *group)
                 if isinstance(predicted, Prediction):
-                    energy = of_power(device, predicted.ms)
+                    energy = device.energy_mj(predicted.ms)
                     result.append(Forecast(profile.name, name, *group, predicted, energy))
                 else:
                     unknown.setdefault(name, predicted.reason)

@@ -89,20 +89,8 @@ def arithmetic(profile: Profile) -> list[str]:
 
 def layers(profile: Profile, order: str, most: int) -> Table:
     """The first `most` layers in an order; all if it is 0."""
-    names = [
-        "layer",
-        "operators",
-        "output",
-        "params",
-        "MFLOPs",
-        "MB",
-        "FLOPs/byte",
-        "ms",
-        "time",
-        "FLOPs",
-        "GFLOPS",
-        "",
-    ]
+    names = ["layer", "operators", "output", "params", "MFLOPs", "MB", "FLOPs/byte", "ms", "time", "FLOPs", "GFLOPS"]
+    names.append("")  # of the mark
     table = empty(names, left=3)
     for layer in ordered(profile, order)[: most or None]:
         table.add_row(

@@ -20,8 +20,8 @@ def test_energy_of_work_by_hand() -> None:
 
 
 def test_watts_times_milliseconds_are_millijoules() -> None:
-    assert energy.of_power(BOARD, 25.0) == 200.0
-    assert energy.of_power(DeviceConfig("other"), 25.0) is None
+    assert BOARD.energy_mj(25.0) == 200.0
+    assert DeviceConfig("other").energy_mj(25.0) is None
 
 
 def test_a_limit_that_nothing_can_judge_is_refused() -> None:
