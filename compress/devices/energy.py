@@ -6,8 +6,8 @@ the supply, and is what a battery delivers.
 Operations and bytes: picojoules per multiply-accumulate and per byte, as published for a 45 nm process (Horowitz,
 "Computing's energy problem", ISSCC 2014, figure 1.1.9), times the counted work. It contains no idle power, no control
 logic and no losses, so it is no estimate of what a board needs; newer processes need less for arithmetic, and hardly
-less for external memory. `low` reads weights from external memory and keeps activations on the chip; `high` moves every byte of
-every operator through external memory.
+less for external memory. `low` reads weights from external memory and keeps activations on the chip; `high` moves every
+byte of every operator through external memory.
 """
 
 from __future__ import annotations
