@@ -19,7 +19,7 @@ import onnx
 
 from compress import targets
 from compress.config import ExportConfig, ModelConfig
-from compress.devices import fit, graph_operators, operators
+from compress.devices import graph_operators, operators, published_latency
 from compress.models import build
 
 CLASSES = tuple(f"class {index}" for index in range(80))
@@ -28,7 +28,7 @@ CLASSES = tuple(f"class {index}" for index in range(80))
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("file", nargs="?", type=Path, default=operators.PUBLISHED, help="output file")
-    rows = [row for rows in fit.published().values() for row in rows]
+    rows = [row for rows in published_latency.rows().values() for row in rows]
     operators.write(networks({row["model"]: int(row["imgsz"]) for row in rows}), parser.parse_args().file)
     return 0
 

@@ -13,7 +13,7 @@ from compress.config.composition import (
     to_config,
 )
 from compress.config.data import DATA_TASKS, TASK_FORMATS, DataConfig, MetricConfig, TaskConfig
-from compress.config.device import HOST, PRECISIONS, Basis, DeviceConfig, Figure, LatencyFit
+from compress.config.device import HOST, PRECISIONS, Basis, DeviceConfig, Figure
 from compress.config.messages import explain
 from compress.config.mission import MissionConfig
 from compress.config.schema import (
@@ -39,7 +39,7 @@ from compress.config.schema import (
 __all__ = [
     "BALANCED", "COMPOSING", "CONF", "DATA_TASKS", "HOST", "MAX_CHANNELS", "MAX_OPSET", "PRECISIONS", "RECIPES",
     "TASK_FORMATS", "Accelerator", "Activation", "Basis", "BudgetConfig", "Config", "DataConfig", "DeviceConfig",
-    "ExportConfig", "Family", "Figure", "FinetuneConfig", "LatencyFit", "MetricConfig", "MissionConfig",
+    "ExportConfig", "Family", "Figure", "FinetuneConfig", "MetricConfig", "MissionConfig",
     "ModelConfig", "NumberFormat", "Objective", "Optimizer", "PruneConfig", "QuantizeConfig", "ReconstructConfig",
     "TaskConfig", "check_name", "compose", "device_profiles", "dump", "explain", "read", "register", "to_config",
 ]  # fmt: skip

@@ -1,4 +1,4 @@
-"""The configuration of a device: targets, precisions, peaks, power and published latencies."""
+"""The configuration of a device: targets, precisions, peaks and power."""
 
 from __future__ import annotations
 
@@ -31,31 +31,8 @@ class Figure:
 
 
 @dataclass
-class LatencyFit:
-    """`ms = a_ms + b_ms_per_gflop * GFLOPs` on one device in one runtime and precision."""
-
-    runtime: str = "onnxruntime"  # a target's name
-    precision: str = "fp32"
-    a_ms: float = 1.0
-    b_ms_per_gflop: float = 1.0
-    error: float = 0.0  # largest relative error in leave-one-out cross-validation
-    gflops: list[float] = field(default_factory=lambda: [0.0, 0.0])  # of the smallest and the largest fitted network
-    error_fitted: float = 0.0  # largest relative error for the networks that it was fitted on
-
-    def __post_init__(self) -> None:
-        check_plain(self, "device.fits")
-        check(self.a_ms > 0, "device.fits.a_ms", self.a_ms, "set a positive number, the milliseconds at 0 GFLOPs")
-        slope = self.b_ms_per_gflop
-        check(slope > 0, "device.fits.b_ms_per_gflop", slope, "set a positive number, the milliseconds per GFLOP")
-        remedy = "set two numbers, of the smallest and the largest fitted network"
-        check(len(self.gflops) == 2, "device.fits.gflops", self.gflops, remedy)
-
-
-@dataclass
 class DeviceConfig:
     name: str = HOST
-    source: str = ""  # where the latencies were published
-    fits: list[LatencyFit] = field(default_factory=list)  # made by scripts/fit_devices.py
     # Used by runs that name no targets.
     targets: list[str] = field(default_factory=lambda: ["onnxruntime", "openvino", "tensorrt"])
     precisions: list[str] = field(default_factory=list)  # of its chip, preferred first; empty: the fastest measured

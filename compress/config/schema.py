@@ -109,12 +109,14 @@ class ModelConfig:
 class BudgetConfig:
     flops: str | None = None  # at model.imgsz: "50%" of the loaded model, or "1.2G"
     max_accuracy_drop: float | None = None  # absolute, 0.01 is one percentage point; against the torch FP32 baseline
-    latency_ms: float | None = None  # median of one image, measured or predicted for the device
+    # Median of one image, measured on the device. If neither flops nor prune.ratio is set, the stage prune searches the
+    # FLOPs whose latency predicted for the device meets it.
+    latency_ms: float | None = None
     size_mb: float | None = None  # of an artifact's model files, 10^6 bytes
     energy_mj: float | None = None  # of one image
     sram_kb: float | None = None  # tensor arena, 1024 bytes
     flash_kb: float | None = None  # model file, 1024 bytes
-    fps: float | None = None  # on the device: sets flops and latency_ms, see compress/devices/frame_rate.py
+    fps: float | None = None  # on the device: sets latency_ms, see compress/devices/frame_rate.py
 
     @property
     def flops_limit(self) -> FlopsLimit | None:

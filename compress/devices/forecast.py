@@ -60,7 +60,7 @@ def remarks(config: Config, rows: Sequence[Row], models: tuple[Model, Model], co
 
 def _latencies(device: DeviceConfig, files: Sequence[File], network: Network) -> Iterator[Remark]:
     model = calibrate(device, published(device.name))
-    predicted, unknown = _predictions(model, _supported(device, files), network)
+    predicted, unknown = _predictions(model, supported(device, files), network)
     sentences = []
     if predicted:
         texts = []
@@ -83,9 +83,9 @@ def _flight(config: Config, files: Sequence[File], before: Network, after: Netwo
     name, plan = config.mission.device, config.mission
     board = config.device if name is None else device_profiles([name])[name]
     model = calibrate(board, published(board.name))
-    files = _supported(board, files)
+    files = supported(board, files)
     floats = [(target, "fp32") for target in dict.fromkeys(target for target, _ in files)]  # without this program
-    first, last = _fastest(model, floats, before), _fastest(model, files, after)
+    first, last = fastest(model, floats, before), fastest(model, files, after)
     if board.loaded_watts is None or first is None or last is None:
         missing = "its power under load is not known" if board.loaded_watts is None else "no latency can be predicted"
         yield Remark("flight_time", f"The flight time with {board.name} on board is unknown: {missing}.", lasting=True)
@@ -110,12 +110,13 @@ def _flight(config: Config, files: Sequence[File], before: Network, after: Netwo
     yield Remark("flight_time", " ".join(sentences), numbers, lasting=True)
 
 
-def _supported(device: DeviceConfig, files: Sequence[File]) -> list[File]:
+def supported(device: DeviceConfig, files: Sequence[File]) -> list[File]:
     """The files in precisions of the device's chip."""
     return [file for file in files if not device.precisions or file[1] in device.precisions]
 
 
-def _fastest(model: LatencyModel, files: Sequence[File], network: Network) -> tuple[File, Prediction] | None:
+def fastest(model: LatencyModel, files: Sequence[File], network: Network) -> tuple[File, Prediction] | None:
+    """The file with the lowest predicted latency; None if none can be predicted."""
     predicted, _ = _predictions(model, files, network)
     return min(predicted.items(), key=lambda each: each[1].ms, default=None)
 

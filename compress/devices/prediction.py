@@ -18,13 +18,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
+from typing import Any
 
 import numpy as np
 from scipy.optimize import least_squares
 
 from compress.config import DeviceConfig
-from compress.devices import fit
+from compress.devices import published_latency
 from compress.devices.operators import Operator, published_networks
 
 BYTES = {"fp32": 4, "fp16": 2, "int8": 1}
@@ -136,7 +137,7 @@ class LatencyModel:
     def predict(self, operators: Sequence[Operator], runtime: str, precision: str) -> Prediction | Unknown:
         """Predicts the latency of a network at batch 1."""
         group = runtime, precision
-        if reason := self._unknown(group):
+        if reason := self.unknown(*group):
             return Unknown(reason)
         values, covariance = self._extended(group)
         costs = _Costs.of(operators, runtime, executed_precision(self.device, precision))
@@ -156,7 +157,7 @@ class LatencyModel:
     def operator_seconds(self, operators: Sequence[Operator], runtime: str, precision: str) -> np.ndarray | Unknown:
         """Predicted seconds of each operator, without the start of the inference; 0 for one that the runtime fuses."""
         group = runtime, precision
-        if reason := self._unknown(group):
+        if reason := self.unknown(*group):
             return Unknown(reason)
         costs = _Costs.of(operators, runtime, executed_precision(self.device, precision))
         result = np.zeros(len(operators))
@@ -164,6 +165,11 @@ class LatencyModel:
         figures = _gops(self.device, precision), _gb_s(self.device)
         result[executed] = costs.seconds(self.parameters(runtime, precision), *figures)
         return result
+
+    def cache_key(self) -> dict[str, Any]:
+        """What predictions depend on, beside the network."""
+        timings = [(each.network, each.runtime, each.precision, each.ms) for each in self.timings]
+        return {"device": asdict(self.device), "timings": timings}
 
     def _parameters(self, group: Group, deviations: np.ndarray) -> np.ndarray:
         own = self.groups.index(group) if group in self.groups else len(self.groups)
@@ -178,13 +184,14 @@ class LatencyModel:
         covariance[:size, :size] = self.covariance
         return np.concatenate([self.deviations, np.zeros(3)]), covariance
 
-    def _unknown(self, group: Group) -> str:
+    def unknown(self, runtime: str, precision: str) -> str:
         """Why no prediction is possible; empty if one is."""
-        has_peak = executed_precision(self.device, group[1]) in self.device.peak_gops
+        group = runtime, precision
+        has_peak = executed_precision(self.device, precision) in self.device.peak_gops
         has_bandwidth = self.device.bandwidth_gb_s is not None or bool(self.timings)
         if group in self.groups or (has_peak and has_bandwidth):
             return ""
-        figure = "memory bandwidth" if has_peak else f"{group[1].upper()} peak"
+        figure = "memory bandwidth" if has_peak else f"{precision.upper()} peak"
         return f"no latency in {_label(group)} on {self.device.name}, and no {figure} in its profile"
 
     def _basis(self, group: Group) -> str:
@@ -204,7 +211,7 @@ def published(profile: str) -> list[Timing]:
     networks = published_networks()
     return [
         Timing(row["model"], networks[row["model"]], row["runtime"], row["precision"], float(row["ms"]))
-        for row in fit.published().get(profile, [])
+        for row in published_latency.rows().get(profile, [])
     ]
 
 

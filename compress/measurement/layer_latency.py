@@ -21,10 +21,10 @@ from torch.nn.modules.conv import _ConvNd
 
 from compress import targets
 from compress.capabilities import Model
-from compress.config import DeviceConfig, ExportConfig
+from compress.config import ExportConfig
 from compress.devices import graph_operators
-from compress.devices.prediction import Unknown, calibrate, published
-from compress.errors import TargetFailed, UserError
+from compress.devices.prediction import LatencyModel, Unknown
+from compress.errors import TargetFailed
 from compress.targets import onnx_graph
 from compress.targets.quantization_exclusions import module_path
 
@@ -39,14 +39,13 @@ def layer_seconds(model: Model, threads: int) -> dict[str, float]:
     return _by_layer(model, lambda path: node_seconds(path, model.example_input().numpy(), threads))
 
 
-def predicted_layer_seconds(model: Model, device: DeviceConfig, runtime: str, precision: str) -> dict[str, float]:
-    """As `layer_seconds`, predicted for a runtime and precision of a device. Raises UserError if that is unknown."""
+def predicted_layer_seconds(model: Model, device: LatencyModel, runtime: str, precision: str) -> dict[str, float]:
+    """As `layer_seconds`, predicted for a runtime and precision of a device, which must be known."""
 
     def predicted(path: Path) -> dict[str, float]:
         names, operators = zip(*graph_operators.read_named(onnx.load(path)), strict=True)
-        seconds = calibrate(device, published(device.name)).operator_seconds(operators, runtime, precision)
-        if isinstance(seconds, Unknown):
-            raise UserError("device", device.name, f"its latency cannot be predicted: {seconds.reason}")
+        seconds = device.operator_seconds(operators, runtime, precision)
+        assert not isinstance(seconds, Unknown), seconds.reason
         return dict(zip(names, map(float, seconds), strict=True))
 
     return _by_layer(model, predicted)

@@ -9,24 +9,25 @@ import logging
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
 
 from compress.config import PruneConfig
 from compress.errors import UserError
+from compress.pruning import search
 from compress.pruning.allocation import ALLOCATIONS, Step, order, steps_of
 from compress.pruning.estimate import Estimate
 from compress.pruning.groups import Group, cut, find_groups, halves, tie
 from compress.pruning.importance import importance
 
-UNDO_TOLERANCE = 0.005  # steps are undone only if a larger fraction of the budget is unused
-SEARCH_TOLERANCE = 0.01  # the search is repeated only if a larger fraction of the budget is unused
-MAX_TRIALS = 5  # limit on searches, and on attempts to undo a step within each search
 RATIO_TOLERANCE = 0.05  # a larger difference from the ratio is logged as a warning
 
 Count = Callable[[nn.Module], int]  # exact MACs of the deployed form of a network
-MacsAfter = Callable[[Sequence[Step]], int]  # exact MACs after these steps
+Latency = Callable[[nn.Module], float]  # ms
+
+T = TypeVar("T")
 
 log = logging.getLogger(__name__)
 
@@ -86,10 +87,10 @@ def prune_to_ratio(
 
 
 def reachable(
-    net: nn.Module, example: Tensor, protected: Mapping[str, str], config: PruneConfig, count: Count
-) -> tuple[int, int]:
-    """Returns the MACs after all steps, and of the unpruned network. Arguments as in `prune_to_flops`, errors as in
-    `prune_to_ratio`."""
+    net: nn.Module, example: Tensor, protected: Mapping[str, str], config: PruneConfig, count: Callable[[nn.Module], T]
+) -> tuple[T, T]:
+    """Returns `count` (of MACs, or another cost) of the network after all steps, and unpruned. Other arguments as in
+    `prune_to_flops`, errors as in `prune_to_ratio`."""
     steps = _plan(net, example, protected, config, None).steps
     return count(_cut(net, steps)), count(net)
 
@@ -126,10 +127,50 @@ def prune_to_flops(
     narrowest = _cut(net, steps)
     full, least = count(net), count(narrowest)
     check_reachable(budget_macs, least, full)
-    # Each trial modifies its estimate, so `_search` makes a new one per trial, in MACs even if `order` used seconds.
+    # Each trial modifies its estimate, so the search makes a new one per trial, in MACs even if `order` used seconds.
     macs_of, estimate = lambda taken: count(_cut(net, taken)), lambda: Estimate(net, example)
-    taken, macs = _search(steps, macs_of, budget_macs, full, least, estimate)
+    taken, macs = search.within_macs(steps, macs_of, budget_macs, full, least, estimate)
     return replace(_pruned(net, plan, taken, narrowest), macs=macs, reachable=(least, full))
+
+
+def prune_to_latency(
+    net: nn.Module,
+    example: Tensor,
+    protected: Mapping[str, str],
+    config: PruneConfig,
+    *,
+    limit_ms: float,
+    latency: Latency,
+    count: Count,
+    seconds: Mapping[str, float] | None = None,
+    widths: Mapping[str, int] | None = None,
+) -> Pruned:
+    """Prunes until `latency` of the network is at most `limit_ms`: searches for the most MACs, pruned to as by
+    `prune_to_flops`, that meet it. Each trial interpolates between the nearest networks above and below the limit.
+
+    Other arguments and errors as in `prune_to_flops`, and UserError, which names the range, if the limit is out of
+    reach."""
+    plan = _plan(net, example, protected, config, widths)
+    steps = order(plan.steps, config.allocation, Estimate(net, example, seconds))
+    narrowest = _cut(net, steps)
+    full, least = count(net), count(narrowest)
+    above, below = (full, latency(net)), (least, latency(narrowest))  # MACs, ms
+    check_latency_reachable(limit_ms, below[1], above[1])
+    taken, macs = search.within_latency(
+        steps, lambda taken: count(_cut(net, taken)), lambda taken: latency(_cut(net, taken)), limit_ms, above, below,
+        lambda: Estimate(net, example),
+    )  # fmt: skip
+    return replace(_pruned(net, plan, taken, narrowest), macs=macs, reachable=(least, full))
+
+
+def check_latency_reachable(limit_ms: float, least: float, full: float) -> None:
+    """Raises UserError, which names the range, if `limit_ms` is below `least`, or if the network meets it unpruned."""
+    if least <= limit_ms < full:
+        return
+    too_low = "raise the limit, lower model.imgsz, or prune a smaller model"
+    too_high = "the model already meets the limit: lower it, or remove prune from stages"
+    remedy = too_low if limit_ms < least else too_high
+    raise UserError("budget.latency_ms", f"{limit_ms:g}", f"pruning can reach {least:.4g} to {full:.4g} ms: {remedy}")
 
 
 def _pruned(net: nn.Module, plan: _Plan, taken: Sequence[Step], narrowest: nn.Module) -> Pruned:
@@ -208,86 +249,6 @@ def _failure(net: nn.Module, example: Tensor, taken: Sequence[Step]) -> str | No
     except Exception as error:  # anything that the network's own code raises
         return " ".join(f"{type(error).__name__}: {error}".split())[:160]
     return None
-
-
-def _search(
-    steps: list[Step], macs_of: MacsAfter, budget: float, full: int, least: int, estimate: Callable[[], Estimate]
-) -> tuple[list[Step], int]:
-    """Returns the steps to take, and the MACs after them: the shortest prefix that meets the budget, minus the steps
-    that `_fill_gap` undoes. If more than `SEARCH_TOLERANCE` stays unused, searches again without the last step of the
-    prefix, which is too coarse, and later steps of its group. The result with the most MACs counts."""
-    candidates, best = steps, (steps, least)
-    for _ in range(MAX_TRIALS):
-        cost = estimate()
-        prefix, macs = _shortest_prefix(candidates, macs_of, budget, full, least, cost)
-        taken, macs = _fill_gap(prefix, macs_of, budget, macs, cost)
-        best = (taken, macs) if macs >= best[1] else best
-        if not prefix or budget - best[1] <= SEARCH_TOLERANCE * budget:
-            break
-        candidates = prefix[:-1] + [step for step in candidates[len(prefix) :] if step.group is not prefix[-1].group]
-        least = macs_of(candidates)
-        if least > budget:
-            break
-    return best
-
-
-def _shortest_prefix(
-    steps: list[Step], macs_of: MacsAfter, budget: float, full: int, least: int, estimate: Estimate
-) -> tuple[list[Step], int]:
-    """Returns the fewest steps that meet the budget and the MACs after them. On return, `estimate` describes the
-    network after these steps."""
-    if full <= budget:
-        return [], full
-    estimates = [estimate.cost]  # after the first 0, 1, … steps
-    for step in steps:
-        estimate.change(step.group.cuts, step.channels, -1)
-        estimates.append(estimate.cost)
-    low, high = 0, len(steps)  # `low` steps exceed the budget, `high` steps meet it
-    macs_at_low, macs_at_high = full, least
-    while high - low > 1:
-        # Regula falsi: between `low` and `high`, exact counts are nearly linear in the estimate.
-        slope = (estimates[low] - estimates[high]) / max(macs_at_low - macs_at_high, 1)
-        target = estimates[high] + slope * (budget - macs_at_high)
-        between = range(low + 1, high)
-        middle = next((index for index in between if estimates[index] <= target), high - 1)
-        counted = macs_of(steps[:middle])
-        if counted <= budget:
-            high, macs_at_high = middle, counted
-        else:
-            low, macs_at_low = middle, counted
-    for step in steps[high:]:
-        estimate.change(step.group.cuts, step.channels, +1)
-    return steps[:high], macs_at_high
-
-
-def _fill_gap(
-    taken: list[Step], macs_of: MacsAfter, budget: float, macs: int, estimate: Estimate
-) -> tuple[list[Step], int]:
-    """Undoes steps to use the remaining budget: each time, of the last steps of all groups, the one that restores most
-    MACs within it. Stops at `UNDO_TOLERANCE` or if none fits. Returns the remaining steps and the MACs after them."""
-    # Indices of steps that cannot be undone: the exact count exceeds the budget or stays the same.
-    rejected: set[int] = set()
-    for _ in range(MAX_TRIALS):
-        if budget - macs <= UNDO_TOLERANCE * budget:
-            break
-        last = {step.group: index for index, step in enumerate(taken)}  # steps of a group are undone in reverse order
-        restored = {
-            index: -estimate.saved(taken[index].group.cuts, taken[index].channels, sign=+1)
-            for index in last.values()
-            if index not in rejected
-        }
-        fitting = {index: added for index, added in restored.items() if 0 < added <= budget - macs}
-        if not fitting:
-            break
-        index = max(fitting, key=lambda i: (fitting[i], i))
-        without = taken[:index] + taken[index + 1 :]
-        counted = macs_of(without)
-        if macs < counted <= budget:
-            estimate.change(taken[index].group.cuts, taken[index].channels, +1)
-            taken, macs, rejected = without, counted, set()
-        else:
-            rejected.add(index)
-    return taken, macs
 
 
 def _cut(net: nn.Module, taken: Sequence[Step]) -> nn.Module:

@@ -1,4 +1,5 @@
-"""Prune: removes whole channels until `budget.flops` or `prune.ratio` is met. Takes and returns a torch model."""
+"""Prune: removes whole channels until `budget.flops` or `prune.ratio` is met, or until the latency predicted for the
+device meets `budget.latency_ms`. Takes and returns a torch model."""
 
 from __future__ import annotations
 
@@ -20,7 +21,8 @@ from compress.data import DataSet, batches
 from compress.errors import TargetFailed, UserError
 from compress.finetuning import tune
 from compress.measurement import answers, flops
-from compress.measurement.layer_latency import layer_seconds, predicted_layer_seconds
+from compress.measurement.layer_latency import layer_seconds
+from compress.measurement.predicted_latency import PredictedLatency
 from compress.product import Product, Reference
 from compress.pruning import groups, solver
 from compress.pruning.gradients import accumulate_gradients
@@ -38,13 +40,23 @@ log = logging.getLogger(__name__)
 
 
 def check_config(config: Config) -> None:
-    """Raises UserError unless exactly one of `prune.ratio` and `budget.flops` is set, or if labels are missing."""
+    """Raises UserError if labels are missing, or unless exactly one key decides how much is pruned: `prune.ratio`,
+    `budget.flops` or, if these are null, `budget.latency_ms` of another device."""
     ratio, budget = config.prune.ratio, config.budget.flops
-    if (ratio is None) == (budget is None):
-        remedy = "set exactly one: budget.flops (FLOPs to keep, e.g. 50%) or prune.ratio (channels to remove, e.g. 0.3)"
+    if (ratio is None) == (budget is None) and not _by_latency(config):
+        remedy = (
+            "set exactly one: budget.flops (FLOPs to keep, e.g. 50%) or prune.ratio (channels to remove, e.g. 0.3); or "
+            "neither, and budget.latency_ms with the name of another device"
+        )
         raise UserError("prune", f"prune.ratio={ratio}, budget.flops={budget}", remedy)
     if config.prune.rounds > 1:
         lineage.check_labels(config)
+
+
+def _by_latency(config: Config) -> bool:
+    """Whether the latency predicted for the device decides how much is pruned."""
+    without = config.prune.ratio is None and config.budget.flops is None
+    return without and config.budget.latency_ms is not None and config.device.name != HOST
 
 
 def check(product: Product, config: Config, data: DataSet) -> None:
@@ -55,8 +67,7 @@ def check(product: Product, config: Config, data: DataSet) -> None:
     if config.prune.equal_split_widths and not groups.halves(net):
         remedy = "no block of the network splits its channels (as Ultralytics' C2f): set prune.equal_split_widths=false"
         raise UserError("prune.equal_split_widths", True, remedy)
-    if config.prune.objective is Objective.latency and config.device.name != HOST:
-        _layer_seconds(model, config)  # raises if latencies on the device cannot be predicted
+    predicted = PredictedLatency(config) if _uses_prediction(config) else None
     # The reachable range does not depend on the order of removal, so any importance will do.
     pruning = replace(config.prune, importance="random") if config.prune.importance in NEED_GRADIENTS else config.prune
     least, full = solver.reachable(net, model.example_input(), protected, pruning, counter(model))
@@ -65,6 +76,9 @@ def check(product: Product, config: Config, data: DataSet) -> None:
     log.info("pruning can reach %s to %s FLOPs", format_flops(2 * least), format_flops(2 * full))
     if (limit := config.budget.flops_limit) is not None:
         solver.check_reachable(limit.macs(full), least, full)
+    if predicted and _by_latency(config):
+        ms = solver.reachable(net, model.example_input(), protected, pruning, _milliseconds(model, predicted))
+        solver.check_latency_reachable(_limit_ms(config), *ms)
 
 
 def counter(model: TorchModel) -> Callable[[nn.Module], int]:
@@ -79,8 +93,8 @@ def run(product: Product, context: Context) -> Product:
     reference = lineage.reference_for_pruning(product, context.config, context.folder)
     product = replace(product, reference=reference)
     parts: dict[str, Any] = {"version": VERSION, "prune": asdict(pruning), "budget": context.config.budget.flops}
-    if pruning.objective is Objective.latency and context.config.device.name != HOST:
-        parts["predicted"] = asdict(context.config.device), context.config.targets, context.config.stages
+    if _uses_prediction(context.config):
+        parts["predicted"] = context.config.budget.latency_ms, PredictedLatency(context.config).cache_key()
     parts["batch"] = context.config.finetune.batch  # also the batch size of the gradients
     if not context.config.data.labels and pruning.importance in NEED_GRADIENTS:
         parts["answers"] = answers.source(reference.model, context.config.data.confidence)
@@ -98,24 +112,33 @@ def run(product: Product, context: Context) -> Product:
 def _prune(product: Product, context: Context, folder: Path) -> TorchModel:
     """Returns the model pruned in `prune.rounds` rounds, with fine-tuning between them. Writes `RECORD` to `folder`."""
     model = require(product.model, Prunable, "stages", NAME)
-    count, rounds, limit = counter(model), context.config.prune.rounds, context.config.budget.flops_limit
+    config, count = context.config, counter(model)
+    predicted = PredictedLatency(config) if _uses_prediction(config) else None
     net, _ = model.prunable()
-    full, widths, remaining = count(net), solver.widths_of(net), 1.0
+    full, widths, remaining, rounds = count(net), solver.widths_of(net), 1.0, config.prune.rounds
     kept: dict[str, list[int]] = {}
-    after, goal = full, None if limit is None else limit.macs(full)
+    limited: Callable[[nn.Module], float] = count  # what `goal` limits: MACs, or milliseconds
+    goal = None if config.budget.flops_limit is None else config.budget.flops_limit.macs(full)
+    if predicted and _by_latency(config):
+        limited, goal = _milliseconds(model, predicted), config.budget.latency_ms
+    first = now = limited(net)
     for number in range(1, rounds + 1):
-        # Each round keeps the same fraction of the MACs, or of the channels, that the previous round left.
-        macs = None if goal is None else full * (goal / full) ** (number / rounds)
-        if macs is not None and number > 1 and after <= macs:
+        # Each round keeps the same fraction of the MACs, milliseconds or channels that the previous round left.
+        part = None if goal is None else first * (goal / first) ** (number / rounds)
+        if part is not None and number > 1 and now <= part:
             continue  # already met: whole steps of `round_to` channels may remove more than a round's part
         if number > 1:
             tuned = _tune(replace(product, model=model), context, folder / f"round-{number - 1}")
             model = require(tuned, Prunable, "stages", NAME)
-        result, record = _round(model, product.reference, context, macs, widths)
+        result, record = _round(model, product.reference, context, part, widths, predicted)
         model, remaining = model.with_net(result.net), remaining * (1 - result.ratio)
         kept = solver.composed(kept, result.kept)
-        after = count(result.net) if result.macs is None else result.macs
+        after, now = count(result.net), limited(result.net)
         log.info("prune: %s -> %s FLOPs (%.1f %%)", format_flops(2 * full), format_flops(2 * after), 100 * after / full)
+    if predicted and _by_latency(config):
+        file, latency = predicted.of(model)
+        record["predicted_latency"] = {"limit_ms": goal, "ms_before": first, "file": "/".join(file), **asdict(latency)}
+        log.info("prune: %.3g -> %.3g ms predicted on %s in %s", first, latency.ms, config.device.name, "/".join(file))
     record |= {"macs_before": full, "macs_after": after, "ratio": 1 - remaining}
     record["reachable"] = None if result.reachable is None else (result.reachable[0], full)
     record |= {"channels": solver.changes(widths, result.net), "kept": kept, "protected": result.protected}
@@ -127,10 +150,11 @@ def _prune(product: Product, context: Context, folder: Path) -> TorchModel:
 
 
 def _round(
-    model: Prunable, reference: Reference | None, context: Context, macs: float | None, widths: Mapping[str, int]
-) -> tuple[solver.Pruned, dict[str, Any]]:
-    """Prunes one round, to `macs` or, if that is None, by the ratio that results in `prune.ratio` after all rounds.
-    Returns the result and entries for `RECORD`."""
+    model: Prunable, reference: Reference | None, context: Context, limit: float | None, widths: Mapping[str, int],
+    predicted: PredictedLatency | None,
+) -> tuple[solver.Pruned, dict[str, Any]]:  # fmt: skip
+    """Prunes one round, to `limit` (MACs, or ms if the latency decides) or, if that is None, by the ratio that results
+    in `prune.ratio` after all rounds. Returns the result and entries for `RECORD`."""
     config, example = context.config, model.example_input()
     net, protected = model.prunable()
     if config.prune.importance in NEED_GRADIENTS:
@@ -138,14 +162,20 @@ def _round(
     seconds, record = None, {}
     if config.prune.objective is Objective.latency:
         try:
-            seconds = _layer_seconds(model.with_net(net), config)
+            timed = model.with_net(net)
+            seconds = predicted.layer_seconds(timed) if predicted else layer_seconds(timed, config.threads)
         except TargetFailed as error:
             raise UserError("prune.objective", "latency", f"{error}: set prune.objective=flops") from error
         record["layer_milliseconds"] = {layer: round(1000 * time, 5) for layer, time in seconds.items()}
-    if macs is not None:
+    if limit is not None and predicted and _by_latency(config):
+        result = solver.prune_to_latency(
+            net, example, protected, config.prune, limit_ms=limit, latency=_milliseconds(model, predicted),
+            count=counter(model), seconds=seconds, widths=widths,
+        )  # fmt: skip
+    elif limit is not None:
         result = solver.prune_to_flops(
             net, example, protected, config.prune,
-            budget_macs=macs, count=counter(model), seconds=seconds, widths=widths,
+            budget_macs=limit, count=counter(model), seconds=seconds, widths=widths,
         )  # fmt: skip
     else:
         assert config.prune.ratio is not None  # ensured by check_config()
@@ -155,14 +185,18 @@ def _round(
     return result, record
 
 
-def _layer_seconds(model: TorchModel, config: Config) -> dict[str, float]:
-    """Seconds of each layer: measured on this machine, or predicted for another device in the first of its runtimes and
-    the precision that is deployed there."""
-    if config.device.name == HOST:
-        return layer_seconds(model, config.threads)
-    deployed = [each for each in config.device.precisions or ["fp32"] if each != "int8" or "quantize" in config.stages]
-    runtime = (config.targets or config.device.targets)[0]
-    return predicted_layer_seconds(model, config.device, runtime, deployed[0] if deployed else "fp32")
+def _uses_prediction(config: Config) -> bool:
+    return _by_latency(config) or (config.prune.objective is Objective.latency and config.device.name != HOST)
+
+
+def _milliseconds(model: TorchModel, predicted: PredictedLatency) -> Callable[[nn.Module], float]:
+    """Returns a function that predicts the latency of a network of this model."""
+    return lambda net: predicted.of(model.with_net(net))[1].ms
+
+
+def _limit_ms(config: Config) -> float:
+    assert config.budget.latency_ms is not None  # where `_by_latency`
+    return config.budget.latency_ms
 
 
 def _tune(product: Product, context: Context, folder: Path) -> Checkpointable:

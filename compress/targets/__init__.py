@@ -29,6 +29,7 @@ TARGETS = {
 class Target(Protocol):
     """Interface of a target module."""
 
+    FLOAT: Precision  # of the artifact's file that is not quantized
     QUANTIZED: Precision  # of the graphs that `quantize` writes: INT8, or FP16 if the target has no INT8
     SCHEMES: Sequence[Scheme]  # preferred first
 

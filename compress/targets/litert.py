@@ -31,6 +31,7 @@ from compress.targets.quantization_exclusions import by_module, kept_nodes, modu
 from compress.targets.scheme import Scheme
 
 NAME = "litert"
+FLOAT = Precision.fp32
 QUANTIZED = Precision.int8
 _WHAT = "static: S8 asymmetric activations, S8 symmetric per-channel weights, all operators"
 SCHEMES = (Scheme(_WHAT), Scheme(f"{_WHAT}, ranges from the extremes of all images", {"ranges": EXTREMES}))

@@ -25,6 +25,7 @@ from compress.tasks import Outputs
 from compress.tasks.outputs import arrays, from_torch, pack
 
 NAME = "ncnn"
+FLOAT = Precision.fp32
 QUANTIZED = Precision.fp16
 _WHAT = (
     "weights in FP16, arithmetic too if the CPU supports it (ARMv8.2: Raspberry Pi 5); no INT8, since the tools "

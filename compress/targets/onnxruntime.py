@@ -26,6 +26,7 @@ from compress.targets.quantization_exclusions import by_module, first_layers, ke
 from compress.targets.scheme import Scheme
 
 NAME = "onnxruntime"
+FLOAT = Precision.fp32
 QUANTIZED = Precision.int8
 _WHAT = "static QDQ: U8 asymmetric activations, S8 symmetric per-channel weights"
 PRODUCTS = ["Conv", "ConvTranspose", "Gemm", "MatMul"]

@@ -34,6 +34,7 @@ from compress.tasks import Outputs
 from compress.tasks.outputs import pack
 
 NAME = "openvino"
+FLOAT = Precision.fp32
 QUANTIZED = Precision.int8
 _WHAT = "NNCF post-training quantization, S8 per-channel weights"
 _PERFORMANCE = "preset performance: symmetric activations, fast bias correction"

@@ -31,6 +31,7 @@ from compress.targets.scheme import Scheme
 
 NAME = "tensorrt"
 AMPERE = (8, 0)  # compute capability of the oldest generation that TensorRT-RTX supports
+FLOAT = Precision.fp16
 QUANTIZED = Precision.int8
 _WHAT = "static Q/DQ: S8 symmetric activations, S8 symmetric per-channel weights stored as INT8"
 SCHEMES = (Scheme(_WHAT), Scheme(f"{_WHAT}, ranges from the extremes of all images", {"ranges": EXTREMES}))

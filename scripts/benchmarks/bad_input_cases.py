@@ -77,7 +77,7 @@ ZERO_IS_GOOD = {
     *SIGNED,
 }
 # Skipped: collections of dataclasses, and free text.
-_SKIPPED = {"device.fits", "device.source", "device.peak_gops"}
+_SKIPPED = {"device.peak_gops"}
 _SKIPPED |= {f"device.{name}.source" for name in FIGURES}
 
 
@@ -344,7 +344,18 @@ def of_command_line() -> Iterator[Case]:
         ("ratio and flops", ("prune.ratio=0.3", "budget.flops=50%"), ("prune.ratio", "budget.flops")),
         ("neither", ("budget.flops=null",), ("prune.ratio", "budget.flops")),
         ("fps and flops", ("device=jetson_orin_nano", "budget.fps=30"), ("fps", "flops")),
-        ("fps on host", ("budget.fps=30", "budget.flops=null"), ("fps",)),
+        ("fps on host", ("budget.fps=30", "budget.flops=null"), ("fps", "device")),
+        (
+            "fps that no network reaches",
+            ("budget.fps=9000", "budget.flops=null", "device=raspberry_pi_5", "targets=[onnxruntime]"),
+            ("budget.fps=9000", "ms"),
+        ),
+        (
+            "latency without figures",
+            ("budget.latency_ms=9", "budget.flops=null", "device=hailo_8", "targets=[onnxruntime]"),
+            ("hailo_8", "peak"),
+        ),
+        ("latency of this machine decides", ("budget.latency_ms=9", "budget.flops=null"), ("budget.latency_ms",)),
         ("stages out of order", ("stages=[finetune,prune]",), ("stages", "order")),
         ("stage twice", ("stages=[prune,prune]",), ("stages",)),
         ("unknown stage", ("stages=[shrink]",), ("shrink",)),
@@ -399,9 +410,6 @@ def of_command_line() -> Iterator[Case]:
         ("drop 2", ("budget.max_accuracy_drop=2",), ("max_accuracy_drop",)),
         ("no data, with targets", ("data=none", "stages=[]", "targets=[onnxruntime]"), ("targets",)),
         ("no data, train", ("data=none", "stages=[train,prune]"), ("data",)),
-        ("fits empty slope", ("device.fits=[{a_ms: 1, b_ms_per_gflop: -1}]",), ("b_ms_per_gflop",)),
-        ("fits nan", ("device.fits=[{a_ms: nan}]",), ("a_ms",)),
-        ("fits unknown key", ("device.fits=[{speed: 1}]",), ("speed",)),
         ("ema huge rate", ("stages=[train,prune]", "train.ema=2"), ("ema",)),
         ("key of a dictionary", ("model.args.nothing=1",), ("+model.args.nothing=1",)),
         (

@@ -17,7 +17,7 @@ from itertools import combinations
 import numpy as np
 
 from compress.config import DeviceConfig, Figure, compose
-from compress.devices import fit
+from compress.devices import published_latency
 from compress.devices.operators import published_networks
 from compress.devices.prediction import Prior, Timing, Unknown, calibrate, pooled, published
 
@@ -90,13 +90,13 @@ def read(newest: bool) -> Timings:
     """The latencies of all profiles, with or without the superseded ones."""
     superseded = {
         (name, row["model"], float(row["ms"]))
-        for name, rows in fit.published().items()
+        for name, rows in published_latency.rows().items()
         for row in rows
         if newest and SUPERSEDED in row["source"]
     }
     return {
         name: [each for each in published(name) if (name, each.network, each.ms) not in superseded]
-        for name in fit.published()
+        for name in published_latency.rows()
     }
 
 
@@ -174,8 +174,10 @@ def _line(used: Sequence[Timing], timing: Timing) -> float | None:
     same = [each for each in used if (each.runtime, each.precision) == (timing.runtime, timing.precision)]
     if len({each.network for each in same}) < 2:
         return None
-    a, b = fit.line([(_gflops(each.network, same), each.ms) for each in same])
-    return a + b * _gflops(timing.network, [timing])
+    gflops, ms = np.array([(_gflops(each.network, same), each.ms) for each in same]).T
+    # Least squares of the relative error: small networks have the same weight as large ones.
+    a, b = np.linalg.lstsq(np.stack([1 / ms, gflops / ms], axis=1), np.ones_like(ms), rcond=None)[0]
+    return float(a) + float(b) * _gflops(timing.network, [timing])
 
 
 def _gflops(network: str, timings: Sequence[Timing]) -> float:

@@ -6,13 +6,13 @@ from pathlib import Path
 
 import pytest
 
-from compress.devices import fit, operators
+from compress.devices import operators, published_latency
 from compress.devices.operators import Operator
 
 
 def test_every_published_network_has_operators_with_its_flops() -> None:
     networks = operators.published_networks()
-    for rows in fit.published().values():
+    for rows in published_latency.rows().values():
         for row in rows:
             gflops = 2e-9 * sum(operator.macs for operator in networks[row["model"]])
             assert gflops == pytest.approx(float(row["gflops"]), abs=6e-4)

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from compress.config import DeviceConfig, Figure
-from compress.devices import fit, prediction
+from compress.devices import prediction, published_latency
 from compress.devices.operators import Operator, published_networks
 from compress.devices.prediction import LatencyModel, Prediction, Prior, Timing, Unknown, calibrate
 
@@ -41,7 +41,7 @@ def width(result: Prediction) -> float:
 
 def test_published_latencies_have_the_operators_of_their_networks() -> None:
     timings = prediction.published("jetson_orin_nano")
-    assert len(timings) == len(fit.published()["jetson_orin_nano"])
+    assert len(timings) == len(published_latency.rows()["jetson_orin_nano"])
     assert timings[0] == Timing("yolo26n", NETWORKS["yolo26n"], "tensorrt", "fp32", 7.53)
     assert prediction.published("host") == []
 

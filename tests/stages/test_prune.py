@@ -93,8 +93,40 @@ def test_the_objective_latency_of_a_device_is_predicted(place: Path) -> None:
     first = record(place / "a", *device)
     assert set(first["layer_milliseconds"]) >= set(first["channels"])
     assert record(place / "b", *device, "cache=false")["channels"] == first["channels"]
-    with pytest.raises(UserError, match="device=hailo_8: its latency cannot be predicted"):
+    with pytest.raises(UserError, match="device=hailo_8: its chip computes int8, and the run makes no such file"):
         record(place / "c", "prune=latency", "device=hailo_8", "targets=[onnxruntime]")
+
+
+# So slow that the digits take longer than starting the inference.
+ON_A_BOARD = ["device=raspberry_pi_4", "device.peak_gops.fp32.value=0.1", "targets=[onnxruntime]", "budget.flops=null"]
+
+
+def test_the_latency_of_a_device_decides(place: Path) -> None:
+    """In one round or in two, the same limit is met."""
+    for rounds in ([], ["prune.rounds=2", "prune.round_images=160"]):
+        result = record(place / f"a{len(rounds)}", *ON_A_BOARD, "budget.latency_ms=60", *rounds)
+        predicted = result["predicted_latency"]
+        assert 0.85 * 60 < predicted["ms"] <= predicted["limit_ms"] == 60 < predicted["ms_before"]
+        assert predicted["file"] == "onnxruntime/fp32" and "the profile of raspberry_pi_4 alone" in predicted["basis"]
+        assert result["macs_after"] < result["macs_before"]
+
+
+def test_a_frame_rate_decides(place: Path) -> None:
+    result = record(place / "a", *ON_A_BOARD, "budget.fps=20")
+    assert result["predicted_latency"]["ms"] <= result["predicted_latency"]["limit_ms"] == 50
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("budget.fps=90000", r"budget\.fps=90000\.0: is 0\.01111 ms on raspberry_pi_4: pruning can reach .* ms: raise"),
+        ("budget.latency_ms=1000", r"budget\.latency_ms=1000: pruning can reach .* ms: the model already meets"),
+    ],
+)
+def test_latencies_out_of_reach_are_refused(place: Path, override: str, message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        record(place / "a", *ON_A_BOARD, override)
+    assert not (place / "a" / "ledger.jsonl").exists()
 
 
 def raising(error: Exception) -> Any:
