@@ -90,6 +90,9 @@ class Latency:
     device: str | None = None
     obtained: Provenance | None = None
     peak_memory_bytes: int | None = None  # reported by the bench kit of a device
+    drift: float | None = None  # median of the last quarter of the runs / median of the first - 1
+    celsius: float | None = None  # of the hottest sensor of the device
+    throttled: bool | None = None  # the system slowed the CPU down
 
 
 @dataclass(frozen=True)

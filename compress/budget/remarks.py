@@ -9,6 +9,7 @@ from compress.budget.selection import baseline, fastest_of, median
 from compress.ledger import Row
 from compress.timing_noise import TIMING_NOISE, differ, in_turns, speed
 
+DRIFT = 0.1  # a measurement whose end is slower than its start by a larger fraction is worth a remark
 NO_DETECTION = 0.01  # mAP below which a detector is considered untrained: random weights reach 0.0001
 
 
@@ -185,6 +186,28 @@ def contended_timings(rows: Sequence[Row]) -> list[Remark]:
         "same command on an idle machine measures again and reads finished stages from the cache."
     )
     return [Remark("timing_contended", text, waited)]
+
+
+def hot_timings(rows: Sequence[Row]) -> list[Remark]:
+    """Lists the rows that were timed while their device became slower: by its own report, or by the latencies."""
+    slower, sensors = {}, []
+    for row in rows:
+        timing = row.latency_ms
+        if timing is None or timing.contended or not (timing.throttled or (timing.drift or 0.0) > DRIFT):
+            continue
+        slower[f"{row.stage} {row.target or 'torch'} {row.precision}"] = timing.drift or 0.0
+        sensors += [timing.celsius] if timing.celsius is not None else []
+    if not slower:
+        return []
+    heat = f" The hottest sensor reached {max(sensors):.0f} °C." if sensors else ""
+    reported = any(row.latency_ms.throttled for row in rows if row.latency_ms is not None)
+    cause = "as the system reports" if reported else "as when it is hot"
+    text = (
+        f"The device slowed down, {cause}, while {len(slower)} of {len(rows)} rows were timed: the last quarter of the "
+        f"runs took up to {max(slower.values()):.0%} longer than the first.{heat} Cool it, or time for longer: a model "
+        "that runs all the time will be as slow as at the end."
+    )
+    return [Remark("timing_throttled", text, slower)]
 
 
 def _flops_are_not_time(before: Row, best: Row) -> list[Remark]:

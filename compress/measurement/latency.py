@@ -21,6 +21,7 @@ from compress.errors import UserError
 from compress.host import without_garbage_collection
 from compress.measurement import rapl
 from compress.measurement.contention import CONTENDED, Waiting
+from compress.targets.bench_kit import thermal
 
 Call = Callable[[], object]
 LOCK = Path(tempfile.gettempdir()) / "compress-timing.lock"
@@ -47,12 +48,19 @@ class Latency:
     ratio: float | None = None  # to the first call of `interleaved`: median over the rounds of the ratio of medians
     ratio_ci95: tuple[float, float] | None = None  # 95 % confidence interval of `ratio`
     energy_mj: float | None = None  # of one call: that of the CPU packages / runs; None without counters
+    celsius: float | None = None  # of the hottest sensor after the measurement; None without sensors
+    throttled: bool | None = None  # the system slowed the CPU down; None if it does not tell
     times: np.ndarray = field(default_factory=lambda: np.empty(0), repr=False, compare=False)  # of the calls, in order
 
     @property
     def contended(self) -> bool:
         """Whether other programs used the CPU so much that the measurement is unreliable."""
         return self.cpu_wait is not None and self.cpu_wait > CONTENDED
+
+    @property
+    def drift(self) -> float:
+        """How much longer the last quarter of the calls took than the first, a fraction of medians."""
+        return thermal.drift(self.times)
 
     def merged_with(self, earlier: Latency | None) -> Latency:
         """Merges this with an earlier measurement of the same call: `low` and `high` then include drift between both.
@@ -62,7 +70,10 @@ class Latency:
         if self.contended:
             return earlier
         waits = [latency.cpu_wait for latency in (earlier, self) if latency.cpu_wait is not None]
-        merged = _latency(np.concatenate([earlier.times, self.times]), max(waits, default=None))
+        merged = replace(
+            _latency(np.concatenate([earlier.times, self.times]), max(waits, default=None)), celsius=self.celsius,
+            throttled=earlier.throttled or self.throttled,
+        )  # fmt: skip
         if self.energy_mj is None or earlier.energy_mj is None:
             return merged
         return replace(merged, energy_mj=(self.energy_mj * self.runs + earlier.energy_mj * earlier.runs) / merged.runs)
@@ -90,11 +101,13 @@ def time_call(call: Call, *, seconds: float = 3, warmup: int = 10, min_runs: int
 
 def _timed(call: Call, seconds: float, min_runs: int) -> Latency:
     times: list[float] = []
-    waiting, energy, end = Waiting(), rapl.Energy(), time.perf_counter() + seconds
+    waiting, energy, watch, end = Waiting(), rapl.Energy(), thermal.Watch(), time.perf_counter() + seconds
     while len(times) < min_runs or time.perf_counter() < end:
         times.append(_milliseconds(call))
     joules = energy.joules()
     latency = _latency(np.array(times), waiting.fraction())
+    heat = watch.heat(times)
+    latency = replace(latency, celsius=heat.celsius, throttled=heat.throttled)
     return latency if joules is None else replace(latency, energy_mj=1000 * joules / len(times))
 
 

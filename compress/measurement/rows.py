@@ -275,5 +275,6 @@ def _latency(timed: latency.Latency | None, ratio: Ratio, runtime: str, threads:
     return ledger.Latency(
         timed.median, timed.p95, timed.runs, timed.low, timed.high, timed.cpu_wait, timed.contended,
         ratio=ratio[1] if ratio else None, ratio_ci95=(ratio[0], ratio[2]) if ratio else None,
-        **conditions, device=HOST, obtained=Provenance.measured,
+        **conditions, device=HOST, obtained=Provenance.measured, drift=timed.drift, celsius=timed.celsius,
+        throttled=timed.throttled,
     )  # fmt: skip

@@ -30,6 +30,9 @@ class Timing:
     median: float
     p95: float
     runs: int
+    drift: float | None = None  # these are absent in results of older bench kits
+    celsius: float | None = None
+    throttled: bool | None = None
 
 
 @dataclass(frozen=True)
@@ -123,12 +126,13 @@ def _check_values(result: Bench, path: Path) -> None:
     other = "the outputs on the device differ from the recorded ones: this latency is of another computation"
     local, version = result.device.split()[:1] == ["host"], result.schema_version
     names = {name: getattr(result, name) for name in ("target", "precision", "device", "runtime")}
+    times = {name: getattr(timing, name) for name in ("median", "p95", "runs")}
     counts = {name: getattr(result, name) for name in ("batch", "threads", "peak_memory_bytes")}
     rules: list[tuple[bool, str, object, str]] = [  # (good, field, value, remedy)
         (version == SCHEMA_VERSION, "schema_version", version, f"this program reads {SCHEMA_VERSION}"),
         *((_is_name(text), name, repr(text[:40]), one_line) for name, text in names.items()),
         (not local, "device", result.device, "name the device; `host` is the machine of the run"),
-        *((MIN_VALUE <= v <= MAX_VALUE, f"latency_ms.{name}", v, positive) for name, v in vars(timing).items()),
+        *((MIN_VALUE <= v <= MAX_VALUE, f"latency_ms.{name}", v, positive) for name, v in times.items()),
         *((v is None or v > 0, name, v, "expected a positive number") for name, v in counts.items()),
         (result.watts is None or 0 < result.watts < MAX_WATTS, "watts", result.watts, "expected a positive number"),
         (timing.p95 >= timing.median, "latency_ms.p95", timing.p95, f"is below the median, {timing.median}"),
@@ -174,7 +178,8 @@ def _row(run: Run, result: Bench) -> Row:
     latency = Latency(
         timing.median, timing.p95, timing.runs, runtime=result.runtime, threads=result.threads, batch=result.batch,
         inference_precision=result.inference_precision, device=result.device, obtained=Provenance.measured,
-        peak_memory_bytes=result.peak_memory_bytes,
+        peak_memory_bytes=result.peak_memory_bytes, drift=timing.drift, celsius=timing.celsius,
+        throttled=timing.throttled,
     )  # fmt: skip
     energy = None  # W x ms = mJ
     if result.watts is not None:

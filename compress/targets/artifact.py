@@ -247,6 +247,7 @@ def _write_kit(folder: Path, target: str) -> None:
     shutil.copyfile(KIT / "bench.py", folder / "bench.py")
     shutil.copyfile(KIT / "labelled_images.py", folder / "labelled_images.py")
     shutil.copyfile(KIT / "power.py", folder / "power.py")
+    shutil.copyfile(KIT / "thermal.py", folder / "thermal.py")
     shutil.copyfile(KIT / f"runtime_{target}.py", folder / "runtime.py")
     text = (KIT / f"README_{target}.md").read_text(encoding="utf-8")
     path = folder / labelled_images.FILE

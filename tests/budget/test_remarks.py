@@ -158,6 +158,19 @@ def test_timed_in_turns_the_ratio_decides_and_is_named() -> None:
     assert "(in turns ×2.00)" in remark.text
 
 
+def test_heat_is_told() -> None:
+    drifting = timed(int8(ms=1.0), drift=0.2, celsius=84.0)
+    [remark] = [each for each in verdict(ledger(drifting, fp32_ms=2.0)).remarks if each.kind == "timing_throttled"]
+    assert remark.numbers == {"export openvino int8": 0.2}
+    assert "as when it is hot" in remark.text and "up to 20% longer" in remark.text and "reached 84 °C" in remark.text
+    reported = timed(int8(ms=1.0), drift=0.0, throttled=True)
+    [remark] = [each for each in verdict(ledger(reported, fp32_ms=2.0)).remarks if each.kind == "timing_throttled"]
+    assert "as the system reports" in remark.text and "°C" not in remark.text
+    for cool in ({"drift": 0.05}, {"drift": -0.3, "celsius": 90.0}, {"drift": 0.3, "contended": True, "cpu_wait": 0.4}):
+        kinds = {each.kind for each in verdict(ledger(timed(int8(ms=1.0), **cool), fp32_ms=2.0)).remarks}
+        assert "timing_throttled" not in kinds
+
+
 def test_memory_of_a_microcontroller_is_said_to_be_that_of_tensors() -> None:
     fits = replace(int8(), arena_bytes=1024)
     assert [each.kind for each in verdict(ledger(fits), sram_kb=2).remarks] == ["sram_is_of_tensors"]

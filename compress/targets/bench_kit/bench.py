@@ -17,6 +17,7 @@ import labelled_images
 import numpy as np
 import power
 import runtime
+import thermal
 
 FOLDER = pathlib.Path(__file__).resolve().parent
 
@@ -114,16 +115,18 @@ def largest_difference(output: np.ndarray, expected: np.ndarray) -> float:
 
 
 def measure(call: "Callable[[], object]", seconds: float) -> dict:
-    """Median and 95th percentile of the latency in ms, over at least 20 calls and `seconds`."""
+    """Median and 95th percentile of the latency in ms, over at least 20 calls and `seconds`, and signs of heat."""
     for _ in range(10):  # warm-up: allocations, clock speed
         call()
     times: list[float] = []
+    watch = thermal.Watch()
     end = time.perf_counter() + seconds
     while len(times) < 20 or time.perf_counter() < end:
         start = time.perf_counter()
         call()
         times.append((time.perf_counter() - start) * 1e3)
-    return {"median": float(np.median(times)), "p95": float(np.quantile(times, 0.95)), "runs": len(times)}
+    summary = {"median": float(np.median(times)), "p95": float(np.quantile(times, 0.95)), "runs": len(times)}
+    return {**summary, **watch.heat(times)._asdict()}
 
 
 def peak_memory() -> "int | None":

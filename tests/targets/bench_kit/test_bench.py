@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from compress.targets.artifact import KIT
-from compress.targets.bench_kit import labelled_images, power
+from compress.targets.bench_kit import labelled_images, power, thermal
 
 OUTPUT = np.array([[1.0, 2.0, 4.0]], np.float32)
 
@@ -29,6 +29,7 @@ def bench(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
 
     monkeypatch.setitem(sys.modules, "labelled_images", labelled_images)
     monkeypatch.setitem(sys.modules, "power", power)
+    monkeypatch.setitem(sys.modules, "thermal", thermal)
     monkeypatch.setitem(sys.modules, "runtime", SimpleNamespace(load=load))
     spec = importlib.util.spec_from_file_location("bench", KIT / "bench.py")
     assert spec is not None and spec.loader is not None
@@ -163,6 +164,7 @@ def test_latency_is_measured_after_a_warm_up_for_the_given_time(
 
     monkeypatch.setattr(bench.time, "perf_counter", lambda: now[0])
     result = bench.measure(call, 15.0)
-    assert result == {"median": 156.25, "p95": 250.0, "runs": 96}  # 10 s in each 64 calls
+    assert {name: result[name] for name in ("median", "p95", "runs")} == {"median": 156.25, "p95": 250.0, "runs": 96}
+    assert set(result) == {"median", "p95", "runs", "drift", "celsius", "throttled"}  # 10 s in each 64 calls
     calls[0] = 0
     assert bench.measure(call, 0)["runs"] == 20
