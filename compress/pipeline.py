@@ -26,7 +26,7 @@ from compress.errors import UserError
 from compress.finetuning import choose_settings
 from compress.host import host, usable_threads
 from compress.ledger import Ledger, Row
-from compress.measurement import answers, channels, drawings, rapl, roofline
+from compress.measurement import answers, bottlenecks, channels, drawings, rapl, roofline
 from compress.measurement.rows import Costs, FileMeasurements, measure_graph, measure_model
 from compress.product import Graph, Product, Reference
 from compress.stages import STAGES, Context
@@ -203,6 +203,7 @@ def _run(plan: Plan, folder: Path, state: run_folder.State) -> Result:
     round_to = config.prune.round_to if "prune" in config.stages else None
     models_of_run = (recorder.baseline or product.model, product.model)
     further = devices.remarks(config, ledger.rows, models_of_run, context.converter)
+    further += bottlenecks.remarks(config, ledger.rows, models_of_run, context.converter)
     further += channels.remarks(product.model, costs.at_imgsz, round_to)
     verdict = replace(verdict, remarks=(*verdict.remarks, *further))
     atomic.write(folder / "verdict.json", json.dumps(verdict.as_dict(), indent=1))

@@ -60,6 +60,11 @@ def _rows(node: NodeProto, shapes: Mapping[str, tuple[int, ...]]) -> int:
     return shapes[node.output[0]][1] // groups
 
 
+def activations(nodes: Sequence[NodeProto]) -> set[str]:
+    """First outputs of the nodes that are an activation function: of any one node, and of the two of a SiLU."""
+    return {node.output[0] for node in nodes if node.op_type in ACTIVATIONS} | _activations(nodes)[1]
+
+
 def _activations(nodes: Sequence[NodeProto]) -> tuple[set[str], set[str]]:
     """First outputs of the nodes that are the activation function of the convolution or product before them: of those
     of one node, and of the two of a SiLU, x * sigmoid(x)."""
