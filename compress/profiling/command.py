@@ -102,6 +102,7 @@ def _profile(options: argparse.Namespace) -> None:
     _print(console, profiles, options)
     if devices:
         console.print(predictions.table(found))
+        console.print(predictions.ENERGIES, style="dim", highlight=False, soft_wrap=True)
         for name, reason in unknown.items():
             console.print(f"{name}: unknown, {reason}", highlight=False, soft_wrap=True)
     console.print(f"{host().cpu}, {table.machine(roof)}", highlight=False, soft_wrap=True)

@@ -9,7 +9,8 @@ from typing import Any
 from rich.table import Table
 
 from compress.config import PRECISIONS, DeviceConfig
-from compress.devices.prediction import LatencyModel, Prediction, calibrate, published
+from compress.devices import energy
+from compress.devices.prediction import LatencyModel, Prediction, calibrate, executed_precision, published
 from compress.profiling.profile import Profile
 from compress.profiling.table import MISSING, empty
 
@@ -24,8 +25,10 @@ class Forecast:
     precision: str
     prediction: Prediction
     energy_mj: float | None  # the board's power under load x latency
+    work_mj: energy.Range  # by operations and bytes
 
     def as_dict(self) -> dict[str, Any]:
+        """JSON-like: `energy_mj` by power, and `work_mj` {low, high}."""
         values = asdict(self)
         return {**values, **values.pop("prediction")}
 
@@ -48,23 +51,36 @@ def forecasts(
             for group in groups:
                 predicted = model.predict(profile.operators, *group)
                 if isinstance(predicted, Prediction):
-                    energy = device.energy_mj(predicted.ms)
-                    result.append(Forecast(profile.name, name, *group, predicted, energy))
+                    work = energy.of_work(
+                        profile.macs, profile.other_flops, profile.bytes_moved, 4 * profile.params,
+                        executed_precision(device, group[1]),
+                    )  # fmt: skip
+                    by_power = device.energy_mj(predicted.ms)
+                    result.append(Forecast(profile.name, name, *group, predicted, by_power, work))
                 else:
                     unknown.setdefault(name, predicted.reason)
     known = {forecast.device for forecast in result}
     return result, {name: reason for name, reason in unknown.items() if name not in known}
 
 
+ENERGIES = (
+    "mJ: the board's power under load x predicted latency. mJ of work: picojoules per operation and per byte of a 45 "
+    "nm process (Horowitz, ISSCC 2014), activations on the chip to all in external memory; no idle power, no losses."
+)
+
+
 def table(found: Sequence[Forecast]) -> Table:
     """One row per prediction."""
-    result = empty(["model", "device", "runtime", "precision", "ms", "95 %", "images/s", "mJ", "based on"], left=4)
+    result = empty(
+        ["model", "device", "runtime", "precision", "ms", "95 %", "images/s", "mJ", "mJ of work", "based on"], left=4
+    )
     for each in found:
         interval = f"{each.prediction.low:.3g} to {each.prediction.high:.3g}"
-        energy = MISSING if each.energy_mj is None else f"{each.energy_mj:.3g}"
+        by_power = MISSING if each.energy_mj is None else f"{each.energy_mj:.3g}"
         result.add_row(
             each.model, each.device, each.runtime, each.precision, f"{each.prediction.ms:.3g}", interval,
-            f"{1000 / each.prediction.ms:.4g}", energy, each.prediction.basis,
+            f"{1000 / each.prediction.ms:.4g}", by_power, f"{each.work_mj.low:.3g} to {each.work_mj.high:.3g}",
+            each.prediction.basis,
         )  # fmt: skip
     result.columns[-1].justify = "left"
     return result

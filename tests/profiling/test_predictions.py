@@ -7,6 +7,7 @@ import pytest
 from rich.console import Console
 
 from compress.config import DeviceConfig, Figure, device_profiles
+from compress.devices import energy
 from compress.profiling.predictions import forecasts, table
 from tests.profiling.profiles import PROFILE
 
@@ -39,4 +40,7 @@ def test_energy_is_power_times_latency() -> None:
     assert isinstance(console.file, io.StringIO)
     shown = console.file.getvalue()
     assert "the profile of b alone" in shown and f"{known.prediction.ms:.3g}" in shown
+    work = energy.of_work(PROFILE.macs, PROFILE.other_flops, PROFILE.bytes_moved, 4 * PROFILE.params, "int8")
+    assert known.work_mj == work and known.as_dict()["work_mj"] == {"low": work.low, "high": work.high}
+    assert f"{work.low:.3g} to {work.high:.3g}" in shown
     assert known.as_dict()["ms"] == known.prediction.ms and known.as_dict()["device"] == "b"
