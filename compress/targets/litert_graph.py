@@ -8,8 +8,11 @@ from math import prod
 from pathlib import Path
 from typing import Any
 
+from onnx import TensorProto
+
 from compress.errors import TargetFailed
 from compress.product import Graph
+from compress.targets import litert_operators, onnx_graph
 from compress.targets.onnx_graph import INPUT
 from compress.targets.predictor import LayerMacs
 from compress.targets.quantization_exclusions import Node
@@ -79,29 +82,13 @@ def nodes_of(path: Path) -> list[Node]:
 
 def layers(graph: Graph) -> list[LayerMacs]:
     """MACs of every operator with products; LiteRT runs it in INT8 if both factors are INT8 tensors."""
-    file = read(graph.path)
-    tensors, products = file.subgraphs[0].tensors, []
-    for operator in file.subgraphs[0].operators:
-        kind = _kind(file, operator)
-        if kind not in PRODUCTS:
-            continue
-        factors = [tensors[operator.inputs[i]] for i in PRODUCTS[kind]]
-        name = tensors[operator.outputs[0]].name.decode()
-        macs = _macs(kind, operator, *(tuple(tensor.shape) for tensor in (*factors, tensors[operator.outputs[0]])))
-        int8 = all(_flatbuffers().type_to_name(factor.type) == "INT8" for factor in factors)
-        products.append(LayerMacs(name, macs, int8))
-    return products
-
-
-def _macs(kind: str, operator: Any, data: tuple[int, ...], weights: tuple[int, ...], output: tuple[int, ...]) -> int:
-    """Weights are (out, kh, kw, in), those of depthwise convolutions (1, kh, kw, out), of linear layers (out, in)."""
-    if kind == "DEPTHWISE_CONV_2D":
-        return prod(output) * prod(weights[1:3])
-    if kind == "TRANSPOSE_CONV":
-        return prod(data) * prod(weights[:3])
-    if kind == "BATCH_MATMUL":
-        return prod(output) * data[-2 if operator.builtinOptions.adjX else -1]
-    return prod(output) * prod(weights[1:])
+    operators = litert_operators.to_onnx(read(graph.path))
+    kinds = onnx_graph.declared_types(operators)
+    factors = {node.name: node.input[:2] for node in operators.graph.node}
+    return [
+        LayerMacs(name, macs, all(kinds[each] == TensorProto.INT8 for each in factors[name]))
+        for name, macs in onnx_graph.products(operators).items()
+    ]
 
 
 def arena_bytes(graph: Any) -> int:
@@ -119,7 +106,7 @@ def arena_bytes(graph: Any) -> int:
     last |= dict.fromkeys(subgraph.outputs, len(subgraph.operators))
     sizes = {tensor: _bytes(subgraph.tensors[tensor]) for tensor in first}
     placed: list[tuple[int, int, int]] = []  # tensor, first byte, end
-    for tensor in sorted(sizes, key=lambda index: -sizes[index]):
+    for tensor in sorted(sizes, key=lambda index: (-sizes[index], -index)):
         alive = sorted(
             (start, end)
             for other, start, end in placed

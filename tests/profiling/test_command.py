@@ -56,7 +56,7 @@ def test_several_models_are_one_table(capsys: pytest.CaptureFixture[str]) -> Non
         (["resnet2O"], "model=resnet2O: there is no such model"),
         (["resnet20", "--imgsz", "0"], "--imgsz=0: set 1 or more"),
         (["resnet20", "--channels", "0"], "--channels=0: set 1 or more"),
-        (["resnet20", "--channels", "4"], "--channels=4: only ONNX files leave their channels open"),
+        (["resnet20", "--channels", "4"], "--channels=4: only files leave their channels open"),
         (["resnet20", "--unknown", "ignore"], "invalid choice: 'ignore'"),
         (["resnet20", "--layers", "-1"], "--layers=-1: set 0 or more"),
         (["resnet20", "--csv", "no/such/folder.csv"], "--csv=no/such/folder.csv: set a file in a folder that exists"),
