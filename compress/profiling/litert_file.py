@@ -11,7 +11,7 @@ import numpy as np
 from compress.errors import TargetFailed, UserError, one_line
 from compress.product import Graph, Precision
 from compress.profiling.subject import Subject, image_of, image_shape, longer_side
-from compress.targets import litert, litert_graph, litert_operators
+from compress.targets import litert, litert_arena, litert_graph, litert_operators
 
 ALIKE = "an export for one image, with fixed sizes"
 
@@ -47,7 +47,7 @@ def read(path: Path, folder: Path, imgsz: int | None = None, channels: int | Non
     kind = _interpreter(path, opened).get_input_details()[0]["dtype"]
     return Subject(
         longer_side(shape), image_of(shape, np.dtype(kind)), litert_operators.to_onnx(file), path.stat().st_size,
-        {litert.NAME: lambda: Graph(opened, litert.NAME, Precision.fp32)}, None, litert_graph.arena_bytes(file),
+        {litert.NAME: lambda: Graph(opened, litert.NAME, Precision.fp32)}, None, litert_arena.arena_bytes(file),
     )  # fmt: skip
 
 

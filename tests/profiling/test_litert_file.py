@@ -13,7 +13,7 @@ from compress.errors import MissingExtra, UserError
 from compress.profiling import litert_file, source, table
 from compress.profiling import profile as profiling
 from compress.profiling.profile import profile
-from compress.targets import litert, litert_graph
+from compress.targets import litert, litert_arena, litert_graph
 from tests.fakes import FakeModel
 from tests.profiling.profiles import ROOF
 from tests.targets.mixed_network import Mixed
@@ -36,7 +36,7 @@ def test_a_file_is_counted_and_timed_in_its_runtime(tflite: Path, tmp_path: Path
     assert [speed.runtime.split()[0] for speed in found.speeds] == ["litert"]
     assert (found.imgsz, found.modules, found.size_bytes) == (32, None, tflite.stat().st_size)
     assert {layer.name: layer.macs for layer in found.layers}["stem"] == 8 * 256 * 27
-    assert found.activation_bytes == litert_graph.arena_bytes(litert_graph.read(tflite))
+    assert found.activation_bytes == litert_arena.arena_bytes(litert_graph.read(tflite))
     assert not found.layers_timed and "has no profiler" in table.dear_text(found)
     assert found.operators and found.bit_operations == 1024 * found.macs
 

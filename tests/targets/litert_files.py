@@ -12,16 +12,18 @@ def tensor(shape: tuple[int, ...], kind: str = "FLOAT32", constant: bool = False
     return shape, kind, constant
 
 
-def model(tensors: list[Any], operators: list[Any], inputs: list[int] | None = None) -> Any:
-    """A file whose tensors are named t0, t1, …; operators are (kind, inputs, outputs, options). The output is the last
-    tensor."""
+def model(
+    tensors: list[Any], operators: list[Any], inputs: list[int] | None = None, outputs: list[int] | None = None
+) -> Any:
+    """A file whose tensors are named t0, t1, …; operators are (kind, inputs, outputs, options). The input is the first
+    tensor and the output the last one, unless given."""
     pytest.importorskip("ai_edge_litert")
     from ai_edge_litert import schema_py_generated as schema
 
     made = schema.ModelT()
     made.version, made.buffers, made.operatorCodes = 3, [schema.BufferT()], []
     graph = schema.SubGraphT()
-    graph.tensors, graph.operators, graph.inputs, graph.outputs = [], [], inputs or [0], [len(tensors) - 1]
+    graph.tensors, graph.operators, graph.inputs, graph.outputs = [], [], inputs or [0], outputs or [len(tensors) - 1]
     for index, (shape, kind, constant) in enumerate(tensors):
         each = schema.TensorT()
         each.shape, each.type, each.name = list(shape), getattr(schema.TensorType, kind), f"t{index}".encode()
