@@ -46,7 +46,8 @@ def predicted_layer_seconds(model: Model, device: DeviceConfig, runtime: str, pr
         names, operators = zip(*graph_operators.read_named(onnx.load(path)), strict=True)
         seconds = calibrate(device, published(device.name)).operator_seconds(operators, runtime, precision)
         if isinstance(seconds, Unknown):
-            raise UserError("device", device.name, f"its latency cannot be predicted: {seconds.reason}")
+            remedy = "add what is missing, or a latency, to its profile, or choose another device"
+            raise UserError("device", device.name, f"its latency cannot be predicted ({seconds.reason}): {remedy}")
         return dict(zip(names, map(float, seconds), strict=True))
 
     return _by_layer(model, predicted)

@@ -10,7 +10,7 @@ import argparse
 import json
 import logging
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -18,16 +18,19 @@ import torch
 from rich.console import Console
 
 from compress import atomic
-from compress.config import DeviceConfig, device_profiles
+from compress.config import device_profiles
 from compress.errors import Parser, TargetFailed, UserError, one_line
 from compress.host import host, usable_threads
 from compress.measurement import roofline
 from compress.measurement.roofline import Roofline
 from compress.profiling import plot, predictions, source, table
-from compress.profiling.predictions import forecasts
-from compress.profiling.profile import Profile, as_dict, profile
+from compress.profiling.predictions import Forecast, forecasts
+from compress.profiling.profile import Counted, Profile, as_dict, count, profile
+from compress.profiling.subject import Subject
 
 LAYERS = 20  # shown of each model
+OTHERS = "use other operators instead"  # end of the error of `graph_cost.count`
+ADD = "add what is missing, or a latency, to the profile of the device, or name other devices or a float32 file"
 PLAIN_WIDTH = 300  # of output that is not a terminal
 
 
@@ -89,30 +92,19 @@ def _profile(options: argparse.Namespace) -> None:
             for word, folder in zip(options.models, folders, strict=True)
         ]
         names = None if options.devices == "all" else (options.devices or "").split(",")
-        devices = device_profiles(names, options.config_dir) if options.devices else {}
-        roof = roofline.of_host(options.threads)
-        profiles: list[Profile] = []
-        for word, subject in zip(options.models, found, strict=True):
+        devices = {} if options.devices is None else device_profiles(names, options.config_dir)
+        counted = [_counted(word, load, options) for word, load in zip(options.models, found, strict=True)]
+        predicted, unknown = forecasts(counted, devices)
+        if devices and not predicted:
+            reasons = "; ".join(f"{name}: {reason}" for name, reason in unknown.items())
+            raise UserError("--devices", options.devices, f"nothing can be predicted ({reasons}): {ADD}")
+        roof, profiles = roofline.of_host(options.threads), []
+        for each in counted:
             try:
-                profiles.append(profile(word, subject(), options.threads, roof, options.unknown))
+                profiles.append(profile(each, options.threads, roof))
             except TargetFailed as error:
-                raise UserError("model", word, one_line(error)) from error
-    _show(profiles, devices, roof, options)
-
-
-def _show(
-    profiles: list[Profile], devices: Mapping[str, DeviceConfig], roof: Roofline, options: argparse.Namespace
-) -> None:
-    """Writes the files and prints the tables."""
-    predicted, unknown = forecasts(profiles, devices)
-    forecast = [each.as_dict() for each in predicted]
-    for path, content in (
-        (options.json, lambda: json.dumps({**as_dict(profiles, roof), "predictions": forecast}, indent=1)),
-        (options.csv, lambda: table.as_csv(profiles, options.sort)),
-        (options.plot, lambda: plot.roofline_svg(profiles, roof)),
-    ):
-        if path is not None:
-            atomic.write(path, content())
+                raise UserError("model", each.name, one_line(error)) from error
+    _write(profiles, roof, predicted, options)
     console = _console()
     _print(console, profiles, options)
     if devices:
@@ -121,6 +113,27 @@ def _show(
             console.print(f"{name}: unknown, {reason}", highlight=False, soft_wrap=True)
     console.print(f"{host().cpu}, {table.machine(roof)}", highlight=False, soft_wrap=True)
     console.print(table.NOTES, style="dim", highlight=False, soft_wrap=True)
+
+
+def _counted(word: str, load: Callable[[], Subject], options: argparse.Namespace) -> Counted:
+    try:
+        return count(word, load(), options.unknown)
+    except TargetFailed as error:
+        raise UserError("model", word, one_line(error)) from error
+    except UserError as error:  # names an operator
+        remedy = error.remedy.replace(OTHERS, f"{OTHERS}, or count it apart with --unknown warn")
+        raise UserError("model", f"{word}, {error.value}", remedy) from error
+
+
+def _write(profiles: list[Profile], roof: Roofline, predicted: list[Forecast], options: argparse.Namespace) -> None:
+    forecast = [each.as_dict() for each in predicted]
+    for path, content in (
+        (options.json, lambda: json.dumps({**as_dict(profiles, roof), "predictions": forecast}, indent=1)),
+        (options.csv, lambda: table.as_csv(profiles, options.sort)),
+        (options.plot, lambda: plot.roofline_svg(profiles, roof)),
+    ):
+        if path is not None:
+            atomic.write(path, content())
 
 
 def _console() -> Console:

@@ -33,7 +33,8 @@ def read(path: Path, folder: Path, imgsz: int | None = None, channels: int | Non
         tensors = [subgraph.tensors[index] for index in subgraph.inputs]
         own = _sizes(tensors[0])
     except (TargetFailed, IndexError, TypeError) as error:
-        raise UserError("model", path, f"not a LiteRT file, or damaged ({one_line(error)}): export it again") from error
+        why = one_line(error.__cause__ or error)
+        raise UserError("model", path, f"not a LiteRT file, or damaged ({why}): export it again") from error
     if len(tensors) != 1 or len(file.subgraphs) != 1:
         counts = f"{len(tensors)} inputs and {len(file.subgraphs)} subgraphs"
         raise UserError(
@@ -47,7 +48,7 @@ def read(path: Path, folder: Path, imgsz: int | None = None, channels: int | Non
     kind = _interpreter(path, opened).get_input_details()[0]["dtype"]
     return Subject(
         longer_side(shape), image_of(shape, np.dtype(kind)), litert_operators.to_onnx(file), path.stat().st_size,
-        {litert.NAME: lambda: Graph(opened, litert.NAME, Precision.fp32)}, None, litert_arena.arena_bytes(file),
+        {litert.NAME: Graph(opened, litert.NAME, Precision.fp32)}, None, litert_arena.arena_bytes(file),
     )  # fmt: skip
 
 

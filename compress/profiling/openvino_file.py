@@ -49,7 +49,7 @@ def read(path: Path, folder: Path, imgsz: int | None = None, channels: int | Non
     image = image_of(shape, np.dtype(kind.to_dtype()))
     return Subject(
         longer_side(shape), image, openvino_operators.to_onnx(model), path.stat().st_size + weights.stat().st_size,
-        {openvino.NAME: lambda: Graph(file, openvino.NAME, Precision.fp32)},
+        {openvino.NAME: Graph(file, openvino.NAME, Precision.fp32)},
         partial(openvino.node_seconds, file, image, runs=RUNS, warm_up=WARM_UP),
     )  # fmt: skip
 

@@ -4,14 +4,25 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, Protocol
 
 from rich.table import Table
 
 from compress.config import PRECISIONS, DeviceConfig
+from compress.devices.operators import Operator
 from compress.devices.prediction import LatencyModel, Prediction, calibrate, published
-from compress.profiling.profile import Profile
 from compress.profiling.table import MISSING, empty
+
+
+class Network(Protocol):
+    """What a prediction needs."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def operators(self) -> Sequence[Operator]: ...
+    @property
+    def unknown(self) -> Mapping[str, int]: ...
 
 
 @dataclass(frozen=True)
@@ -31,7 +42,7 @@ class Forecast:
 
 
 def forecasts(
-    profiles: Sequence[Profile], devices: Mapping[str, DeviceConfig]
+    networks: Sequence[Network], devices: Mapping[str, DeviceConfig]
 ) -> tuple[list[Forecast], dict[str, str]]:
     """Predictions for every precision of a device that can be predicted, and {device: why nothing can be}."""
     result: list[Forecast] = []
@@ -39,17 +50,17 @@ def forecasts(
     for name, device in devices.items():
         model = calibrate(device, published(name))
         groups = [(_runtime(model, precision), precision) for precision in device.precisions or PRECISIONS]
-        for profile in profiles:
-            if not profile.operators:
-                reason = f"it has operators without a formula ({', '.join(profile.unknown)})"
-                reason = reason if profile.unknown else "it is quantized: name its float32 file"
-                unknown.setdefault(name, f"no prediction of {profile.name}, {reason}")
+        for network in networks:
+            if not network.operators:
+                reason = f"it has operators without a formula ({', '.join(network.unknown)})"
+                reason = reason if network.unknown else "it is quantized: name its float32 file"
+                unknown.setdefault(name, f"no prediction of {network.name}, {reason}")
                 continue
             for group in groups:
-                predicted = model.predict(profile.operators, *group)
+                predicted = model.predict(network.operators, *group)
                 if isinstance(predicted, Prediction):
                     energy = device.energy_mj(predicted.ms)
-                    result.append(Forecast(profile.name, name, *group, predicted, energy))
+                    result.append(Forecast(network.name, name, *group, predicted, energy))
                 else:
                     unknown.setdefault(name, predicted.reason)
     known = {forecast.device for forecast in result}

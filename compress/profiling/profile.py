@@ -17,7 +17,7 @@ from compress.devices.operators import Operator
 from compress.errors import TargetFailed
 from compress.host import host
 from compress.measurement import graph_cost
-from compress.measurement.cost import LayerCost, Unknown
+from compress.measurement.cost import Cost, LayerCost, Unknown
 from compress.measurement.latency import time_call
 from compress.measurement.roofline import Roofline
 from compress.measurement.rows import WIDTHS
@@ -125,32 +125,53 @@ class Profile:
         return {**values, "flops": self.flops, "intensity": self.intensity, "layers": layers}
 
 
-def profile(name: str, subject: Subject, threads: int, roofline: Roofline, unknown: Unknown = "error") -> Profile:
-    """Counts and times one image. `unknown`: what to do about operators without a formula, see `graph_cost.count`.
-    Raises TargetFailed if no runtime runs it, UserError if its products cannot be counted."""
+@dataclass(frozen=True)
+class Counted:
+    """A model or file with its costs, before anything is timed."""
+
+    name: str
+    subject: Subject
+    cost: Cost
+    operators: tuple[Operator, ...]  # see `Profile.operators`
+    quantized: bool
+
+    @property
+    def unknown(self) -> dict[str, int]:
+        return self.cost.unknown
+
+
+def count(name: str, subject: Subject, unknown: Unknown = "error") -> Counted:
+    """Counts one image. `unknown`: what to do about operators without a formula, see `graph_cost.count`. Raises
+    UserError if the products cannot be counted."""
     cost = graph_cost.count(subject.graph, unknown)
-    narrow = onnx_file.is_quantized(subject.graph) or any(
-        layer.bit_operations < HALF * layer.macs for layer in cost.layers.values()
-    )
+    narrow = any(layer.bit_operations < HALF * layer.macs for layer in cost.layers.values())
+    quantized = narrow or onnx_file.is_quantized(subject.graph)
+    operators = () if cost.unknown or quantized else tuple(graph_operators.read(subject.graph))
+    return Counted(name, subject, cost, operators, quantized)
+
+
+def profile(counted: Counted, threads: int, roofline: Roofline) -> Profile:
+    """Times one image. Raises TargetFailed if the first of the runtimes does not run it."""
+    subject, cost = counted.subject, counted.cost
     integers = sum(layer.macs for layer in cost.layers.values() if layer.bit_operations <= INT8 * layer.macs)
     speeds: list[Speed] = []
     failures: dict[str, str] = {}
     for runtime, file in subject.files.items():
         try:
-            found = replace(file(), precision=Precision.int8) if 2 * integers > cost.macs else file()
-            predict = targets.load(found, threads)
+            precision = Precision.int8 if 2 * integers > cost.macs else file.precision
+            predict = targets.load(replace(file, precision=precision), threads)
             timed = time_call(functools.partial(predict.run, subject.image), seconds=SECONDS)
         except TargetFailed as error:
             failures[runtime] = str(error)
             continue
-        achieved, precision = 2 * cost.macs / timed.median / 1e6, predict.inference_precision
+        achieved, computed_in = 2 * cost.macs / timed.median / 1e6, predict.inference_precision
         # The bytes of quantized files are counted as they are.
-        moved = cost.bytes_moved * (1.0 if narrow else WIDTHS.get(precision, 1.0))
-        roof = roofline.attainable_gops(2 * cost.macs, moved, precision)
-        peak = roofline.peak_gops.get(precision)
+        moved = cost.bytes_moved * (1.0 if counted.quantized else WIDTHS.get(computed_in, 1.0))
+        roof = roofline.attainable_gops(2 * cost.macs, moved, computed_in)
+        peak = roofline.peak_gops.get(computed_in)
         speeds.append(
             Speed(
-                predict.runtime, precision, timed.median, timed.p95, timed.contended, achieved,
+                predict.runtime, computed_in, timed.median, timed.p95, timed.contended, achieved,
                 peak and achieved / peak, roof and achieved / roof,
             )
         )  # fmt: skip
@@ -159,10 +180,11 @@ def profile(name: str, subject: Subject, threads: int, roofline: Roofline, unkno
         raise TargetFailed(failures[first])
     seconds = subject.operator_seconds(threads) if subject.operator_seconds else {}
     return Profile(
-        name, subject.imgsz, *_of_torch(subject.net), params=cost.params, macs=cost.macs, other_flops=cost.other_flops,
-        bytes_moved=cost.bytes_moved, activation_bytes=subject.arena_bytes or cost.activation_bytes,
+        counted.name, subject.imgsz, *_of_torch(subject.net), params=cost.params, macs=cost.macs,
+        other_flops=cost.other_flops, bytes_moved=cost.bytes_moved,
+        activation_bytes=subject.arena_bytes or cost.activation_bytes,
         activation_bytes_in_place=cost.activation_bytes_in_place, size_bytes=subject.size_bytes, speeds=tuple(speeds),
-        failures=failures, operators=() if cost.unknown or narrow else tuple(graph_operators.read(subject.graph)),
+        failures=failures, operators=counted.operators,
         layers=tuple(_layers(subject.graph, cost.layers, seconds)), other_by_kind=cost.other_by_kind,
         bit_operations=cost.bit_operations, unknown=cost.unknown, layers_timed=bool(seconds),
     )  # fmt: skip

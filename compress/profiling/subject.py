@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 
@@ -21,7 +21,7 @@ from compress.measurement.layer_latency import node_seconds
 from compress.product import Graph
 
 COLOURS = 4  # most channels of an image, if nothing else tells whether they are last
-RUNTIMES = ("onnxruntime", "openvino")  # of models
+RUNTIMES = ("onnxruntime", "openvino")  # of models; both read ONNX files
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,7 @@ class Subject:
     image: np.ndarray
     graph: ModelProto  # operators with the names that the runtime's profiler has
     size_bytes: int  # of the file and its weights
-    files: Mapping[str, Callable[[], Graph]]  # {runtime: what it runs}; raises TargetFailed if it cannot be written
+    files: Mapping[str, Graph]  # {runtime: what it runs}
     # {operator: seconds} with a number of threads, see `layer_latency.node_seconds`; None: the runtime tells no times.
     operator_seconds: Callable[[int], dict[str, float]] | None
     arena_bytes: int | None = None  # of the activations as the runtime places them, if the file determines that
@@ -43,11 +43,9 @@ def of_model(model: Model, folder: Path) -> Subject:
     """Exports a model into `folder`. Layers are those of its ONNX file, so that torch networks and ONNX files are
     profiled alike. Raises TargetFailed if it cannot be exported to ONNX."""
     first, image = targets.get(RUNTIMES[0]).convert(model, folder, ExportConfig()), model.example_input().numpy()
-    files: dict[str, Callable[[], Graph]] = {RUNTIMES[0]: lambda: first}
-    for name in RUNTIMES[1:]:
-        files[name] = partial(targets.get(name).convert, model, folder / name, ExportConfig())
     return Subject(
-        model.imgsz, image, onnx.load(first.path), first.path.stat().st_size, files,
+        model.imgsz, image, onnx.load(first.path), first.path.stat().st_size,
+        {name: replace(first, target=name) for name in RUNTIMES},
         partial(node_seconds, first.path, image), net=model.net if isinstance(model, TorchModel) else None,
     )  # fmt: skip
 

@@ -12,7 +12,7 @@ from compress.config import ExportConfig
 from compress.errors import MissingExtra, UserError
 from compress.profiling import litert_file, source, table
 from compress.profiling import profile as profiling
-from compress.profiling.profile import profile
+from compress.profiling.profile import count, profile
 from compress.targets import litert, litert_arena, litert_graph
 from tests.fakes import FakeModel
 from tests.profiling.profiles import ROOF
@@ -32,7 +32,7 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_file_is_counted_and_timed_in_its_runtime(tflite: Path, tmp_path: Path) -> None:
-    found = profile("file", source.find(str(tflite), tmp_path)(), 1, ROOF)
+    found = profile(count("file", source.find(str(tflite), tmp_path)()), 1, ROOF)
     assert [speed.runtime.split()[0] for speed in found.speeds] == ["litert"]
     assert (found.imgsz, found.modules, found.size_bytes) == (32, None, tflite.stat().st_size)
     assert {layer.name: layer.macs for layer in found.layers}["stem"] == 8 * 256 * 27
@@ -48,8 +48,8 @@ def test_open_dimensions_are_set(tflite: Path, tmp_path: Path) -> None:
     flatbuffers.write_model(file, str(tmp_path / "open.tflite"))
     (tmp_path / "scratch").mkdir()
     subject = litert_file.read(tmp_path / "open.tflite", tmp_path / "scratch", 32)
-    found = profile("file", subject, 1, ROOF)
-    assert found.macs == profile("file", litert_file.read(tflite, tmp_path), 1, ROOF).macs
+    found = profile(count("file", subject), 1, ROOF)
+    assert found.macs == profile(count("file", litert_file.read(tflite, tmp_path)), 1, ROOF).macs
     with pytest.raises(UserError, match=r"open\.tflite: its input has shape .*: set --imgsz"):
         litert_file.read(tmp_path / "open.tflite", tmp_path)
     with pytest.raises(UserError, match=r"open\.tflite: does not take images of shape \[1, 3, 48, 48\]"):

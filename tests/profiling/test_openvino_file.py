@@ -13,7 +13,7 @@ from compress.errors import UserError
 from compress.examples.small_cnn import SmallCNN
 from compress.profiling import openvino_file, source
 from compress.profiling import profile as profiling
-from compress.profiling.profile import profile
+from compress.profiling.profile import count, profile
 from compress.targets import openvino
 from compress.targets.openvino_package import package_without_telemetry
 from tests.fakes import FakeModel
@@ -36,7 +36,7 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_file_is_counted_and_timed_in_its_runtime(ir: Path, tmp_path: Path) -> None:
-    found = profile("file", source.find(str(ir), tmp_path)(), 1, ROOF)
+    found = profile(count("file", source.find(str(ir), tmp_path)()), 1, ROOF)
     assert [speed.runtime.split()[0] for speed in found.speeds] == ["openvino"]
     assert (found.imgsz, found.modules, found.size_bytes) == (
         32,
@@ -55,7 +55,9 @@ def test_quantized_files_are_counted_in_integers(ir: Path, tmp_path: Path) -> No
     model, images = FakeModel(SmallCNN(), imgsz=32), [np.random.default_rng(0).random((1, 3, 32, 32), dtype=np.float32)]
     graph = openvino.convert(model, tmp_path / "fp32", ExportConfig())
     quantized = openvino.quantize(graph, model, images, tmp_path / "int8")
-    found, floats = (profile("file", source.find(str(each.path), tmp_path)(), 1, ROOF) for each in (quantized, graph))
+    found, floats = (
+        profile(count("file", source.find(str(each.path), tmp_path)()), 1, ROOF) for each in (quantized, graph)
+    )
     assert found.speeds[0].precision == "int8" and found.operators == ()
     assert 64 * found.macs <= found.bit_operations < 100 * found.macs
     assert (found.macs, found.params) == (floats.macs, floats.params)
@@ -71,7 +73,7 @@ def test_open_dimensions_are_set(ir: Path, tmp_path: Path) -> None:
     subject = openvino_file.read(path, tmp_path / "scratch", 32)
     fixed = openvino_file.read(ir, tmp_path)
     assert subject.imgsz == 32 and subject.image.shape == (1, 3, 32, 32)
-    found, wanted = (profile("file", each, 1, ROOF) for each in (subject, fixed))
+    found, wanted = (profile(count("file", each), 1, ROOF) for each in (subject, fixed))
     assert (found.macs, found.params) == (wanted.macs, wanted.params)
     with pytest.raises(UserError, match=r"open\.xml: its input has shape .*: set --imgsz"):
         openvino_file.read(path, tmp_path)

@@ -12,7 +12,7 @@ from compress.measurement import layer_latency
 from compress.measurement.roofline import Roofline
 from compress.profiling import profile as profiling
 from compress.profiling import source
-from compress.profiling.profile import Layer, Profile, profile
+from compress.profiling.profile import Layer, Profile, count, profile
 from compress.profiling.subject import Subject
 from compress.targets import onnx_graph
 from tests.models import onnx_files
@@ -30,7 +30,7 @@ def quick() -> Iterator[None]:
 
 @pytest.fixture(scope="module")
 def measured(tmp_path_factory: pytest.TempPathFactory) -> Profile:
-    return profile("resnet20", found("resnet20", tmp_path_factory.mktemp("resnet20")), 1, ROOF)
+    return profile(count("resnet20", found("resnet20", tmp_path_factory.mktemp("resnet20"))), 1, ROOF)
 
 
 def found(word: object, folder: Path) -> Subject:
@@ -57,19 +57,21 @@ def test_achieved_speed_is_compared_with_the_machine(measured: Profile, tmp_path
     assert first.peak_fraction == pytest.approx(first.gflops_per_second / 100)
     attainable = min(100.0, measured.flops / measured.bytes_moved * 10)
     assert first.roof_fraction == pytest.approx(first.gflops_per_second / attainable)
-    assert profile("a", found("resnet20", tmp_path), 1, replace(ROOF, peak_gops={})).speeds[0].roof_fraction is None
+    assert (
+        profile(count("a", found("resnet20", tmp_path)), 1, replace(ROOF, peak_gops={})).speeds[0].roof_fraction is None
+    )
 
 
 def test_an_onnx_file_has_the_costs_of_its_network(measured: Profile, tmp_path: Path) -> None:
     path = onnx_graph.export(source.load("resnet20"), tmp_path / "model.onnx", 17)
-    given = profile("file", found(path, tmp_path), 1, ROOF)
+    given = profile(count("file", found(path, tmp_path)), 1, ROOF)
     assert (given.macs, given.params, given.modules, given.gradients) == (measured.macs, measured.params, None, None)
     assert [layer.name.strip("/") for layer in given.layers] == [layer.name.strip("/") for layer in measured.layers]
 
 
 def test_a_quantized_file_has_its_bit_operations_by_layer(tmp_path: Path) -> None:
     path = onnx_files.save(onnx_files.quantized_classifier(), tmp_path / "int8.onnx")
-    given = profile("file", found(path, tmp_path), 1, ROOF)
+    given = profile(count("file", found(path, tmp_path)), 1, ROOF)
     convolutions = [layer for layer in given.layers if "Conv" in layer.operators]
     first, second = (8 * 64 * c * 9 for c in (3, 8))
     assert [(layer.macs, layer.bit_operations) for layer in convolutions] == [
@@ -86,8 +88,8 @@ def test_operators_without_a_formula_are_refused_or_counted_apart(tmp_path: Path
     made.graph.node[5].CopyFrom(helper.make_node("Det", ["features"], ["mean"], name="/det/Det"))
     subject = found(onnx_files.save(made, tmp_path / "det.onnx"), tmp_path)
     with pytest.raises(UserError, match="Det"):
-        profile("file", subject, 1, ROOF)
-    given = profile("file", subject, 1, ROOF, "warn")
+        count("file", subject)
+    given = profile(count("file", subject, "warn"), 1, ROOF)
     assert (given.unknown, given.operators) == ({"Det": 1}, ())
     assert given.macs == 8 * 64 * (3 + 8) * 9 + 80
 
