@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from math import prod
 
-from onnx import ModelProto, NodeProto, shape_inference
+from onnx import ModelProto, NodeProto
 
 from compress.devices.operators import Operator
 from compress.errors import UserError
@@ -26,7 +26,7 @@ def read(graph: ModelProto) -> list[Operator]:
 
 def read_named(graph: ModelProto) -> list[tuple[str, Operator]]:
     """As `read`, with the name of the node of each operator."""
-    shapes = onnx_graph.static_shapes(shape_inference.infer_shapes(graph, data_prop=True))
+    shapes = onnx_graph.static_shapes(onnx_graph.with_shapes(graph))
     constants = {tensor.name for tensor in graph.graph.initializer}
     fused, silu = _activations(graph.graph.node)
     result = []
@@ -56,8 +56,10 @@ def _operator(node: NodeProto, shapes: Mapping[str, tuple[int, ...]], constants:
 def _rows(node: NodeProto, shapes: Mapping[str, tuple[int, ...]]) -> int:
     if "Conv" not in node.op_type:
         return shapes[node.output[0]][-1]
-    groups = next((attribute.i for attribute in node.attribute if attribute.name == "group"), 1)
-    return shapes[node.output[0]][1] // groups
+    weights = shapes[node.input[1]]  # (out, in / groups, …), transposed (in, out / groups, …)
+    if node.op_type == "ConvTranspose":
+        return weights[1]
+    return weights[0] // next((attribute.i for attribute in node.attribute if attribute.name == "group"), 1)
 
 
 def activations(nodes: Sequence[NodeProto]) -> set[str]:

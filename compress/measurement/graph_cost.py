@@ -1,4 +1,5 @@
-"""Cost of an ONNX graph without its torch network, by the conventions of `flops.py`. MACs and parameters equal those of
+"""Cost of an ONNX graph without its torch network, by the conventions of `flops.py`. Files of other formats are counted
+as the graphs that `targets.openvino_operators` and `targets.litert_operators` write. MACs and parameters equal those of
 the torch network that a graph was exported from. Other FLOPs and traffic differ a little where one operator of ONNX is
 several of ATen, or the reverse; the two nodes of SiLU count as one. In `activation_bytes` nothing is computed in
 place, so more activations are alive at a time than in torch. Weights that are dequantized are read as they are stored:
@@ -12,7 +13,7 @@ from collections.abc import Mapping
 from math import prod
 
 import onnx
-from onnx import ModelProto, NodeProto, TensorProto, shape_inference
+from onnx import ModelProto, NodeProto, TensorProto
 
 from compress.errors import UserError
 from compress.measurement import fourier
@@ -42,7 +43,7 @@ GATHERS = {"Gather", "GatherElements", "GatherND"}
 PER_OUTPUT = {
     **dict.fromkeys([*VIEWS, *MOVES], 0),
     **dict.fromkeys(("Sigmoid", "Tanh", "HardSigmoid"), 4),
-    **{"HardSwish": 5, "Gelu": 8, "Mish": 8, "Elu": 3, "Selu": 3, "Celu": 3, "Softplus": 3},
+    **{"HardSwish": 5, "Swish": 5, "Gelu": 8, "Mish": 8, "Elu": 3, "Selu": 3, "Celu": 3, "Softplus": 3},
     **dict.fromkeys(("LayerNormalization", "InstanceNormalization", "GroupNormalization", "RMSNormalization"), 7),
     **{"BatchNormalization": 2, "Softmax": 5, "LogSoftmax": 6},
 }
@@ -63,10 +64,12 @@ LEARNED: dict[str, set[int] | None] = {
     **{"ConvInteger": {1}, "MatMulInteger": {0, 1}, "MatMulIntegerToFloat": {0, 1, 6}},
 }
 FACTORS = dict.fromkeys(("QLinearConv", "QLinearMatMul", "QGemm"), (0, 3))  # inputs that are multiplied; else 0 and 1
+# Values that are not changed, so that quantized ones stay quantized: runtimes move integers.
+KEEP_FORMAT = VIEWS | {"Concat", "MaxPool", "DepthToSpace", "SpaceToDepth"}
 HALF_BYTES = (TensorProto.INT4, TensorProto.UINT4)
 FLOATS = (TensorProto.FLOAT, TensorProto.DOUBLE, TensorProto.FLOAT16, TensorProto.BFLOAT16)
+NARROW = (TensorProto.INT8, TensorProto.UINT8, TensorProto.INT16)  # quantized activations
 INTEGERS = (TensorProto.INT8, TensorProto.UINT8, TensorProto.INT32)  # of quantized weights and biases
-WITH_INTEGERS = {"QLinearConv", "QLinearMatMul", "ConvInteger", "MatMulInteger", "MatMulIntegerToFloat", "QGemm"}
 
 
 def count(graph: ModelProto, unknown: Unknown = "error") -> Cost:
@@ -86,13 +89,10 @@ def count(graph: ModelProto, unknown: Unknown = "error") -> Cost:
     uncounted = Counter(_operator(node) for node in apart)
     for name in uncounted:
         log.warning(APART, name)
-    inferred = shape_inference.infer_shapes(graph, data_prop=True).graph
-    shapes, constants = onnx_graph.static_shapes(graph), {tensor.name: tensor for tensor in graph.graph.initializer}
-    values = [*inferred.input, *inferred.output, *inferred.value_info]
-    shapes |= onnx_graph.static_shapes(onnx.helper.make_model(inferred))
-    kinds = {value.name: value.type.tensor_type.elem_type for value in values}
-    kinds |= {name: tensor.data_type for name, tensor in constants.items()}
-
+    constants = {tensor.name: tensor for tensor in graph.graph.initializer}
+    declared = onnx_graph.with_shapes(graph)
+    shapes = onnx_graph.static_shapes(graph) | onnx_graph.static_shapes(declared)
+    kinds = onnx_graph.declared_types(declared)
     stored = {node.output[0]: node.input[0] for node in graph.graph.node if node.op_type == "DequantizeLinear"}
 
     def size(name: str) -> int:
@@ -102,8 +102,13 @@ def count(graph: ModelProto, unknown: Unknown = "error") -> Cost:
         width = onnx.helper.tensor_dtype_to_np_dtype(kinds[name]).itemsize if kinds[name] else 0  # unknown type: 0
         return prod(shapes[name]) * width
 
+    moved_by = {node.output[0]: node for node in graph.graph.node if node.op_type in KEEP_FORMAT}
+
     def bits_of(name: str) -> int:
-        """Bits of a value, before it is dequantized."""
+        """Bits of a value, before it is dequantized and moved."""
+        if name in moved_by and kinds[name] in FLOATS:
+            sources = [each for each in moved_by[name].input if each and kinds[each] in FLOATS]
+            return max(map(bits_of, sources[:1] if moved_by[name].op_type != "Concat" else sources))
         kind = kinds[stored.get(name, name)]
         return 4 if kind in HALF_BYTES else 8 * onnx.helper.tensor_dtype_to_np_dtype(kind).itemsize
 
@@ -135,7 +140,8 @@ def count(graph: ModelProto, unknown: Unknown = "error") -> Cost:
         moved = (
             0 if view or weights else sum(min(nbytes, size(name)) for name, nbytes in sources) + sum(map(size, written))
         )
-        params = sum(prod(shapes[name]) for name in dict.fromkeys(read) if name in learned)
+        parameters = () if weights else dict.fromkeys(stored.get(name, name) for name in read)
+        params = sum(prod(shapes[name]) for name in parameters if name in learned)
         other = 0 if weights or _operator(node) in uncounted else _other_flops(node, shapes, kinds, constants)
         by_kind = {kind_of(node): other} if other else {}
         bits = macs * prod(bits_of(node.input[index]) for index in FACTORS.get(node.op_type, (0, 1))) if macs else 0
@@ -214,7 +220,7 @@ def _learned(graph: ModelProto, constants: Mapping[str, TensorProto]) -> set[str
             continue
         positions = LEARNED.get(node.op_type)
         for position, name in enumerate(node.input):
-            kinds = FLOATS + INTEGERS if name in stored or node.op_type in WITH_INTEGERS else FLOATS
+            kinds = FLOATS if node.op_type == "Gather" and name not in stored else FLOATS + INTEGERS
             tensor = constants.get(stored.get(name, name))
             if (positions is None or position in positions) and tensor is not None and tensor.data_type in kinds:
                 learned.add(tensor.name)
@@ -228,11 +234,11 @@ def _other_flops(
     constants: Mapping[str, TensorProto],
 ) -> int:
     kind, output = node.op_type, prod(shapes[next(name for name in node.output if name)])
-    if not any(kinds.get(name) in FLOATS for name in node.input):
-        return 0  # integers
+    if not any(kinds.get(name) in FLOATS + NARROW for name in node.input):
+        return 0  # sizes and indices
     if kind in BIAS_INPUT:
         return output if len(node.input) > BIAS_INPUT[kind] and node.input[BIAS_INPUT[kind]] else 0
-    if kind == "MatMul":
+    if kind in ("MatMul", "ConvInteger", "MatMulInteger"):
         return 0
     if kind in fourier.ONNX:
         return fourier.of_onnx(node, shapes, constants)

@@ -1,7 +1,7 @@
 """`compress profile MODEL ...`: FLOPs, bytes and latency of models, per layer, and this machine's roofline.
 
 A MODEL is a name of the group `model`, an Ultralytics architecture such as yolo11s-seg, timm/NAME, pkg.module.Net, a
-file .onnx or .pt, or the folder of a checkpoint. No data is needed, and nothing is changed.
+file .onnx, .xml (OpenVINO), .tflite or .pt, or the folder of a checkpoint. No data is needed, and nothing is changed.
 """
 
 from __future__ import annotations
@@ -10,21 +10,27 @@ import argparse
 import json
 import logging
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import torch
 from rich.console import Console
 
 from compress import atomic
 from compress.config import device_profiles
-from compress.errors import Parser, TargetFailed, UserError
+from compress.errors import Parser, TargetFailed, UserError, one_line
 from compress.host import host, usable_threads
 from compress.measurement import roofline
+from compress.measurement.roofline import Roofline
 from compress.profiling import plot, predictions, source, table
-from compress.profiling.predictions import forecasts
-from compress.profiling.profile import Profile, as_dict, profile
+from compress.profiling.predictions import Forecast, forecasts
+from compress.profiling.profile import Counted, Profile, as_dict, count, profile
+from compress.profiling.subject import Subject
 
 LAYERS = 20  # shown of each model
+OTHERS = "use other operators instead"  # end of the error of `graph_cost.count`
+ADD = "add what is missing, or a latency, to the profile of the device, or name other devices or a float32 file"
 PLAIN_WIDTH = 300  # of output that is not a terminal
 
 
@@ -47,7 +53,7 @@ def _parsed(arguments: list[str]) -> argparse.Namespace:
     )  # fmt: skip
     parser.add_argument("models", nargs="+", metavar="MODEL")
     parser.add_argument("--imgsz", type=int, help="side of the square input in pixels (default: the model's own)")
-    parser.add_argument("--channels", type=int, help="of the image, for ONNX files that leave them open")
+    parser.add_argument("--channels", type=int, help="of the image, for files that leave them open")
     unknown_help = "operators without a formula: refuse them, or warn and count them apart (default: %(default)s)"
     parser.add_argument("--unknown", choices=["error", "warn"], default="error", help=unknown_help)
     parser.add_argument(
@@ -77,36 +83,58 @@ def _parsed(arguments: list[str]) -> argparse.Namespace:
 
 def _profile(options: argparse.Namespace) -> None:
     torch.set_num_threads(options.threads)
-    loaded = [
-        (word, source.load(word, options.imgsz, options.channels)) for word in options.models
-    ]  # mistakes before any work
-    names = None if options.devices == "all" else (options.devices or "").split(",")
-    devices = device_profiles(names, options.config_dir) if options.devices else {}
-    roof = roofline.of_host(options.threads)
-    profiles: list[Profile] = []
-    for word, model in loaded:
-        try:
-            profiles.append(profile(word, model, options.threads, roof, options.unknown))
-        except TargetFailed as error:
-            raise UserError("model", word, str(error)) from error
-    found, unknown = forecasts(profiles, devices)
-    predicted = [each.as_dict() for each in found]
-    for path, content in (
-        (options.json, lambda: json.dumps({**as_dict(profiles, roof), "predictions": predicted}, indent=1)),
-        (options.csv, lambda: table.as_csv(profiles, options.sort)),
-        (options.plot, lambda: plot.roofline_svg(profiles, roof)),
-    ):
-        if path is not None:
-            atomic.write(path, content())
+    with TemporaryDirectory(prefix="compress-") as scratch:
+        folders = [Path(scratch, str(index)) for index in range(len(options.models))]
+        for folder in folders:
+            folder.mkdir()
+        found = [  # mistakes before any work
+            source.find(word, folder, options.imgsz, options.channels)
+            for word, folder in zip(options.models, folders, strict=True)
+        ]
+        names = None if options.devices == "all" else (options.devices or "").split(",")
+        devices = {} if options.devices is None else device_profiles(names, options.config_dir)
+        counted = [_counted(word, load, options) for word, load in zip(options.models, found, strict=True)]
+        predicted, unknown = forecasts(counted, devices)
+        if devices and not predicted:
+            reasons = "; ".join(f"{name}: {reason}" for name, reason in unknown.items())
+            raise UserError("--devices", options.devices, f"nothing can be predicted ({reasons}): {ADD}")
+        roof, profiles = roofline.of_host(options.threads), []
+        for each in counted:
+            try:
+                profiles.append(profile(each, options.threads, roof))
+            except TargetFailed as error:
+                raise UserError("model", each.name, one_line(error)) from error
+    _write(profiles, roof, predicted, options)
     console = _console()
     _print(console, profiles, options)
     if devices:
-        console.print(predictions.table(found))
+        console.print(predictions.table(predicted))
         console.print(predictions.ENERGIES, style="dim", highlight=False, soft_wrap=True)
         for name, reason in unknown.items():
             console.print(f"{name}: unknown, {reason}", highlight=False, soft_wrap=True)
     console.print(f"{host().cpu}, {table.machine(roof)}", highlight=False, soft_wrap=True)
     console.print(table.NOTES, style="dim", highlight=False, soft_wrap=True)
+
+
+def _counted(word: str, load: Callable[[], Subject], options: argparse.Namespace) -> Counted:
+    try:
+        return count(word, load(), options.unknown)
+    except TargetFailed as error:
+        raise UserError("model", word, one_line(error)) from error
+    except UserError as error:  # names an operator
+        remedy = error.remedy.replace(OTHERS, f"{OTHERS}, or count it apart with --unknown warn")
+        raise UserError("model", f"{word}, {error.value}", remedy) from error
+
+
+def _write(profiles: list[Profile], roof: Roofline, predicted: list[Forecast], options: argparse.Namespace) -> None:
+    forecast = [each.as_dict() for each in predicted]
+    for path, content in (
+        (options.json, lambda: json.dumps({**as_dict(profiles, roof), "predictions": forecast}, indent=1)),
+        (options.csv, lambda: table.as_csv(profiles, options.sort)),
+        (options.plot, lambda: plot.roofline_svg(profiles, roof)),
+    ):
+        if path is not None:
+            atomic.write(path, content())
 
 
 def _console() -> Console:

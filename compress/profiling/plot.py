@@ -61,8 +61,8 @@ def roofline_svg(profiles: Sequence[Profile], roofline: Roofline) -> str:
         parts.append(_text(LEFT + 26, TOP + 18 + 20 * index, f"{profile.name}, {profile.imgsz} px", "start"))
     title = f"Roofline of this machine, {roofline.threads} threads, memory {roofline.bandwidth_gb_s:.1f} GB/s"
     parts += [
-        _text(LEFT, 20, f"{title}. GFLOPS of layers in ONNX Runtime", "start"),
-        _text((LEFT + WIDTH) / 2, HEIGHT - 12, "FLOPs per byte read or written (float32, nothing fused)", "middle"),
+        _text(LEFT, 20, f"{title}. GFLOPS of layers", "start"),
+        _text((LEFT + WIDTH) / 2, HEIGHT - 12, "FLOPs per byte read or written (nothing fused)", "middle"),
     ]
     drawing = element(
         "svg", element("title", title), element("style", Markup(STYLE)), *parts,

@@ -11,7 +11,7 @@ from rich.table import Table
 from compress.config import PRECISIONS, DeviceConfig
 from compress.devices import energy
 from compress.devices.prediction import LatencyModel, Prediction, calibrate, executed_precision, published
-from compress.profiling.profile import Profile
+from compress.profiling.profile import Counted
 from compress.profiling.table import MISSING, empty
 
 
@@ -34,7 +34,7 @@ class Forecast:
 
 
 def forecasts(
-    profiles: Sequence[Profile], devices: Mapping[str, DeviceConfig]
+    networks: Sequence[Counted], devices: Mapping[str, DeviceConfig]
 ) -> tuple[list[Forecast], dict[str, str]]:
     """Predictions for every precision of a device that can be predicted, and {device: why nothing can be}."""
     result: list[Forecast] = []
@@ -42,21 +42,22 @@ def forecasts(
     for name, device in devices.items():
         model = calibrate(device, published(name))
         groups = [(_runtime(model, precision), precision) for precision in device.precisions or PRECISIONS]
-        for profile in profiles:
-            if not profile.operators:
-                reason = f"it has operators without a formula ({', '.join(profile.unknown)})"
-                reason = reason if profile.unknown else "it is quantized: name its float32 file"
-                unknown.setdefault(name, f"no prediction of {profile.name}, {reason}")
+        for network in networks:
+            if not network.operators:
+                reason = f"it has operators without a formula ({', '.join(network.unknown)})"
+                reason = reason if network.unknown else "it is quantized: name its float32 file"
+                unknown.setdefault(name, f"no prediction of {network.name}, {reason}")
                 continue
             for group in groups:
-                predicted = model.predict(profile.operators, *group)
+                predicted = model.predict(network.operators, *group)
                 if isinstance(predicted, Prediction):
+                    cost = network.cost
                     work = energy.of_work(
-                        profile.macs, profile.other_flops, profile.bytes_moved, 4 * profile.params,
+                        cost.macs, cost.other_flops, cost.bytes_moved, 4 * cost.params,
                         executed_precision(device, group[1]),
                     )  # fmt: skip
                     by_power = device.energy_mj(predicted.ms)
-                    result.append(Forecast(profile.name, name, *group, predicted, by_power, work))
+                    result.append(Forecast(network.name, name, *group, predicted, by_power, work))
                 else:
                     unknown.setdefault(name, predicted.reason)
     known = {forecast.device for forecast in result}

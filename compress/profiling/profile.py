@@ -1,5 +1,4 @@
-"""Costs and latency of a model on this machine, in total and per layer. Layers are those of the exported ONNX file, so
-that torch networks and ONNX files are profiled alike."""
+"""Costs and latency of a model or a file on this machine, in total and per layer."""
 
 from __future__ import annotations
 
@@ -7,38 +6,36 @@ import functools
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field, replace
-from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 import onnx
 from torch import nn
 
 from compress import targets
-from compress.capabilities import Model, TorchModel
-from compress.config import ExportConfig
 from compress.devices import graph_operators
 from compress.devices.operators import Operator
 from compress.errors import TargetFailed
 from compress.host import host
 from compress.measurement import graph_cost
-from compress.measurement.cost import LayerCost, Unknown
+from compress.measurement.cost import Cost, LayerCost, Unknown
 from compress.measurement.latency import time_call
-from compress.measurement.layer_latency import node_seconds
 from compress.measurement.roofline import Roofline
 from compress.measurement.rows import WIDTHS
 from compress.models import onnx_file
 from compress.product import Precision
+from compress.profiling.subject import Subject
+from compress.targets import openvino
 from compress.targets.quantization_exclusions import module_path
 
-RUNTIMES = ("onnxruntime", "openvino")
 SECONDS = 1.5  # duration of the timing of each runtime
 DEAR_FRACTION, DEAR_RATIO = 0.01, 3.0  # see `Layer.dear`
+HALF, INT8 = 16 * 32, 8 * 8  # bit operations of a MAC with weights in FP16, and of one in INT8
 
 
 @dataclass(frozen=True)
 class Layer:
-    """Cost of the operators of one torch module, or of one node of a graph without modules; bytes for float32."""
+    """Cost of the operators of one torch module, or of one operator of a graph without modules, by the types of the
+    file."""
 
     name: str
     operators: str  # "Conv", "Sigmoid, Mul"
@@ -47,7 +44,7 @@ class Layer:
     other_flops: int
     params: int
     bytes: int  # read and written, nothing fused
-    ms: float  # in ONNX Runtime; 0: fused into another layer
+    ms: float  # by the runtime's profiler; 0: fused into another layer, or not known, see `Profile.layers_timed`
     time_fraction: float  # of all layers
     flops_fraction: float  # of the MACs of all layers
     other_by_kind: dict[str, int] = field(default_factory=dict)  # FLOPs outside products
@@ -93,16 +90,16 @@ class Profile:
 
     name: str
     imgsz: int
-    modules: int | None  # torch modules, parameters and trainable parameters before fusing; None for ONNX files
+    modules: int | None  # torch modules, parameters and trainable parameters before fusing; None for files
     net_params: int | None
     gradients: int | None
     params: int  # as deployed: BatchNorms fused
     macs: int
     other_flops: int
     bytes_moved: int
-    activation_bytes: int
+    activation_bytes: int  # of LiteRT files: of the arena of LiteRT for Microcontrollers
     activation_bytes_in_place: int  # if elementwise operators write over an input that is not needed any more
-    size_bytes: int  # of the ONNX file that was timed
+    size_bytes: int  # of the file; of a torch network, of its ONNX file
     speeds: tuple[Speed, ...]
     failures: dict[str, str]  # {runtime: why it does not run the model}
     operators: tuple[Operator, ...]  # as runtimes execute them, for predictions; none if quantized or not counted
@@ -110,6 +107,7 @@ class Profile:
     other_by_kind: dict[str, int] = field(default_factory=dict)  # FLOPs outside products, largest first
     bit_operations: int = 0
     unknown: dict[str, int] = field(default_factory=dict)  # {operator without a formula: calls}, see `flops.Cost`
+    layers_timed: bool = True  # whether a runtime tells the times of the layers
 
     @property
     def flops(self) -> int:
@@ -127,49 +125,68 @@ class Profile:
         return {**values, "flops": self.flops, "intensity": self.intensity, "layers": layers}
 
 
-def profile(name: str, model: Model, threads: int, roofline: Roofline, unknown: Unknown = "error") -> Profile:
-    """Counts and times a model at batch 1. `unknown`: what to do about operators without a formula, see
-    `graph_cost.count`. Raises TargetFailed if the model cannot be exported to ONNX or run in ONNX Runtime, UserError if
-    its products cannot be counted."""
-    image, net = model.example_input().numpy(), model.net if isinstance(model, TorchModel) else None
+@dataclass(frozen=True)
+class Counted:
+    """A model or file with its costs, before anything is timed."""
+
+    name: str
+    subject: Subject
+    cost: Cost
+    operators: tuple[Operator, ...]  # see `Profile.operators`
+    quantized: bool
+
+    @property
+    def unknown(self) -> dict[str, int]:
+        return self.cost.unknown
+
+
+def count(name: str, subject: Subject, unknown: Unknown = "error") -> Counted:
+    """Counts one image. `unknown`: what to do about operators without a formula, see `graph_cost.count`. Raises
+    UserError if the products cannot be counted."""
+    cost = graph_cost.count(subject.graph, unknown)
+    narrow = any(layer.bit_operations < HALF * layer.macs for layer in cost.layers.values())
+    quantized = narrow or onnx_file.is_quantized(subject.graph)
+    operators = () if cost.unknown or quantized else tuple(graph_operators.read(subject.graph))
+    return Counted(name, subject, cost, operators, quantized)
+
+
+def profile(counted: Counted, threads: int, roofline: Roofline) -> Profile:
+    """Times one image. Raises TargetFailed if the first of the runtimes does not run it."""
+    subject, cost = counted.subject, counted.cost
+    integers = sum(layer.macs for layer in cost.layers.values() if layer.bit_operations <= INT8 * layer.macs)
     speeds: list[Speed] = []
     failures: dict[str, str] = {}
-    with TemporaryDirectory(prefix="compress-") as scratch:
-        exported = targets.get(RUNTIMES[0]).convert(model, Path(scratch), ExportConfig())
-        graph, size = onnx.load(exported.path), exported.path.stat().st_size
-        cost = graph_cost.count(graph, unknown)
-        quantized = onnx_file.is_quantized(graph)  # its bytes are counted as they are
-        integers = sum(layer.macs for layer in cost.layers.values() if layer.bit_operations <= 64 * layer.macs)
-        if 2 * integers > cost.macs:
-            exported = replace(exported, precision=Precision.int8)
-        for runtime in RUNTIMES:
-            try:
-                found = exported if runtime == RUNTIMES[0] else targets.get(runtime).convert(
-                    model, Path(scratch, runtime), ExportConfig()
-                )  # fmt: skip
-                predict = targets.load(found, threads)
-            except TargetFailed as error:
-                failures[runtime] = str(error)
-                continue
-            timed = time_call(functools.partial(predict, image), seconds=SECONDS)
-            achieved, precision = 2 * cost.macs / timed.median / 1e6, predict.inference_precision
-            moved = cost.bytes_moved * (1.0 if quantized else WIDTHS.get(precision, 1.0))
-            roof = roofline.attainable_gops(2 * cost.macs, moved, precision)
-            peak = roofline.peak_gops.get(precision)
-            speeds.append(
-                Speed(
-                    predict.runtime, precision, timed.median, timed.p95, timed.contended, achieved,
-                    peak and achieved / peak, roof and achieved / roof,
-                )
-            )  # fmt: skip
-        seconds = node_seconds(exported.path, image, threads)
+    for runtime, file in subject.files.items():
+        try:
+            precision = Precision.int8 if 2 * integers > cost.macs else file.precision
+            predict = targets.load(replace(file, precision=precision), threads)
+            timed = time_call(functools.partial(predict.run, subject.image), seconds=SECONDS)
+        except TargetFailed as error:
+            failures[runtime] = str(error)
+            continue
+        achieved, computed_in = 2 * cost.macs / timed.median / 1e6, predict.inference_precision
+        # The bytes of quantized files are counted as they are.
+        moved = cost.bytes_moved * (1.0 if counted.quantized else WIDTHS.get(computed_in, 1.0))
+        roof = roofline.attainable_gops(2 * cost.macs, moved, computed_in)
+        peak = roofline.peak_gops.get(computed_in)
+        speeds.append(
+            Speed(
+                predict.runtime, computed_in, timed.median, timed.p95, timed.contended, achieved,
+                peak and achieved / peak, roof and achieved / roof,
+            )
+        )  # fmt: skip
+    first = next(iter(subject.files))
+    if first in failures:
+        raise TargetFailed(failures[first])
+    seconds = subject.operator_seconds(threads) if subject.operator_seconds else {}
     return Profile(
-        name, model.imgsz, *_of_torch(net), params=cost.params, macs=cost.macs, other_flops=cost.other_flops,
-        bytes_moved=cost.bytes_moved, activation_bytes=cost.activation_bytes,
-        activation_bytes_in_place=cost.activation_bytes_in_place, size_bytes=size, speeds=tuple(speeds),
-        failures=failures, operators=() if cost.unknown or quantized else tuple(graph_operators.read(graph)),
-        layers=tuple(_layers(graph, cost.layers, seconds)), other_by_kind=cost.other_by_kind,
-        bit_operations=cost.bit_operations, unknown=cost.unknown,
+        counted.name, subject.imgsz, *_of_torch(subject.net), params=cost.params, macs=cost.macs,
+        other_flops=cost.other_flops, bytes_moved=cost.bytes_moved,
+        activation_bytes=subject.arena_bytes or cost.activation_bytes,
+        activation_bytes_in_place=cost.activation_bytes_in_place, size_bytes=subject.size_bytes, speeds=tuple(speeds),
+        failures=failures, operators=counted.operators,
+        layers=tuple(_layers(subject.graph, cost.layers, seconds)), other_by_kind=cost.other_by_kind,
+        bit_operations=cost.bit_operations, unknown=cost.unknown, layers_timed=bool(seconds),
     )  # fmt: skip
 
 
@@ -186,8 +203,8 @@ def _layers(graph: onnx.ModelProto, costs: dict[str, LayerCost], seconds: dict[s
     """Sums nodes by the torch module that they are from."""
     groups: dict[str, list[onnx.NodeProto]] = {}
     for node in graph.graph.node:
-        groups.setdefault(module_path(node.name) or node.name, []).append(node)
-    total_time, total_macs = sum(seconds.values()), sum(cost.macs for cost in costs.values())
+        groups.setdefault(module_path(openvino.onnx_name(node.name)) or node.name, []).append(node)
+    total_time, total_macs = sum(seconds.values()) or 1.0, sum(cost.macs for cost in costs.values())
     for name, nodes in groups.items():
         parts = [costs[node.name] for node in nodes]
         kinds = Counter[str]()
@@ -195,7 +212,7 @@ def _layers(graph: onnx.ModelProto, costs: dict[str, LayerCost], seconds: dict[s
             kinds.update(part.other_by_kind)
         macs, duration = sum(part.macs for part in parts), sum(seconds.get(node.name, 0.0) for node in nodes)
         yield Layer(
-            name, ", ".join(dict.fromkeys(node.op_type for node in nodes)), parts[-1].output, macs,
+            name, ", ".join(dict.fromkeys(node.doc_string or node.op_type for node in nodes)), parts[-1].output, macs,
             sum(part.other_flops for part in parts), sum(part.params for part in parts),
             sum(part.bytes for part in parts), 1e3 * duration, duration / total_time, macs / (total_macs or 1),
             dict(kinds.most_common()), sum(part.bit_operations for part in parts),

@@ -1,8 +1,10 @@
-"""Finds the model that a word of the command line names."""
+"""Finds the model or file that a word of the command line names."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 from compress import models
@@ -10,9 +12,29 @@ from compress.capabilities import Model
 from compress.config import CONF, compose
 from compress.config.messages import nearest
 from compress.errors import UserError
+from compress.profiling import litert_file, openvino_file, subject
+from compress.profiling.subject import Subject
 
 TIMM = "timm/"
 ULTRALYTICS = "yolo"  # begins the names of its architectures
+
+
+FILES = {".xml": openvino_file.read, ".tflite": litert_file.read}
+
+
+def find(word: str, folder: Path, imgsz: int | None = None, channels: int | None = None) -> Callable[[], Subject]:
+    """What `word` names, an OpenVINO IR `.xml`, a LiteRT file `.tflite`, or a model, see `load`: read now, and exported
+    to `folder`, if necessary, on call.
+
+    Raises:
+        UserError: as `load`, and as the readers of these files.
+        TargetFailed: on call, if the model cannot be exported to ONNX.
+    """
+    path = Path(word)
+    if path.suffix not in FILES:
+        return partial(subject.of_model, load(word, imgsz, channels), folder)
+    found = FILES[path.suffix](path, folder, imgsz, channels)
+    return lambda: found
 
 
 def load(word: str, imgsz: int | None = None, channels: int | None = None) -> Model:
@@ -31,7 +53,7 @@ def load(word: str, imgsz: int | None = None, channels: int | None = None) -> Mo
         except UserError as error:
             raise UserError(_option(error.key), error.value, _option(error.remedy)) from error
     if channels is not None:
-        raise UserError("--channels", channels, f"only ONNX files leave their channels open: remove it for {word}")
+        raise UserError("--channels", channels, f"only files leave their channels open: remove it for {word}")
     config = models.resolve(config)
     model = models.build(config.model)
     if imgsz is None or imgsz == model.imgsz:
@@ -62,5 +84,5 @@ def _overrides(word: str) -> list[str]:
         return ["model=ultralytics", f"model.name={word}"]
     if "." in word and all(part.isidentifier() for part in word.split(".")):
         return ["model=module", f"model.target={word}"]
-    remedy = "name a file .onnx or .pt, the folder of a checkpoint, timm/NAME, pkg.module.Net, or one of"
+    remedy = "name a file .onnx, .xml, .tflite or .pt, the folder of a checkpoint, timm/NAME, pkg.module.Net, or one of"
     raise UserError("model", word, f"there is no such model{nearest(word, choices)}; {remedy} {', '.join(choices)}")

@@ -25,7 +25,7 @@ MARK = "<"  # of a layer that is cheap in FLOPs and dear in time
 NOTES = """\
 1 MAC = 2 FLOPs; GFLOPs of convolutions, linear layers and matrix products. FLOPs are work, GFLOPS (10^9/s) are speed.
 MB are read and written, nothing fused; peak MB of activations, in place: if elementwise operators reuse memory.
-Times: one image, median, ONNX Runtime for layers.
+Times: one image, median; of layers by the profiler of the first runtime, "-": it has none.
 peak, roof: fractions of this machine's peak, and of what FLOPs per byte and memory bandwidth allow."""
 
 
@@ -48,7 +48,8 @@ MODEL_COLUMNS = (
     Column("FLOPs/byte", lambda p: f"{p.intensity:.3g}"),
     Column("peak MB", lambda p: f"{p.activation_bytes / 1e6:.4g}"),
     Column("in place MB", lambda p: f"{p.activation_bytes_in_place / 1e6:.4g}"),
-    Column("ONNX MB", lambda p: f"{p.size_bytes / 1e6:.4g}"),
+    Column("file MB", lambda p: f"{p.size_bytes / 1e6:.4g}"),
+    Column("bit ops G", lambda p: f"{p.bit_operations / 1e9:.4g}"),
 )
 
 
@@ -96,7 +97,8 @@ def layers(profile: Profile, order: str, most: int) -> Table:
         table.add_row(
             Text(layer.name or "(runtime)"), Text(_shortened(layer.operators)), "x".join(map(str, layer.output[1:])),
             f"{layer.params:,}", f"{layer.flops / 1e6:,.1f}", f"{layer.bytes / 1e6:.2f}", f"{layer.intensity:.3g}",
-            f"{layer.ms:.3f}" if layer.ms else "fused", _percent(layer.time_fraction), _percent(layer.flops_fraction),
+            _duration(layer, profile), _percent(layer.time_fraction if profile.layers_timed else None),
+            _percent(layer.flops_fraction),
             MISSING if layer.gflops_per_second is None else f"{layer.gflops_per_second:.4g}",
             MARK if layer.dear else "",
         )  # fmt: skip
@@ -112,8 +114,9 @@ def kinds(profile: Profile, most: int = 8) -> Table:
     for operators, group in sorted(groups.items(), key=lambda each: -sum(layer.ms for layer in each[1]))[:most]:
         table.add_row(
             Text(_shortened(operators)), str(len(group)), f"{sum(layer.flops for layer in group) / 1e6:,.1f}",
-            f"{sum(layer.bytes for layer in group) / 1e6:.1f}", f"{sum(layer.ms for layer in group):.2f}",
-            _percent(sum(layer.time_fraction for layer in group)),
+            f"{sum(layer.bytes for layer in group) / 1e6:.1f}",
+            f"{sum(layer.ms for layer in group):.2f}" if profile.layers_timed else MISSING,
+            _percent(sum(layer.time_fraction for layer in group) if profile.layers_timed else None),
             _percent(sum(layer.flops_fraction for layer in group)),
         )  # fmt: skip
     return table
@@ -124,7 +127,10 @@ def ordered(profile: Profile, order: str) -> list[Layer]:
 
 
 def dear_text(profile: Profile) -> str:
-    """A sentence about the layers that are cheap in FLOPs and dear in time; empty without any."""
+    """A sentence about the layers that are cheap in FLOPs and dear in time, or whose times are not known; empty without
+    any."""
+    if not profile.layers_timed:
+        return "The runtime of this file has no profiler of operators: the times of layers are not known"
     dear = [layer for layer in profile.layers if layer.dear]
     if not dear:
         return ""
@@ -171,6 +177,10 @@ def _shortened(operators: str) -> str:
     """At most three operators and the number of the others."""
     names = operators.split(", ")
     return ", ".join(names[:3]) + (f" +{len(names) - 3}" if len(names) > 3 else "")
+
+
+def _duration(layer: Layer, profile: Profile) -> str:
+    return f"{layer.ms:.3f}" if layer.ms else "fused" if profile.layers_timed else MISSING
 
 
 def _percent(fraction: float | None) -> str:

@@ -24,7 +24,7 @@ from compress.capabilities import Model
 from compress.config import ExportConfig
 from compress.errors import MissingExtra, TargetFailed
 from compress.product import Graph, Precision
-from compress.targets import artifact, litert_graph
+from compress.targets import artifact, litert_arena, litert_graph
 from compress.targets.calibration import EXTREMES, MEAN, METHODS, check, ranges_of
 from compress.targets.predictor import Predictor
 from compress.targets.quantization_exclusions import by_module, kept_nodes, module_path
@@ -175,5 +175,5 @@ def load(graph: Graph, threads: int, *, exact: bool = False) -> Predictor:
     return Predictor(
         run, f"litert {version(PACKAGES['ai_edge_litert'])}", precision, "measured",
         layers=lambda: litert_graph.layers(graph), layers_obtained="graph",
-        arena_bytes=lambda: litert_graph.arena_bytes(litert_graph.read(graph.path)),
+        arena_bytes=lambda: litert_arena.arena_bytes(litert_graph.read(graph.path)),
     )  # fmt: skip

@@ -1,15 +1,17 @@
-"""Reads LiteRT files: operators, MACs, INT8 placement and the memory that a microcontroller needs."""
+"""Reads LiteRT files: operators, MACs and INT8 placement."""
 
 from __future__ import annotations
 
 import importlib
 import re
-from math import prod
 from pathlib import Path
 from typing import Any
 
+from onnx import TensorProto
+
 from compress.errors import TargetFailed
 from compress.product import Graph
+from compress.targets import litert_operators, onnx_graph
 from compress.targets.onnx_graph import INPUT
 from compress.targets.predictor import LayerMacs
 from compress.targets.quantization_exclusions import Node
@@ -33,8 +35,14 @@ def _flatbuffers() -> Any:
     return importlib.import_module("ai_edge_litert.tools.flatbuffer_utils")
 
 
-def _kind(graph: Any, operator: Any) -> str:
+def kind_of(graph: Any, operator: Any) -> str:
+    """Name of an operator in TensorFlow Lite's schema."""
     return str(_flatbuffers().opcode_to_name(graph, operator.opcodeIndex))
+
+
+def type_of(tensor: Any) -> str:
+    """Name of the type of a tensor in TensorFlow Lite's schema."""
+    return str(_flatbuffers().type_to_name(tensor.type))
 
 
 def rename_tensors(path: Path) -> None:
@@ -50,7 +58,7 @@ def rename_tensors(path: Path) -> None:
         paths = (re.findall("<([^<>]*)>", tensor.name.decode().split(";;")[0]) for tensor in tensors)
         module = next((nested[-1] for nested in paths if nested), "")
         for nth, output in enumerate(operator.outputs):
-            short = f"{_kind(graph, operator)}.{index}" + (f".{nth}" if nth else "")
+            short = f"{kind_of(graph, operator)}.{index}" + (f".{nth}" if nth else "")
             names[output] = f"{module}/{short}" if module else short
     for index, tensor in enumerate(subgraph.tensors):
         tensor.name = names.get(index, f"c{index}").encode()
@@ -68,7 +76,7 @@ def nodes_of(path: Path) -> list[Node]:
     tensors, nodes = graph.subgraphs[0].tensors, []
     producers: dict[int, str] = {}
     for operator in graph.subgraphs[0].operators:
-        name, kind = tensors[operator.outputs[0]].name.decode(), _kind(graph, operator)
+        name, kind = tensors[operator.outputs[0]].name.decode(), kind_of(graph, operator)
         parents = tuple(producers[i] for i in operator.inputs if i in producers)
         factors = [operator.inputs[i] for i in PRODUCTS.get(kind, ())]
         weighted = any(graph.buffers[tensors[i].buffer].data is not None for i in factors)
@@ -79,62 +87,10 @@ def nodes_of(path: Path) -> list[Node]:
 
 def layers(graph: Graph) -> list[LayerMacs]:
     """MACs of every operator with products; LiteRT runs it in INT8 if both factors are INT8 tensors."""
-    file = read(graph.path)
-    tensors, products = file.subgraphs[0].tensors, []
-    for operator in file.subgraphs[0].operators:
-        kind = _kind(file, operator)
-        if kind not in PRODUCTS:
-            continue
-        factors = [tensors[operator.inputs[i]] for i in PRODUCTS[kind]]
-        name = tensors[operator.outputs[0]].name.decode()
-        macs = _macs(kind, operator, *(tuple(tensor.shape) for tensor in (*factors, tensors[operator.outputs[0]])))
-        int8 = all(_flatbuffers().type_to_name(factor.type) == "INT8" for factor in factors)
-        products.append(LayerMacs(name, macs, int8))
-    return products
-
-
-def _macs(kind: str, operator: Any, data: tuple[int, ...], weights: tuple[int, ...], output: tuple[int, ...]) -> int:
-    """Weights are (out, kh, kw, in), those of depthwise convolutions (1, kh, kw, out), of linear layers (out, in)."""
-    if kind == "DEPTHWISE_CONV_2D":
-        return prod(output) * prod(weights[1:3])
-    if kind == "TRANSPOSE_CONV":
-        return prod(data) * prod(weights[:3])
-    if kind == "BATCH_MATMUL":
-        return prod(output) * data[-2 if operator.builtinOptions.adjX else -1]
-    return prod(output) * prod(weights[1:])
-
-
-def arena_bytes(graph: Any) -> int:
-    """Bytes of the tensor arena of LiteRT for Microcontrollers, laid out as by its GreedyMemoryPlanner: the largest
-    tensor first, each in the first gap between the tensors that are alive at the same time. The interpreter's own
-    data, some kilobytes, are not included."""
-    subgraph = graph.subgraphs[0]
-    first = dict.fromkeys(subgraph.inputs, 0)
-    last: dict[int, int] = {}
-    for step, operator in enumerate(subgraph.operators):
-        for tensor in operator.outputs:
-            first.setdefault(tensor, step)
-        for tensor in (*operator.inputs, *operator.outputs):
-            last[tensor] = step
-    last |= dict.fromkeys(subgraph.outputs, len(subgraph.operators))
-    sizes = {tensor: _bytes(subgraph.tensors[tensor]) for tensor in first}
-    placed: list[tuple[int, int, int]] = []  # tensor, first byte, end
-    for tensor in sorted(sizes, key=lambda index: -sizes[index]):
-        alive = sorted(
-            (start, end)
-            for other, start, end in placed
-            if first[other] <= last.get(tensor, first[tensor]) and first[tensor] <= last.get(other, first[other])
-        )
-        offset = 0
-        for start, end in alive:
-            if offset + sizes[tensor] <= start:
-                break
-            offset = max(offset, end)
-        placed.append((tensor, offset, offset + sizes[tensor]))
-    return max((end for _, _, end in placed), default=0)
-
-
-def _bytes(tensor: Any) -> int:
-    """Size of a tensor, rounded up to the alignment of 16 bytes."""
-    width = {"FLOAT32": 4, "INT32": 4, "INT64": 8, "INT16": 2, "FLOAT16": 2}
-    return -(-prod(tensor.shape) * width.get(_flatbuffers().type_to_name(tensor.type), 1) // 16) * 16
+    operators = litert_operators.to_onnx(read(graph.path))
+    kinds = onnx_graph.declared_types(operators)
+    factors = {node.name: node.input[:2] for node in operators.graph.node}
+    return [
+        LayerMacs(name, macs, all(kinds[each] == TensorProto.INT8 for each in factors[name]))
+        for name, macs in onnx_graph.products(operators).items()
+    ]

@@ -223,9 +223,27 @@ def nodes(graph: ModelProto) -> list[Node]:
 def layers(path: Path, int8: Collection[str]) -> list[LayerMacs]:
     """MACs of every operator with products, at the static shapes; `int8` has the names of the nodes that are computed
     in INT8. Raises TargetFailed for an unreadable file, or a shape that cannot be inferred."""
-    graph = shape_inference.infer_shapes(read(path), data_prop=True)
-    shapes, products = static_shapes(graph), filter(onnx_macs.has_products, graph.graph.node)
-    return [LayerMacs(node.name, onnx_macs.node_macs(node, shapes), node.name in int8) for node in products]
+    return [LayerMacs(name, macs, name in int8) for name, macs in products(with_shapes(read(path))).items()]
+
+
+def with_shapes(graph: ModelProto) -> ModelProto:
+    """The graph with the types and shapes of all tensors: as declared, or inferred if any is not declared."""
+    known = {value.name for value in (*graph.graph.input, *graph.graph.output, *graph.graph.value_info)}
+    declared = known.issuperset(name for node in graph.graph.node for name in node.output if name)
+    return graph if declared else shape_inference.infer_shapes(graph, data_prop=True)
+
+
+def products(graph: ModelProto) -> dict[str, int]:
+    """{node: MACs} of the operators with products. Raises TargetFailed if a shape is not declared."""
+    shapes, nodes = static_shapes(graph), filter(onnx_macs.has_products, graph.graph.node)
+    return {node.name: onnx_macs.node_macs(node, shapes) for node in nodes}
+
+
+def declared_types(graph: ModelProto) -> dict[str, int]:
+    """{tensor: ONNX type} of all constants, and of the tensors whose type is declared or inferred."""
+    values = (*graph.graph.input, *graph.graph.output, *graph.graph.value_info)
+    types = {value.name: value.type.tensor_type.elem_type for value in values}
+    return types | {tensor.name: tensor.data_type for tensor in graph.graph.initializer}
 
 
 def static_shapes(graph: ModelProto) -> dict[str, tuple[int, ...]]:

@@ -9,10 +9,10 @@ import functools
 import io
 import logging
 import os
+import statistics
 import sys
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
-from math import prod
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +23,7 @@ from compress.config import ExportConfig
 from compress.errors import TargetFailed
 from compress.host import bfloat16_forbidden
 from compress.product import Graph, Precision
-from compress.targets import artifact, onnx_graph, onnx_macs
+from compress.targets import artifact, onnx_graph, openvino_operators
 from compress.targets.calibration import check
 from compress.targets.openvino_package import package_without_telemetry
 from compress.targets.openvino_package import require as require  # the target's, called by `targets.get`
@@ -47,9 +47,6 @@ SCHEMES = (
     Scheme(f"{_WHAT} of 7 bits, {_PERFORMANCE}", {"seven_bits": True}, saturation_safe=True),
 )
 PRODUCTS = ("Convolution", "GroupConvolution", "ConvolutionBackpropData", "GroupConvolutionBackpropData", "MatMul")
-RECURRENT = tuple(f"{kind}{form}" for kind in ("GRU", "LSTM", "RNN") for form in ("Cell", "Sequence"))
-# Further operators with products: their MACs are counted, but they are not treated as layers with weights.
-OTHER_PRODUCTS = ("Einsum", "ScaledDotProductAttention", "DeformableConvolution", *RECURRENT)
 
 
 def convert(model: Model, folder: Path, config: ExportConfig) -> Graph:
@@ -106,7 +103,7 @@ def quantize(
     path = folder / "model.xml"
     openvino.save_model(quantized, path, compress_to_fp16=False)
     record = {"images": len(calibration), "method": "NNCF: minimum and maximum, averaged over images"}
-    exclusions = by_module({_onnx_name(name): reason for name, reason in excluded.items()})
+    exclusions = by_module({onnx_name(name): reason for name, reason in excluded.items()})
     return Graph(path, NAME, Precision.int8, scheme.description, exclusions, record)
 
 
@@ -189,16 +186,8 @@ def load(graph: Graph, threads: int, *, exact: bool = False) -> Predictor:
     ONEDNN_MAX_CPU_ISA excludes bfloat16. The predictor reports the precision used.
     """
     openvino = package_without_telemetry()
-    settings: dict[str, Any] = {"INFERENCE_NUM_THREADS": threads, "PERFORMANCE_HINT": "LATENCY"}
-    # OpenVINO selects bfloat16 by the CPU's features, and fails if oneDNN is restricted to older instruction sets.
-    if exact or bfloat16_forbidden(os.environ):
-        settings["INFERENCE_PRECISION_HINT"] = "f32"
     source = _read(openvino, graph.path)
-    try:
-        with _own_signal_stack():
-            compiled = openvino.Core().compile_model(source, "CPU", settings)
-    except Exception as error:  # RuntimeError from C++
-        raise TargetFailed(f"OpenVINO cannot compile {graph.path}: {error}") from error
+    compiled = _compiled(openvino, source, graph.path, _settings(threads, exact))
     request = compiled.create_infer_request()
     float_precision = compiled.get_property("INFERENCE_PRECISION_HINT").to_string()
     precision = "int8" if graph.precision is Precision.int8 else float_precision
@@ -212,44 +201,63 @@ def load(graph: Graph, threads: int, *, exact: bool = False) -> Predictor:
     return Predictor(run, runtime, precision, "measured", layers)
 
 
+def _settings(threads: int, exact: bool = False) -> dict[str, Any]:
+    settings: dict[str, Any] = {"INFERENCE_NUM_THREADS": threads, "PERFORMANCE_HINT": "LATENCY"}
+    # OpenVINO selects bfloat16 by the CPU's features, and fails if oneDNN is restricted to older instruction sets.
+    if exact or bfloat16_forbidden(os.environ):
+        settings["INFERENCE_PRECISION_HINT"] = "f32"
+    return settings
+
+
+def _compiled(openvino: Any, source: Any, path: Path, settings: dict[str, Any]) -> Any:
+    try:
+        with _own_signal_stack():
+            return openvino.Core().compile_model(source, "CPU", settings)
+    except Exception as error:  # RuntimeError from C++
+        raise TargetFailed(f"OpenVINO cannot compile {path}: {error}") from error
+
+
 def _layers(source: Any, compiled: Any) -> list[LayerMacs]:
     """MACs of every product, and whether the compiled graph, whose nodes list the operations fused, runs it in INT8."""
     executed: set[str] = set()
     for operation in compiled.get_runtime_model().get_ops():
         info = operation.get_rt_info()
         if str(info["runtimePrecision"].astype(str)) in ("i8", "u8"):
-            executed.update(info["originalLayersNames"].astype(str).split(","))
-    return [LayerMacs(name, macs, name in executed) for name, macs in _count_macs(source).items()]
+            executed.update(_fused(operation))
+    graph = openvino_operators.to_onnx(source)
+    return [LayerMacs(name, macs, name in executed) for name, macs in onnx_graph.products(graph).items()]
 
 
-def _count_macs(graph: Any) -> dict[str, int]:
-    """{operation: MACs} of https://docs.openvino.ai/2026/documentation/openvino-ir-format/operation-sets.html that have
-    products. Convolution weights are (out, in, k, k), grouped ones (groups, out, in, k, k)."""
-    counted = {}
-    for operation in graph.get_ops():
-        kind = operation.get_type_name()
-        if kind not in (*PRODUCTS, *OTHER_PRODUCTS):
-            continue
-        shapes = [tuple(value.get_shape()) for value in operation.input_values()]
-        output, attributes = tuple(operation.output(0).get_shape()), operation.get_attributes()
-        grouped = 2 if kind.startswith("Group") else 1
-        if kind == "MatMul":
-            macs = prod(output) * shapes[0][-2 if attributes["transpose_a"] else -1]
-        elif kind == "Einsum":
-            macs = onnx_macs.einsum(attributes["equation"], shapes, len(output))
-        elif kind == "ScaledDotProductAttention":  # (…, queries, size), (…, keys, size), (…, keys, size of values)
-            macs = prod(shapes[0][:-1]) * shapes[1][-2] * (shapes[0][-1] + shapes[2][-1])
-        elif kind in RECURRENT:  # input (batch, inputs) of a cell, (batch, steps, inputs) of a sequence
-            weights = 2 + kind.startswith("LSTM") + kind.endswith("Sequence")  # after input, states and lengths
-            macs = prod(shapes[0][:-1]) * sum(prod(shape) for shape in shapes[weights : weights + 2])
-        elif "Backprop" in kind:  # weights (in, out, k, k)
-            macs = prod(shapes[0]) * prod(shapes[1][grouped:])
-        else:
-            macs = prod(output) * prod(shapes[2 if kind.startswith("Deformable") else 1][grouped:])
-        counted[operation.friendly_name] = macs
-    return counted
+def _fused(operation: Any) -> list[str]:
+    """Operations of the file that an executed node computes."""
+    return str(operation.get_rt_info()["originalLayersNames"].astype(str)).split(",")
 
 
-def _onnx_name(name: str) -> str:
+def node_seconds(path: Path, image: np.ndarray, threads: int, runs: int, warm_up: int) -> dict[str, float]:
+    """{operation of the file: seconds per image}, medians of `runs` runs by OpenVINO's performance counters. The time
+    of a node that computes several operations is that of the first one with products, or of the last; under "" are
+    nodes that OpenVINO inserts, such as changes of the memory layout. Raises TargetFailed if OpenVINO rejects the
+    file."""
+    openvino = package_without_telemetry()
+    source = _read(openvino, path)
+    compiled = _compiled(openvino, source, path, {**_settings(threads), "PERF_COUNT": True})
+    request = compiled.create_infer_request()
+    durations: dict[str, list[float]] = {}
+    for _ in range(warm_up + runs):
+        request.infer([image])
+        for each in request.profiling_info:
+            durations.setdefault(each.node_name, []).append(each.real_time.total_seconds())
+    kinds = {operation.friendly_name: operation.get_type_name() for operation in source.get_ops()}
+    seconds: dict[str, float] = {}
+    for node in compiled.get_runtime_model().get_ops():
+        known = [name for name in _fused(node) if name in kinds]
+        products = [name for name in known if kinds[name] in PRODUCTS]
+        name = (products[:1] or known[-1:] or [""])[0]
+        timed = durations.get(node.friendly_name, [])[warm_up:]  # none of nodes that run once
+        seconds[name] = seconds.get(name, 0.0) + (statistics.median(timed) if timed else 0.0)
+    return seconds
+
+
+def onnx_name(name: str) -> str:
     """Name in the ONNX graph. A convolution with a bias becomes two operations, and the first one gets this suffix."""
     return name.removesuffix("/WithoutBiases")

@@ -31,6 +31,7 @@ from bad_input_cases import Case, cases
 
 from compress import cache, command_line, pipeline, report  # noqa: F401
 from compress.errors import UserError
+from compress.profiling import command as profile_command
 from compress.report import __main__ as report_command
 
 SECONDS = 30
@@ -92,6 +93,8 @@ def _run(case: Case) -> int:
         return report_command.main(list(case.arguments))
     if case.program == "cache":
         return cache.main(list(case.arguments))
+    if case.program == "profile":
+        return profile_command.main(list(case.arguments))
     assert case.call is not None
     try:
         case.call()

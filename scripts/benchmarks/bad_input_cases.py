@@ -42,7 +42,7 @@ class Case:
     """One invalid input.
 
     Attributes:
-        arguments: command-line arguments of `program`: "compress", "report" or "cache".
+        arguments: command-line arguments of `program`: "compress", "report", "cache" or "profile".
         status: expected exit status.
         mentions: words that the error line must contain.
         setup: function that prepares the working folder, which is empty otherwise.
@@ -467,6 +467,70 @@ def of_programs() -> Iterator[Case]:
     yield Case("cache: root missing", ("--root", "nowhere", "list"), program="cache", mentions=("nowhere",))
 
 
+def network(
+    name: str = "net.onnx", side: int | str = 16, operator: str = "Relu", weights_in: str | None = None
+) -> Setup:
+    """An ONNX file of a convolution and another operator; `weights_in` names a file with its weights."""
+
+    def write() -> None:
+        import onnx
+        from onnx import TensorProto, helper, numpy_helper
+
+        nodes = [helper.make_node("Conv", ["x", "w"], ["c"], name="/conv/Conv")]
+        nodes.append(helper.make_node(operator, ["c"], ["y"], name="/last/last"))
+        shape = (1, 3, side, side)
+        ends = [helper.make_tensor_value_info("x", TensorProto.FLOAT, shape)]
+        ends.append(helper.make_tensor_value_info("y", TensorProto.FLOAT, None))
+        weights = numpy_helper.from_array(np.ones((4, 3, 1, 1), np.float32), "w")
+        if weights_in is not None:
+            weights.ClearField("raw_data")
+            weights.data_location = TensorProto.EXTERNAL
+            entry = weights.external_data.add()
+            entry.key, entry.value = "location", weights_in
+        graph = helper.make_graph(nodes, "net", ends[:1], ends[1:], [weights])
+        onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8), name)
+
+    return write
+
+
+def files(contents: dict[str, str | bytes]) -> Setup:
+    """Writes files, in folders that are created."""
+
+    def write() -> None:
+        for name, content in contents.items():
+            Path(name).parent.mkdir(parents=True, exist_ok=True)
+            Path(name).write_bytes(content.encode() if isinstance(content, str) else content)
+
+    return write
+
+
+def of_profile() -> Iterator[Case]:
+    bare = files({"own/device/bare.yaml": "name: bare\ntargets: [onnxruntime]\nprecisions: [fp32]\n"})
+    own = ("--devices", "bare", "--config-dir", "own")
+    tflite = ("damaged",) if find_spec("ai_edge_litert") else ("[litert]",)
+    for name, arguments, mentions, setup in (
+        ("no such model", ("resnet2O",), ("resnet20",), None),
+        ("unknown device", ("resnet20", "--devices", "raspbery_pi_5"), ("raspberry_pi_5",), None),
+        ("no device", ("resnet20", "--devices", ""), ("device",), None),
+        ("device without figures", ("resnet20", *own), ("bare", "no FP32 peak", "add"), bare),
+        ("open dimensions", ("net.onnx",), ("net.onnx", "--imgsz"), network(side="side")),
+        ("weights elsewhere", ("net.onnx",), ("net.onnx", "../w.bin", "move"), network(weights_in="../w.bin")),
+        ("weights missing", ("net.onnx",), ("net.onnx", "w.bin"), network(weights_in="w.bin")),
+        ("unknown operator", ("net.onnx",), ("net.onnx", "Det", "--unknown"), network(operator="Det")),
+        ("no .xml", ("none.xml",), ("none.xml", ".bin"), None),
+        ("no .bin", ("net.xml",), ("net.xml", "net.bin"), text("net.xml")),
+        ("broken .xml", ("net.xml",), ("net.xml", "damaged"), files({"net.xml": "<net", "net.bin": b""})),
+        ("other .xml", ("net.xml",), ("net.xml", "damaged"), files({"net.xml": "<annotation/>", "net.bin": b""})),
+        ("no .tflite", ("none.tflite",), ("none.tflite",), None),
+        ("garbage .tflite", ("net.tflite",), tflite, files({"net.tflite": b"x" * 5000})),
+        ("empty .tflite", ("net.tflite",), tflite, files({"net.tflite": b""})),
+    ):
+        yield Case(f"profile: {name}", (*arguments, "--threads", "1"), 2, "profile", mentions, setup)
+    start = ("recipe=digits", "prune=latency", "targets=[]", "threads=1", "cache=false")
+    yield Case("latency of an unknown device", (*start, "device=raspbery_pi_5"), mentions=("raspberry_pi_5",))
+    yield Case("latency without figures", (*start, "device=hailo_8"), mentions=("hailo_8", "bandwidth", "add"))
+
+
 def of_library() -> Iterator[Case]:
     calls: dict[str, Callable[[], Any]] = {
         "compose: text": lambda: compress.compose("recipe=digits"),  # type: ignore[arg-type]
@@ -510,6 +574,7 @@ def cases() -> list[Case]:
         *of_command_line(),
         *of_files(),
         *of_programs(),
+        *of_profile(),
         *of_library(),
         *of_environment(),
         *of_keys(),

@@ -178,6 +178,7 @@ def test_weights_behind_a_dequantization_are_parameters_of_a_byte() -> None:
     assert (cost.macs, cost.params, cost.param_bytes, cost.other_flops) == (120, 40, 40, 0)
     assert cost.bytes_moved == 4 * 24 + 40 + 4 * 15  # weights of one byte
     assert cost.activation_bytes == 4 * (24 + 15)  # without weights
+    assert (cost.layers["product"].params, cost.layers["dequantize"].params) == (40, 0)
 
 
 @pytest.mark.parametrize(
@@ -253,6 +254,26 @@ def test_bit_operations_by_the_types_before_dequantization() -> None:
     assert cost.bit_operations == 120 * 64 + 75 * 1024
     product = {**scaled("x", (3, 8)), **scaled("w", MATRIX), "y_scale": np.array(SCALE), "y_zero": np.array(ZERO)}
     assert graph_cost.count(single("QLinearMatMul", product, (3, 5), types=INT8)).bit_operations == 120 * 64
+
+
+def test_integers_stay_integers_where_they_are_only_moved() -> None:
+    nodes = [
+        helper.make_node("DequantizeLinear", ["x", "scale"], ["float"], name="dequantize"),
+        helper.make_node("Concat", ["float", "float"], ["both"], name="concat", axis=0),
+        helper.make_node("Concat", ["float", "z"], ["mixed"], name="mixed", axis=0),
+        helper.make_node("MatMul", ["both", "w"], ["y"], name="product"),
+        helper.make_node("MatMul", ["mixed", "w"], ["m"], name="half"),
+    ]
+    x = helper.make_tensor_value_info("x", TensorProto.INT8, (3, 8))
+    z, y, m = (
+        helper.make_tensor_value_info(n, TensorProto.FLOAT, s) for n, s in (("z", (3, 8)), ("y", (6, 5)), ("m", (6, 5)))
+    )
+    w = numpy_helper.from_array(MATRIX.astype(np.float32), "w")
+    constants = [numpy_helper.from_array(np.array(SCALE), "scale"), w]
+    graph = helper.make_graph(nodes, "graph", [x, z], [y, m], constants)
+    cost = graph_cost.count(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)]))
+    assert cost.layers["product"].bit_operations == 240 * 8 * 32
+    assert cost.layers["half"].bit_operations == 240 * 32 * 32
 
 
 def test_elementwise_nodes_reuse_memory_that_is_not_needed_any_more() -> None:

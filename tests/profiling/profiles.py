@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import numpy as np
+from onnx import ModelProto
+
 from compress.devices.operators import Operator
+from compress.measurement.cost import Cost
 from compress.measurement.roofline import Roofline
-from compress.profiling.profile import Layer, Profile, Speed
+from compress.profiling.profile import Counted, Layer, Profile, Speed
+from compress.profiling.subject import Subject
 
 ROOF = Roofline({"f32": 100.0, "int8": 400.0}, 10.0, 2)
 LAYERS = (
@@ -35,3 +40,8 @@ PROFILE = Profile(
     {"activation": 80_000, "bias": 18_314},
     5_000_000 * 1024,
 )
+
+COUNTED = Counted(
+    "net", Subject(32, np.zeros((1, 3, 32, 32), np.float32), ModelProto(), 7000, {}, None),
+    Cost(5_000_000, 1458, 4 * 1458, 236_072, 65536, 49152, {}), OPERATORS, quantized=False,
+)  # fmt: skip

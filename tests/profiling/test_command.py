@@ -42,6 +42,11 @@ def test_devices_are_predicted(capsys: pytest.CaptureFixture[str]) -> None:
     assert "raspberry_pi_5" in shown and "images/s" in shown and "coral: unknown, " in shown
     assert command.main(["resnet20", "--devices", "raspbery_pi_5"]) == 2
     assert "did you mean raspberry_pi_5" in capsys.readouterr().err
+    assert command.main(["resnet20", "--devices", "coral"]) == 2  # before anything is timed
+    error = capsys.readouterr().err
+    assert "--devices=coral: nothing can be predicted" in error and "no memory bandwidth in its profile" in error
+    assert "add what is missing" in error
+    assert command.main(["resnet20", "--devices", ""]) == 2
 
 
 def test_several_models_are_one_table(capsys: pytest.CaptureFixture[str]) -> None:
@@ -56,7 +61,7 @@ def test_several_models_are_one_table(capsys: pytest.CaptureFixture[str]) -> Non
         (["resnet2O"], "model=resnet2O: there is no such model"),
         (["resnet20", "--imgsz", "0"], "--imgsz=0: set 1 or more"),
         (["resnet20", "--channels", "0"], "--channels=0: set 1 or more"),
-        (["resnet20", "--channels", "4"], "--channels=4: only ONNX files leave their channels open"),
+        (["resnet20", "--channels", "4"], "--channels=4: only files leave their channels open"),
         (["resnet20", "--unknown", "ignore"], "invalid choice: 'ignore'"),
         (["resnet20", "--layers", "-1"], "--layers=-1: set 0 or more"),
         (["resnet20", "--csv", "no/such/folder.csv"], "--csv=no/such/folder.csv: set a file in a folder that exists"),
@@ -74,7 +79,8 @@ def test_operators_without_a_formula_are_named(tmp_path: Path, capsys: pytest.Ca
     made.graph.node[5].CopyFrom(helper.make_node("Det", ["features"], ["mean"], name="/det/Det"))
     path = onnx_files.save(made, tmp_path / "det.onnx")
     assert command.main([str(path), "--imgsz", "16", "--threads", "1"]) == 2
-    assert "/det/Det: Det" in capsys.readouterr().err
+    error = capsys.readouterr().err
+    assert "det.onnx, /det/Det: Det: " in error and "count it apart with --unknown warn" in error
     assert command.main([str(path), "--imgsz", "16", "--threads", "1", "--unknown", "warn"]) == 0
     assert "not counted, without a formula: Det (1)" in capsys.readouterr().out
 

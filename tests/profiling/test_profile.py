@@ -12,7 +12,8 @@ from compress.measurement import layer_latency
 from compress.measurement.roofline import Roofline
 from compress.profiling import profile as profiling
 from compress.profiling import source
-from compress.profiling.profile import Layer, Profile, profile
+from compress.profiling.profile import Layer, Profile, count, profile
+from compress.profiling.subject import Subject
 from compress.targets import onnx_graph
 from tests.models import onnx_files
 
@@ -28,8 +29,12 @@ def quick() -> Iterator[None]:
 
 
 @pytest.fixture(scope="module")
-def measured() -> Profile:
-    return profile("resnet20", source.load("resnet20"), 1, ROOF)
+def measured(tmp_path_factory: pytest.TempPathFactory) -> Profile:
+    return profile(count("resnet20", found("resnet20", tmp_path_factory.mktemp("resnet20"))), 1, ROOF)
+
+
+def found(word: object, folder: Path) -> Subject:
+    return source.find(str(word), folder)()
 
 
 def test_layers_sum_to_the_totals(measured: Profile) -> None:
@@ -45,26 +50,28 @@ def test_layers_sum_to_the_totals(measured: Profile) -> None:
     assert measured.params < (measured.net_params or 0) == sum(p.numel() for p in model.net.parameters())  # type: ignore[attr-defined]
 
 
-def test_achieved_speed_is_compared_with_the_machine(measured: Profile) -> None:
+def test_achieved_speed_is_compared_with_the_machine(measured: Profile, tmp_path: Path) -> None:
     assert [speed.runtime.split()[0] for speed in measured.speeds] == ["onnxruntime", "openvino"]
     first = measured.speeds[0]
     assert first.gflops_per_second == pytest.approx(measured.flops / first.ms / 1e6)
     assert first.peak_fraction == pytest.approx(first.gflops_per_second / 100)
     attainable = min(100.0, measured.flops / measured.bytes_moved * 10)
     assert first.roof_fraction == pytest.approx(first.gflops_per_second / attainable)
-    assert profile("a", source.load("resnet20"), 1, replace(ROOF, peak_gops={})).speeds[0].roof_fraction is None
+    assert (
+        profile(count("a", found("resnet20", tmp_path)), 1, replace(ROOF, peak_gops={})).speeds[0].roof_fraction is None
+    )
 
 
 def test_an_onnx_file_has_the_costs_of_its_network(measured: Profile, tmp_path: Path) -> None:
     path = onnx_graph.export(source.load("resnet20"), tmp_path / "model.onnx", 17)
-    given = profile("file", source.load(str(path)), 1, ROOF)
+    given = profile(count("file", found(path, tmp_path)), 1, ROOF)
     assert (given.macs, given.params, given.modules, given.gradients) == (measured.macs, measured.params, None, None)
     assert [layer.name.strip("/") for layer in given.layers] == [layer.name.strip("/") for layer in measured.layers]
 
 
 def test_a_quantized_file_has_its_bit_operations_by_layer(tmp_path: Path) -> None:
     path = onnx_files.save(onnx_files.quantized_classifier(), tmp_path / "int8.onnx")
-    given = profile("file", source.load(str(path)), 1, ROOF)
+    given = profile(count("file", found(path, tmp_path)), 1, ROOF)
     convolutions = [layer for layer in given.layers if "Conv" in layer.operators]
     first, second = (8 * 64 * c * 9 for c in (3, 8))
     assert [(layer.macs, layer.bit_operations) for layer in convolutions] == [
@@ -79,10 +86,10 @@ def test_a_quantized_file_has_its_bit_operations_by_layer(tmp_path: Path) -> Non
 def test_operators_without_a_formula_are_refused_or_counted_apart(tmp_path: Path) -> None:
     made = onnx_files.classifier()
     made.graph.node[5].CopyFrom(helper.make_node("Det", ["features"], ["mean"], name="/det/Det"))
-    model = source.load(str(onnx_files.save(made, tmp_path / "det.onnx")))
+    subject = found(onnx_files.save(made, tmp_path / "det.onnx"), tmp_path)
     with pytest.raises(UserError, match="Det"):
-        profile("file", model, 1, ROOF)
-    given = profile("file", model, 1, ROOF, "warn")
+        count("file", subject)
+    given = profile(count("file", subject, "warn"), 1, ROOF)
     assert (given.unknown, given.operators) == ({"Det": 1}, ())
     assert given.macs == 8 * 64 * (3 + 8) * 9 + 80
 

@@ -44,7 +44,7 @@ def test_open_dimensions_of_an_onnx_file_are_set_by_options(
 
 
 def test_channels_are_for_onnx_files() -> None:
-    with pytest.raises(UserError, match="--channels=4: only ONNX files"):
+    with pytest.raises(UserError, match="--channels=4: only files"):
         source.load("resnet20", None, 4)
 
 
@@ -62,3 +62,13 @@ def test_what_is_no_model_is_named(word: str) -> None:
     with pytest.raises(UserError) as caught:
         source.load(word)
     assert word.rpartition("/")[2].partition(".")[0] in str(caught.value)
+
+
+def test_files_are_read_at_once_and_models_exported_on_demand(tmp_path: Path) -> None:
+    found = source.find("resnet20", tmp_path)
+    assert not list(tmp_path.iterdir())
+    subject = found()
+    assert subject.imgsz == 28 and subject.net is not None and subject.size_bytes > 0
+    for name in ("none.xml", "none.tflite"):
+        with pytest.raises(UserError, match=f"model={name}: no such file"):
+            source.find(name, tmp_path)

@@ -1,26 +1,25 @@
 from __future__ import annotations
 
-from types import SimpleNamespace
+from pathlib import Path
 
 import pytest
 
+from compress.errors import TargetFailed
 from compress.targets import litert_graph
+from tests.targets.litert_files import model, tensor
 
 
-def test_tensors_that_live_at_the_same_time_lie_side_by_side() -> None:
+def test_operators_and_types_have_the_names_of_the_schema() -> None:
+    made = model([tensor((1, 4), "INT8"), tensor((1, 4))], [("DEQUANTIZE", [0], [1], {})])
+    graph = made.subgraphs[0]
+    assert litert_graph.kind_of(made, graph.operators[0]) == "DEQUANTIZE"
+    assert [litert_graph.type_of(each) for each in graph.tensors] == ["INT8", "FLOAT32"]
+
+
+def test_damaged_files_are_refused(tmp_path: Path) -> None:
     pytest.importorskip("ai_edge_litert")
-    from ai_edge_litert.schema_py_generated import TensorType
-
-    def tensor(size: int, kind: int = TensorType.INT8) -> SimpleNamespace:
-        return SimpleNamespace(shape=(1, size), type=kind)
-
-    def operator(inputs: list[int], output: int) -> SimpleNamespace:
-        return SimpleNamespace(inputs=inputs, outputs=[output])
-
-    # 0 -> 1 -> 2 -> 3, and 0 is added to 2 again; tensor 4 is a weight and needs no memory in the arena.
-    tensors = [tensor(64), tensor(160), tensor(64), tensor(16, TensorType.FLOAT32), tensor(9999)]
-    operators = [operator([0, 4], 1), operator([1], 2), operator([2, 0], 3)]
-    graph = SimpleNamespace(subgraphs=[SimpleNamespace(tensors=tensors, operators=operators, inputs=[0], outputs=[3])])
-    assert litert_graph.arena_bytes(graph) == 64 + 160 + 64
-    operators[2].inputs = [2]  # now tensor 0 is free before tensor 2 is computed
-    assert litert_graph.arena_bytes(graph) == 160 + 64
+    path = tmp_path / "net.tflite"
+    for content in (b"", b"x" * 100):
+        path.write_bytes(content)
+        with pytest.raises(TargetFailed, match="not a readable LiteRT file"):
+            litert_graph.read(path)
