@@ -57,18 +57,24 @@ class Cache:
             remedy = f"the cache {self.root} needs a writable folder: make {place} one, or run in another folder"
             raise UserError("cache", place, remedy)
 
-    def fetch(self, stage: str, parts: Mapping[str, Any], make: Callable[[Path], None]) -> tuple[Path, bool]:
+    def fetch(
+        self, stage: str, parts: Mapping[str, Any], make: Callable[[Path], None],
+        usable: Callable[[Path], bool] = lambda _: True,
+    ) -> tuple[Path, bool]:  # fmt: skip
         """Returns the folder of the entry, which `make(folder)` has filled, and whether it was cached. `parts` are all
         inputs of the result, JSON-like. The folder may hold files of an interrupted call; it is kept if `make` raises.
-        A second process that needs the entry waits for the first. A damaged entry is made again, with a warning."""
+        A second process that needs the entry waits for the first. A damaged entry is made again, with a warning; one
+        that is not `usable`, without."""
         key = digest(parts)
         folder = self.root / f"{stage}-{key[:20]}"
         with _locked(folder):
             if not self.enabled:
                 _remove(folder)
             elif _validate_or_remove(folder, stage, key):
-                os.utime(folder / ENTRY)  # marks it as used; `prune` deletes the entries used longest ago first
-                return folder, True
+                if usable(folder):
+                    os.utime(folder / ENTRY)  # marks it as used; `prune` deletes the entries used longest ago first
+                    return folder, True
+                _remove(folder)
             folder.mkdir(parents=True, exist_ok=True)
             start = time.time()
             make(folder)

@@ -9,8 +9,9 @@ import math
 import os
 import platform
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,10 @@ FEATURES = (
 )  # fmt: skip
 # Values of ONEDNN_MAX_CPU_ISA with which oneDNN uses no bfloat16 instructions in convolutions and matrix products.
 WITHOUT_BFLOAT16 = ("SSE41", "AVX", "AVX2", "AVX2_VNNI", "AVX512_CORE", "AVX512_CORE_VNNI")
+PACKAGES = (
+    "torch", "torchvision", "ultralytics", "timm", "onnx", "onnxruntime", "openvino", "nncf", "tensorrt-rtx-cu13",
+    "ncnn", "pnnx", "ai-edge-litert", "ai-edge-quantizer", "litert-torch",
+)  # fmt: skip
 CPUINFO = Path("/proc/cpuinfo")
 CGROUP_LIMIT = Path("/sys/fs/cgroup/cpu.max")
 
@@ -54,6 +59,16 @@ def host() -> Host:
         threads=threads,
         features=tuple(flag for flag in FEATURES if flag in flags),
     )
+
+
+@functools.cache
+def versions() -> dict[str, str]:
+    """Versions of the installed packages that compute, quantize or convert, by name."""
+    found = {}
+    for name in PACKAGES:
+        with suppress(metadata.PackageNotFoundError):
+            found[name] = metadata.version(name)
+    return found
 
 
 def usable_threads() -> int:

@@ -93,6 +93,8 @@ class Latency:
     drift: float | None = None  # median of the last quarter of the runs / median of the first - 1
     celsius: float | None = None  # of the hottest sensor of the device
     throttled: bool | None = None  # the system slowed the CPU down
+    measured_at: str | None = None  # local time, ISO 8601
+    reused: bool | None = None  # measured by an earlier run
 
 
 @dataclass(frozen=True)
@@ -142,7 +144,7 @@ class Row:
     end_to_end_ms: EndToEnd | None = None
     roof_fraction: float | None = None  # of the FLOPS that this machine's peak and memory bandwidth allow
     energy_mj: Energy | None = None
-    cached: bool = False  # the product came from the cache; the row itself is always measured again
+    cached: bool = False  # the product came from the cache, or the measurements did
 
     @property
     def flops(self) -> int:

@@ -7,15 +7,27 @@ from __future__ import annotations
 import json
 import logging
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
 
-from compress import atomic, checkpoint, data, devices, disk, lineage, models, report, run_folder, tasks, trackers
-from compress.budget import Remark, Verdict, baseline, chance_level_remark, judge, undetermined_verdict
+from compress import (
+    atomic,
+    checkpoint,
+    data,
+    devices,
+    disk,
+    lineage,
+    models,
+    report,
+    run_folder,
+    tasks,
+    trackers,
+)
+from compress.budget import Verdict, baseline, judge, undetermined_verdict
 from compress.cache import DEFAULT_ROOT, Cache
 from compress.capabilities import Checkpointable, Evaluable, Model, require
 from compress.config import Config, dump
@@ -26,11 +38,11 @@ from compress.errors import UserError
 from compress.finetuning import choose_settings
 from compress.host import host, usable_threads
 from compress.ledger import Ledger, Row
-from compress.measurement import answers, bottlenecks, channels, drawings, rapl, roofline
-from compress.measurement.rows import Costs, FileMeasurements, measure_graph, measure_model
-from compress.product import Graph, Product, Reference
+from compress.measurement import answers, bottlenecks, channels, drawings, rapl
+from compress.measurement.rows import Costs, measure_model
+from compress.product import Product, Reference
+from compress.recorder import LOAD, Recorder
 from compress.stages import STAGES, Context
-from compress.targets import artifact
 from compress.targets import get as get_target
 from compress.targets.converter import Converter
 from compress.tasks import SupervisedTask, metric
@@ -41,11 +53,7 @@ from compress.training.settings import TrainingSettings
 
 log = logging.getLogger(__name__)
 
-UNTRAINED_MODEL_IMAGES = 200  # of the validation split, for evaluating the loaded model if the stage train follows
 CHECKPOINT = "pruned"  # in the run folder: the last torch model, also if no stage pruned it
-LOAD = "load"  # `stage` of the loaded model's row in the ledger; not a stage of a recipe
-
-GraphsOf = Callable[[str], Sequence[Graph]]  # returns the graphs of a target
 
 
 @dataclass(frozen=True)
@@ -72,7 +80,7 @@ class Plan:
 
 def run(config: Config, folder: Path) -> Result:
     """Runs a recipe in `folder`, which is created if it is missing. If it holds an interrupted run of the same
-    configuration, continues that run: torch models of finished stages come from the cache, all are measured again.
+    configuration, continues that run: finished stages and their measurements come from the cache.
 
     Raises:
         UserError: before the first stage, if the configuration is invalid, or `folder` holds a finished run or a run of
@@ -180,8 +188,8 @@ def _run(plan: Plan, folder: Path, state: run_folder.State) -> Result:
     machine = {"schema_version": 1, "host": host().as_dict(), "training": plan.settings and plan.settings.as_dict()}
     atomic.write(folder / "machine.json", json.dumps(machine, indent=1))
     scratch = Path(tempfile.mkdtemp())
-    converter = Converter(scratch, config.export)
     cache = Cache(DEFAULT_ROOT, config.cache)
+    converter = Converter(scratch, config.export, cache)
     if not config.data.labels and config.data.name != data.NONE:
         reference = plan.product.reference and plan.product.reference.model
         answering, device = reference or plan.product.model, plan.placement.device()
@@ -237,80 +245,6 @@ def _run_stages(plan: Plan, context: Context, recorder: Recorder, state: run_fol
             models.save_native(product.model, folder)
         product = recorder.record(name, product, costs)
     return product, costs
-
-
-class Recorder:
-    """Measures the product of each stage and writes the rows of the ledger."""
-
-    def __init__(self, context: Context, ledger: Ledger, trackers: Trackers) -> None:
-        self.stop_reason: Remark | None = None  # why the run ends after its baseline; None if it continues
-        self._context, self._ledger, self._trackers = context, ledger, trackers
-        self._stages = context.config.stages
-        self._baseline_stage = next((name for name in self._stages if STAGES[name].makes_baseline), LOAD)
-        self.baseline: Model | None = None  # the model that rows are compared with; None before its stage has run
-        self.baseline_row: Row | None = None
-        self._wait = bool(self._stages)  # for other processes to finish timing; not if no latencies will be compared
-        first_with_files = next((index for index, name in enumerate(self._stages) if STAGES[name].makes_files), 0)
-        # Stages whose torch model is also converted to FP32 and measured in every runtime: the baseline's, and the one
-        # before the first stage that makes files (if any), so that INT8 is compared with FP32 in the same runtime.
-        self._in_runtimes = {self._baseline_stage, *self._stages[:first_with_files][-1:]}
-        timed = len(context.data.validation) or context.config.targets
-        self._roofline = roofline.of_host(context.config.threads) if timed else None
-        self._files: dict[str, FileMeasurements] = {}  # by file content, see `measure_graph`
-        self._measured: set[Path] = set()  # paths of graphs that have a row
-
-    def record(self, stage: str, product: Product, costs: Costs) -> Product:
-        """Measures a product and writes one row per graph that has none yet or, without graphs, one for its model (with
-        `costs`) and, if `stage` is in `_in_runtimes`, one per target. Sets `stop_reason` if the run must end here.
-        Returns the product with the targets that could not be measured added to its `failures`."""
-        context, model, dataset = self._context, product.model, self._context.data
-        if stage == self._baseline_stage:
-            self.baseline = model
-        if product.graphs:
-            new = [graph for graph in product.graphs if graph.path not in self._measured]
-            return self._measure_in_runtimes(stage, product, costs, lambda name: [g for g in new if g.target == name])
-        untrained = self.baseline is None  # the stage train follows: a sample of the images is enough
-        if untrained:
-            sample = dataset.validation.subset(UNTRAINED_MODEL_IMAGES, context.config.seed)
-            dataset = replace(dataset, validation=sample, extra={})
-        row = measure_model(
-            stage, model, costs, dataset, threads=context.config.threads, cached=product.cached,
-            baseline=self.baseline, baseline_row=self.baseline_row, wait=self._wait and not untrained,
-            device=context.device, roofline=self._roofline,
-        )  # fmt: skip
-        self._append(row)
-        if stage == self._baseline_stage:
-            self.baseline_row = row
-        if stage == self._baseline_stage and (remark := chance_level_remark(row)):
-            log.warning("%s", remark.text)
-            if self._stages and self._stages[-1] != stage and not context.config.force:
-                self.stop_reason = remark
-        if self.stop_reason or stage not in self._in_runtimes:
-            return product
-        return self._measure_in_runtimes(stage, product, costs, lambda target: [context.converter.fp32(model, target)])
-
-    def _measure_in_runtimes(self, stage: str, product: Product, costs: Costs, graphs: GraphsOf) -> Product:
-        """Writes one row per graph of every target. Returns the product with failed targets added to `failures`."""
-
-        def measure(target: str) -> None:
-            for graph in graphs(target):
-                assert self.baseline is not None  # the baseline is the first model measured in runtimes
-                row = measure_graph(
-                    stage, graph, product.model, costs, self._context.data,
-                    threads=self._context.config.threads, cached=product.cached, measured=self._files,
-                    baseline=self._context.converter.fp32(self.baseline, target), baseline_row=self.baseline_row,
-                    wait=self._wait, roofline=self._roofline,
-                )  # fmt: skip
-                self._append(row)
-                self._measured.add(graph.path)
-                artifact.add_thresholds(graph, self._context.folder / "artifacts" / target, row.thresholds)
-
-        _, failures = self._context.for_each_target(product, measure)
-        return replace(product, failures=failures)
-
-    def _append(self, row: Row) -> None:
-        self._ledger.append(row)
-        self._trackers.row(row)
 
 
 def _measure_controls(reference: Reference | None, context: Context, rows: Sequence[Row]) -> list[Row]:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from enum import StrEnum
 from pathlib import Path
 from typing import Any
@@ -43,6 +44,21 @@ class Graph:
         """Path of the TensorRT engine, which is executed instead of the model file; None if the disk has none."""
         path = self.path.with_name(ENGINE)
         return path if path.exists() else None
+
+    def contents(self) -> list[str]:
+        """SHA-256 of each of `files`."""
+        return [hashlib.sha256(file.read_bytes()).hexdigest() for file in self.files]
+
+    def as_dict(self, folder: Path) -> dict[str, Any]:
+        """JSON-like, with the path relative to `folder`."""
+        return {**asdict(self), "path": self.path.relative_to(folder).as_posix()}
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any], folder: Path) -> Graph:
+        """The graph that `as_dict` described, in another folder."""
+        postprocess = values["postprocess"] and TopK(**values["postprocess"])
+        known = {"path": folder / values["path"], "precision": Precision(values["precision"])}
+        return cls(**{**values, **known, "postprocess": postprocess})
 
 
 @dataclass(frozen=True)

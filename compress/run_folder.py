@@ -30,8 +30,7 @@ SCHEMA_VERSION = 1
 RUNNING, INTERRUPTED, FAILED, FINISHED = "running", "interrupted", "failed", "finished"
 SCRATCH = ".scratch"
 CHECKING = "check"  # state before the first stage
-# Output of an interrupted run, deleted when it continues: all models are measured again, so that all latencies come
-# from one process.
+# Output of an interrupted run, deleted when it continues: it is written again, mostly from the cache.
 WRITTEN = ("ledger.jsonl", "controls.jsonl", "verdict.json", "report.html", "pruning.json", "quantization.json")
 WRITTEN_FOLDERS = ("pruned", "artifacts", SCRATCH)
 KEY = "hydra.run.dir"  # named in error messages

@@ -2,12 +2,26 @@
 
 from __future__ import annotations
 
+import hashlib
 import importlib
 import sys
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from compress.errors import UserError, named, one_line
+
+_imported: set[str] = set()  # modules that `find` has imported
+
+
+def digests() -> dict[str, str]:
+    """{module of the user's own that was loaded in this process: SHA-256 of its file}."""
+    found = {}
+    for name in sorted(_imported):
+        file = getattr(sys.modules.get(name), "__file__", None)
+        if file is not None:
+            found[name] = hashlib.sha256(Path(file).read_bytes()).hexdigest()
+    return found
 
 
 def find(key: str, path: str, expected: str) -> Any:
@@ -17,7 +31,9 @@ def find(key: str, path: str, expected: str) -> Any:
     if module.partition(".")[0] in sys.stdlib_module_names:
         raise UserError(key, path, f"is part of Python itself: name {expected}")
     try:
-        return getattr(importlib.import_module(module), name)
+        found = getattr(importlib.import_module(module), name)
+        _imported.add(module)
+        return found
     except (ImportError, AttributeError, ValueError) as error:
         raise UserError(key, path, f"cannot be imported ({one_line(error)})") from error
     except (Exception, SystemExit) as error:  # the user's own code, at import

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from compress import host as module
-from compress.host import host, usable_threads
+from compress.host import host, usable_threads, versions
 
 
 def test_it_names_this_machine() -> None:
@@ -34,3 +34,8 @@ def test_two_processors_of_one_core(tmp_path: Path, monkeypatch: pytest.MonkeyPa
         assert (host().cpu, host().cores, host().features) == ("A", 2, ("avx2", "avx512_bf16"))
     finally:
         host.cache_clear()
+
+
+def test_versions_are_of_installed_packages_only() -> None:
+    assert {"torch", "onnxruntime", "openvino"} <= set(versions()) <= set(module.PACKAGES)
+    assert versions()["torch"].count(".") >= 2

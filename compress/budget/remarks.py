@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import datetime
 
 from compress.budget.selection import baseline, fastest_of, median
 from compress.ledger import Row
@@ -186,6 +187,24 @@ def contended_timings(rows: Sequence[Row]) -> list[Remark]:
         "same command on an idle machine measures again and reads finished stages from the cache."
     )
     return [Remark("timing_contended", text, waited)]
+
+
+def measured_before(rows: Sequence[Row]) -> list[Remark]:
+    """States how many rows are measurements of earlier runs, and when these were made."""
+    times = sorted(
+        row.latency_ms.measured_at
+        for row in rows
+        if row.latency_ms and row.latency_ms.reused and row.latency_ms.measured_at
+    )
+    if not times:
+        return []
+    first, last = (datetime.fromisoformat(each).strftime("%Y-%m-%d %H:%M") for each in (times[0], times[-1]))
+    when = first if first == last else f"between {first} and {last}"
+    text = (
+        f"{len(times)} of {len(rows)} rows were timed on this machine {when}: their products are unchanged. "
+        "measure=again measures them again."
+    )
+    return [Remark("measured_before", text, {"rows": len(times)})]
 
 
 def hot_timings(rows: Sequence[Row]) -> list[Remark]:

@@ -101,7 +101,7 @@ def judge(
     # budget.fps needs no check: `devices.resolve` has converted it to limits on FLOPs and latency.
     notes = [remark for remark in (at_chance, too_weak, remarks.agreement(first)) if remark]
     notes += remarks.runtime_remarks(rows, finals, by_host) + remarks.control_remarks(last, controls)
-    notes += remarks.contended_timings(rows) + remarks.hot_timings(rows)
+    notes += remarks.contended_timings(rows) + remarks.hot_timings(rows) + remarks.measured_before(rows)
     if budget.sram_kb is not None:
         notes.append(remarks.SRAM_IS_OF_TENSORS)
     if device.name != HOST and by_host:

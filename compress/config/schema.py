@@ -36,6 +36,11 @@ class Objective(Enum):
     latency = "latency"
 
 
+class Measure(Enum):
+    reuse = "reuse"
+    again = "again"
+
+
 class Activation(Enum):
     relu = "relu"
     relu6 = "relu6"
@@ -250,6 +255,7 @@ class Config:
     precision: NumberFormat = NumberFormat.auto  # of training; auto: the faster one on this machine; 32: fp32; 16: fp16
     compile: bool = False  # compile networks for training with torch.compile
     cache: bool = True
+    measure: Measure = Measure.reuse  # of unchanged products on this machine: reuse measurements in the cache, or again
     trackers: list[str] = field(default_factory=lambda: ["log"])  # see compress/trackers/__init__.py
 
     def __post_init__(self) -> None:

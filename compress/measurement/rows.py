@@ -7,6 +7,7 @@ import hashlib
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
+from datetime import datetime
 from typing import Any
 
 import numpy as np
@@ -276,5 +277,5 @@ def _latency(timed: latency.Latency | None, ratio: Ratio, runtime: str, threads:
         timed.median, timed.p95, timed.runs, timed.low, timed.high, timed.cpu_wait, timed.contended,
         ratio=ratio[1] if ratio else None, ratio_ci95=(ratio[0], ratio[2]) if ratio else None,
         **conditions, device=HOST, obtained=Provenance.measured, drift=timed.drift, celsius=timed.celsius,
-        throttled=timed.throttled,
+        throttled=timed.throttled, measured_at=datetime.now().astimezone().isoformat(timespec="seconds"),
     )  # fmt: skip

@@ -86,6 +86,7 @@ class Search:
     device: torch.device = CPU  # ranks the layers of a torch network
     tried: list[Candidate] = field(default_factory=list)  # candidates that were made, in order
     failed: list[str] = field(default_factory=list)  # reasons, one per candidate that could not be made
+    contended: bool = False  # other programs used the CPU while candidates were timed
 
     def run(self) -> Candidate:
         """Returns the best candidate.
@@ -195,6 +196,8 @@ class Search:
             for index, candidate in enumerate(candidates)
             for session in range(SESSIONS)
         }
-        medians = [timing.median for timing in latency.interleaved(calls).values()]
+        timings = list(latency.interleaved(calls).values())
+        self.contended = any(timing.contended for timing in timings)
+        medians = [timing.median for timing in timings]
         sessions = (sorted(medians[first : first + SESSIONS]) for first in range(0, len(medians), SESSIONS))
         return [Latency(times[SESSIONS // 2], low=times[0], high=times[-1]) for times in sessions]

@@ -3,10 +3,14 @@ against the model in a new process. graphs -> artifacts."""
 
 from __future__ import annotations
 
-from dataclasses import replace
+import functools
+from dataclasses import asdict, replace
+from pathlib import Path
 from typing import Any
 
-from compress import targets
+import numpy as np
+
+from compress import cached_graphs, targets
 from compress.budget import Check
 from compress.capabilities import Evaluable, require
 from compress.data import supervised
@@ -18,6 +22,7 @@ from compress.targets import artifact
 from compress.targets.bench_kit import labelled_images
 
 NAME = "export"
+VERSION = 1  # of the computation, for the cache
 LABELLED = 32  # most validation images in an artifact, for its bench kit to compute the accuracy
 
 
@@ -30,22 +35,37 @@ def run(product: Product, context: Context) -> Product:
     if confidence is not None:  # what the metrics in the manifest compare with
         recorded["agreement"] = {"with": "predictions of the unpruned model", "confidence": confidence}
     split = context.data.validation.subset(LABELLED, context.config.seed)
-    numbers = range(len(split))
-    task = supervised(split)
-    labelled = [split.image(index) for index in numbers], [task.kit_label(split.target(index)) for index in numbers]
 
-    def package(target: str) -> tuple[tuple[Graph, ...], list[Check]]:
+    @functools.cache
+    def labelled() -> tuple[list[np.ndarray], list[Any]]:
+        numbers, task = range(len(split)), supervised(split)
+        return [split.image(index) for index in numbers], [task.kit_label(split.target(index)) for index in numbers]
+
+    def package(target: str) -> tuple[tuple[Graph, ...], list[Check], bool]:
         own = [graph for graph in product.graphs if graph.target == target]
         graphs = own or [context.converter.fp32(model, target)]
-        if artifact.output_kind(graphs[0], model) in labelled_images.KINDS:
-            artifact.add_labelled_images(folder / target, *labelled, confidence)
-        packed = targets.get(target).package(graphs, folder / target, model, recorded)
-        return packed, contracts.verify(folder / target, model, context.data.validation)
+
+        def pack(entry: Path) -> cached_graphs.Made:
+            if artifact.output_kind(graphs[0], model) in labelled_images.KINDS:
+                artifact.add_labelled_images(entry, *labelled(), confidence)
+            packed = targets.get(target).package(graphs, entry, model, recorded)
+            return packed, [asdict(check) for check in contracts.verify(entry, model, context.data.validation)]
+
+        files = [{**graph.as_dict(graph.path.parent), "contents": graph.contents()} for graph in graphs]
+        images = {
+            "validation": len(context.data.validation),
+            "seed": context.config.seed,
+            **asdict(context.config.data),
+        }
+        parts = {**cached_graphs.model_key(model), **recorded, "graphs": files, "images": images, "version": VERSION}
+        packed, checks, cached = cached_graphs.fetch(context.cache, NAME, parts, pack, folder / target)
+        return packed, [Check(**check) for check in checks], cached
 
     made, failures = context.for_each_target(product, package)
-    graphs = tuple(graph for packed, _ in made for graph in packed)
-    checks = (*product.acceptance_checks, *(check for _, target_checks in made for check in target_checks))
-    return replace(product, graphs=graphs, failures=failures, acceptance_checks=checks, cached=False)
+    graphs = tuple(graph for packed, _, _ in made for graph in packed)
+    checks = (*product.acceptance_checks, *(check for _, target_checks, _ in made for check in target_checks))
+    cached = bool(made) and all(cached for _, _, cached in made)
+    return replace(product, graphs=graphs, failures=failures, acceptance_checks=checks, cached=cached)
 
 
 STAGE = Stage(NAME, run, images=lambda _: ("validation",), makes_files=True)

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from compress import atomic, targets
+from compress import atomic, cached_graphs, targets
 from compress.capabilities import Evaluable, require
 from compress.config import HOST, Config
 from compress.data import DataSet, Split, images
@@ -21,10 +21,11 @@ from compress.product import Graph, Precision, Product
 from compress.quantization.search import Search
 from compress.stages.context import Context
 from compress.stages.stage import Stage
-from compress.targets import saturation
+from compress.targets import artifact, saturation
 from compress.targets.scheme import ordered
 
 NAME = "quantize"
+VERSION = 1  # of the computation, for the cache
 RECORD = "quantization.json"  # candidates of each target, and the selected one
 FEW = 32  # calibration on fewer images often ruins a detector
 
@@ -64,15 +65,36 @@ def run(product: Product, context: Context) -> Product:
             log.info("quantize: %s, to %s", target, precision.value)
             return fp32, targets.get(target).quantize(fp32, model, [], folder)
         log.info("quantize: %s, %d calibration images", target, len(split))
-        int8, tried = _search(fp32, model, split, calibration(), context, folder)
-        record.extend(tried)
-        images_used = {"images": len(split), "split": split.name, "data": context.data.fingerprint}
-        return fp32, dataclasses.replace(int8, calibration={**int8.calibration, **images_used})
 
+        def search(entry: Path) -> cached_graphs.Made:
+            int8, tried, contended = _search(fp32, model, split, calibration(), context, folder)
+            images_used = {"images": len(split), "split": split.name, "data": context.data.fingerprint}
+            int8 = dataclasses.replace(int8, calibration={**int8.calibration, **images_used})
+            return [artifact.copy(int8, entry)], {"candidates": tried, "contended": contended}
+
+        parts = {**_inputs(product, context), **cached_graphs.model_key(model), "target": target}
+        (int8,), values, was_cached = cached_graphs.fetch(
+            context.cache, NAME, parts, search, context.scratch / f"{target}-int8",
+            lambda values: not values["contended"],
+        )  # fmt: skip
+        record.extend(values["candidates"])
+        cached.append(was_cached)
+        return fp32, int8
+
+    cached: list[bool] = []
     made, failures = context.for_each_target(product, quantize)
     atomic.write(context.folder / RECORD, json.dumps({"schema_version": 1, "candidates": record}, indent=1))
     graphs = tuple(graph for each in made for graph in each)
-    return dataclasses.replace(product, graphs=graphs, failures=failures, cached=False)
+    return dataclasses.replace(product, graphs=graphs, failures=failures, cached=bool(cached) and all(cached))
+
+
+def _inputs(product: Product, context: Context) -> dict[str, Any]:
+    """What the search depends on beside model and target."""
+    config = dataclasses.asdict(context.config)
+    names = ("quantize", "export", "data", "metric", "task", "device", "seed", "threads")
+    answers = None if context.config.data.labels else product.reference and product.reference.identity
+    used = {name: config[name] for name in names}
+    return {"version": VERSION, "answers": answers, "fingerprint": context.data.fingerprint, **used}
 
 
 def _saturates(target: str, config: Config) -> bool:
@@ -87,21 +109,22 @@ def _saturates(target: str, config: Config) -> bool:
 
 def _search(
     fp32: Graph, model: Evaluable, split: Split, calibration: Sequence[np.ndarray], context: Context, folder: Path
-) -> tuple[Graph, list[dict[str, Any]]]:
-    """Returns the selected INT8 graph and the candidates as JSON objects; no candidates without a search."""
+) -> tuple[Graph, list[dict[str, Any]], bool]:
+    """Returns the selected INT8 graph, the candidates as JSON objects, none without a search, and whether other
+    programs used the CPU while latencies decided."""
     config = context.config
     saturates, portable = _saturates(fp32.target, config), config.quantize.portable
     if not config.quantize.search:
         target = targets.get(fp32.target)
         first = ordered(target.SCHEMES, saturates=saturates, portable=portable)[0]
-        return target.quantize(fp32, model, calibration, folder, first), []
+        return target.quantize(fp32, model, calibration, folder, first), [], False
     search = Search(
         fp32, model, split, calibration, folder, config.quantize.max_accuracy_drop, 60 * config.quantize.minutes,
         threads=config.threads, timed=config.device.name == HOST, saturates=saturates, portable=portable,
         device=context.device,
     )  # fmt: skip
     chosen = search.run()
-    return chosen.graph, [{**each.row(), "chosen": each is chosen} for each in search.tried]
+    return chosen.graph, [{**each.row(), "chosen": each is chosen} for each in search.tried], search.contended
 
 
 STAGE = Stage(

@@ -82,10 +82,9 @@ class Recipe:
         """The context that stages need, with a temporary run folder and the cache in `cache`."""
         with tempfile.TemporaryDirectory(prefix="compress-") as scratch:
             folder = Path(scratch)
-            yield Context(
-                self.config, self.data, folder, folder, Cache(cache, self.config.cache),
-                Converter(folder, self.config.export),
-            )  # fmt: skip
+            store = Cache(cache, self.config.cache)
+            converter = Converter(folder, self.config.export, store)
+            yield Context(self.config, self.data, folder, folder, store, converter)
 
 
 def evaluate(model: Model, split: Split, classes: Sequence[str], predict: accuracy.Predict | None = None) -> Accuracy:

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from compress import devices
+from compress.cache import Cache
 from compress.config import Config, DeviceConfig, ExportConfig, Figure, MissionConfig
 from compress.errors import TargetFailed, UserError
 from compress.ledger import Row
@@ -26,7 +27,7 @@ def rows(*files: tuple[str, str]) -> list[Row]:
 
 @pytest.fixture
 def converter(tmp_path: Path) -> Converter:
-    return Converter(tmp_path, ExportConfig())
+    return Converter(tmp_path, ExportConfig(), Cache(tmp_path / "cache"))
 
 
 def remarks(config: Config, ledger: list[Row], converter: Converter) -> list[devices.forecast.Remark]:

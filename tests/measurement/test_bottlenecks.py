@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 from torch import Tensor, nn
 
+from compress.cache import Cache
 from compress.capabilities import TorchModel, require
 from compress.config import Config, DeviceConfig, ExportConfig, Family, Figure, ModelConfig
 from compress.ledger import Latency, Provenance, Row
@@ -45,7 +46,7 @@ def model() -> TorchModel:
 
 @pytest.fixture
 def converter(tmp_path: Path) -> Converter:
-    return Converter(tmp_path, ExportConfig())
+    return Converter(tmp_path, ExportConfig(), Cache(tmp_path / "cache"))
 
 
 def row(stage: str, macs: int, ratio: float, *, precision: str = "fp32", contended: bool = False) -> Row:

@@ -36,4 +36,5 @@ def config(calibration: int = 300, **quantize: Any) -> Config:
 def context(config: Config, dataset: DataSet, folder: Path) -> Context:
     (folder / "scratch").mkdir()
     scratch = folder / "scratch"
-    return Context(config, dataset, folder, scratch, Cache(folder / "cache", False), Converter(scratch, config.export))
+    cache = Cache(folder / "cache", False)
+    return Context(config, dataset, folder, scratch, cache, Converter(scratch, config.export, cache))

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from compress.cache import Cache
 from compress.capabilities import Model
 from compress.config import ExportConfig
 from compress.errors import TargetFailed
@@ -34,7 +35,7 @@ def test_a_model_is_converted_at_its_first_request_only(
     model: FakeModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     converted = counted(monkeypatch)
-    converter = Converter(tmp_path, ExportConfig())
+    converter = Converter(tmp_path, ExportConfig(), Cache(tmp_path / "cache"))
     graph = converter.fp32(model, "onnxruntime")
     assert converter.fp32(small_model(), "onnxruntime") is graph  # equal weights
     assert converted == [model.identity()]
@@ -42,7 +43,7 @@ def test_a_model_is_converted_at_its_first_request_only(
 
 
 def test_other_weights_get_a_file_of_their_own(model: FakeModel, tmp_path: Path) -> None:
-    converter = Converter(tmp_path, ExportConfig())
+    converter = Converter(tmp_path, ExportConfig(), Cache(tmp_path / "cache"))
     changed = model.with_net(small_model().net)
     next(changed.net.parameters()).data.mul_(2)
     one, two = (converter.fp32(each, "onnxruntime").path for each in (model, changed))
@@ -54,7 +55,7 @@ def test_a_failed_conversion_is_tried_again(model: FakeModel, tmp_path: Path, mo
         raise TargetFailed("no operator")
 
     converted = counted(monkeypatch, fail)
-    converter = Converter(tmp_path, ExportConfig())
+    converter = Converter(tmp_path, ExportConfig(), Cache(tmp_path / "cache"))
     for _ in range(2):
         with pytest.raises(TargetFailed, match="no operator"):
             converter.fp32(model, "onnxruntime")
