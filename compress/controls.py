@@ -31,7 +31,7 @@ def random(reference: Reference, flops: int, context: Context) -> Control:
     folder = context.folder / "controls" / "random"
     folder.mkdir(parents=True, exist_ok=True)
     config = replace(context.config, prune=pruning, budget=budget)
-    context = _with_equal_images(replace(context, config=config, folder=folder), recipe)
+    context = _with_equal_images(replace(context, config=config, folder=folder), recipe).with_prefix("controls/random")
     product = Product(_model(reference), reference)
     return Control(finetune.run(prune.run(product, context), context).model, context.data)
 
@@ -46,6 +46,7 @@ def smaller_input(reference: Reference, flops: int, context: Context) -> Control
     imgsz = input_within(model, flops)
     config = replace(context.config, finetune=replace(context.config.finetune, distillation=0.0, teacher=None))
     context = _with_equal_images(replace(context, config=config, data=resized(context.data, imgsz)), config.prune)
+    context = context.with_prefix("controls/smaller_input")
     return Control(finetune.run(Product(model.with_imgsz(imgsz)), context).model, context.data)
 
 

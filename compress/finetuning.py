@@ -22,6 +22,7 @@ from compress.pruning.importance import NEED_GRADIENTS
 from compress.tasks import CLASS_WEIGHTS, Batch
 from compress.training import distributed
 from compress.training.class_weights import normalised
+from compress.training.curve import FILE, Curve, Report
 from compress.training.engine import fit
 from compress.training.memory import out_of_memory
 from compress.training.placement import Placement, prepare, synchronise
@@ -65,6 +66,7 @@ def tune(
     trained: bool = True,
     settings: TrainingSettings | None = None,
     flops_before: int | None = None,
+    report: Report | None = None,
 ) -> Trainable:
     """Trains `model` as `config` describes and returns it. Its network is trained in place, or in a copy if its
     activation functions are replaced.
@@ -72,10 +74,12 @@ def tune(
     Args:
         teacher: the model to distil from, with weight `config.distillation`; usually the reference of `model`.
         stage: prefix of config keys in errors, and label of the progress bar.
-        folder: holds the state of an interrupted training, from which the next call resumes.
+        folder: holds the state of an interrupted training, from which the next call resumes, and the curve (see
+            `compress.training.curve`), which stays there.
         trained: the model has been trained before, so it starts with the loss weights of the end of a training.
         settings: how this machine computes; None: by the CPU's features.
         flops_before: FLOPs of the reference; None: those of the teacher.
+        report: called with each point of the curve, those before an interruption included.
 
     Raises:
         UserError: training diverges, or the model cannot be trained.
@@ -94,7 +98,8 @@ def tune(
     try:
         training = _Training(
             model, frozen, train, schedule(config, rate, settings), settings.placement, config.accumulate,
-            config.augment, seed, stage, state, trained, class_weights(config, train, len(model.classes)),
+            config.augment, seed, stage, state, Curve(folder / FILE, report), trained,
+            class_weights(config, train, len(model.classes)),
         )  # fmt: skip
         tuned = distributed.run_on_all_ranks(training)
     except FloatingPointError as error:
@@ -144,6 +149,7 @@ class _Training:
     seed: int
     stage: str
     state: Path
+    curve: Curve
     trained: bool
     class_weights: Tensor | None = None
 
@@ -163,7 +169,7 @@ class _Training:
 
         return fit(
             self.model.net, loss, batches, self.plan, seed=self.seed, device=device, accumulate=self.accumulate,
-            checkpoint=self.state, label=self.stage, on_step=self._schedule,
+            checkpoint=self.state, metrics=self.curve, label=self.stage, on_step=self._schedule,
         )  # fmt: skip
 
     def _schedule(self, progress: float) -> None:

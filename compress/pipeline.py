@@ -89,7 +89,9 @@ def run(config: Config, folder: Path) -> Result:
     """
     with run_folder.hold(folder, dump(config)) as state:
         try:
-            result = _run(_checked(config), folder, state)
+            plan = _checked(config)
+            with plan.trackers:
+                result = _run(plan, folder, state)
         except Exception as error:
             if message := disk.problem(error, folder):
                 raise disk.Unwritable(message) from error
@@ -194,7 +196,8 @@ def _run(plan: Plan, folder: Path, state: run_folder.State) -> Result:
         reference = plan.product.reference and plan.product.reference.model
         answering, device = reference or plan.product.model, plan.placement.device()
         plan = replace(plan, data=answers.answered(plan.data, answering, config.data.confidence, device, cache))
-    context = Context(config, plan.data, folder, scratch, cache, converter, plan.settings, plan.placement)
+    where, metrics = plan.placement, plan.trackers.metrics
+    context = Context(config, plan.data, folder, scratch, cache, converter, plan.settings, where, metrics)
     ledger = Ledger(folder / "ledger.jsonl", folder.name)
     plan.trackers.start(config, folder)
     recorder = Recorder(context, ledger, plan.trackers)
@@ -216,8 +219,8 @@ def _run(plan: Plan, folder: Path, state: run_folder.State) -> Result:
     verdict = replace(verdict, remarks=(*verdict.remarks, *further))
     atomic.write(folder / "verdict.json", json.dumps(verdict.as_dict(), indent=1))
     drawings.write(folder, plan.data, recorder.baseline, product, config)
-    plan.trackers.finish(verdict)
     page = report.render(folder)
+    plan.trackers.finish(verdict)
     with suppress(BrokenPipeError, SystemExit):  # raised by rich if stdout is a closed pipe, as in `| head`
         report.print_table(folder)
     log.info("report: %s", page)

@@ -32,7 +32,8 @@ SCRATCH = ".scratch"
 CHECKING = "check"  # state before the first stage
 # Output of an interrupted run, deleted when it continues: it is written again, mostly from the cache.
 WRITTEN = ("ledger.jsonl", "controls.jsonl", "verdict.json", "report.html", "pruning.json", "quantization.json")
-WRITTEN_FOLDERS = ("pruned", "artifacts", SCRATCH)
+WRITTEN += ("metrics.jsonl",)
+WRITTEN_FOLDERS = ("pruned", "artifacts", "tensorboard", SCRATCH)
 KEY = "hydra.run.dir"  # named in error messages
 IN_USE = "another run uses this folder: wait until it ends, or use another folder"
 

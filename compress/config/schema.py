@@ -229,6 +229,19 @@ class ExportConfig:
 
 
 @dataclass
+class MlflowConfig:
+    # Address of a server, or a database such as sqlite:///outputs/mlflow.db. null: MLFLOW_TRACKING_URI, else that file.
+    tracking_uri: str | None = None
+    experiment: str | None = None  # null: recipe_name
+
+    def __post_init__(self) -> None:
+        check_plain(self, "mlflow")
+        good = self.tracking_uri is None or re.fullmatch(r"databricks|[a-z][a-z0-9+.-]*:.+", self.tracking_uri)
+        remedy = "set an address such as http://127.0.0.1:5000 or sqlite:///outputs/mlflow.db, or null"
+        check(bool(good), "mlflow.tracking_uri", self.tracking_uri, remedy)
+
+
+@dataclass
 class Config:
     recipe_name: str = "custom"  # default: the recipe's file name; also names the folder below outputs/
     stages: list[str] = field(default_factory=list)  # see compress/stages/__init__.py
@@ -257,6 +270,7 @@ class Config:
     cache: bool = True
     measure: Measure = Measure.reuse  # of unchanged products on this machine: reuse measurements in the cache, or again
     trackers: list[str] = field(default_factory=lambda: ["log"])  # see compress/trackers/__init__.py
+    mlflow: MlflowConfig = field(default_factory=MlflowConfig)  # of the tracker mlflow
 
     def __post_init__(self) -> None:
         check_name(self.recipe_name)

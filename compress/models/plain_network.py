@@ -108,8 +108,8 @@ def plain_loss(
     teacher: Teacher | None,
     outputs: Callable[..., Tensor] = float32,
 ) -> Tensor:
-    """The task's loss, scalar, in float32. With a teacher, the distillation loss times `teacher.weight` is added, or
-    replaces it if `teacher.alone`.
+    """The task's loss, scalar, in float32. With a teacher: (2,), that and the distillation loss times `teacher.weight`;
+    if `teacher.alone` only the latter, scalar.
     `outputs` extracts float32 (b, …) from the return value of a network."""
     student = outputs(net(batch["img"]))
     if teacher is None:
@@ -117,7 +117,7 @@ def plain_loss(
     with torch.no_grad():
         target = outputs(teacher.net(batch["img"]))
     distance = teacher.weight * task.distillation_loss(student, target)
-    return distance if teacher.alone else task.network_loss(student, batch) + distance
+    return distance if teacher.alone else torch.stack([task.network_loss(student, batch), distance])
 
 
 def build_timm(config: ModelConfig, classes: tuple[str, ...] | None, task: Task | None) -> PlainNetwork:

@@ -105,9 +105,10 @@ class UltralyticsDetector(UltralyticsModel):
 
     def loss(self, net: nn.Module, batch: Batch, teacher: Teacher | None = None, parts: int = 1) -> Tensor:
         """Ultralytics' own criterion times the batch size, as in its trainer; scalar, in float32. For a part of a batch
-        the factor is the size of the whole batch, and each part is normalised by itself. With a
-        teacher its weighted distillation loss is added, and end-to-end networks train only the deployed one-to-one
-        head: labels alone supervise it too sparsely to train a backbone, but a teacher supervises every anchor."""
+        the factor is the size of the whole batch, and each part is normalised by itself. With a teacher: (2,), that and
+        the weighted distillation loss (only the latter if `teacher.alone`), and end-to-end networks train only the
+        deployed one-to-one head: labels alone supervise it too sparsely to train a backbone, but a teacher supervises
+        every anchor."""
         criterion, images = _criterion(net), batch["img"]
         target: Any = None
         if teacher is None:
@@ -121,12 +122,12 @@ class UltralyticsDetector(UltralyticsModel):
         # The criterion must not decode boxes in bfloat16, whose resolution is 1 px from 128 px on.
         with torch.autocast(images.device.type, enabled=False):
             outputs = float32(outputs)
-            value = torch.zeros((), device=images.device)
+            values = []
             if teacher is None or not teacher.alone:
-                value = criterion(outputs, batch)[0].sum()
+                values.append(criterion(outputs, batch)[0].sum())
             if teacher is not None:
-                value = value + teacher.weight * distillation.distance(criterion, outputs, target)
-        return value * parts
+                values.append(teacher.weight * distillation.distance(criterion, outputs, target))
+        return parts * (torch.stack(values) if len(values) > 1 else values[0])
 
     def output_signature(self) -> tuple[object, ...]:
         """Class, number of distance bins and strides of the detection head."""

@@ -32,6 +32,7 @@ def run(product: Product, context: Context) -> Product:
         return tune(
             product.model, teacher, context.data.train, config,
             seed=context.config.seed, stage=NAME, folder=folder, settings=context.settings, flops_before=flops_before,
+            report=context.report(NAME),
         )  # fmt: skip
 
     parts = {"version": VERSION, NAME: asdict(config), **lineage.cache_parts(teacher, flops_before)}

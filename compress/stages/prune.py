@@ -201,15 +201,18 @@ def _limit_ms(config: Config) -> float:
 
 def _tune(product: Product, context: Context, folder: Path) -> Checkpointable:
     """Fine-tunes between two rounds, or loads the result that an interrupted stage has saved in `folder`."""
+    training = f"{NAME}/{folder.name}"
     if not (folder / checkpoint.DESCRIPTION).exists():
         finetuning = lineage.with_distillation_weight(context.config, product.reference)
         tuned = tune(
             product.model, lineage.teacher(product, context.config), context.data.train,
             replace(finetuning, images=context.config.prune.round_images),
             seed=context.config.seed, stage="finetune", folder=folder, settings=context.settings,
-            flops_before=lineage.reference_flops(product),
+            flops_before=lineage.reference_flops(product), report=context.report(training),
         )  # fmt: skip
         checkpoint.save(require(tuned, Checkpointable, "stages", NAME), folder)
+    else:
+        context.report_curves(folder, training)
     return checkpoint.load(folder, models.rebuilder(require(product.model, Checkpointable, "stages", NAME)))
 
 

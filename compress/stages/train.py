@@ -40,6 +40,7 @@ def run(product: Product, context: Context) -> Product:
         return tune(
             product.model, None, context.data.train, config.train,
             seed=config.seed, stage=NAME, folder=folder, trained=False, settings=context.settings,
+            report=context.report(NAME),
         )  # fmt: skip
 
     parts = {"version": VERSION, NAME: asdict(config.train)}

@@ -18,7 +18,7 @@ from tqdm import tqdm
 
 from compress.errors import UserError, named
 from compress.tasks import Batch
-from compress.training import distributed
+from compress.training import curve, distributed
 from compress.training.memory import Memory, out_of_memory
 from compress.training.placement import CPU
 from compress.training.schedule import Schedule
@@ -62,6 +62,7 @@ def fit(
     device: torch.device = CPU,
     accumulate: int | None = 1,
     checkpoint: Path | None = None,
+    metrics: curve.Curve | None = None,
     label: str = "finetune",
     on_step: Callable[[float], None] | None = None,
     on_epoch: Callable[[int, nn.Module, float], None] | None = None,
@@ -80,6 +81,9 @@ def fit(
     Args:
         loss: `loss(net, batch)` returns a tensor; the sum of its elements is minimised. If a batch is computed in
             parts, by several ranks or one after another, the sum must be a mean over them.
+        metrics: gets a point of the curve after each step that is `curve.due`: the means of `loss` and, if it has two
+            elements, of `task_loss` and `distillation_loss` over the steps since the last point; `learning_rate` of the
+            step; `images_per_second`.
         accumulate: number of parts of a rank's batch that are computed one after another, to save memory. None: the
             smallest power of two that fits into memory.
         on_step: `on_step(fraction)` runs before each step with the fraction of the training done, 0 to 1, for losses
@@ -111,6 +115,8 @@ def fit(
     if schedule.compile:
         net.compile()
     is_first = distributed.rank() == 0
+    metrics = metrics or curve.Curve()
+    metrics.resume(run.step)
     memory = Memory(schedule.batch // distributed.world(), accumulate, label, device)
 
     def save() -> float:
@@ -144,6 +150,10 @@ def fit(
                     value = run.gradients(batch, loss)
                     memory.check_fit()
                     run.update(value)
+                    if due := curve.due(run.step, schedule.steps):
+                        run.check()
+                        values = {**run.mean_losses(), "learning_rate": schedule.rate(run.step - 1)}
+                        point = metrics.write(run.step, values, schedule.batch)
             except RuntimeError as error:
                 if schedule.compile and type(error).__module__.startswith(("torch._dynamo", "torch._inductor")):
                     raise UserError(
@@ -156,6 +166,8 @@ def fit(
                 stream = stream_from_here()
                 continue
             bar.update(schedule.batch)
+            if due:
+                metrics.report(run.step, point)
             if on_epoch is not None and is_first and (run.step == schedule.steps or run.step % len(batches) == 0):
                 run.check()
                 on_epoch((run.step - 1) // len(batches), run.average.eval(), run.loss)

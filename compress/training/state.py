@@ -25,6 +25,7 @@ from compress.training.schedule import Schedule
 
 CHECK_EVERY = 20  # steps between checks for NaN on an accelerator, since each waits for it to finish its work
 FUSED = ("cpu", "cuda")  # device types with fused optimizers
+LOSS_PARTS = ("task_loss", "distillation_loss")  # of a loss with two elements
 
 
 class Unusable(Exception):
@@ -38,7 +39,8 @@ class TrainingState:
         self.net, self.schedule, self.device = net, schedule, device
         self.step = 0
         self.loss = math.nan  # of the last step that was checked
-        self.unchecked: list[Tensor] = []  # loss and norm of the gradient, by step
+        self.unchecked: list[Tensor] = []  # parts of the loss and norm of the gradient, by step
+        self.losses: list[list[float]] = []  # parts of the loss, by step since the last call of `mean_losses`
         self.random_states: dict[str, Tensor] = {}  # of a checkpoint, until `restore_random_state`
         self.average = copy.deepcopy(net).eval().requires_grad_(False) if schedule.ema else net
         pairs = list(zip(self.average.state_dict().values(), net.state_dict().values(), strict=True))
@@ -62,14 +64,14 @@ class TrainingState:
         self.identity = digest([asdict(schedule), seed, shapes])
 
     def gradients(self, parts: Sequence[Batch], loss: Callable[[nn.Module, Batch], Tensor]) -> Tensor:
-        """Computes the gradients of a batch, given in equal parts. Returns the loss, scalar."""
+        """Computes the gradients of a batch, given in equal parts. Returns the loss: a scalar, or its parts."""
         self.optimizer.zero_grad(set_to_none=True)
         total: Tensor | float = 0.0
         for part in parts:
             batch = {key: _place(item, self.device, self.schedule.channels_last) for key, item in part.items()}
             with autocast(self.device, self.schedule.format):
-                value = loss(self.net, batch).sum() / len(parts)
-            self.scaler.scale(value).backward()
+                value = loss(self.net, batch) / len(parts)
+            self.scaler.scale(value.sum()).backward()
             total = total + value.detach()
         assert isinstance(total, Tensor)
         return total
@@ -83,7 +85,7 @@ class TrainingState:
         loss = distributed.average(loss, self.params, self.buffers)  # also averages gradients and buffers
         self.scaler.unscale_(self.optimizer)
         norm = nn.utils.clip_grad_norm_(self.params, self.schedule.clip or math.inf)
-        self.unchecked.append(torch.stack([loss.float(), norm.float()]))
+        self.unchecked.append(torch.cat([loss.float().flatten(), norm.float().flatten()]))
         if self.device.type == "cpu" or len(self.unchecked) >= CHECK_EVERY:
             self.check()
         rate = self.schedule.rate(self.step)
@@ -102,13 +104,21 @@ class TrainingState:
         first = self.step + 1 - len(self.unchecked)
         values = torch.stack(self.unchecked).cpu().tolist()
         self.unchecked.clear()
-        for step, (loss, norm) in enumerate(values, first):
+        for step, (*parts, norm) in enumerate(values, first):
+            loss = self.loss = sum(parts)
             # An overflow of scaled float16 gradients is expected, and lowers the scale.
             if not math.isfinite(loss) or not (math.isfinite(norm) or self.scaler.is_enabled()):
                 quantity = "gradient" if math.isfinite(loss) else f"loss ({loss})"
                 rate = self.schedule.rate(step)
                 raise FloatingPointError(f"{quantity} not finite at step {step}, learning rate {rate:.3g}")
-        self.loss = values[-1][0]
+            self.losses.append(parts)
+
+    def mean_losses(self) -> dict[str, float]:
+        """The loss and, if it has two, its parts: means over the steps since the last call, which `check` must have
+        checked."""
+        parts = [sum(column) / len(self.losses) for column in zip(*self.losses)]
+        self.losses.clear()
+        return {"loss": sum(parts), **(dict(zip(LOSS_PARTS, parts)) if len(parts) == len(LOSS_PARTS) else {})}
 
     def restore_random_state(self) -> None:
         """Sets the random state of the checkpoint that was loaded, if any."""
@@ -135,7 +145,7 @@ class TrainingState:
         tensors |= self.random_states or _random_states(self.device)
         # safetensors accepts neither tensors that share memory nor channels-last ones.
         tensors = {k: v.detach().cpu().clone(memory_format=torch.contiguous_format) for k, v in tensors.items()}
-        state = {"step": self.step, "scaler": self.scaler.state_dict()}
+        state = {"step": self.step, "losses": self.losses, "scaler": self.scaler.state_dict()}
         atomic.write(path, serialise(tensors, {"identity": self.identity, "state": json.dumps(state)}))
 
     def load(self, path: Path) -> None:
@@ -150,7 +160,7 @@ class TrainingState:
                 if value.shape == param.shape:  # in the memory layout of the parameter, as the fused optimizer needs it
                     value = torch.empty_like(param, dtype=value.dtype, requires_grad=False).copy_(value)
                 self.optimizer.state[param][name] = value.to(param.device)
-        self.step = state["step"]
+        self.step, self.losses = state["step"], state.get("losses", [])
         self.random_states = {name: tensors[name] for name in _random_states(self.device)}
         self.scaler.load_state_dict(state["scaler"])
 

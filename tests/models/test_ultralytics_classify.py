@@ -63,7 +63,7 @@ def test_the_loss_is_the_same_in_both_modes_and_a_teacher_adds_to_it() -> None:
     evaluating = model.loss(net, sample)
     net.model[-1].training = True
     assert torch.isclose(model.loss(net, sample), evaluating)
-    assert model.loss(net, sample, Teacher(copy.deepcopy(net).eval(), weight=0.5)) > evaluating
+    assert model.loss(net, sample, Teacher(copy.deepcopy(net).eval(), weight=0.5)).sum() > evaluating
 
 
 def test_a_trained_pt_brings_its_classes(tmp_path: Path) -> None:

@@ -99,7 +99,7 @@ def test_a_network_equal_to_its_teacher_has_nothing_to_learn_from_it(name: str) 
     teacher = Teacher(copy.deepcopy(model.net).eval(), weight=1.0)
 
     def pull(net: torch.nn.Module) -> tuple[float, float]:
-        extra = model.loss(net, data, teacher) - model.loss(net, data, Teacher(teacher.net, weight=0.0))
+        extra = model.loss(net, data, teacher).sum() - model.loss(net, data, Teacher(teacher.net, weight=0.0)).sum()
         grads = torch.autograd.grad(extra, [p for p in net.parameters() if p.requires_grad], allow_unused=True)
         return extra.item(), sum(float(g.norm()) for g in grads if g is not None)
 
