@@ -42,6 +42,7 @@ from compress.product import Graph, Precision
 from compress.targets.openvino_package import package_without_telemetry
 
 SCHEMA_VERSION = 1
+WIDTHS = {"bf16": 0.5, "f16": 0.5, "int8": 0.25}  # bytes of a number format relative to float32
 SECONDS = 0.3  # of each measurement
 RETRY_SECONDS = 3600.0
 ARRAY_BYTES = 2**27  # of each of the three arrays of the triad, 128 MiB
@@ -66,6 +67,11 @@ class Roofline:
         if peak is None or not moved:
             return peak
         return min(peak, operations / moved * self.bandwidth_gb_s)
+
+    def fraction(self, operations: float, moved: float, ms: float, precision: str) -> float | None:
+        """Achieved operations/s relative to the attainable ones, if `operations` on `moved` bytes take `ms`."""
+        roof = self.attainable_gops(operations, moved, precision)
+        return operations / ms / 1e6 / roof if roof else None
 
     def ridge(self, precision: str) -> float | None:
         """Operations per byte above which arithmetic, not memory, is the limit; None if the peak is unknown."""

@@ -22,14 +22,13 @@ from compress.errors import UserError
 from compress.ledger import Provenance, Row
 from compress.measurement import accuracy, end_to_end, flops, graph_cost, latency
 from compress.measurement.cost import Cost
-from compress.measurement.roofline import Roofline
+from compress.measurement.roofline import WIDTHS, Roofline
 from compress.product import Graph
 from compress.tasks import thresholds
 from compress.tasks.thresholds import Curve
 from compress.training.placement import CPU
 
 TORCH_BATCH = 16  # batch size for evaluating torch models; graphs are evaluated at batch 1, as deployed
-WIDTHS = {"bf16": 0.5, "f16": 0.5, "int8": 0.25}  # bytes of a number format relative to float32
 TIMING_SECONDS = 2.0  # duration of one timing
 SESSIONS = 2  # how many times baseline and graph are loaded and timed alternately
 
@@ -243,8 +242,7 @@ def _roof_fraction(
     """Achieved FLOPS divided by those that the machine's roofline allows for this network; None if it was not timed."""
     if timed is None or roofline is None:
         return None
-    roof = roofline.attainable_gops(cost.flops, cost.bytes_moved * WIDTHS.get(precision, 1.0), precision)
-    return cost.flops / timed.median / 1e6 / roof if roof else None
+    return roofline.fraction(cost.flops, cost.bytes_moved * WIDTHS.get(precision, 1.0), timed.median, precision)
 
 
 def _alternating_ratio(pairs: Iterable[tuple[accuracy.Predict, accuracy.Predict]], image: np.ndarray) -> Ratio:

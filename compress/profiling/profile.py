@@ -19,8 +19,7 @@ from compress.host import host
 from compress.measurement import graph_cost
 from compress.measurement.cost import Cost, LayerCost, Unknown
 from compress.measurement.latency import time_call
-from compress.measurement.roofline import Roofline
-from compress.measurement.rows import WIDTHS
+from compress.measurement.roofline import WIDTHS, Roofline
 from compress.models import onnx_file
 from compress.product import Precision
 from compress.profiling.subject import Subject
@@ -167,12 +166,12 @@ def profile(counted: Counted, threads: int, roofline: Roofline) -> Profile:
         achieved, computed_in = 2 * cost.macs / timed.median / 1e6, predict.inference_precision
         # The bytes of quantized files are counted as they are.
         moved = cost.bytes_moved * (1.0 if counted.quantized else WIDTHS.get(computed_in, 1.0))
-        roof = roofline.attainable_gops(2 * cost.macs, moved, computed_in)
+        roof_fraction = roofline.fraction(2 * cost.macs, moved, timed.median, computed_in)
         peak = roofline.peak_gops.get(computed_in)
         speeds.append(
             Speed(
                 predict.runtime, computed_in, timed.median, timed.p95, timed.contended, achieved,
-                peak and achieved / peak, roof and achieved / roof,
+                peak and achieved / peak, roof_fraction,
             )
         )  # fmt: skip
     first = next(iter(subject.files))
