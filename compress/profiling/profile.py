@@ -93,7 +93,8 @@ class Profile:
 
     name: str
     imgsz: int
-    modules: int | None  # torch modules, parameters and trainable parameters before fusing; None for ONNX files
+    # Torch modules without submodules, parameters and trainable parameters before fusing; None for ONNX files.
+    modules: int | None
     net_params: int | None
     gradients: int | None
     params: int  # as deployed: BatchNorms fused
@@ -163,8 +164,9 @@ def profile(name: str, model: Model, threads: int, roofline: Roofline, unknown: 
                 )
             )  # fmt: skip
         seconds = node_seconds(exported.path, image, threads)
+    modules, net_params, gradients = size_of(net) if net is not None else (None, None, None)
     return Profile(
-        name, model.imgsz, *_of_torch(net), params=cost.params, macs=cost.macs, other_flops=cost.other_flops,
+        name, model.imgsz, modules, net_params, gradients, cost.params, cost.macs, cost.other_flops,
         bytes_moved=cost.bytes_moved, activation_bytes=cost.activation_bytes,
         activation_bytes_in_place=cost.activation_bytes_in_place, size_bytes=size, speeds=tuple(speeds),
         failures=failures, operators=() if cost.unknown or quantized else tuple(graph_operators.read(graph)),
@@ -173,13 +175,13 @@ def profile(name: str, model: Model, threads: int, roofline: Roofline, unknown: 
     )  # fmt: skip
 
 
-def _of_torch(net: nn.Module | None) -> tuple[int | None, int | None, int | None]:
-    """Modules, parameters, and parameters that are trained, as Ultralytics' `model.info()` counts them."""
-    if net is None:
-        return None, None, None
+def size_of(net: nn.Module) -> tuple[int, int, int]:
+    """Modules without submodules, parameters, and parameters that are trained, as Ultralytics' `model.info()` counts
+    them."""
     parameters = list(net.parameters())
     trained = sum(each.numel() for each in parameters if each.requires_grad)
-    return len(list(net.modules())), sum(each.numel() for each in parameters), trained
+    leaves = sum(not module._modules for module in net.modules())
+    return leaves, sum(each.numel() for each in parameters), trained
 
 
 def _layers(graph: onnx.ModelProto, costs: dict[str, LayerCost], seconds: dict[str, float]) -> Iterator[Layer]:
