@@ -13,20 +13,19 @@ DETECTOR_SIDE = 320
 TIMM = """
     resnet18 resnet26d resnext50_32x4d seresnet50 ecaresnet26t skresnet18 resnest14d res2net50_26w_4s resnetv2_50
     nf_resnet26 regnetx_002 regnety_004 densenet121 dla34 hrnet_w18_small vgg11_bn inception_v3 inception_next_atto
-    xception41 cspresnet50 darknet53 dpn48b selecsls42b gernet_s repvgg_a0 repghostnet_050 ghostnetv2_100
-    mobilenetv1_100 mobilenetv2_050 mobilenetv3_small_100 mobilenetv4_conv_small mobilenetv4_hybrid_medium
-    mobileone_s0 mnasnet_small fbnetc_100 efficientnet_b0 efficientnetv2_rw_t tf_efficientnet_lite0 mixnet_s
-    tinynet_e lcnet_050 rexnet_100 starnet_s1 ese_vovnet19b_dw fasternet_t0 convnext_atto convnextv2_atto hgnetv2_b0
-    repvit_m0_9 shvit_s1 mambaout_femto focalnet_tiny_srf poolformer_s12 caformer_s18 convformer_s18 mixer_s32_224
-    gmlp_ti16_224 resmlp_12_224 vit_tiny_patch16_224 deit_tiny_patch16_224 cait_xxs24_224 beit_base_patch16_224
-    xcit_nano_12_p16_224 volo_d1_224 swin_tiny_patch4_window7_224 swinv2_cr_tiny_ns_224 swinv2_tiny_window8_256
-    twins_svt_small pvt_v2_b0 mvitv2_tiny maxvit_rmlp_pico_rw_256 coatnet_nano_rw_224 crossvit_tiny_240 convit_tiny
-    levit_128s efficientformer_l1 efficientformerv2_s0 efficientvit_b0 efficientvit_m0 edgenext_xx_small fastvit_t8
-    mobilevit_xxs mobilevitv2_050 tiny_vit_5m_224 davit_tiny nest_tiny pit_ti_224 tnt_s_patch16_224 visformer_tiny
-    coat_lite_tiny sequencer2d_s halonet26t lambda_resnet26t botnet26t_256 eca_botnext26ts_256
+    xception41 cspresnet50 darknet53 dpn48b selecsls42b gernet_s repvgg_a0 ghostnetv2_100 mobilenetv1_100
+    mobilenetv2_050 mobilenetv3_small_100 mobilenetv4_conv_small mobilenetv4_hybrid_medium mobileone_s0
+    mnasnet_small efficientnet_b0 mixnet_s tinynet_e lcnet_050 starnet_s1 ese_vovnet19b_dw fasternet_t0
+    convnext_atto convnextv2_atto hgnetv2_b0 repvit_m0_9 shvit_s1 mambaout_femto focalnet_tiny_srf poolformer_s12
+    caformer_s18 convformer_s18 mixer_s32_224 gmlp_ti16_224 resmlp_12_224 vit_tiny_patch16_224 cait_xxs24_224
+    xcit_nano_12_p16_224 gcvit_xxtiny swin_tiny_patch4_window7_224 swinv2_cr_tiny_ns_224 twins_svt_small pvt_v2_b0
+    mvitv2_tiny maxvit_rmlp_pico_rw_256 coatnet_nano_rw_224 crossvit_tiny_240 convit_tiny levit_128s
+    efficientformer_l1 efficientformerv2_s0 efficientvit_b0 efficientvit_m0 edgenext_xx_small fastvit_t8
+    mobilevit_xxs mobilevitv2_050 tiny_vit_5m_224 davit_tiny pit_ti_224 tnt_s_patch16_224 visformer_tiny
+    coat_lite_tiny sequencer2d_s gcresnext26ts lambda_resnet26t botnet26t_256
 """.split()
 TORCHVISION = "shufflenet_v2_x0_5 squeezenet1_1 googlenet vit_b_32 swin_v2_t".split()
-SEGMENTATION = "fcn_resnet50 deeplabv3_mobilenet_v3_large lraspp_mobilenet_v3_large".split()
+SEGMENTATION = "deeplabv3_mobilenet_v3_large lraspp_mobilenet_v3_large".split()
 DETECTION = (
     "ssdlite320_mobilenet_v3_large retinanet_resnet50_fpn fcos_resnet50_fpn fasterrcnn_mobilenet_v3_large_320_fpn"
 )

@@ -91,6 +91,7 @@ def measure(name: str) -> dict[str, Any]:
     warnings.simplefilter("ignore")
     start = time.time()
     net, inputs = architectures.build(name)
+    net.requires_grad_(False)  # FlopCounterMode fails on some networks that could be trained
     row: dict[str, Any] = {"name": name, "error": None}
     try:
         row["torch"] = compress.measure(net, *inputs).macs

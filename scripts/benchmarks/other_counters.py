@@ -37,7 +37,7 @@ PACKAGES = {
     "calflops": ("calflops", "calflops transformers accelerate"),
 }
 Inputs = tuple[Tensor, ...]
-HOOKED = "recurrent layers"
+HOOKED, SHARED = "recurrent layers", "shared modules again"
 CONVOLUTIONS = {"conv1d", "conv2d", "conv3d", "conv_transpose1d", "conv_transpose2d", "conv_transpose3d"}
 ATTENTION = "multi_head_attention_forward"
 RECURRENT = ("lstm", "gru", "rnn_tanh", "lstm_cell")
@@ -64,17 +64,15 @@ class Record:
     operators: Counter[str] = field(default_factory=Counter)  # by operator of ATen
     attention: Counter[str] = field(default_factory=Counter)  # of nn.MultiheadAttention, by the function that it calls
     softmax: int = 0  # FLOPs of the softmax of nn.MultiheadAttention by thop's rule: 3 n - 1 MACs for n scores
-    bare_convolutions: int = 0  # outside of convolutional layers
-    left: Counter[str] = field(default_factory=Counter)  # of matrix products, by the rule `_left`
     states: int = 0  # hidden states of recurrent layers
 
 
 class _Recorder(TorchDispatchMode):
-    """Records every operator with products, for the outermost function of torch and the innermost module."""
+    """Records every operator with products, for the outermost function of torch."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.record, self.function, self.module = Record(), "", nn.Module()
+        self.record, self.function = Record(), ""
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
@@ -91,8 +89,6 @@ class _Recorder(TorchDispatchMode):
             self.record.functions[self.function] += flops
             if self.function == ATTENTION:
                 self._add_attention(operator, flops, args)
-            if operator == "convolution" and not isinstance(self.module, nn.modules.conv._ConvNd):
-                self.record.bare_convolutions += flops
         elif self.function == ATTENTION and func._overloadpacket is torch.ops.aten._softmax:
             self._add_softmax(args[0].numel(), args[0].shape[-1])
         return result
@@ -114,30 +110,20 @@ class _Functions(TorchFunctionMode):
         self.recorder = recorder
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        self.recorder.function = name = _name(func)
-        if name in ("matmul", "@") and args[1].dim() > 1:
-            self.recorder.record.left[name] += 2 * args[0].numel() * args[1].shape[-1]
+        self.recorder.function = _name(func)
         return func(*args, **(kwargs or {}))
 
 
 def record(net: nn.Module, inputs: Inputs) -> Record:
     """Runs a network once and records its products."""
-    recorder, modules = _Recorder(), [nn.Module()]
+    recorder = _Recorder()
 
-    def enter(module: nn.Module, *_: Any) -> None:
-        modules.append(module)
-        recorder.module = module
+    def count_states(layer: nn.Module, _: Any, output: Any) -> None:
+        states = output if isinstance(output, Tensor) else output[0]
+        recorder.record.states += states.numel() * getattr(layer, "num_layers", 1)
 
-    def leave(module: nn.Module, _: Any, output: Any) -> None:
-        modules.pop()
-        recorder.module = modules[-1]
-        if isinstance(module, nn.RNNBase | nn.RNNCellBase):
-            states = output if isinstance(output, Tensor) else output[0]
-            recorder.record.states += states.numel() * getattr(module, "num_layers", 1)
-
-    scripted = torch.jit.ScriptModule
-    hooks = [each.register_forward_pre_hook(enter) for each in net.modules() if not isinstance(each, scripted)]
-    hooks += [each.register_forward_hook(leave) for each in net.modules() if not isinstance(each, scripted)]
+    layers = [module for module in net.modules() if isinstance(module, nn.RNNBase | nn.RNNCellBase)]
+    hooks = [layer.register_forward_hook(count_states) for layer in layers]
     with torch.no_grad(), recorder, _Functions(recorder):
         net(*inputs)
     for hook in hooks:
@@ -219,7 +205,8 @@ def _replaced(table: dict[Any, Any], entries: dict[Any, Any]) -> Iterator[None]:
 
 
 def calflops(net: nn.Module, inputs: Inputs) -> Count:
-    """It replaces functions of torch while the network runs, and counts recurrent layers by hooks."""
+    """It replaces functions of torch while the network runs, counts recurrent layers by hooks, and sums the tree of
+    modules, which has a shared module once per parent."""
     import calflops.pytorch_ops as operators
     from calflops import calculate_flops
 
@@ -245,8 +232,10 @@ def calflops(net: nn.Module, inputs: Inputs) -> Count:
         )
     finally:
         operators.wrapFunc = original
-    if hooked := flops - sum(functions.values()):
-        functions[HOOKED] += hooked
+    if rest := flops - sum(functions.values()):
+        recurrent = any(isinstance(module, nn.RNNBase | nn.RNNCellBase) for module in net.modules())
+        shared = len(list(net.modules())) < len(list(net.named_modules(remove_duplicate=False)))
+        functions[HOOKED if recurrent else SHARED if shared else "rest"] += rest
     return Count(flops, functions)
 
 
@@ -275,16 +264,18 @@ def explain(name: str, found: Record, counted: Count, ours: int) -> tuple[dict[s
     if name in ("fvcore", "calflops"):  # they see what nn.MultiheadAttention calls
         products.pop(ATTENTION, None)
         products += Counter(found.attention)
-    if name == "fvcore":
-        for functions in (products, known):
-            functions["matmul"] += functions.pop("@", 0)
+    if name == "fvcore":  # the trace has one name for both, and a cell as its linear layers
+        products["matmul"] += products.pop("@", 0)
+        products["linear"] += products.pop("lstm_cell", 0)
     if HOOKED in known:
         known[next(function for function in RECURRENT if products[function])] += known.pop(HOOKED)
     parts: Counter[str] = Counter({"constants": sum(found.operators.values()) - ours})
     for function in products | known:
         wanted, actual = products[function], known[function]
+        if function == "rest":
+            continue
         if not wanted:
-            parts[f"beside products: {function}"] += actual
+            parts[function if function == SHARED else f"beside products: {function}"] += actual
         elif not actual:
             parts[f"not counted: {function}"] -= wanted
         elif rule := next((label for label, rule in RULES.items() if rule(name, function, wanted, actual, found)), ""):
@@ -292,17 +283,7 @@ def explain(name: str, found: Record, counted: Count, ours: int) -> tuple[dict[s
     return {part: flops for part, flops in parts.most_common() if flops}, counted.total - ours - sum(parts.values())
 
 
-def _left(name: str, function: str, wanted: float, actual: float, found: Record) -> bool:
-    """The values of the left factor times the columns of the right one, whose batch may be larger."""
-    left = found.left.get("matmul", 0) + (found.left.get("@", 0) if name == "fvcore" else 0)
-    return function == "matmul" and actual == left
-
-
 RULES: dict[str, Callable[[str, str, float, float, Record], bool]] = {
-    "batch of the right factor of matmul": _left,
-    "not counted: convolutions called as functions": lambda name, function, wanted, actual, found: (
-        name == "thop" and function == "conv" and actual == wanted - found.bare_convolutions
-    ),
     "beside products: softmax of attention": lambda name, function, wanted, actual, found: (
         name == "thop" and function == ATTENTION and actual == wanted + found.softmax
     ),
