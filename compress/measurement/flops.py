@@ -10,7 +10,7 @@ macs            convolutions, linear layers and matrix products, including atten
                 A complex multiply-add is 4 MACs. An operator without a formula that may contain products is refused;
                 the error names it and its module.
 constants       operators whose inputs do not depend on the example are not counted, because exporters fold them. The
-                initial state of torch's recurrent layers and cells is an input, not a constant.
+                initial state of torch's recurrent layers is an input, not a constant; that of cells is a constant.
 other_flops     one FLOP per add, multiply, divide, compare, exp, sqrt. Per output element unless said otherwise:
                 bias 1; elementwise 1; sigmoid, tanh 4; silu 5; hardsigmoid 4; hardswish 5; gelu 8; elu, softplus,
                 mish 3, 3, 8; batch norm 2 (scale and shift); layer, group and instance norm 7; softmax 5
@@ -140,7 +140,7 @@ class _Counter(TorchDispatchMode):
         self.read: set[int] = set()  # storages that operators on the example read
         self._by_key: dict[int, Life] = {}  # storages that depend on the example
         self._running: list[str] = [""]
-        self._recurrent: set[str] = set()  # names of torch's recurrent layers and cells
+        self._recurrent: set[str] = set()  # names of torch's recurrent layers
         self._layers: dict[str, _Sums] = {}
 
     @contextmanager

@@ -14,7 +14,7 @@ from compress.errors import UserError, one_line
 
 Network = nn.Module | ExportedProgram
 _MODES = {"training", "train"}  # arguments of operators that behave differently in training
-_RECURRENT = {"LSTM", "GRU", "RNN", "LSTMCell", "GRUCell", "RNNCell"}
+_RECURRENT = {"LSTM", "GRU", "RNN"}
 
 
 def as_module(net: Network) -> nn.Module:
@@ -72,12 +72,12 @@ def _trains(node: fx.Node) -> bool:
 
 
 def recurrent_modules(net: nn.Module) -> set[str]:
-    """Names of the modules that call operators of torch's recurrent layers and cells: the layers themselves; of those
-    in TorchScript or an exported program, the module around it."""
+    """Names of the modules that call operators of torch's recurrent layers: the layers themselves; of those in
+    TorchScript or an exported program, the module around it."""
     modules = dict(net.named_modules())
     names = set()
     for name, module in modules.items():
-        if isinstance(module, (nn.RNNBase, nn.RNNCellBase)):
+        if isinstance(module, nn.RNNBase):
             names.add(name)
         elif isinstance(module, torch.jit.ScriptModule) and module.original_name in _RECURRENT:
             while name and isinstance(modules[name], torch.jit.ScriptModule):

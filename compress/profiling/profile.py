@@ -89,7 +89,8 @@ class Profile:
 
     name: str
     imgsz: int
-    modules: int | None  # torch modules, parameters and trainable parameters before fusing; None for files
+    # Torch modules without submodules, parameters and trainable parameters before fusing; None for files.
+    modules: int | None
     net_params: int | None
     gradients: int | None
     params: int  # as deployed: BatchNorms fused
@@ -178,9 +179,10 @@ def profile(counted: Counted, threads: int, roofline: Roofline) -> Profile:
     if first in failures:
         raise TargetFailed(failures[first])
     seconds = subject.operator_seconds(threads) if subject.operator_seconds else {}
+    modules, net_params, gradients = (None, None, None) if subject.net is None else size_of(subject.net)
     return Profile(
-        counted.name, subject.imgsz, *_of_torch(subject.net), params=cost.params, macs=cost.macs,
-        other_flops=cost.other_flops, bytes_moved=cost.bytes_moved,
+        counted.name, subject.imgsz, modules, net_params, gradients, cost.params, cost.macs, cost.other_flops,
+        bytes_moved=cost.bytes_moved,
         activation_bytes=subject.arena_bytes or cost.activation_bytes,
         activation_bytes_in_place=cost.activation_bytes_in_place, size_bytes=subject.size_bytes, speeds=tuple(speeds),
         failures=failures, operators=counted.operators,
@@ -189,13 +191,13 @@ def profile(counted: Counted, threads: int, roofline: Roofline) -> Profile:
     )  # fmt: skip
 
 
-def _of_torch(net: nn.Module | None) -> tuple[int | None, int | None, int | None]:
-    """Modules, parameters, and parameters that are trained, as Ultralytics' `model.info()` counts them."""
-    if net is None:
-        return None, None, None
+def size_of(net: nn.Module) -> tuple[int, int, int]:
+    """Modules without submodules, parameters, and parameters that are trained, as Ultralytics' `model.info()` counts
+    them."""
     parameters = list(net.parameters())
     trained = sum(each.numel() for each in parameters if each.requires_grad)
-    return len(list(net.modules())), sum(each.numel() for each in parameters), trained
+    leaves = sum(not module._modules for module in net.modules())
+    return leaves, sum(each.numel() for each in parameters), trained
 
 
 def _layers(graph: onnx.ModelProto, costs: dict[str, LayerCost], seconds: dict[str, float]) -> Iterator[Layer]:

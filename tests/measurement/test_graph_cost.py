@@ -31,6 +31,25 @@ def test_recurrent_layers_cost_what_they_do_in_torch(kind: str, options: dict[st
     assert result.other_flops == pytest.approx(wanted.other_flops, rel=0.02)
 
 
+@pytest.mark.filterwarnings("ignore")  # the exporter warns of the loop
+@pytest.mark.parametrize(("kind", "gates"), [("LSTMCell", 4), ("GRUCell", 3), ("RNNCell", 1)])
+def test_the_initial_state_of_a_cell_is_a_constant(kind: str, gates: int, tmp_path: Path) -> None:
+    class Steps(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.cell = getattr(nn, kind)(8, 4)
+
+        def forward(self, x: Tensor) -> Tensor:
+            state: Any = None
+            for step in x:
+                state = self.cell(step, state)
+            return state[0] if kind == "LSTMCell" else state
+
+    net, example = Steps(), torch.rand(3, 1, 8)
+    by_hand = gates * 4 * (3 * 8 + 2 * 4)  # three inputs, two states that depend on them
+    assert graph_cost.count(exported(net, example, tmp_path)).macs == flops.count(net, example).macs == by_hand
+
+
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("need_weights", [False, True])
 def test_attention_and_shared_weights_cost_what_they_do_in_torch(need_weights: bool, tmp_path: Path) -> None:

@@ -6,13 +6,14 @@ from pathlib import Path
 
 import pytest
 from onnx import helper
+from torch import nn
 
 from compress.errors import UserError
 from compress.measurement import layer_latency
 from compress.measurement.roofline import Roofline
 from compress.profiling import profile as profiling
 from compress.profiling import source
-from compress.profiling.profile import Layer, Profile, count, profile
+from compress.profiling.profile import Layer, Profile, count, profile, size_of
 from compress.profiling.subject import Subject
 from compress.targets import onnx_graph
 from tests.models import onnx_files
@@ -48,6 +49,12 @@ def test_layers_sum_to_the_totals(measured: Profile) -> None:
     convolutions = [layer for layer in measured.layers if layer.operators == "Conv"]
     assert len(convolutions) == 19 + 2 and all(layer.ms > 0 for layer in convolutions)  # and two shortcuts
     assert measured.params < (measured.net_params or 0) == sum(p.numel() for p in model.net.parameters())  # type: ignore[attr-defined]
+
+
+def test_modules_are_counted_without_those_that_contain_others() -> None:
+    net = nn.Sequential(nn.Conv2d(3, 2, 1, bias=False), nn.Sequential(nn.Linear(2, 4), nn.ReLU()))
+    net[0].weight.requires_grad_(False)
+    assert size_of(net) == (3, 6 + 12, 12)
 
 
 def test_achieved_speed_is_compared_with_the_machine(measured: Profile, tmp_path: Path) -> None:
