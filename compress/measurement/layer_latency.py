@@ -22,8 +22,8 @@ from torch.nn.modules.conv import _ConvNd
 from compress import targets
 from compress.capabilities import Model
 from compress.config import DeviceConfig, ExportConfig
-from compress.devices import graph_operators
-from compress.devices.prediction import Unknown, calibrate, published
+from compress.devices import graph_operators, measured
+from compress.devices.prediction import Unknown, calibrate
 from compress.errors import TargetFailed, UserError
 from compress.targets import onnx_graph
 from compress.targets.quantization_exclusions import module_path
@@ -44,7 +44,7 @@ def predicted_layer_seconds(model: Model, device: DeviceConfig, runtime: str, pr
 
     def predicted(path: Path) -> dict[str, float]:
         names, operators = zip(*graph_operators.read_named(onnx.load(path)), strict=True)
-        seconds = calibrate(device, published(device.name)).operator_seconds(operators, runtime, precision)
+        seconds = calibrate(device, measured.known(device.name)).operator_seconds(operators, runtime, precision)
         if isinstance(seconds, Unknown):
             raise UserError("device", device.name, f"its latency cannot be predicted: {seconds.reason}")
         return dict(zip(names, map(float, seconds), strict=True))

@@ -9,7 +9,8 @@ from typing import Any
 from rich.table import Table
 
 from compress.config import PRECISIONS, DeviceConfig
-from compress.devices.prediction import LatencyModel, Prediction, calibrate, published
+from compress.devices import measured
+from compress.devices.prediction import LatencyModel, Prediction, calibrate
 from compress.profiling.profile import Profile
 from compress.profiling.table import MISSING, empty
 
@@ -37,7 +38,7 @@ def forecasts(
     result: list[Forecast] = []
     unknown: dict[str, str] = {}
     for name, device in devices.items():
-        model = calibrate(device, published(name))
+        model = calibrate(device, measured.known(name))
         groups = [(_runtime(model, precision), precision) for precision in device.precisions or PRECISIONS]
         for profile in profiles:
             if not profile.operators:

@@ -3,21 +3,27 @@ against the model in a new process. graphs -> artifacts."""
 
 from __future__ import annotations
 
+import logging
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 from compress import targets
 from compress.budget import Check
-from compress.capabilities import Evaluable, require
+from compress.capabilities import Evaluable, Model, require
 from compress.data import supervised
+from compress.devices import graph_operators, operators
+from compress.errors import TargetFailed, UserError
 from compress.measurement import contracts
 from compress.product import Graph, Product
 from compress.stages.context import Context
 from compress.stages.stage import Stage
-from compress.targets import artifact
+from compress.targets import artifact, onnx_graph
 from compress.targets.bench_kit import labelled_images
 
 NAME = "export"
+log = logging.getLogger(__name__)
+
 LABELLED = 32  # most validation images in an artifact, for its bench kit to compute the accuracy
 
 
@@ -43,9 +49,20 @@ def run(product: Product, context: Context) -> Product:
         return packed, contracts.verify(folder / target, model, context.data.validation)
 
     made, failures = context.for_each_target(product, package)
+    _write_operators(model, folder / operators.FILE, context)
     graphs = tuple(graph for packed, _ in made for graph in packed)
     checks = (*product.acceptance_checks, *(check for _, target_checks in made for check in target_checks))
     return replace(product, graphs=graphs, failures=failures, acceptance_checks=checks, cached=False)
+
+
+def _write_operators(model: Model, path: Path, context: Context) -> None:
+    """Counts the operators of the model, so that a latency from a device can be added to its measurements without the
+    model; writes nothing if they cannot be counted."""
+    try:
+        graph = onnx_graph.read(context.converter.fp32(model, "onnxruntime").path)
+        operators.write([(context.config.recipe_name, graph_operators.read(graph))], path)
+    except (TargetFailed, UserError, OSError) as error:
+        log.debug("the operators of the model are not counted: %s", error)
 
 
 STAGE = Stage(NAME, run, images=lambda _: ("validation",), makes_files=True)

@@ -17,6 +17,7 @@ from compress import checkpoint, lineage, models
 from compress.capabilities import Checkpointable, LossScheduled, Model, Prunable, TorchModel, Trainable, require
 from compress.config import HOST, Config, Objective
 from compress.data import DataSet, batches
+from compress.devices import measured
 from compress.errors import TargetFailed, UserError
 from compress.finetuning import tune
 from compress.measurement import answers, flops
@@ -80,7 +81,8 @@ def run(product: Product, context: Context) -> Product:
     product = replace(product, reference=reference)
     parts: dict[str, Any] = {"version": VERSION, "prune": asdict(pruning), "budget": context.config.budget.flops}
     if pruning.objective is Objective.latency and context.config.device.name != HOST:
-        parts["predicted"] = asdict(context.config.device), context.config.targets, context.config.stages
+        own = measured.fingerprint(context.config.device.name)
+        parts["predicted"] = asdict(context.config.device), context.config.targets, context.config.stages, own
     parts["batch"] = context.config.finetune.batch  # also the batch size of the gradients
     if not context.config.data.labels and pruning.importance in NEED_GRADIENTS:
         parts["answers"] = answers.source(reference.model, context.config.data.confidence)
