@@ -1,4 +1,4 @@
-"""The command line: `compress run | profile | report | cache | new`. Without a command it is `run`."""
+"""The command line: `compress run | profile | report | devices | cache | new`. Without a command it is `run`."""
 
 from __future__ import annotations
 
@@ -8,10 +8,16 @@ import sys
 from collections.abc import Callable
 
 from compress import cache, command_line, new
+from compress.devices import command as devices
 from compress.devices import table
 from compress.report import __main__ as report
 
-COMMANDS: dict[str, Callable[[list[str]], int]] = {"report": report.main, "cache": cache.main, "new": new.main}
+COMMANDS: dict[str, Callable[[list[str]], int]] = {
+    "report": report.main,
+    "cache": cache.main,
+    "devices": devices.main,
+    "new": new.main,
+}
 
 
 def main() -> int:

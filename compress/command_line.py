@@ -41,6 +41,7 @@ compress: prune a vision model to a FLOP budget, fine-tune it, quantize it to IN
   compress profile model=MODEL [key=value ...]    measure a model on data and change nothing
   compress profile --devices all|NAME,...         peaks, memory and power of devices
   compress report RUN | compare A B ... | add RUN BENCH
+  compress devices list | add FILE | remove NAME   measurements that predictions are calibrated with
   compress cache list | verify | prune
   compress new NAME                               a folder with a recipe, a data set and a metric to fill in
 

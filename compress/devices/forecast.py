@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING
 from compress.budget import Remark
 from compress.budget.selection import final_rows
 from compress.config import HOST, Config, DeviceConfig, device_profiles
-from compress.devices import mission
+from compress.devices import measured, mission
 from compress.devices.operators import Operator
-from compress.devices.prediction import LatencyModel, Prediction, Unknown, calibrate, published
+from compress.devices.prediction import LatencyModel, Prediction, Unknown, calibrate
 from compress.errors import TargetFailed, UserError
 from compress.ledger import Row
 
@@ -59,7 +59,7 @@ def remarks(config: Config, rows: Sequence[Row], models: tuple[Model, Model], co
 
 
 def _latencies(device: DeviceConfig, files: Sequence[File], network: Network) -> Iterator[Remark]:
-    model = calibrate(device, published(device.name))
+    model = calibrate(device, measured.known(device.name))
     predicted, unknown = _predictions(model, supported(device, files), network)
     sentences = []
     if predicted:
@@ -82,7 +82,7 @@ def _latencies(device: DeviceConfig, files: Sequence[File], network: Network) ->
 def _flight(config: Config, files: Sequence[File], before: Network, after: Network) -> Iterator[Remark]:
     name, plan = config.mission.device, config.mission
     board = config.device if name is None else device_profiles([name])[name]
-    model = calibrate(board, published(board.name))
+    model = calibrate(board, measured.known(board.name))
     files = supported(board, files)
     floats = [(target, "fp32") for target in dict.fromkeys(target for target, _ in files)]  # without this program
     first, last = fastest(model, floats, before), fastest(model, files, after)

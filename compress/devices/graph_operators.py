@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from math import prod
 
 from onnx import ModelProto, NodeProto
@@ -31,7 +32,7 @@ def read_named(graph: ModelProto) -> list[tuple[str, Operator]]:
     fused, silu = _activations(graph.graph.node)
     result = []
     for node in graph.graph.node:
-        if node.op_type in WITHOUT_WORK or node.output[0] in fused:
+        if node.op_type in WITHOUT_WORK or (node.input and fused.get(node.input[0]) is node):
             continue
         if not onnx_macs.is_known(node):
             remedy = "the products of this operator cannot be counted: use other operators instead"
@@ -39,7 +40,10 @@ def read_named(graph: ModelProto) -> list[tuple[str, Operator]]:
         if unknown := [name for name in (*node.input, *node.output) if name and name not in shapes]:
             remedy = f"the shape of its tensor {unknown[0]} is unknown: export the model with fixed shapes"
             raise UserError("model", f"{node.name}: {node.op_type}", remedy)
-        result.append((node.name, _operator(node, shapes, constants, node.output[0] in silu)))
+        operator = _operator(node, shapes, constants, node.output[0] in silu)
+        if activation := fused.get(node.output[0]):
+            operator = replace(operator, activation=activation.op_type)
+        result.append((node.name, operator))
     return result
 
 
@@ -50,16 +54,26 @@ def _operator(node: NodeProto, shapes: Mapping[str, tuple[int, ...]], constants:
         read = written
     macs = onnx_macs.node_macs(node, shapes)
     weights = sum(prod(shapes[name]) for name in node.input if name in constants) if macs else 0
-    return Operator(macs, read + written, weights, _rows(node, shapes) if weights else 0, fusible)
+    operator = Operator(macs, read + written, weights, 0, fusible, node.op_type, written, taps=_window(node))
+    return _product(node, shapes, operator) if macs else operator
 
 
-def _rows(node: NodeProto, shapes: Mapping[str, tuple[int, ...]]) -> int:
+def _product(node: NodeProto, shapes: Mapping[str, tuple[int, ...]], operator: Operator) -> Operator:
+    """Adds the sizes of the matrices of a convolution or product."""
+    output = shapes[node.output[0]]
     if "Conv" not in node.op_type:
-        return shapes[node.output[0]][-1]
-    weights = shapes[node.input[1]]  # (out, in / groups, …), transposed (in, out / groups, …)
+        if operator.weights:
+            return replace(operator, kind="MatMul", rows=output[-1], columns=operator.macs // prod(output))
+        groups = prod(output[:-2])
+        return replace(operator, kind="Product", columns=operator.macs // prod(output), groups=groups)
+    kernel = shapes[node.input[1]]  # (out, in / groups, …), transposed (in, out / groups, …)
+    groups = next((attribute.i for attribute in node.attribute if attribute.name == "group"), 1)
+    rows, columns = kernel[0] // groups, kernel[1]
     if node.op_type == "ConvTranspose":
-        return weights[1]
-    return weights[0] // next((attribute.i for attribute in node.attribute if attribute.name == "group"), 1)
+        rows, columns = kernel[1], kernel[0] // groups
+    kind = "DepthwiseConv" if node.op_type == "Conv" and columns == 1 < groups else node.op_type
+    rows = rows if operator.weights else 0
+    return replace(operator, kind=kind, rows=rows, columns=columns, groups=groups, taps=prod(kernel[2:]))
 
 
 def activations(nodes: Sequence[NodeProto]) -> set[str]:
@@ -67,22 +81,26 @@ def activations(nodes: Sequence[NodeProto]) -> set[str]:
     return {node.output[0] for node in nodes if node.op_type in ACTIVATIONS} | _activations(nodes)[1]
 
 
-def _activations(nodes: Sequence[NodeProto]) -> tuple[set[str], set[str]]:
-    """First outputs of the nodes that are the activation function of the convolution or product before them: of those
-    of one node, and of the two of a SiLU, x * sigmoid(x)."""
+def _window(node: NodeProto) -> int:
+    return next((prod(attribute.ints) for attribute in node.attribute if attribute.name == "kernel_shape"), 1)
+
+
+def _activations(nodes: Sequence[NodeProto]) -> tuple[dict[str, NodeProto], set[str]]:
+    """The activation functions of convolutions and products: {output of the convolution: node of the function} of those
+    of one node, and the first outputs of the two nodes of a SiLU, x * sigmoid(x)."""
     producers = {name: node for node in nodes for name in node.output}
     readers: dict[str, list[NodeProto]] = {}
     for node in nodes:
         for name in node.input:
             readers.setdefault(name, []).append(node)
-    fused: set[str] = set()
+    fused: dict[str, NodeProto] = {}
     silu: set[str] = set()
     for node in nodes:
         if node.op_type not in ACTIVATIONS or not onnx_macs.has_products(producers.get(node.input[0], node)):
             continue
         factors, after = {node.input[0], node.output[0]}, readers.get(node.output[0], [])
         if len(readers[node.input[0]]) == 1:
-            fused.add(node.output[0])
+            fused[node.input[0]] = node
         elif node.op_type == "Sigmoid" and all(each.op_type == "Mul" and set(each.input) == factors for each in after):
             silu |= {node.output[0], *(each.output[0] for each in after)}
     return fused, silu

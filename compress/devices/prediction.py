@@ -12,24 +12,30 @@ operator. They have a prior from other devices, so any number of latencies is en
 
 The fit is the maximum a posteriori. The noise has Student's t distribution, because a published latency may be far off.
 The interval is that of the normal approximation of the posterior at its maximum (Laplace).
+
+In a runtime and precision with a microbenchmark of the device, which times hundreds of small networks, the fitted
+roofline is the mean of a finer model: a factor for each kind and size of operators (`corrections.py`).
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 import numpy as np
 from scipy.optimize import least_squares
 
 from compress.config import DeviceConfig
-from compress.devices import published_latency
+from compress.devices import corrections, published_latency
+from compress.devices.corrections import Corrections
 from compress.devices.operators import Operator, published_networks
+from compress.digest import digest
 
 BYTES = {"fp32": 4, "fp16": 2, "int8": 1}
 FUSES_SILU = {"tensorrt", "openvino"}
+MICROBENCHMARK = "microbenchmark"  # the network of timings that are of its small networks
 STARTUP = 100  # operators whose overhead equals that of starting an inference
 # Convolutions by matrix multiplication copy their input into another layout first. The copy takes as long as the
 # products of this number of output channels. Runtimes with direct convolutions do without.
@@ -101,7 +107,12 @@ class _Costs:
     @classmethod
     def of(cls, operators: Sequence[Operator], runtime: str, precision: str) -> _Costs:
         executed = [each for each in operators if not (each.fusible and runtime in FUSES_SILU)]
-        columns = [(each.macs, each.activations + each.weights, each.rows) for each in executed]
+        return cls.of_each(executed, runtime, precision)
+
+    @classmethod
+    def of_each(cls, operators: Sequence[Operator], runtime: str, precision: str) -> _Costs:
+        """Costs of operators that are not fused."""
+        columns = [(each.macs, each.activations + each.weights, each.rows) for each in operators]
         macs, values, rows = np.array(columns, dtype=float).reshape(-1, 3).T
         utilization = rows / (rows + PACKING.get(runtime, 0) + 1e-9)
         work = 2 * macs / np.where(rows > 0, utilization, 1)
@@ -129,6 +140,7 @@ class LatencyModel:
     groups: list[Group]
     deviations: np.ndarray
     covariance: np.ndarray
+    corrections: dict[Group, Corrections] = field(default_factory=dict)  # where there is a microbenchmark
 
     def parameters(self, runtime: str, precision: str) -> np.ndarray:
         """Logarithms of (a, b, overhead in us) of a runtime and precision, with or without latencies."""
@@ -139,6 +151,10 @@ class LatencyModel:
         group = runtime, precision
         if reason := self.unknown(*group):
             return Unknown(reason)
+        if group in self.corrections:
+            corrected = self.corrections[group].predict(operators)
+            ms, spread = 1e3 * corrected.total, WITHIN * corrected.deviation
+            return Prediction(ms, ms / math.exp(spread), ms * math.exp(spread), self._basis(group))
         values, covariance = self._extended(group)
         costs = _Costs.of(operators, runtime, executed_precision(self.device, precision))
         figures = _gops(self.device, precision), _gb_s(self.device)
@@ -159,6 +175,8 @@ class LatencyModel:
         group = runtime, precision
         if reason := self.unknown(*group):
             return Unknown(reason)
+        if group in self.corrections:
+            return self.corrections[group].predict(operators).operators
         costs = _Costs.of(operators, runtime, executed_precision(self.device, precision))
         result = np.zeros(len(operators))
         executed = [not (each.fusible and runtime in FUSES_SILU) for each in operators]
@@ -169,7 +187,7 @@ class LatencyModel:
     def cache_key(self) -> dict[str, Any]:
         """What predictions depend on, beside the network."""
         timings = [(each.network, each.runtime, each.precision, each.ms) for each in self.timings]
-        return {"device": asdict(self.device), "timings": timings}
+        return {"device": asdict(self.device), "timings": digest(timings)}
 
     def _parameters(self, group: Group, deviations: np.ndarray) -> np.ndarray:
         own = self.groups.index(group) if group in self.groups else len(self.groups)
@@ -198,8 +216,12 @@ class LatencyModel:
         """What a prediction is based on."""
         own = [timing.network for timing in self.timings if (timing.runtime, timing.precision) == group]
         if own:
-            count = "one latency" if len(own) == 1 else f"{len(own)} latencies"
-            return f"{count} in {_label(group)} on {self.device.name}, of {', '.join(dict.fromkeys(own))}"
+            small, own = own.count(MICROBENCHMARK), [name for name in own if name != MICROBENCHMARK]
+            texts = [f"a microbenchmark of {small} small networks"] if small else []
+            if own:
+                count = "one latency" if len(own) == 1 else f"{len(own)} latencies"
+                texts.append(f"{count} of {', '.join(dict.fromkeys(own))}")
+            return f"{' and '.join(texts)} in {_label(group)} on {self.device.name}"
         if self.timings:
             others = ", ".join(map(_label, self.groups))
             return f"the profile of {self.device.name} and its latencies in {others}; none in {_label(group)}"
@@ -239,7 +261,23 @@ def calibrate(device: DeviceConfig, timings: Sequence[Timing], prior: Prior | No
 
     solution = least_squares(residuals, np.zeros(size), max_nfev=100)
     covariance = np.linalg.inv(solution.jac.T @ solution.jac)
-    return LatencyModel(device, list(timings), prior, groups, solution.x, covariance)
+    model = LatencyModel(device, list(timings), prior, groups, solution.x, covariance)
+    small = dict.fromkeys((each.runtime, each.precision) for each in timings if each.network == MICROBENCHMARK)
+    return replace(model, corrections={group: _corrections(model, group) for group in small})
+
+
+def _corrections(model: LatencyModel, group: Group) -> Corrections:
+    runtime, precision = group
+    device, parameters = model.device, model.parameters(*group)
+
+    def roofline(operators: Sequence[Operator]) -> np.ndarray:
+        costs = _Costs.of_each(operators, runtime, executed_precision(device, precision))
+        return costs.seconds(parameters, _gops(device, precision), _gb_s(device))
+
+    own = [timing for timing in model.timings if (timing.runtime, timing.precision) == group]
+    start = STARTUP * math.exp(parameters[2]) / 1e6
+    networks, ms = [timing.operators for timing in own], [timing.ms for timing in own]
+    return corrections.fit(networks, ms, roofline, start, runtime in FUSES_SILU)
 
 
 def pooled(models: Sequence[LatencyModel]) -> Prior:

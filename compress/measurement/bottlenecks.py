@@ -15,8 +15,8 @@ from compress.budget import Remark
 from compress.budget.selection import baseline, final_rows, recommend
 from compress.capabilities import Model, Prunable
 from compress.config import HOST, Config
-from compress.devices import graph_operators
-from compress.devices.prediction import Prediction, Unknown, calibrate, published
+from compress.devices import graph_operators, measured
+from compress.devices.prediction import Prediction, Unknown, calibrate
 from compress.errors import TargetFailed, UserError
 from compress.ledger import Row
 from compress.measurement import graph_cost
@@ -157,7 +157,7 @@ def _measured(config: Config, rows: Sequence[Row], model: Model, graphs: Sequenc
 def _predicted(config: Config, finals: Sequence[Row], graphs: Sequence[Path]) -> Slow | None:
     """The recommended file of the first target, by prediction for the device of the run."""
     best = recommend(finals, finals[0].target, config.device.precisions)
-    file, model = (str(best.target), best.precision), calibrate(config.device, published(config.device.name))
+    file, model = (str(best.target), best.precision), calibrate(config.device, measured.known(config.device.name))
     before, after = (graph_operators.read_named(onnx.load(path)) for path in graphs)
     totals = [model.predict([operator for _, operator in each], *file) for each in (before, after)]
     seconds = model.operator_seconds([operator for _, operator in after], *file)

@@ -11,9 +11,9 @@ import onnx
 from compress import devices, targets
 from compress.capabilities import TorchModel
 from compress.config import Config, ExportConfig
-from compress.devices import graph_operators
+from compress.devices import graph_operators, measured
 from compress.devices.forecast import File
-from compress.devices.prediction import Prediction, calibrate, published
+from compress.devices.prediction import Prediction, calibrate
 from compress.errors import UserError
 from compress.measurement import layer_latency
 
@@ -26,7 +26,7 @@ class PredictedLatency:
 
     def __init__(self, config: Config) -> None:
         device = config.device
-        self._model = calibrate(device, published(device.name))
+        self._model = calibrate(device, measured.known(device.name))
         self.files = _files(config)
         unknown = [self._model.unknown(*file) for file in self.files]
         if not self.files:

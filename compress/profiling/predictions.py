@@ -9,8 +9,8 @@ from typing import Any
 from rich.table import Table
 
 from compress.config import PRECISIONS, DeviceConfig
-from compress.devices import energy
-from compress.devices.prediction import LatencyModel, Prediction, calibrate, executed_precision, published
+from compress.devices import energy, measured
+from compress.devices.prediction import LatencyModel, Prediction, calibrate, executed_precision
 from compress.profiling.profile import Counted
 from compress.profiling.table import MISSING, empty
 
@@ -40,7 +40,7 @@ def forecasts(
     result: list[Forecast] = []
     unknown: dict[str, str] = {}
     for name, device in devices.items():
-        model = calibrate(device, published(name))
+        model = calibrate(device, measured.known(name))
         groups = [(_runtime(model, precision), precision) for precision in device.precisions or PRECISIONS]
         for network in networks:
             if not network.operators:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from compress.errors import Parser, UserError
 from compress.report import formatting
-from compress.report.bench_results import add
+from compress.report.bench_results import add, calibrate
 from compress.report.run_comparison import compare
 from compress.report.run_page import render
 from compress.report.sweep_page import render_sweep, sweep_table
@@ -48,6 +48,8 @@ def _add(run: Path, bench: Path) -> None:
     row, verdict = add(run, bench)
     outcome = "the run did not finish and was not judged" if verdict is None else "the run was judged again"
     print(f"added {row.target} {row.precision}, {formatting.device(row)}; {outcome}")
+    if path := calibrate(run, row):
+        print(f"predictions for {formatting.device(row)} use it from now on (`compress devices list`): {path}")
     _show(run)
 
 

@@ -12,6 +12,8 @@ from pathlib import Path, PurePosixPath
 from compress import atomic, ledger, typed_json
 from compress import config as configuration
 from compress.budget import Verdict, judge
+from compress.devices import measured, operators
+from compress.devices.measured import Measurement
 from compress.errors import UserError
 from compress.ledger import SCHEMA_VERSION, Energy, Latency, Provenance, Row
 from compress.report.run_reader import Run, read_run
@@ -96,6 +98,25 @@ def add(folder: Path, bench: Path) -> tuple[Row, Verdict | None]:
     if verdict is not None:
         atomic.write(folder / "verdict.json", json.dumps(verdict.as_dict(), indent=1))
     return row, verdict
+
+
+def calibrate(folder: Path, row: Row) -> Path | None:
+    """Stores the latency of a row that `add` has appended with the measurements of its device, so that predictions for
+    the device use it. Returns the file; None if the run has no list of operators, or the name of the device cannot be
+    that of a profile. Raises UserError if the folder of the measurements cannot be written."""
+    path, latency = folder / "artifacts" / operators.FILE, row.latency_ms
+    device, runtime, ms = (latency.device, latency.runtime, latency.median) if latency else (None, None, None)
+    if latency is None or device is None or runtime is None or ms is None or row.target is None:
+        return None
+    if not measured.DEVICE.fullmatch(device) or not path.is_file():
+        return None
+    try:
+        network = [each for listed in operators.read(path).values() for each in listed]
+    except (KeyError, ValueError) as error:
+        raise UserError(str(path), "damaged", f"{error}: run the recipe again") from error
+    absolute = folder.absolute()
+    timed = [(f"{absolute.parent.name}/{absolute.name}", ms, network)]
+    return measured.add(Measurement.of(device, row.target, row.precision, latency.threads, runtime, timed))
 
 
 def _judge(run: Run, rows: list[Row]) -> Verdict | None:

@@ -4,6 +4,7 @@ against the model in a new process. graphs -> artifacts."""
 from __future__ import annotations
 
 import functools
+import logging
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -12,18 +13,22 @@ import numpy as np
 
 from compress import cached_graphs, targets
 from compress.budget import Check
-from compress.capabilities import Evaluable, require
+from compress.capabilities import Evaluable, Model, require
 from compress.data import supervised
+from compress.devices import graph_operators, operators
+from compress.errors import TargetFailed, UserError
 from compress.measurement import contracts
 from compress.product import Graph, Product
 from compress.stages.context import Context
 from compress.stages.stage import Stage
-from compress.targets import artifact
+from compress.targets import artifact, onnx_graph
 from compress.targets.bench_kit import labelled_images
 
 NAME = "export"
 VERSION = 1  # of the computation, for the cache
 LABELLED = 32  # most validation images in an artifact, for its bench kit to compute the accuracy
+
+log = logging.getLogger(__name__)
 
 
 def run(product: Product, context: Context) -> Product:
@@ -62,10 +67,21 @@ def run(product: Product, context: Context) -> Product:
         return packed, [Check(**check) for check in checks], cached
 
     made, failures = context.for_each_target(product, package)
+    _write_operators(model, folder / operators.FILE, context)
     graphs = tuple(graph for packed, _, _ in made for graph in packed)
     checks = (*product.acceptance_checks, *(check for _, target_checks, _ in made for check in target_checks))
     cached = bool(made) and all(cached for _, _, cached in made)
     return replace(product, graphs=graphs, failures=failures, acceptance_checks=checks, cached=cached)
+
+
+def _write_operators(model: Model, path: Path, context: Context) -> None:
+    """Counts the operators of the model, so that a latency from a device can be added to its measurements without the
+    model; writes nothing if they cannot be counted."""
+    try:
+        graph = onnx_graph.read(context.converter.fp32(model, "onnxruntime").path)
+        operators.write([(context.config.recipe_name, graph_operators.read(graph))], path)
+    except (TargetFailed, UserError, OSError) as error:
+        log.debug("the operators of the model are not counted: %s", error)
 
 
 STAGE = Stage(NAME, run, images=lambda _: ("validation",), makes_files=True)

@@ -27,6 +27,9 @@ from compress.targets.predictor import Predictor
 from compress.tasks.outputs import arrays
 
 KIT = Path(__file__).parent / "bench_kit"
+SCRIPTS = ("bench.py", "labelled_images.py", "power.py", "thermal.py")
+MICROBENCHMARK = ("microbenchmark.py", "blocks.py", "random_blocks.py", "onnx_file.py")
+READ_ONNX = {"onnxruntime", "openvino"}  # targets whose runtime opens ONNX files, as the microbenchmark writes
 MAX_LABELLED_BYTES, MIN_LABELLED_IMAGES = 4_000_000, 4  # before compression
 # Of the README in the bench kit, and its replacement for data without labels.
 WITH_LABELS = "contains labelled validation images. The script prints the model's accuracy on them, on this"
@@ -244,10 +247,8 @@ def _write_kit(folder: Path, target: str) -> None:
     """Copies the bench kit, if there is one for the target."""
     if not (KIT / f"runtime_{target}.py").exists():
         return
-    shutil.copyfile(KIT / "bench.py", folder / "bench.py")
-    shutil.copyfile(KIT / "labelled_images.py", folder / "labelled_images.py")
-    shutil.copyfile(KIT / "power.py", folder / "power.py")
-    shutil.copyfile(KIT / "thermal.py", folder / "thermal.py")
+    for name in (*SCRIPTS, *(MICROBENCHMARK if target in READ_ONNX else ())):
+        shutil.copyfile(KIT / name, folder / name)
     shutil.copyfile(KIT / f"runtime_{target}.py", folder / "runtime.py")
     text = (KIT / f"README_{target}.md").read_text(encoding="utf-8")
     path = folder / labelled_images.FILE

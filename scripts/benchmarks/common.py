@@ -87,6 +87,14 @@ class Recipe:
             yield Context(self.config, self.data, folder, folder, store, converter)
 
 
+def line(points: Sequence[tuple[float, float]]) -> tuple[float, float]:
+    """Fits (a, b) of ms = a + b x GFLOPs to points (GFLOPs, ms) by least squares of the relative error: small networks
+    have the same weight as large ones."""
+    gflops, ms = np.array(points).T
+    a, b = np.linalg.lstsq(np.stack([1 / ms, gflops / ms], axis=1), np.ones_like(ms), rcond=None)[0]
+    return float(a), float(b)
+
+
 def evaluate(model: Model, split: Split, classes: Sequence[str], predict: accuracy.Predict | None = None) -> Accuracy:
     """Accuracy on a split, of `predict` at batch 1 if set, else of the model's deployed torch network."""
     batch = 1 if predict else 16

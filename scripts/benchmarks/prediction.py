@@ -14,6 +14,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 
+import common
 import numpy as np
 
 from compress.config import DeviceConfig, Figure, compose
@@ -174,10 +175,8 @@ def _line(used: Sequence[Timing], timing: Timing) -> float | None:
     same = [each for each in used if (each.runtime, each.precision) == (timing.runtime, timing.precision)]
     if len({each.network for each in same}) < 2:
         return None
-    gflops, ms = np.array([(_gflops(each.network, same), each.ms) for each in same]).T
-    # Least squares of the relative error: small networks have the same weight as large ones.
-    a, b = np.linalg.lstsq(np.stack([1 / ms, gflops / ms], axis=1), np.ones_like(ms), rcond=None)[0]
-    return float(a) + float(b) * _gflops(timing.network, [timing])
+    a, b = common.line([(_gflops(each.network, same), each.ms) for each in same])
+    return a + b * _gflops(timing.network, [timing])
 
 
 def _gflops(network: str, timings: Sequence[Timing]) -> float:

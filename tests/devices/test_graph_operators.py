@@ -24,8 +24,9 @@ from tests.onnx_operators import exported, single
 def test_a_convolution_and_its_activation_function_are_one_operator(tmp_path: Path) -> None:
     net = nn.Sequential(nn.Conv2d(3, 8, 3, padding=1), nn.ReLU(), nn.Conv2d(8, 8, 3, padding=1, groups=8))
     first, second = graph_operators.read(exported(net, torch.rand(1, 3, 4, 4), tmp_path))
-    assert first == Operator(16 * 8 * 27, 16 * (3 + 8), 8 * 27 + 8, 8, False)
-    assert second == Operator(16 * 8 * 9, 16 * (8 + 8), 8 * 9 + 8, 1, False)
+    values = 16 * 8
+    assert first == Operator(values * 27, 16 * 11, 8 * 27 + 8, 8, False, "Conv", values, 3, taps=9, activation="Relu")
+    assert second == Operator(values * 9, 2 * values, 8 * 9 + 8, 1, False, "DepthwiseConv", values, 1, 8, 9)
 
 
 def test_the_two_operators_of_a_silu_are_fusible(tmp_path: Path) -> None:
@@ -33,7 +34,7 @@ def test_the_two_operators_of_a_silu_are_fusible(tmp_path: Path) -> None:
         exported(nn.Sequential(nn.Conv2d(3, 8, 1), nn.SiLU()), torch.rand(1, 3, 4, 4), tmp_path)
     )
     assert not convolution.fusible
-    assert silu == [Operator(0, 16 * 16, 0, 0, True), Operator(0, 16 * 24, 0, 0, True)]
+    assert silu == [Operator(0, 256, 0, 0, True, "Sigmoid", 128), Operator(0, 384, 0, 0, True, "Mul", 128)]
 
 
 def test_an_output_of_a_convolution_with_another_reader_is_not_fused(tmp_path: Path) -> None:
@@ -74,7 +75,9 @@ def test_linear_layers_have_weights_and_products_of_activations_have_none(tmp_pa
 
 def test_a_slice_reads_what_it_writes() -> None:
     limits = {name: np.array([value], dtype=np.int64) for name, value in (("from", 0), ("to", 2), ("axis", 1))}
-    assert graph_operators.read(single("Slice", {"x": (1, 8), **limits}, (1, 2))) == [Operator(0, 4, 0, 0, False)]
+    assert graph_operators.read(single("Slice", {"x": (1, 8), **limits}, (1, 2))) == [
+        Operator(0, 4, 0, 0, False, "Slice", 2)
+    ]
 
 
 def test_a_change_of_shape_is_no_operator() -> None:

@@ -22,4 +22,4 @@ def test_a_written_table_is_read_back(tmp_path: Path) -> None:
     first, second = Operator(10, 20, 5, 4, False), Operator(0, 8, 0, 0, True)
     operators.write([("a", [first, second, first]), ("b", [second])], tmp_path / "table.csv")
     assert (tmp_path / "table.csv").read_text().count("\n") == 4
-    assert operators._read(tmp_path / "table.csv") == {"a": (first, first, second), "b": (second,)}
+    assert operators.read(tmp_path / "table.csv") == {"a": (first, first, second), "b": (second,)}

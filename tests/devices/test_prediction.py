@@ -124,9 +124,9 @@ def test_one_wrong_latency_changes_little() -> None:
 
 def test_the_basis_names_the_networks() -> None:
     model = calibrate(DEVICE, published("jetson_orin_nano", "fp16", "nx"))
-    assert predicted(model, "yolo26s").basis == "2 latencies in tensorrt FP16 on board, of yolo26n, yolo26x"
+    assert predicted(model, "yolo26s").basis == "2 latencies of yolo26n, yolo26x in tensorrt FP16 on board"
     model = calibrate(DEVICE, published("jetson_orin_nano", "fp16", "n"))
-    assert predicted(model, "yolo26s").basis == "one latency in tensorrt FP16 on board, of yolo26n"
+    assert predicted(model, "yolo26s").basis == "one latency of yolo26n in tensorrt FP16 on board"
 
 
 def test_without_a_figure_nothing_is_known() -> None:
@@ -171,3 +171,28 @@ def test_the_pooled_prior_is_the_geometric_mean() -> None:
 def test_predictions_need_no_torch() -> None:
     code = "import sys; import compress.devices.prediction; assert 'torch' not in sys.modules, 'torch'"
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_a_microbenchmark_corrects_the_roofline_of_its_runtime_and_precision() -> None:
+    """On a device whose depthwise convolutions take four times as long as by the roofline."""
+    exact = calibrate(DEVICE, [], Prior(0.5, 0.5, {"openvino": 10.0}))
+
+    def operator(kind: str, side: int) -> Operator:
+        values = 64 * side**2
+        return Operator(values * 9, 2 * values, 640, 1, False, kind, values, 1, 64, 9)
+
+    def ms(operators: list[Operator]) -> float:
+        seconds = exact.operator_seconds(operators, "openvino", "fp32")
+        assert isinstance(seconds, np.ndarray)
+        return float(1e3 * sum(t * (4 if each.kind == "DepthwiseConv" else 1) for t, each in zip(seconds, operators)))
+
+    small = [[operator(kind, side)] * 20 for side in range(8, 80, 4) for kind in ("Conv", "DepthwiseConv")]
+    timings = [Timing(prediction.MICROBENCHMARK, each, "openvino", "fp32", ms(each)) for each in small]
+    model = calibrate(DEVICE, timings)
+    network = [operator("Conv", 30), operator("DepthwiseConv", 50)] * 10
+    result = model.predict(network, "openvino", "fp32")
+    assert isinstance(result, Prediction) and result.ms == pytest.approx(ms(network), rel=0.1)
+    assert result.basis == "a microbenchmark of 36 small networks in openvino FP32 on board"
+    seconds = model.operator_seconds(network, "openvino", "fp32")
+    assert isinstance(seconds, np.ndarray) and 1e3 * seconds.sum() == pytest.approx(result.ms, rel=0.2)
+    assert set(model.corrections) == {("openvino", "fp32")}

@@ -111,6 +111,7 @@ def test_the_checksums_are_those_of_all_files_but_the_manifest(tmp_path: Path) -
     files = finished(tmp_path, small_model())["files"]
     assert set(files) == {
         "README.md", "bench.py", "labelled_images.py", "power.py", "runtime.py", "sample_input.npy", "thermal.py",
+        "microbenchmark.py", "blocks.py", "random_blocks.py", "onnx_file.py",
         "fp32/model.onnx", "int8/model.onnx", "expected_output_fp32.npy", "expected_output_int8.npy",
     }  # fmt: skip
     assert files["int8/model.onnx"] == hashlib.sha256(b"int8").hexdigest()
