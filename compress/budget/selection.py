@@ -83,7 +83,7 @@ def timed_on(row: Row, device: str) -> bool:
     latency = row.latency_ms
     if latency is None or latency.obtained is not Provenance.measured:
         return False
-    return _plain(str(latency.device)) == _plain(device)
+    return plain(str(latency.device)) == plain(device)
 
 
 def from_another_device(row: Row) -> bool:
@@ -91,5 +91,6 @@ def from_another_device(row: Row) -> bool:
     return row.latency_ms is not None and row.latency_ms.device not in (None, HOST)
 
 
-def _plain(name: str) -> str:
+def plain(name: str) -> str:
+    """The name of a device in the form of the profiles: "Raspberry Pi 5" is raspberry_pi_5."""
     return re.sub(r"[^a-z0-9]+", "_", name.lower()).strip("_")

@@ -7,6 +7,7 @@ from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 
+from compress.budget.selection import plain
 from compress.devices import measured
 from compress.devices.measured import Measurement
 from compress.devices.prediction import MICROBENCHMARK
@@ -38,7 +39,7 @@ def _command(arguments: list[str]) -> None:
         from compress.devices import microbenchmark  # imports torch, which takes seconds
 
         read = microbenchmark.read(options.file)
-        path = measured.add(replace(read, device=options.device or read.device))
+        path = measured.add(replace(read, device=plain(options.device or read.device)))
         print(f"added {_contents(read)}: {path}")
     elif options.command == "remove":
         _remove(options.device, options.file)

@@ -49,7 +49,7 @@ def _add(run: Path, bench: Path) -> None:
     outcome = "the run did not finish and was not judged" if verdict is None else "the run was judged again"
     print(f"added {row.target} {row.precision}, {formatting.device(row)}; {outcome}")
     if path := calibrate(run, row):
-        print(f"predictions for {formatting.device(row)} use it from now on (`compress devices list`): {path}")
+        print(f"predictions for {path.parent.name} use it from now on (`compress devices list`): {path}")
     _show(run)
 
 

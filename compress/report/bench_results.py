@@ -12,6 +12,7 @@ from pathlib import Path, PurePosixPath
 from compress import atomic, ledger, typed_json
 from compress import config as configuration
 from compress.budget import Verdict, judge
+from compress.budget.selection import plain
 from compress.devices import measured, operators
 from compress.devices.measured import Measurement
 from compress.errors import UserError
@@ -108,7 +109,7 @@ def calibrate(folder: Path, row: Row) -> Path | None:
     device, runtime, ms = (latency.device, latency.runtime, latency.median) if latency else (None, None, None)
     if latency is None or device is None or runtime is None or ms is None or row.target is None:
         return None
-    if not measured.DEVICE.fullmatch(device) or not path.is_file():
+    if not measured.DEVICE.fullmatch(plain(device)) or not path.is_file():
         return None
     try:
         network = [each for listed in operators.read(path).values() for each in listed]
@@ -116,7 +117,7 @@ def calibrate(folder: Path, row: Row) -> Path | None:
         raise UserError(str(path), "damaged", f"{error}: run the recipe again") from error
     absolute = folder.absolute()
     timed = [(f"{absolute.parent.name}/{absolute.name}", ms, network)]
-    return measured.add(Measurement.of(device, row.target, row.precision, latency.threads, runtime, timed))
+    return measured.add(Measurement.of(plain(device), row.target, row.precision, latency.threads, runtime, timed))
 
 
 def _judge(run: Run, rows: list[Row]) -> Verdict | None:

@@ -100,7 +100,7 @@ def finish(
             models[name]["labelled_images"] = accuracy
     _write_kit(folder, target)
     manifest = _manifest(graphs, model, models, provenance, versions, names)
-    skipped = ("manifest.json", "bench.json")  # the latter is written by the bench kit, later
+    skipped = ("manifest.json", "bench.json", "microbenchmark.json")  # the bench kit writes the last two, later
     files = (path for path in sorted(folder.rglob("*")) if path.is_file() and path.parent.name != "__pycache__")
     manifest["files"] = {
         path.relative_to(folder).as_posix(): _sha256(path) for path in files if path.name not in skipped

@@ -1,6 +1,6 @@
 """Predicts 30 networks on this machine from the microbenchmark of the bench kit, and compares with their latencies.
 
-    taskset -c 1 python scripts/benchmarks/host_prediction.py [--threads 1] [--blocks 300] [--rounds 3]
+    taskset -c 1 python scripts/benchmarks/host_prediction.py [--threads 1] [--blocks 480] [--rounds 3]
 
 Batch 1, FP32 arithmetic (OpenVINO with ONEDNN_MAX_CPU_ISA=AVX512_CORE, which excludes BF16), in ONNX Runtime and
 OpenVINO, opened as in the bench kit. The 30 networks have random weights and are not used for calibration. Rows are
@@ -54,7 +54,7 @@ Rows = dict[tuple[str, str], list[float]]  # (runtime, network or block): millis
 
 
 def main() -> int:
-    parser = common.parser(__doc__, threads=1, blocks=300, rounds=3)
+    parser = common.parser(__doc__, threads=1, blocks=480, rounds=3)
     parser.add_argument("--out", type=Path, default=Path("outputs/benchmarks/host_prediction.jsonl"), help="the rows")
     options = parser.parse_args()
     os.environ["ONEDNN_MAX_CPU_ISA"] = "AVX512_CORE"  # read when OpenVINO is imported

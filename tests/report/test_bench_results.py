@@ -7,10 +7,12 @@ from typing import Any
 import pytest
 
 from compress import ledger
+from compress.devices import measured, operators
+from compress.devices.operators import Operator
 from compress.errors import UserError
 from compress.ledger import Provenance
 from compress.report.__main__ import main
-from compress.report.bench_results import add
+from compress.report.bench_results import add, calibrate
 from compress.report.changes import change_from_baseline, change_from_previous
 from compress.report.run_reader import read_run
 from tests.report.ledgers import rows, verdict, write_bench
@@ -165,3 +167,18 @@ def test_energy_is_the_power_that_the_device_measured_times_the_latency(run: Pat
     assert made.energy_mj.source == "ina3221 VDD_IN" and made.energy_mj.obtained is Provenance.measured
     with pytest.raises(UserError, match="watts=0.0: expected a positive number"):
         add(run, write_bench(run, watts=0.0, device="another"))
+
+
+def test_an_added_latency_is_kept_for_predictions(
+    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv(measured.FOLDER, str(tmp_path / "devices"))
+    assert calibrate(run, add(run, write_bench(run))[0]) is None, "an older run has no list of operators"
+    network = [Operator(100, 20, 10, 2, False, "Conv", 10)] * 2
+    (run / "artifacts").mkdir(exist_ok=True)
+    operators.write([("mine", network)], run / "artifacts" / operators.FILE)
+    assert main(["add", str(run), str(write_bench(run, device="Jetson Orin Nano"))]) == 0
+    [timing] = measured.files("jetson_orin_nano").popitem()[1].timings()
+    assert (timing.network, list(timing.operators)) == ("drone_nano/20261121_171500", network)
+    assert (timing.runtime, timing.precision) == ("tensorrt", "int8") and timing.ms > 0
+    assert "predictions for jetson_orin_nano" in capsys.readouterr().out

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from compress.devices import operators
 from compress.errors import UserError
 from compress.product import Precision, Product
 from compress.stages import export
@@ -22,6 +23,8 @@ def test_every_target_gets_its_folder_and_all_checks(tmp_path: Path) -> None:
     assert graph.path.is_relative_to(tmp_path / "artifacts" / "onnxruntime")
     assert (tmp_path / "artifacts" / "onnxruntime" / "manifest.json").is_file()
     assert not (tmp_path / "artifacts" / "tensorrt").exists() and product.failures == {"tensorrt": "failed before"}
+    [network] = operators.read(tmp_path / "artifacts" / operators.FILE).values()
+    assert sum(each.macs for each in network) > 0
     names = {check.name for check in product.acceptance_checks}
     assert "contract.same_as_torch" in names and all(check.met for check in product.acceptance_checks)
 
