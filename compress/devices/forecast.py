@@ -26,9 +26,11 @@ log = logging.getLogger(__name__)
 
 
 def check(config: Config) -> None:
-    """Raises UserError if `mission.device` names no device."""
+    """Raises UserError if `mission.device` names no device, or a measurement of a device is damaged."""
     if config.mission.device is not None:
         device_profiles([config.mission.device])
+        measured.files(config.mission.device)
+    measured.files(config.device.name)
 
 
 def remarks(config: Config, rows: Sequence[Row], models: tuple[Model, Model], converter: Converter) -> list[Remark]:

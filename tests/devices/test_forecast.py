@@ -89,3 +89,12 @@ def test_a_network_that_cannot_be_converted_has_no_predictions(
     with caplog.at_level(logging.WARNING):
         assert remarks(Config(device=BOARD), rows(("onnxruntime", "int8")), converter) == []
     assert "no predictions: no such operator" in caplog.text
+
+
+def test_a_damaged_measurement_is_an_error_before_work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COMPRESS_DEVICES", str(tmp_path))
+    (tmp_path / "raspberry_pi_5").mkdir()
+    (tmp_path / "raspberry_pi_5" / "cut.json").write_text("{")
+    devices.check(Config())
+    with pytest.raises(UserError, match="cut.json.*compress devices remove"):
+        devices.check(Config(device=DeviceConfig(name="raspberry_pi_5")))
