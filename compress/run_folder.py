@@ -32,8 +32,10 @@ SCRATCH = ".scratch"
 CHECKING = "check"  # state before the first stage
 # Output of an interrupted run, deleted when it continues: all models are measured again, so that all latencies come
 # from one process.
-WRITTEN = ("ledger.jsonl", "controls.jsonl", "verdict.json", "report.html", "pruning.json", "quantization.json")
-WRITTEN += ("metrics.jsonl",)
+WRITTEN = (
+    *("ledger.jsonl", "controls.jsonl", "metrics.jsonl", "verdict.json", "report.html"),
+    *("pruning.json", "quantization.json"),
+)
 WRITTEN_FOLDERS = ("pruned", "artifacts", "tensorboard", SCRATCH)
 KEY = "hydra.run.dir"  # named in error messages
 IN_USE = "another run uses this folder: wait until it ends, or use another folder"
