@@ -134,9 +134,9 @@ class Trainable(TorchModel, Protocol):
     """A model with a training loss."""
 
     def loss(self, net: nn.Module, batch: Batch, teacher: Teacher | None = None, parts: int = 1) -> Tensor:
-        """Loss of `net` (same structure as `self.net`, for example an EMA copy) on a batch, scalar. With a teacher: (2,),
-        the task's loss and the weighted distillation loss, whose sum is minimised, or with `teacher.alone` the latter
-        as a scalar. If `batch` is one of `parts` equal parts of a batch, the mean over the parts is the loss of the
+        """Loss of `net` (same structure as `self.net`, for example an EMA copy) on a batch, scalar. With a teacher, the
+        task's loss and the weighted distillation loss, (2,), whose sum is minimised, or with `teacher.alone` only the
+        latter, scalar. If `batch` is one of `parts` equal parts of a batch, the mean over the parts is the loss of the
         whole."""
 
     def output_signature(self) -> tuple[object, ...]:

@@ -31,8 +31,10 @@ RUNNING, INTERRUPTED, FAILED, FINISHED = "running", "interrupted", "failed", "fi
 SCRATCH = ".scratch"
 CHECKING = "check"  # state before the first stage
 # Output of an interrupted run, deleted when it continues: it is written again, mostly from the cache.
-WRITTEN = ("ledger.jsonl", "controls.jsonl", "verdict.json", "report.html", "pruning.json", "quantization.json")
-WRITTEN += ("metrics.jsonl",)
+WRITTEN = (
+    *("ledger.jsonl", "controls.jsonl", "metrics.jsonl", "verdict.json", "report.html"),
+    *("pruning.json", "quantization.json"),
+)
 WRITTEN_FOLDERS = ("pruned", "artifacts", "tensorboard", SCRATCH)
 KEY = "hydra.run.dir"  # named in error messages
 IN_USE = "another run uses this folder: wait until it ends, or use another folder"

@@ -27,6 +27,7 @@ from compress.config.schema import (
     Family,
     FinetuneConfig,
     Measure,
+    MlflowConfig,
     ModelConfig,
     NumberFormat,
     Objective,
@@ -40,7 +41,7 @@ from compress.config.schema import (
 __all__ = [
     "BALANCED", "COMPOSING", "CONF", "DATA_TASKS", "HOST", "MAX_CHANNELS", "MAX_OPSET", "PRECISIONS", "RECIPES",
     "TASK_FORMATS", "Accelerator", "Activation", "Basis", "BudgetConfig", "Config", "DataConfig", "DeviceConfig",
-    "ExportConfig", "Family", "Figure", "FinetuneConfig", "Measure", "MetricConfig", "MissionConfig",
+    "ExportConfig", "Family", "Figure", "FinetuneConfig", "Measure", "MetricConfig", "MissionConfig", "MlflowConfig",
     "ModelConfig", "NumberFormat", "Objective", "Optimizer", "PruneConfig", "QuantizeConfig", "ReconstructConfig",
     "TaskConfig", "check_name", "compose", "device_profiles", "dump", "explain", "read", "register", "to_config",
 ]  # fmt: skip

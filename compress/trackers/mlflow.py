@@ -57,9 +57,11 @@ class MLflow(Tracker):
         for name, value in SETTINGS.items():
             os.environ.setdefault(name, value)
         os.environ.update(NO_TELEMETRY)  # before the import, which starts it
-        logging.getLogger("alembic").setLevel(logging.WARNING)  # which describes the creation of the database
         from mlflow.tracking import MlflowClient
 
+        for name in ("mlflow", "alembic"):  # which describe how the database is created
+            logging.getLogger(name).setLevel(logging.WARNING)
+        logging.getLogger("urllib3").setLevel(logging.ERROR)  # which warns before it repeats a request
         uri = config.mlflow.tracking_uri or os.environ.get("MLFLOW_TRACKING_URI") or DEFAULT
         experiment, record = config.mlflow.experiment or config.recipe_name, folder / RECORD
         if uri.startswith(SQLITE):

@@ -18,9 +18,9 @@ def of_row(row: Row) -> dict[str, float]:
     """{`onnxruntime.int8.accuracy`: value} of everything that was measured. Units are those of the ledger; accuracy is
     the value of the metric."""
     values: dict[str, float | None] = {name: getattr(row, name) for name in COUNTS}
-    values["accuracy"] = row.accuracy and row.accuracy.value
-    values["latency_ms"] = row.latency_ms and row.latency_ms.median
-    values["energy_mj"] = row.energy_mj and row.energy_mj.value
+    values["accuracy"] = row.accuracy.value if row.accuracy else None
+    values["latency_ms"] = row.latency_ms.median if row.latency_ms else None
+    values["energy_mj"] = row.energy_mj.value if row.energy_mj else None
     prefix = f"{row.target_name.replace(' ', '_')}.{row.precision}"
     return {f"{prefix}.{name}": float(value) for name, value in values.items() if value is not None}
 

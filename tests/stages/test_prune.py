@@ -70,6 +70,10 @@ def test_an_interrupted_stage_takes_up_the_rounds_that_are_done(place: Path, mon
         record(place / "a", *rounds)
     result = record(place / "a", *rounds)
     assert tuned == ["done", "stopped", "done"]  # the first round's tuning was not done again
+    points = [json.loads(line) for line in (place / "a" / "metrics.jsonl").read_text().splitlines()]
+    steps = [("prune/round-1", step) for step in range(1, 6)] + [("prune/round-2", step) for step in range(1, 6)]
+    named = [(point["training"], point["step"]) for point in points if point["training"] != "train"]
+    assert named == steps  # the first round's curve is still there
     monkeypatch.setattr(prune, "tune", whole)
     assert record(place / "b", *rounds, "cache=false")["channels"] == result["channels"]
 
