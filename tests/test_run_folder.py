@@ -13,6 +13,7 @@ import pytest
 
 from compress import run_folder
 from compress.errors import InUse, UserError
+from compress.measurement.latency import LOCK
 from compress.report.run_reader import read_run
 from compress.run_folder import FAILED, FINISHED, INTERRUPTED, RUNNING, choose, hold, read, status
 
@@ -68,11 +69,15 @@ def test_the_state_tells_how_it_ended(tmp_path: Path) -> None:
 
 
 def test_a_killed_run_is_seen_as_interrupted_and_leaves_nothing_in_the_temporary_folder(tmp_path: Path) -> None:
-    before = set(Path(tempfile.gettempdir()).glob("compress-*"))
+    def temporary() -> set[Path]:
+        found = Path(tempfile.gettempdir()).glob("compress-*")
+        return {path for path in found if not path.name.startswith(LOCK.name)}  # other processes may time
+
+    before = temporary()
     killed(tmp_path / "a")
     assert read(tmp_path / "a")["status"] == RUNNING
     assert status(tmp_path / "a") == INTERRUPTED
-    assert set(Path(tempfile.gettempdir()).glob("compress-*")) == before
+    assert temporary() == before
     notes = " ".join(read_run(tmp_path / "a").notes)
     assert "in stage finetune" in notes and "cut short" in notes
     work(tmp_path / "a")

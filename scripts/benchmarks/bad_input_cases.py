@@ -71,7 +71,7 @@ HUGE = "1" + "0" * 30
 # Keys for which negative values or zero are valid.
 SIGNED = {"budget.max_accuracy_drop", "quantize.max_accuracy_drop"}
 ZERO_IS_GOOD = {
-    *("model.channels", "model.imgsz", "prune.ratio", "prune.max_ratio", "quantize.minutes", "seed"),
+    *("model.channels", "model.imgsz", "prune.ratio", "prune.max_ratio", "quantize.minutes", "seed", "data.workers"),
     *(f"{stage}.{key}" for stage in ("train", "finetune") for key in ("momentum", "weight_decay", "warmup", "ema")),
     *(f"{stage}.distillation" for stage in ("train", "finetune")),
     *SIGNED,

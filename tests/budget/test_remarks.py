@@ -175,7 +175,7 @@ def test_measurements_of_earlier_runs_are_told_with_their_time() -> None:
     before = timed(int8(ms=1.0), reused=True, measured_at="2026-11-27T10:05:00+00:00")
     now = timed(fp32(ms=1.5), measured_at="2026-11-28T10:05:00+00:00")
     [remark] = [each for each in verdict(ledger(before, now)).remarks if each.kind == "measured_before"]
-    assert remark.text.startswith("1 of 5 rows were timed on this machine 2026-11-27 10:05: their products are unchan")
+    assert remark.text.startswith("1 of 7 rows were timed on this machine 2026-11-27 10:05: their products are unchan")
     assert "measured_before" not in {each.kind for each in verdict(ledger(now)).remarks}
 
 

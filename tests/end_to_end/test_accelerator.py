@@ -31,7 +31,8 @@ ON_THE_CPU = {
     "models.onnx_model": {"FileNet.__init__", "FileNet.forward"},  # ONNX Runtime
     "models.ultralytics_head": {"decode", "detections"},  # outputs of all runtimes
     "models.ultralytics_instances": {"masks", "keypoints", "turned_boxes", "_tensor"},
-    "profiling.profile": {"profile"},  # an example image for runtimes
+    "measurement.bottlenecks": {"_measured"},  # an example image for runtimes
+    "profiling.subject": {"of_model"},  # likewise
     "pruning.importance": {"_random"},  # scores are compared on the CPU
     "quantization.search": {"Search._latencies"},
     "quantization.sensitivity": {"ranked"},  # moved in the same line
