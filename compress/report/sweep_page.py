@@ -11,7 +11,7 @@ from markupsafe import Markup
 from compress.ledger import Row
 from compress.report import formatting, page, plots, svg, tables
 from compress.report.changes import baseline_row, change_from_baseline
-from compress.report.sweep_reader import SweepPoint, read_sweep, varying_keys
+from compress.report.sweep_reader import FAILED, SweepPoint, read_sweep, varying_keys
 from compress.report.tables import Cell, Column, Detail
 from compress.report.terminal_table import plain_text, text_table
 
@@ -69,8 +69,9 @@ def _change(point: SweepPoint) -> str:
 
 
 def _state(point: SweepPoint) -> Cell:
-    if point.status == "failed":
-        return Cell(point.status, [Detail(point.reason)], tables.TONES[False])
+    if point.unfinished:
+        details = [Detail(point.reason)] if point.reason else []
+        return Cell(point.status, details, tables.TONES[False if point.unfinished == FAILED else None])
     return Cell(point.status, tag=tables.TONES[point.met])
 
 
