@@ -90,9 +90,10 @@ class CommandLine:
         if hydra_config.mode == RunMode.MULTIRUN:
             if not self.origin.here:
                 self.origin.enter(Path(hydra_config.sweep.dir))
+                launchers.pin(hydra_config, composed.threads)
             objective = hydra_config.sweeper.get("objective", sweep.FLOPS)
             try:
-                return sweep.point(composed, folder, objective, wait=not self.origin.here)
+                return sweep.point(composed, folder, objective, worker=not self.origin.here)
             except Exception as error:
                 stop = Stop if self.origin.here else WorkerStopped
                 raise stop(disk.problem(error, folder) or str(error)) from error

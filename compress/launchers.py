@@ -5,12 +5,14 @@ from __future__ import annotations
 import importlib.util
 import os
 import socket
+import tempfile
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from filelock import FileLock, Timeout
 from omegaconf import DictConfig, OmegaConf
 
 from compress.errors import MissingExtra, UserError
@@ -20,7 +22,8 @@ CHOICE = "hydra/launcher"
 JOBS = "hydra.launcher.n_jobs"
 ADDRESS = "hydra.launcher.ray.init.address"
 CONNECT_SECONDS = 5.0  # Ray itself tries for minutes
-# (module that is absent, extra) by the first words of `_target_`
+_pinned: dict[int, FileLock] = {}  # CPU: its lock
+# (package, extra) by the first words of `_target_`
 _NEEDS = {
     "hydra_plugins.hydra_joblib_launcher": ("hydra_joblib_launcher", "joblib"),
     "hydra_plugins.hydra_ray_launcher": ("hydra_ray_launcher", "ray"),
@@ -55,9 +58,9 @@ def _installed(module: str) -> bool:
 
 
 def divide_threads(composed: DictConfig, words: Sequence[str]) -> list[str]:
-    """Overrides that divide the usable CPUs among the processes of joblib, if `words`, the overrides of the command, set
-    only one of `threads` and the number of processes, or neither (then one thread each). `threads` does not appear in
-    the names of the points."""
+    """Overrides that divide the usable CPUs among the processes of joblib, if `words`, the overrides of the command,
+    set only one of `threads` and the number of processes, or neither (then one thread each). `threads` does not appear
+    in the names of the points."""
     if "joblib_launcher" not in str(composed.hydra.launcher._target_):
         return []
     usable, jobs = usable_threads(), composed.hydra.launcher.n_jobs
@@ -67,6 +70,25 @@ def divide_threads(composed: DictConfig, words: Sequence[str]) -> list[str]:
     excluded = ",".join([*composed.hydra.job.config.override_dirname.exclude_keys, "threads"])
     names = f"hydra.job.config.override_dirname.exclude_keys=[{excluded}]"
     return [f"threads={max(1, usable // jobs)}", f"{JOBS}={jobs}", names]
+
+
+def pin(hydra: DictConfig, threads: int) -> None:
+    """Restricts this process, a worker of joblib, to `threads` CPUs that no other worker of this machine has, so that
+    points do not disturb each other's timing. Does nothing if too few CPUs are free, or for other launchers. The CPUs
+    are locked by files in the folder for temporary files until the process ends."""
+    if "joblib_launcher" not in str(hydra.launcher._target_) or _pinned:
+        return
+    for cpu in sorted(os.sched_getaffinity(0)):
+        lock = FileLock(Path(tempfile.gettempdir(), f"compress-cpu{cpu}-{os.getuid()}.lock"))
+        with suppress(Timeout):
+            lock.acquire(blocking=False)
+            _pinned[cpu] = lock
+        if len(_pinned) == threads:
+            os.sched_setaffinity(0, set(_pinned))
+            return
+    for lock in _pinned.values():
+        lock.release()
+    _pinned.clear()
 
 
 def connect(hydra: DictConfig) -> None:

@@ -9,6 +9,7 @@ import socket
 import time
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -31,17 +32,15 @@ FLOPS, LATENCY = "flops", "latency"  # second objective of a point; the first is
 RELEASE_SECONDS = 120.0  # until a file server releases the lock of a machine that was lost; 90 by default in NFS 4
 
 
-def point(
-    composed: DictConfig, folder: Path, objective: str = FLOPS, *, wait: bool = False
-) -> tuple[float, float]:
+def point(composed: DictConfig, folder: Path, objective: str = FLOPS, *, worker: bool = False) -> tuple[float, float]:
     """Runs one point; returns (accuracy of the best artifact, FLOPs) for sweepers that optimise, NaN on failure. With
     `objective` LATENCY, the second number is the latency predicted for the device, in ms.
 
     A point that an interrupted sweep finished in the same folder (`hydra.sweep.dir`) is not run again. The error of a
     failed point is written to `failed.json`, and the sweep continues; if no other point can be run either, because the
-    disk is full or not writable, the error is raised. `wait`: up to `RELEASE_SECONDS`, if another process uses the
-    folder, because it may be a worker that was lost."""
-    end = time.monotonic() + RELEASE_SECONDS * wait
+    disk is full or not writable, the error is raised. `worker`: of a launcher; waits up to
+    `RELEASE_SECONDS` if another process uses the folder, because it may be a worker that was lost."""
+    end = time.monotonic() + RELEASE_SECONDS * worker
     while True:
         try:
             return _run(to_config(composed), folder, objective)
@@ -54,10 +53,10 @@ def point(
             if disk.problem(error, folder):
                 raise
             mistake = isinstance(error, UserError)
-            log.error("this point failed on %s: %s", socket.gethostname(), error, exc_info=not mistake)
+            log.error("this point failed: %s", error, exc_info=not mistake)
             folder.mkdir(parents=True, exist_ok=True)
-            failure = {"error": str(error), "mistake": mistake, "host": socket.gethostname()}
-            atomic.write(folder / FAILURE, json.dumps(failure))
+            where = f" (on {socket.gethostname()})" if worker else ""  # another machine may lack a file
+            atomic.write(folder / FAILURE, json.dumps(asdict(Failure(f"{error}{where}", mistake))))
             return math.nan, math.nan
 
 
@@ -77,7 +76,9 @@ def _objectives(rows: Sequence[ledger.Row], verdict: Verdict | None, objective: 
     accuracy = max(values, default=math.nan)
     if objective == FLOPS:
         return accuracy, float(last.flops)
-    predicted = [remark.numbers for remark in (verdict.remarks if verdict else ()) if remark.kind == "predicted_latency"]
+    predicted = [
+        remark.numbers for remark in (verdict.remarks if verdict else ()) if remark.kind == "predicted_latency"
+    ]
     return accuracy, min((ms for numbers in predicted for ms in numbers.values()), default=math.nan)
 
 

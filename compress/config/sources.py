@@ -69,7 +69,8 @@ def _values(words: Sequence[str]) -> dict[str, list[str]]:
         except HydraException:
             continue  # refused when it is composed
         if not override.is_delete():
-            values = override.sweep_string_iterator() if override.is_sweep_override() else [override.get_value_string()]
+            discrete = override.is_discrete_sweep()  # not an interval
+            values = override.sweep_string_iterator() if discrete else [override.get_value_string()]
             values_by_key.setdefault(override.key_or_group, []).extend(str(value) for value in values)
     return values_by_key
 

@@ -88,7 +88,16 @@ def _chart(points: Sequence[SweepPoint], keys: Sequence[str]) -> Markup:
     baseline = baseline_row(next(point.run.rows for point in points if point.run and point.run.rows))
     if baseline and baseline.accuracy:
         marks.append(plots.point(baseline, "0", "baseline", "baseline"))
-    path = sorted((mark.x, mark.y) for mark in marks)
+    path = _front([(mark.x, mark.y) for mark in marks])
     quality = formatting.quality([point.last_row for point in points if point.last_row])
     title = f"{quality.capitalize()} against FLOPs of each point"
     return svg.scatter(marks, path, "GFLOPs (2 × MACs)", plots.metric([baseline] if baseline else []), title)
+
+
+def _front(points: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
+    """The points with fewer FLOPs (x) than any other of at least their accuracy (y), in order of FLOPs."""
+    front: list[tuple[float, float]] = []
+    for x, y in sorted(points, key=lambda point: (point[0], -point[1])):
+        if not front or y > front[-1][1]:
+            front.append((x, y))
+    return front

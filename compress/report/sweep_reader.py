@@ -13,7 +13,6 @@ from compress.ledger import Row
 from compress.report.changes import torch_rows
 from compress.report.run_reader import Run, read_config, read_file, read_run
 
-
 PLAN = "sweep.json"  # the names of the points, written before the first one
 FAILURE = "failed.json"  # in the folder of a point that failed
 FAILED, RUNNING, STOPPED, WAITING = "failed", "running", "interrupted", "not started"
