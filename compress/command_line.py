@@ -10,8 +10,9 @@ import signal
 import sys
 import textwrap
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
 
@@ -22,14 +23,15 @@ from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException
 from hydra.types import RunMode
-from omegaconf import DictConfig, open_dict
+from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
 from compress import config as configuration
-from compress import disk, run_folder
+from compress import disk, launchers, run_folder
 from compress.budget import MET
 from compress.config import aliases
 from compress.errors import InUse, UserError, refuse_words
+from compress.report import sweep_reader
 
 FAILED, USER_MISTAKE, INTERRUPTED = 1, 2, 130  # MET and NOT_MET are the verdict's
 
@@ -67,24 +69,35 @@ class Stop(BaseException):
     """Ends a sweep. Not an Exception, because Hydra collects those of its jobs and continues."""
 
 
+class WorkerStopped(Exception):
+    """`Stop` in a worker of a launcher: other workers may continue, so Hydra collects it."""
+
+
 class CommandLine:
     """Keeps the outcome of a job: Hydra discards return values and prints its own text about exceptions."""
 
     def __init__(self) -> None:
         self.status = MET
         self.error: Exception | None = None
+        self.origin = launchers.Origin()
 
     def job(self, composed: DictConfig) -> tuple[float, float] | None:
-        """Runs the recipe, or one point of a sweep. A point returns its objectives. Raises Stop if no further point of
-        the sweep can be run, as on a full disk."""
+        """Runs the recipe, or one point of a sweep, perhaps in a worker of a launcher. A point returns its objectives.
+        Raises Stop (in a worker: WorkerStopped) if no further point can be run here, as on a full disk."""
         from compress import pipeline, sweep  # after Hydra has checked the command: importing torch takes seconds
 
-        folder = Path(HydraConfig.get().runtime.output_dir)
-        if HydraConfig.get().mode == RunMode.MULTIRUN:
+        hydra_config = HydraConfig.get()
+        folder = Path(hydra_config.runtime.output_dir)
+        if hydra_config.mode == RunMode.MULTIRUN:
+            if not self.origin.here:
+                self.origin.enter(Path(hydra_config.sweep.dir))
+                launchers.pin(hydra_config, composed.threads)
+            objective = hydra_config.sweeper.get("objective", sweep.FLOPS)
             try:
-                return sweep.point(composed, folder)
+                return sweep.point(composed, folder, objective, worker=not self.origin.here)
             except Exception as error:
-                raise Stop(disk.problem(error, folder) or str(error)) from error
+                stop = Stop if self.origin.here else WorkerStopped
+                raise stop(disk.problem(error, folder) or str(error)) from error
         try:
             self.status = pipeline.run(configuration.to_config(composed), folder).verdict.exit_status
         except Exception as error:
@@ -94,9 +107,9 @@ class CommandLine:
         return None
 
 
-def _remove_if_only(folder: Path, name: str) -> None:
-    """Removes a folder that holds nothing but the file `name`, which Hydra wrote."""
-    if {file.name for file in folder.glob("*")} <= {name}:
+def _remove_if_only(folder: Path, *names: str) -> None:
+    """Removes a folder that holds nothing but the files `names`, which were written before any work."""
+    if {file.name for file in folder.glob("*")} <= set(names):
         shutil.rmtree(folder, ignore_errors=True)
 
 
@@ -113,7 +126,7 @@ def command() -> int:
     os.environ["HYDRA_FULL_ERROR"] = "1"  # otherwise Hydra prints its own message and exits 1 for a user's typo
     logging.raiseExceptions = False  # otherwise every log line on a full disk prints a traceback
     words: list[str] = []
-    line, choice = CommandLine(), None
+    line, place = CommandLine(), None
     try:
         with _signals():
             sys.argv[1:] = aliases.overrides(sys.argv[1:])
@@ -123,14 +136,18 @@ def command() -> int:
                 return MET
             words = arguments.overrides
             configuration.register(words)
-            if choice := _folder(arguments):
-                sys.argv.insert(1, "hydra.{}.dir='{}'".format(*choice))
-            hydra.main(version_base="1.3", config_path=str(configuration.CONF), config_name="config")(line.job)()
+            place = _place(arguments)
+            if place is not None:
+                sys.argv[len(words) + 1 : len(words) + 1] = place.overrides
+            with _recorded(place):
+                hydra.main(version_base="1.3", config_path=str(configuration.CONF), config_name="config")(line.job)()
+                if place is not None and place.kind == "sweep":
+                    _check_points(place.folder)
             if line.error is not None:
                 raise line.error
     except (UserError, HydraException, OmegaConfBaseException) as error:
-        if choice:
-            _remove_if_only(choice[1], "multirun.yaml")
+        if place is not None and not place.named:
+            _remove_if_only(place.folder, "multirun.yaml", run_folder.STATE, sweep_reader.PLAN)
         mistake = error if isinstance(error, UserError) else configuration.explain(error, words)
         return _fail(str(mistake), USER_MISTAKE)
     except KeyboardInterrupt:
@@ -138,7 +155,7 @@ def command() -> int:
         return INTERRUPTED
     except BrokenPipeError:  # the reader of our output has ended, as in `| head`
         return line.status
-    except Stop as error:
+    except (Stop, WorkerStopped) as error:
         return _fail(str(error), FAILED)
     except Exception as error:
         if problem := disk.problem(error, Path("outputs")):
@@ -166,25 +183,69 @@ def _arguments() -> argparse.Namespace:
     return arguments
 
 
-def _folder(arguments: argparse.Namespace) -> tuple[str, Path] | None:
-    """("run" or "sweep", output folder), before Hydra opens its log; None if the user names it or nothing runs."""
+@dataclass(frozen=True)
+class Place:
+    """The output folder of a command, chosen before Hydra opens its log."""
+
+    kind: str  # run or sweep
+    folder: Path
+    named: bool  # by the user; it may hold something else
+    overrides: Sequence[str]  # to be added to those of the command
+    text: str = ""  # identifies a sweep
+
+
+def _place(arguments: argparse.Namespace) -> Place | None:
+    """None if nothing runs, or if the user names the folder of a run."""
     if any((arguments.help, arguments.hydra_help, arguments.cfg, arguments.info, arguments.shell_completion)):
         return None
     composed = _composed(arguments, RunMode.MULTIRUN if arguments.multirun else RunMode.RUN)
     kind = "sweep" if arguments.multirun or composed.hydra.mode == RunMode.MULTIRUN else "run"
-    place = Path(composed.hydra[kind].dir)
-    if os.path.lexists(place) and not place.is_dir():
-        raise UserError(f"hydra.{kind}.dir", place, "it is not a folder: name another")
+    folder = Path(composed.hydra[kind].dir)
+    if os.path.lexists(folder) and not folder.is_dir():
+        raise UserError(f"hydra.{kind}.dir", folder, "it is not a folder: name another")
     named = any(word.split("=")[0].lstrip("+") == f"hydra.{kind}.dir" for word in arguments.overrides)
     if kind == "sweep":
-        configuration.check_name(composed.recipe_name)
-        return None if named else (kind, run_folder.new(place))
+        return _place_of_sweep(arguments.overrides, composed, folder, named)
     with open_dict(composed):
         del composed["hydra"]
     config = configuration.to_config(composed)
     if named:
         return None
-    return kind, run_folder.choose(Path("outputs") / config.recipe_name, configuration.dump(config))
+    folder = run_folder.choose(Path("outputs") / config.recipe_name, configuration.dump(config))
+    return Place(kind, folder, False, [f"hydra.run.dir='{folder}'"])
+
+
+def _place_of_sweep(words: Sequence[str], composed: DictConfig, folder: Path, named: bool) -> Place:
+    """The same command continues an interrupted sweep, perhaps with another launcher or more trials of a search."""
+    configuration.check_name(composed.recipe_name)
+    launchers.check(composed.hydra)
+    further = launchers.divide_threads(composed, words)
+    launchers.connect(composed.hydra)
+    with open_dict(composed):
+        del composed["hydra"]
+    others = (launchers.CHOICE, "hydra.launcher.", "hydra.sweeper.n_")
+    text = "\n".join(sorted(word for word in (*words, *further) if not word.lstrip("+").startswith(others)))
+    text += "\n" + OmegaConf.to_yaml(composed)
+    if not named:
+        folder = run_folder.choose(folder.parent, text)
+    quoted = str(folder.absolute()).replace("'", "\\'")  # absolute, because workers start in other folders
+    return Place("sweep", folder, named, [*further, f"hydra.sweep.dir='{quoted}'"], text)
+
+
+def _recorded(place: Place | None) -> AbstractContextManager[None]:
+    """Records how a sweep ends."""
+    if place is None or place.kind != "sweep" or place.named:
+        return nullcontext()
+    return run_folder.of_sweep(place.folder, place.text)
+
+
+def _check_points(folder: Path) -> None:
+    """Raises UserError or Stop if every point of a sweep failed: the exit status is that of the first one."""
+    failures = sweep_reader.failures(folder)
+    if failures:
+        remedy = f"all of its {len(failures)} points failed, the first one because of {failures[0].error}"
+        error = UserError("sweep", folder, remedy)
+        raise error if failures[0].mistake else Stop(str(error))
 
 
 def _composed(arguments: argparse.Namespace, mode: RunMode) -> DictConfig:
@@ -233,11 +294,12 @@ def _fail(message: str, status: int) -> int:
 def help_text() -> str:
     """The text of `--help`: commands, recipes, one line per configuration group, examples."""
     groups = [("recipe", configuration.RECIPES)]
-    groups += [(folder.name, folder) for folder in sorted(configuration.CONF.iterdir()) if folder.is_dir()]
+    folders = {file.parent for file in configuration.CONF.rglob("*/*.yaml")}
+    groups += [(folder.relative_to(configuration.CONF).as_posix(), folder) for folder in sorted(folders)]
     choices, recipes = [], []
     for group, folder in groups:
         names = " | ".join(sorted(file.stem for file in folder.glob("*.yaml")))
-        choices.append(textwrap.fill(names, 112, initial_indent=f"  {f'{group}=':<11}", subsequent_indent=" " * 13))
+        choices.append(textwrap.fill(names, 112, initial_indent=f"  {f'{group}=':<16}", subsequent_indent=" " * 18))
     for file in sorted(configuration.RECIPES.glob("*.yaml")):
         title = file.read_text().splitlines()[0].removeprefix("# ").partition(": python -m")[0]
         recipes.append(f"  {file.stem:<18}{title}")

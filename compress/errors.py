@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import NoReturn
 
 
@@ -34,6 +34,16 @@ class UserError(Exception):
     def __init__(self, key: str, value: object, remedy: str) -> None:
         self.key, self.value, self.remedy = key, value, remedy
         super().__init__(f"{key}={value}: {remedy}")
+
+    def __reduce__(self) -> tuple[Callable[..., UserError], tuple[object, ...]]:
+        """For pickle, which otherwise calls the constructor with the message: workers of a sweep return errors."""
+        return _rebuilt, (type(self), self.key, self.value, self.remedy)
+
+
+def _rebuilt(kind: type[UserError], key: str, value: object, remedy: str) -> UserError:
+    error = kind.__new__(kind)
+    UserError.__init__(error, key, value, remedy)
+    return error
 
 
 class MissingExtra(UserError):

@@ -1,10 +1,11 @@
 """The folder of one run: its name, its lock, its state (`state.json`) and its temporary files. A run of the same
 configuration continues in the folder of an interrupted one. A killed process cannot write its state, but the system
 releases its lock: a folder in state `running` that is not locked was interrupted. The folder itself is locked, not a
-file in it, so that a rejected run leaves no file behind."""
+file in it, so that a rejected run leaves no file behind; except on NFS, which cannot lock folders."""
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import json
 import logging
@@ -29,7 +30,9 @@ STATE = "state.json"
 SCHEMA_VERSION = 1
 RUNNING, INTERRUPTED, FAILED, FINISHED = "running", "interrupted", "failed", "finished"
 SCRATCH = ".scratch"
+LOCK = ".lock"
 CHECKING = "check"  # state before the first stage
+POINTS = "points"  # state of a sweep
 # Output of an interrupted run, deleted when it continues: it is written again, mostly from the cache.
 WRITTEN = (
     *("ledger.jsonl", "controls.jsonl", "metrics.jsonl", "verdict.json", "report.html"),
@@ -201,6 +204,22 @@ def hold(folder: Path, config_text: str) -> Iterator[State]:
         release(folder)
 
 
+@contextmanager
+def of_sweep(folder: Path, config_text: str) -> Iterator[None]:
+    """Writes to `state.json` of a sweep's folder, which `choose` returned, how the block ends. Releases the folder."""
+    state = State(folder, config_text, new=False)
+    state.begin(POINTS)
+    try:
+        yield
+        state.finished()
+    except BaseException as error:
+        with suppress(OSError):  # the disk is full; the state stays "running", without a lock
+            state.stopped(error)
+        raise
+    finally:
+        release(folder)
+
+
 def _prepare(folder: Path, config_text: str, new: bool) -> State:
     """Deletes the output of an interrupted run. Raises UserError if the folder holds anything else."""
     before = {} if new else read(folder)
@@ -261,14 +280,30 @@ def _lock(folder: Path, created: Sequence[Path] = ()) -> _Claim | None:
     """The claim of this process, which is made with `created` if there is none; None if another process has one."""
     key = folder.resolve()
     if key not in _claims:
-        descriptor = os.open(folder, os.O_RDONLY | os.O_CLOEXEC)
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            os.close(descriptor)
+        descriptor = _locked(folder)
+        if descriptor is None:
             return None
         _claims[key] = _Claim(descriptor, created)
     return _claims[key]
+
+
+def _locked(folder: Path) -> int | None:
+    """A descriptor that holds the lock of the folder; None if another process holds it. NFS locks only what is open for
+    writing, which a folder cannot be: there the file `LOCK` in it is locked."""
+    descriptor = os.open(folder, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            if error.errno != errno.EBADF:
+                raise
+            os.close(descriptor)
+            descriptor = os.open(folder / LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(descriptor)
+        return None
+    return descriptor
 
 
 def release(folder: Path) -> None:

@@ -46,7 +46,7 @@ def test_help_needs_no_recipe(tmp_path: Path) -> None:
         [sys.executable, "-m", "compress", "--help"], cwd=tmp_path, capture_output=True, text=True, timeout=60
     )
     assert done.returncode == 0, done.stderr
-    assert all(path.stem in done.stdout for path in (*RECIPES.glob("*.yaml"), *CONF.glob("*/*.yaml")))
+    assert all(path.stem in done.stdout for path in (*RECIPES.glob("*.yaml"), *CONF.rglob("*/*.yaml")))
 
 
 def test_a_reader_of_the_output_may_leave(tmp_path: Path) -> None:

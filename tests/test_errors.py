@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import pickle
+
 import pytest
 
 from compress.errors import InUse, MissingExtra, Parser, UserError, named, one_line
@@ -29,3 +31,10 @@ def test_a_parser_raises_instead_of_printing_its_usage(capfd: pytest.CaptureFixt
         parser.parse_args([])
     assert caught.value.key == "command line"
     assert capfd.readouterr() == ("", "")
+
+
+def test_errors_survive_their_way_from_a_worker() -> None:
+    for error in (UserError("seed", 3, "set 4"), MissingExtra("targets", "ncnn", "ncnn"), InUse("x", None, "wait")):
+        copy = pickle.loads(pickle.dumps(error))
+        assert type(copy) is type(error)
+        assert (copy.key, copy.value, copy.remedy, str(copy)) == (error.key, error.value, error.remedy, str(error))

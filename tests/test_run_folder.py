@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 import signal
+import stat
 import subprocess
 import sys
 import tempfile
@@ -15,7 +18,7 @@ from compress import run_folder
 from compress.errors import InUse, UserError
 from compress.measurement.latency import LOCK
 from compress.report.run_reader import read_run
-from compress.run_folder import FAILED, FINISHED, INTERRUPTED, RUNNING, choose, hold, read, status
+from compress.run_folder import FAILED, FINISHED, INTERRUPTED, RUNNING, choose, hold, of_sweep, read, status
 
 ROOT = Path(__file__).parents[1]
 
@@ -172,3 +175,33 @@ def test_the_link_to_the_newest_run_is_for_folders_in_outputs(tmp_path: Path, mo
     for elsewhere in (Path("/run"), tmp_path / "run", tmp_path / "outputs" / "sweep" / "digits" / "0"):
         run_folder.link_latest(elsewhere)
     assert (tmp_path / "outputs" / "latest").resolve() == folder
+
+
+def test_a_folder_on_nfs_is_locked_by_a_file_in_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    real = run_folder.fcntl.flock
+
+    def flock(descriptor: int, operation: int) -> None:
+        if stat.S_ISDIR(os.fstat(descriptor).st_mode):
+            raise OSError(errno.EBADF, "Bad file descriptor")
+        real(descriptor, operation)
+
+    monkeypatch.setattr(run_folder.fcntl, "flock", flock)
+    with hold(tmp_path / "a", "config"):
+        monkeypatch.setattr(run_folder, "_claims", {})  # as in another process
+        with pytest.raises(InUse), hold(tmp_path / "a", "config"):
+            pass
+        assert status(tmp_path / "a") == RUNNING
+    assert status(tmp_path / "a") == FINISHED
+
+
+def test_the_folder_of_a_sweep_is_continued_until_it_has_finished(tmp_path: Path) -> None:
+    folder = choose(tmp_path, "sweep")
+    with pytest.raises(KeyboardInterrupt), of_sweep(folder, "sweep"):
+        assert status(folder) == RUNNING
+        raise KeyboardInterrupt
+    assert status(folder) == INTERRUPTED
+    assert choose(tmp_path, "sweep") == folder
+    with of_sweep(folder, "sweep"):
+        pass
+    assert status(folder) == FINISHED
+    assert choose(tmp_path, "sweep") != folder

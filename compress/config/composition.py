@@ -63,6 +63,8 @@ def register(words: Sequence[str] = ()) -> None:
     sources.guard((CONF, RECIPES), words)
     store = ConfigStore.instance()
     store.store(name="schema", node=Config)
+    for file in CONF.glob("hydra/*/*.yaml"):  # a plugin's own defaults of this name: Hydra would warn of two
+        store.repo["hydra"].get(file.parent.name, {}).pop(file.name, None)
     for file in sorted(RECIPES.glob("*.yaml")):
         node = OmegaConf.merge({"recipe_name": file.stem}, OmegaConf.load(file))
         store.store(group="recipe", name=file.stem, package="_global_", node=node)

@@ -14,8 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path, PurePath
 from typing import Any
 
-from hydra._internal.core_plugins.file_config_source import FileConfigSource
-from hydra._internal.core_plugins.importlib_resources_config_source import ImportlibResourcesConfigSource
+from hydra._internal.core_plugins import file_config_source, importlib_resources_config_source
 from hydra._internal.sources_registry import SourcesRegistry
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
@@ -58,7 +57,7 @@ def guard(roots: Sequence[Path], words: Sequence[str]) -> None:
     global _granted
     _granted = Granted(tuple(root.resolve() for root in roots), _values(words))
     Plugins.instance()  # registers Hydra's own sources, which would replace ours
-    for source in (_Files, _PackageFiles):
+    for source in (FileConfigSource, ImportlibResourcesConfigSource):
         SourcesRegistry.instance().types[source.scheme()] = source
 
 
@@ -70,7 +69,8 @@ def _values(words: Sequence[str]) -> dict[str, list[str]]:
         except HydraException:
             continue  # refused when it is composed
         if not override.is_delete():
-            values = override.sweep_string_iterator() if override.is_sweep_override() else [override.get_value_string()]
+            discrete = override.is_discrete_sweep()  # not an interval
+            values = override.sweep_string_iterator() if discrete else [override.get_value_string()]
             values_by_key.setdefault(override.key_or_group, []).extend(str(value) for value in values)
     return values_by_key
 
@@ -109,13 +109,14 @@ class _Checked:
         """Whether the file is part of this package or of Hydra."""
 
 
-class _Files(_Checked, FileConfigSource):
+# Named as Hydra's own: a worker of a launcher registers those again, and the registry keeps what has the same name.
+class FileConfigSource(_Checked, file_config_source.FileConfigSource):
     def _own(self, config_path: str) -> bool:
         path = Path(self.path, config_path).resolve()
         return any(path.is_relative_to(root) for root in self.granted.roots)
 
 
-class _PackageFiles(_Checked, ImportlibResourcesConfigSource):
+class ImportlibResourcesConfigSource(_Checked, importlib_resources_config_source.ImportlibResourcesConfigSource):
     def _own(self, config_path: str) -> bool:
         return self.path.split(".")[0] in ("hydra", "hydra_plugins")
 

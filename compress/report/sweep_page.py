@@ -11,7 +11,7 @@ from markupsafe import Markup
 from compress.ledger import Row
 from compress.report import formatting, page, plots, svg, tables
 from compress.report.changes import baseline_row, change_from_baseline
-from compress.report.sweep_reader import SweepPoint, read_sweep, varying_keys
+from compress.report.sweep_reader import FAILED, SweepPoint, read_sweep, varying_keys
 from compress.report.tables import Cell, Column, Detail
 from compress.report.terminal_table import plain_text, text_table
 
@@ -69,8 +69,9 @@ def _change(point: SweepPoint) -> str:
 
 
 def _state(point: SweepPoint) -> Cell:
-    if point.status == "failed":
-        return Cell(point.status, [Detail(point.reason)], tables.TONES[False])
+    if point.unfinished:
+        details = [Detail(point.reason)] if point.reason else []
+        return Cell(point.status, details, tables.TONES[False if point.unfinished == FAILED else None])
     return Cell(point.status, tag=tables.TONES[point.met])
 
 
@@ -87,7 +88,16 @@ def _chart(points: Sequence[SweepPoint], keys: Sequence[str]) -> Markup:
     baseline = baseline_row(next(point.run.rows for point in points if point.run and point.run.rows))
     if baseline and baseline.accuracy:
         marks.append(plots.point(baseline, "0", "baseline", "baseline"))
-    path = sorted((mark.x, mark.y) for mark in marks)
+    path = _front([(mark.x, mark.y) for mark in marks])
     quality = formatting.quality([point.last_row for point in points if point.last_row])
     title = f"{quality.capitalize()} against FLOPs of each point"
     return svg.scatter(marks, path, "GFLOPs (2 × MACs)", plots.metric([baseline] if baseline else []), title)
+
+
+def _front(points: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
+    """The points with fewer FLOPs (x) than any other of at least their accuracy (y), in order of FLOPs."""
+    front: list[tuple[float, float]] = []
+    for x, y in sorted(points, key=lambda point: (point[0], -point[1])):
+        if not front or y > front[-1][1]:
+            front.append((x, y))
+    return front

@@ -7,20 +7,27 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from compress import run_folder
 from compress.errors import UserError
 from compress.ledger import Row
 from compress.report.changes import torch_rows
 from compress.report.run_reader import Run, read_config, read_file, read_run
 
+PLAN = "sweep.json"  # the names of the points, written before the first one
+FAILURE = "failed.json"  # in the folder of a point that failed
+FAILED, RUNNING, STOPPED, WAITING = "failed", "running", "interrupted", "not started"
+
 
 @dataclass(frozen=True)
 class SweepPoint:
-    """`run` is None if the point failed before its ledger was written or its files are damaged; see `reason`."""
+    """`run` is None if nothing was measured yet, or the files are damaged. `unfinished` says why there is no verdict:
+    FAILED, RUNNING, STOPPED or WAITING; None if there is one. `reason` explains it."""
 
     name: str
     config: dict[str, Any]  # flat: {"prune.ratio": 0.3}
     run: Run | None
     reason: str = ""
+    unfinished: str | None = None
 
     @property
     def met(self) -> bool | None:
@@ -28,15 +35,13 @@ class SweepPoint:
 
     @property
     def status(self) -> str:
-        """met, missed, undetermined or failed."""
-        if self.run is None or self.run.verdict is None:
-            return "failed"
-        return {True: "met", False: "missed", None: "undetermined"}[self.met]
+        """met, missed or undetermined; without a verdict `unfinished`."""
+        return self.unfinished or {True: "met", False: "missed", None: "undetermined"}[self.met]
 
     @property
     def state(self) -> str:
-        """`status`, for a failed point with the reason."""
-        return f"failed: {self.reason}" if self.status == "failed" and self.reason else self.status
+        """`status`, with the reason if there is no verdict."""
+        return f"{self.unfinished}: {self.reason}" if self.unfinished and self.reason else self.status
 
     @property
     def last_row(self) -> Row | None:
@@ -45,22 +50,38 @@ class SweepPoint:
 
 
 @dataclass(frozen=True)
-class _Failure:
+class Failure:
     """`failed.json` of a point."""
 
     error: str = ""
+    mistake: bool = False  # of the user: exit status 2 in a single run
+
+
+@dataclass(frozen=True)
+class _Plan:
+    """`sweep.json`."""
+
+    points: tuple[str, ...] = ()
 
 
 def is_sweep(folder: Path) -> bool:
-    return not (folder / "ledger.jsonl").exists() and bool(_point_folders(folder))
+    return not (folder / "ledger.jsonl").exists() and bool(_names(folder))
 
 
 def read_sweep(folder: Path) -> list[SweepPoint]:
-    """All points, including those that failed. Raises UserError if `folder` has no points."""
-    folders = _point_folders(folder)
-    if not folders:
+    """All points, including those that failed or have not started. Raises UserError if `folder` has no points."""
+    names = _names(folder)
+    if not names:
         raise UserError("sweep", folder, "no points in it: name outputs/sweeps/<recipe>/<date_time>")
-    return [_read_point(point) for point in folders]
+    return [_read_point(folder, name) for name in names]
+
+
+def failures(folder: Path) -> list[Failure]:
+    """The failures of a sweep, if all of its points failed; otherwise nothing."""
+    points = read_sweep(folder) if is_sweep(folder) else []
+    if any(point.status != FAILED for point in points):
+        return []
+    return [read_file(Failure, folder / point.name / FAILURE) or Failure(point.reason) for point in points]
 
 
 def varying_keys(points: Sequence[SweepPoint]) -> list[str]:
@@ -72,25 +93,43 @@ def varying_keys(points: Sequence[SweepPoint]) -> list[str]:
     return varying or [key for key in pruning if any(config.get(key) is not None for config in configs)]
 
 
-def _point_folders(folder: Path) -> list[Path]:
-    files = ("config.yaml", "ledger.jsonl", "log.txt", "failed.json", ".hydra")
-    points = [path for path in folder.glob("*") if path.is_dir() and any((path / file).exists() for file in files)]
-    return sorted(points, key=lambda path: (len(path.name), path.name) if path.name.isdigit() else (99, path.name))
+def _names(folder: Path) -> list[str]:
+    """Names of the points: those planned, and those that have a folder."""
+    plan = read_file(_Plan, folder / PLAN) or _Plan()
+    files = ("config.yaml", "ledger.jsonl", "log.txt", FAILURE, ".hydra")
+    points = [path.name for path in folder.glob("*") if path.is_dir() and any((path / file).exists() for file in files)]
+    return sorted({*plan.points, *points}, key=lambda name: (len(name), name) if name.isdigit() else (99, name))
 
 
-def _read_point(folder: Path) -> SweepPoint:
+def _read_point(sweep: Path, name: str) -> SweepPoint:
     """A damaged point counts as failed, so that the others are still shown."""
+    folder = sweep / name
+    if not folder.exists():
+        return SweepPoint(name, {}, None, unfinished=WAITING)
     config: dict[str, Any] = {}
     try:
         config = _flat(read_config(folder / "config.yaml")[0])
-        error = (read_file(_Failure, folder / "failed.json") or _Failure()).error
-        if not (folder / "ledger.jsonl").exists():
-            return SweepPoint(folder.name, config, None, error or "it stopped before the first measurement")
-        run = read_run(folder)
+        run = read_run(folder) if (folder / "ledger.jsonl").exists() else None
+        if run and run.verdict:
+            return SweepPoint(name, config, run)
+        unfinished, reason = _unfinished(folder, run)
+        return SweepPoint(name, config, run, reason, unfinished)
     except UserError as damage:
-        return SweepPoint(folder.name, config, None, str(damage))
-    stopped = f"it stopped after {run.rows[-1].stage}" if run.rows else "it has no measurements"
-    return SweepPoint(folder.name, config, run, error or stopped)
+        return SweepPoint(name, config, None, str(damage), FAILED)
+
+
+def _unfinished(folder: Path, run: Run | None) -> tuple[str, str]:
+    """FAILED, RUNNING or STOPPED, and the reason, of a point without a verdict."""
+    if (failure := read_file(Failure, folder / FAILURE)) is not None:
+        return FAILED, failure.error
+    status, stage = run_folder.status(folder), run_folder.read(folder).get("stage")
+    if status == run_folder.RUNNING:
+        return RUNNING, f"in stage {stage}"
+    if status == run_folder.INTERRUPTED:
+        return STOPPED, f"it stopped in stage {stage}"
+    if run is None:
+        return FAILED, "it stopped before the first measurement"
+    return FAILED, f"it stopped after {run.rows[-1].stage}" if run.rows else "it has no measurements"
 
 
 def _flat(config: dict[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -16,7 +16,7 @@ from tests.config.refusals import choices, refusal
 
 RECIPE_FILES = sorted(RECIPES.glob("*.yaml"))
 GIVEN = {"custom": ["model=yolo26n", "data=digits"]}  # what a recipe leaves to the command line
-GROUPS = {folder.name for folder in CONF.iterdir() if folder.is_dir()}
+GROUPS = {folder.name for folder in CONF.iterdir() if folder.is_dir() and folder.name != "hydra"}
 
 # The groups and choices that the contract names; those that exist bear these names.
 CONTRACT_GROUPS = {"recipe", "model", "data", "device", "prune", "reconstruct", "finetune", "quantize", "export"}

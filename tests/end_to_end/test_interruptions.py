@@ -15,6 +15,8 @@ from typing import Any
 
 import pytest
 
+from compress.report.sweep_page import sweep_table
+
 ROOT = Path(__file__).parents[2]
 TRAIN = ["recipe=digits", "stages=[train]", "targets=[]", "threads=1", "train.images=100000"]
 SAVED = "outputs/.cache/*/training.safetensors"
@@ -75,10 +77,22 @@ def test_sigterm_while_it_trains_and_the_same_command_afterwards(tmp_path: Path)
 
 @pytest.mark.slow
 def test_sigterm_stops_a_sweep_and_not_only_its_point(tmp_path: Path) -> None:
-    process = start(tmp_path, *TRAIN, "-m", "seed=1,2")
-    wait_for(process, lambda: any(state["stage"] == "train" for state in states(tmp_path)))
+    command = [*TRAIN[:-1], "train.images=20000", "-m", "seed=1,2"]
+    process = start(tmp_path, *command)
+    wait_for(process, lambda: any(state.get("stage") == "train" for state in states(tmp_path)))
     assert "interrupted" in stopped(process, signal.SIGTERM)
-    assert [state["status"] for state in states(tmp_path)] == ["interrupted"]
+    [point, sweep] = states(tmp_path)
+    assert (point["status"], sweep["status"]) == ("interrupted", "interrupted")
+    [folder] = tmp_path.glob("outputs/sweeps/digits/*")
+    first, second = sweep_table(folder).splitlines()[-2:]
+    assert first.endswith("interrupted: it stopped in stage train") and second.endswith("not started")
+
+    process = start(tmp_path, *command)  # the same command continues it in its folder
+    wait_for(process, lambda: "running: in stage" in sweep_table(folder))
+    _, errors = process.communicate(timeout=300)
+    assert process.returncode == 0, errors
+    assert list(tmp_path.glob("outputs/sweeps/digits/*")) == [folder]
+    assert [state["status"] for state in states(tmp_path)] == ["finished"] * 3
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, pytest.param(signal.SIGINT, marks=pytest.mark.slow)])

@@ -8,7 +8,7 @@ import yaml
 
 from compress.report import render_sweep
 from compress.report.__main__ import main
-from compress.report.sweep_page import sweep_table
+from compress.report.sweep_page import _front, sweep_table
 from tests.report.ledgers import row, write_run
 from tests.report.pages import HOSTILE, check_hostile_text_is_escaped
 
@@ -63,3 +63,7 @@ def test_a_baseline_without_accuracy_is_not_drawn(sweep: Path) -> None:
         path.write_text("\n".join(json.dumps(each) for each in (row("load"), row("prune", accuracy=0.4))) + "\n")
     page = render_sweep(sweep).read_text()
     assert page.count("<circle") == 2 and "baseline: " not in page
+
+
+def test_the_line_connects_the_points_that_no_other_dominates() -> None:
+    assert _front([(3, 0.8), (1, 0.5), (2, 0.9), (1, 0.6), (4, 0.95)]) == [(1, 0.6), (2, 0.9), (4, 0.95)]

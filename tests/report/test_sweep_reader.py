@@ -1,12 +1,15 @@
 from __future__ import annotations
 
+import json
+import shutil
+import socket
 from pathlib import Path
 
 import pytest
 
 from compress.errors import UserError
 from compress.report import render_sweep
-from compress.report.sweep_reader import is_sweep, read_sweep, varying_keys
+from compress.report.sweep_reader import Failure, failures, is_sweep, read_sweep, varying_keys
 from tests.report.ledgers import config
 
 
@@ -49,3 +52,32 @@ def test_numbered_points_are_sorted_as_numbers(sweep: Path) -> None:
     (sweep / "4").rename(sweep / "10")
     (sweep / "3").rename(sweep / "lr=0.1")
     assert [point.name for point in read_sweep(sweep)] == ["0", "1", "2", "10", "lr=0.1"]
+
+
+def test_points_that_are_running_were_stopped_or_have_not_started(sweep: Path) -> None:
+    (sweep / "sweep.json").write_text('{"points": ["0", "1", "2", "3", "4", "5"]}')
+    state = {"status": "running", "stage": "finetune", "since": "now", "host": socket.gethostname()}
+    (sweep / "2" / "state.json").write_text(json.dumps(state))
+    (sweep / "3" / "state.json").write_text(json.dumps(state | {"host": "another", "stage": "check"}))
+    states = [point.state for point in read_sweep(sweep)]
+    assert states[2:] == [
+        "interrupted: it stopped in stage finetune",
+        "running: in stage check",
+        "failed: budget.flops=0%: give more than 0",
+        "not started",
+    ]
+    text = render_sweep(sweep).read_text()
+    assert "6 points: 1 met, 1 missed, 1 interrupted, 1 running, 1 failed, 1 not started" in text
+    assert failures(sweep) == []
+
+
+def test_a_sweep_that_has_just_started_is_one(tmp_path: Path) -> None:
+    (tmp_path / "sweep.json").write_text('{"points": ["a", "b"]}')
+    assert is_sweep(tmp_path)
+    assert [point.status for point in read_sweep(tmp_path)] == ["not started"] * 2
+
+
+def test_the_failures_of_a_sweep_count_if_every_point_failed(sweep: Path) -> None:
+    for name in ("0", "1", "2", "3"):
+        shutil.rmtree(sweep / name)
+    assert failures(sweep) == [Failure("budget.flops=0%: give more than 0")]
