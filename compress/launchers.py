@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from filelock import FileLock, Timeout
+from hydra.conf import HydraConf
 from omegaconf import DictConfig, OmegaConf
 
 from compress.errors import MissingExtra, UserError
@@ -72,7 +73,7 @@ def divide_threads(composed: DictConfig, words: Sequence[str]) -> list[str]:
     return [f"threads={max(1, usable // jobs)}", f"{JOBS}={jobs}", names]
 
 
-def pin(hydra: DictConfig, threads: int) -> None:
+def pin(hydra: HydraConf, threads: int) -> None:
     """Restricts this process, a worker of joblib, to `threads` CPUs that no other worker of this machine has, so that
     points do not disturb each other's timing. Does nothing if too few CPUs are free, or for other launchers. The CPUs
     are locked by files in the folder for temporary files until the process ends."""
