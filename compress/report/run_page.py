@@ -47,7 +47,7 @@ def render(folder: Path) -> Path:
         latencies_and_sizes=plots.latencies_and_sizes(rows),
         pruning=_pruning(run.pruning),
         protected_modules=tables.protected_modules(run.pruning),
-        pruned_layers=tables.pruned_layers(run.pruning),
+        pruned_layers=plots.pruned_layers(run.pruning),
         thresholds=tables.thresholds(rows),
         quality=quality,
         quantization_candidates=tables.quantization_candidates(run.candidates, quality),

@@ -26,6 +26,7 @@ class Pruning:
     protected: Mapping[str, str] = field(default_factory=dict)  # why a module kept all channels
     out_of_reach: Mapping[str, float] = field(default_factory=dict)  # FLOPs left in protected modules at the least MACs
     reachable: tuple[float, float] | None = None  # least and most MACs of the network
+    layer_milliseconds: Mapping[str, float] = field(default_factory=dict)  # with `prune.objective=latency`
 
 
 @dataclass(frozen=True)

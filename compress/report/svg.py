@@ -174,6 +174,22 @@ def waterfall(steps: Sequence[Bar], title: str) -> Markup:
     return drawing(parts, len(steps) * row + 4, title)
 
 
+def reductions(layers: Sequence[Bar], title: str) -> Markup:
+    """A narrow bar per layer; what was removed from its previous value is drawn in grey."""
+    left, row, end = 200, 16, 110
+    longest = max((max(bar.value, bar.previous or 0) for bar in layers), default=0) or 1.0
+    parts, scale = [], (WIDTH - left - end) / longest
+    for i, bar in enumerate(layers):
+        y, length, previous = i * row + 2, bar.value * scale, (bar.previous or 0) * scale
+        tooltip = element("title", f"{bar.label}: {bar.text}")
+        name = bar.label if len(bar.label) <= 30 else f"…{bar.label[-29:]}"
+        parts.append(text(left - 8, y + 10, name, "tick", "end"))
+        parts.append(rectangle(left, y, max(length, previous, 1), row - 4, "removed", tooltip))
+        parts.append(_bar(left, y, length, row - 4, bar))
+        parts.append(text(left + max(length, previous) + 7, y + 10, bar.text, "value"))
+    return drawing(parts, len(layers) * row + 4, title)
+
+
 def element(tag: str, *children: str, **attributes: object) -> Markup:
     """One element. Names as keyword arguments: `class_` is `class`, `text_anchor` is `text-anchor`."""
     pairs = Markup()

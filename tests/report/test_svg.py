@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from compress.report.svg import Bar, Point, Series, bars, curves, scatter, ticks, waterfall
+from compress.report.svg import Bar, Point, Series, bars, curves, reductions, scatter, ticks, waterfall
 
 
 def test_ticks_are_round_and_inside() -> None:
@@ -69,3 +69,10 @@ def test_curves_share_the_horizontal_axis_and_have_scales_of_their_own() -> None
 def test_a_curve_of_one_point_is_drawn() -> None:
     chart = curves([5], [("loss", [Series([1.0], "1")])], ["five"], "title")
     assert xml.dom.minidom.parseString(chart).getElementsByTagName("polyline").length == 1
+
+
+def test_a_reduction_is_drawn_over_what_was_there() -> None:
+    chart = reductions([Bar("a" * 40, 1.0, "4 → 1", "5", previous=4.0)], "title")
+    before, after = xml.dom.minidom.parseString(chart).getElementsByTagName("rect")
+    assert float(before.getAttribute("width")) == 4 * float(after.getAttribute("width"))
+    assert f"{'a' * 40}: 4 → 1" in chart and f">…{'a' * 29}<" in chart
