@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Sequence
 
@@ -46,6 +47,30 @@ def final_rows(rows: Sequence[Row]) -> list[Row]:
         [row for row in rows if row.stage == stage and row.target is not None] for stage in ("export", "quantize")
     )
     return exported or quantized
+
+
+def to_deploy(
+    rows: Sequence[Row], device: str, precisions: Sequence[str], limit_ms: float | None = None
+) -> dict[str | None, Row]:
+    """The artifact recommended for each target, by latencies from `device` if it has any. `precisions`: as in
+    `recommend`; `limit_ms`: the latency that the budget allows."""
+    artifacts = final_rows(rows)
+    here = [row for row in artifacts if not from_another_device(row)]
+    there = [row for row in artifacts if device != HOST and timed_on(row, device)]
+    by_host = {target: recommend(here, target, precisions) for target in dict.fromkeys(row.target for row in here)}
+    return {target: _recommended_on_device(there, row, limit_ms) for target, row in by_host.items()}
+
+
+def _recommended_on_device(rows: Sequence[Row], by_host: Row, limit_ms: float | None) -> Row:
+    """The fastest of `rows`, which were timed on the device, with the target of `by_host`. Returns `by_host` if there
+    is none, or if its precision was not timed on the device and the fastest row does not meet `limit_ms`."""
+    timed = [row for row in rows if row.target == by_host.target]
+    if not timed:
+        return by_host
+    fastest = recommend(timed, by_host.target)
+    known = by_host.precision in {row.precision for row in timed}
+    meets = limit_ms is not None and (median(fastest) or math.inf) <= limit_ms
+    return fastest if known or meets else by_host
 
 
 def same_runtime_fp32(rows: Sequence[Row], int8: Row) -> Row | None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
@@ -92,7 +91,7 @@ def judge(
             checks.append(Check("quantize.max_accuracy_drop", row.target, "int8", max_quantize_drop, drop, unit))
     names = dict.fromkeys(row.target for row in finals)
     by_host = {target: selection.recommend(finals, target, device.precisions) for target in names}
-    recommended = {name: _recommended_on_device(on_device, row, budget.latency_ms) for name, row in by_host.items()}
+    recommended = selection.to_deploy(rows, device.name, device.precisions, budget.latency_ms)
     for best in recommended.values() or [None]:  # without any artifact, these limits are undetermined
         target, precision = (best.target, best.precision) if best else (None, None)
         for name, cost_limit, value, unit in _costs(budget, best, device):
@@ -133,15 +132,3 @@ def _costs(
         ("sram_kb", budget.sram_kb, in_units(arena, 1024), "KB of 1,024 bytes"),
         ("flash_kb", budget.flash_kb, in_units(size, 1024), "KB of 1,024 bytes"),
     ]
-
-
-def _recommended_on_device(rows: Sequence[Row], by_host: Row, limit_ms: float | None) -> Row:
-    """The fastest of `rows`, which were timed on the device, with the target of `by_host`. Returns `by_host` if there
-    is none, or if its precision was not timed on the device and the fastest row does not meet `limit_ms`."""
-    timed = [row for row in rows if row.target == by_host.target]
-    if not timed:
-        return by_host
-    fastest = selection.recommend(timed, by_host.target)
-    known = by_host.precision in {row.precision for row in timed}
-    meets = limit_ms is not None and (selection.median(fastest) or math.inf) <= limit_ms
-    return fastest if known or meets else by_host

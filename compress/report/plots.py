@@ -11,10 +11,12 @@ from compress.budget.selection import median
 from compress.ledger import Provenance, Row
 from compress.report import formatting, svg
 from compress.report.changes import STAGES, change_from_baseline
+from compress.report.run_reader import Pruning
 
 # Suffixes of CSS classes.
 COLOURS = {"torch": 0, "as given": 0, "onnxruntime": 1, "openvino": 2, "tensorrt": 3, "ncnn": 4, "litert": 6}
 SHAPES = {"fp32": "circle", "fp16": "diamond", "int8": "square"}
+SLOWEST_LAYERS = 60
 BITS = {"int8": 8, "fp16": 16}
 
 
@@ -46,6 +48,21 @@ def latencies_and_sizes(rows: Sequence[Row]) -> list[Chart]:
     """Bars for each target: latency on each device, and file size."""
     latencies = [_latency_chart(rows, *timed) for timed in _by_device(rows).items()]
     return _drawn(*latencies[:1], _size_chart(rows), *latencies[1:])
+
+
+def pruned_layers(pruning: Pruning) -> list[Chart]:
+    """Output channels of each narrowed layer before and after, and the time of each layer if it was measured."""
+    channels = [
+        svg.Bar(layer, after, f"{before} → {after}", "5", previous=before)
+        for layer, (before, after) in pruning.channels.items()
+    ]
+    slowest = sorted(pruning.layer_milliseconds.items(), key=lambda item: -item[1])[:SLOWEST_LAYERS]
+    times = [svg.Bar(layer, value, f"{value:.3g} ms", "2") for layer, value in slowest]
+    note = f"Measured or predicted before the last round; the {SLOWEST_LAYERS} slowest at most."
+    return _drawn(
+        Chart("Output channels of the narrowed layers", svg.reductions(channels, "Channels before and after")),
+        Chart("Time of each layer", svg.reductions(times, "Milliseconds of each layer"), note),
+    )
 
 
 def legend(rows: Sequence[Row]) -> list[tuple[str, str]]:

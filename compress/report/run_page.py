@@ -8,7 +8,7 @@ from pathlib import Path
 
 from compress.budget import Verdict
 from compress.ledger import Row
-from compress.report import accuracy_details, formatting, page, plots, tables
+from compress.report import accuracy_details, answer, formatting, page, plots, tables, training_curves
 from compress.report.changes import BASELINE_STAGES, baseline_row, change_from_baseline, torch_rows
 from compress.report.run_reader import Pruning, Run, read_run
 
@@ -20,6 +20,7 @@ def render(folder: Path) -> Path:
     if `folder` is not a run folder, or one of its files is damaged."""
     run = read_run(folder)
     rows, quality = run.rows, formatting.quality(run.rows)
+    answers = answer.answers(run)
     passed, checks = formatting.acceptance_checks(run.verdict)
     return page.write(
         folder / "report.html",
@@ -27,7 +28,9 @@ def render(folder: Path) -> Path:
         run=run,
         summary=_summary(run),
         banner=_banner(run.verdict),
-        tiles=[*_torch_tiles(rows), *_latency_tiles(rows)],
+        answers=answers,
+        tiles=[*_torch_tiles(rows), *([] if answers else _latency_tiles(rows))],
+        training=training_curves.charts(run.training),
         checks=tables.checks(checks),
         passed_acceptance_checks=formatting.passed_acceptance_checks(passed),
         acceptance_checks=tables.checks(passed),
@@ -44,7 +47,7 @@ def render(folder: Path) -> Path:
         latencies_and_sizes=plots.latencies_and_sizes(rows),
         pruning=_pruning(run.pruning),
         protected_modules=tables.protected_modules(run.pruning),
-        pruned_layers=tables.pruned_layers(run.pruning),
+        pruned_layers=plots.pruned_layers(run.pruning),
         thresholds=tables.thresholds(rows),
         quality=quality,
         quantization_candidates=tables.quantization_candidates(run.candidates, quality),

@@ -1,5 +1,5 @@
 """Reads a run folder: `config.yaml`, `ledger.jsonl`, `verdict.json`, `pruning.json`, `quantization.json`, manifests,
-`drawings/`."""
+`metrics.jsonl`, `drawings/`."""
 
 from __future__ import annotations
 
@@ -26,6 +26,7 @@ class Pruning:
     protected: Mapping[str, str] = field(default_factory=dict)  # why a module kept all channels
     out_of_reach: Mapping[str, float] = field(default_factory=dict)  # FLOPs left in protected modules at the least MACs
     reachable: tuple[float, float] | None = None  # least and most MACs of the network
+    layer_milliseconds: Mapping[str, float] = field(default_factory=dict)  # with `prune.objective=latency`
 
 
 @dataclass(frozen=True)
@@ -51,11 +52,20 @@ class Quantization:
 
 
 @dataclass(frozen=True)
+class ExportedModel:
+    """The file of one precision, relative to the folder of its artifact."""
+
+    model: str
+
+
+@dataclass(frozen=True)
 class Manifest:
-    """`manifest.json` of an artifact: SHA-256 of its files, by path, and versions of the software, by package."""
+    """`manifest.json` of an artifact: SHA-256 of its files, by path, versions of the software, by package, and the
+    models, by precision."""
 
     files: Mapping[str, str] = field(default_factory=dict)
     versions: Mapping[str, str] = field(default_factory=dict)
+    models: Mapping[str, ExportedModel] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -64,6 +74,19 @@ class Drawings:
 
     columns: tuple[str, ...] = ()
     rows: tuple[tuple[str, ...], ...] = ()
+
+
+@dataclass(frozen=True)
+class TrainingPoint:
+    """A line of `metrics.jsonl`."""
+
+    training: str
+    step: int
+    loss: float
+    learning_rate: float
+    task_loss: float | None = None
+    distillation_loss: float | None = None
+    images_per_second: float | None = None
 
 
 @dataclass(frozen=True)
@@ -90,6 +113,7 @@ class Run:
     pruning: Pruning
     candidates: tuple[Candidate, ...]
     drawings: Drawings
+    training: list[TrainingPoint]
 
     @property
     def name(self) -> str:
@@ -127,7 +151,22 @@ def read_run(folder: Path) -> Run:
     pruning = read_file(Pruning, folder / "pruning.json") or Pruning()
     quantization = read_file(Quantization, folder / "quantization.json") or Quantization()
     drawings = read_file(Drawings, folder / "drawings" / "index.json") or Drawings()
-    return Run(folder, rows, config, text, verdict, manifests, notes, pruning, quantization.candidates, drawings)
+    training = read_training(folder / "metrics.jsonl")
+    return Run(
+        folder, rows, config, text, verdict, manifests, notes, pruning, quantization.candidates, drawings, training
+    )  # fmt: skip
+
+
+def read_training(path: Path) -> list[TrainingPoint]:
+    """Points of all trainings; none if there is no file. A last line that was cut off is omitted. A diverged training
+    has losses that are not finite; its points without a finite loss are omitted too."""
+    if not path.is_file():
+        return []
+    points = []
+    for number, line in enumerate(path.read_text(encoding="utf-8", errors="replace").splitlines(keepends=True), 1):
+        if line.endswith("\n") and "NaN" not in line and "Infinity" not in line:
+            points.append(typed_json.parse(TrainingPoint, line, f"{path}, line {number}"))
+    return points
 
 
 def read_file(kind: type[T], path: Path) -> T | None:

@@ -1,8 +1,9 @@
-"""SVG charts: scatter plot, horizontal bars, waterfall. Colours are CSS classes of the page, so that one chart serves
-light and dark mode. All texts are escaped. A chart without values is empty."""
+"""SVG charts: scatter plot, curves, horizontal bars, waterfall. Colours are CSS classes of the page, so that one chart
+serves light and dark mode. All texts are escaped. A chart without values is empty."""
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -38,6 +39,21 @@ class Bar:
     colour: str
     hollow: bool = False
     previous: float | None = None  # waterfall: the value of the bar above
+
+
+@dataclass(frozen=True)
+class Series:
+    """A curve; None where it has no value."""
+
+    values_or_none: Sequence[float | None]
+    colour: str
+
+    @property
+    def values(self) -> list[float]:
+        return [value for value in self.values_or_none if value is not None]
+
+    def pairs(self, xs: Sequence[float]) -> list[tuple[float, float]]:
+        return [(x, y) for x, y in zip(xs, self.values_or_none, strict=True) if y is not None]
 
 
 def ticks(low: float, high: float, count: int = 5) -> list[float]:
@@ -87,6 +103,40 @@ def scatter(
     return drawing(parts, height, title)
 
 
+def curves(
+    xs: Sequence[float], panels: Sequence[tuple[str, Sequence[Series]]], tooltips: Sequence[str], title: str
+) -> Markup:
+    """Curves over the same increasing `xs`, in panels one above the other, each with its own scale. One tooltip per x
+    appears anywhere above it."""
+    if not xs or not panels:
+        return Markup()
+    left, right, panel, gap = 62, WIDTH - 12, 120, 34
+    x_low, x_high = min(xs), max(max(xs), min(xs) + 1)
+    parts: list[Markup] = []
+
+    def px(x: float) -> float:
+        return left + (x - x_low) / (x_high - x_low) * (right - left)
+
+    for number, (label, series) in enumerate(panels):
+        top = 24 + number * (panel + gap)
+        low, high = _padded([value for each in series for value in each.values])
+        parts.append(text(6, top - 10, label, "axis"))
+        height = panel / (high - low)
+        for tick in ticks(low, high, 3):
+            y = top + panel - (tick - low) * height
+            parts += [_line(left, y, right, y, "grid"), text(left - 8, y + 4, f"{tick:.3g}", "tick", "end")]
+        for each in series:
+            points = " ".join(f"{px(x):.1f},{top + panel - (y - low) * height:.1f}" for x, y in each.pairs(xs))
+            parts.append(element("polyline", class_=f"curve s-{each.colour}", points=points))
+    bottom = len(panels) * (panel + gap) - 10
+    for tick in ticks(x_low, x_high):
+        parts.append(text(px(tick), bottom + 18, f"{tick:.6g}", "tick", "middle"))
+    edges = [px(xs[0]), *(px((a + b) / 2) for a, b in itertools.pairwise(xs)), px(xs[-1]) + 1]
+    for (start, end), tooltip in zip(itertools.pairwise(edges), tooltips, strict=True):
+        parts.append(rectangle(start, 24, end - start, bottom - 24, "hit", element("title", tooltip)))
+    return drawing(parts, bottom + 24, title)
+
+
 def bars(groups: Sequence[tuple[str, Sequence[Bar]]], title: str) -> Markup:
     """Horizontal bars from zero, in named groups with a common scale."""
     left, row, gap, end = 118, 22, 30, 150
@@ -122,6 +172,22 @@ def waterfall(steps: Sequence[Bar], title: str) -> Markup:
         parts.append(text(x, y + (12 if second else 18), first, "value"))
         parts.append(text(x, y + 26, second, "tick"))
     return drawing(parts, len(steps) * row + 4, title)
+
+
+def reductions(layers: Sequence[Bar], title: str) -> Markup:
+    """A narrow bar per layer; what was removed from its previous value is drawn in grey."""
+    left, row, end = 200, 16, 110
+    longest = max((max(bar.value, bar.previous or 0) for bar in layers), default=0) or 1.0
+    parts, scale = [], (WIDTH - left - end) / longest
+    for i, bar in enumerate(layers):
+        y, length, previous = i * row + 2, bar.value * scale, (bar.previous or 0) * scale
+        tooltip = element("title", f"{bar.label}: {bar.text}")
+        name = bar.label if len(bar.label) <= 30 else f"…{bar.label[-29:]}"
+        parts.append(text(left - 8, y + 10, name, "tick", "end"))
+        parts.append(rectangle(left, y, max(length, previous, 1), row - 4, "removed", tooltip))
+        parts.append(_bar(left, y, length, row - 4, bar))
+        parts.append(text(left + max(length, previous) + 7, y + 10, bar.text, "value"))
+    return drawing(parts, len(layers) * row + 4, title)
 
 
 def element(tag: str, *children: str, **attributes: object) -> Markup:

@@ -173,16 +173,6 @@ def protected_modules(pruning: Pruning) -> Table | None:
     return build(columns, sorted(pruning.protected.items(), key=lambda item: -flops.get(item[0], 0)))
 
 
-def pruned_layers(pruning: Pruning) -> Table | None:
-    columns = (
-        Column("layer", lambda item: item[0]),
-        Column("channels before", lambda item: str(item[1][0]), True),
-        Column("after", lambda item: str(item[1][1]), True),
-        Column("kept", lambda item: f"{item[1][1] / max(item[1][0], 1):.0%}", True),
-    )
-    return build(columns, pruning.channels.items())
-
-
 def quantization_candidates(candidates: Sequence[Candidate], quality: str = "accuracy") -> Table | None:
     """Every candidate of the search, the selected one of each target marked. `quality`: see `formatting.quality`."""
     columns = (

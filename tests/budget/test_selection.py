@@ -14,6 +14,7 @@ from compress.budget.selection import (
     latency_on,
     same_runtime_fp32,
     timed_on,
+    to_deploy,
 )
 from compress.config import DeviceConfig, Figure
 from compress.ledger import Energy
@@ -134,3 +135,11 @@ def test_energy_is_measured_or_power_times_the_latency_of_the_device() -> None:
     assert energy_on(replace(measured, energy_mj=Energy(150.0)), board) == 150.0
     assert energy_on(measured, DeviceConfig("raspberry_pi_5")) is None
     assert energy_on(int8(ms=20.0), board) is None  # of this machine
+
+
+def test_one_artifact_is_deployed_per_target() -> None:
+    rows = [fp32(ms=1.0), int8(ms=0.5), row("export", "onnxruntime", "fp32", ms=0.01)]
+    chosen = {target: each.precision for target, each in to_deploy(rows, "host", ()).items()}
+    assert chosen == {"openvino": "int8", "onnxruntime": "fp32"}
+    assert to_deploy(rows, "host", ["fp32"])["openvino"].precision == "fp32"
+    assert to_deploy([row("load", None, "fp32")], "host", ()) == {}

@@ -183,11 +183,15 @@ def write_run(folder: Path, ledger: list[dict[str, Any]] | None = None) -> Path:
     (folder / "config.yaml").write_text(config())
     for target, files in (
         ("onnxruntime", ("fp32/model.onnx", "int8/model.onnx")),
-        ("openvino", ("int8_openvino_model/model.xml", "int8_openvino_model/model.bin")),
+        ("openvino", ("fp32_openvino_model/model.xml", "fp32_openvino_model/model.bin")),
         ("tensorrt", ("fp16/model.onnx", "int8/model.onnx", "int8/model.engine")),
     ):
         (folder / "artifacts" / target).mkdir(parents=True)
-        manifest = {"versions": {target: "1.31.1", "torch": "2.14.1"}, "files": dict.fromkeys(files, DIGEST)}
+        manifest: dict[str, Any] = {
+            "versions": {target: "1.31.1", "torch": "2.14.1"},
+            "files": dict.fromkeys(files, DIGEST),
+        }
+        manifest |= {"models": {file.split("/")[0].split("_")[0]: {"model": file} for file in reversed(files)}}
         (folder / "artifacts" / target / "manifest.json").write_text(json.dumps(manifest))
     return folder
 

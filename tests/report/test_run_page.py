@@ -36,6 +36,7 @@ def test_report_is_a_pure_function_of_the_folder(run: Path) -> None:
 def test_report_escapes_all_text(tmp_path: Path) -> None:
     evil = HOSTILE
     ledger = [row("load", accuracy=0.5), row(evil, evil, evil, accuracy=0.4, latency=(1.0, evil, evil))]
+    ledger.append(row("export", "openvino", "int8"))
     ledger[1]["accuracy"] |= {"metric": evil, "per_class": {evil: 0.4}}
     run = write_run(tmp_path / "run", ledger)
     check = {"name": evil, "target": evil, "precision": evil, "limit": 1, "value": None, "unit": evil}
@@ -45,7 +46,7 @@ def test_report_escapes_all_text(tmp_path: Path) -> None:
     (run / "pruning.json").write_text(json.dumps({"channels": {evil: [4, 2]}, "protected": {evil: evil}}))
     candidate = {"target": evil, "scheme": evil, "accuracy": 0.5, "drop": 0.1, "seconds": 1, "chosen": True}
     (run / "quantization.json").write_text(json.dumps({"candidates": [candidate]}))
-    manifest = {"versions": {evil: evil}, "files": {evil: evil}}
+    manifest = {"versions": {evil: evil}, "files": {evil: evil}, "models": {"int8": {"model": evil}}}
     (run / "artifacts" / "openvino" / "manifest.json").write_text(json.dumps(manifest))
     check_hostile_text_is_escaped(render(run).read_text())
 
@@ -59,7 +60,7 @@ def test_report_lists_pruned_layers_and_protected_modules(run: Path) -> None:
     }
     (run / "pruning.json").write_text(json.dumps(record))
     page = render(run).read_text()
-    for text in ("1 layers were narrowed; reachable: 0.200 to 1.000 GFLOPs", "model.1", "75%", "&lt;last&gt;"):
+    for text in ("1 layers were narrowed; reachable: 0.200 to 1.000 GFLOPs", "model.1", "64 → 48", "&lt;last&gt;"):
         assert text in page
 
 
@@ -101,9 +102,30 @@ def test_tiles_compare_the_last_model_with_the_baseline(run: Path) -> None:
     for tile in (
         "<span>GFLOPs</span><strong>0.876 → 0.437</strong><span>−50.2 %</span>",
         "<span>mAP50-95, torch</span><strong>0.4873 → 0.4791</strong><span>−0.0082 on 500 images</span>",
-        "<span>openvino on host, ms</span><strong>3.29</strong><span>×0.79 of the baseline, fp32 file</span>",
     ):
         assert tile in text
+    assert "openvino on host, ms" not in text, "the answer states the latencies"
+
+
+def test_tiles_state_latencies_if_nothing_was_exported(run: Path) -> None:
+    for manifest in run.glob("artifacts/*/manifest.json"):
+        manifest.unlink()
+    tile = "<span>openvino on host, ms</span><strong>3.29</strong><span>×0.79 of the baseline, fp32 file</span>"
+    assert tile in render(run).read_text()
+
+
+def test_the_answer_comes_before_the_verdict(run: Path) -> None:
+    text = render(run).read_text()
+    assert 0 < text.index("Best files of this run") < text.index("Budget not met")
+    assert "artifacts/openvino/fp32_openvino_model/model.xml" in text and "&#39;name of this device&#39;" in text
+
+
+def test_training_curves_are_drawn(run: Path) -> None:
+    assert "<h2>Training</h2>" not in render(run).read_text()
+    point = {"training": HOSTILE, "step": 1, "loss": 2.0, "learning_rate": 0.1}
+    (run / "metrics.jsonl").write_text(json.dumps(point) + "\n")
+    text = render(run).read_text()
+    assert "<h2>Training</h2>" in text and "step 1\nloss 2\nlearning rate 0.1" in text and HOSTILE not in text
 
 
 def test_a_baseline_that_knows_nothing_is_in_the_banner(run: Path) -> None:

@@ -9,7 +9,7 @@ import pytest
 from compress.errors import UserError
 from compress.report import render
 from compress.report.__main__ import main
-from compress.report.run_reader import read_config, read_run
+from compress.report.run_reader import read_config, read_run, read_training
 from tests.report.ledgers import row, rows
 
 
@@ -114,3 +114,15 @@ def test_config_is_read_as_plain_objects(tmp_path: Path) -> None:
         path.write_text(damage)
         with pytest.raises(UserError, match="not YAML"):
             read_config(path)
+
+
+def test_training_points_are_read_without_a_cut_line_and_without_infinite_losses(tmp_path: Path) -> None:
+    file = tmp_path / "metrics.jsonl"
+    assert read_training(file) == []
+    point = {"training": "train", "step": 1, "loss": 2.0, "learning_rate": 0.1}
+    lines = [json.dumps(point), json.dumps(point | {"step": 2, "loss": float("nan")}), '{"training": "tr']
+    file.write_text("\n".join(lines))
+    assert [(each.step, each.loss) for each in read_training(file)] == [(1, 2.0)]
+    file.write_text(json.dumps(point | {"loss": "low"}) + "\n")
+    with pytest.raises(UserError, match="line 1: loss"):
+        read_training(file)

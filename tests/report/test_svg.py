@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from compress.report.svg import Bar, Point, bars, scatter, ticks, waterfall
+from compress.report.svg import Bar, Point, Series, bars, curves, reductions, scatter, ticks, waterfall
 
 
 def test_ticks_are_round_and_inside() -> None:
@@ -54,3 +54,25 @@ def test_a_waterfall_draws_what_a_stage_removed() -> None:
     assert removed.getAttribute("class") == "removed" and "&lt;b&gt;" in chart
     widths = [float(each.getAttribute("width")) for each in (removed, kept, full)]
     assert widths[0] + widths[1] == pytest.approx(widths[2], abs=0.2)
+
+
+def test_curves_share_the_horizontal_axis_and_have_scales_of_their_own() -> None:
+    panels = [("loss", [Series([4.0, None, 2.0], "1")]), ("rate", [Series([0.1, 0.2, 0.3], "2")])]
+    chart = curves([1, 2, 4], panels, ["one", "<two>", "four"], "title")
+    lines = xml.dom.minidom.parseString(chart).getElementsByTagName("polyline")
+    loss, rate = ([tuple(map(float, p.split(","))) for p in e.getAttribute("points").split()] for e in lines)
+    assert [x for x, _ in loss] == [rate[0][0], rate[2][0]] and loss[0][1] < loss[1][1] < rate[2][1] < rate[0][1]
+    assert chart.count('class="hit"') == 3 and "&lt;two&gt;" in chart
+    assert curves([], panels, [], "title") == ""
+
+
+def test_a_curve_of_one_point_is_drawn() -> None:
+    chart = curves([5], [("loss", [Series([1.0], "1")])], ["five"], "title")
+    assert xml.dom.minidom.parseString(chart).getElementsByTagName("polyline").length == 1
+
+
+def test_a_reduction_is_drawn_over_what_was_there() -> None:
+    chart = reductions([Bar("a" * 40, 1.0, "4 → 1", "5", previous=4.0)], "title")
+    before, after = xml.dom.minidom.parseString(chart).getElementsByTagName("rect")
+    assert float(before.getAttribute("width")) == 4 * float(after.getAttribute("width"))
+    assert f"{'a' * 40}: 4 → 1" in chart and f">…{'a' * 29}<" in chart

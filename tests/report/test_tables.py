@@ -53,8 +53,7 @@ def test_protected_modules_are_sorted_by_flops() -> None:
     pruning = Pruning({"conv": (64, 16), "none": (0, 0)}, {"a": "first", "b": "last"}, {"b": 2e6})
     assert column(tables.protected_modules(pruning), "module") == ["b", "a"]
     assert column(tables.protected_modules(pruning), "unprunable MFLOPs") == ["2.0", "0.0"]
-    assert column(tables.pruned_layers(pruning), "kept") == ["25%", "0%"]
-    assert tables.protected_modules(Pruning()) is tables.pruned_layers(Pruning()) is None
+    assert tables.protected_modules(Pruning()) is None
 
 
 def test_the_selected_candidate_is_marked() -> None:
@@ -81,7 +80,6 @@ def test_numbers_are_aligned_right() -> None:
         (tables.measurements(ledger), ["stage", "target", "vs. previous", "vs. baseline"]),
         (tables.further_measurements(ledger), ["stage", "target", "precision"]),
         (tables.protected_modules(pruning), ["module", "reason"]),
-        (tables.pruned_layers(pruning), ["layer"]),
         (tables.quantization_candidates(candidates), ["", "target", "scheme"]),
     ):
         assert table is not None and [each.name for each in table.columns if not each.right] == left
