@@ -86,6 +86,8 @@ def _flight(config: Config, files: Sequence[File], before: Network, after: Netwo
     board = config.device if name is None else device_profiles([name])[name]
     model = calibrate(board, measured.known(board.name))
     files = supported(board, files)
+    if name is not None:  # not the device that the files were made for: it may lack their runtimes
+        files = [file for file in files if file[0] in board.targets]
     floats = [(target, "fp32") for target in dict.fromkeys(target for target, _ in files)]  # without this program
     first, last = fastest(model, floats, before), fastest(model, files, after)
     if board.loaded_watts is None or first is None or last is None:

@@ -68,6 +68,8 @@ def test_a_mission_names_its_own_board(converter: Converter) -> None:
     mission = MissionConfig(battery_wh=50, hover_watts=140, device="raspberry_pi_5")
     [flight] = remarks(Config(mission=mission), rows(("onnxruntime", "int8")), converter)
     assert "raspberry_pi_5 on board" in flight.text and "upper bound" not in flight.text
+    [flight] = remarks(Config(mission=mission), rows(("onnxruntime", "int8"), ("tensorrt", "int8")), converter)
+    assert "onnxruntime/int8" in flight.text and "tensorrt" not in flight.text  # which the board does not run
     mission.device = "raspbery_pi_5"
     with pytest.raises(UserError, match="device=raspbery_pi_5: there is no such choice; did you mean raspberry_pi_5"):
         devices.check(Config(mission=mission))
