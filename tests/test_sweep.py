@@ -6,6 +6,7 @@ import json
 import math
 import socket
 from pathlib import Path
+from typing import Any
 
 import pytest
 from omegaconf import DictConfig, OmegaConf
@@ -49,7 +50,7 @@ def test_the_latency_predicted_for_the_device_is_an_objective(tmp_path: Path) ->
         ledger = Ledger(tmp_path / "a/ledger.jsonl", "a")
         ledger.append(Row("export", "openvino", "int8", 16, macs=5, accuracy=Accuracy("top1", 0.7)))
         remark = {"kind": "predicted_latency", "text": "…", "numbers": {"openvino/int8": 3.0, "openvino/fp32": 4.5}}
-        verdict = {"met": None, "checks": [], "remarks": [remark], "failures": {}}
+        verdict: dict[str, Any] = {"met": None, "checks": [], "remarks": [remark], "failures": {}}
         (tmp_path / "a/verdict.json").write_text(json.dumps(verdict))
     assert point(composed, tmp_path / "a", LATENCY) == (0.7, 3.0)
     verdict["remarks"] = []
