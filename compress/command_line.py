@@ -91,7 +91,7 @@ class CommandLine:
         if hydra_config.mode == RunMode.MULTIRUN:
             if not self.origin.here:
                 self.origin.enter(Path(hydra_config.sweep.dir))
-                launchers.pin(hydra_config, composed.threads)
+                launchers.pin(hydra_config.launcher, composed.threads)
             objective = hydra_config.sweeper.get("objective", sweep.FLOPS)
             try:
                 return sweep.point(composed, folder, objective, worker=not self.origin.here)
@@ -218,7 +218,7 @@ def _place(arguments: argparse.Namespace) -> Place | None:
 def _place_of_sweep(words: Sequence[str], composed: DictConfig, folder: Path, named: bool) -> Place:
     """The same command continues an interrupted sweep, perhaps with another launcher or more trials of a search."""
     configuration.check_name(composed.recipe_name)
-    launchers.check(composed.hydra)
+    launchers.check(composed.hydra, words)
     further = launchers.divide_threads(composed, words)
     launchers.connect(composed.hydra)
     with open_dict(composed):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import shutil
 import socket
 import tempfile
 from collections.abc import Sequence
@@ -13,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from filelock import FileLock, Timeout
-from hydra.conf import HydraConf
+from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import DictConfig, OmegaConf
 
 from compress.errors import MissingExtra, UserError
@@ -33,23 +34,27 @@ _NEEDS = {
 }
 
 
-def check(hydra: DictConfig) -> None:
-    """Raises UserError if the package of the launcher or the sweeper is not installed, or `sbatch` for Slurm.
+def check(hydra: DictConfig, words: Sequence[str] = ()) -> None:
+    """Raises UserError if the package of the launcher or the sweeper is not installed, or `sbatch` for Slurm, or if an
+    override has an interval, which only a search accepts.
 
     Args:
         hydra: the node `hydra` of the composed configuration.
+        words: overrides of the command.
     """
     for key, node in (("hydra/sweeper", hydra.sweeper), (CHOICE, hydra.launcher)):
         plugin = ".".join(str(node._target_).split(".")[:2])
         package, extra = _NEEDS.get(plugin, ("", None))
         if package and not _installed(package if extra == "optuna" else plugin):
             raise MissingExtra(key, package.replace("_", "-"), extra)
-    if str(hydra.launcher._target_).endswith("SlurmLauncher"):
-        from shutil import which
-
-        if which("sbatch") is None:
-            remedy = "there is no command `sbatch` here: start the sweep on a machine of the cluster, or use another"
-            raise UserError(CHOICE, "submitit_slurm", f"{remedy} launcher")
+    if str(hydra.launcher._target_).endswith("SlurmLauncher") and shutil.which("sbatch") is None:
+        remedy = "there is no command `sbatch` here: start the sweep on a machine of the cluster, or use another"
+        raise UserError(CHOICE, "submitit_slurm", f"{remedy} launcher")
+    if str(hydra.sweeper._target_).endswith(".BasicSweeper"):
+        for each in OverridesParser.create().parse_overrides(list(words)):
+            if each.is_interval_sweep():
+                key, _, value = str(each.input_line).partition("=")
+                raise UserError(key, value, "an interval needs hydra/sweeper=optuna; or set several values")
 
 
 def _installed(module: str) -> bool:
@@ -73,11 +78,11 @@ def divide_threads(composed: DictConfig, words: Sequence[str]) -> list[str]:
     return [f"threads={max(1, usable // jobs)}", f"{JOBS}={jobs}", names]
 
 
-def pin(hydra: HydraConf, threads: int) -> None:
+def pin(launcher: DictConfig, threads: int) -> None:
     """Restricts this process, a worker of joblib, to `threads` CPUs that no other worker of this machine has, so that
     points do not disturb each other's timing. Does nothing if too few CPUs are free, or for other launchers. The CPUs
     are locked by files in the folder for temporary files until the process ends."""
-    if "joblib_launcher" not in str(hydra.launcher._target_) or _pinned:
+    if "joblib_launcher" not in str(launcher._target_) or _pinned:
         return
     for cpu in sorted(os.sched_getaffinity(0)):
         lock = FileLock(Path(tempfile.gettempdir(), f"compress-cpu{cpu}-{os.getuid()}.lock"))

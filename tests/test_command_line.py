@@ -56,3 +56,35 @@ def test_a_reader_of_the_output_may_leave(tmp_path: Path) -> None:
     process.stdout.close()
     assert process.stderr.read() == ""
     assert process.wait() == 0
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["prune.ration=0.1,0.2"], "prune.ration=0.1,0.2: there is no such key; did you mean prune.ratio?"),
+        (["seed=1,2", "hydra/launcher=jobli"], "hydra/launcher=jobli: there is no such choice; did you mean joblib?"),
+        (["prune.ratio=interval(0.1,0.5)"], "prune.ratio=interval(0.1,0.5): an interval needs hydra/sweeper=optuna"),
+    ],
+    ids=["key", "launcher", "interval"],
+)
+def test_a_sweep_that_cannot_start_is_one_line(words: list[str], message: str, tmp_path: Path) -> None:
+    ended = subprocess.run(
+        [sys.executable, "-m", "compress", "recipe=digits", *words, "-m"],
+        cwd=tmp_path, env={**os.environ, "PYTHONPATH": str(ROOT)}, capture_output=True, text=True,
+    )  # fmt: skip
+    assert ended.returncode == 2
+    [line] = ended.stderr.splitlines()
+    assert line.startswith(f"compress: error: {message}")
+    assert list((tmp_path / "outputs").glob("sweeps/*/*")) == []
+
+
+def test_a_sweep_whose_points_all_fail_has_the_status_of_a_single_run(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "compress", "recipe=digits", "budget.flops=null", "prune.ratio=2,3", "-m"]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    for _ in range(2):  # the second command continues the sweep of the first
+        ended = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
+        assert ended.returncode == 2
+        [line] = ended.stderr.splitlines()
+        assert "all of its 2 points failed, the first one because of prune.ratio=2.0: set a fraction" in line
+        [folder] = (tmp_path / "outputs" / "sweeps" / "digits").iterdir()
+        assert "2 failed" in (folder / "report.html").read_text()

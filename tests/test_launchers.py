@@ -128,7 +128,7 @@ import os, sys, time
 sys.path.insert(0, {str(ROOT)!r})
 from omegaconf import OmegaConf
 from compress.launchers import pin
-node = OmegaConf.create({{"launcher": {{"_target_": sys.argv[1]}}}})
+node = OmegaConf.create({{"_target_": sys.argv[1]}})
 os.sched_getaffinity = lambda pid: {{0, 1, 2}}
 os.sched_setaffinity = lambda pid, cpus: print(sorted(cpus), flush=True)
 pin(node, int(sys.argv[2]))
