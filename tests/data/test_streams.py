@@ -138,7 +138,8 @@ def test_workers_leave_ctrl_c_to_the_main_process() -> None:
 
 def test_ctrl_c_stops_a_script_and_its_workers(tmp_path: Path) -> None:
     file = tmp_path / "script.py"
-    loop = "try:\n    next(stream), next(stream)\n"  # one from each worker, which ignores Ctrl-C from then on
+    loop = "signal.signal(signal.SIGINT, signal.default_int_handler)\n"  # a shell's background job ignores it
+    loop += "try:\n    next(stream), next(stream)\n"  # one from each worker, which ignores Ctrl-C from then on
     loop += "    print('ready', flush=True)\n    while True: next(stream)\n"
     file.write_text(SCRIPT + loop + "except KeyboardInterrupt: stream.close()\n")
     environment = {**os.environ, "PYTHONPATH": str(makers.ROOT)}
