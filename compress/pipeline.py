@@ -38,7 +38,7 @@ from compress.errors import UserError
 from compress.finetuning import choose_settings
 from compress.host import host, usable_threads
 from compress.ledger import Ledger, Row
-from compress.measurement import answers, bottlenecks, channels, drawings, rapl
+from compress.measurement import answers, bottlenecks, channels, drawings, layer_times, rapl
 from compress.measurement.rows import Costs, measure_model
 from compress.product import Product, Reference
 from compress.recorder import LOAD, Recorder
@@ -218,6 +218,7 @@ def _run(plan: Plan, folder: Path, state: run_folder.State) -> Result:
     further += channels.remarks(product.model, costs.at_imgsz, round_to)
     verdict = replace(verdict, remarks=(*verdict.remarks, *further))
     atomic.write(folder / "verdict.json", json.dumps(verdict.as_dict(), indent=1))
+    layer_times.write(folder, config, models_of_run, converter)
     drawings.write(folder, plan.data, recorder.baseline, product, config)
     page = report.render(folder)
     plan.trackers.finish(verdict)

@@ -74,6 +74,11 @@ class Cost:
             kinds.update(layer.other_by_kind)
         return {kind: flops for kind, flops in kinds.most_common() if flops}
 
+    @property
+    def layer_macs(self) -> dict[str, int]:
+        """MACs by module name, of the modules that compute products themselves."""
+        return {name: layer.macs for name, layer in self.layers.items() if layer.macs}
+
     def macs_within(self, module: str) -> int:
         """MACs of a module and its submodules; 0 if it did not run."""
         prefix = f"{module}." if module else ""

@@ -1,9 +1,11 @@
-"""Draws what the baseline and each final file predict for a few validation images, for the report."""
+"""Draws what the baseline and each final file predict for a few validation images, for the report: some drawn by the
+seed, and those on which a file disagrees most with the baseline."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,38 +21,85 @@ from compress.product import Product
 from compress.tasks import Predictions, SupervisedTask
 
 FOLDER, INDEX = "drawings", "index.json"
-IMAGES = 4
-CONFIDENCE = 0.25  # lowest score of the instances that are drawn
+BASELINE = "baseline, torch"  # name of its column
+IMAGES = 4  # drawn by the seed
+WORST = 4  # images with disagreements, at most
+COMPARED = 200  # images, drawn by the seed, among which they are searched
+CONFIDENCE = 0.25  # lowest score of the instances that are drawn and compared
 SIDE = 320  # pixels of a drawing
-QUALITY = 85  # of the JPEG files
+QUALITIES = (85, 70, 50, 30)  # of the JPEG files: the first with which all have at most MOST_BYTES
+MOST_BYTES = 3_000_000
 
 
 Answer = Callable[[np.ndarray], Predictions]  # an image float32 (1, c, s, s) in [0, 1] to predictions
 
 
 def write(folder: Path, data: DataSet, baseline: Model | None, product: Product, config: Config) -> None:
-    """Writes `folder`/drawings: JPEG files and `index.json`, {columns: names, rows: file names of each image}. The
-    columns are the targets of the data, the baseline in torch, and the last file of each target or, without files, the
-    last model. Nothing is written if there is nothing to draw or the task cannot draw. Raises TargetFailed if a file
-    cannot be loaded."""
+    """Writes `folder`/drawings: JPEG files and `index.json` (see docs/user-guide/run-folder.md). The columns are the
+    targets of the data, the baseline in torch, and the last file of each target or, without files, the last model.
+    Nothing is written if there is nothing to draw or the task cannot draw. Raises TargetFailed if a file cannot be
+    loaded."""
     task = data.task
     if not len(data.validation) or not isinstance(task, SupervisedTask) or type(task).draw is SupervisedTask.draw:
         return
-    split = data.validation.subset(IMAGES, config.seed)
     answers = _answers(baseline, product, config.threads)
+    compared = data.validation.subset(COMPARED, config.seed)
+    agreements = _agreements(answers, compared, task)
+    worst = _worst(agreements)
+    drawn = data.validation.subset(IMAGES, config.seed)
+    split = replace(drawn, samples=[*drawn.samples, *(compared.samples[index] for index in worst)])
     labels = "labels" if config.data.labels else "unpruned model"
     columns = {labels: [split.target(index) for index in range(len(split))]}
     columns |= {name: _targets(answer, split, task) for name, answer in answers.items()}
+    canvases: dict[str, np.ndarray] = {}
+    rows = [[f"{index}-{column}.jpg" for column in range(len(columns))] for index in range(len(split))]
+    for index, row in enumerate(rows):
+        for file, shown in zip(row, columns.values(), strict=True):
+            canvases[file] = _canvas(split.image(index))
+            task.draw(canvases[file], shown[index], SIDE / split.imgsz, data.classes)
     (folder / FOLDER).mkdir(exist_ok=True)
-    rows: list[list[str]] = []
-    for index in range(len(split)):
-        rows.append([f"{index}-{column}.jpg" for column in range(len(columns))])
-        for file, shown in zip(rows[-1], columns.values(), strict=True):
-            canvas = _canvas(split.image(index))
-            task.draw(canvas, shown[index], SIDE / split.imgsz, data.classes)
-            encoded = cv2.imencode(".jpg", canvas[:, :, ::-1], [cv2.IMWRITE_JPEG_QUALITY, QUALITY])[1]
-            atomic.write(folder / FOLDER / file, encoded.tobytes())
-    atomic.write(folder / FOLDER / INDEX, json.dumps({"columns": list(columns), "rows": rows}, indent=1))
+    for file, content in _encoded(canvases).items():
+        atomic.write(folder / FOLDER / file, content)
+    record: dict[str, Any] = {"columns": list(columns), "rows": rows[: len(drawn)]}
+    if agreements:
+        by_image = [[agreements[name][index] if name in agreements else None for name in columns] for index in worst]
+        disagreements = zip(rows[len(drawn) :], by_image, strict=True)
+        record["worst"] = [{"files": files, "agreement": values} for files, values in disagreements]
+        means = {name: float(np.mean(values)) for name, values in agreements.items()}
+        record |= {"compared": len(compared), "agreement": [means.get(name) for name in columns]}
+        record["definition"] = task.agreement
+    atomic.write(folder / FOLDER / INDEX, json.dumps(record, indent=1))
+
+
+def _agreements(answers: Mapping[str, Answer], split: Split, task: SupervisedTask) -> dict[str, list[float]]:
+    """Agreement of each column with the baseline on each image; empty without columns to compare."""
+    others = {name: answer for name, answer in answers.items() if name != BASELINE}
+    if not task.agreement or BASELINE not in answers or not others:
+        return {}
+    result: dict[str, list[float]] = {name: [] for name in others}
+    for image in images(split):  # one at a time: masks of all images would take too much memory
+        expected = answers[BASELINE](image)
+        for name, answer in others.items():
+            result[name] += task.agreements(expected, answer(image), CONFIDENCE)
+    return result
+
+
+def _worst(agreements: Mapping[str, Sequence[float]]) -> list[int]:
+    """Indices of the images on which a column agrees least with the baseline, those that agree least first."""
+    least = [min(values) for values in zip(*agreements.values(), strict=True)]
+    differing = [index for index, value in enumerate(least) if value < 1]
+    return sorted(differing, key=lambda index: (least[index], index))[:WORST]
+
+
+def _encoded(canvases: Mapping[str, np.ndarray]) -> dict[str, bytes]:
+    """JPEG files of RGB images, by name."""
+    files: dict[str, bytes] = {}
+    for quality in QUALITIES:
+        for name, canvas in canvases.items():
+            files[name] = cv2.imencode(".jpg", canvas[:, :, ::-1], [cv2.IMWRITE_JPEG_QUALITY, quality])[1].tobytes()
+        if sum(map(len, files.values())) <= MOST_BYTES:
+            break
+    return files
 
 
 def _answers(baseline: Model | None, product: Product, threads: int) -> dict[str, Answer]:
@@ -58,7 +107,7 @@ def _answers(baseline: Model | None, product: Product, threads: int) -> dict[str
     answers: dict[str, Answer] = {}
     final = {graph.target: graph for graph in product.graphs if graph.target not in product.failures}
     if isinstance(baseline, Evaluable):
-        answers["baseline, torch"] = _answer(accuracy.predictor(baseline.deployed()), baseline)
+        answers[BASELINE] = _answer(accuracy.predictor(baseline.deployed()), baseline)
     if not isinstance(product.model, Evaluable):
         return answers
     if not final and product.model is not baseline:

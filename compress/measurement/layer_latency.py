@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import statistics
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -36,26 +36,33 @@ LAYERS = ("Conv", "ConvTranspose", "Gemm", "MatMul")
 def layer_seconds(model: Model, threads: int) -> dict[str, float]:
     """{convolution or linear layer of the deployed form: seconds per image}, medians of `RUNS` runs at batch 1. Raises
     TargetFailed if the graph's nodes cannot be matched to layers."""
-    return _by_layer(model, lambda path: node_seconds(path, model.example_input().numpy(), threads))
+    return _exported(model, lambda path: node_seconds(path, model.example_input().numpy(), threads))
 
 
 def predicted_layer_seconds(model: Model, device: LatencyModel, runtime: str, precision: str) -> dict[str, float]:
     """As `layer_seconds`, predicted for a runtime and precision of a device, which must be known."""
-
-    def predicted(path: Path) -> dict[str, float]:
-        names, operators = zip(*graph_operators.read_named(onnx.load(path)), strict=True)
-        seconds = device.operator_seconds(operators, runtime, precision)
-        assert not isinstance(seconds, Unknown), seconds.reason
-        return dict(zip(names, map(float, seconds), strict=True))
-
-    return _by_layer(model, predicted)
+    return _exported(model, lambda path: predicted_node_seconds(path, device, runtime, precision))
 
 
-def _by_layer(model: Model, times_of: Callable[[Path], dict[str, float]]) -> dict[str, float]:
-    """Divides the times of the nodes of an ONNX file among layers."""
+def predicted_node_seconds(path: Path, device: LatencyModel, runtime: str, precision: str) -> dict[str, float]:
+    """As `node_seconds`, predicted for a runtime and precision of a device, which must be known, without nodes that
+    take no time."""
+    names, operators = zip(*graph_operators.read_named(onnx.load(path)), strict=True)
+    seconds = device.operator_seconds(operators, runtime, precision)
+    assert not isinstance(seconds, Unknown), seconds.reason
+    return dict(zip(names, map(float, seconds), strict=True))
+
+
+def _exported(model: Model, times_of: Callable[[Path], dict[str, float]]) -> dict[str, float]:
     with TemporaryDirectory(prefix="compress-") as scratch:
         graph = targets.get("onnxruntime").convert(model, Path(scratch), ExportConfig())
-        nodes, times = onnx.load(graph.path).graph, times_of(graph.path)
+        return by_layer(graph.path, model, times_of(graph.path))
+
+
+def by_layer(path: Path, model: Model, times: Mapping[str, float]) -> dict[str, float]:
+    """Divides times {node of the ONNX file of a model: seconds} among the layers of its deployed form. Raises
+    TargetFailed if the nodes cannot be matched to layers."""
+    nodes = onnx.load(path).graph
     charged = _charged(nodes, _layers(nodes, model.deployed()))
     seconds: dict[str, float] = defaultdict(float)
     for node, duration in times.items():

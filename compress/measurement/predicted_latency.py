@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -44,6 +45,14 @@ class PredictedLatency:
         found = devices.fastest(self._model, self.files, operators)
         assert found is not None  # as ensured by __init__
         return found
+
+    def node_seconds(self, paths: Sequence[Path]) -> tuple[File, list[dict[str, float]]]:
+        """The fastest file for the last of the FP32 ONNX files `paths` and, for each of them, {node: seconds} in such a
+        file. Raises UserError as `of` does."""
+        found = devices.fastest(self._model, self.files, graph_operators.read(onnx.load(paths[-1])))
+        assert found is not None  # as ensured by __init__
+        file, _ = found
+        return file, [layer_latency.predicted_node_seconds(path, self._model, *file) for path in paths]
 
     def layer_seconds(self, model: TorchModel) -> dict[str, float]:
         """{convolution or linear layer of the deployed form: seconds per image} in the fastest file. Errors as `of`."""

@@ -86,6 +86,7 @@ class Search:
     device: torch.device = CPU  # ranks the layers of a torch network
     tried: list[Candidate] = field(default_factory=list)  # candidates that were made, in order
     failed: list[str] = field(default_factory=list)  # reasons, one per candidate that could not be made
+    sensitivity: dict[str, float] = field(default_factory=dict)  # by `sensitivity.ranked`, if it was needed
     contended: bool = False  # other programs used the CPU while candidates were timed
 
     def run(self) -> Candidate:
@@ -161,9 +162,8 @@ class Search:
         """Bisects for the smallest number of sensitive layers to leave in float, up to `MAX_FLOAT_FRACTION`."""
         log.info("quantize: %s: no scheme is within the limit, ranking layers by sensitivity", self.fp32.target)
         excluded = tuple(f"{prefix}." for prefix in self.model.quantization_exclusions())  # in float anyway
-        order = [
-            name for name, _ in ranked(self.model, self.images, self.device) if not f"{name}.".startswith(excluded)
-        ]
+        self.sensitivity = dict(ranked(self.model, self.images, self.device))
+        order = [name for name in self.sensitivity if not f"{name}.".startswith(excluded)]
         too_few, enough = 0, round(MAX_FLOAT_FRACTION * len(order))
         if enough == 0 or not self._within_limit(self._try(scheme, order[:enough])):
             return

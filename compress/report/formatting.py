@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Sequence
 
 from compress.budget import Check, Verdict
@@ -16,6 +17,7 @@ CONVENTIONS = (
     "device; 'host' is the machine of the run, never the target device. Latency changes are measured in turns with "
     "the baseline; (noise) marks changes within measurement noise."
 )
+ACCEPTANCE = "contract."  # prefix of the names of acceptance checks
 MARKS: dict[object, str] = {True: "met", False: "MISSED", None: "unknown"}
 
 
@@ -168,17 +170,30 @@ def _significant(value: float, digits: int) -> str:
     return f"{value:.{max(digits, len(str(int(abs(value)))))}g}".replace("-", "−")
 
 
-def acceptance_checks(verdict: Verdict | None) -> tuple[list[Check], list[Check]]:
-    """The acceptance checks of artifacts that passed, and all other checks."""
+def folded_checks(verdict: Verdict | None) -> tuple[list[Check], list[Check]]:
+    """The checks that one line stands for, and all others. Folded are the acceptance checks of artifacts that passed
+    and, of a limit that all artifacts meet, all but the one closest to it."""
     checks = verdict.checks if verdict else ()
-    passed = [check for check in checks if check.name.startswith("contract.") and check.met]
-    return passed, [check for check in checks if check not in passed]
+    folded: list[Check] = [each for each in checks if each.name.startswith(ACCEPTANCE) and each.met]
+    for name in dict.fromkeys(each.name for each in checks if not each.name.startswith(ACCEPTANCE)):
+        same = [each for each in checks if each.name == name]
+        if all(each.met for each in same) and len({each.limit for each in same}) == 1:
+            closest = max(same, key=lambda each: each.value or 0.0)
+            folded += [each for each in same if each is not closest]
+    return folded, [each for each in checks if not any(each is other for other in folded)]
 
 
-def passed_acceptance_checks(checks: Sequence[Check]) -> str:
-    """One line that stands for all acceptance checks that passed."""
-    targets = ", ".join(dict.fromkeys(str(check.target) for check in checks))
-    return f"{len(checks)} acceptance checks of exported artifacts ({targets}), run in a fresh process"
+def folded(checks: Sequence[Check]) -> str:
+    """One line that stands for all checks that were folded."""
+    passed = [each for each in checks if each.name.startswith(ACCEPTANCE)]
+    limits = Counter(each.name for each in checks if not each.name.startswith(ACCEPTANCE))
+    texts = []
+    if passed:
+        targets = ", ".join(dict.fromkeys(str(check.target) for check in passed))
+        texts.append(f"{len(passed)} acceptance checks of exported artifacts ({targets}), run in a fresh process")
+    for name, count in limits.items():
+        texts.append(f"{name} of {count} further artifact{'s' * (count > 1)}, by a wider margin")
+    return "; ".join(texts)
 
 
 def check(judged: Check) -> str:

@@ -11,12 +11,10 @@ from compress.budget.selection import median
 from compress.ledger import Provenance, Row
 from compress.report import formatting, svg
 from compress.report.changes import STAGES, change_from_baseline
-from compress.report.run_reader import Pruning
 
 # Suffixes of CSS classes.
 COLOURS = {"torch": 0, "as given": 0, "onnxruntime": 1, "openvino": 2, "tensorrt": 3, "ncnn": 4, "litert": 6}
 SHAPES = {"fp32": "circle", "fp16": "diamond", "int8": "square"}
-SLOWEST_LAYERS = 60
 BITS = {"int8": 8, "fp16": 16}
 
 
@@ -28,11 +26,16 @@ class Chart(NamedTuple):
     note: str = ""
 
 
+def drawn(*charts: Chart) -> list[Chart]:
+    """The charts that have values."""
+    return [chart for chart in charts if chart.drawing]
+
+
 def costs(rows: Sequence[Row]) -> list[Chart]:
     """FLOPs and bit operations after each stage."""
     flops = "Of the fused graph as deployed, 1 MAC = 2 FLOPs. Quantization does not change FLOPs."
     bits = "MACs × weight bits × activation bits: the cost that quantization reduces. Not a latency."
-    return _drawn(
+    return drawn(
         Chart("GFLOPs", waterfall(rows, lambda row: row.flops, "GFLOPs"), flops),
         Chart("Bit operations", waterfall(rows, lambda row: row.bit_operations, "G bit ops"), bits),
     )
@@ -41,28 +44,13 @@ def costs(rows: Sequence[Row]) -> list[Chart]:
 def trade_offs(rows: Sequence[Row]) -> list[Chart]:
     """Accuracy against FLOPs, and against latency on each device."""
     latencies = (_accuracy_against_latency(*timed, metric(rows)) for timed in _by_device(rows).items())
-    return _drawn(_accuracy_against_flops(rows), *latencies)
+    return drawn(_accuracy_against_flops(rows), *latencies)
 
 
 def latencies_and_sizes(rows: Sequence[Row]) -> list[Chart]:
     """Bars for each target: latency on each device, and file size."""
     latencies = [_latency_chart(rows, *timed) for timed in _by_device(rows).items()]
-    return _drawn(*latencies[:1], _size_chart(rows), *latencies[1:])
-
-
-def pruned_layers(pruning: Pruning) -> list[Chart]:
-    """Output channels of each narrowed layer before and after, and the time of each layer if it was measured."""
-    channels = [
-        svg.Bar(layer, after, f"{before} → {after}", "5", previous=before)
-        for layer, (before, after) in pruning.channels.items()
-    ]
-    slowest = sorted(pruning.layer_milliseconds.items(), key=lambda item: -item[1])[:SLOWEST_LAYERS]
-    times = [svg.Bar(layer, value, f"{value:.3g} ms", "2") for layer, value in slowest]
-    note = f"Measured or predicted before the last round; the {SLOWEST_LAYERS} slowest at most."
-    return _drawn(
-        Chart("Output channels of the narrowed layers", svg.reductions(channels, "Channels before and after")),
-        Chart("Time of each layer", svg.reductions(times, "Milliseconds of each layer"), note),
-    )
+    return drawn(*latencies[:1], _size_chart(rows), *latencies[1:])
 
 
 def legend(rows: Sequence[Row]) -> list[tuple[str, str]]:
@@ -99,10 +87,6 @@ def point(row: Row, colour: str, label: str, name: str, x: float | None = None, 
     return svg.Point(x, score.value, colour, shape, label, tooltip, low, high, hollow)
 
 
-def _drawn(*charts: Chart) -> list[Chart]:
-    return [chart for chart in charts if chart.drawing]
-
-
 def _step_text(row: Row, value: float, before: float | None, unit: str) -> str:
     text = f"{value / 1e9:.4g} {unit}"
     if before and abs(value / before - 1) >= 5e-4:
@@ -116,10 +100,10 @@ def _accuracy_against_flops(rows: Sequence[Row]) -> Chart:
     # Right after pruning the accuracy may be near zero, which would compress the scale of all other points.
     tuned = any(row.stage in ("reconstruct", "finetune") for row in scored)
     omitted = [row for row in scored if tuned and row.stage == "prune"]
-    drawn = _latest([row for row in scored if row not in omitted])
+    latest = _latest([row for row in scored if row not in omitted])
     heading = f"{formatting.quality(rows).capitalize()} against FLOPs"
-    points = [_row_point(row, row.flops / 1e9) for row in drawn]
-    path = [(p.x, p.y) for p, row in zip(points, drawn, strict=True) if row.target is None]
+    points = [_row_point(row, row.flops / 1e9) for row in latest]
+    path = [(p.x, p.y) for p, row in zip(points, latest, strict=True) if row.target is None]
     chart = svg.scatter(points, path, "GFLOPs (2 × MACs)", metric(rows), heading)
     notes = (f"Not drawn: {row.stage} {formatting.accuracy_text(row)}, before fine-tuning" for row in omitted)
     return Chart(heading, chart, "; ".join(notes))

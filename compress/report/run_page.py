@@ -2,13 +2,22 @@
 
 from __future__ import annotations
 
-import base64
 from collections.abc import Sequence
 from pathlib import Path
 
 from compress.budget import Verdict
 from compress.ledger import Row
-from compress.report import accuracy_details, answer, formatting, page, plots, tables, training_curves
+from compress.report import (
+    accuracy_details,
+    answer,
+    drawings,
+    formatting,
+    layer_charts,
+    page,
+    plots,
+    tables,
+    training_curves,
+)
 from compress.report.changes import BASELINE_STAGES, baseline_row, change_from_baseline, torch_rows
 from compress.report.run_reader import Pruning, Run, read_run
 
@@ -21,7 +30,7 @@ def render(folder: Path) -> Path:
     run = read_run(folder)
     rows, quality = run.rows, formatting.quality(run.rows)
     answers = answer.answers(run)
-    passed, checks = formatting.acceptance_checks(run.verdict)
+    folded, checks = formatting.folded_checks(run.verdict)
     return page.write(
         folder / "report.html",
         "run.html.j2",
@@ -31,42 +40,31 @@ def render(folder: Path) -> Path:
         answers=answers,
         tiles=[*_torch_tiles(rows), *([] if answers else _latency_tiles(rows))],
         training=training_curves.charts(run.training),
+        training_legend=training_curves.legend(run.training),
         checks=tables.checks(checks),
-        passed_acceptance_checks=formatting.passed_acceptance_checks(passed),
-        acceptance_checks=tables.checks(passed),
+        folded=formatting.folded(folded),
+        folded_checks=tables.checks(folded),
         remarks=[remark.text for remark in run.verdict.remarks] if run.verdict else [],
         costs=plots.costs(rows),
         measurements=tables.measurements(rows),
         conventions=formatting.CONVENTIONS,
-        drawings=_drawings(run),
+        drawings=drawings.images(run.folder, run.drawings),
         figures=accuracy_details.figures(rows),
         per_class=accuracy_details.per_class(rows),
         confusions=accuracy_details.confusions(rows),
         trade_offs=plots.trade_offs(rows),
-        legend=plots.legend(rows),
+        targets=plots.legend(rows),
         latencies_and_sizes=plots.latencies_and_sizes(rows),
         pruning=_pruning(run.pruning),
         protected_modules=tables.protected_modules(run.pruning),
-        pruned_layers=plots.pruned_layers(run.pruning),
+        pruned_layers=layer_charts.pruned_layers(run.pruning, run.layer_times),
         thresholds=tables.thresholds(rows),
         quality=quality,
-        quantization_candidates=tables.quantization_candidates(run.candidates, quality),
+        quantization_candidates=tables.quantization_candidates(run.quantization.candidates, quality),
+        sensitivity=layer_charts.sensitivity(run.quantization),
         further_measurements=tables.further_measurements(rows),
         artifacts=tables.artifacts(run.manifests),
     )
-
-
-def _drawings(run: Run) -> tuple[tuple[str, ...], list[list[str]]]:
-    """Names of the columns, and rows of images as data URLs; no rows if a file is missing."""
-    folder = run.folder / "drawings"
-    files = [[folder / Path(name).name for name in row] for row in run.drawings.rows]
-    if not all(file.is_file() for row in files for file in row):
-        return run.drawings.columns, []
-    return run.drawings.columns, [[_data_url(file.read_bytes()) for file in row] for row in files]
-
-
-def _data_url(jpeg: bytes) -> str:
-    return f"data:image/jpeg;base64,{base64.b64encode(jpeg).decode()}"
 
 
 def _summary(run: Run) -> list[str]:

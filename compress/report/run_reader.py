@@ -1,5 +1,5 @@
 """Reads a run folder: `config.yaml`, `ledger.jsonl`, `verdict.json`, `pruning.json`, `quantization.json`, manifests,
-`metrics.jsonl`, `drawings/`."""
+`metrics.jsonl`, `layer_times.json`, `drawings/`."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from compress import ledger, typed_json
 from compress.budget import Verdict
 from compress.errors import UserError, one_line
 from compress.ledger import Row
+from compress.typed_json import AnyFloat
 
 T = TypeVar("T")
 
@@ -26,7 +27,19 @@ class Pruning:
     protected: Mapping[str, str] = field(default_factory=dict)  # why a module kept all channels
     out_of_reach: Mapping[str, float] = field(default_factory=dict)  # FLOPs left in protected modules at the least MACs
     reachable: tuple[float, float] | None = None  # least and most MACs of the network
+    layer_macs: Mapping[str, tuple[int, int]] = field(default_factory=dict)  # before and after; absent in older runs
     layer_milliseconds: Mapping[str, float] = field(default_factory=dict)  # with `prune.objective=latency`
+
+
+@dataclass(frozen=True)
+class LayerTimes:
+    """`layer_times.json`: milliseconds of each layer before and after pruning."""
+
+    device: str
+    target: str
+    precision: str
+    obtained: str
+    milliseconds: Mapping[str, tuple[float, float]]
 
 
 @dataclass(frozen=True)
@@ -49,6 +62,7 @@ class Quantization:
     """`quantization.json`."""
 
     candidates: tuple[Candidate, ...] = ()
+    sensitivity: Mapping[str, AnyFloat] = field(default_factory=dict)  # error by layer, if the search computed it
 
 
 @dataclass(frozen=True)
@@ -69,11 +83,25 @@ class Manifest:
 
 
 @dataclass(frozen=True)
+class Disagreement:
+    """An image on which a file disagrees with the baseline: JPEG files and agreement in [0, 1] of each column; None for
+    labels and baseline."""
+
+    files: tuple[str, ...]
+    agreement: tuple[float | None, ...]
+
+
+@dataclass(frozen=True)
 class Drawings:
-    """`drawings/index.json`: names of the columns, and of the JPEG file in each, by image."""
+    """`drawings/index.json`: names of the columns, and of the JPEG file in each, by image. `agreement` is the mean of
+    each column over the `compared` images."""
 
     columns: tuple[str, ...] = ()
     rows: tuple[tuple[str, ...], ...] = ()
+    worst: tuple[Disagreement, ...] = ()
+    compared: int = 0
+    agreement: tuple[float | None, ...] = ()
+    definition: str = ""
 
 
 @dataclass(frozen=True)
@@ -111,7 +139,8 @@ class Run:
     manifests: dict[str, Manifest]
     notes: list[str]
     pruning: Pruning
-    candidates: tuple[Candidate, ...]
+    layer_times: LayerTimes | None
+    quantization: Quantization
     drawings: Drawings
     training: list[TrainingPoint]
 
@@ -151,9 +180,9 @@ def read_run(folder: Path) -> Run:
     pruning = read_file(Pruning, folder / "pruning.json") or Pruning()
     quantization = read_file(Quantization, folder / "quantization.json") or Quantization()
     drawings = read_file(Drawings, folder / "drawings" / "index.json") or Drawings()
-    training = read_training(folder / "metrics.jsonl")
+    training, times = read_training(folder / "metrics.jsonl"), read_file(LayerTimes, folder / "layer_times.json")
     return Run(
-        folder, rows, config, text, verdict, manifests, notes, pruning, quantization.candidates, drawings, training
+        folder, rows, config, text, verdict, manifests, notes, pruning, times, quantization, drawings, training
     )  # fmt: skip
 
 

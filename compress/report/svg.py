@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from markupsafe import Markup
 
 WIDTH = 560  # of the view box; heights below are in the same units
+NARROW = 420  # of charts with a bar for each layer, three of which stand side by side
+NAME = 24  # characters of a layer's name; the end of a longer one is shown
 GLYPH_WIDTH = 6.4  # average at 11.5 px, to place labels
 
 Box = tuple[float, float, float, float]  # left, top, right, bottom
@@ -38,7 +40,8 @@ class Bar:
     text: str
     colour: str
     hollow: bool = False
-    previous: float | None = None  # waterfall: the value of the bar above
+    previous: float | None = None  # the value before: of the bar above in a waterfall
+    tooltip: str = ""  # empty: label and text
 
 
 @dataclass(frozen=True)
@@ -176,18 +179,20 @@ def waterfall(steps: Sequence[Bar], title: str) -> Markup:
 
 def reductions(layers: Sequence[Bar], title: str) -> Markup:
     """A narrow bar per layer; what was removed from its previous value is drawn in grey."""
-    left, row, end = 200, 16, 110
+    row, names = 16, [bar.label if len(bar.label) <= NAME else f"…{bar.label[1 - NAME :]}" for bar in layers]
+    left = 10 + GLYPH_WIDTH * max(map(len, names), default=0)
+    end = 12 + GLYPH_WIDTH * max((len(bar.text) for bar in layers), default=0)
     longest = max((max(bar.value, bar.previous or 0) for bar in layers), default=0) or 1.0
-    parts, scale = [], (WIDTH - left - end) / longest
-    for i, bar in enumerate(layers):
+    parts, scale = [], (NARROW - left - end) / longest
+    for i, (bar, name) in enumerate(zip(layers, names, strict=True)):
         y, length, previous = i * row + 2, bar.value * scale, (bar.previous or 0) * scale
-        tooltip = element("title", f"{bar.label}: {bar.text}")
-        name = bar.label if len(bar.label) <= 30 else f"…{bar.label[-29:]}"
         parts.append(text(left - 8, y + 10, name, "tick", "end"))
-        parts.append(rectangle(left, y, max(length, previous, 1), row - 4, "removed", tooltip))
-        parts.append(_bar(left, y, length, row - 4, bar))
+        if previous > length:
+            parts.append(rectangle(left, y, previous, row - 4, "removed"))
+        parts.append(rectangle(left, y, max(length, 1), row - 4, f"f-{bar.colour}"))
         parts.append(text(left + max(length, previous) + 7, y + 10, bar.text, "value"))
-    return drawing(parts, len(layers) * row + 4, title)
+        parts.append(rectangle(0, y - 2, NARROW, row, "hit", _tooltip(bar)))
+    return drawing(parts, len(layers) * row + 4, title, NARROW)
 
 
 def element(tag: str, *children: str, **attributes: object) -> Markup:
@@ -199,12 +204,12 @@ def element(tag: str, *children: str, **attributes: object) -> Markup:
     return Markup("<{0}{1}>{2}</{0}>").format(tag, pairs, Markup().join(children))
 
 
-def drawing(parts: Sequence[str], height: int, title: str) -> Markup:
-    """The complete SVG of WIDTH x `height`; empty without parts."""
+def drawing(parts: Sequence[str], height: int, title: str, width: int = WIDTH) -> Markup:
+    """The complete SVG of `width` x `height`; empty without parts."""
     if not parts:
         return Markup()
     label = element("title", title)
-    return element("svg", label, *parts, viewBox=f"0 0 {WIDTH} {height}", role="img", aria_label=title)
+    return element("svg", label, *parts, viewBox=f"0 0 {width} {height}", role="img", aria_label=title)
 
 
 def text(x: float, y: float, content: str, style: str, anchor: str = "start") -> Markup:
@@ -224,7 +229,11 @@ def rectangle(
 
 def _bar(x: float, y: float, width: float, height: float, bar: Bar) -> Markup:
     style = f"s-{bar.colour} hollow" if bar.hollow else f"f-{bar.colour}"
-    return rectangle(x, y, max(width, 1), height, style, element("title", f"{bar.label}: {bar.text}"), rx=2)
+    return rectangle(x, y, max(width, 1), height, style, _tooltip(bar), rx=2)
+
+
+def _tooltip(bar: Bar) -> Markup:
+    return element("title", bar.tooltip or f"{bar.label}: {bar.text}")
 
 
 def _mark(x: float, y: float, p: Point) -> Markup:

@@ -106,10 +106,10 @@ def _verdict_lines(verdict: Verdict | None) -> list[tuple[str, str]]:
     """(line, style) of each check, remark and failure, and of the verdict."""
     if verdict is None:
         return []
-    passed, others = formatting.acceptance_checks(verdict)
+    folded, others = formatting.folded_checks(verdict)
     lines = [(f"{formatting.MARKS[each.met]:<8}{formatting.check(each)}", STYLES[each.met]) for each in others]
-    if passed:
-        lines.append((f"{formatting.MARKS[True]:<8}{formatting.passed_acceptance_checks(passed)}", STYLES[True]))
+    if folded:
+        lines.append((f"{formatting.MARKS[True]:<8}{formatting.folded(folded)}", STYLES[True]))
     for remark in verdict.remarks:
         lines.append((f"• {remark.text}", "bold yellow" if remark.kind == "baseline_knows_nothing" else ""))
     lines += [(f"FAILED  {target}: {reason}", "red") for target, reason in verdict.failures.items()]

@@ -20,6 +20,13 @@ def charts(points: Sequence[TrainingPoint]) -> list[Chart]:
     return [_chart(name, [steps[step] for step in sorted(steps)]) for name, steps in trainings.items()]
 
 
+def legend(points: Sequence[TrainingPoint]) -> list[tuple[str, str]]:
+    """(name, colour) of the curves that are drawn."""
+    drawn = [field for field in LOSSES if any(getattr(point, field) is not None for point in points)]
+    names = {"loss": "loss, learning rate"}
+    return [(names.get(field, field.replace("_", " ")), LOSSES[field]) for field in drawn]
+
+
 def _chart(name: str, points: Sequence[TrainingPoint]) -> Chart:
     losses = [svg.Series([getattr(point, field) for point in points], colour) for field, colour in LOSSES.items()]
     rates = svg.Series([point.learning_rate for point in points], "1")

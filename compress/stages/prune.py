@@ -33,7 +33,7 @@ from compress.training.memory import out_of_memory
 from compress.units import format_flops
 
 NAME = "prune"
-VERSION = 6
+VERSION = 7
 RECORD = "pruning.json"  # its keys are described in docs/user-guide/run-folder.md
 
 log = logging.getLogger(__name__)
@@ -115,7 +115,8 @@ def _prune(product: Product, context: Context, folder: Path) -> TorchModel:
     config, count = context.config, counter(model)
     predicted = PredictedLatency(config) if _uses_prediction(config) else None
     net, _ = model.prunable()
-    full, widths, remaining, rounds = count(net), solver.widths_of(net), 1.0, config.prune.rounds
+    unpruned = flops.count(model.deployed(), model.example_input())
+    full, widths, remaining, rounds = unpruned.macs, solver.widths_of(net), 1.0, config.prune.rounds
     kept: dict[str, list[int]] = {}
     limited: Callable[[nn.Module], float] = count  # what `goal` limits: MACs, or milliseconds
     goal = None if config.budget.flops_limit is None else config.budget.flops_limit.macs(full)
@@ -140,6 +141,8 @@ def _prune(product: Product, context: Context, folder: Path) -> TorchModel:
         record["predicted_latency"] = {"limit_ms": goal, "ms_before": first, "file": "/".join(file), **asdict(latency)}
         log.info("prune: %.3g -> %.3g ms predicted on %s in %s", first, latency.ms, config.device.name, "/".join(file))
     record |= {"macs_before": full, "macs_after": after, "ratio": 1 - remaining}
+    layers = flops.count(model.deployed(), model.example_input()).layer_macs
+    record["layer_macs"] = {name: (macs, layers.get(name, 0)) for name, macs in unpruned.layer_macs.items()}
     record["reachable"] = None if result.reachable is None else (result.reachable[0], full)
     record |= {"channels": solver.changes(widths, result.net), "kept": kept, "protected": result.protected}
     cost = flops.count(model.with_net(result.narrowest).deployed(), model.example_input())

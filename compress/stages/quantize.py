@@ -50,7 +50,7 @@ def _precision(target: str, config: Config) -> Precision | None:
 
 def run(product: Product, context: Context) -> Product:
     """Returns the product with the FP32 and the quantized graph of each target."""
-    config, record = context.config, []
+    config, record, sensitivity = context.config, [], dict[str, float]()
     model = require(product.model, Evaluable, "stages", NAME)
     split = context.data.calibration.subset(config.data.calibration_images, config.seed)
     calibration = functools.cache(lambda: list(images(split)))  # read once, for the first target
@@ -67,10 +67,10 @@ def run(product: Product, context: Context) -> Product:
         log.info("quantize: %s, %d calibration images", target, len(split))
 
         def search(entry: Path) -> cached_graphs.Made:
-            int8, tried, contended = _search(fp32, model, split, calibration(), context, folder)
+            int8, values = _search(fp32, model, split, calibration(), context, folder)
             images_used = {"images": len(split), "split": split.name, "data": context.data.fingerprint}
             int8 = dataclasses.replace(int8, calibration={**int8.calibration, **images_used})
-            return [artifact.copy(int8, entry)], {"candidates": tried, "contended": contended}
+            return [artifact.copy(int8, entry)], values
 
         parts = {**_inputs(product, context), **cached_graphs.model_key(model), "target": target}
         (int8,), values, was_cached = cached_graphs.fetch(
@@ -78,12 +78,14 @@ def run(product: Product, context: Context) -> Product:
             lambda values: not values["contended"],
         )  # fmt: skip
         record.extend(values["candidates"])
+        sensitivity.update(values.get("sensitivity", {}))  # the same for every target; absent in older entries
         cached.append(was_cached)
         return fp32, int8
 
     cached: list[bool] = []
     made, failures = context.for_each_target(product, quantize)
-    atomic.write(context.folder / RECORD, json.dumps({"schema_version": 1, "candidates": record}, indent=1))
+    content = {"schema_version": 1, "candidates": record, "sensitivity": sensitivity}
+    atomic.write(context.folder / RECORD, json.dumps(content, indent=1))
     graphs = tuple(graph for each in made for graph in each)
     return dataclasses.replace(product, graphs=graphs, failures=failures, cached=bool(cached) and all(cached))
 
@@ -109,22 +111,24 @@ def _saturates(target: str, config: Config) -> bool:
 
 def _search(
     fp32: Graph, model: Evaluable, split: Split, calibration: Sequence[np.ndarray], context: Context, folder: Path
-) -> tuple[Graph, list[dict[str, Any]], bool]:
-    """Returns the selected INT8 graph, the candidates as JSON objects, none without a search, and whether other
-    programs used the CPU while latencies decided."""
+) -> tuple[Graph, dict[str, Any]]:
+    """Returns the selected INT8 graph and, as JSON values, the candidates (none without a search), the sensitivity of
+    the layers if it was computed, and whether other programs used the CPU while latencies decided."""
     config = context.config
     saturates, portable = _saturates(fp32.target, config), config.quantize.portable
     if not config.quantize.search:
         target = targets.get(fp32.target)
         first = ordered(target.SCHEMES, saturates=saturates, portable=portable)[0]
-        return target.quantize(fp32, model, calibration, folder, first), [], False
+        return target.quantize(fp32, model, calibration, folder, first), {"candidates": [], "contended": False}
     search = Search(
         fp32, model, split, calibration, folder, config.quantize.max_accuracy_drop, 60 * config.quantize.minutes,
         threads=config.threads, timed=config.device.name == HOST, saturates=saturates, portable=portable,
         device=context.device,
     )  # fmt: skip
     chosen = search.run()
-    return chosen.graph, [{**each.row(), "chosen": each is chosen} for each in search.tried], search.contended
+    candidates = [{**each.row(), "chosen": each is chosen} for each in search.tried]
+    values = {"candidates": candidates, "sensitivity": search.sensitivity, "contended": search.contended}
+    return chosen.graph, values
 
 
 STAGE = Stage(

@@ -31,6 +31,7 @@ class Classify(PlainNetworkTask):
     metric: Metric = TOP1
     expected_output: ClassVar[str] = "a classifier returns (batch, classes) logits"
     weighs_classes: ClassVar[bool] = True
+    agreement: ClassVar[str] = "1 for the same class, else 1 minus the change in probability of the baseline's class"
 
     def metrics(self, classes: int) -> Mapping[str, Metric]:
         return metrics(classes)
@@ -68,6 +69,13 @@ class Classify(PlainNetworkTask):
         before, after = _probabilities(expected), _probabilities(obtained)
         best = before.argmax(axis=1)[:, None]
         return float(np.median(np.abs(np.take_along_axis(before, best, 1) - np.take_along_axis(after, best, 1))))
+
+    def agreements(self, expected: Predictions, obtained: Predictions, confidence: float) -> list[float]:
+        before, after = _probabilities(expected), _probabilities(obtained)
+        best = before.argmax(axis=1)
+        changes = np.abs(np.take_along_axis(before - after, best[:, None], 1)[:, 0])
+        same = (best == after.argmax(axis=1)) & np.isfinite(changes)
+        return np.where(same, 1.0, 1 - np.nan_to_num(changes, nan=1.0)).tolist()
 
     def network_loss(self, outputs: Tensor, batch: Batch) -> Tensor:
         """Mean cross-entropy loss of logits (b, classes), each image weighted with the weight of its class, if any."""

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
 from compress.tasks import drawing
 from compress.tasks.augmentation import Augmentation, augment_image, mosaic, placed_boxes
-from compress.tasks.mean_ap import LEVELS, Detections, accuracy, collect, confident, iou
+from compress.tasks.mean_ap import LEVELS, Detections, accuracy, collect, confident, dice, iou
 from compress.tasks.metric import Accuracy, Metric
 from compress.tasks.size_ap import average_precision_by_size
 from compress.tasks.task import Batch, Predictions, SupervisedTask, box_batch, box_output_kind
@@ -48,6 +48,7 @@ class Detect(SupervisedTask):
     """
 
     metric: Metric = MEAN_AVERAGE_PRECISION
+    agreement: ClassVar[str] = "fraction of the boxes of both that match in class and place (IoU at least 0.5)"
 
     def metrics(self, classes: int) -> Mapping[str, Metric]:
         return {name: MeanAveragePrecision(name) for name in LEVELS}
@@ -98,6 +99,10 @@ class Detect(SupervisedTask):
     def draw(self, canvas: np.ndarray, target: Any, scale: float, classes: Sequence[str]) -> None:
         for row in target:
             drawing.box(canvas, row[1:] * scale, int(row[0]), classes[int(row[0])])
+
+    def agreements(self, expected: Predictions, obtained: Predictions, confidence: float) -> list[float]:
+        pairs = zip(self.confident(expected, confidence), self.confident(obtained, confidence), strict=True)
+        return [dice(after, before, iou(after.boxes, before.boxes)) for before, after in pairs]
 
     def values(self, predictions: Predictions) -> list[np.ndarray]:
         return [array for image in predictions for array in (image.boxes, image.scores)]

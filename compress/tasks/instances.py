@@ -21,7 +21,7 @@ from compress.tasks.augmentation import (
     recolour,
     tiles,
 )
-from compress.tasks.mean_ap import LEVELS, Detections, accuracy, average_precision, collect, confident
+from compress.tasks.mean_ap import LEVELS, Detections, accuracy, average_precision, collect, confident, dice
 from compress.tasks.metric import Accuracy, Metric
 from compress.tasks.task import Batch, Predictions, SupervisedTask, box_batch, box_output_kind
 
@@ -123,6 +123,7 @@ class InstanceTask(SupervisedTask):
     the task, as the losses of the Ultralytics package expect them.
     """
 
+    agreement: ClassVar[str] = "fraction of the objects of both that match in class and shape (similarity at least 0.5)"
     columns: ClassVar[int] = 2  # of a point
     suffix: ClassVar[str]  # of the names of models for this task
     shape: ClassVar[str]  # of an object, for messages
@@ -250,6 +251,10 @@ class InstanceTask(SupervisedTask):
         """Draws an object of class `index` in place: its box `corners` and the `places` of its points in pixels of the
         canvas. `shape`: its points with all their numbers."""
         drawing.outline(canvas, rings(places), index)
+
+    def agreements(self, expected: Predictions, obtained: Predictions, confidence: float) -> list[float]:
+        pairs = zip(confident(expected, confidence), confident(obtained, confidence), strict=True)
+        return [dice(after, before, self.similarity(after, before)) for before, after in pairs]
 
     def values(self, predictions: Predictions) -> list[np.ndarray]:
         return [array for image in predictions for array in (image.boxes, image.scores)]

@@ -75,6 +75,14 @@ def match_similar(overlap: np.ndarray, classes: np.ndarray, truth_classes: np.nd
     return (np.array(matched, dtype=np.int64)[:, None] >> np.arange(len(THRESHOLDS)) & 1).astype(bool)
 
 
+def dice(detections: Detections, others: Detections, similarity: np.ndarray) -> float:
+    """Dice coefficient of two sets of detections in one image: twice the number of pairs, of the same class and with a
+    `similarity` (n, m) of at least 0.5, over the number of all detections; 1 if there are none."""
+    total = len(detections.scores) + len(others.scores)
+    pairs = int(match_similar(similarity, detections.classes, others.classes)[:, 0].sum())
+    return 2 * pairs / total if total else 1.0
+
+
 def iou(left: np.ndarray, right: np.ndarray) -> np.ndarray:
     """Intersection over union (n, m) of boxes (n, 4) and (m, 4), x1, y1, x2, y2; 0 for boxes without area."""
     a, b = left.astype(np.float64)[:, None], right.astype(np.float64)[None]

@@ -129,6 +129,7 @@ class Semantic(PlainNetworkTask):
     """
 
     metric: Metric = MEAN_IOU
+    agreement: ClassVar[str] = "IoU of the pixels of a class, mean over the classes that either predicts"
     expected_output: ClassVar[str] = (
         "a network for semantic segmentation returns (batch, classes, height, width) logits of the input's size"
     )
@@ -198,6 +199,10 @@ class Semantic(PlainNetworkTask):
             changes.append(np.where(same, np.abs(before.confidences - after.confidences), 1.0))
         return float(np.median(np.stack(changes))) if changes else None
 
+    def agreements(self, expected: Predictions, obtained: Predictions, confidence: float) -> list[float]:
+        pairs = zip(expected, obtained, strict=True)
+        return [_mean_iou(before.classes, after.classes) for before, after in pairs]
+
     def network_loss(self, outputs: Tensor, batch: Batch) -> Tensor:
         """Mean cross-entropy loss of logits (b, classes, s, s) over the pixels with a label."""
         mask = batch["mask"].long()
@@ -218,6 +223,11 @@ class Semantic(PlainNetworkTask):
         if not isinstance(output, Tensor) or output.ndim != 4 or len(output) != images:
             return None
         return output.shape[1] if output.shape[1] < IGNORED else None
+
+
+def _mean_iou(one: np.ndarray, other: np.ndarray) -> float:
+    masks = [(one == index, other == index) for index in np.union1d(one, other)]
+    return float(np.mean([(a & b).sum() / (a | b).sum() for a, b in masks]))
 
 
 def _predicted(logits: np.ndarray) -> PixelClasses:

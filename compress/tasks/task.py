@@ -53,6 +53,7 @@ class SupervisedTask(Task):
 
     metric: Metric = field(kw_only=True)
     weighs_classes: ClassVar[bool] = False  # whether the loss uses a batch's CLASS_WEIGHTS, if there are any
+    agreement: ClassVar[str] = ""  # definition of `agreements`, for the report; empty: not supported
 
     def metrics(self, classes: int) -> Mapping[str, Metric]:
         """Returns the metrics that `metric=NAME` can select for so many classes."""
@@ -107,6 +108,11 @@ class SupervisedTask(Task):
     def draw(self, canvas: np.ndarray, target: Any, scale: float, classes: Sequence[str]) -> None:
         """Draws a target, or what `as_targets` makes of a prediction, on a uint8 RGB image in place, for the report.
         `scale`: pixels of the canvas per input pixel."""
+
+    def agreements(self, expected: Predictions, obtained: Predictions, confidence: float) -> list[float]:
+        """Returns how well the predictions of two models agree on each image, in [0, 1]; 1: they are the same. Scored
+        instances below `confidence` are left out. Called only if `agreement` is not empty."""
+        raise NotImplementedError
 
     @abstractmethod
     def values(self, predictions: Predictions) -> list[np.ndarray]:

@@ -24,6 +24,7 @@ ON_THE_CPU = {
     "measurement.accuracy": {"predictor"},  # moved in the same line
     "measurement.contracts": {"verify"},  # files in runtimes, compared with torch on the CPU
     "measurement.layer_latency": {"layer_seconds"},
+    "measurement.layer_times": {"write"},  # example images for runtimes
     "measurement.programs": {"example"},  # programs are counted on the CPU
     "measurement.roofline": {"bandwidth"},  # of the CPU
     "measurement.rows": {"measure_model", "measure_graph"},  # example images for runtimes

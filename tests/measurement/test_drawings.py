@@ -6,6 +6,7 @@ from pathlib import Path
 
 import cv2
 import numpy as np
+import pytest
 from torch import nn
 
 from compress.config import Config
@@ -51,3 +52,35 @@ def test_the_same_seed_draws_the_same_images(tmp_path: Path) -> None:
     files = sorted((tmp_path / "a/drawings").iterdir())
     assert files and all(file.read_bytes() == (tmp_path / "b/drawings" / file.name).read_bytes() for file in files)
     assert np.any(cv2.imread(str(next(file for file in files if file.suffix == ".jpg"))))
+
+
+def test_the_largest_disagreements_are_drawn_with_their_agreement(tmp_path: Path) -> None:
+    """The result takes class 0 for class 1 and the other way round: they disagree wherever one of these is first."""
+    baseline, swapped = model(), model()
+    weights = {name: tensor[[1, 0, 2]] for name, tensor in baseline.net.state_dict().items()}
+    swapped.net.load_state_dict(weights)
+    drawings.write(tmp_path, dataset(), baseline, Product(swapped), Config(seed=1))
+    index = json.loads((tmp_path / "drawings/index.json").read_text())
+    assert index["compared"] == 6 and index["definition"] == CLASSIFY.agreement
+    found = [each["agreement"] for each in index["worst"]]
+    assert found and found == sorted(found, key=lambda values: values[2])
+    assert all(values[:2] == [None, None] and values[2] < 1 for values in found)
+    assert index["agreement"][:2] == [None, None] and found[0][2] <= index["agreement"][2] < 1
+    files = [name for each in index["worst"] for name in each["files"]]
+    assert len(files) == 3 * len(found) and all((tmp_path / "drawings" / name).is_file() for name in files)
+
+
+def test_equal_models_have_no_disagreements(tmp_path: Path) -> None:
+    same = model()
+    drawings.write(tmp_path, dataset(), same, Product(replace(same)), Config())
+    index = json.loads((tmp_path / "drawings/index.json").read_text())
+    assert index["worst"] == [] and index["agreement"] == [None, None, 1.0]
+
+
+def test_files_become_smaller_if_they_are_too_large(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    sizes = []
+    for limit in (drawings.MOST_BYTES, 1):
+        monkeypatch.setattr(drawings, "MOST_BYTES", limit)
+        drawings.write(tmp_path, dataset(), model(), Product(model()), Config())
+        sizes.append(sum(file.stat().st_size for file in (tmp_path / "drawings").glob("*.jpg")))
+    assert sizes[1] < 0.7 * sizes[0]

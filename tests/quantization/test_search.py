@@ -127,6 +127,7 @@ def test_on_the_device_the_fastest_within_the_limit_wins(
     assert chosen.scheme.description == "fast" and chosen.drop == pytest.approx(0.02)
     assert [what for what, _ in known.made] == ["slow", "fast", "wrong"]  # no rescue is needed
     assert [each.latency_ms for each in searched.tried] == [2.0, 1.0, None]
+    assert searched.sensitivity == {}  # it was not needed
 
 
 @pytest.mark.parametrize(("wrong", "chosen"), [(1, "fallback"), (9, "close")])
@@ -203,6 +204,7 @@ def test_the_fewest_layers_stay_in_float_that_do(split: Split, tmp_path: Path, m
     assert chosen.scheme.description == "less bad" and len(chosen.layers_kept) == 3
     order = [name for name, _ in search.ranked(chain(), list(images(split)))]
     assert list(chosen.layers_kept) == [name for name in order if name != "5"][:3]  # that one is in float anyway
+    assert list(searched.sensitivity) == order
     assert known.made[2:] == [("less bad", kept) for kept in (4, 2, 3)]
 
 

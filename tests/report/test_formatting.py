@@ -80,11 +80,23 @@ def test_a_missing_number_is_never_zero() -> None:
     assert formatting.int8_percent(graph) == ("50.0\N{NO-BREAK SPACE}%", "by graph")
 
 
-def test_only_passed_acceptance_checks_are_collapsed() -> None:
+def test_only_passed_acceptance_checks_are_folded() -> None:
     good, bad = judged(0.0, 1, "contract.same", target="ncnn"), judged(2.0, 1, "contract.same", target="ncnn")
-    assert formatting.acceptance_checks(Verdict((good, bad, judged(1, 2)))) == ([good], [bad, judged(1, 2)])
-    assert formatting.acceptance_checks(None) == ([], [])
-    assert formatting.passed_acceptance_checks([good]).startswith("1 acceptance checks of exported artifacts (ncnn)")
+    assert formatting.folded_checks(Verdict((good, bad, judged(1, 2)))) == ([good], [bad, judged(1, 2)])
+    assert formatting.folded_checks(None) == ([], [])
+    assert formatting.folded([good]).startswith("1 acceptance checks of exported artifacts (ncnn)")
+
+
+def test_a_limit_that_all_artifacts_meet_is_shown_once() -> None:
+    """The artifact closest to the limit stands for the others, until one misses it."""
+    values = (0.01, 0.015, -0.002)
+    checks = [judged(value, 0.02, "budget.max_accuracy_drop", target=name) for value, name in zip(values, "abc")]
+    others, shown = formatting.folded_checks(Verdict((judged(1, 2), *checks)))
+    assert others == [checks[0], checks[2]] and shown == [judged(1, 2), checks[1]]
+    assert formatting.folded(others) == "budget.max_accuracy_drop of 2 further artifacts, by a wider margin"
+    for value in (0.03, None):
+        missed = judged(value, 0.02, "budget.max_accuracy_drop", target="d")
+        assert formatting.folded_checks(Verdict((*checks, missed))) == ([], [*checks, missed])
 
 
 def test_a_check_names_its_artifact_and_unit() -> None:

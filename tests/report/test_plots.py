@@ -7,7 +7,6 @@ import pytest
 
 from compress.report import plots
 from compress.report.plots import waterfall
-from compress.report.run_reader import Pruning
 from tests.report.ledgers import row, rows, score, timing, typed
 
 
@@ -69,11 +68,3 @@ def test_sizes_are_drawn_to_scale() -> None:
     [chart] = plots.latencies_and_sizes(typed(*sizes))
     first, second = (float(width) for width in re.findall(r'<rect.*? width="([\d.]+)"', chart.drawing))
     assert first == pytest.approx(4 * second, abs=0.3)
-
-
-def test_layers_are_drawn_with_their_channels_and_times_if_known() -> None:
-    [channels] = plots.pruned_layers(Pruning({"conv": (64, 48)}))
-    assert "64 → 48" in channels.drawing
-    _, times = plots.pruned_layers(Pruning({"conv": (64, 48)}, layer_milliseconds={"a": 0.5, "b": 2.0}))
-    assert times.drawing.index("2 ms") < times.drawing.index("0.5 ms")
-    assert plots.pruned_layers(Pruning()) == []

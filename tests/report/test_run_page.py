@@ -64,6 +64,25 @@ def test_report_lists_pruned_layers_and_protected_modules(run: Path) -> None:
         assert text in page
 
 
+def test_layers_sensitivity_and_disagreements_are_on_the_page(run: Path) -> None:
+    (run / "pruning.json").write_text(json.dumps({"layer_macs": {HOSTILE: [2_000_000, 1_000_000]}}))
+    times = {"device": HOSTILE, "target": "ncnn", "precision": "fp16", "obtained": "predicted"}
+    (run / "layer_times.json").write_text(json.dumps(times | {"milliseconds": {"conv": [2.0, 1.0]}}))
+    candidate = {"target": "ncnn", "scheme": "all", "accuracy": 0.5, "drop": 0.1, "seconds": 1}
+    quantization = {"candidates": [candidate], "sensitivity": {"conv": 0.125}}
+    (run / "quantization.json").write_text(json.dumps(quantization))
+    text = render(run).read_text()
+    check_hostile_text_is_escaped(text)
+    for part in ("4 → 2 MFLOPs (−50.0 %)", "conv: 2 → 1 ms (−50.0 %)", "Sensitivity of each layer to INT8"):
+        assert part in text
+    (run / "drawings").mkdir()
+    (run / "drawings" / "0.jpg").write_bytes(b"jpeg")
+    drawn = {"columns": ["ncnn"], "rows": [["0.jpg"]], "worst": [{"files": ["0.jpg"], "agreement": [0.25]}]}
+    (run / "drawings" / "index.json").write_text(json.dumps(drawn | {"compared": 9, "agreement": [0.9]}))
+    text = render(run).read_text()
+    assert text.index("Drawn by the seed") < text.index("Largest disagreements") < text.index("agreement 0.25")
+
+
 def test_report_shows_verdict_remarks_changes_and_configuration(run: Path) -> None:
     text = render(run).read_text()
     assert "Budget not met" in text and "3 met, 1 missed, 1 could not be measured" in text

@@ -75,6 +75,8 @@ def test_a_wrong_value_in_a_ledger_is_named(
         ("verdict.json", "{", "=unreadable"),
         ("pruning.json", '{"channels": {"model.1": 3}}', ": channels['model.1']=3"),
         ("pruning.json", '{"reachable": [1]}', ": reachable=[1]"),
+        ("pruning.json", '{"layer_macs": {"conv": 3}}', ": layer_macs['conv']=3"),
+        ("layer_times.json", '{"device": "host"}', ": target=absent"),
         ("quantization.json", '{"candidates": [{"target": "ncnn"}]}', ": candidates[0].scheme=absent"),
         ("artifacts/openvino/manifest.json", '{"files": []}', ": files=[]"),
         ("artifacts/openvino/manifest.json", '{"files": {"a.xml": 1}}', ": files['a.xml']=1"),
@@ -95,7 +97,8 @@ def test_rows_of_older_runs_lack_fields(run: Path) -> None:
     (run / "ledger.jsonl").write_text(json.dumps(oldest) + "\n")
     (run / "pruning.json").write_text('{"channels": {}, "of_tomorrow": 1}')
     read = read_run(run)
-    assert (read.rows[0].params, read.rows[0].accuracy, read.candidates) == (None, None, ())
+    assert (read.rows[0].params, read.rows[0].accuracy, read.quantization.candidates) == (None, None, ())
+    assert read.pruning.layer_macs == {} and read.layer_times is None
     assert ">load<" in render(run).read_text()
 
 

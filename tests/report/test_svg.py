@@ -73,6 +73,7 @@ def test_a_curve_of_one_point_is_drawn() -> None:
 
 def test_a_reduction_is_drawn_over_what_was_there() -> None:
     chart = reductions([Bar("a" * 40, 1.0, "4 → 1", "5", previous=4.0)], "title")
-    before, after = xml.dom.minidom.parseString(chart).getElementsByTagName("rect")
+    before, after, row = xml.dom.minidom.parseString(chart).getElementsByTagName("rect")
+    assert row.getAttribute("class") == "hit"
     assert float(before.getAttribute("width")) == 4 * float(after.getAttribute("width"))
-    assert f"{'a' * 40}: 4 → 1" in chart and f">…{'a' * 29}<" in chart
+    assert f"{'a' * 40}: 4 → 1" in chart and f">…{'a' * 23}<" in chart

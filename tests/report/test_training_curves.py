@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 from compress.report.run_reader import TrainingPoint
-from compress.report.training_curves import charts
+from compress.report.training_curves import charts, legend
 
 
 def test_each_training_has_a_chart_with_its_parts_of_the_loss() -> None:
@@ -16,3 +16,11 @@ def test_each_training_has_a_chart_with_its_parts_of_the_loss() -> None:
 
 def test_no_training_no_chart() -> None:
     assert charts([]) == []
+
+
+def test_the_legend_names_the_curves_that_exist() -> None:
+    alone = TrainingPoint("train", 1, 2.0, 0.1)
+    assert legend([alone]) == [("loss, learning rate", "1")]
+    distilled = TrainingPoint("finetune", 1, 2.0, 0.1, distillation_loss=1.5)
+    assert legend([alone, distilled]) == [("loss, learning rate", "1"), ("distillation loss", "3")]
+    assert legend([]) == []

@@ -35,6 +35,8 @@ def test_rounds_meet_the_budget_and_keep_to_the_widths_of_the_start(place: Path)
     assert result["reachable"][0] < after and result["reachable"][1] == before
     for layer, (was, now) in result["channels"].items():
         assert now >= 0.3 * was, layer
+    macs = result["layer_macs"]
+    assert [sum(values) for values in zip(*macs.values(), strict=True)] == [before, after] and {*macs} >= {"head"}
     again = record(place / "b", *rounds, "cache=false")
     assert again["channels"] == result["channels"]
 

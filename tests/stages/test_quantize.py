@@ -34,7 +34,9 @@ def test_candidates_are_on_record(tmp_path: Path) -> None:
     asked.targets = ["onnxruntime"]
     product = quantize.run(model, context(asked, data(40), tmp_path))
     assert [graph.precision for graph in product.graphs] == [Precision.fp32, Precision.int8]
-    record = json.loads((tmp_path / "quantization.json").read_text())["candidates"]
+    content = json.loads((tmp_path / "quantization.json").read_text())
+    record, sensitivity = content["candidates"], content["sensitivity"]
+    assert sensitivity == {}  # a scheme was within the limit
     assert [row["chosen"] for row in record].count(True) == 1 and len(record) == 2  # the fallback was not needed
     assert all(row["latency_ms"] > 0 and row["size_bytes"] > 0 for row in record)
     [int8] = [graph for graph in product.graphs if graph.precision is Precision.int8]

@@ -103,3 +103,10 @@ def test_scores_pass_unchanged_and_all_of_them_must_be_numbers() -> None:
     scores = np.array([[1.0, np.nan]])
     assert CLASSIFY.decode(scores) is scores and np.isnan(CLASSIFY.values(scores)[0]).any()
     assert CLASSIFY.output_kind(end_to_end=False, postprocessed=True) == "scores"
+
+
+def test_two_models_agree_on_an_image_if_the_class_is_the_same() -> None:
+    before = np.array([[0.7, 0.3], [0.2, 0.8], [0.5, 0.5]])
+    after = np.array([[0.6, 0.4], [0.6, 0.4], [0.4, 0.6]])
+    assert CLASSIFY.agreements(before, after, 0.25) == pytest.approx([1, 0.6, 0.9])
+    assert CLASSIFY.agreements(before[:1], np.array([[0.0, np.nan]]), 0.25) == [0]

@@ -105,3 +105,14 @@ def test_every_metric_is_the_mean_over_its_thresholds() -> None:
         others = {other: value for other, value in values.items() if other != name}
         assert result.details == pytest.approx({**others, "mAP50-95_small": 0.5})
         assert result.ci95 == pytest.approx((values[name], values[name]))
+
+
+def test_two_models_agree_on_the_boxes_that_both_predict() -> None:
+    """Of two boxes and three others, one pair matches: 2 x 1 / 5. The last box has too low a score to count."""
+    before = [detections((0, 0.9, *BOX), (1, 0.8, 20, 20, 30, 30)), detections(), detections()]
+    after = [
+        detections((0, 0.9, 0, 0, 10, 9), (0, 0.8, *BOX), (0, 0.5, 20, 20, 30, 30), (1, 0.1, 20, 20, 30, 30)),
+        detections((0, 0.1, *BOX)),
+        detections((0, 0.5, *BOX)),
+    ]
+    assert DETECT.agreements(before, after, 0.25) == [0.4, 1.0, 0.0]

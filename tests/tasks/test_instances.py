@@ -142,6 +142,9 @@ def test_predictions_replace_labels() -> None:
         assert task.metric.evaluate([detections], [target], ("a", "b")).value == pytest.approx(1)
         batch = task.collate([np.zeros((64, 64, 3), np.uint8)], [target], Augmentation(), np.random.default_rng(0))
         assert batch["cls"].tolist() == [[1]] and batch["img"].shape == (1, 3, 64, 64)
+        nothing = detections.take(np.array([], int))
+        assert task.agreements([detections] * 2, [detections, nothing], 0.5) == [1, 0]
+        assert task.agreements([nothing], [detections], 0.95) == [1], "neither predicts anything at this score"
 
 
 def test_a_mask_without_pixels_is_replaced_by_its_box() -> None:

@@ -134,3 +134,11 @@ def test_predictions_replace_masks() -> None:
     answers = SEMANTIC.decode(np.random.default_rng(0).random((2, 3, 16, 16), np.float32))
     targets = SEMANTIC.as_targets(answers, 0.5)
     assert MEAN_IOU.evaluate(answers, targets, ["a", "b", "c"]).value == 1
+
+
+def test_two_models_agree_on_the_pixels_of_a_class() -> None:
+    """Class 0: 2 of 3 pixels; class 1: 1 of 2; class 2: one predicts it, 0 of 1."""
+    one, other = np.array([[0, 0], [0, 1]]), np.array([[0, 0], [1, 1]])
+    assert SEMANTIC.agreements([predicted(one)], [predicted(one)], 0) == [1]
+    assert SEMANTIC.agreements([predicted(one)], [predicted(other)], 0) == pytest.approx([(2 / 3 + 1 / 2) / 2])
+    assert SEMANTIC.agreements([predicted(one)], [predicted(one * 2)], 0) == pytest.approx([1 / 3])
