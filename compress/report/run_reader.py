@@ -12,6 +12,7 @@ import yaml
 
 from compress import ledger, typed_json
 from compress.budget import Verdict
+from compress.config import HOST
 from compress.errors import UserError, one_line
 from compress.ledger import Row
 
@@ -114,6 +115,7 @@ class Run:
     candidates: tuple[Candidate, ...]
     drawings: Drawings
     training: list[TrainingPoint]
+    controls: list[Row]  # of `compress.controls`, by stage
 
     @property
     def name(self) -> str:
@@ -123,6 +125,18 @@ class Run:
     @property
     def recipe(self) -> str:
         return str(self.config.get("recipe_name") or self.folder.resolve().parent.name)
+
+    @property
+    def command(self) -> str:
+        """The command that made the run; "" if it was not the command line, or an older version."""
+        first = self.config_text.partition("\n")[0]
+        return first.removeprefix("# ") if first.startswith("# ") else ""
+
+    @property
+    def device(self) -> str:
+        """Name of the deployment device."""
+        group = self.config.get("device")
+        return str((group.get("name") if isinstance(group, dict) else None) or HOST)
 
 
 def read_run(folder: Path) -> Run:
@@ -151,9 +165,10 @@ def read_run(folder: Path) -> Run:
     pruning = read_file(Pruning, folder / "pruning.json") or Pruning()
     quantization = read_file(Quantization, folder / "quantization.json") or Quantization()
     drawings = read_file(Drawings, folder / "drawings" / "index.json") or Drawings()
-    training = read_training(folder / "metrics.jsonl")
+    training, control = read_training(folder / "metrics.jsonl"), folder / "controls.jsonl"
     return Run(
-        folder, rows, config, text, verdict, manifests, notes, pruning, quantization.candidates, drawings, training
+        folder, rows, config, text, verdict, manifests, notes, pruning, quantization.candidates, drawings, training,
+        ledger.read(control) if control.is_file() else [],
     )  # fmt: skip
 
 
