@@ -137,7 +137,7 @@ def _checked(config: Config) -> Plan:
         for stage in config.stages:
             STAGES[stage].check(product, config, dataset)
     distillation = lineage.with_distillation_weight(config, product.reference).distillation or 0.0
-    settings = choose_settings(model, config, distillation, dataset, placement)
+    settings = choose_settings(model, config, distillation, dataset, placement, Cache(DEFAULT_ROOT, config.cache))
     return Plan(config, product, costs, dataset, settings, placement, loaded_trackers)
 
 

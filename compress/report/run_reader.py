@@ -12,7 +12,6 @@ import yaml
 
 from compress import ledger, typed_json
 from compress.budget import Verdict
-from compress.config import HOST
 from compress.errors import UserError, one_line
 from compress.ledger import Row
 
@@ -136,7 +135,7 @@ class Run:
     def device(self) -> str:
         """Name of the deployment device."""
         group = self.config.get("device")
-        return str((group.get("name") if isinstance(group, dict) else None) or HOST)
+        return str((group.get("name") if isinstance(group, dict) else None) or "host")
 
 
 def read_run(folder: Path) -> Run:
