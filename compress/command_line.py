@@ -87,19 +87,19 @@ class CommandLine:
         from compress import pipeline, sweep  # after Hydra has checked the command: importing torch takes seconds
 
         hydra_config = HydraConfig.get()
-        folder = Path(hydra_config.runtime.output_dir)
+        folder, words = Path(hydra_config.runtime.output_dir), list(hydra_config.overrides.task)
         if hydra_config.mode == RunMode.MULTIRUN:
             if not self.origin.here:
                 self.origin.enter(Path(hydra_config.sweep.dir))
                 launchers.pin(hydra_config.launcher, composed.threads)
             objective = hydra_config.sweeper.get("objective", sweep.FLOPS)
             try:
-                return sweep.point(composed, folder, objective, worker=not self.origin.here)
+                return sweep.point(composed, folder, objective, words, worker=not self.origin.here)
             except Exception as error:
                 stop = Stop if self.origin.here else WorkerStopped
                 raise stop(disk.problem(error, folder) or str(error)) from error
         try:
-            self.status = pipeline.run(configuration.to_config(composed), folder).verdict.exit_status
+            self.status = pipeline.run(configuration.to_config(composed), folder, words).verdict.exit_status
         except Exception as error:
             self.error = error
             if isinstance(error, UserError) and not isinstance(error, InUse):  # rejected before any work

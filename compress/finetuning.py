@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import json
 import logging
 from collections.abc import Callable, Mapping
 from contextlib import closing
@@ -12,6 +13,9 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from compress import atomic
+from compress.cache import Cache
+from compress.cached_graphs import environment, model_key
 from compress.capabilities import LossScheduled, Model, Teacher, TorchModel, Trainable, require
 from compress.config import BALANCED, Config, FinetuneConfig
 from compress.data import DataSet, Split, TrainingBatches, batches, supervised
@@ -30,6 +34,7 @@ from compress.training.precision import autocast
 from compress.training.schedule import Schedule
 from compress.training.settings import LONG, TrainingSettings, by_capability, choose, native_bfloat16
 
+SETTINGS = "settings.json"  # in the cache
 RATE = 0.0015  # peak learning rate of an unpruned network
 VERSION = 4  # of the computation of the stages train and finetune; part of their cache keys
 
@@ -216,12 +221,13 @@ def schedule(config: FinetuneConfig, rate: float, settings: TrainingSettings) ->
 
 
 def choose_settings(
-    model: Model, config: Config, distillation: float, data: DataSet, placement: Placement
+    model: Model, config: Config, distillation: float, data: DataSet, placement: Placement, cache: Cache
 ) -> TrainingSettings | None:
     """Chooses how this machine trains `model`, before the stages start, and logs the longest time it will take.
 
     Returns None if no stage trains or computes gradients. Steps are timed on a copy of the network before pruning, with
-    a teacher if `distillation` > 0.
+    a teacher if `distillation` > 0. The choice is kept in the cache: timing it again could change it, and with it the
+    last bits of the result.
     """
     stages: list[str] = [stage for stage in ("train", "finetune") if stage in config.stages]
     images = {stage: getattr(config, stage).images for stage in stages}
@@ -239,22 +245,40 @@ def choose_settings(
     alone = not data.train.labelled
     teacher = teach(model, weight or 1.0, alone=alone) if weight or alone else None
     size = min(plan.batch // (plan.accumulate or 1), len(data.train))
-    while True:
-        with closing(batches(data.train, batch=size, seed=config.seed, epoch=0, augment=False)) as stream:
-            step = _trial(model, next(stream), teacher, placement.device())
-        try:
-            settings = choose(config.precision, config.threads, size, step, sum(images.values()), placement)
-            break
-        except RuntimeError as error:  # the training itself says which batch fits
-            if not out_of_memory(error) or size == 1:
-                raise
-            size //= 2
+    base = by_capability(config.threads, config.precision, placement)  # raises if the hardware lacks the precision
+    parts = {
+        **environment(), **model_key(model), "capabilities": base.as_dict(), "precision": config.precision,
+        "teacher": weight, "labelled": data.train.labelled, "batch": size, "images": images,
+        "processes": distributed.processes(),
+    }  # fmt: skip
+
+    def choose_and_record(folder: Path) -> None:
+        settings = _choose(model, data.train, size, teacher, config, sum(images.values()), placement)
+        atomic.write(folder / SETTINGS, json.dumps(settings.as_dict()))
+
+    folder, _ = cache.fetch("settings", parts, choose_and_record)
+    settings = TrainingSettings.from_dict(json.loads((folder / SETTINGS).read_text()), placement)
     settings = replace(settings, compile=config.compile)
     log.info("training uses %s", settings)
     if settings.images_per_second:
         emulated = placement.kind == "cpu" and settings.format == "bf16" and native_bfloat16()[0] is False
         _announce(images, settings.images_per_second, slow_format=emulated)
     return settings
+
+
+def _choose(
+    model: Trainable, train: Split, size: int, teacher: Teacher | None, config: Config, total: int, placement: Placement
+) -> TrainingSettings:
+    """The settings for steps of `size` images, or of a half, a quarter, … of them if these do not fit into memory."""
+    while True:
+        with closing(batches(train, batch=size, seed=config.seed, epoch=0, augment=False)) as stream:
+            step = _trial(model, next(stream), teacher, placement.device())
+        try:
+            return choose(config.precision, config.threads, size, step, total, placement)
+        except RuntimeError as error:  # the training itself says which batch fits
+            if not out_of_memory(error) or size == 1:
+                raise
+            size //= 2
 
 
 def _trial(

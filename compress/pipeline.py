@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import json
 import logging
+import shlex
 import tempfile
 from collections.abc import Sequence
 from contextlib import suppress
@@ -78,9 +79,12 @@ class Plan:
     trackers: Trackers
 
 
-def run(config: Config, folder: Path) -> Result:
+def run(config: Config, folder: Path, words: Sequence[str] = ()) -> Result:
     """Runs a recipe in `folder`, which is created if it is missing. If it holds an interrupted run of the same
     configuration, continues that run: finished stages and their measurements come from the cache.
+
+    Args:
+        words: the overrides that `config` was composed from. The command with them is the first line of `config.yaml`.
 
     Raises:
         UserError: before the first stage, if the configuration is invalid, or `folder` holds a finished run or a run of
@@ -91,7 +95,7 @@ def run(config: Config, folder: Path) -> Result:
         try:
             plan = _checked(config)
             with plan.trackers:
-                result = _run(plan, folder, state)
+                result = _run(plan, folder, state, words)
         except Exception as error:
             if message := disk.problem(error, folder):
                 raise disk.Unwritable(message) from error
@@ -133,7 +137,7 @@ def _checked(config: Config) -> Plan:
         for stage in config.stages:
             STAGES[stage].check(product, config, dataset)
     distillation = lineage.with_distillation_weight(config, product.reference).distillation or 0.0
-    settings = choose_settings(model, config, distillation, dataset, placement)
+    settings = choose_settings(model, config, distillation, dataset, placement, Cache(DEFAULT_ROOT, config.cache))
     return Plan(config, product, costs, dataset, settings, placement, loaded_trackers)
 
 
@@ -183,10 +187,11 @@ def _check_images(config: Config, dataset: DataSet) -> None:
         raise UserError("targets", config.targets, "targets are measured on images: set targets=[], or set data")
 
 
-def _run(plan: Plan, folder: Path, state: run_folder.State) -> Result:
+def _run(plan: Plan, folder: Path, state: run_folder.State, words: Sequence[str]) -> Result:
     config = plan.config
     state.begin(LOAD)
-    atomic.write(folder / "config.yaml", dump(config))
+    command = f"# python -m compress {shlex.join(words)}"
+    atomic.write(folder / "config.yaml", (f"{command}\n" if words and command.isprintable() else "") + dump(config))
     machine = {"schema_version": 1, "host": host().as_dict(), "training": plan.settings and plan.settings.as_dict()}
     atomic.write(folder / "machine.json", json.dumps(machine, indent=1))
     scratch = Path(tempfile.mkdtemp())
@@ -218,7 +223,7 @@ def _run(plan: Plan, folder: Path, state: run_folder.State) -> Result:
     further += channels.remarks(product.model, costs.at_imgsz, round_to)
     verdict = replace(verdict, remarks=(*verdict.remarks, *further))
     atomic.write(folder / "verdict.json", json.dumps(verdict.as_dict(), indent=1))
-    layer_times.write(folder, config, models_of_run, converter)
+    layer_times.write(folder, config, models_of_run, context.converter)
     drawings.write(folder, plan.data, recorder.baseline, product, config)
     page = report.render(folder)
     plan.trackers.finish(verdict)

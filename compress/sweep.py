@@ -32,18 +32,25 @@ FLOPS, LATENCY = "flops", "latency"  # second objective of a point; the first is
 RELEASE_SECONDS = 120.0  # until a file server releases the lock of a machine that was lost; 90 by default in NFS 4
 
 
-def point(composed: DictConfig, folder: Path, objective: str = FLOPS, *, worker: bool = False) -> tuple[float, float]:
+def point(
+    composed: DictConfig, folder: Path, objective: str = FLOPS, words: Sequence[str] = (), *, worker: bool = False
+) -> tuple[float, float]:
     """Runs one point; returns (accuracy of the best artifact, FLOPs) for sweepers that optimise, NaN on failure. With
     `objective` LATENCY, the second number is the latency predicted for the device, in ms.
 
     A point that an interrupted sweep finished in the same folder (`hydra.sweep.dir`) is not run again. The error of a
     failed point is written to `failed.json`, and the sweep continues; if no other point can be run either, because the
-    disk is full or not writable, the error is raised. `worker`: of a launcher; waits up to
-    `RELEASE_SECONDS` if another process uses the folder, because it may be a worker that was lost."""
+    disk is full or not writable, the error is raised.
+
+    Args:
+        words: the overrides of the point, as in `pipeline.run`.
+        worker: of a launcher: waits up to `RELEASE_SECONDS` if another process uses the folder, because it may be a
+            worker that was lost.
+    """
     end = time.monotonic() + RELEASE_SECONDS * worker
     while True:
         try:
-            return _run(to_config(composed), folder, objective)
+            return _run(to_config(composed), folder, objective, words)
         except InUse as error:
             if time.monotonic() >= end:
                 log.error("this point is not run: %s", error)
@@ -60,9 +67,9 @@ def point(composed: DictConfig, folder: Path, objective: str = FLOPS, *, worker:
             return math.nan, math.nan
 
 
-def _run(config: Config, folder: Path, objective: str) -> tuple[float, float]:
+def _run(config: Config, folder: Path, objective: str, words: Sequence[str]) -> tuple[float, float]:
     try:
-        result = pipeline.run(config, folder)
+        result = pipeline.run(config, folder, words)
         return _objectives(result.rows, result.verdict, objective)
     except Finished:
         log.info("this point was finished before: %s", folder)

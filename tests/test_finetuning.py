@@ -12,6 +12,7 @@ import torch
 from torch import nn
 
 from compress import finetuning
+from compress.cache import Cache
 from compress.capabilities import Model, TorchModel
 from compress.config import (
     Activation,
@@ -133,33 +134,42 @@ def test_other_activations_are_tuned_and_model_and_teacher_keep_theirs(model: Pl
 
 
 def test_preparing_changes_neither_network_nor_random_numbers_and_announces_long_trainings(
-    model: PlainNetwork, caplog: pytest.LogCaptureFixture
+    model: PlainNetwork, caplog: pytest.LogCaptureFixture, cache: Cache
 ) -> None:
     data = load(DataConfig(name="digits"), 16, 1, 0)
     plan = FinetuneConfig(images=100_000_000, batch=32)
     config = Config(stages=["finetune"], finetune=plan, precision=NumberFormat.bf16, threads=1)
     before, random = {k: v.clone() for k, v in model.net.state_dict().items()}, torch.get_rng_state()
-    settings = choose_settings(model, config, 0.0, data, Placement())
+    settings = choose_settings(model, config, 0.0, data, Placement(), cache)
     assert settings is not None and settings.format == "bf16"
     assert all(torch.equal(value, before[name]) for name, value in model.net.state_dict().items())
     assert torch.equal(torch.get_rng_state(), random)
     assert "to shorten it, set fewer finetune.images" in caplog.text
 
 
-def test_fine_tuning_between_rounds_of_pruning_has_settings(model: PlainNetwork) -> None:
+def test_fine_tuning_between_rounds_of_pruning_has_settings(model: PlainNetwork, cache: Cache) -> None:
     config = Config(stages=["prune"], prune=PruneConfig(importance="group_l2", rounds=2, round_images=64), threads=1)
-    assert choose_settings(model, config, 0.0, load(DataConfig(name="digits"), 16, 1, 0), Placement()) is not None
+    assert (
+        choose_settings(model, config, 0.0, load(DataConfig(name="digits"), 16, 1, 0), Placement(), cache) is not None
+    )
 
 
 def test_nothing_is_prepared_or_said_where_nothing_is_trained(
-    model: PlainNetwork, caplog: pytest.LogCaptureFixture
+    model: PlainNetwork, caplog: pytest.LogCaptureFixture, cache: Cache
 ) -> None:
     caplog.set_level("INFO")
     assert (
-        choose_settings(model, Config(stages=["export"]), 0.0, load(DataConfig(name="digits"), 16, 1, 0), Placement())
+        choose_settings(
+            model, Config(stages=["export"]), 0.0, load(DataConfig(name="digits"), 16, 1, 0), Placement(), cache
+        )
         is None
     )
     assert caplog.text == ""
+
+
+@pytest.fixture
+def cache(tmp_path: Path) -> Cache:
+    return Cache(tmp_path / "cache")
 
 
 class Interrupting:
@@ -203,7 +213,9 @@ def test_a_training_interrupted_inside_an_epoch_resumes_with_workers_to_equal_we
     assert all(torch.equal(value, resumed[name]) for name, value in undisturbed.items())
 
 
-def test_a_batch_that_does_not_fit_is_timed_in_halves(model: PlainNetwork, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_batch_that_does_not_fit_is_timed_in_halves(
+    model: PlainNetwork, monkeypatch: pytest.MonkeyPatch, cache: Cache
+) -> None:
     seen = []
 
     def limited(precision: NumberFormat, threads: int, images: int, *_: object) -> TrainingSettings:
@@ -214,8 +226,18 @@ def test_a_batch_that_does_not_fit_is_timed_in_halves(model: PlainNetwork, monke
 
     monkeypatch.setattr(finetuning, "choose", limited)
     config = Config(stages=["finetune"], finetune=FinetuneConfig(images=64, batch=32, accumulate=2), threads=1)
-    choose_settings(model, config, 0.0, load(DataConfig(name="digits"), 16, 1, 0), Placement())
+    choose_settings(model, config, 0.0, load(DataConfig(name="digits"), 16, 1, 0), Placement(), cache)
     assert seen == [16, 8, 4]
+
+
+def test_settings_are_chosen_once(model: PlainNetwork, monkeypatch: pytest.MonkeyPatch, cache: Cache) -> None:
+    """Timing again could choose others, and change the result of a command."""
+    data, config = load(DataConfig(name="digits"), 16, 1, 0), Config(stages=["finetune"], threads=1)
+    first = choose_settings(model, config, 0.0, data, Placement(), cache)
+    monkeypatch.setattr(finetuning, "choose", lambda *_: pytest.fail("timed again"))
+    assert choose_settings(model, config, 0.0, data, Placement(), cache) == first
+    with pytest.raises(pytest.fail.Exception, match="timed again"):
+        choose_settings(model, dataclasses.replace(config, threads=2), 0.0, data, Placement(), cache)
 
 
 def test_batch_auto_is_computed_in_as_many_parts_as_fit() -> None:

@@ -48,19 +48,23 @@ class Answer(NamedTuple):
 
 def answers(run: Run) -> list[Answer]:
     """The recommended file of each runtime that has an artifact with a manifest."""
+    answered = (_answer(run, target, row) for target, row in chosen(run).items())
+    return [answer for answer in answered if answer is not None]
+
+
+def chosen(run: Run) -> dict[str, Row]:
+    """The row of the file recommended for each runtime."""
     device = run.config.get("device")
     group = device if isinstance(device, dict) else {}
-    name, precisions = str(group.get("name") or "host"), group.get("precisions")
-    budget = run.config.get("budget")
+    precisions, budget = group.get("precisions"), run.config.get("budget")
     limit = budget.get("latency_ms") if isinstance(budget, dict) else None
-    chosen = to_deploy(
+    rows = to_deploy(
         run.rows,
-        name,
+        run.device,
         [str(each) for each in precisions] if isinstance(precisions, list) else [],
         float(limit) if isinstance(limit, int | float) else None,
     )
-    answered = (_answer(run, target, row) for target, row in chosen.items() if target is not None)
-    return [answer for answer in answered if answer is not None]
+    return {target: row for target, row in rows.items() if target is not None}
 
 
 def _answer(run: Run, target: str, row: Row) -> Answer | None:

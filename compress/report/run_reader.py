@@ -143,6 +143,7 @@ class Run:
     quantization: Quantization
     drawings: Drawings
     training: list[TrainingPoint]
+    controls: list[Row]  # of `compress.controls`, by stage
 
     @property
     def name(self) -> str:
@@ -152,6 +153,18 @@ class Run:
     @property
     def recipe(self) -> str:
         return str(self.config.get("recipe_name") or self.folder.resolve().parent.name)
+
+    @property
+    def command(self) -> str:
+        """The command that made the run; "" if it was not the command line, or an older version."""
+        first = self.config_text.partition("\n")[0]
+        return first.removeprefix("# ") if first.startswith("# ") else ""
+
+    @property
+    def device(self) -> str:
+        """Name of the deployment device."""
+        group = self.config.get("device")
+        return str((group.get("name") if isinstance(group, dict) else None) or "host")
 
 
 def read_run(folder: Path) -> Run:
@@ -180,9 +193,11 @@ def read_run(folder: Path) -> Run:
     pruning = read_file(Pruning, folder / "pruning.json") or Pruning()
     quantization = read_file(Quantization, folder / "quantization.json") or Quantization()
     drawings = read_file(Drawings, folder / "drawings" / "index.json") or Drawings()
-    training, times = read_training(folder / "metrics.jsonl"), read_file(LayerTimes, folder / "layer_times.json")
+    times = read_file(LayerTimes, folder / "layer_times.json")
+    training, control = read_training(folder / "metrics.jsonl"), folder / "controls.jsonl"
     return Run(
-        folder, rows, config, text, verdict, manifests, notes, pruning, times, quantization, drawings, training
+        folder, rows, config, text, verdict, manifests, notes, pruning, times, quantization, drawings, training,
+        ledger.read(control) if control.is_file() else [],
     )  # fmt: skip
 
 

@@ -1,56 +1,117 @@
-"""`report.html` of a sweep: a trade-off chart and a table of its points."""
+"""`report.html` of a sweep: the point to choose, the trade-offs, and a table of all points."""
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
-from markupsafe import Markup
-
+from compress.budget.selection import median
 from compress.ledger import Row
-from compress.report import formatting, page, plots, svg, tables
-from compress.report.changes import baseline_row, change_from_baseline
+from compress.report import answer, formatting, page, sweep_charts, sweep_csv, tables
+from compress.report.changes import change_from_baseline
+from compress.report.sweep_choice import Choice, File, choose, files
 from compress.report.sweep_reader import FAILED, SweepPoint, read_sweep, varying_keys
 from compress.report.tables import Cell, Column, Detail
 from compress.report.terminal_table import plain_text, text_table
 
+FILES = "files to deploy"
+
 
 def render_sweep(folder: Path) -> Path:
-    """Write `report.html` into the folder of a sweep and return its path. Raises UserError if it has no points."""
+    """Write `report.html` and `sweep.csv` into the folder of a sweep and return the path of the report. Raises
+    UserError if the sweep has no points."""
     points = read_sweep(folder)
     keys = varying_keys(points)
+    choice = choose(points, keys)
+    sweep_csv.write(folder, points, keys, choice)
     return page.write(
         folder / "report.html",
         "sweep.html.j2",
         name="/".join(folder.resolve().parts[-2:]),
         points=points,
         counts=Counter(point.status for point in points),
-        chart=_chart(points, keys),
-        table_data=tables.build(_columns(points), points),
+        choice=choice,
+        chosen=None if choice is None else _chosen(choice, keys),
+        finished=any(point.unfinished is None for point in points),
+        drawn=sweep_charts.charts(points, keys, choice),
+        table_data=tables.build(_columns(points, choice), points),
+        commands=[(point.name, point.run.command) for point in points if point.run and point.run.command],
         conventions=formatting.CONVENTIONS,
     )
 
 
 def sweep_table(folder: Path) -> str:
-    """The points as plain text. Raises UserError if `folder` has no points."""
+    """The points as plain text, and the one to choose. Raises UserError if `folder` has no points."""
     points = read_sweep(folder)
-    columns = _columns(points)[:-1]
-    columns.append(Column("verdict", lambda point: point.state))
-    return plain_text(text_table(columns, [[[str(column.cell(point)) for column in columns] for point in points]]))
+    choice = choose(points, varying_keys(points))
+    columns = [
+        Column("point", lambda point: point.name),
+        *_columns(points, choice)[1:-2],
+        Column("file to deploy", lambda point: "; ".join(_file(file) for file in files(point) if file.row.target)),
+        Column("verdict", lambda point: point.state),
+    ]
+    table = plain_text(text_table(columns, [[[str(column.cell(point)) for column in columns] for point in points]]))
+    if choice is None:
+        return table
+    lines = (f"choose {choice.file.point.name}: {choice.reason}", _command(choice.file.point))
+    return "\n".join([table, "", *(line for line in lines if line)])
 
 
-def _columns(points: Sequence[SweepPoint]) -> list[Column]:
+def _chosen(choice: Choice, keys: Sequence[str]) -> dict[str, Any]:
+    """What the page shows of the chosen point: its settings, figures and command."""
+    point, row = choice.file.point, choice.file.row
+    settings = ", ".join(f"{key}={point.config.get(key)}" for key in keys)
+    figures = answer.figures(point.run.rows, row) if point.run else []
+    change = change_from_baseline(point.run.rows, row) if point.run else None
+    ratio = f"×{change.flops:.2f} of the baseline" if change and change.flops else ""
+    figures = [answer.Figure("GFLOPs", formatting.giga(row.flops), ratio), *figures]
+    if choice.file.predicted_ms is not None and point.run:
+        figures.append(answer.Figure("predicted, ms", f"{choice.file.predicted_ms:.3g}", f"on {point.run.device}"))
+    return {"settings": settings, "figures": figures, "command": _command(point)}
+
+
+def _command(point: SweepPoint) -> str:
+    return point.run.command if point.run else ""
+
+
+def _columns(points: Sequence[SweepPoint], choice: Choice | None) -> list[Column]:
     keys, last_rows = varying_keys(points), [point.last_row for point in points if point.last_row]
     return [
-        Column("point", lambda point: point.name),
+        Column("point", lambda point: _name(point, choice)),
         *(Column(key, _setting(key), True) for key in keys),
         Column("GFLOPs", _last(lambda row: formatting.giga(row.flops)), True),
         Column("params M", _last(lambda row: formatting.mega(row.params, 3)), True),
         Column(formatting.quality(last_rows), _last(formatting.accuracy_text), True),
         Column("vs. baseline", _change),
+        Column(FILES, _files),
         Column("verdict", _state),
     ]
+
+
+def _name(point: SweepPoint, choice: Choice | None) -> Cell:
+    chosen = choice is not None and choice.file.point is point
+    return Cell(point.name, [Detail("the point to choose", tables.TONES[True])] if chosen else [])
+
+
+def _files(point: SweepPoint) -> Cell:
+    lines = [Detail(_file(file)) for file in files(point) if file.row.target]
+    return Cell("" if lines else formatting.MISSING, lines)
+
+
+def _file(file: File) -> str:
+    """`onnxruntime int8: 0.6397, 2.31 ms on host ×0.40, 1.93 MB, 12.1 ms predicted on raspberry_pi_5`."""
+    row, run = file.row, file.point.run
+    parts = [formatting.accuracy(row)[0]]
+    if median(row) is not None and run:
+        ratio = formatting.latency_ratio(change_from_baseline(run.rows, row))
+        parts.append(" ".join(filter(None, (f"{formatting.latency(row)} ms on {formatting.device(row)}", ratio))))
+    if row.size_bytes is not None:
+        parts.append(f"{formatting.mega(row.size_bytes)} MB")
+    if file.predicted_ms is not None and run:
+        parts.append(f"{file.predicted_ms:.3g} ms predicted on {run.device}")
+    return f"{file.name}: {', '.join(parts)}"
 
 
 def _last(show: Callable[[Row], str]) -> Callable[[SweepPoint], str]:
@@ -73,31 +134,3 @@ def _state(point: SweepPoint) -> Cell:
         details = [Detail(point.reason)] if point.reason else []
         return Cell(point.status, details, tables.TONES[False if point.unfinished == FAILED else None])
     return Cell(point.status, tag=tables.TONES[point.met])
-
-
-def _chart(points: Sequence[SweepPoint], keys: Sequence[str]) -> Markup:
-    """Accuracy against FLOPs of the finished points and of the baseline."""
-    marks = []
-    for point in points:
-        row = point.last_row
-        if point.run and point.run.verdict and row and row.accuracy:
-            label = ", ".join(str(point.config.get(key)) for key in keys) or point.name
-            marks.append(plots.point(row, "1" if point.met else "3", label, point.name))
-    if not marks:
-        return Markup()
-    baseline = baseline_row(next(point.run.rows for point in points if point.run and point.run.rows))
-    if baseline and baseline.accuracy:
-        marks.append(plots.point(baseline, "0", "baseline", "baseline"))
-    path = _front([(mark.x, mark.y) for mark in marks])
-    quality = formatting.quality([point.last_row for point in points if point.last_row])
-    title = f"{quality.capitalize()} against FLOPs of each point"
-    return svg.scatter(marks, path, "GFLOPs (2 × MACs)", plots.metric([baseline] if baseline else []), title)
-
-
-def _front(points: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
-    """The points with fewer FLOPs (x) than any other of at least their accuracy (y), in order of FLOPs."""
-    front: list[tuple[float, float]] = []
-    for x, y in sorted(points, key=lambda point: (point[0], -point[1])):
-        if not front or y > front[-1][1]:
-            front.append((x, y))
-    return front

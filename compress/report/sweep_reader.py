@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -42,6 +43,17 @@ class SweepPoint:
     def state(self) -> str:
         """`status`, with the reason if there is no verdict."""
         return f"{self.unfinished}: {self.reason}" if self.unfinished and self.reason else self.status
+
+    @property
+    def flops(self) -> float:
+        """FLOPs of `last_row`; infinite if there is none."""
+        return self.last_row.flops if self.last_row else math.inf
+
+    @property
+    def predicted_ms(self) -> dict[str, float]:
+        """Latencies predicted for the deployment device, by `target/precision`."""
+        remarks = self.run.verdict.remarks if self.run and self.run.verdict else ()
+        return {file: ms for each in remarks if each.kind == "predicted_latency" for file, ms in each.numbers.items()}
 
     @property
     def last_row(self) -> Row | None:

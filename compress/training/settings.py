@@ -62,6 +62,12 @@ class TrainingSettings:
         hardware = self.placement.name
         return {**asdict(self), "hardware": hardware, "timed": dict(self.timed)}
 
+    @classmethod
+    def from_dict(cls, fields: Mapping[str, Any], placement: Placement) -> TrainingSettings:
+        """The inverse of `as_dict`, for the same hardware."""
+        own = {name: value for name, value in fields.items() if name not in ("hardware", "placement")}
+        return cls(**own, placement=placement)
+
     def __str__(self) -> str:
         layout = "channels last" if self.channels_last else "channels first"
         where = f"{self.threads} threads" if self.placement.kind == "cpu" else self.placement.name

@@ -1,7 +1,12 @@
-"""Sweeps: what two processes gain, and whether the accuracy right after pruning predicts that after fine-tuning.
+"""Sweeps: what the cache and two processes gain, and whether the accuracy right after pruning predicts that after
+fine-tuning.
 
+    python scripts/benchmarks/sweeps.py sharing   # on an idle machine
     python scripts/benchmarks/sweeps.py speed     # on an idle machine with at least 2 CPUs
     python scripts/benchmarks/sweeps.py early     # --folder FOLDER continues or reads an earlier sweep
+
+`sharing` runs recipe=digits for six pruning ratios as a sweep, and as six runs without a common cache. The sweep trains
+the network once. Goal: at most the time of the six runs minus 0.9 of five times the training.
 
 `speed` runs the same points (recipe=digits, one for each seed) three times: in turn with two threads, in turn with one,
 and by two joblib workers of one thread. The time is that in which at least one stage was being computed, from the cache
@@ -19,6 +24,7 @@ import os
 import subprocess
 import sys
 import tempfile
+import time
 from collections import defaultdict
 from collections.abc import Sequence
 from itertools import combinations
@@ -31,8 +37,9 @@ from scipy.stats import spearmanr
 from compress import ledger, timing_noise
 from compress.report.run_reader import read_config
 
-SPEED_GOAL, CORRELATION_GOAL = 0.75, 0.5
+SHARED_GOAL, SPEED_GOAL, CORRELATION_GOAL = 0.9, 0.75, 0.5
 RESAMPLES = 5000
+RATIOS = ("0.1", "0.2", "0.3", "0.4", "0.5", "0.6")
 POINTS = ["recipe=digits", "budget.flops=30%"]
 SHAPE = ["recipe=digits", "stages=[train,prune,finetune]", "targets=[]", "threads=1"]
 IMPORTANCES = "group_l2,taylor,bn_scale,lamp,fpgm,random"
@@ -67,6 +74,34 @@ def points(place: Path) -> dict[str, list[ledger.Row]]:
     """The rows of each point, by the value of its seed."""
     files = place.glob("outputs/sweeps/*/*/*/ledger.jsonl")
     return {str(read_config(file.with_name("config.yaml"))[0]["seed"]): ledger.read(file) for file in files}
+
+
+def sharing() -> bool:
+    """Prints both times; returns whether the goal is met."""
+    words = ["recipe=digits", "budget.flops=null", "budget.max_accuracy_drop=null"]
+    with tempfile.TemporaryDirectory() as scratch:
+        separate = [timed(Path(scratch, ratio), [*words, f"prune.ratio={ratio}"]) for ratio in RATIOS]
+        training = [stage_seconds(Path(scratch, ratio), "train") for ratio in RATIOS]
+        together = timed(Path(scratch, "sweep"), [*words, f"prune.ratio={','.join(RATIOS)}"])
+    limit = sum(separate) - SHARED_GOAL * (len(RATIOS) - 1) * float(np.mean(training))
+    print(
+        f"{len(RATIOS)} runs {sum(separate):.1f} s, each trains for {np.mean(training):.1f} s; sweep {together:.1f} s"
+    )
+    print(f"{common.met(together <= limit)}: at most {limit:.1f} s")
+    return together <= limit
+
+
+def timed(place: Path, words: Sequence[str]) -> float:
+    """Seconds of a sweep, also of one point."""
+    begin = time.monotonic()
+    sweep(place, words)
+    return time.monotonic() - begin
+
+
+def stage_seconds(place: Path, stage: str) -> float:
+    """Seconds that were spent on the cache entries of a stage."""
+    entries = [json.loads(file.read_text()) for file in place.glob(f"outputs/.cache/{stage}-*/entry.json")]
+    return sum(entry["seconds"] for entry in entries)
 
 
 def speed(seeds: int) -> bool:
@@ -151,11 +186,14 @@ def early(folder: Path, seeds: int, run: bool) -> bool:
 
 def main() -> int:
     parser = common.parser(__doc__, seeds=3)
-    parser.add_argument("what", choices=["speed", "early"])
+    parser.add_argument("what", choices=["sharing", "speed", "early"])
     parser.add_argument("--folder", type=Path, default=Path("outputs/early_pruning/sweep"), help="of `early`")
     parser.add_argument("--read", action="store_true", help="`early`: only read the folder")
     options = parser.parse_args()
-    good = speed(options.seeds) if options.what == "speed" else early(options.folder, options.seeds, not options.read)
+    if options.what == "early":
+        good = early(options.folder, options.seeds, not options.read)
+    else:
+        good = sharing() if options.what == "sharing" else speed(options.seeds)
     return 0 if good else 3
 
 

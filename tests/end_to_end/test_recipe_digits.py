@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import csv
 import hashlib
 import json
 import os
+import shlex
 import shutil
 import subprocess
 import sys
@@ -161,3 +163,9 @@ def test_a_sweep_puts_its_points_side_by_side(run: Path, place: Path) -> None:
     assert "prune.ratio" in page and "0.2" in page and "failed" in page.lower()
     flops = [rows_of(folder)[-1]["flops"] for folder in sorted(sweep.iterdir()) if (folder / "ledger.jsonl").exists()]
     assert len(flops) == 2 and flops[0] > flops[1]
+    with open(sweep / "sweep.csv", newline="") as file:
+        lines = list(csv.DictReader(file))
+    assert [line["prune.ratio"] for line in lines if line["runtime"] == "onnxruntime"] == ["0.2", "0.4"]
+    [again] = {line["command"] for line in lines if line["prune.ratio"] == "0.4"}
+    words = [*SHORT, *options, "prune.ratio=0.4"]
+    assert again == f"python -m compress {shlex.join(words)}"

@@ -1,14 +1,19 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 from jinja2 import UndefinedError
 
 from compress.report import page, tables
+from compress.report.sweep_charts import Charts
 from tests.report.pages import HOSTILE, check_hostile_text_is_escaped
 
-SWEEP = {"points": [], "counts": {}, "chart": "", "table_data": tables.Table([], [])}
+SWEEP: dict[str, Any] = {
+    **{"points": [], "counts": {}, "choice": None, "chosen": None, "finished": False, "commands": []},
+    **{"drawn": Charts([], [], []), "table_data": tables.Table([], [])},
+}
 
 
 def test_text_is_escaped(tmp_path: Path) -> None:

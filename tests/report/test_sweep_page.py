@@ -8,7 +8,7 @@ import yaml
 
 from compress.report import render_sweep
 from compress.report.__main__ import main
-from compress.report.sweep_page import _front, sweep_table
+from compress.report.sweep_page import sweep_table
 from tests.report.ledgers import row, write_run
 from tests.report.pages import HOSTILE, check_hostile_text_is_escaped
 
@@ -44,7 +44,7 @@ def test_the_table_has_the_reason_of_a_failure_and_the_stage_of_an_unfinished_po
 def test_points_are_coloured_by_their_verdict(sweep: Path) -> None:
     page = render_sweep(sweep).read_text()
     assert ">0.1</text>" in page and ">0.3</text>" in page, "labels are the settings that differ"
-    for colour, name in (("1", "0: 0.4800"), ("3", "1: 0.4600"), ("0", "baseline: 0.4900")):
+    for colour, name in (("2", "0: 0.4800"), ("3", "1: 0.4600"), ("0", "baseline: 0.4900")):
         mark = page[: page.index(name)].rpartition("<circle")[2]
         assert mark.startswith(f' class="f-{colour} dot"')
     assert '<span class="tag good">met</span>' in page and '<span class="tag bad">missed</span>' in page
@@ -58,12 +58,8 @@ def test_the_baseline_is_that_of_the_first_point_with_rows(sweep: Path) -> None:
 
 
 def test_a_baseline_without_accuracy_is_not_drawn(sweep: Path) -> None:
-    for point in ("0", "1"):
+    for point in ("0", "1", "2"):
         path = sweep / point / "ledger.jsonl"
         path.write_text("\n".join(json.dumps(each) for each in (row("load"), row("prune", accuracy=0.4))) + "\n")
     page = render_sweep(sweep).read_text()
     assert page.count("<circle") == 2 and "baseline: " not in page
-
-
-def test_the_line_connects_the_points_that_no_other_dominates() -> None:
-    assert _front([(3, 0.8), (1, 0.5), (2, 0.9), (1, 0.6), (4, 0.95)]) == [(1, 0.6), (2, 0.9), (4, 0.95)]
