@@ -33,6 +33,11 @@ def mega(value: float | None, digits: int = 2) -> str:
     return decimal(value, digits, 1e6)
 
 
+def flops_unit(flops: float) -> tuple[str, float]:
+    """Unit for the FLOPs of networks of about this size, and its value."""
+    return ("GFLOPs", 1e9) if flops >= 1e8 else ("MFLOPs", 1e6)
+
+
 def int8_percent(row: Row) -> tuple[str, str]:
     """Percentage of MACs computed in INT8, and its source, "" if the runtime reported it."""
     if row.int8_mac_share is None:
@@ -64,6 +69,12 @@ def latency(row: Row) -> str:
     return annotated(f"{timing.median:.2f}", *notes)
 
 
+def common_conditions(rows: Sequence[Row]) -> str:
+    """The `conditions` of all latencies; "" if they differ, or there are none."""
+    found = {conditions(row) for row in rows if row.latency_ms and row.latency_ms.median is not None}
+    return found.pop() if len(found) == 1 else ""
+
+
 def p95(row: Row) -> str:
     return decimal(row.latency_ms.p95 if row.latency_ms else None, 2)
 
@@ -73,10 +84,15 @@ def timing_setup(row: Row) -> str:
     timing = row.latency_ms
     if timing is None or timing.median is None:
         return MISSING
-    threads = "threads n/a" if timing.threads is None else f"{timing.threads} thr"
-    batch = "batch?" if timing.batch is None else f"b{timing.batch}"
-    runtime, device = timing.runtime or "runtime?", timing.device or "device?"
-    return f"{runtime} {inference_precision(row)} {threads} {batch} {device}"
+    return f"{timing.runtime or 'runtime?'} {inference_precision(row)} {conditions(row)}"
+
+
+def conditions(row: Row) -> str:
+    """Threads, batch and device of a latency: `2 thr b1 host`."""
+    timing = row.latency_ms
+    threads = "threads n/a" if timing is None or timing.threads is None else f"{timing.threads} thr"
+    batch = "batch?" if timing is None or timing.batch is None else f"b{timing.batch}"
+    return f"{threads} {batch} {(timing and timing.device) or 'device?'}"
 
 
 def device(row: Row) -> str:

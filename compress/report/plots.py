@@ -35,8 +35,9 @@ def costs(rows: Sequence[Row]) -> list[Chart]:
     """FLOPs and bit operations after each stage."""
     flops = "Of the fused graph as deployed, 1 MAC = 2 FLOPs. Quantization does not change FLOPs."
     bits = "MACs × weight bits × activation bits: the cost that quantization reduces. Not a latency."
+    unit, scale = _flops_unit(rows)
     return drawn(
-        Chart("GFLOPs", waterfall(rows, lambda row: row.flops, "GFLOPs"), flops),
+        Chart(unit, waterfall(rows, lambda row: row.flops, unit, scale), flops),
         Chart("Bit operations", waterfall(rows, lambda row: row.bit_operations, "G bit ops"), bits),
     )
 
@@ -63,14 +64,14 @@ def metric(rows: Sequence[Row]) -> str:
     return next((row.accuracy.metric for row in rows if row.accuracy), "accuracy")
 
 
-def waterfall(rows: Sequence[Row], cost: Callable[[Row], int], unit: str) -> Markup:
-    """A cost in units of 10^9 and the accuracy after each stage; empty without rows."""
+def waterfall(rows: Sequence[Row], cost: Callable[[Row], int], unit: str, scale: float = 1e9) -> Markup:
+    """A cost in `unit`, which is `scale`, and the accuracy after each stage; empty without rows."""
     steps: list[svg.Bar] = []
     for stage in STAGES:
         of_stage = [row for row in rows if row.stage == stage]
         # If the stage produced graphs for targets only, the first of the lowest precision represents it.
         if row := min(of_stage, key=lambda r: (r.target is not None, BITS.get(r.precision, 32)), default=None):
-            value, before = float(cost(row)), steps[-1].value if steps else None
+            value, before = cost(row) / scale, steps[-1].value if steps else None
             text, colour = _step_text(row, value, before, unit), "0" if before is None else "5"
             steps.append(svg.Bar(stage, value, text, colour, previous=before))
     return svg.waterfall(steps, f"{unit} after each stage")
@@ -88,7 +89,7 @@ def point(row: Row, colour: str, label: str, name: str, x: float | None = None, 
 
 
 def _step_text(row: Row, value: float, before: float | None, unit: str) -> str:
-    text = f"{value / 1e9:.4g} {unit}"
+    text = f"{value:.4g} {unit}"
     if before and abs(value / before - 1) >= 5e-4:
         text += f"  {formatting.signed(100 * (value / before - 1), 1)} %"
     source = metric([row]) if row.target is None else f"{row.target_name} {row.precision}:"
@@ -102,9 +103,10 @@ def _accuracy_against_flops(rows: Sequence[Row]) -> Chart:
     omitted = [row for row in scored if tuned and row.stage == "prune"]
     latest = _latest([row for row in scored if row not in omitted])
     heading = f"{formatting.quality(rows).capitalize()} against FLOPs"
-    points = [_row_point(row, row.flops / 1e9) for row in latest]
+    unit, scale = _flops_unit(rows)
+    points = [_row_point(row, row.flops / scale) for row in latest]
     path = [(p.x, p.y) for p, row in zip(points, latest, strict=True) if row.target is None]
-    chart = svg.scatter(points, path, "GFLOPs (2 × MACs)", metric(rows), heading)
+    chart = svg.scatter(points, path, f"{unit} (2 × MACs)", metric(rows), heading)
     notes = (f"Not drawn: {row.stage} {formatting.accuracy_text(row)}, before fine-tuning" for row in omitted)
     return Chart(heading, chart, "; ".join(notes))
 
@@ -125,7 +127,7 @@ def _row_point(row: Row, x: float) -> svg.Point:
 def _latency_chart(rows: Sequence[Row], device: str, timed: Sequence[Row]) -> Chart:
     def bar(row: Row) -> svg.Bar:
         ratio = formatting.latency_ratio(change_from_baseline(rows, row))
-        text = "  ".join(filter(None, (f"{formatting.latency(row)} ms", ratio, formatting.inference_precision(row))))
+        text = "  ".join(filter(None, (formatting.latency(row), ratio, formatting.inference_precision(row))))
         hollow = bool(row.latency_ms and formatting.provenance(row.latency_ms.obtained))
         return svg.Bar(_label(row), median(row) or 0.0, text, _colour(row), hollow)
 
@@ -148,6 +150,10 @@ def _bars(rows: Sequence[Row], title: str, bar: Callable[[Row], svg.Bar]) -> Mar
     for row in rows:
         groups.setdefault(row.target_name, []).append(bar(row))
     return svg.bars(list(groups.items()), title)
+
+
+def _flops_unit(rows: Sequence[Row]) -> tuple[str, float]:
+    return formatting.flops_unit(max((row.flops for row in rows), default=0))
 
 
 def _label(row: Row) -> str:

@@ -47,7 +47,7 @@ def render(folder: Path) -> Path:
         remarks=[remark.text for remark in run.verdict.remarks] if run.verdict else [],
         costs=plots.costs(rows),
         measurements=tables.measurements(rows),
-        conventions=formatting.CONVENTIONS,
+        conventions=_conventions(rows),
         drawings=drawings.images(run.folder, run.drawings),
         figures=accuracy_details.figures(rows),
         per_class=accuracy_details.per_class(rows),
@@ -100,17 +100,23 @@ def _torch_tiles(rows: Sequence[Row]) -> list[Tile]:
     if baseline is None or torch[-1] is baseline:
         return []
     tiles, last = [], torch[-1]
-    costs = ("GFLOPs", "flops", formatting.giga), ("Parameters, M", "params", formatting.mega)
-    for label, name, show in costs:
-        old, new = getattr(baseline, name), getattr(last, name)
+    label, unit = formatting.flops_unit(baseline.flops)
+    pairs = (label, unit, 3, baseline.flops, last.flops), ("Parameters, M", 1e6, 2, baseline.params, last.params)
+    for label, unit, digits, old, new in pairs:
         if old and new is not None:
-            tiles.append((label, f"{show(old)} → {show(new)}", f"{formatting.signed(100 * (new / old - 1), 1)} %"))
+            text = f"{formatting.decimal(old, digits, unit)} → {formatting.decimal(new, digits, unit)}"
+            tiles.append((label, text, f"{formatting.signed(100 * (new / old - 1), 1)} %"))
     change, before, after = change_from_baseline(rows, last).accuracy, baseline.accuracy, last.accuracy
     if change is not None and before and after:
         note = f"{formatting.signed(change)} on {after.images} images"
         note = formatting.annotated(note, formatting.provenance(after.obtained))
         tiles.append((f"{after.metric}, torch", f"{before.value:.4f} → {after.value:.4f}", note))
     return tiles
+
+
+def _conventions(rows: Sequence[Row]) -> str:
+    common = formatting.common_conditions(rows)
+    return formatting.CONVENTIONS + (f" All latencies here: {common}." if common else "")
 
 
 def _latency_tiles(rows: Sequence[Row]) -> list[Tile]:
@@ -131,8 +137,9 @@ def _pruning(record: Pruning) -> str:
     """Summary of `pruning.json`; "" if nothing was pruned."""
     if record == Pruning():
         return ""
-    text = f"{len(record.channels)} layers were narrowed"
+    text = f"Layers that were narrowed: {len(record.channels)}"
     if record.reachable:
-        least, most = (formatting.giga(2 * macs) for macs in record.reachable)
-        text += f"; reachable: {least} to {most} GFLOPs"
-    return f"{text}. {len(record.protected)} modules kept all channels."
+        name, unit = formatting.flops_unit(2 * record.reachable[1])
+        least, most = (formatting.decimal(2 * macs, 3, unit) for macs in record.reachable)
+        text += f"; reachable: {least} to {most} {name}"
+    return f"{text}. Modules that kept all channels: {len(record.protected)}."

@@ -142,7 +142,8 @@ def curves(
 
 def bars(groups: Sequence[tuple[str, Sequence[Bar]]], title: str) -> Markup:
     """Horizontal bars from zero, in named groups with a common scale."""
-    left, row, gap, end = 118, 22, 30, 150
+    left, row, gap = 118, 22, 30
+    end = 10 + GLYPH_WIDTH * max((len(bar.text) for _, group in groups for bar in group), default=0)
     longest = max((bar.value for _, group in groups for bar in group), default=0) or 1.0
     parts, y = [], 4.0
     for name, group in groups:

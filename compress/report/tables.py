@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import groupby
 from operator import itemgetter
 from typing import Any, NamedTuple
@@ -77,15 +78,17 @@ def checks(judged: Sequence[Check]) -> Table | None:
 
 
 def measurements(rows: Sequence[Row]) -> Table | None:
-    """The ledger: one row per measurement, one group per stage."""
+    """The ledger: one row per measurement, one group per stage. Latencies state their conditions if these differ."""
+    unit, scale = formatting.flops_unit(max((row.flops for row in rows), default=0))
+    common = bool(formatting.common_conditions(rows))
     columns = (
         Column("stage", lambda row: _cell(row.stage, "cached" if row.cached else "")),
         Column("target", lambda row: _cell(row.target_name, row.precision)),
-        Column("GFLOPs", _flops, True),
+        Column(unit, partial(_flops, scale), True),
         Column("params M", lambda row: formatting.mega(row.params, 3), True),
         Column("size MB", lambda row: formatting.mega(row.size_bytes), True),
         Column(f"{plots.metric(rows)} ± 95 % CI", lambda row: _cell(*formatting.accuracy(row)), True),
-        Column("latency, ms", _latency, True),
+        Column("latency, ms", partial(_latency, common), True),
         Column("INT8 MACs", lambda row: _cell(*formatting.int8_percent(row)), True),
         Column("vs. previous", lambda row: _change(change_from_previous(rows, row))),
         Column("vs. baseline", lambda row: _change(change_from_baseline(rows, row))),
@@ -97,19 +100,20 @@ def _cell(text: str, *details: str) -> Cell:
     return Cell(text, [Detail(line) for line in details if line])
 
 
-def _flops(row: Row) -> Cell:
-    at_640 = "" if row.flops_at_640 is None else f"{formatting.giga(row.flops_at_640)} at 640 px"
-    return _cell(formatting.giga(row.flops), f"{formatting.giga(row.macs)} GMACs", at_640)
+def _flops(scale: float, row: Row) -> Cell:
+    at_640 = "" if row.flops_at_640 is None else f"{formatting.decimal(row.flops_at_640, 3, scale)} at 640 px"
+    return _cell(formatting.decimal(row.flops, 3, scale), at_640)
 
 
-def _latency(row: Row) -> Cell:
+def _latency(common: bool, row: Row) -> Cell:
     timing = row.latency_ms
     if timing is None or timing.median is None:
         return Cell(formatting.latency(row))
     spread = f"p95 {formatting.p95(row)}"
     if timing.low and timing.high:  # the range of the median over the measurement
         spread = f"{timing.low:.2f} to {timing.high:.2f}, {spread}"
-    return _cell(formatting.latency(row), spread, formatting.timing_setup(row))
+    conditions = "" if common else formatting.conditions(row)
+    return _cell(formatting.latency(row), spread, f"computed in {formatting.inference_precision(row)}", conditions)
 
 
 def _change(change: Change) -> Cell:

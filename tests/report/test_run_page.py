@@ -60,7 +60,8 @@ def test_report_lists_pruned_layers_and_protected_modules(run: Path) -> None:
     }
     (run / "pruning.json").write_text(json.dumps(record))
     page = render(run).read_text()
-    for text in ("1 layers were narrowed; reachable: 0.200 to 1.000 GFLOPs", "model.1", "64 → 48", "&lt;last&gt;"):
+    narrowed = "Layers that were narrowed: 1; reachable: 0.200 to 1.000 GFLOPs"
+    for text in (narrowed, "model.1", "64 → 48", "&lt;last&gt;"):
         assert text in page
 
 
