@@ -46,8 +46,10 @@ def write(folder: Path, data: DataSet, baseline: Model | None, product: Product,
     compared = data.validation.subset(COMPARED, config.seed)
     agreements = _agreements(answers, compared, task)
     worst = _worst(agreements)
-    drawn = data.validation.subset(IMAGES, config.seed)
-    split = replace(drawn, samples=[*drawn.samples, *(compared.samples[index] for index in worst)])
+    disagreeing = [compared.samples[index] for index in worst]
+    others = [each for each in data.validation.samples if not any(each is other for other in disagreeing)]
+    drawn = replace(data.validation, samples=others).subset(IMAGES, config.seed).samples
+    split = replace(compared, samples=[*drawn, *disagreeing])
     labels = "labels" if config.data.labels else "unpruned model"
     columns = {labels: [split.target(index) for index in range(len(split))]}
     columns |= {name: _targets(answer, split, task) for name, answer in answers.items()}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+from collections.abc import Mapping
 from pathlib import Path
 
 from compress import atomic
@@ -44,11 +45,22 @@ def write(folder: Path, config: Config, models: tuple[Model, Model], converter: 
     except (TargetFailed, UserError) as error:
         log.info("layers are not timed: %s", error)
         return
-    times = {name: [_milliseconds(before[name]), _milliseconds(after.get(name, 0.0))] for name in before}
+    times = {name: [round(1000 * seconds, 5) for seconds in pair] for name, pair in paired(before, after).items()}
     record = {"schema_version": 1, "device": config.device.name, "target": file[0], "precision": file[1]}
     record |= {"obtained": obtained, "milliseconds": times}
     atomic.write(folder / FILE, json.dumps(record, indent=1))
 
 
-def _milliseconds(seconds: float) -> float:
-    return round(1000 * seconds, 5)
+def paired(before: Mapping[str, float], after: Mapping[str, float]) -> dict[str, tuple[float, float]]:
+    """Times of the same layers of two networks. Pruning may divide a layer into several with names of their own: these
+    are added up, under the name of the module around them."""
+    removed, added = (set(one) - set(other) for one, other in ((before, after), (after, before)))
+    pairs: dict[str, tuple[float, float]] = {}
+    for times, others, side in ((before, added, 0), (after, removed, 1)):
+        for name, seconds in times.items():
+            around = [".".join(name.split(".")[:-levels]) for levels in (1, 2)] if name in removed | added else []
+            shared = (each for each in around if each and any(other.startswith(f"{each}.") for other in others))
+            key = next(shared, name)
+            first, last = pairs.get(key, (0.0, 0.0))
+            pairs[key] = (first + seconds, last) if side == 0 else (first, last + seconds)
+    return pairs

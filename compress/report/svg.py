@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from markupsafe import Markup
 
-WIDTH = 560  # of the view box; heights below are in the same units
+WIDTH = 500  # of the view box; heights below are in the same units
 NARROW = 420  # of charts with a bar for each layer, three of which stand side by side
 NAME = 24  # characters of a layer's name; the end of a longer one is shown
 GLYPH_WIDTH = 6.4  # average at 11.5 px, to place labels
@@ -125,7 +125,7 @@ def curves(
         low, high = _padded([value for each in series for value in each.values])
         parts.append(text(6, top - 10, label, "axis"))
         height = panel / (high - low)
-        for tick in ticks(low, high, 3):
+        for tick in ticks(low, high, 4):
             y = top + panel - (tick - low) * height
             parts += [_line(left, y, right, y, "grid"), text(left - 8, y + 4, f"{tick:.3g}", "tick", "end")]
         for each in series:

@@ -41,6 +41,7 @@ class Column(NamedTuple):
     cell: Callable[[Any], str | Cell]
     right: bool = False  # aligned right: a number
     drop: int = 0  # 0: always shown; else columns with a higher number are omitted first in a narrow terminal
+    wide: bool = False  # a long text
 
 
 @dataclass(frozen=True)
@@ -179,11 +180,12 @@ def protected_modules(pruning: Pruning) -> Table | None:
 
 def quantization_candidates(candidates: Sequence[Candidate], quality: str = "accuracy") -> Table | None:
     """Every candidate of the search, the selected one of each target marked. `quality`: see `formatting.quality`."""
+    mixed = any(candidate.layers_kept for candidate in candidates)
     columns = (
         Column("", lambda c: Cell("selected", tag=TONES[True]) if c.chosen else ""),
         Column("target", lambda c: c.target),
-        Column("scheme", lambda c: c.scheme),
-        Column("further layers in float", lambda c: str(len(c.layers_kept) or MISSING), True),
+        Column("scheme", lambda c: c.scheme, wide=True),
+        *([Column("further layers in float", lambda c: str(len(c.layers_kept) or MISSING), True)] if mixed else []),
         Column(quality, lambda c: formatting.decimal(c.accuracy, 4), True),
         Column("drop from float", lambda c: formatting.decimal(c.drop, 4), True),
         Column("size MB", lambda c: formatting.mega(c.size_bytes), True),

@@ -115,7 +115,7 @@ def _prune(product: Product, context: Context, folder: Path) -> TorchModel:
     config, count = context.config, counter(model)
     predicted = PredictedLatency(config) if _uses_prediction(config) else None
     net, _ = model.prunable()
-    unpruned = flops.count(model.deployed(), model.example_input())
+    unpruned = flops.count(model.with_net(net).deployed(), model.example_input())  # named as the pruned network is
     full, widths, remaining, rounds = unpruned.macs, solver.widths_of(net), 1.0, config.prune.rounds
     kept: dict[str, list[int]] = {}
     limited: Callable[[nn.Module], float] = count  # what `goal` limits: MACs, or milliseconds

@@ -56,3 +56,10 @@ def test_nothing_is_written_if_nothing_is_known(tmp_path: Path, converter: Conve
     ]:
         layer_times.write(tmp_path, config, models, converter)
     assert not (tmp_path / "layer_times.json").exists()
+
+
+def test_parts_of_a_divided_layer_are_added_up() -> None:
+    before = {"stem": 1.0, "block.2.cv1.conv": 4.0, "block.2.cv2.conv": 3.0, "gone.a": 2.0}
+    after = {"stem": 0.5, "block.2.first.conv": 1.0, "block.2.second.conv": 2.0, "block.2.cv2.conv": 3.0}
+    pairs = {"stem": (1.0, 0.5), "block.2": (4.0, 3.0), "block.2.cv2.conv": (3.0, 3.0), "gone.a": (2.0, 0.0)}
+    assert layer_times.paired(before, after) == pairs
