@@ -21,7 +21,7 @@ def pruned_layers(pruning: Pruning, times: LayerTimes | None) -> list[Chart]:
     narrowed = dict(sorted(pruning.channels.items(), key=lambda item: item[1][1] - item[1][0])[:MOST_BARS])
     channels = [_bar(layer, *narrowed[layer], "4", "channels") for layer in pruning.channels if layer in narrowed]
     return drawn(
-        Chart("MFLOPs of each layer", svg.reductions(_bars(flops, "5", "MFLOPs"), "FLOPs before and after")),
+        _before_and_after("MFLOPs of each layer", "FLOPs before and after", flops, "5", "MFLOPs"),
         _times(pruning, times),
         Chart("Output channels of the narrowed layers", svg.reductions(channels, "Channels before and after")),
     )
@@ -32,7 +32,7 @@ def _times(pruning: Pruning, times: LayerTimes | None) -> Chart:
     if times is not None:
         where = f"{times.obtained.capitalize()} on {times.device} in {times.target}, {times.precision}"
         note = f"{where}. Activations and other operators count for the layers before them."
-        return Chart(heading, svg.reductions(_bars(times.milliseconds, "2", "ms"), title), note)
+        return _before_and_after(heading, title, times.milliseconds, "2", "ms", note)
     slowest = sorted(pruning.layer_milliseconds.items(), key=lambda item: -item[1])[:MOST_BARS]
     bars = [svg.Bar(layer, value, f"{value:.3g}", "2", tooltip=f"{layer}: {value:.3g} ms") for layer, value in slowest]
     return Chart(heading, svg.reductions(bars, "Milliseconds"), "Measured or predicted before the last round.")
@@ -53,15 +53,15 @@ def sensitivity(quantization: Quantization) -> list[Chart]:
     return drawn(Chart("Sensitivity of each layer to INT8", svg.reductions(bars, "Sensitivity to INT8"), note))
 
 
-def _bars(pairs: Pairs, colour: str, unit: str) -> list[svg.Bar]:
-    """In the order of the network; beyond MOST_BARS, one bar for all others together."""
+def _before_and_after(heading: str, title: str, pairs: Pairs, colour: str, unit: str, note: str = "") -> Chart:
+    """A chart in the order of the network; its note states what the layers that are not drawn have together."""
     largest = set(sorted(pairs, key=lambda layer: -max(pairs[layer]))[:MOST_BARS])
     total = sum(before for before, _ in pairs.values())
     bars = [_bar(layer, *pair, colour, unit, total) for layer, pair in pairs.items() if layer in largest]
     if others := [pair for layer, pair in pairs.items() if layer not in largest]:
-        before, after = (sum(values) for values in zip(*others, strict=True))
-        bars.append(_bar(f"{len(others)} other layers", before, after, colour, unit, total))
-    return bars
+        before, after = (f"{sum(values):.3g}" for values in zip(*others, strict=True))
+        note = f"{note} Not drawn: {len(others)} smaller layers, together {before} → {after} {unit}.".strip()
+    return Chart(heading, svg.reductions(bars, title), note)
 
 
 def _bar(layer: str, before: float, after: float, colour: str, unit: str, total: float = 0) -> svg.Bar:

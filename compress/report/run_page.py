@@ -87,7 +87,8 @@ def _banner(verdict: Verdict | None) -> tuple[str, str, str]:
         return "open", headline, "This run has no verdict yet."
     states = [check.met for check in verdict.checks]
     kinds = ((True, "met"), (False, "missed"), (None, "could not be measured"))
-    details = [f"{states.count(state)} {kind}" for state, kind in kinds if states.count(state)]
+    counts = [f"{states.count(state)} {kind}" for state, kind in kinds if states.count(state)]
+    details = [f"All {len(states)} checks are met"] if len(states) > 1 and all(states) else counts
     details += [f"{target} failed: {reason}" for target, reason in verdict.failures.items()]
     details += [remark.text for remark in verdict.remarks[:1] if remark.kind == "baseline_knows_nothing"]
     tone = tables.TONES[verdict.met] if states or verdict.met is False else "open"

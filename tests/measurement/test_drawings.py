@@ -7,6 +7,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+import torch
 from torch import nn
 
 from compress.config import Config
@@ -17,7 +18,8 @@ from compress.tasks import CLASSIFY
 from tests.fakes import FakeModel
 
 
-def model() -> FakeModel:
+def model(seed: int = 0) -> FakeModel:
+    torch.manual_seed(seed)
     return FakeModel(nn.Sequential(nn.Flatten(), nn.Linear(3 * 16 * 16, 3)))
 
 
@@ -29,7 +31,7 @@ def dataset() -> DataSet:
 
 
 def test_columns_are_labels_baseline_and_result(tmp_path: Path) -> None:
-    drawings.write(tmp_path, dataset(), model(), Product(model()), Config(seed=1))
+    drawings.write(tmp_path, dataset(), model(), Product(model(1)), Config(seed=1))
     index = json.loads((tmp_path / "drawings/index.json").read_text())
     assert index["columns"] == ["labels", "baseline, torch", "result, torch"]
     assert len(index["rows"]) == min(drawings.IMAGES, 6 - len(index["worst"]))

@@ -25,11 +25,11 @@ def test_older_runs_have_times_of_one_network() -> None:
     assert pruned_layers(Pruning(), None) == []
 
 
-def test_small_layers_of_a_large_network_are_drawn_together() -> None:
+def test_small_layers_of_a_large_network_are_not_drawn() -> None:
     layers = {f"layer{index}": (1_000_000 * index, 500_000 * index) for index in range(MOST_BARS + 2)}
     [chart] = pruned_layers(Pruning(layer_macs=layers), None)
-    assert chart.drawing.count('class="hit"') == MOST_BARS + 1
-    assert "2 other layers: 2 → 1 MFLOPs" in chart.drawing and "layer1:" not in chart.drawing
+    assert chart.drawing.count('class="hit"') == MOST_BARS and "layer1:" not in chart.drawing
+    assert chart.note == "Not drawn: 2 smaller layers, together 2 → 1 MFLOPs."
 
 
 def test_sensitive_layers_come_first_and_those_in_float_are_marked() -> None:

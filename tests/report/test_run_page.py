@@ -106,6 +106,12 @@ def test_nothing_to_judge_is_not_a_pass(run: Path) -> None:
     assert "Nothing to judge" in text and "Budget met" not in text
 
 
+def test_the_banner_counts_the_checks_that_are_met(run: Path) -> None:
+    checks = [{**check, "met": True} for check in verdict()["checks"][:3]]
+    (run / "verdict.json").write_text(json.dumps(verdict() | {"checks": checks, "met": True, "remarks": []}))
+    assert "<b>Budget met</b><p>All 3 checks are met</p>" in render(run).read_text()
+
+
 def test_a_failed_target_is_in_the_banner(run: Path) -> None:
     (run / "verdict.json").write_text(json.dumps(verdict() | {"failures": {"tensorrt": "no such operator"}}))
     assert "tensorrt failed: no such operator" in render(run).read_text()
