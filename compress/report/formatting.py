@@ -190,13 +190,13 @@ def folded_checks(verdict: Verdict | None) -> tuple[list[Check], list[Check]]:
     """The checks that one line stands for, and all others. Folded are the acceptance checks of artifacts that passed
     and, of a limit that all artifacts meet, all but the one closest to it."""
     checks = verdict.checks if verdict else ()
-    folded: list[Check] = [each for each in checks if each.name.startswith(ACCEPTANCE) and each.met]
+    hidden: list[Check] = [each for each in checks if each.name.startswith(ACCEPTANCE) and each.met]
     for name in dict.fromkeys(each.name for each in checks if not each.name.startswith(ACCEPTANCE)):
         same = [each for each in checks if each.name == name]
         if all(each.met for each in same) and len({each.limit for each in same}) == 1:
             closest = max(same, key=lambda each: each.value or 0.0)
-            folded += [each for each in same if each is not closest]
-    return folded, [each for each in checks if not any(each is other for other in folded)]
+            hidden += [each for each in same if each is not closest]
+    return hidden, [each for each in checks if not any(each is other for other in hidden)]
 
 
 def folded(checks: Sequence[Check]) -> str:
@@ -208,7 +208,7 @@ def folded(checks: Sequence[Check]) -> str:
         targets = ", ".join(dict.fromkeys(str(check.target) for check in passed))
         texts.append(f"{len(passed)} acceptance checks of exported artifacts ({targets}), run in a fresh process")
     for name, count in limits.items():
-        texts.append(f"{name} of {count} further artifact{'s' * (count > 1)}, by a wider margin")
+        texts.append(f"{name} of {count} further artifact{'s' * (count > 1)}, none closer to the limit")
     return "; ".join(texts)
 
 

@@ -117,7 +117,7 @@ def _torch_tiles(rows: Sequence[Row]) -> list[Tile]:
 
 def _conventions(rows: Sequence[Row]) -> str:
     common = formatting.common_conditions(rows)
-    return formatting.CONVENTIONS + (f" All latencies here: {common}." if common else "")
+    return formatting.CONVENTIONS + (f" All latencies here: {common} (threads, batch, device)." if common else "")
 
 
 def _latency_tiles(rows: Sequence[Row]) -> list[Tile]:

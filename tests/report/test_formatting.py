@@ -93,7 +93,7 @@ def test_a_limit_that_all_artifacts_meet_is_shown_once() -> None:
     checks = [judged(value, 0.02, "budget.max_accuracy_drop", target=name) for value, name in zip(values, "abc")]
     others, shown = formatting.folded_checks(Verdict((judged(1, 2), *checks)))
     assert others == [checks[0], checks[2]] and shown == [judged(1, 2), checks[1]]
-    assert formatting.folded(others) == "budget.max_accuracy_drop of 2 further artifacts, by a wider margin"
+    assert formatting.folded(others) == "budget.max_accuracy_drop of 2 further artifacts, none closer to the limit"
     for value in (0.03, None):
         missed = judged(value, 0.02, "budget.max_accuracy_drop", target="d")
         assert formatting.folded_checks(Verdict((*checks, missed))) == ([], [*checks, missed])

@@ -11,6 +11,7 @@ from compress.config import DeviceConfig
 from compress.errors import UserError
 from compress.product import Precision, Product
 from compress.stages import quantize
+from compress.targets import onnxruntime
 from tests.fakes import small_model
 from tests.stages.conftest import config, context, data
 
@@ -37,7 +38,9 @@ def test_candidates_are_on_record(tmp_path: Path) -> None:
     content = json.loads((tmp_path / "quantization.json").read_text())
     record, sensitivity = content["candidates"], content["sensitivity"]
     assert sensitivity == {}  # a scheme was within the limit
-    assert [row["chosen"] for row in record].count(True) == 1 and len(record) == 2  # the fallback was not needed
+    assert [row["chosen"] for row in record].count(True) == 1 and len(record) >= 2  # more on CPUs that saturate
+    fallbacks = {scheme.description for scheme in onnxruntime.SCHEMES if scheme.fallback}
+    assert fallbacks and not fallbacks & {row["scheme"] for row in record}  # they were not needed
     assert all(row["latency_ms"] > 0 and row["size_bytes"] > 0 for row in record)
     [int8] = [graph for graph in product.graphs if graph.precision is Precision.int8]
     assert [row["scheme"] for row in record if row["chosen"]] == [int8.scheme]
