@@ -224,7 +224,7 @@ def _run(plan: Plan, folder: Path, state: run_folder.State, words: Sequence[str]
     verdict = replace(verdict, remarks=(*verdict.remarks, *further))
     atomic.write(folder / "verdict.json", json.dumps(verdict.as_dict(), indent=1))
     layer_times.write(folder, config, models_of_run, context.converter)
-    drawings.write(folder, plan.data, recorder.baseline, product, config)
+    drawings.write(folder, plan.data, recorder.baseline, product, config, cache)
     page = report.render(folder)
     plan.trackers.finish(verdict)
     with suppress(BrokenPipeError, SystemExit):  # raised by rich if stdout is a closed pipe, as in `| head`
@@ -247,7 +247,7 @@ def _run_stages(plan: Plan, context: Context, recorder: Recorder, state: run_fol
         plan.trackers.stage(name)
         previous, product = product, STAGES[name].run(product, context)
         if product.model is not previous.model:
-            costs = Costs.of(product.model)
+            costs = costs.after(product.model, previous.model)
         if isinstance(product.model, Checkpointable) and not product.graphs:  # with graphs, the model is unchanged
             folder = context.folder / CHECKPOINT
             checkpoint.save(product.model, folder, lineage.as_dict(product.reference))

@@ -4,6 +4,7 @@ seed, and those on which a file disagrees most with the baseline."""
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -13,13 +14,18 @@ import cv2
 import numpy as np
 
 from compress import atomic, targets
+from compress.cache import Cache
+from compress.cached_graphs import environment, model_key
 from compress.capabilities import Evaluable, Model
 from compress.config import Config
 from compress.data import DataSet, Split, images
 from compress.measurement import accuracy
+from compress.measurement.reuse import conditions, graph_key
 from compress.product import Product
 from compress.tasks import Predictions, SupervisedTask
+from compress.training.placement import CPU
 
+VERSION = 1  # of what is drawn
 FOLDER, INDEX = "drawings", "index.json"
 BASELINE = "baseline, torch"  # name of its column
 IMAGES = 4  # drawn by the seed
@@ -34,7 +40,19 @@ MOST_BYTES = 3_000_000
 Answer = Callable[[np.ndarray], Predictions]  # an image float32 (1, c, s, s) in [0, 1] to predictions
 
 
-def write(folder: Path, data: DataSet, baseline: Model | None, product: Product, config: Config) -> None:
+def write(folder: Path, data: DataSet, baseline: Model | None, product: Product, config: Config, cache: Cache) -> None:
+    """Writes `folder`/drawings as `draw` does, or copies those of an earlier run with the same models and data."""
+    shown = [graph_key(graph) for graph in product.graphs] or [model_key(product.model)]
+    parts = {
+        "version": VERSION, "baseline": None if baseline is None else model_key(baseline), "products": shown,
+        **conditions(config, data, CPU), **environment(),
+    }  # fmt: skip
+    entry, _ = cache.fetch("drawings", parts, lambda entry: draw(entry, data, baseline, product, config))
+    if (entry / FOLDER).exists():
+        shutil.copytree(entry / FOLDER, folder / FOLDER, dirs_exist_ok=True)
+
+
+def draw(folder: Path, data: DataSet, baseline: Model | None, product: Product, config: Config) -> None:
     """Writes `folder`/drawings: JPEG files and `index.json` (see docs/user-guide/run-folder.md). The columns are the
     targets of the data, the baseline in torch, and the last file of each target or, without files, the last model.
     Nothing is written if there is nothing to draw or the task cannot draw. Raises TargetFailed if a file cannot be

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 
 from compress import checkpoint, ledger, targets
-from compress.capabilities import Evaluable, GivenAsGraph, Model, TorchModel, require
+from compress.capabilities import Checkpointable, Evaluable, GivenAsGraph, Model, TorchModel, require
 from compress.config import HOST
 from compress.data import DataSet, Split, supervised
 from compress.digest import digest
@@ -64,6 +64,17 @@ class Costs:
         if published_imgsz is None or isinstance(model, GivenAsGraph):
             return cls(cost, None)
         return cls(cost, flops_at(model, published_imgsz))
+
+    def after(self, model: Model, previous: Model) -> Costs:
+        """The costs of `model`; these of `previous` if the models differ only in their weights."""
+        if not (isinstance(model, Checkpointable) and isinstance(previous, Checkpointable)):
+            return Costs.of(model)
+        same = model.constructor() == previous.constructor() and _shapes(model) == _shapes(previous)
+        return self if same else Costs.of(model)
+
+
+def _shapes(model: Checkpointable) -> dict[str, torch.Size]:
+    return {name: tensor.shape for name, tensor in model.net.state_dict().items()}
 
 
 @dataclass

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from dataclasses import replace
 from pathlib import Path
 from unittest.mock import Mock
@@ -12,11 +13,13 @@ from torch import Tensor, nn
 
 import compress
 from compress import checkpoint, ledger, targets
-from compress.config import ExportConfig
+from compress.capabilities import Checkpointable
+from compress.config import ExportConfig, compose
 from compress.data import DataSet, Sample, Split
 from compress.errors import UserError
 from compress.measurement import latency, rows
 from compress.measurement.roofline import Roofline
+from compress.models import build
 from compress.product import Graph
 from compress.tasks import DETECT, Outputs, Predictions
 from tests.fakes import Clock, FakeModel, detections, small_classifier, small_model
@@ -182,3 +185,15 @@ def test_the_achieved_flops_are_compared_with_the_roof_of_the_machine(
         )
         assert row.achieved_gflops is not None
         assert row.roof_fraction == (None if roof is None else pytest.approx(row.achieved_gflops / roof))
+
+
+def test_costs_are_counted_again_only_for_another_architecture(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = build(compose(["recipe=digits"]).model, tuple("0123456789"))
+    assert isinstance(model, Checkpointable)
+    costs = rows.Costs.of(model)
+    tuned = model.with_net(copy.deepcopy(model.net))
+    next(tuned.net.parameters()).data += 1
+    narrower = compress.prune(model, "60%")
+    assert costs.after(narrower, model).at_imgsz.macs < costs.at_imgsz.macs
+    monkeypatch.setattr(rows.Costs, "of", lambda model: pytest.fail("counted again"))
+    assert costs.after(tuned, model) is costs
