@@ -219,11 +219,11 @@ def _run(plan: Plan, folder: Path, state: run_folder.State, words: Sequence[str]
     round_to = config.prune.round_to if "prune" in config.stages else None
     models_of_run = (recorder.baseline or product.model, product.model)
     further = devices.remarks(config, ledger.rows, models_of_run, context.converter)
-    further += bottlenecks.remarks(config, ledger.rows, models_of_run, context.converter)
+    further += bottlenecks.remarks(config, ledger.rows, models_of_run, context.converter, recorder.reuse.node_seconds)
     further += channels.remarks(product.model, costs.at_imgsz, round_to)
     verdict = replace(verdict, remarks=(*verdict.remarks, *further))
     atomic.write(folder / "verdict.json", json.dumps(verdict.as_dict(), indent=1))
-    layer_times.write(folder, config, models_of_run, context.converter)
+    layer_times.write(folder, config, models_of_run, context.converter, recorder.reuse.node_seconds)
     drawings.write(folder, plan.data, recorder.baseline, product, config, cache)
     page = report.render(folder)
     plan.trackers.finish(verdict)

@@ -46,7 +46,7 @@ class Recorder:
         self._in_runtimes = {self._baseline_stage, *self._stages[:first_with_files][-1:]}
         timed = len(context.data.validation) or context.config.targets
         self._roofline = roofline.of_host(context.config.threads) if timed else None
-        self._reuse = reuse.Reuse(
+        self.reuse = reuse.Reuse(
             Cache(context.cache.root, context.cache.enabled and context.config.measure is Measure.reuse),
             reuse.conditions(context.config, context.data, context.device),
         )
@@ -69,7 +69,7 @@ class Recorder:
             dataset = replace(dataset, validation=sample, extra={})
         first = None if self.baseline is None else cached_graphs.model_key(self.baseline)
         parts = {**cached_graphs.model_key(model), "baseline": first, "sample": untrained, **_answers(product)}
-        row = self._reuse.row(
+        row = self.reuse.row(
             stage, parts,
             lambda: measure_model(
                 stage, model, costs, dataset, threads=context.config.threads, cached=product.cached,
@@ -96,7 +96,7 @@ class Recorder:
                 assert self.baseline is not None  # the baseline is the first model measured in runtimes
                 first = self._context.converter.fp32(self.baseline, target)
                 of = {"of": cached_graphs.model_key(product.model), "baseline": reuse.graph_key(first)}
-                row = self._reuse.row(
+                row = self.reuse.row(
                     stage, {**reuse.graph_key(graph), **of, **_answers(product)},
                     functools.partial(
                         measure_graph, stage, graph, product.model, costs, self._context.data,

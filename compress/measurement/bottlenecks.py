@@ -20,7 +20,7 @@ from compress.devices.prediction import Prediction, Unknown, calibrate
 from compress.errors import TargetFailed, UserError
 from compress.ledger import Row
 from compress.measurement import graph_cost
-from compress.measurement.layer_latency import node_seconds
+from compress.measurement.layer_latency import NodeSeconds, node_seconds
 from compress.targets import onnx_graph, onnx_macs
 from compress.targets.converter import Converter
 from compress.targets.quantization_exclusions import module_path
@@ -59,12 +59,16 @@ class Part:
     seconds: float
 
 
-def remarks(config: Config, rows: Sequence[Row], models: tuple[Model, Model], converter: Converter) -> list[Remark]:
+def remarks(
+    config: Config, rows: Sequence[Row], models: tuple[Model, Model], converter: Converter,
+    measure: NodeSeconds = node_seconds,
+) -> list[Remark]:  # fmt: skip
     """A remark if the FLOPs of a run fell much more than its latency, measured on this machine or predicted for the
     device of the run; none if a graph cannot be read.
 
     Args:
         models: before and after the run.
+        measure: times the nodes of a graph.
     """
     finals = final_rows(rows)
     if not finals or min(row.flops for row in finals) > (1 - FEWER) * baseline(rows).flops:
@@ -72,7 +76,7 @@ def remarks(config: Config, rows: Sequence[Row], models: tuple[Model, Model], co
     try:
         graphs = [converter.fp32(model, "onnxruntime").path for model in models]
         on_device = config.device.name != HOST
-        slow = _predicted(config, finals, graphs) if on_device else _measured(config, rows, models[1], graphs)
+        slow = _predicted(config, finals, graphs) if on_device else _measured(config, rows, models[1], graphs, measure)
     except (TargetFailed, UserError) as error:
         log.warning("layers cannot be compared: %s", error)
         return []
@@ -135,7 +139,9 @@ def _remark(nodes: Sequence[Part], where: str, fewer: float, saved: float) -> Re
 Slow = tuple[str, float, Mapping[str, float]]  # where, time after / before, {node after: seconds}
 
 
-def _measured(config: Config, rows: Sequence[Row], model: Model, graphs: Sequence[Path]) -> Slow | None:
+def _measured(
+    config: Config, rows: Sequence[Row], model: Model, graphs: Sequence[Path], measure: NodeSeconds
+) -> Slow | None:
     """The target with the least time saved on this machine, and the times of the nodes in ONNX Runtime."""
     ratios = {}
     for target in dict.fromkeys(row.target for row in final_rows(rows)):
@@ -150,7 +156,7 @@ def _measured(config: Config, rows: Sequence[Row], model: Model, graphs: Sequenc
     if not ratios:
         return None
     where = max(ratios, key=lambda name: ratios[name])
-    seconds = node_seconds(graphs[1], model.example_input().numpy(), config.threads)
+    seconds = measure(graphs[1], model.example_input().numpy(), config.threads)
     return f"in {where} on this machine (layers by ONNX Runtime in FP32)", ratios[where], seconds
 
 

@@ -28,6 +28,7 @@ from compress.errors import TargetFailed
 from compress.targets import onnx_graph
 from compress.targets.quantization_exclusions import module_path
 
+NodeSeconds = Callable[[Path, np.ndarray, int], dict[str, float]]  # as `node_seconds`
 RUNS = 40
 WARM_UP = 5
 LAYERS = ("Conv", "ConvTranspose", "Gemm", "MatMul")

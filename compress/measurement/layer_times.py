@@ -11,8 +11,7 @@ from compress import atomic
 from compress.capabilities import Model
 from compress.config import HOST, Config
 from compress.errors import TargetFailed, UserError
-from compress.measurement.latency import timing_lock
-from compress.measurement.layer_latency import by_layer, node_seconds
+from compress.measurement.layer_latency import NodeSeconds, by_layer, node_seconds
 from compress.measurement.predicted_latency import PredictedLatency
 from compress.targets.converter import Converter
 
@@ -21,13 +20,16 @@ FILE = "layer_times.json"
 log = logging.getLogger(__name__)
 
 
-def write(folder: Path, config: Config, models: tuple[Model, Model], converter: Converter) -> None:
+def write(
+    folder: Path, config: Config, models: tuple[Model, Model], converter: Converter, measure: NodeSeconds = node_seconds
+) -> None:
     """Writes `folder`/layer_times.json (see docs/user-guide/run-folder.md): times measured in ONNX Runtime on this
     machine, or predicted for the device of the run in its fastest file. Writes nothing if the run does not prune or
     makes no files, or if layers cannot be timed.
 
     Args:
         models: before and after the run.
+        measure: times the nodes of a graph.
     """
     if "prune" not in config.stages or not config.targets or models[0] is models[1]:
         return
@@ -39,8 +41,7 @@ def write(folder: Path, config: Config, models: tuple[Model, Model], converter: 
             file, nodes = PredictedLatency(config).node_seconds(graphs)
         else:
             images = [model.example_input().numpy() for model in models]
-            with timing_lock():
-                nodes = [node_seconds(*each, config.threads) for each in zip(graphs, images, strict=True)]
+            nodes = [measure(*each, config.threads) for each in zip(graphs, images, strict=True)]
         before, after = (by_layer(*each) for each in zip(graphs, models, nodes, strict=True))
     except (TargetFailed, UserError) as error:
         log.info("layers are not timed: %s", error)

@@ -2,23 +2,28 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
-from compress import ledger
+from compress import atomic, ledger
 from compress.cache import Cache
 from compress.cached_graphs import environment
 from compress.config import Config
 from compress.data import DataSet
 from compress.ledger import Ledger, Row
+from compress.measurement import layer_latency
+from compress.measurement.latency import timing_lock
 from compress.product import Graph
 
 VERSION = 1  # of what rows measure, and how
-FILE = "row.jsonl"
+FILE, NODES = "row.jsonl", "nodes.json"
 
 
 @dataclass(frozen=True)
@@ -43,6 +48,19 @@ class Reuse:
         if not cached:
             return row
         return replace(row, cached=True, latency_ms=row.latency_ms and replace(row.latency_ms, reused=True))
+
+    def node_seconds(self, path: Path, image: np.ndarray, threads: int) -> dict[str, float]:
+        """What `layer_latency.node_seconds` returns, or returned before for the same file."""
+
+        def make(folder: Path) -> None:
+            with timing_lock():
+                atomic.write(folder / NODES, json.dumps(layer_latency.node_seconds(path, image, threads)))
+
+        graph = hashlib.sha256(path.read_bytes()).hexdigest()
+        inputs = {"version": VERSION, "graph": graph, "threads": threads, **environment()}
+        folder, _ = self.cache.fetch("layers", inputs, make)
+        seconds: dict[str, float] = json.loads((folder / NODES).read_text())
+        return seconds
 
 
 def conditions(config: Config, data: DataSet, device: torch.device) -> dict[str, Any]:

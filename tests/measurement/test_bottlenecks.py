@@ -74,12 +74,9 @@ def test_every_node_has_a_kind_and_its_time(model: TorchModel, converter: Conver
     assert sum(part.macs for part in parts) == 16 * 27 * 256 + 16 * 9 * 256 + 4 * 16
 
 
-def test_time_that_is_left_is_explained(
-    model: TorchModel, converter: Converter, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_time_that_is_left_is_explained(model: TorchModel, converter: Converter) -> None:
     times = {"/act/Mul": 0.4, "/first/Conv": 0.05, "/depthwise/Conv": 0.3, "/up/Resize": 0.25}
-    monkeypatch.setattr(bottlenecks, "node_seconds", lambda *_: times)
-    [remark] = bottlenecks.remarks(Config(), rows(), (model, model), converter)
+    [remark] = bottlenecks.remarks(Config(), rows(), (model, model), converter, lambda *_: times)
     assert remark.kind == "time_not_saved" and remark.lasting
     assert remark.text.startswith("50% fewer FLOPs save 10% of the time in onnxruntime/fp32 on this machine")
     assert "not fused 40% (finetune.activation=relu" in remark.text and "copies and resizing 25%" in remark.text

@@ -3,12 +3,14 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
 from compress.cache import Cache
 from compress.config import Config, DataConfig, MetricConfig
 from compress.ledger import Accuracy, Latency, Provenance, Row
+from compress.measurement import layer_latency
 from compress.measurement.reuse import Reuse, conditions, graph_key
 from compress.product import ENGINE, Graph, Precision
 from compress.training.placement import CPU
@@ -93,3 +95,20 @@ def test_a_graph_is_known_by_its_content(tmp_path: Path) -> None:
     assert graph_key(replace(graph, path=moved / "model.onnx")) != key
     graph.path.write_bytes(b"two")
     assert graph_key(graph) != key
+
+
+def test_layers_are_timed_again_only_for_another_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    reuse = Reuse(Cache(tmp_path / "cache"), {})
+    times: list[float] = []
+
+    def node_seconds(path: Path, image: np.ndarray, threads: int) -> dict[str, float]:
+        times.append(float(len(times)))
+        return {"/conv/Conv": times[-1]}
+
+    monkeypatch.setattr(layer_latency, "node_seconds", node_seconds)
+    graph, image = tmp_path / "m.onnx", np.zeros(1, np.float32)
+    graph.write_bytes(b"first")
+    assert [reuse.node_seconds(graph, image, 1)["/conv/Conv"] for _ in range(2)] == [0.0, 0.0]
+    assert reuse.node_seconds(graph, image, 2)["/conv/Conv"] == 1.0
+    graph.write_bytes(b"second")
+    assert reuse.node_seconds(graph, image, 1)["/conv/Conv"] == 2.0
