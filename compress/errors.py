@@ -47,11 +47,12 @@ def _rebuilt(kind: type[UserError], key: str, value: object, remedy: str) -> Use
 
 
 class MissingExtra(UserError):
-    """A package is not installed. The message names the command that installs it."""
+    """A package is not installed. The message names the command that installs it. `value`: of the key, if it is not
+    the name of the package."""
 
-    def __init__(self, key: str, package: str, extra: str | None = None) -> None:
+    def __init__(self, key: str, package: str, extra: str | None = None, value: str | None = None) -> None:
         how = f"pip install -e '.[{extra}]' in compress' folder" if extra else f"pip install {package}"
-        super().__init__(key, package, f"the package `{package}` is not installed: {how}")
+        super().__init__(key, value or package, f"the package `{package}` is not installed: {how}")
 
 
 class InUse(UserError):

@@ -46,7 +46,7 @@ def check(hydra: DictConfig, words: Sequence[str] = ()) -> None:
         plugin = ".".join(str(node._target_).split(".")[:2])
         package, extra = _NEEDS.get(plugin, ("", None))
         if package and not _installed(package if extra == "optuna" else plugin):
-            raise MissingExtra(key, package.replace("_", "-"), extra)
+            raise MissingExtra(key, package.replace("_", "-"), extra, hydra.runtime.choices[key])
     if str(hydra.launcher._target_).endswith("SlurmLauncher") and shutil.which("sbatch") is None:
         remedy = "there is no command `sbatch` here: start the sweep on a machine of the cluster, or use another"
         raise UserError(CHOICE, "submitit_slurm", f"{remedy} launcher")

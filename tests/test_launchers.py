@@ -27,7 +27,8 @@ def composed(launcher: str, sweeper: str = "", **keys: Any) -> DictConfig:
     node = OmegaConf.load(CONF / "hydra" / "launcher" / f"{launcher}.yaml")
     hydra: dict[str, Any] = {"launcher": node, "sweeper": {"_target_": sweeper or "hydra._internal.Basic"}}
     hydra["job"] = {"config": {"override_dirname": {"exclude_keys": ["recipe"]}}}
-    hydra |= {"sweep": {"dir": "sweep"}}
+    choices = {"hydra/launcher": launcher, "hydra/sweeper": "optuna"}
+    hydra |= {"sweep": {"dir": "sweep"}, "runtime": {"choices": choices}}
     return OmegaConf.create({"hydra": hydra, "threads": usable_threads()} | keys)
 
 
@@ -39,7 +40,7 @@ def test_a_launcher_that_is_not_installed_names_its_extra(
     launcher: str, extra: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(launchers, "_installed", lambda module: False)
-    with pytest.raises(MissingExtra, match=rf"hydra/launcher=hydra-.*-launcher.*\[{extra}\]"):
+    with pytest.raises(MissingExtra, match=rf"hydra/launcher={launcher}: .*-launcher` is not.*\[{extra}\]"):
         check(composed(launcher).hydra)
 
 

@@ -79,6 +79,8 @@ def explain(error: Exception, words: Sequence[str] = ()) -> UserError:
     kind, siblings = _look_up(key)
     if kind is None and siblings and not re.search("not be converted|Invalid|Merge error|annot", text):
         parent, _, name = key.rpartition(".")
+        while parent and _look_up(parent)[0] is None:  # there is no such group either
+            parent, _, name = parent.rpartition(".")
         keys = f"keys of {parent}: " if parent else "there are: "
         meant = _meant(name, siblings, f"{parent}." if parent else "")
         return UserError(named, value, f"there is no such key{meant} ({keys}{', '.join(siblings)})")

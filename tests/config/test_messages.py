@@ -33,6 +33,7 @@ def test_a_choice_that_is_not_there_lists_those_that_are(group: str) -> None:
     [
         ("prune.ratoi=0.3", "prune.ratoi=0.3: there is no such key; did you mean prune.ratio? (keys of prune: ratio,"),
         ("+prune.ratoi=0.3", "prune.ratoi=0.3: there is no such key; did you mean prune.ratio?"),
+        ("prun.ratio=0.3", "prun.ratio=0.3: there is no such key; did you mean prune? (there are: recipe_name,"),
         ("prun=taylor", "prun=taylor: there is no such key; did you mean prune?"),
         ("~sed", "sed=: there is no such key; did you mean seed?"),
         ("sed=1", "sed=1: there is no such key; did you mean seed?"),
