@@ -34,6 +34,7 @@ from compress.errors import InUse, UserError, refuse_words
 from compress.report import sweep_reader
 
 FAILED, USER_MISTAKE, INTERRUPTED = 1, 2, 130  # MET and NOT_MET are the verdict's
+AGAIN = 10.0  # longer than it takes to stop
 
 HELP = """\
 compress: prune a vision model to a FLOP budget, fine-tune it, quantize it to INT8, export and measure it.
@@ -268,22 +269,27 @@ def _composed(arguments: argparse.Namespace, mode: RunMode) -> DictConfig:
 
 @contextmanager
 def _signals() -> Iterator[None]:
-    """Handles SIGTERM as SIGINT. During a training step the handler of SIGINT waits for the end of the step."""
+    """Handles SIGTERM as SIGINT. During a training step the handler of SIGINT waits for the end of the step. Python
+    ignores a KeyboardInterrupt that is raised in a destructor or in a callback of C code. So it is raised again every
+    `AGAIN` seconds, until the block ends."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
 
     def stop(number: int, frame: FrameType | None) -> None:
+        signal.setitimer(signal.ITIMER_REAL, AGAIN)
         handler = signal.getsignal(signal.SIGINT)
         if not callable(handler):  # shells make background processes ignore SIGINT
             raise KeyboardInterrupt
         handler(signal.SIGINT, frame)
 
-    before = signal.signal(signal.SIGTERM, stop)
+    before = {number: signal.signal(number, stop) for number in (signal.SIGTERM, signal.SIGALRM)}
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, before)
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def _fail(message: str, status: int) -> int:

@@ -1,12 +1,15 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
 
+from compress import command_line
 from compress.config import CONF, RECIPES
 
 ROOT = Path(__file__).parents[1]
@@ -88,3 +91,20 @@ def test_a_sweep_whose_points_all_fail_has_the_status_of_a_single_run(tmp_path: 
         assert "all of its 2 points failed, the first one because of prune.ratio=2.0: set a fraction" in line
         [folder] = (tmp_path / "outputs" / "sweeps" / "digits").iterdir()
         assert "2 failed" in (folder / "report.html").read_text()
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+def test_an_interrupt_that_python_ignores_is_raised_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Ignores:
+        def __del__(self) -> None:
+            os.kill(os.getpid(), signal.SIGTERM)
+            time.sleep(0.01)  # the handler raises here
+
+    monkeypatch.setattr(command_line, "AGAIN", 0.1)
+    begin = time.monotonic()
+    with pytest.raises(KeyboardInterrupt), command_line._signals():
+        Ignores()
+        ignored = time.monotonic() - begin
+        time.sleep(20)
+    assert ignored < 10 and time.monotonic() - begin < 10
+    assert signal.getsignal(signal.SIGALRM) is signal.SIG_DFL and signal.getitimer(signal.ITIMER_REAL)[0] == 0
