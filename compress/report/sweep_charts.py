@@ -58,14 +58,16 @@ class _Drawing:
         self.colours: set[str] = set()
 
     def of_networks(self, groups: Sequence[Sequence[File]]) -> list[Chart]:
-        further = [self._baseline(None, _gigaflops)]
+        unit, scale = formatting.flops_unit(max((file.point.flops for group in groups for file in group), default=0))
+        cost = partial(_flops, scale)
+        further = [self._baseline(None, cost)]
         for run in self.runs:
             for row in run.controls:
                 if row.accuracy:
                     name = f"{row.stage.replace('_', ' ')}, control of {run.folder.name}"
-                    further.append(plots.point(row, CONTROL, row.stage.replace("_", " "), name))
+                    further.append(plots.point(row, CONTROL, row.stage.replace("_", " "), name, row.flops / scale))
         quality = formatting.quality([file.row for group in groups for file in group]).capitalize()
-        return self._chart(f"{quality} against FLOPs", "GFLOPs (2 × MACs)", groups, _gigaflops, further)
+        return self._chart(f"{quality} against FLOPs", f"{unit} (2 × MACs)", groups, cost, further)
 
     def of_target(self, target: str, groups: Sequence[Sequence[File]]) -> list[Chart]:
         """Latency measured on each device, latency predicted for the deployment device, and size."""
@@ -107,14 +109,14 @@ class _Drawing:
         row, colour = known[0][0].row, MET if all(point.met for point in points) else MISSED
         if any(point is self.chosen for point in points):
             colour = CHOSEN
-        label = ", ".join(str(points[0].config.get(key)) for key in self.keys) or points[0].name
+        label = ", ".join(str(points[0].config.get(key)) for key in self.keys) or points[0].label
         text = f" at {x:.4g}, {row.target_name} {row.precision}"
         if len(values) > 1:
             text = f"mean {fmean(values):.4f}, {min(values):.4f} to {max(values):.4f}{text}"
         else:
             text = f"{scores[0].value:.4f}{text}"
         hollow = any(score.obtained is not Provenance.measured for score in scores)
-        shape, names = plots.SHAPES.get(row.precision, "circle"), ", ".join(point.name for point in points)
+        shape, names = plots.SHAPES.get(row.precision, "circle"), ", ".join(point.label for point in points)
         return svg.Point(x, fmean(values), colour, shape, label, f"{names}: {text}", low, high, hollow)
 
     def _baseline(self, target: str | None, cost: Cost) -> svg.Point | None:
@@ -122,7 +124,7 @@ class _Drawing:
         for run in self.runs:
             row = _baseline_row(run.rows, target)
             if row and row.accuracy:
-                x = cost(File(SweepPoint("baseline", {}, run), row))
+                x = cost(File(SweepPoint("baseline", "baseline", {}, run), row))
                 return None if x is None else plots.point(row, BASELINE, "baseline", "baseline", x, f" at {x:.4g}")
         return None
 
@@ -138,8 +140,8 @@ def _ms(device: str, file: File) -> float | None:
     return file.ms_on(device)
 
 
-def _gigaflops(file: File) -> float:
-    return file.row.flops / 1e9
+def _flops(unit: float, file: File) -> float:
+    return file.row.flops / unit
 
 
 def _megabytes(file: File) -> float | None:

@@ -120,7 +120,7 @@ def _reason(file: File, cost: _Cost, limited: bool, candidates: int, accurate: F
     text += f": {cost.text(file)}."
     if accurate.point is not file.point and accurate.accuracy:
         gain = accurate.accuracy.value - _value(file)
-        text += f" The most accurate one, {accurate.point.name}, reaches {accurate.accuracy.value:.4f}"
+        text += f" The most accurate one, {accurate.point.label}, reaches {accurate.accuracy.value:.4f}"
         text += f" ({formatting.signed(gain)}): {cost.text(accurate)}."
     return text
 
@@ -137,9 +137,15 @@ def _cost(groups: Sequence[Sequence[File]]) -> _Cost:
     kinds = [
         _Cost(lambda file: file.ms_on(device), lambda file: _measured(file, device), timed=True),
         _Cost(lambda file: file.predicted_ms, lambda file: _predicted(file, device)),
-        _Cost(lambda file: file.point.flops, lambda file: f"{formatting.giga(file.point.flops)} GFLOPs"),
+        _Cost(lambda file: file.point.flops, lambda file: flops_text(file.point.flops)),
     ]
     return next(kind for kind in kinds if all(any(kind.of(file) is not None for file in group) for group in groups))
+
+
+def flops_text(flops: float) -> str:
+    """`4.95 GFLOPs`."""
+    unit, scale = formatting.flops_unit(flops)
+    return f"{formatting.decimal(flops, 3, scale)} {unit}"
 
 
 def _measured(file: File, device: str) -> str:

@@ -28,7 +28,7 @@ def write(folder: Path, points: Sequence[SweepPoint], keys: Sequence[str], choic
     lines = [line for point in points for line in _lines(point, keys, choice)]
     start = next((point for point in points if point.run and baseline_row(point.run.rows)), None)
     if start and start.run and (row := baseline_row(start.run.rows)):
-        lines.insert(0, {"point": "baseline", **_figures(start, row)})
+        lines.append({"point": "baseline", **_figures(start, row)})
     columns = dict.fromkeys(name for line in lines for name in line)
     text = io.StringIO()
     table = csv.DictWriter(text, columns, restval="", lineterminator="\n")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -11,7 +12,7 @@ from compress.budget.selection import median
 from compress.ledger import Row
 from compress.report import answer, formatting, page, sweep_charts, sweep_csv, tables
 from compress.report.changes import change_from_baseline
-from compress.report.sweep_choice import Choice, File, choose, files
+from compress.report.sweep_choice import Choice, File, choose, files, flops_text
 from compress.report.sweep_reader import FAILED, SweepPoint, read_sweep, varying_keys
 from compress.report.tables import Cell, Column, Detail
 from compress.report.terminal_table import plain_text, text_table
@@ -37,7 +38,7 @@ def render_sweep(folder: Path) -> Path:
         finished=any(point.unfinished is None for point in points),
         drawn=sweep_charts.charts(points, keys, choice),
         table_data=tables.build(_columns(points, choice), points),
-        commands=[(point.name, point.run.command) for point in points if point.run and point.run.command],
+        commands=[(point.label, point.run.command) for point in points if point.run and point.run.command],
         conventions=formatting.CONVENTIONS,
     )
 
@@ -47,7 +48,7 @@ def sweep_table(folder: Path) -> str:
     points = read_sweep(folder)
     choice = choose(points, varying_keys(points))
     columns = [
-        Column("point", lambda point: point.name),
+        Column("point", lambda point: point.label),
         *_columns(points, choice)[1:-2],
         Column("file to deploy", lambda point: "; ".join(_file(file) for file in files(point) if file.row.target)),
         Column("verdict", lambda point: point.state),
@@ -55,7 +56,7 @@ def sweep_table(folder: Path) -> str:
     table = plain_text(text_table(columns, [[[str(column.cell(point)) for column in columns] for point in points]]))
     if choice is None:
         return table
-    lines = (f"choose {choice.file.point.name}: {choice.reason}", _command(choice.file.point))
+    lines = (f"choose {choice.file.point.label}: {choice.reason}", _command(choice.file.point))
     return "\n".join([table, "", *(line for line in lines if line)])
 
 
@@ -66,7 +67,8 @@ def _chosen(choice: Choice, keys: Sequence[str]) -> dict[str, Any]:
     figures = answer.figures(point.run.rows, row) if point.run else []
     change = change_from_baseline(point.run.rows, row) if point.run else None
     ratio = f"×{change.flops:.2f} of the baseline" if change and change.flops else ""
-    figures = [answer.Figure("GFLOPs", formatting.giga(row.flops), ratio), *figures]
+    value, unit = flops_text(row.flops).split()
+    figures = [answer.Figure(unit, value, ratio), *figures]
     if choice.file.predicted_ms is not None and point.run:
         figures.append(answer.Figure("predicted, ms", f"{choice.file.predicted_ms:.3g}", f"on {point.run.device}"))
     return {"settings": settings, "figures": figures, "command": _command(point)}
@@ -78,10 +80,11 @@ def _command(point: SweepPoint) -> str:
 
 def _columns(points: Sequence[SweepPoint], choice: Choice | None) -> list[Column]:
     keys, last_rows = varying_keys(points), [point.last_row for point in points if point.last_row]
+    unit, scale = formatting.flops_unit(max((row.flops for row in last_rows), default=math.inf))
     return [
         Column("point", lambda point: _name(point, choice)),
         *(Column(key, _setting(key), True) for key in keys),
-        Column("GFLOPs", _last(lambda row: formatting.giga(row.flops)), True),
+        Column(unit, _last(lambda row: formatting.decimal(row.flops, 3, scale)), True),
         Column("params M", _last(lambda row: formatting.mega(row.params, 3)), True),
         Column(formatting.quality(last_rows), _last(formatting.accuracy_text), True),
         Column("vs. baseline", _change),
@@ -92,7 +95,7 @@ def _columns(points: Sequence[SweepPoint], choice: Choice | None) -> list[Column
 
 def _name(point: SweepPoint, choice: Choice | None) -> Cell:
     chosen = choice is not None and choice.file.point is point
-    return Cell(point.name, [Detail("the point to choose", tables.TONES[True])] if chosen else [])
+    return Cell(point.label, [Detail("the point to choose", tables.TONES[True])] if chosen else [])
 
 
 def _files(point: SweepPoint) -> Cell:

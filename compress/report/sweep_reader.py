@@ -24,7 +24,8 @@ class SweepPoint:
     """`run` is None if nothing was measured yet, or the files are damaged. `unfinished` says why there is no verdict:
     FAILED, RUNNING, STOPPED or WAITING; None if there is one. `reason` explains it."""
 
-    name: str
+    name: str  # of its folder
+    label: str  # `name` without the overrides that all points have
     config: dict[str, Any]  # flat: {"prune.ratio": 0.3}
     run: Run | None
     reason: str = ""
@@ -85,7 +86,8 @@ def read_sweep(folder: Path) -> list[SweepPoint]:
     names = _names(folder)
     if not names:
         raise UserError("sweep", folder, "no points in it: name outputs/sweeps/<recipe>/<date_time>")
-    return [_read_point(folder, name) for name in names]
+    labels = _labels(names)
+    return [_read_point(folder, name, labels[name]) for name in names]
 
 
 def failures(folder: Path) -> list[Failure]:
@@ -113,21 +115,29 @@ def _names(folder: Path) -> list[str]:
     return sorted({*plan.points, *points}, key=lambda name: (len(name), name) if name.isdigit() else (99, name))
 
 
-def _read_point(sweep: Path, name: str) -> SweepPoint:
+def _labels(names: Sequence[str]) -> dict[str, str]:
+    """{name of a point: its comma-separated parts that not all names have}, or the whole names if that is ambiguous."""
+    parts = {name: name.split(",") for name in names}
+    common = set.intersection(*(set(each) for each in parts.values()))
+    labels = {name: ",".join(part for part in each if part not in common) for name, each in parts.items()}
+    return labels if all(labels.values()) and len({*labels.values()}) == len(labels) else {name: name for name in names}
+
+
+def _read_point(sweep: Path, name: str, label: str) -> SweepPoint:
     """A damaged point counts as failed, so that the others are still shown."""
     folder = sweep / name
     if not folder.exists():
-        return SweepPoint(name, {}, None, unfinished=WAITING)
+        return SweepPoint(name, label, {}, None, unfinished=WAITING)
     config: dict[str, Any] = {}
     try:
         config = _flat(read_config(folder / "config.yaml")[0])
         run = read_run(folder) if (folder / "ledger.jsonl").exists() else None
         if run and run.verdict:
-            return SweepPoint(name, config, run)
+            return SweepPoint(name, label, config, run)
         unfinished, reason = _unfinished(folder, run)
-        return SweepPoint(name, config, run, reason, unfinished)
+        return SweepPoint(name, label, config, run, reason, unfinished)
     except UserError as damage:
-        return SweepPoint(name, config, None, str(damage), FAILED)
+        return SweepPoint(name, label, config, None, str(damage), FAILED)
 
 
 def _unfinished(folder: Path, run: Run | None) -> tuple[str, str]:

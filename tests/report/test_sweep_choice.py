@@ -49,7 +49,7 @@ def test_the_cheapest_point_is_chosen_if_its_budget_limits_the_accuracy(tmp_path
     write_point(tmp_path, "0.3", 200, 0.30, limited=True)
     write_point(tmp_path, "0.5", 100, 0.10, limited=True, met=False)
     name, reason = chosen(tmp_path)
-    assert name == "0.3" and "limits the accuracy" in reason and "0.000 GFLOPs" in reason
+    assert name == "0.3" and "limits the accuracy" in reason and "0.000 MFLOPs" in reason
     assert "The most accurate one, 0.1, reaches 0.5000 (+0.2000)" in reason
 
 

@@ -81,3 +81,11 @@ def test_the_failures_of_a_sweep_count_if_every_point_failed(sweep: Path) -> Non
     for name in ("0", "1", "2", "3"):
         shutil.rmtree(sweep / name)
     assert failures(sweep) == [Failure("budget.flops=0%: give more than 0")]
+
+
+def test_labels_leave_out_what_all_points_have(tmp_path: Path) -> None:
+    names = ["seed=1,threads=1", "seed=2,threads=1"]
+    (tmp_path / "sweep.json").write_text(json.dumps({"points": names}))
+    assert [point.label for point in read_sweep(tmp_path)] == ["seed=1", "seed=2"]
+    (tmp_path / "sweep.json").write_text(json.dumps({"points": [*names, "threads=1"]}))
+    assert [point.label for point in read_sweep(tmp_path)] == [*names, "threads=1"], "one would have no label"
