@@ -58,7 +58,7 @@ def convert(model: Model, folder: Path, config: ExportConfig) -> Graph:
         source = onnx_graph.export(model, Path(scratch, "model.onnx"), config.opset)
         try:
             with _root_logger_kept():
-                converted = openvino.convert_model([source])  # a path alone would be split at commas
+                converted = openvino.convert_model(io.BytesIO(source.read_bytes()))  # a path would be split at commas
         except Exception as error:  # OpenVINO raises RuntimeError and its own types
             raise TargetFailed(f"OpenVINO cannot convert this network: {error}") from error
         openvino.save_model(converted, path, compress_to_fp16=False)

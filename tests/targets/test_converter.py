@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
+from compress import targets
 from compress.cache import Cache
 from compress.capabilities import Model
 from compress.config import ExportConfig
@@ -60,3 +62,13 @@ def test_a_failed_conversion_is_tried_again(model: FakeModel, tmp_path: Path, mo
         with pytest.raises(TargetFailed, match="no operator"):
             converter.fp32(model, "onnxruntime")
     assert len(converted) == 2
+
+
+@pytest.mark.parametrize("name", ["onnxruntime", "openvino", "tensorrt"])
+def test_folders_of_sweeps_have_signs_in_their_names(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "prune.ratio=0.1,stages=[prune, export]"
+    folder.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(folder))  # as `run_folder` sets it
+    assert targets.get(name).convert(small_model(), folder, ExportConfig()).path.is_file()
