@@ -93,5 +93,6 @@ class Trackers:
             try:
                 getattr(tracker, event)(*arguments)
             except Exception as error:  # another project's client, or the user's own code
-                log.warning("tracker %s failed and is removed: %s", type(tracker).__name__, named(error))
+                message = "tracker %s failed and is removed; the run and metrics.jsonl go on: %s"
+                log.warning(message, type(tracker).__name__, named(error))
                 self._trackers.remove(tracker)
