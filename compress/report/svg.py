@@ -78,7 +78,10 @@ def scatter(
         return Markup()
     height, left, right, top, bottom = 330, 62, WIDTH - 24, 26, 286
     x_low, x_high = _padded([p.x for p in points])
-    y_low, y_high = _padded([v for p in points for v in (p.y, p.low, p.high) if v is not None])
+    values = [v for p in points for v in (p.y, p.low, p.high) if v is not None]
+    y_low, y_high = _padded(values)
+    if max(values) <= 1.0:  # accuracies end there
+        y_high = min(y_high, 1.0)
 
     def px(x: float) -> float:
         return left + (x - x_low) / (x_high - x_low) * (right - left)

@@ -118,8 +118,8 @@ def _reason(file: File, cost: _Cost, limited: bool, candidates: int, accurate: F
             "accurate one, because the budget does not limit the accuracy"
         )
     text += f": {cost.text(file)}."
-    if accurate.point is not file.point and accurate.accuracy:
-        gain = accurate.accuracy.value - _value(file)
+    gain = _value(accurate) - _value(file)
+    if accurate.accuracy and gain >= formatting.SAME_ACCURACY:
         text += f" The most accurate one, {accurate.point.label}, reaches {accurate.accuracy.value:.4f}"
         text += f" ({formatting.signed(gain)}): {cost.text(accurate)}."
     return text

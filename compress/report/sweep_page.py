@@ -63,7 +63,7 @@ def sweep_table(folder: Path) -> str:
 def _chosen(choice: Choice, keys: Sequence[str]) -> dict[str, Any]:
     """What the page shows of the chosen point: its settings, figures and command."""
     point, row = choice.file.point, choice.file.row
-    settings = ", ".join(f"{key}={point.config.get(key)}" for key in keys)
+    settings = ",".join(f"{key}={point.config.get(key)}" for key in keys)
     figures = answer.figures(point.run.rows, row) if point.run else []
     change = change_from_baseline(point.run.rows, row) if point.run else None
     ratio = f"×{change.flops:.2f} of the baseline" if change and change.flops else ""
@@ -71,7 +71,7 @@ def _chosen(choice: Choice, keys: Sequence[str]) -> dict[str, Any]:
     figures = [answer.Figure(unit, value, ratio), *figures]
     if choice.file.predicted_ms is not None and point.run:
         figures.append(answer.Figure("predicted, ms", f"{choice.file.predicted_ms:.3g}", f"on {point.run.device}"))
-    return {"settings": settings, "figures": figures, "command": _command(point)}
+    return {"settings": "" if settings == point.label else settings, "figures": figures, "command": _command(point)}
 
 
 def _command(point: SweepPoint) -> str:

@@ -77,3 +77,9 @@ def test_a_reduction_is_drawn_over_what_was_there() -> None:
     assert row.getAttribute("class") == "hit"
     assert float(before.getAttribute("width")) == 4 * float(after.getAttribute("width"))
     assert f"{'a' * 40}: 4 → 1" in chart and f">…{'a' * 23}<" in chart
+
+
+def test_the_axis_of_accuracies_ends_at_one() -> None:
+    equal = scatter([point(1, 1.0), point(2, 1.0)], [], "x", "y", "")
+    assert ">1</text>" in equal and ">1.05</text>" not in equal
+    assert ">1.2</text>" in scatter([point(1, 1.1), point(2, 1.1)], [], "x", "y", "")
