@@ -4,8 +4,9 @@
 
 Each part repeats short runs of the recipe digits, through all stages, until they finish:
 
-- kills: two processes of different budgets share one cache. Each is killed (SIGKILL or SIGTERM) after a random time,
-  and the same command is started again, until it finishes. Then both start from an empty cache again.
+- kills: three processes of different budgets share one cache. Each is killed (SIGKILL or SIGTERM) after a random time,
+  and the same command is started again, until it finishes. Then all start from an empty cache again. After SIGTERM the
+  exit status must be 130; `state.json` must tell that the run was interrupted, and in which stage.
 - full disks: the outputs are on a file system of a random size, up to a little more than a run needs. A run either
   finishes, or ends with one line; then the file system grows and the same command finishes. Needs root on Linux.
 - flips: a random bit of a random file of the cache is flipped, several per run; the run must compute it again.
@@ -13,7 +14,7 @@ Each part repeats short runs of the recipe digits, through all stages, until the
 Every finished run must have the numbers of the undisturbed one to the last digit: accuracies with their intervals,
 FLOPs, sizes, channels, and the SHA-256 of the artifacts' model files. Latencies are not compared, and decide nothing:
 one number format, one quantization scheme. Prints one line per event; the exit status is 1 if a run differs, ends with
-a traceback, or cannot be continued.
+a traceback, or cannot be continued, or if no kill hit some stage.
 """
 
 from __future__ import annotations
@@ -28,23 +29,28 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from compress import run_folder
+
 ROOT = Path(__file__).parents[2]
 RECIPE = [
-    "recipe=digits", "targets=[onnxruntime]", "threads=1", "train.images=3200", "finetune.images=1600", "force=true",
-    "data.calibration_images=64", "data.validation_images=100", "quantize.search=false",
-    "precision=32",
+    "recipe=digits", "stages=[train,prune,reconstruct,finetune,quantize,export]", "targets=[onnxruntime]", "threads=1",
+    "train.images=3200", "finetune.images=1600", "force=true", "data.calibration_images=64",
+    "data.validation_images=100", "quantize.search=false", "precision=32",
 ]  # fmt: skip
-BUDGETS = ("budget.flops=50%", "budget.flops=40%")
+STAGES = ("train", "prune", "reconstruct", "finetune", "quantize", "export")
+BUDGETS = ("budget.flops=50%", "budget.flops=40%", "budget.flops=30%")
 MEASURED = ("latency_ms", "end_to_end_ms", "energy_mj", "roof_fraction", "achieved_gflops")  # differ between runs
 UNSTABLE = (*MEASURED, "run_id", "cached")
 FLIPS_PER_RUN = 5
 SECONDS = 600  # time limit of one start
+STOP_SECONDS = 60  # from a signal to the end of the process
 
 
 @dataclass
@@ -112,11 +118,10 @@ def start(folder: Path, budget: str) -> subprocess.Popen[str]:
 def run_folders(folder: Path) -> dict[str, Path]:
     """{budget: the run's folder} of all runs below `folder`."""
     found = {}
-    for state in sorted(folder.glob("outputs/digits/*/state.json")):
-        text = (state.parent / "config.yaml").read_text() if (state.parent / "config.yaml").exists() else ""
+    for file in sorted(folder.glob("outputs/digits/*/config.yaml")):
         for budget in BUDGETS:
-            if f"flops: {budget.partition('=')[2]}" in text:
-                found[budget] = state.parent
+            if f"flops: {budget.partition('=')[2]}" in file.read_text():
+                found[budget] = file.parent
     return found
 
 
@@ -128,14 +133,14 @@ def numbers(run: Path) -> dict[str, Any]:
     checks = [(each["name"], each["precision"], each["value"]) for each in verdict["checks"]]
     manifest = json.loads((run / "artifacts" / "onnxruntime" / "manifest.json").read_text())
     files = {name: digest for name, digest in manifest["files"].items() if name.endswith("model.onnx")}
-    channels = json.loads((run / "pruning.json").read_text())["channels"]
-    return {"rows": stable, "checks": checks, "files": files, "channels": channels}
+    records = [json.loads((run / f"{name}.json").read_text()) for name in ("pruning", "reconstruction")]
+    return {"rows": stable, "checks": checks, "files": files, "records": records}
 
 
 def reference(folder: Path) -> tuple[dict[str, Any], list[float], int]:
     """Numbers of undisturbed runs by budget, their seconds, and the bytes that both need."""
     expected, seconds = {}, []
-    for budget in BUDGETS:
+    for budget in BUDGETS:  # the first trains, the others have its training from the cache
         begin = time.monotonic()
         process = start(folder, budget)
         output, _ = process.communicate(timeout=SECONDS)
@@ -148,8 +153,8 @@ def reference(folder: Path) -> tuple[dict[str, Any], list[float], int]:
 
 
 def kills(folder: Path, goal: int, expected: dict[str, Any], seconds: float, chance: random.Random) -> Count:
-    """Two processes on one cache, killed at random moments until both have finished; then anew."""
-    count = Count()
+    """Processes on one cache, killed at random moments until all have finished; then anew."""
+    count, stages, slowest = Count(), Counter[str](), 0.0
     while count.events < goal:
         shutil.rmtree(folder, ignore_errors=True)
         running = {budget: Running(start(folder, budget), chance.uniform(0, seconds)) for budget in BUDGETS}
@@ -164,26 +169,59 @@ def kills(folder: Path, goal: int, expected: dict[str, Any], seconds: float, cha
                     if process.returncode not in (0, 3):
                         count.wrong.append(f"exit status {process.returncode}: {output[-2000:]}")
                 elif waited > each.delay:
-                    process.send_signal(signal.SIGKILL if chance.random() < 0.7 else signal.SIGTERM)
-                    count.check(process, process.communicate(timeout=60)[0])
+                    stage, number = stage_of(folder, budget), chance.choice([signal.SIGKILL, signal.SIGTERM])
+                    slowest = max(slowest, kill(folder, budget, each, number, count))
+                    stages[stage] += 1
                     count.events += 1
-                    print(f"killed {budget} after {waited:.1f} s (start {each.number})", flush=True)
+                    print(f"{count.events}: {number.name} to {budget} in {stage}, after {waited:.1f} s", flush=True)
                     # Later starts live longer on average, so that every run ends.
                     longest = seconds * (1 + each.number / 4)
                     running[budget] = Running(start(folder, budget), chance.uniform(0, longest), each.number + 1)
         for budget, run in run_folders(folder).items():
-            state = json.loads((run / "state.json").read_text())
-            if state["status"] == "finished":
+            if "Traceback" in (run / "log.txt").read_text():
+                count.wrong.append(f"traceback in {run / 'log.txt'}")
+            if (status := run_folder.status(run)) == run_folder.FINISHED:
                 count.compare(f"killed {budget}", numbers(run), expected[budget])
             else:
-                count.wrong.append(f"{run} is {state['status']}")
+                count.wrong.append(f"{run} is {status}")
         damaged = subprocess.run(
             [sys.executable, "-m", "compress", "cache", "verify"], cwd=folder, capture_output=True, text=True,
             env={**os.environ, "PYTHONPATH": str(ROOT)},
         )  # fmt: skip
         if damaged.returncode:
             count.wrong.append(f"the cache is damaged: {damaged.stdout[-1000:]}")
+        print(f"{count.finished} runs finished, {len(count.wrong)} wrong", flush=True)
+    print(f"stages: {dict(stages)}; SIGTERM took at most {slowest:.1f} s", flush=True)
+    if missed := [stage for stage in STAGES if not stages[stage]]:
+        count.wrong.append(f"no kill in {', '.join(missed)}: set more --kills")
     return count
+
+
+def kill(folder: Path, budget: str, running: Running, number: signal.Signals, count: Count) -> float:
+    """Ends a process by a signal; returns how many seconds SIGTERM took. Notes a wrong exit status or state."""
+    process, begin = running.process, time.monotonic()
+    process.send_signal(number)
+    try:
+        output = process.communicate(timeout=STOP_SECONDS)[0]
+    except subprocess.TimeoutExpired:
+        count.wrong.append(f"still running {STOP_SECONDS} s after {number.name}")
+        process.kill()
+        output = process.communicate()[0]
+    seconds = time.monotonic() - begin
+    count.check(process, output)
+    # -SIGTERM: before Python has started; 0 and 3: it had just finished.
+    if number == signal.SIGTERM and process.returncode not in (130, -signal.SIGTERM, 0, 3):
+        count.wrong.append(f"exit status {process.returncode} after SIGTERM: {output[-2000:]}")
+    run = run_folders(folder).get(budget)
+    if run and (status := run_folder.status(run)) not in (run_folder.INTERRUPTED, run_folder.FINISHED):
+        count.wrong.append(f"{run} is {status} after {number.name}")
+    return seconds if number == signal.SIGTERM else 0.0
+
+
+def stage_of(folder: Path, budget: str) -> str:
+    """The stage that a run has begun; `start` before it has a folder."""
+    run = run_folders(folder).get(budget)
+    return str(run_folder.read(run).get("stage", run_folder.FINISHED)) if run else "start"
 
 
 def flips(folder: Path, goal: int, expected: dict[str, Any], chance: random.Random) -> Count:
