@@ -90,6 +90,7 @@ class _Drawing:
         marks = [mark for mark in (self._mark(group, cost) for group in groups) if mark]
         if not marks:
             return []
+        marks.sort(key=lambda mark: mark.colour == CHOSEN)  # drawn last, over points at the same place
         others = [point for point in further if point]
         self.colours |= {mark.colour for mark in (*others, *marks)}
         y = plots.metric([file.row for group in groups for file in group])
