@@ -14,7 +14,9 @@ from typing import Any
 
 from torch import nn
 
-from compress import checkpoint, lineage, models
+from compress import atomic, checkpoint, lineage, models
+from compress.cache import DEFAULT_ROOT, Cache
+from compress.cached_graphs import environment, model_key
 from compress.capabilities import Checkpointable, LossScheduled, Model, Prunable, TorchModel, Trainable, require
 from compress.config import HOST, Config, Objective
 from compress.data import DataSet, batches
@@ -34,6 +36,7 @@ from compress.units import format_flops
 
 NAME = "prune"
 VERSION = 7
+REACHABLE = "macs.json"  # in the cache
 RECORD = "pruning.json"  # its keys are described in docs/user-guide/run-folder.md
 
 log = logging.getLogger(__name__)
@@ -70,7 +73,14 @@ def check(product: Product, config: Config, data: DataSet) -> None:
     predicted = PredictedLatency(config) if _uses_prediction(config) else None
     # The reachable range does not depend on the order of removal, so any importance will do.
     pruning = replace(config.prune, importance="random") if config.prune.importance in NEED_GRADIENTS else config.prune
-    least, full = solver.reachable(net, model.example_input(), protected, pruning, counter(model))
+
+    def count(folder: Path) -> None:
+        macs = solver.reachable(net, model.example_input(), protected, pruning, counter(model))
+        atomic.write(folder / REACHABLE, json.dumps(macs))
+
+    parts = {"version": VERSION, **model_key(model), "prune": asdict(pruning), **environment()}
+    folder, _ = Cache(DEFAULT_ROOT, config.cache).fetch("reachable", parts, count)
+    least, full = json.loads((folder / REACHABLE).read_text())
     if config.prune.rounds > 1 and config.finetune.teacher is not None:
         lineage.load_teacher(config.finetune.teacher, model, config.model)  # raises if it cannot teach `model`
     log.info("pruning can reach %s to %s FLOPs", format_flops(2 * least), format_flops(2 * full))
