@@ -43,8 +43,7 @@ def _lines(point: SweepPoint, keys: Sequence[str], choice: Choice | None) -> lis
     settings = {key: point.config.get(key) for key in keys}
     head = {"point": point.name, "status": point.status, "reason": point.reason, "chosen": int(chosen), **settings}
     products = [_figures(point, row) for row in final_rows(point.run.rows)] if point.run else []
-    command = point.run.command if point.run else ""
-    return [{**head, **product, "command": command} for product in products or [{}]]
+    return [{**head, **product, "command": point.command} for product in products or [{}]]
 
 
 def _figures(point: SweepPoint, row: Row) -> dict[str, Any]:

@@ -38,7 +38,7 @@ def render_sweep(folder: Path) -> Path:
         finished=any(point.unfinished is None for point in points),
         drawn=sweep_charts.charts(points, keys, choice),
         table_data=tables.build(_columns(points, choice), points),
-        commands=[(point.label, point.run.command) for point in points if point.run and point.run.command],
+        commands=[(point.label, point.command) for point in points if point.command],
         conventions=formatting.CONVENTIONS,
     )
 
@@ -56,7 +56,7 @@ def sweep_table(folder: Path) -> str:
     table = plain_text(text_table(columns, [[[str(column.cell(point)) for column in columns] for point in points]]))
     if choice is None:
         return table
-    lines = (f"choose {choice.file.point.label}: {choice.reason}", _command(choice.file.point))
+    lines = (f"choose {choice.file.point.label}: {choice.reason}", choice.file.point.command)
     return "\n".join([table, "", *(line for line in lines if line)])
 
 
@@ -71,11 +71,7 @@ def _chosen(choice: Choice, keys: Sequence[str]) -> dict[str, Any]:
     figures = [answer.Figure(unit, value, ratio), *figures]
     if choice.file.predicted_ms is not None and point.run:
         figures.append(answer.Figure("predicted, ms", f"{choice.file.predicted_ms:.3g}", f"on {point.run.device}"))
-    return {"settings": "" if settings == point.label else settings, "figures": figures, "command": _command(point)}
-
-
-def _command(point: SweepPoint) -> str:
-    return point.run.command if point.run else ""
+    return {"settings": "" if settings == point.label else settings, "figures": figures, "command": point.command}
 
 
 def _columns(points: Sequence[SweepPoint], choice: Choice | None) -> list[Column]:

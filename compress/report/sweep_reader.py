@@ -46,6 +46,11 @@ class SweepPoint:
         return f"{self.unfinished}: {self.reason}" if self.unfinished and self.reason else self.status
 
     @property
+    def command(self) -> str:
+        """See `Run.command`; "" without a run."""
+        return self.run.command if self.run else ""
+
+    @property
     def flops(self) -> float:
         """FLOPs of `last_row`; infinite if there is none."""
         return self.last_row.flops if self.last_row else math.inf
