@@ -28,6 +28,7 @@ from compress.errors import Parser, UserError
 
 DEFAULT_ROOT = Path("outputs/.cache")
 ENTRY = "entry.json"
+VALUE = "value.json"  # of an entry that is one JSON-like value
 DAMAGED = 3  # exit status of `verify`
 SCHEMA_VERSION = 2  # version 1 did not list the files
 ENTRY_NAME = re.compile(r".+-[0-9a-f]{20}")  # folder name of an entry; `compress cache prune` deletes no other folders
@@ -80,6 +81,24 @@ class Cache:
             make(folder)
             _write_entry(folder, stage=stage, key=key, parts=parts, seconds=round(time.time() - start, 1))
             return folder, False
+
+    def fetch_value(self, stage: str, parts: Mapping[str, Any], make: Callable[[], Any]) -> Any:
+        """Returns the JSON-like value that `make` returns, or returned before for the same `parts`."""
+
+        def write(folder: Path) -> None:
+            atomic.write(folder / VALUE, json.dumps(make()))
+
+        folder, _ = self.fetch(stage, parts, write)
+        return json.loads((folder / VALUE).read_text())
+
+    def known_value(self, stage: str, parts: Mapping[str, Any]) -> Any | None:
+        """The value that `fetch_value` would return without making it, or None. Creates no files."""
+        key = digest(parts)
+        folder = self.root / f"{stage}-{key[:20]}"
+        if not self.enabled or not (folder / ENTRY).exists():
+            return None
+        with _locked(folder):
+            return json.loads((folder / VALUE).read_text()) if _validate_or_remove(folder, stage, key) else None
 
     def entries(self) -> list[Path]:
         """Folders of the entries, most recently used first."""

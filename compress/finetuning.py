@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import copy
-import json
 import logging
 from collections.abc import Callable, Mapping
 from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from compress import atomic
 from compress.cache import Cache
 from compress.cached_graphs import environment, model_key
 from compress.capabilities import LossScheduled, Model, Teacher, TorchModel, Trainable, require
@@ -34,7 +33,6 @@ from compress.training.precision import autocast
 from compress.training.schedule import Schedule
 from compress.training.settings import LONG, TrainingSettings, by_capability, choose, native_bfloat16
 
-SETTINGS = "settings.json"  # in the cache
 RATE = 0.0015  # peak learning rate of an unpruned network
 VERSION = 4  # of the computation of the stages train and finetune; part of their cache keys
 
@@ -252,12 +250,10 @@ def choose_settings(
         "processes": distributed.processes(),
     }  # fmt: skip
 
-    def choose_and_record(folder: Path) -> None:
-        settings = _choose(model, data.train, size, teacher, config, sum(images.values()), placement)
-        atomic.write(folder / SETTINGS, json.dumps(settings.as_dict()))
+    def choose() -> dict[str, Any]:
+        return _choose(model, data.train, size, teacher, config, sum(images.values()), placement).as_dict()
 
-    folder, _ = cache.fetch("settings", parts, choose_and_record)
-    settings = TrainingSettings.from_dict(json.loads((folder / SETTINGS).read_text()), placement)
+    settings = TrainingSettings.from_dict(cache.fetch_value("settings", parts, choose), placement)
     settings = replace(settings, compile=config.compile)
     log.info("training uses %s", settings)
     if settings.images_per_second:

@@ -96,6 +96,24 @@ def test_nothing_half_written_counts_as_complete(store: Cache) -> None:
     assert again.calls == 1
 
 
+def test_a_value_is_made_once(store: Cache) -> None:
+    inputs: tuple[str, dict[str, object]] = ("reachable", {"model": "a"})
+    assert store.known_value(*inputs) is None
+    assert not store.root.exists()  # a question creates nothing
+    assert store.fetch_value(*inputs, lambda: [1, 2]) == [1, 2]
+    assert store.fetch_value(*inputs, lambda: pytest.fail("made again")) == [1, 2]
+    assert store.known_value(*inputs) == [1, 2]
+    assert Cache(store.root, enabled=False).known_value(*inputs) is None
+
+
+def test_a_damaged_value_is_not_known(store: Cache) -> None:
+    store.fetch_value("reachable", {"model": "a"}, lambda: [1, 2])
+    (folder,) = store.entries()
+    (folder / cache.VALUE).write_text("[1, 3]")
+    assert store.known_value("reachable", {"model": "a"}) is None
+    assert store.fetch_value("reachable", {"model": "a"}, lambda: [1, 2]) == [1, 2]
+
+
 def test_cache_off_makes_anew(store: Cache) -> None:
     off, maker = Cache(store.root, enabled=False), Maker("new")
     folder, _ = store.fetch("prune", {}, Maker("old"))

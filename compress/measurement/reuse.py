@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -12,7 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from compress import atomic, ledger
+from compress import ledger
 from compress.cache import Cache
 from compress.cached_graphs import environment
 from compress.config import Config
@@ -23,7 +22,7 @@ from compress.measurement.latency import timing_lock
 from compress.product import Graph
 
 VERSION = 1  # of what rows measure, and how
-FILE, NODES = "row.jsonl", "nodes.json"
+FILE = "row.jsonl"
 
 
 @dataclass(frozen=True)
@@ -52,14 +51,13 @@ class Reuse:
     def node_seconds(self, path: Path, image: np.ndarray, threads: int) -> dict[str, float]:
         """What `layer_latency.node_seconds` returns, or returned before for the same file."""
 
-        def make(folder: Path) -> None:
+        def measure() -> dict[str, float]:
             with timing_lock():
-                atomic.write(folder / NODES, json.dumps(layer_latency.node_seconds(path, image, threads)))
+                return layer_latency.node_seconds(path, image, threads)
 
         graph = hashlib.sha256(path.read_bytes()).hexdigest()
         inputs = {"version": VERSION, "graph": graph, "threads": threads, **environment()}
-        folder, _ = self.cache.fetch("layers", inputs, make)
-        seconds: dict[str, float] = json.loads((folder / NODES).read_text())
+        seconds: dict[str, float] = self.cache.fetch_value("layers", inputs, measure)
         return seconds
 
 

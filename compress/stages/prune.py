@@ -14,11 +14,11 @@ from typing import Any
 
 from torch import nn
 
-from compress import atomic, checkpoint, lineage, models
+from compress import checkpoint, lineage, models
 from compress.cache import DEFAULT_ROOT, Cache
 from compress.cached_graphs import environment, model_key
 from compress.capabilities import Checkpointable, LossScheduled, Model, Prunable, TorchModel, Trainable, require
-from compress.config import HOST, Config, Objective
+from compress.config import HOST, Config, Objective, PruneConfig
 from compress.data import DataSet, batches
 from compress.errors import TargetFailed, UserError
 from compress.finetuning import tune
@@ -36,7 +36,6 @@ from compress.units import format_flops
 
 NAME = "prune"
 VERSION = 7
-REACHABLE = "macs.json"  # in the cache
 RECORD = "pruning.json"  # its keys are described in docs/user-guide/run-folder.md
 
 log = logging.getLogger(__name__)
@@ -71,16 +70,10 @@ def check(product: Product, config: Config, data: DataSet) -> None:
         remedy = "no block of the network splits its channels (as Ultralytics' C2f): set prune.equal_split_widths=false"
         raise UserError("prune.equal_split_widths", True, remedy)
     predicted = PredictedLatency(config) if _uses_prediction(config) else None
-    # The reachable range does not depend on the order of removal, so any importance will do.
-    pruning = replace(config.prune, importance="random") if config.prune.importance in NEED_GRADIENTS else config.prune
-
-    def count(folder: Path) -> None:
-        macs = solver.reachable(net, model.example_input(), protected, pruning, counter(model))
-        atomic.write(folder / REACHABLE, json.dumps(macs))
-
-    parts = {"version": VERSION, **model_key(model), "prune": asdict(pruning), **environment()}
-    folder, _ = Cache(DEFAULT_ROOT, config.cache).fetch("reachable", parts, count)
-    least, full = json.loads((folder / REACHABLE).read_text())
+    pruning = _any_order(config)
+    cache = Cache(DEFAULT_ROOT, config.cache)
+    # A run that is refused leaves no files, so `run` stores the range.
+    least, full = cache.known_value(*_range_key(model, pruning)) or _range(model, pruning)
     if config.prune.rounds > 1 and config.finetune.teacher is not None:
         lineage.load_teacher(config.finetune.teacher, model, config.model)  # raises if it cannot teach `model`
     log.info("pruning can reach %s to %s FLOPs", format_flops(2 * least), format_flops(2 * full))
@@ -89,6 +82,22 @@ def check(product: Product, config: Config, data: DataSet) -> None:
     if predicted and _by_latency(config):
         ms = solver.reachable(net, model.example_input(), protected, pruning, _milliseconds(model, predicted))
         solver.check_latency_reachable(_limit_ms(config), *ms)
+
+
+def _any_order(config: Config) -> PruneConfig:
+    """The reachable range does not depend on the order of removal, so any importance without gradients will do."""
+    return replace(config.prune, importance="random") if config.prune.importance in NEED_GRADIENTS else config.prune
+
+
+def _range(model: Prunable, pruning: PruneConfig) -> tuple[int, int]:
+    """MACs of the smallest network that pruning can reach, and of the unpruned one."""
+    net, protected = model.prunable()
+    return solver.reachable(net, model.example_input(), protected, pruning, counter(model))
+
+
+def _range_key(model: Prunable, pruning: PruneConfig) -> tuple[str, dict[str, Any]]:
+    """Names `_range` in the cache."""
+    return "reachable", {"version": VERSION, **model_key(model), "prune": asdict(pruning), **environment()}
 
 
 def counter(model: TorchModel) -> Callable[[nn.Module], int]:
@@ -100,6 +109,8 @@ def counter(model: TorchModel) -> Callable[[nn.Module], int]:
 def run(product: Product, context: Context) -> Product:
     """Returns the product with the pruned model and with its reference, the model before the first pruning."""
     pruning = context.config.prune
+    unpruned, any_order = require(product.model, Prunable, "stages", NAME), _any_order(context.config)
+    context.cache.fetch_value(*_range_key(unpruned, any_order), lambda: _range(unpruned, any_order))  # for later checks
     reference = lineage.reference_for_pruning(product, context.config, context.folder)
     product = replace(product, reference=reference)
     parts: dict[str, Any] = {"version": VERSION, "prune": asdict(pruning), "budget": context.config.budget.flops}
