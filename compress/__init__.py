@@ -23,10 +23,9 @@ os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
 # Set before ONNX Runtime is imported: seconds later it would send telemetry, on Linux too.
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
-from compress.config import Config, PruneConfig, compose, dump
-
 if TYPE_CHECKING:
     from compress.capabilities import Checkpointable, Model
+    from compress.config import Config, PruneConfig, compose
     from compress.measurement.cost import Cost
     from compress.measurement.programs import Network
     from compress.pipeline import Result
@@ -35,6 +34,15 @@ M = TypeVar("M", bound="Model")
 
 __version__ = "0.1.0"
 __all__ = ["Config", "PruneConfig", "compose", "get_flops", "load", "measure", "prune", "run"]
+
+
+def __getattr__(name: str) -> Any:
+    """Imports the configuration on first use: it takes a second, in which a command could not be interrupted."""
+    if name in ("Config", "PruneConfig", "compose"):
+        from compress import config
+
+        return getattr(config, name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
 def _expect(good: bool, name: str, value: object, remedy: str) -> None:
@@ -55,6 +63,7 @@ def run(config: Config, folder: str | Path | None = None) -> Result:
     run of the same configuration continues in its folder. Raises UserError before any work, if the configuration cannot
     work or `folder` holds another run."""
     from compress import pipeline, run_folder
+    from compress.config import Config, dump
 
     _expect(isinstance(config, Config), "config", config, 'a `Config`: compress.compose(["recipe=drone_nano"])')
     chosen = run_folder.choose(Path("outputs") / config.recipe_name, dump(config)) if folder is None else Path(folder)
@@ -76,6 +85,7 @@ def prune(model: M, flops: str, config: PruneConfig | None = None) -> M:
     `config.importance`, one that needs no data (default: group_l2). Raises UserError, which names the range, if the
     budget cannot be reached."""
     from compress.capabilities import Prunable, require
+    from compress.config import PruneConfig
     from compress.pruning import solver
     from compress.stages.prune import counter
     from compress.units import FlopsLimit

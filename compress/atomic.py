@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import tempfile
 from contextlib import suppress
 from pathlib import Path
+
+_TEMPORARY = re.compile(r"\..+\.[a-z0-9_]{8}")  # names that `write` gives to temporary files
 
 
 def write(path: Path, data: bytes | str) -> Path:
@@ -31,3 +34,10 @@ def write(path: Path, data: bytes | str) -> Path:
             error.free = shutil.disk_usage(path.parent).free  # type: ignore[attr-defined]
         raise
     return path
+
+
+def remove_leftovers(folder: Path) -> None:
+    """Deletes temporary files below `folder`, which a killed process left. No other process may be writing there."""
+    for path in folder.rglob(".*"):
+        if _TEMPORARY.fullmatch(path.name) and path.is_file() and not path.is_symlink():
+            path.unlink()

@@ -77,6 +77,7 @@ class Cache:
                     return folder, True
                 _remove(folder)
             folder.mkdir(parents=True, exist_ok=True)
+            atomic.remove_leftovers(folder)
             start = time.time()
             make(folder)
             _write_entry(folder, stage=stage, key=key, parts=parts, seconds=round(time.time() - start, 1))

@@ -6,15 +6,12 @@ import argparse
 import logging
 import os
 import shutil
-import signal
 import sys
 import textwrap
-import threading
-from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from types import FrameType
 
 import hydra
 from hydra._internal.hydra import Hydra
@@ -27,14 +24,13 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
 from compress import config as configuration
-from compress import disk, launchers, run_folder
+from compress import disk, interruption, launchers, run_folder
 from compress.budget import MET
 from compress.config import aliases
 from compress.errors import InUse, UserError, refuse_words
 from compress.report import sweep_reader
 
-FAILED, USER_MISTAKE, INTERRUPTED = 1, 2, 130  # MET and NOT_MET are the verdict's
-AGAIN = 10.0  # longer than it takes to stop
+FAILED, USER_MISTAKE = 1, 2  # MET and NOT_MET are the verdict's
 
 HELP = """\
 compress: prune a vision model to a FLOP budget, fine-tune it, quantize it to INT8, export and measure it.
@@ -129,40 +125,45 @@ def command() -> int:
     words: list[str] = []
     line, place = CommandLine(), None
     try:
-        with _signals():
-            sys.argv[1:] = aliases.overrides(sys.argv[1:])
-            arguments = _arguments()
-            if arguments.help:
-                print(help_text())
-                return MET
-            words = arguments.overrides
-            configuration.register(words)
-            place = _place(arguments)
-            if place is not None:
-                sys.argv[len(words) + 1 : len(words) + 1] = place.overrides
-            with _recorded(place):
-                hydra.main(version_base="1.3", config_path=str(configuration.CONF), config_name="config")(line.job)()
-                if place is not None and place.kind == "sweep":
-                    _check_points(place.folder)
-            if line.error is not None:
-                raise line.error
-    except (UserError, HydraException, OmegaConfBaseException) as error:
+        sys.argv[1:] = aliases.overrides(sys.argv[1:])
+        arguments = _arguments()
+        if arguments.help:
+            print(help_text())
+            return MET
+        words = arguments.overrides
+        configuration.register(words)
+        place = _place(arguments)
+        if place is not None:
+            sys.argv[len(words) + 1 : len(words) + 1] = place.overrides
+        with _recorded(place):
+            hydra.main(version_base="1.3", config_path=str(configuration.CONF), config_name="config")(line.job)()
+            if place is not None and place.kind == "sweep":
+                _check_points(place.folder)
+        if line.error is not None:
+            raise line.error
+    except BaseException as error:
+        # An interruption may come out of a library as another exception.
+        if isinstance(error, KeyboardInterrupt) or interruption.requested():
+            print("compress: interrupted; the same command continues where it stopped", file=sys.stderr)
+            return interruption.STATUS
+        return _explained(error, line, place, words)
+    return line.status
+
+
+def _explained(error: BaseException, line: CommandLine, place: Place | None, words: Sequence[str]) -> int:
+    """Prints one line about an error and returns the exit status. Raises an error of the program itself."""
+    if isinstance(error, UserError | HydraException | OmegaConfBaseException):
         if place is not None and not place.named:
             _remove_if_only(place.folder, "multirun.yaml", run_folder.STATE, sweep_reader.PLAN)
         mistake = error if isinstance(error, UserError) else configuration.explain(error, words)
         return _fail(str(mistake), USER_MISTAKE)
-    except KeyboardInterrupt:
-        print("compress: interrupted; the same command continues where it stopped", file=sys.stderr)
-        return INTERRUPTED
-    except BrokenPipeError:  # the reader of our output has ended, as in `| head`
+    if isinstance(error, BrokenPipeError):  # the reader of our output has ended, as in `| head`
         return line.status
-    except (Stop, WorkerStopped) as error:
+    if isinstance(error, Stop | WorkerStopped):
         return _fail(str(error), FAILED)
-    except Exception as error:
-        if problem := disk.problem(error, Path("outputs")):
-            return _fail(problem, FAILED)
-        raise
-    return line.status
+    if problem := launchers.lost_worker(error) or disk.problem(error, Path("outputs")):
+        return _fail(problem, FAILED)
+    raise error
 
 
 def _arguments() -> argparse.Namespace:
@@ -265,31 +266,6 @@ def _composed(arguments: argparse.Namespace, mode: RunMode) -> DictConfig:
         raise configuration.explain(error, arguments.overrides) from error
     finally:
         GlobalHydra.instance().clear()
-
-
-@contextmanager
-def _signals() -> Iterator[None]:
-    """Handles SIGTERM as SIGINT. During a training step the handler of SIGINT waits for the end of the step. Python
-    ignores a KeyboardInterrupt that is raised in a destructor or in a callback of C code. So it is raised again every
-    `AGAIN` seconds, until the block ends."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-
-    def stop(number: int, frame: FrameType | None) -> None:
-        signal.setitimer(signal.ITIMER_REAL, AGAIN)
-        handler = signal.getsignal(signal.SIGINT)
-        if not callable(handler):  # shells make background processes ignore SIGINT
-            raise KeyboardInterrupt
-        handler(signal.SIGINT, frame)
-
-    before = {number: signal.signal(number, stop) for number in (signal.SIGTERM, signal.SIGALRM)}
-    try:
-        yield
-    finally:
-        signal.setitimer(signal.ITIMER_REAL, 0)
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 def _fail(message: str, status: int) -> int:

@@ -24,7 +24,8 @@ def problem(error: BaseException, folder: Path) -> str | None:
     for each in chain(error):
         if isinstance(each, Unwritable):
             return str(each)
-        path, text = getattr(each, "filename", None) or folder, str(each)
+        named = getattr(each, "filename2", None) or getattr(each, "filename", None)  # a copy names its source first
+        path, text = named or folder, str(each)
         code = each.errno if isinstance(each, OSError) else None
         if code in FULL or "No space left on device" in text or "os error 28" in text:
             return _full(Path(path), getattr(each, "needed", None), getattr(each, "free", None))

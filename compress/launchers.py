@@ -17,6 +17,7 @@ from filelock import FileLock, Timeout
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import DictConfig, OmegaConf
 
+from compress import interruption
 from compress.errors import MissingExtra, UserError
 from compress.host import usable_threads
 
@@ -24,6 +25,12 @@ CHOICE = "hydra/launcher"
 JOBS = "hydra.launcher.n_jobs"
 ADDRESS = "hydra.launcher.ray.init.address"
 CONNECT_SECONDS = 5.0  # Ray itself tries for minutes
+_PREFACE, _SETTINGS = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", b"\0\0\0\4\0\0\0\0\0"  # of HTTP/2; the frame is empty
+_LOST = {  # what launchers raise then
+    "joblib.externals.loky.process_executor.BrokenProcessPool", "submitit.core.utils.UncompletedJobError",
+    "ray.exceptions.RayError",
+}  # fmt: skip
+_RAISED = "ray.exceptions.RayTaskError"  # a RayError too: the point itself raised an error
 _pinned: dict[int, FileLock] = {}  # CPU: its lock
 # (package, extra) by the first words of `_target_`
 _NEEDS = {
@@ -108,7 +115,8 @@ def connect(hydra: DictConfig) -> None:
     import ray
 
     try:
-        ray.init(**settings["init"])
+        with interruption.preserved():
+            ray.init(**settings["init"])
     except (OSError, ValueError, RuntimeError, TypeError) as error:
         remedy = "start the cluster (ray start --head), or set IP:PORT of its head, auto or null"
         raise UserError(ADDRESS, address, f"Ray does not start: {error}: {remedy}") from error
@@ -121,16 +129,33 @@ def connect(hydra: DictConfig) -> None:
 
 
 def _reach(address: str | None) -> None:
-    """Raises UserError if `address` is IP:PORT and nothing accepts connections there."""
+    """Raises UserError if `address` is IP:PORT and no gRPC server, as Ray's are, answers there. It speaks HTTP/2: the
+    client sends its preface and a frame SETTINGS, the server a frame SETTINGS (RFC 9113, sections 3.4 and 6.5)."""
     host, _, port = (address or "").removeprefix("ray://").rpartition(":")
     if not host or not port.isdigit():
         return
     try:
-        socket.create_connection((host.strip("[]"), int(port)), CONNECT_SECONDS).close()
+        with socket.create_connection((host.strip("[]"), int(port)), CONNECT_SECONDS) as connection:
+            if os.environ.get("RAY_USE_TLS", "0") != "0":
+                return
+            connection.sendall(_PREFACE + _SETTINGS)
+            answer = connection.recv(len(_SETTINGS), socket.MSG_WAITALL)
+        if answer[3:4] != _SETTINGS[3:4]:
+            raise OSError("another service does")
     except OSError as error:
         reason = error.strerror or str(error)
         remedy = f"no Ray cluster answers there ({reason}): start it (ray start --head), or set IP:PORT of its head"
         raise UserError(ADDRESS, address, remedy) from error
+
+
+def lost_worker(error: BaseException) -> str | None:
+    """The message for an error of a launcher whose worker ended without an answer, otherwise None."""
+    names = {f"{kind.__module__}.{kind.__name__}" for kind in type(error).__mro__}
+    if not names & _LOST or _RAISED in names:
+        return None
+    reason = " ".join(str(error).split())[:200] or type(error).__name__
+    remedy = "perhaps memory ran out: run fewer points at a time. The same command continues the sweep"
+    return f"{CHOICE}: a worker ended before its point did ({reason}): {remedy}"
 
 
 @dataclass(frozen=True)

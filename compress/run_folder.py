@@ -20,7 +20,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from compress import atomic, disk
+from compress import atomic, disk, interruption
 from compress.digest import digest
 from compress.errors import InUse, UserError
 
@@ -36,9 +36,9 @@ POINTS = "points"  # state of a sweep
 # Output of an interrupted run, deleted when it continues: it is written again, mostly from the cache.
 WRITTEN = (
     *("ledger.jsonl", "controls.jsonl", "metrics.jsonl", "verdict.json", "report.html"),
-    *("pruning.json", "quantization.json"),
+    *("pruning.json", "quantization.json", "reconstruction.json", "layer_times.json"),
 )
-WRITTEN_FOLDERS = ("pruned", "artifacts", "tensorboard", SCRATCH)
+WRITTEN_FOLDERS = ("pruned", "reference", "artifacts", "controls", "drawings", "tensorboard", SCRATCH)
 KEY = "hydra.run.dir"  # named in error messages
 IN_USE = "another run uses this folder: wait until it ends, or use another folder"
 
@@ -147,7 +147,8 @@ class State:
         self.started = datetime.now().astimezone().isoformat(timespec="seconds")
 
     def begin(self, stage: str) -> None:
-        """Records that a stage starts."""
+        """Records that a stage starts. Raises KeyboardInterrupt if the command was interrupted."""
+        interruption.check()
         self.stage = stage
         self._write(status=RUNNING, stage=stage, pid=os.getpid())
 
@@ -156,7 +157,7 @@ class State:
 
     def stopped(self, error: BaseException) -> None:
         """Records the error that ended the run."""
-        if isinstance(error, KeyboardInterrupt):
+        if isinstance(error, KeyboardInterrupt) or interruption.requested():
             self._write(status=INTERRUPTED, stage=self.stage)
         else:
             self._write(status=FAILED, stage=self.stage, error=str(error) or type(error).__name__)
@@ -238,6 +239,7 @@ def _prepare(folder: Path, config_text: str, new: bool) -> State:
             (folder / name).unlink(missing_ok=True)
         for name in WRITTEN_FOLDERS if before else ():
             shutil.rmtree(folder / name, ignore_errors=True)
+        atomic.remove_leftovers(folder)
         state.begin(CHECKING)
     return state
 

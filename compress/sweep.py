@@ -19,7 +19,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, OmegaConf
 
-from compress import atomic, disk, ledger, pipeline, report, typed_json
+from compress import atomic, disk, interruption, ledger, pipeline, report, typed_json
 from compress.budget import Verdict
 from compress.config import Config, to_config
 from compress.errors import InUse, UserError
@@ -40,7 +40,7 @@ def point(
 
     A point that an interrupted sweep finished in the same folder (`hydra.sweep.dir`) is not run again. The error of a
     failed point is written to `failed.json`, and the sweep continues; if no other point can be run either, because the
-    disk is full or not writable, the error is raised.
+    disk is full or not writable, or if the command was interrupted, the error is raised.
 
     Args:
         words: the overrides of the point, as in `pipeline.run`.
@@ -57,7 +57,7 @@ def point(
                 return math.nan, math.nan
             time.sleep(1)
         except Exception as error:  # any: one failed point must not end a sweep of hours
-            if disk.problem(error, folder):
+            if disk.problem(error, folder) or interruption.requested():
                 raise
             mistake = isinstance(error, UserError)
             log.error("this point failed: %s", error, exc_info=not mistake)

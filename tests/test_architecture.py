@@ -44,7 +44,7 @@ LAYERS = [
     {"config"},
     {"typed_json", "units", "user_code"},
     {"disk"},
-    {"errors", "atomic", "digest", "host"},
+    {"errors", "atomic", "digest", "host", "interruption"},
 ]
 FACADE = "__init__"  # the library's public functions: imports from every package, and none imports it
 

@@ -34,3 +34,17 @@ def test_a_failed_write_leaves_the_old_file_and_no_temporary_one(
         atomic.write(path, "newer")
     assert caught.value.filename == str(path) and vars(caught.value)["needed"] == 5
     assert path.read_text() == "old" and list(tmp_path.iterdir()) == [path]
+
+
+def test_what_a_killed_process_left_is_removed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "a").mkdir()
+    for name in (".lock", ".keep.me", ".scratch", "file.json", "a/ends.with_8xx"):
+        (tmp_path / name).write_text("kept")
+    with monkeypatch.context() as killed:
+        killed.setattr(Path, "replace", lambda *_: None)  # it dies before the file is renamed
+        killed.setattr(Path, "unlink", lambda *_, **__: None)
+        atomic.write(tmp_path / "a" / "file.json", "half")
+    assert len(list(tmp_path.glob("a/.*"))) == 1
+    atomic.remove_leftovers(tmp_path)
+    names = sorted(path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*") if path.is_file())
+    assert names == [".keep.me", ".lock", ".scratch", "a/ends.with_8xx", "file.json"]

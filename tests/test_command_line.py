@@ -1,15 +1,13 @@
 from __future__ import annotations
 
 import os
-import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
 
-from compress import command_line
+from compress import command_line, interruption
 from compress.config import CONF, RECIPES
 
 ROOT = Path(__file__).parents[1]
@@ -22,11 +20,21 @@ ROOT = Path(__file__).parents[1]
         (["recipe=digits", "-m", "seed=1,b"], ["seed=1,b: set a whole number"]),
         (["--config-name", "none", "recipe=digits"], ["--config-name=none: there is no such file"]),
         (["--config-dir", "none", "recipe=digits"], ["--config-dir=none: there is no such folder"]),
+        (["recipe=digits", "hydra.sweeper.foo=3", "-m"], ["hydra.sweeper.foo=3: there is no such key: --cfg hydra"]),
         (["recipe=digits", "--none"], ["unrecognized arguments: --none"]),
         (["recipe=digits", "prune.ratio=0.3"], ["prune.ratio=0.3", "budget.flops=50%", "exactly one"]),
         (["recipe=digits", "budget.flops=null"], ["prune.ratio=None", "budget.flops=None", "exactly one"]),
     ],
-    ids=["unknown recipe", "sweep", "config", "folder", "option", "ratio and budget", "neither ratio nor budget"],
+    ids=[
+        "unknown recipe",
+        "sweep",
+        "config",
+        "folder",
+        "key of a sweeper",
+        "option",
+        "ratio and budget",
+        "neither ratio nor budget",
+    ],
 )
 def test_a_users_mistake_exits_2_and_leaves_nothing_behind(
     arguments: list[str], words: list[str], tmp_path: Path
@@ -93,18 +101,12 @@ def test_a_sweep_whose_points_all_fail_has_the_status_of_a_single_run(tmp_path: 
         assert "2 failed" in (folder / "report.html").read_text()
 
 
-@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
-def test_an_interrupt_that_python_ignores_is_raised_again(monkeypatch: pytest.MonkeyPatch) -> None:
-    class Ignores:
-        def __del__(self) -> None:
-            os.kill(os.getpid(), signal.SIGTERM)
-            time.sleep(0.01)  # the handler raises here
-
-    monkeypatch.setattr(command_line, "AGAIN", 0.1)
-    begin = time.monotonic()
-    with pytest.raises(KeyboardInterrupt), command_line._signals():
-        Ignores()
-        ignored = time.monotonic() - begin
-        time.sleep(20)
-    assert ignored < 10 and time.monotonic() - begin < 10
-    assert signal.getsignal(signal.SIGALRM) is signal.SIG_DFL and signal.getitimer(signal.ITIMER_REAL)[0] == 0
+@pytest.mark.parametrize("requested", [False, True])
+def test_an_interruption_may_come_out_as_another_error(
+    requested: bool, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(interruption, "_requested", requested)
+    monkeypatch.setattr("sys.argv", ["compress", "recipe=unknown"])
+    assert command_line.main() == (interruption.STATUS if requested else command_line.USER_MISTAKE)
+    error = capsys.readouterr().err
+    assert error.startswith("compress: interrupted" if requested else "compress: error: recipe=unknown")

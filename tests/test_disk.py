@@ -56,6 +56,12 @@ def test_atomic_write_tells_path_and_size(tmp_path: Path) -> None:
     )
 
 
+def test_a_copy_names_what_was_written(tmp_path: Path) -> None:
+    target = tmp_path / "target"
+    line = disk.problem(OSError(errno.ENOSPC, "No space left on device", "source", None, str(target)), Path("other"))
+    assert line is not None and line.startswith(f"{target}: the disk is full: ")
+
+
 def test_other_errors_are_not_the_disks(tmp_path: Path) -> None:
     assert disk.problem(FileNotFoundError(errno.ENOENT, "No such file", "x"), tmp_path) is None
     assert disk.problem(disk.Unwritable("told already"), tmp_path) == "told already"

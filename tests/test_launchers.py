@@ -7,6 +7,7 @@ import pickle
 import socket
 import subprocess
 import sys
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -93,6 +94,34 @@ def test_a_ray_cluster_that_does_not_answer_is_one_error(monkeypatch: pytest.Mon
     config.hydra.launcher.ray.init.address = address
     with pytest.raises(UserError, match=f"ray.init.address={address}: no Ray cluster answers there"):
         connect(config.hydra)
+
+
+@pytest.mark.parametrize("answer", [b"HTTP/1.0 400 Bad request syntax\r\n", b""])
+def test_another_service_at_the_address_of_a_cluster_is_one_error(answer: bytes) -> None:
+    def serve(server: socket.socket) -> None:
+        connection, _ = server.accept()
+        connection.recv(100)
+        connection.sendall(answer)
+        connection.close()
+
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        thread = threading.Thread(target=serve, args=[server])
+        thread.start()
+        config, address = composed("ray"), f"127.0.0.1:{server.getsockname()[1]}"
+        config.hydra.launcher.ray.init.address = address
+        with pytest.raises(UserError, match=rf"{address}: no Ray cluster answers there \(another service does\)"):
+            connect(config.hydra)
+        thread.join()
+
+
+def test_a_lost_worker_is_told_from_an_error_of_a_point() -> None:
+    lost = type("WorkerCrashedError", (type("RayError", (Exception,), {"__module__": "ray.exceptions"}),), {})
+    message = launchers.lost_worker(lost("The worker died\nunexpectedly."))
+    assert message is not None and message.startswith("hydra/launcher: a worker ended before its point did (The worker")
+    assert "\n" not in message
+    raised = type("RayTaskError", (*lost.__mro__[1:2],), {"__module__": "ray.exceptions"})
+    assert launchers.lost_worker(raised("of the point")) is None
+    assert launchers.lost_worker(RuntimeError("other")) is None
 
 
 def test_the_process_of_the_command_knows_itself_and_a_worker_enters_its_folder(

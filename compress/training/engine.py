@@ -4,11 +4,8 @@ from __future__ import annotations
 
 import copy
 import logging
-import signal
-import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Protocol
 
@@ -16,6 +13,7 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
+from compress import interruption
 from compress.errors import UserError, named
 from compress.tasks import Batch
 from compress.training import curve, distributed
@@ -146,7 +144,7 @@ def fit(
                 save()
                 raise
             try:
-                with _uninterrupted():
+                with interruption.delayed():
                     value = run.gradients(batch, loss)
                     memory.check_fit()
                     run.update(value)
@@ -179,7 +177,8 @@ def fit(
         run.check()
         save()
     except KeyboardInterrupt:
-        save()
+        with interruption.delayed():
+            save()
         raise
     finally:
         bar.close()
@@ -218,19 +217,3 @@ class _Progress:
                 self._label, 100 * fraction,
             )  # fmt: skip
         self._logged, self._waited = now, waited
-
-
-@contextmanager
-def _uninterrupted() -> Iterator[None]:
-    """Delays Ctrl-C to the end of the step, so that the saved state is consistent."""
-    if threading.current_thread() is not threading.main_thread() or distributed.rank() > 0:
-        yield  # only the main thread receives signals, and only rank 0 decides when to stop
-        return
-    caught: list[int] = []
-    previous_handler = signal.signal(signal.SIGINT, lambda number, frame: caught.append(number))
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, previous_handler)
-    if caught:
-        raise KeyboardInterrupt

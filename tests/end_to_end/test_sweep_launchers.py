@@ -68,6 +68,23 @@ def test_processes_have_the_numbers_of_a_serial_sweep(
     assert len(list(tmp_path.glob("outputs/sweeps/*/*/report.html"))) == 1
 
 
+def test_a_killed_worker_is_one_line_and_the_same_command_continues(serial: dict[str, float], tmp_path: Path) -> None:
+    pytest.importorskip("hydra_plugins.hydra_joblib_launcher")
+    words = ["hydra/launcher=joblib", "hydra.launcher.n_jobs=2"]
+    process = command(tmp_path, *words)
+    wait_for(lambda: [state.get("stage") for state in states(tmp_path)] == ["train", "train"], process)
+    pid = states(tmp_path)[0]["pid"]
+    assert isinstance(pid, int)
+    os.kill(pid, signal.SIGKILL)
+    _, errors = process.communicate(timeout=LIMIT)
+    assert process.returncode == 1 and "Traceback" not in errors
+    assert errors.splitlines()[-1].startswith("compress: error: hydra/launcher: a worker ended before its point did (")
+    process = command(tmp_path, *words)
+    _, errors = process.communicate(timeout=LIMIT)
+    assert process.returncode == 0, errors
+    assert accuracies(tmp_path) == serial and len(list(tmp_path.glob("outputs/sweeps/*/*"))) == 1
+
+
 def wait_for(met: Callable[[], bool], process: subprocess.Popen[str] | None = None) -> None:
     end = time.monotonic() + LIMIT
     while not met():

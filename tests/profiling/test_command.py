@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from onnx import helper
 
-from compress import __main__
+from compress import __main__, command_line
 from compress.measurement import layer_latency, roofline
 from compress.profiling import command, profile
 from tests.models import onnx_files
@@ -86,6 +86,6 @@ def test_operators_without_a_formula_are_named(tmp_path: Path, capsys: pytest.Ca
 
 
 def test_overrides_run_the_recipe(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(__main__.command_line, "main", lambda: 0)
+    monkeypatch.setattr(command_line, "main", lambda: 0)
     monkeypatch.setattr(sys, "argv", ["compress", "profile", "model=yolo26n"])
     assert __main__.main() == 0 and sys.argv[1:] == ["recipe=profile", "model=yolo26n"]
