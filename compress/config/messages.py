@@ -84,7 +84,7 @@ def explain(error: Exception, words: Sequence[str] = ()) -> UserError:
         keys = f"keys of {parent}: " if parent else "there are: "
         meant = _meant(name, siblings, f"{parent}." if parent else "")
         return UserError(named, value, f"there is no such key{meant} ({keys}{', '.join(siblings)})")
-    if key.startswith("hydra.") and "not in struct" in text:
+    if key.startswith("hydra.") and re.search("Key '[^']+' (is )?not in ", text):
         return UserError(named, value, "there is no such key: --cfg hydra prints all of them")
     if kind is not None and (match := re.search(r"To append to your config use (\S+)", text)):
         return UserError(named, value, f"there is no such key yet; a plus sign adds it: {match[1]}")

@@ -229,17 +229,22 @@ def test_a_run_in_a_database(folder: Path, tmp_path: Path) -> None:
     assert (tmp_path / "outputs/mlflow-artifacts/digits" / run.info.run_id / "artifacts/report.html").exists()
 
 
-def test_a_server_that_is_down_is_reported_once(folder: Path, caplog: pytest.LogCaptureFixture) -> None:
+@pytest.mark.parametrize("listens", [False, True], ids=["down", "silent"])
+def test_a_server_that_does_not_answer_is_reported_once(
+    listens: bool, folder: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
     pytest.importorskip("mlflow")
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    trackers, before = Trackers([MLflow()]), time.monotonic()
-    trackers.start(config(tracking_uri=f"http://127.0.0.1:{port}"), folder)
-    trackers.stage("train")
-    trackers.row(row("train"))
-    trackers.finish(Verdict(()))
-    assert time.monotonic() - before < 3 * mlflow.REQUEST
+    monkeypatch.setitem(mlflow.SETTINGS, "MLFLOW_HTTP_REQUEST_TIMEOUT", "1")
+    with socket.socket() as server:
+        server.bind(("127.0.0.1", 0))
+        if listens:
+            server.listen()
+        trackers, before = Trackers([MLflow()]), time.monotonic()
+        trackers.start(config(tracking_uri=f"http://127.0.0.1:{server.getsockname()[1]}"), folder)
+        trackers.stage("train")
+        trackers.row(row("train"))
+        trackers.finish(Verdict(()))
+        assert time.monotonic() - before < 3 * mlflow.REQUEST
     warnings = [record for record in caplog.records if record.levelno >= logging.WARNING]
     assert [record.getMessage()[:22] for record in warnings if record.name == "compress.trackers"] == [
         "tracker MLflow failed "
