@@ -12,7 +12,9 @@ def pytest_configure(config: pytest.Config) -> None:
     """Hides the user's measurements of devices, which predictions would depend on. Gives each worker process of
     pytest-xdist a CPU of its own: the thread pools of torch and the runtimes are as large as the number of CPUs that a
     process may use, and would otherwise compete."""
-    os.environ[measured.FOLDER] = tempfile.mkdtemp(prefix="compress-devices-")
+    folder = tempfile.TemporaryDirectory(prefix="compress-devices-")
+    config.add_cleanup(folder.cleanup)
+    os.environ[measured.FOLDER] = folder.name
     worker = os.environ.get("PYTEST_XDIST_WORKER")
     if worker is not None and hasattr(os, "sched_setaffinity"):
         cpus = sorted(os.sched_getaffinity(0))
