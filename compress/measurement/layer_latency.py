@@ -5,12 +5,16 @@ traffic as much as by arithmetic. So the whole graph runs under the runtime's pr
 
 from __future__ import annotations
 
+import errno
 import json
+import os
+import shutil
 import statistics
 from collections import defaultdict
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
 import numpy as np
 import onnx
@@ -115,11 +119,22 @@ def _profile(path: Path, image: object, threads: int, folder: Path) -> dict[tupl
     for _ in range(WARM_UP + RUNS):
         session.run(None, feed)
     runs: dict[tuple[str, str], list[float]] = defaultdict(list)
-    for event in json.loads(Path(session.end_profiling()).read_text()):
+    for event in _events(Path(session.end_profiling())):
         if event.get("cat") == "Node" and event["name"].endswith("_kernel_time"):
             name = event["name"].removesuffix("_kernel_time"), event["args"]["op_name"].removeprefix("Fused")
             runs[name].append(event["dur"] / 1e6)
     return {name: statistics.median(durations[WARM_UP:]) for name, durations in runs.items()}
+
+
+def _events(profile: Path) -> list[dict[str, Any]]:
+    """The events in a file of ONNX Runtime, which does not notice a full disk. Raises OSError if the file is cut off."""
+    try:
+        events: list[dict[str, Any]] = json.loads(profile.read_text())
+        return events
+    except ValueError as error:
+        full = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(profile))
+        full.free = shutil.disk_usage(profile.parent).free  # type: ignore[attr-defined]  # for `disk.problem`
+        raise full from error
 
 
 def _layers(graph: GraphProto, net: nn.Module) -> dict[str, str]:

@@ -8,6 +8,7 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 from torch import nn
 
+from compress import disk
 from compress.capabilities import TorchModel, require
 from compress.config import DeviceConfig, Family, Figure, ModelConfig
 from compress.devices.prediction import calibrate
@@ -79,3 +80,12 @@ def test_layers_of_a_device_have_predicted_times(model: TorchModel) -> None:
     slower = predicted_layer_seconds(model, calibrate(slow, []), "onnxruntime", "fp32")
     assert all(slower[layer] > seconds[layer] > 0 for layer in seconds)
     assert predicted_layer_seconds(model, calibrate(fast, []), "onnxruntime", "fp32") == seconds  # nothing is measured
+
+
+def test_a_profile_that_a_full_disk_cut_off_is_the_disks_error(tmp_path: Path) -> None:
+    profile = tmp_path / "profile.json"
+    profile.write_text('[{"cat": "Node", "na')
+    with pytest.raises(OSError) as caught:
+        layer_latency._events(profile)
+    line = disk.problem(caught.value, Path("other"))
+    assert line is not None and line.startswith(f"{profile}: the disk is full: ")

@@ -37,9 +37,10 @@ def test_without_counters_there_is_no_energy(tmp_path: Path, monkeypatch: pytest
 
 def test_a_latency_has_the_energy_of_one_call(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(rapl, "POWERCAP", tmp_path)
-    joules, calls = iter([2.0, 1.0]), 50
-    monkeypatch.setattr(rapl.Energy, "joules", lambda self: next(joules))
+    calls = 50
+    monkeypatch.setattr(rapl.Energy, "joules", lambda self: 2.0)
     first = latency.time_call(lambda: None, seconds=0, min_runs=calls)
+    monkeypatch.setattr(rapl.Energy, "joules", lambda self: 1.0)
     second = latency.time_call(lambda: None, seconds=0, min_runs=calls)
     assert (first.energy_mj, second.energy_mj) == (40.0, 20.0)
     if not (first.contended or second.contended):
