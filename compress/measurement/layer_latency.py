@@ -127,7 +127,7 @@ def _profile(path: Path, image: object, threads: int, folder: Path) -> dict[tupl
 
 
 def _events(profile: Path) -> list[dict[str, Any]]:
-    """The events in a file of ONNX Runtime, which does not notice a full disk. Raises OSError if the file is cut off."""
+    """The events in a file of ONNX Runtime, which ignores a full disk. Raises OSError if the file is cut off."""
     try:
         events: list[dict[str, Any]] = json.loads(profile.read_text())
         return events
