@@ -2,7 +2,7 @@
 
     python scripts/benchmarks/crash.py [--kills 100] [--full-disks 20] [--flips 50] [--folder FOLDER]
 
-Each part repeats short runs of the recipe digits, through all stages, until they finish:
+Each part, unless its number is 0, repeats short runs of the recipe digits, through all stages, until they finish:
 
 - kills: three processes of different budgets share one cache. Each is killed (SIGKILL or SIGTERM) after a random time,
   and the same command is started again, until it finishes. Then all start from an empty cache again. After SIGTERM the
@@ -93,10 +93,11 @@ def main() -> int:
     folder = Path(tempfile.mkdtemp(prefix="crash-", dir=options.folder))
     expected, seconds, size = reference(folder / "reference")
     print(f"undisturbed: {', '.join(f'{each:.0f}' for each in seconds)} s, {size / 1e6:.1f} MB", flush=True)
-    parts = [
-        ("kills", kills(folder / "kills", options.kills, expected, max(seconds), chance)),
-        ("flipped bits", flips(folder / "reference", options.flips, expected, chance)),
-    ]
+    parts = []
+    if options.kills:
+        parts.append(("kills", kills(folder / "kills", options.kills, expected, max(seconds), chance)))
+    if options.flips:
+        parts.append(("flipped bits", flips(folder / "reference", options.flips, expected, chance)))
     if options.full_disks:
         parts.append(("full disks", full_disks(folder / "disk", options.full_disks, expected, size, chance)))
     for name, count in parts:

@@ -11,7 +11,7 @@ the network once. Goal: at most the time of the six runs minus 0.9 of five times
 `speed` runs the same points (recipe=digits, one for each of --seeds, an even number) three times: in turn with two
 threads, in turn with one, and by two joblib workers of one thread. The time is that in which at least one stage was
 being computed, from the cache entries of each run: measurements are excluded. Goal: workers need at most 0.75 of the
-time of one process with two threads, with the accuracies of one thread, and latencies that differ by no more than noise.
+time of one process with two threads, with the accuracies of one thread, and latencies that differ by noise only.
 
 `early` prunes the digits network by six importances to two budgets and fine-tunes it for two durations. Goal of the
 rank correlation of both accuracies at equal budget and duration, where a search must decide: an interval of 95 % above
