@@ -50,6 +50,18 @@ def test_a_round_whose_part_is_already_removed_is_skipped(place: Path, monkeypat
     assert result["macs_after"] == 2084096 <= 0.9 * result["macs_before"]
 
 
+def test_the_reachable_range_is_computed_once_and_not_stored_for_a_run_that_is_refused(
+    place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    untrained = ["stages=[prune]", "force=true"]
+    with pytest.raises(UserError, match="can reach"):
+        record(place / "a", *untrained, "budget.flops=0.5%")
+    assert not list(place.rglob("*"))
+    record(place / "b", *untrained)
+    monkeypatch.setattr(prune, "_range", lambda *_: pytest.fail("computed again"))
+    record(place / "c", *untrained, "budget.flops=60%")
+
+
 def test_rounds_share_out_a_ratio(place: Path) -> None:
     ratio = ["budget.flops=null", "prune.ratio=0.5", "prune.rounds=2", "prune.round_images=160"]
     assert record(place / "a", *ratio)["ratio"] == pytest.approx(0.5, abs=0.06)
