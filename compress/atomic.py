@@ -9,7 +9,7 @@ import tempfile
 from contextlib import suppress
 from pathlib import Path
 
-_TEMPORARY = re.compile(r"\..+\.[a-z0-9_]{8}")  # names that `write` gives to temporary files
+_TEMPORARY = re.compile(r"\..+\.[a-z0-9_]{8}")  # names of the temporary files of `write`
 
 
 def write(path: Path, data: bytes | str) -> Path:

@@ -66,8 +66,7 @@ class Cache:
         inputs of the result, JSON-like. The folder may hold files of an interrupted call; it is kept if `make` raises.
         A second process that needs the entry waits for the first. A damaged entry is made again, with a warning; one
         that is not `usable`, without."""
-        key = digest(parts)
-        folder = self.root / f"{stage}-{key[:20]}"
+        key, folder = self._place(stage, parts)
         with _locked(folder):
             if not self.enabled:
                 _remove(folder)
@@ -94,12 +93,16 @@ class Cache:
 
     def known_value(self, stage: str, parts: Mapping[str, Any]) -> Any | None:
         """The value that `fetch_value` would return without making it, or None. Creates no files."""
-        key = digest(parts)
-        folder = self.root / f"{stage}-{key[:20]}"
+        key, folder = self._place(stage, parts)
         if not self.enabled or not (folder / ENTRY).exists():
             return None
         with _locked(folder):
             return json.loads((folder / VALUE).read_text()) if _validate_or_remove(folder, stage, key) else None
+
+    def _place(self, stage: str, parts: Mapping[str, Any]) -> tuple[str, Path]:
+        """The key of an entry, and its folder."""
+        key = digest(parts)
+        return key, self.root / f"{stage}-{key[:20]}"
 
     def entries(self) -> list[Path]:
         """Folders of the entries, most recently used first."""
